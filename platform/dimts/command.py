@@ -1,0 +1,63 @@
+"""The shape all jobs share: ``--config FILE --set key=value``, and errors of one line."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from dimts.errors import UserError
+
+EXIT_USER_ERROR = 2
+
+
+def config_parser(description: str, default: str | None = None) -> argparse.ArgumentParser:
+    """A parser with the options every job has.
+
+    Args:
+        description: what the job does.
+        default: the config file that is used when none is named.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config",
+        action="append",
+        metavar="FILE",
+        required=default is None,
+        help="YAML settings; may be given several times, later files win"
+        + (f" (default: {default})" if default else ""),
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="one setting, e.g. training.max_steps=500; may be given several times",
+    )
+    return parser
+
+
+def run_job(main: Callable[[], int | None]) -> None:
+    """Run `main` and exit: a `UserError` is one line, anything else also names its log."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        sys.exit(main() or 0)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        log = Path(tempfile.mkstemp(prefix="dimts-error-", suffix=".log")[1])
+        log.write_text(traceback.format_exc(), encoding="utf-8")
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        print(f"error: {type(error).__name__}: {first} (traceback: {log})", file=sys.stderr)
+        sys.exit(1)

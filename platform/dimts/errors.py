@@ -1,0 +1,9 @@
+"""What a user can do something about. A job prints such an error as one line and stops."""
+
+
+class UserError(Exception):
+    """A mistake in the input or the settings; the message is one line that says what to do."""
+
+
+class ConfigError(UserError):
+    """A setting that is unknown, of the wrong type, out of range or without effect."""
