@@ -1,0 +1,205 @@
+"""Audio files: what is read is checked first, what is written is never half there."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from dimts.audio.mel import Float32Array
+from dimts.errors import UserError
+
+MAX_SECONDS = 600.0
+MIN_SAMPLE_RATE = 4_000
+MAX_SAMPLE_RATE = 384_000
+SILENT_PEAK = 1e-4  # three steps of 16 bits
+LOUDEST_PEAK = 4.0  # float files may overshoot 1.0, but not be scaled like integers
+
+_BLOCK_VALUES = 1 << 18  # samples times channels decoded at once: 1 MiB
+_UNKNOWN_FRAMES = 1 << 62  # libsndfile's word for "the header does not say" is near 2^63
+_STREAMED_SIZES = {0, 0x7FFFF000, 0xFFFFFFFF}  # programs that write to a pipe leave these
+
+
+class AudioError(UserError):
+    """An audio file that cannot be used.
+
+    `reason` is one word for counting: not_found, not_a_file, unreadable, empty, undecodable,
+    bad_sample_rate, too_long, truncated, not_finite, out_of_range, silent. `detail` says what
+    is the matter with this file.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.detail} ({self.reason})"
+
+
+def read_audio(
+    path: str | Path, sample_rate: int, max_seconds: float = MAX_SECONDS
+) -> Float32Array:
+    """Decode, mix to mono and resample: float32 [n_samples] in [-1, 1].
+
+    Reads what libsndfile knows by content, whatever the file is called: WAV, FLAC, Ogg, MP3.
+    Only regular files are opened, so nothing can block, and memory is bounded by `max_seconds`
+    however much a header promises.
+
+    Args:
+        path: the audio file.
+        sample_rate: Hz of the result; resampled by soxr's HQ recipe where the file's differs.
+        max_seconds: a longer file is refused, before it is decoded where the header tells.
+
+    Raises:
+        AudioError: the file cannot be used; `reason` and `detail` say why.
+    """
+    with _open_regular(path) as descriptor:
+        _refuse_cut_off_wav(path, descriptor)
+        wave, file_rate = _decode(path, descriptor, max_seconds)
+    peak = float(np.abs(wave).max())
+    if not np.isfinite(peak):
+        raise AudioError("not_finite", f"{path}: holds NaN or infinite samples")
+    if peak < SILENT_PEAK:
+        raise AudioError("silent", f"{path}: no sample is louder than {peak:.1g} of full scale")
+    if peak > LOUDEST_PEAK:
+        raise AudioError("out_of_range", f"{path}: samples reach {peak:.3g}, full scale is 1")
+    if file_rate != sample_rate:
+        import soxr
+
+        wave = soxr.resample(wave, file_rate, sample_rate, quality="HQ")
+        if not len(wave):
+            raise AudioError("empty", f"{path}: too short to resample to {sample_rate} Hz")
+    return np.clip(wave, -1.0, 1.0, out=wave)
+
+
+def write_wav(path: str | Path, wave: npt.ArrayLike, sample_rate: int) -> None:
+    """Write 16-bit PCM; the file appears complete or not at all.
+
+    Args:
+        path: where to; missing folders are made, an existing file is replaced.
+        wave: float [n_samples] in [-1, 1]; what exceeds it is clipped.
+        sample_rate: Hz.
+
+    Raises:
+        ValueError: the wave is not one-dimensional, not of floats, or holds NaN or Inf.
+    """
+    import soundfile
+
+    samples = np.asarray(wave)
+    if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
+        raise ValueError(f"wave must be floats [n_samples], not {samples.dtype} {samples.shape}")
+    if not np.isfinite(samples).all():
+        raise ValueError(f"{path}: not written, the wave holds NaN or infinite samples")
+    pcm = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            soundfile.write(file, pcm, sample_rate, subtype="PCM_16", format="WAV")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _open_regular(path: str | Path) -> Iterator[int]:
+    """File descriptor of a non-empty regular file, checked after opening: no race, no blocking."""
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        descriptor = os.open(path, flags)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        raise AudioError("not_found", f"{path}: no such file") from None
+    except OSError as error:
+        raise AudioError("unreadable", f"{path}: {error.strerror}") from error
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise AudioError("not_a_file", f"{path}: not a regular file")
+        if status.st_size == 0:
+            raise AudioError("empty", f"{path}: the file has no bytes")
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _refuse_cut_off_wav(path: str | Path, descriptor: int) -> None:
+    """libsndfile reads a WAV that ends too early without complaint, so its header is checked."""
+    size = os.fstat(descriptor).st_size
+    position = 12
+    try:
+        riff = os.read(descriptor, position)
+        if riff[:4] != b"RIFF" or riff[8:12] != b"WAVE":
+            return
+        while position + 8 <= size:
+            os.lseek(descriptor, position, os.SEEK_SET)
+            chunk = os.read(descriptor, 8)
+            length = int.from_bytes(chunk[4:8], "little")
+            position += 8
+            if chunk[:4] == b"data":
+                missing = position + length - size
+                if missing > 0 and length not in _STREAMED_SIZES:
+                    detail = f"{path}: {missing} of {length} bytes of audio are missing"
+                    raise AudioError("truncated", detail)
+                return
+            position += length + length % 2
+    finally:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+
+
+def _decode(path: str | Path, descriptor: int, max_seconds: float) -> tuple[Float32Array, int]:
+    """Mono float32 [n_samples] at the file's own sample rate, and that rate."""
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(descriptor, closefd=False) as file:
+            _check_header(path, file.samplerate, file.frames, max_seconds)
+            wave = _read_mono(path, file, max_seconds)
+            rate, promised = file.samplerate, file.frames
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise AudioError("undecodable", f"{path}: cannot be decoded: {reason}") from error
+    if not len(wave):
+        raise AudioError("empty", f"{path}: holds no samples")
+    if len(wave) < promised < _UNKNOWN_FRAMES:
+        detail = f"{path}: ends after {len(wave)} of {promised} samples"
+        raise AudioError("truncated", detail)
+    return wave, rate
+
+
+def _check_header(path: str | Path, sample_rate: int, frames: int, max_seconds: float) -> None:
+    if not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
+        detail = f"{path}: {sample_rate} Hz is outside {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE}"
+        raise AudioError("bad_sample_rate", detail)
+    if frames == 0:
+        raise AudioError("empty", f"{path}: holds no samples")
+    if max_seconds * sample_rate < frames < _UNKNOWN_FRAMES:
+        seconds = frames / sample_rate
+        raise AudioError("too_long", f"{path}: {seconds:.0f} s, at most {max_seconds:g} s")
+
+
+def _read_mono(path: str | Path, file: object, max_seconds: float) -> Float32Array:
+    """The mean of the channels, block by block: a header that lies costs no memory."""
+    import soundfile
+
+    assert isinstance(file, soundfile.SoundFile)
+    block_frames = max(1, _BLOCK_VALUES // file.channels)
+    limit = int(max_seconds * file.samplerate)
+    blocks: list[Float32Array] = []
+    n_samples = 0
+    while True:
+        block = file.read(block_frames, dtype="float32", always_2d=True)
+        if not len(block):
+            break
+        n_samples += len(block)
+        if n_samples > limit:
+            raise AudioError("too_long", f"{path}: more than {max_seconds:g} s")
+        blocks.append(block[:, 0] if file.channels == 1 else block.mean(axis=1))
+    return np.concatenate(blocks) if blocks else np.empty(0, np.float32)
