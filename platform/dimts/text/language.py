@@ -1,0 +1,237 @@
+"""What dimts knows of a language's writing: one YAML file a language, and no code.
+
+``languages/<code>.yaml`` holds the alphabet, punctuation, variants, homophones, syllables
+and numbers. A new language is a new file; a file elsewhere is used by naming its path.
+"""
+
+from __future__ import annotations
+
+import itertools
+import unicodedata
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from dimts.config import Config, load_config
+from dimts.errors import ConfigError
+
+LANGUAGES = Path(__file__).parent / "languages"
+
+Character = Annotated[str, Field(min_length=1, max_length=1)]
+Word = Annotated[str, Field(min_length=1)]
+
+
+class SyllableRow(Config):
+    """Letters of one consonant, aligned with the vowels of their series.
+
+    Rows of the same sound share their consonant's name, so that they share its embedding.
+    """
+
+    consonant: Word
+    vowels: Word
+    letters: Word
+
+
+class Syllables(Config):
+    """A syllabary's letters factored as consonant and vowel order."""
+
+    series: dict[str, tuple[Word, ...]] = Field(description="name -> vowel of each column")
+    rows: tuple[SyllableRow, ...]
+
+    @model_validator(mode="after")
+    def _rows_fit(self) -> Self:
+        seen: set[str] = set()
+        for row in self.rows:
+            if row.vowels not in self.series:
+                allowed = ", ".join(self.series)
+                raise ValueError(
+                    f"row {row.letters}: no series {row.vowels!r}; there are {allowed}"
+                )
+            if len(row.letters) != len(self.series[row.vowels]):
+                n = len(self.series[row.vowels])
+                raise ValueError(f"row {row.letters}: series {row.vowels} wants {n} letters")
+            if twice := seen & set(row.letters):
+                raise ValueError(f"row {row.letters}: {''.join(sorted(twice))} is in two rows")
+            seen |= set(row.letters)
+        return self
+
+    @cached_property
+    def consonants(self) -> tuple[str, ...]:
+        """Names in the order of their first row."""
+        return tuple(dict.fromkeys(row.consonant for row in self.rows))
+
+    @cached_property
+    def vowels(self) -> tuple[str, ...]:
+        """Names in the order of the series."""
+        return tuple(dict.fromkeys(itertools.chain.from_iterable(self.series.values())))
+
+    @cached_property
+    def factors(self) -> dict[str, tuple[str, str]]:
+        """Letter -> names of its consonant and its vowel."""
+        return {
+            letter: (row.consonant, vowel)
+            for row in self.rows
+            for letter, vowel in zip(row.letters, self.series[row.vowels], strict=True)
+        }
+
+
+class Ordinals(Config):
+    """A numeral followed by a suffix: the last word of the cardinal changes."""
+
+    suffixes: tuple[Word, ...]
+    words: dict[str, str] = Field(description="last word of a cardinal -> its ordinal")
+
+
+class Scale(Config):
+    """A power of ten with a word of its own, from 100 up."""
+
+    value: int = Field(ge=100)
+    word: Word
+
+
+class Numbers(Config):
+    """Tables from which every cardinal is composed, and how numerals are written."""
+
+    units: tuple[Word, ...] = Field(min_length=10, description="words of 0, 1, 2, ...")
+    tens: dict[int, str]
+    scales: tuple[Scale, ...]
+    minus: Word
+    point: Word
+    decimal_separator: Character = "."
+    group_separator: Character = ","
+    between: dict[str, str] = Field(default={}, description="mark between two numerals -> said as")
+    ordinals: Ordinals | None = None
+    numerals: dict[Character, int] = Field(
+        default={}, description="letters of an additive-multiplicative system, hundreds included"
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if len(self.units) > 100:
+            raise ValueError("units: at most 100 words; larger numbers are composed")
+        missing = [ten for ten in range(20, 100, 10) if ten not in self.tens]
+        if missing and len(self.units) < missing[-1] + 10:
+            raise ValueError(f"tens: {missing[0]} is missing")
+        values = [scale.value for scale in self.scales]
+        if values != sorted(set(values)) or not values or values[0] != 100:
+            raise ValueError("scales: must rise from 100")
+        for low, high in itertools.pairwise(values):
+            if high % low or high // low > low * 100:
+                raise ValueError(f"scales: nothing can be said between {low} and {high}")
+        return self
+
+
+class Acronyms(Config):
+    """Words in capitals that are spelled letter by letter."""
+
+    letter_names: dict[Character, str]
+    vowels: Word = Field(description="a word in capitals without any of these is an acronym")
+    words: tuple[Word, ...] = Field(default=(), description="acronyms that do have vowels")
+    suffixes: tuple[Word, ...] = Field(default=(), description="endings in small letters")
+
+
+class Language(Config):
+    """One language's writing.
+
+    Punctuation marks are those that follow a word, the strongest first: of several in a row
+    the strongest stays.
+    """
+
+    name: Word
+    code: Word
+    letters: tuple[str, ...] = Field(
+        default=(), description="characters, or ranges such as a-z, beside the syllables'"
+    )
+    punctuation: Word
+    case: Literal["keep", "lower"] = "keep"
+    affixes: Literal["attached", "separate"] = Field(
+        default="separate", description="whether a numeral or abbreviation may touch its prefixes"
+    )
+    replacements: dict[str, str] = Field(default={}, description="literal variants -> known text")
+    homophones: dict[Character, Character] = Field(default={}, description="letter -> same sound")
+    syllables: Syllables | None = None
+    numbers: Numbers | None = None
+    abbreviations: dict[str, str] = Field(default={}, description="short form -> words")
+    acronyms: Acronyms | None = None
+    symbols: dict[str, str] = Field(default={}, description="mark -> word, where it stands")
+    units_before: dict[str, str] = Field(
+        default={}, description="mark before a number that is said after it, as currencies are"
+    )
+
+    @model_validator(mode="after")
+    def _within_alphabet(self) -> Self:
+        repeated = [c for c, n in _counts(self.alphabet).items() if n > 1]
+        if repeated:
+            raise ValueError(f"{''.join(repeated)} is in the alphabet twice")
+        if self.acronyms and self.case != "lower":
+            raise ValueError("acronyms: need case: lower, as capitals tell them from words")
+        known = {*self.alphabet, " "}
+        for table, words in self._spoken():
+            for word in words:
+                spoken = word.lower() if self.case == "lower" else word
+                if unknown := sorted(set(spoken) - known):
+                    raise ValueError(
+                        f"{table}: {word!r} has {''.join(unknown)}, not in the alphabet"
+                    )
+        return self
+
+    @cached_property
+    def alphabet(self) -> tuple[str, ...]:
+        """Every character of a normalised text but the space: punctuation, then letters."""
+        syllables = "".join(row.letters for row in self.syllables.rows) if self.syllables else ""
+        return (*self.punctuation, *_expand(self.letters), *syllables)
+
+    def _spoken(self) -> Iterable[tuple[str, Iterable[str]]]:
+        """Every table whose words end up in normalised text."""
+        yield "replacements", self.replacements.values()
+        yield "homophones", self.homophones.values()
+        yield "abbreviations", self.abbreviations.values()
+        yield "symbols", self.symbols.values()
+        yield "units_before", self.units_before.values()
+        if self.acronyms:
+            yield "acronyms", (*self.acronyms.letter_names.values(), *self.acronyms.suffixes)
+        if numbers := self.numbers:
+            scales = (scale.word for scale in numbers.scales)
+            yield "numbers", (*numbers.units, *numbers.tens.values(), *scales)
+            yield "numbers", (numbers.minus, numbers.point, *numbers.between.values())
+            if numbers.ordinals:
+                yield "numbers.ordinals", numbers.ordinals.words.values()
+
+
+def load_language(code_or_path: str | Path) -> Language:
+    """The language of a code (``am``) or of a YAML file's path.
+
+    Raises:
+        ConfigError: no such language, or the file is not a valid one; names file and key.
+    """
+    path = Path(code_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        path = LANGUAGES / f"{code_or_path}.yaml"
+        if not path.is_file():
+            codes = ", ".join(sorted(file.stem for file in LANGUAGES.glob("*.yaml")))
+            raise ConfigError(
+                f"language {str(code_or_path)!r} is not known; known: {codes}; "
+                "or name the path of a language's YAML file"
+            )
+    return load_config(Language, [path])
+
+
+def _expand(letters: Iterable[str]) -> list[str]:
+    """``["a-z", "'"]`` -> its characters; letters are kept in the composed form (NFC)."""
+    expanded: list[str] = []
+    for entry in letters:
+        if len(entry) == 3 and entry[1] == "-" and entry[0] < entry[2]:
+            expanded.extend(chr(code) for code in range(ord(entry[0]), ord(entry[2]) + 1))
+        else:
+            expanded.extend(unicodedata.normalize("NFC", entry))
+    return expanded
+
+
+def _counts(characters: Iterable[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for character in characters:
+        counts[character] = counts.get(character, 0) + 1
+    return counts

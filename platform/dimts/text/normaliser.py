@@ -1,0 +1,183 @@
+"""Raw text to the letters a voice knows. The language's data file says what becomes of what."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
+
+from pydantic import Field
+
+from dimts.config import Config
+from dimts.errors import ConfigError, UserError
+from dimts.text.language import Language
+from dimts.text.numbers import NUMBER, number_reader
+
+MAX_PASSES = 8
+Rule = Callable[[str], str]
+
+
+class TextConfig(Config):
+    """How text is read.
+
+    Args:
+        language: a code (``am``) or the path of a language's YAML file.
+        fold_homophones: write letters that sound alike as one.
+    """
+
+    language: str = Field(min_length=1)
+    fold_homophones: bool = False
+
+
+class UnknownCharacters(UserError):
+    """A text has characters outside the language's alphabet; `characters` are those."""
+
+    def __init__(self, characters: Iterable[str], language: str) -> None:
+        self.characters = tuple(dict.fromkeys(characters))
+        names = ", ".join(_named(character) for character in self.characters)
+        super().__init__(f"not in the alphabet of {language}: {names}")
+
+
+class Normaliser:
+    """Builds normalised text: within the alphabet, single spaces, no spaces at the ends.
+
+    Args:
+        language: the data.
+        config: its settings.
+
+    Raises:
+        ConfigError: a setting that the language gives no meaning to.
+    """
+
+    def __init__(self, language: Language, config: TextConfig) -> None:
+        if config.fold_homophones and not language.homophones:
+            raise ConfigError(f"text.fold_homophones: {language.name} has no homophone letters")
+        self.language = language
+        self.config = config
+        self._known = frozenset((*language.alphabet, " "))
+        self._letters = self._known - {*language.punctuation, " "}
+        rules = (
+            _abbreviations(language),
+            _acronyms(language),
+            _units_before(language),
+            number_reader(language.numbers, language.affixes) if language.numbers else None,
+            _literals({mark: f" {word} " for mark, word in language.symbols.items()}),
+            str.lower if language.case == "lower" else None,
+            _literals(language.replacements),
+        )
+        self._rules: tuple[Rule, ...] = tuple(rule for rule in rules if rule)
+        self._homophones = str.maketrans(language.homophones if config.fold_homophones else {})
+        marks = re.escape(language.punctuation)
+        self._marks = re.compile(rf"\s*([{marks}](?:[{marks}\s]*[{marks}])?)\s*")
+
+    def normalise(self, text: str) -> str:
+        """`text` as the voice reads it. Normalised text stays as it is.
+
+        Raises:
+            UnknownCharacters: characters that no rule brings into the alphabet.
+            UserError: no letter is left.
+        """
+        # One replacement may complete another's pattern: only a fixed point is idempotent.
+        for _ in range(MAX_PASSES):
+            before, text = text, self._pass(text)
+            if text == before:
+                break
+        else:
+            raise UserError(f"the rules of {self.language.name} never settle on {text!r:.60}")
+        if unknown := [c for c in text if c not in self._known]:
+            raise UnknownCharacters(unknown, self.language.name)
+        if not self._letters.intersection(text):
+            raise UserError("the text is empty once normalised: nothing to say")
+        return text
+
+    def _pass(self, text: str) -> str:
+        text = " ".join(_visible(unicodedata.normalize("NFC", text)).split())
+        for rule in self._rules:
+            text = rule(text)
+        return self._spaced(text.translate(self._homophones))
+
+    def _spaced(self, text: str) -> str:
+        """Of marks in a row the strongest, right after a word; single spaces; no leading marks."""
+        strength = self.language.punctuation
+        text = self._marks.sub(
+            lambda run: f"{min(run[1].replace(' ', ''), key=strength.index)} ", text
+        )
+        return " ".join(text.split()).lstrip(strength + " ")
+
+
+def _visible(text: str) -> str:
+    """Without control and zero-width characters; those that are white space stay."""
+    return "".join(c for c in text if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf"))
+
+
+def _named(character: str) -> str:
+    name = unicodedata.name(character, "no name")
+    return f"{character!r} (U+{ord(character):04X} {name})"
+
+
+def _literals(table: Mapping[str, str]) -> Rule | None:
+    """Replaces each key by its value, longer keys first."""
+    if not table:
+        return None
+    pattern = re.compile("|".join(map(re.escape, sorted(table, key=len, reverse=True))))
+    return lambda text: pattern.sub(lambda match: table[match[0]], text)
+
+
+def _abbreviations(language: Language) -> Rule | None:
+    """Expands abbreviations; unless affixes attach, only where no letter touches them."""
+    if not language.abbreviations:
+        return None
+    table = dict(language.abbreviations)
+    flags = re.NOFLAG
+    if language.case == "lower":
+        table = {key.lower(): words for key, words in table.items()}
+        flags = re.IGNORECASE
+
+    def bounded(key: str) -> str:
+        if language.affixes == "attached":
+            return re.escape(key)
+        left = r"(?<!\w)" if key[0].isalnum() else ""
+        right = r"(?!\w)" if key[-1].isalnum() else ""
+        return f"{left}{re.escape(key)}{right}"
+
+    pattern = re.compile("|".join(map(bounded, sorted(table, key=len, reverse=True))), flags)
+    # IGNORECASE also takes letters whose small form is another one (U+017F): leave those.
+    return lambda text: pattern.sub(lambda match: table.get(match[0].lower(), match[0]), text)
+
+
+def _acronyms(language: Language) -> Rule | None:
+    """Spells words in capitals that have no vowel or are listed: DTMF -> dee tee em ef."""
+    if not (acronyms := language.acronyms):
+        return None
+    names = {letter.upper(): name for letter, name in acronyms.letter_names.items()}
+    vowels = set(acronyms.vowels.upper())
+    letters = re.escape(
+        "".join(c + c.upper() for c in language.alphabet if c.isalpha() or c == "'")
+    )
+    suffixes = "|".join(map(re.escape, acronyms.suffixes))
+    pattern = re.compile(
+        rf"(?<![{letters}])([{re.escape(''.join(names))}]+)({suffixes})?(?![{letters}])"
+    )
+
+    def spell(match: re.Match[str]) -> str:
+        word, suffix = match[1], match[2] or ""
+        if word not in acronyms.words and vowels.intersection(word):
+            return match[0]
+        return f" {' '.join(names[letter] for letter in word)}{suffix} "
+
+    return lambda text: pattern.sub(spell, text)
+
+
+def _units_before(language: Language) -> Rule | None:
+    """Moves a mark's word behind its number and scale: $5 million -> 5 million dollars."""
+    if not (language.units_before and language.numbers):
+        return None
+    words = language.units_before
+    scales = "|".join(re.escape(scale.word) for scale in language.numbers.scales)
+    number = NUMBER.format(
+        group=re.escape(language.numbers.group_separator),
+        point=re.escape(language.numbers.decimal_separator),
+    )
+    marks = "|".join(map(re.escape, words))
+    pattern = re.compile(rf"({marks})\s*({number}(?:\s+(?:{scales})(?!\w))?)")
+    return lambda text: pattern.sub(lambda match: f"{match[2]} {words[match[1]]}", text)
