@@ -98,7 +98,7 @@ class Normaliser:
 
     def _spaced(self, text: str) -> str:
         """Of marks in a row the strongest, right after a word; single spaces; no leading marks."""
-        strength = self.language.punctuation
+        strength, text = self.language.punctuation, " ".join(text.split())
         text = self._marks.sub(
             lambda run: f"{min(run[1].replace(' ', ''), key=strength.index)} ", text
         )

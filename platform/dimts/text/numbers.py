@@ -87,11 +87,16 @@ def number_reader(
     )
     numeral = re.compile(f"[{numerals}]+" if numerals else r"(?!)")
     number = _number_pattern(tables, affixes)
+
+    def value_of(match: re.Match[str]) -> str:
+        value = numeral_value(match[0], tables.numerals)
+        return str(value) if value <= largest(tables) else match[0]
+
     space = " " if affixes == "separate" else ""
 
     def read(text: str) -> str:
         text = between.sub(lambda match: tables.between[match[1]], text)
-        text = numeral.sub(lambda match: str(numeral_value(match[0], tables.numerals)), text)
+        text = numeral.sub(value_of, text)
         return number.sub(lambda match: f"{space}{_words(match, tables)}{space}", text)
 
     return read
@@ -112,8 +117,9 @@ def _words(match: re.Match[str], tables: Numbers) -> str:
     whole, *fractions = match["number"].split(tables.decimal_separator)
     whole = whole.replace(tables.group_separator, "")
     suffix = match["suffix"] or ""
-    value = int(whole)
-    if value > largest(tables) or (len(whole) > 1 and int(whole[0]) == 0):
+    too_long = len(whole) > len(str(largest(tables)))
+    value = 0 if too_long else int(whole)
+    if too_long or (len(whole) > 1 and int(whole[0]) == 0):
         words = digits(whole, tables)
     elif suffix and not fractions and (words_ordinal := ordinal(value, tables)):
         words, suffix = words_ordinal, ""

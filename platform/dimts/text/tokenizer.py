@@ -35,6 +35,8 @@ class TokenizerSpec(Config):
             raise ValueError(f"tokens: must begin with {', '.join(SPECIALS)}")
         if len(set(self.tokens)) != len(self.tokens):
             raise ValueError("tokens: one is there twice")
+        if long := [token for token in self.tokens[len(SPECIALS) :] if len(token) != 1]:
+            raise ValueError(f"tokens: {long[0]!r} is not one character")
         missing = sorted({SPACE, *self.language.alphabet} - set(self.tokens))
         if missing:
             raise ValueError(f"tokens: {''.join(missing)} of the language's alphabet is missing")
