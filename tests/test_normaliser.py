@@ -9,7 +9,7 @@ from pathlib import Path
 import espeakng_loader
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dimts.errors import ConfigError, UserError
@@ -98,6 +98,8 @@ _texts = st.lists(st.one_of(st.sampled_from(_PIECES), st.characters()), max_size
 
 @settings(max_examples=400, deadline=None)
 @given(_texts)
+@example("dr .")  # taking out the space completes an abbreviation
+@example("a -- .c.om")
 @pytest.mark.parametrize("normaliser", [am, am_folded, en], ids=["am", "am-folded", "en"])
 def test_normalised_text_stays_as_it_is(normaliser: Normaliser, text: str) -> None:
     try:
