@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numba
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from dimts.audio.mel import Float32Array, MelConfig, hann_window, mel_filterbank, reflection
+from dimts.audio.mel import Float32Array, MelConfig, hann_window, mel_filterbank
+from dimts.audio.mel_kernel import CHUNK_FRAMES, window_frames
 
 _SMALLEST = 1e-8  # keeps the phase of a silent bin defined
+_LOUDEST_LOG_MEL = 20.0  # full scale stays below 6; beyond this float32 would overflow
 _PEAK = 0.99
 
 
@@ -25,7 +28,7 @@ def griffin_lim(
 
     The fast Griffin-Lim algorithm of Perraudin, Balazs and Sondergaard (2013): magnitudes come
     from the filterbank's pseudo-inverse, phases from `n_iter` rounds of inverting the STFT and
-    taking it again. The same arguments and number of threads give the same wave. The wave is
+    taking it again. The same arguments give the same wave on the same machine. The wave is
     scaled down only where it would clip.
 
     Args:
@@ -46,52 +49,100 @@ def griffin_lim(
         raise ValueError("mel holds NaN or infinite values")
     if n_iter < 0 or not 0 <= momentum < 1:
         raise ValueError(f"n_iter {n_iter} must be >= 0 and momentum {momentum:g} in [0, 1)")
-    with torch.inference_mode():
-        wave = _reconstruct(_linear_magnitude(mel, config), config, n_iter, momentum, seed).numpy()
+    magnitude_TF = linear_magnitude(mel, config)
+    generator = torch.Generator().manual_seed(seed)
+    phase_TF = 2 * torch.pi * torch.rand(magnitude_TF.shape, generator=generator)
+    spectrum_TF = torch.polar(torch.from_numpy(magnitude_TF), phase_TF)
+    previous_TF = np.zeros(magnitude_TF.shape, np.complex64)
+    overshoot = np.float32(momentum / (1 + momentum))
+    for _ in range(n_iter):
+        wave = _inverse_stft(spectrum_TF, config)
+        _advance(wave, spectrum_TF, previous_TF, magnitude_TF, overshoot, config)
+    wave = _inverse_stft(spectrum_TF, config)
     peak = np.abs(wave).max()
     return wave * np.float32(_PEAK / peak) if peak > 1 else wave
 
 
-def _linear_magnitude(mel_TM: Float32Array, config: MelConfig) -> torch.Tensor:
-    """STFT magnitudes [F, T] that the mel was probably made of."""
-    inverse = torch.from_numpy(_inverse_filterbank(config))
-    return (inverse @ torch.from_numpy(mel_TM).T.exp()).clamp_min(_SMALLEST)
+def linear_magnitude(mel_TM: Float32Array, config: MelConfig) -> Float32Array:
+    """STFT magnitudes [T, F] that the mel was probably made of."""
+    linear_mel = np.exp(np.minimum(mel_TM, _LOUDEST_LOG_MEL))
+    return np.maximum(linear_mel @ _inverse_filterbank(config), np.float32(_SMALLEST))
 
 
 @lru_cache(maxsize=8)
 def _inverse_filterbank(config: MelConfig) -> Float32Array:
-    """Pseudo-inverse of the filterbank [F, M]; as good as non-negative least squares here."""
-    return np.linalg.pinv(mel_filterbank(config).astype(np.float64)).astype(np.float32)
+    """Pseudo-inverse of the filterbank [M, F]; as good as non-negative least squares here."""
+    inverse = np.linalg.pinv(mel_filterbank(config).astype(np.float64))
+    return np.ascontiguousarray(inverse.T, dtype=np.float32)
 
 
-def _reconstruct(
-    magnitude_FT: torch.Tensor, config: MelConfig, n_iter: int, momentum: float, seed: int
-) -> torch.Tensor:
-    """Wave [n_samples] after `n_iter` rounds."""
-    window = torch.from_numpy(hann_window(config))
-    n_samples = (magnitude_FT.shape[1] - 1) * config.hop_length
-    edges = torch.from_numpy(reflection(n_samples, config.n_fft // 2))
-    overshoot = momentum / (1 + momentum)
+def _inverse_stft(spectrum_TF: torch.Tensor, config: MelConfig) -> Float32Array:
+    """The wave whose STFT is nearest to the spectrum, [(T - 1) * hop_length]."""
+    n_frames = len(spectrum_TF)
+    window = hann_window(config)
+    wave = np.zeros((n_frames - 1) * config.hop_length, np.float32)
+    for start in range(0, n_frames, CHUNK_FRAMES):
+        frames = torch.fft.irfft(spectrum_TF[start : start + CHUNK_FRAMES], n=config.n_fft)
+        _overlap_add(frames.numpy(), window, config.hop_length, start, wave)
+    wave *= _overlap_gain(config, n_frames)
+    return wave
 
-    def inverse(spectrum_FT: torch.Tensor) -> torch.Tensor:
-        return torch.istft(
-            spectrum_FT, config.n_fft, config.hop_length, window=window, length=n_samples
-        )
 
-    generator = torch.Generator().manual_seed(seed)
-    phase = 2 * torch.pi * torch.rand(magnitude_FT.shape, generator=generator)
-    spectrum_FT = torch.polar(magnitude_FT, phase)
-    previous_FT = torch.zeros_like(spectrum_FT)
-    for _ in range(n_iter):
-        consistent_FT = torch.stft(
-            inverse(spectrum_FT)[edges],
-            config.n_fft,
-            config.hop_length,
-            window=window,
-            center=False,
-            return_complex=True,
-        )
-        direction_FT = consistent_FT - overshoot * previous_FT
-        spectrum_FT = direction_FT * (magnitude_FT / direction_FT.abs().clamp_min(1e-16))
-        previous_FT = consistent_FT
-    return inverse(spectrum_FT)
+@lru_cache(maxsize=8)
+def _overlap_gain(config: MelConfig, n_frames: int) -> Float32Array:
+    """One over the sum of squared windows at each sample, [(T - 1) * hop_length]."""
+    window = hann_window(config)
+    total = np.zeros((n_frames - 1) * config.hop_length, np.float32)
+    windows = np.broadcast_to(window, (n_frames, config.n_fft))
+    _overlap_add(np.ascontiguousarray(windows), window, config.hop_length, 0, total)
+    return 1 / np.maximum(total, np.float32(1e-6))
+
+
+def _advance(
+    wave: Float32Array,
+    spectrum_TF: torch.Tensor,
+    previous_TF: npt.NDArray[np.complex64],
+    magnitude_TF: Float32Array,
+    overshoot: np.float32,
+    config: MelConfig,
+) -> None:
+    """One round: phases of the wave's own STFT, overshot, under the wanted magnitudes."""
+    window = hann_window(config)
+    frames = torch.empty(CHUNK_FRAMES, config.n_fft)
+    for start in range(0, len(spectrum_TF), CHUNK_FRAMES):
+        here = slice(start, start + CHUNK_FRAMES)
+        n = len(magnitude_TF[here])
+        window_frames(wave, window, config.hop_length, start, frames.numpy()[:n])
+        torch.fft.rfft(frames[:n], out=spectrum_TF[here])
+        _overshoot(spectrum_TF[here].numpy(), previous_TF[here], magnitude_TF[here], overshoot)
+
+
+@numba.njit(cache=True, nogil=True)
+def _overlap_add(
+    frames: Float32Array, window: Float32Array, hop: int, first_frame: int, wave: Float32Array
+) -> None:
+    """Add the windowed frames [n, n_fft] to the wave, without what lies outside of it."""
+    n_fft = len(window)
+    for t in range(len(frames)):
+        start = (first_frame + t) * hop - n_fft // 2
+        for i in range(max(0, -start), min(n_fft, len(wave) - start)):
+            wave[start + i] += frames[t, i] * window[i]
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"contract", "arcp", "afn"})
+def _overshoot(
+    spectrum_TF: npt.NDArray[np.complex64],
+    previous_TF: npt.NDArray[np.complex64],
+    magnitude_TF: Float32Array,
+    overshoot: np.float32,
+) -> None:
+    """In place: spectrum - overshoot * previous, under the wanted magnitudes."""
+    for t in range(spectrum_TF.shape[0]):
+        for k in range(spectrum_TF.shape[1]):
+            new = spectrum_TF[t, k]
+            old = previous_TF[t, k]
+            re = new.real - overshoot * old.real
+            im = new.imag - overshoot * old.imag
+            scale = magnitude_TF[t, k] / (np.sqrt(re * re + im * im) + np.float32(1e-16))
+            previous_TF[t, k] = new
+            spectrum_TF[t, k] = complex(re * scale, im * scale)

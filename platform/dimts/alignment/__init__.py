@@ -1,0 +1,1 @@
+"""Which frames each token of a text was spoken in, learned from the corpus alone."""

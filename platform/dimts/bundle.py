@@ -1,0 +1,236 @@
+"""A voice as a folder: everything that speaking needs, and nothing that could run code.
+
+    model.safetensors   weights and mel statistics
+    config.yaml         the resolved configuration that made it
+    tokenizer.json      vocabulary, factors, language data and normaliser settings
+    manifest.json       format version, step, metrics, fingerprints, checksums
+
+A checkpoint is such a folder plus ``trainer_state.pt`` (`dimts.training.checkpoint`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from dimts.audio.mel import MelConfig
+from dimts.config import Config, build_config
+from dimts.errors import UserError
+from dimts.model.t3 import T3, ModelConfig
+from dimts.text.tokenizer import Tokenizer
+
+FORMAT_VERSION = 1
+WEIGHTS, CONFIG, TOKENIZER, MANIFEST = (
+    "model.safetensors",
+    "config.yaml",
+    "tokenizer.json",
+    "manifest.json",
+)
+
+
+class BundleError(UserError):
+    """A bundle that is missing, damaged, of another format, or does not fit together."""
+
+
+class BundleManifest(Config):
+    """What a bundle says of itself.
+
+    Attributes:
+        format_version: of the folder's layout.
+        dimts_version: that wrote it.
+        step, epoch: of the training.
+        metrics: of the validation nearest before it.
+        features: fingerprint of the features it was trained on.
+        tokenizer: fingerprint of the tokenizer.
+        sha256: checksum of each of the folder's other files.
+    """
+
+    format_version: int
+    dimts_version: str
+    step: int
+    epoch: int
+    metrics: dict[str, float]
+    features: str
+    tokenizer: str
+    sha256: dict[str, str]
+
+
+class Bundle:
+    """A loaded voice.
+
+    Attributes:
+        model: on its device, in eval mode.
+        tokenizer: text to ids.
+        mel: the spec of what the model predicts.
+        settings: the resolved configuration, as plain values.
+        manifest: what the bundle says of itself.
+    """
+
+    def __init__(
+        self,
+        model: T3,
+        tokenizer: Tokenizer,
+        mel: MelConfig,
+        settings: Mapping[str, Any],
+        manifest: BundleManifest,
+    ):
+        self.model = model
+        self.tokenizer = tokenizer
+        self.mel = mel
+        self.settings = settings
+        self.manifest = manifest
+
+
+def build_model(
+    config: ModelConfig,
+    tokenizer: Tokenizer,
+    mel_mean_M: torch.Tensor,
+    mel_std_M: torch.Tensor,
+) -> T3:
+    """A T3 with the tokenizer's vocabulary."""
+    return T3(
+        config,
+        torch.from_numpy(tokenizer.factors.copy()),
+        tokenizer.factor_sizes,
+        mel_mean_M,
+        mel_std_M,
+    )
+
+
+def write_bundle(
+    folder: Path,
+    weights: Mapping[str, torch.Tensor],
+    tokenizer: Tokenizer,
+    config_yaml: str,
+    facts: Mapping[str, Any],
+) -> None:
+    """Write a bundle's files into an existing folder; the manifest, with checksums, last.
+
+    Args:
+        folder: may already hold further files, which the manifest's checksums include.
+        weights: the model's state.
+        tokenizer: the model's.
+        config_yaml: resolved, with sections ``model`` and ``mel``.
+        facts: step, epoch, metrics and features of `BundleManifest`.
+    """
+    from dimts import __version__
+
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    save_file(plain, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / CONFIG).write_text(config_yaml, encoding="utf-8")
+    tokenizer.save(folder / TOKENIZER)
+    manifest = BundleManifest(
+        format_version=FORMAT_VERSION,
+        dimts_version=__version__,
+        tokenizer=tokenizer.fingerprint,
+        sha256={f.name: sha256(f) for f in sorted(folder.iterdir()) if f.name != MANIFEST},
+        **facts,
+    )
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
+
+
+def read_manifest(folder: Path, verify: bool = True) -> BundleManifest:
+    """The manifest of a bundle, after comparing the checksums it holds.
+
+    Raises:
+        BundleError: a file is missing, cut short or changed, or the format is another.
+    """
+    try:
+        text = (folder / MANIFEST).read_text(encoding="utf-8")
+        manifest = BundleManifest.model_validate_json(text)
+    except (FileNotFoundError, NotADirectoryError):
+        raise BundleError(f"{folder}: not a voice bundle, it has no {MANIFEST}") from None
+    except (OSError, UnicodeDecodeError, ValidationError) as error:
+        first = str(error).splitlines()[0]
+        raise BundleError(f"{folder / MANIFEST}: cannot be read: {first}") from error
+    if manifest.format_version != FORMAT_VERSION:
+        raise BundleError(
+            f"{folder}: bundle format {manifest.format_version}; this version of dimts reads "
+            f"format {FORMAT_VERSION}"
+        )
+    for name in (WEIGHTS, CONFIG, TOKENIZER):
+        if name not in manifest.sha256:
+            raise BundleError(f"{folder / MANIFEST}: has no checksum of {name}")
+    for name, expected in manifest.sha256.items() if verify else ():
+        if Path(name).name != name:
+            raise BundleError(f"{folder / MANIFEST}: names a file outside the bundle: {name}")
+        try:
+            actual = sha256(folder / name)
+        except OSError:
+            raise BundleError(f"{folder}: {name} is missing") from None
+        if actual != expected:
+            raise BundleError(f"{folder}: {name} is damaged, its checksum differs")
+    return manifest
+
+
+def load_bundle(folder: str | Path, device: str | torch.device = "cpu") -> Bundle:
+    """Read a voice; nothing but its folder is needed, and no pickle is read.
+
+    Raises:
+        BundleError: the folder is no bundle, is damaged, or its parts do not fit together.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    settings = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    if not isinstance(settings, dict) or not {"model", "mel"} <= settings.keys():
+        raise BundleError(f"{folder / CONFIG}: has no sections 'model' and 'mel'")
+    mel = build_config(MelConfig, settings["mel"])
+    tokenizer = Tokenizer.load(folder / TOKENIZER)
+    if tokenizer.fingerprint != manifest.tokenizer:
+        raise BundleError(
+            f"{folder}: {TOKENIZER} is not the tokenizer that the model was trained with"
+        )
+    weights = read_weights(folder)
+    model = build_model(
+        build_config(ModelConfig, settings["model"]),
+        tokenizer,
+        torch.zeros(mel.n_mels),
+        torch.ones(mel.n_mels),
+    )
+    load_weights(model, weights, folder)
+    return Bundle(model.to(device).eval(), tokenizer, mel, settings, manifest)
+
+
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors of ``model.safetensors``.
+
+    Raises:
+        BundleError: the file cannot be read as safetensors.
+    """
+    try:
+        return load_file(folder / WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"{folder / WEIGHTS}: cannot be read: {error}") from error
+
+
+def load_weights(model: T3, weights: Mapping[str, torch.Tensor], source: Path) -> None:
+    """Copy `weights` into `model`, every one of them.
+
+    Raises:
+        BundleError: a tensor is missing, unexpected or of another shape; names the first.
+    """
+    own = model.state_dict()
+    for name in sorted(own.keys() ^ weights.keys()):
+        what = "lacks" if name in own else "has an unexpected"
+        raise BundleError(f"{source}: {WEIGHTS} {what} tensor {name}")
+    for name, tensor in own.items():
+        if tensor.shape != weights[name].shape:
+            raise BundleError(
+                f"{source}: tensor {name} is {tuple(weights[name].shape)}, the tokenizer and "
+                f"the configuration ask for {tuple(tensor.shape)}"
+            )
+    model.load_state_dict(dict(weights))
+
+
+def sha256(file: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

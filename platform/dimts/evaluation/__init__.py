@@ -1,0 +1,1 @@
+"""How good a voice is, measured on sentences that it has not been trained on."""

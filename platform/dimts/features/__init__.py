@@ -1,0 +1,1 @@
+"""Mel features of a corpus in memory-mapped Arrow files."""

@@ -1,0 +1,171 @@
+"""Reading prepared features: memory-mapped, mels without a copy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dimts.audio.mel import Float32Array
+from dimts.errors import UserError
+from dimts.features.manifest import Manifest, ShardFacts, SplitName, read_manifest
+
+SHARD_FINGERPRINT = b"dimts.fingerprint"
+
+
+class FeatureSet:
+    """The features of one corpus, a folder that `jobs/prepare.py` made."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, folder: str | Path) -> FeatureSet:
+        """Read the manifest and check that its files are there.
+
+        Raises:
+            UserError: no such folder, another format version, or files that do not fit.
+        """
+        folder = Path(folder)
+        manifest = read_manifest(folder)
+        for split in manifest.splits.values():
+            for shard in split.shards:
+                _check_size(folder / shard.name, shard)
+        return cls(folder, manifest)
+
+    def split(self, name: SplitName) -> FeatureSplit:
+        """The utterances of one split: train, val or test."""
+        if name not in self.manifest.splits:
+            raise ValueError(f"no split {name!r}; there are {', '.join(self.manifest.splits)}")
+        return FeatureSplit(self.folder, self.manifest, name)
+
+
+class FeatureSplit:
+    """Utterances of one split, in the corpus's order. Pickled as a path, so workers reopen it.
+
+    Attributes:
+        ids, texts, raw_texts, languages, speakers: one string an utterance; `texts` are
+            normalised, `raw_texts` as the corpus has them.
+        n_frames: int64 [n].
+        seconds: float64 [n], of speech, the silence around it trimmed.
+        starts: float64 [n], seconds of silence cut off before the first sample of the mel.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, name: SplitName) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.name = name
+        shards = manifest.splits[name].shards
+        batches = [batch for shard in shards for batch in _open_shard(folder / shard.name, shard)]
+        self._flat = [mel_frames(batch.column("mel"))[0] for batch in batches]
+        self._batches = batches
+        offsets = [mel_frames(batch.column("mel"))[1] for batch in batches]
+        # Where each utterance is: plain lists, as indexing them is faster than NumPy scalars.
+        self._batch_of = [n for n, batch in enumerate(batches) for _ in range(batch.num_rows)]
+        self._first = [int(first) for starts in offsets for first in starts[:-1]]
+        self._end = [int(end) for starts in offsets for end in starts[1:]]
+        self.n_frames: npt.NDArray[np.int64] = np.subtract(self._end, self._first, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (FeatureSplit, (self.folder.absolute(), self.manifest, self.name))
+
+    def mel(self, index: int) -> Float32Array:
+        """Natural-log mel, float32 [T, n_mels]: a read-only view of the memory map."""
+        return self._flat[self._batch_of[index]][self._first[index] : self._end[index]]
+
+    @cached_property
+    def ids(self) -> list[str]:
+        return self._strings("id")
+
+    @cached_property
+    def texts(self) -> list[str]:
+        return self._strings("text")
+
+    @cached_property
+    def raw_texts(self) -> list[str]:
+        return self._strings("raw_text")
+
+    @cached_property
+    def languages(self) -> list[str]:
+        return self._strings("language")
+
+    @cached_property
+    def speakers(self) -> list[str]:
+        return self._strings("speaker")
+
+    @cached_property
+    def audio_paths(self) -> list[Path]:
+        """The recordings themselves, where they were when the features were made."""
+        return [self.manifest.corpus.path / audio for audio in self._strings("audio")]
+
+    @cached_property
+    def seconds(self) -> npt.NDArray[np.float64]:
+        return self._numbers("seconds")
+
+    @cached_property
+    def starts(self) -> npt.NDArray[np.float64]:
+        return self._numbers("start")
+
+    def _strings(self, column: str) -> list[str]:
+        return [value for batch in self._batches for value in batch.column(column).to_pylist()]
+
+    def _numbers(self, column: str) -> npt.NDArray[np.float64]:
+        parts: Sequence[npt.NDArray[np.float64]] = [
+            batch.column(column).to_numpy() for batch in self._batches
+        ]
+        return np.concatenate(parts) if parts else np.empty(0)
+
+
+def read_batches(path: Path) -> tuple[pa.Schema, list[pa.RecordBatch]]:
+    """Schema and record batches of an Arrow IPC file, memory-mapped.
+
+    Closing the file frees its descriptor; the map lives as long as a batch does.
+
+    Raises:
+        OSError, pa.ArrowInvalid: the file is missing or not a complete Arrow file.
+    """
+    with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
+        batches = [reader.get_batch(n) for n in range(reader.num_record_batches)]
+        return reader.schema, batches
+
+
+def mel_frames(column: pa.LargeListArray) -> tuple[Float32Array, npt.NDArray[np.int64]]:
+    """All frames of a mel column [n_frames, n_mels] and where each row starts [n_rows + 1]."""
+    # Straight from the buffers: Array.to_numpy would import pandas, which takes a third of a second.
+    frames = column.values
+    flat = np.frombuffer(frames.values.buffers()[1], np.float32)
+    offsets = np.frombuffer(column.buffers()[1], np.int64)
+    n_rows = len(column)
+    flat = flat[: len(frames) * frames.type.list_size].reshape(len(frames), frames.type.list_size)
+    return flat, offsets[: n_rows + 1]
+
+
+def _check_size(file: Path, shard: ShardFacts) -> None:
+    try:
+        n_bytes = file.stat().st_size
+    except OSError:
+        raise UserError(f"{file}: missing; run jobs/prepare.py again") from None
+    if n_bytes != shard.n_bytes:
+        raise UserError(
+            f"{file}: has {n_bytes} bytes, the manifest says {shard.n_bytes}; "
+            "run jobs/prepare.py again"
+        )
+
+
+def _open_shard(file: Path, shard: ShardFacts) -> list[pa.RecordBatch]:
+    try:
+        schema, batches = read_batches(file)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(f"{file}: cannot be read ({error}); run jobs/prepare.py again") from error
+    if (schema.metadata or {}).get(SHARD_FINGERPRINT) != shard.fingerprint.encode():
+        raise UserError(f"{file}: does not belong to the manifest; run jobs/prepare.py again")
+    return batches

@@ -1,0 +1,122 @@
+"""`manifest.json`: what a folder of features holds and how it was made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from dimts.audio.mel import MelConfig
+from dimts.config import Config
+from dimts.errors import UserError
+from dimts.text.normaliser import TextConfig
+
+MANIFEST = "manifest.json"
+QUARANTINE = "quarantine.csv"
+SUMMARY = "summary.txt"
+FORMAT_VERSION = 1
+
+SplitName = Literal["train", "val", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
+
+
+class ShardFacts(Config):
+    """One Arrow file.
+
+    `fingerprint` is of the rows it was made for and stands in the file itself too.
+    """
+
+    name: str
+    n_utterances: int
+    n_bytes: int
+    sha256: str
+    fingerprint: str
+
+
+class SplitFacts(Config):
+    """One split; `hours` are of speech, the silence around it trimmed."""
+
+    n_utterances: int
+    n_frames: int
+    hours: float
+    shards: tuple[ShardFacts, ...]
+
+
+class CorpusFacts(Config):
+    """Where the utterances come from; audio paths in the shards are relative to `path`."""
+
+    path: Path
+    n_rows: int
+    languages: tuple[str, ...]
+    speakers: tuple[str, ...]
+
+
+class Manifest(Config):
+    """Facts of one folder of features.
+
+    Attributes:
+        fingerprint: 16 hex digits over utterances, splits, mel and text settings.
+        mel_mean: [n_mels], of natural-log mel over the train split's frames.
+        mel_std: [n_mels], likewise, at least `MIN_STD`.
+        quarantined: reason -> number of rows.
+    """
+
+    format_version: int = FORMAT_VERSION
+    dimts_version: str
+    fingerprint: str
+    mel: MelConfig
+    text: TextConfig
+    corpus: CorpusFacts
+    splits: dict[SplitName, SplitFacts]
+    mel_mean: tuple[float, ...]
+    mel_std: tuple[float, ...]
+    quarantined: dict[str, int] = Field(default={})
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if set(self.splits) != set(SPLITS):
+            raise ValueError(f"splits must be {', '.join(SPLITS)}")
+        if not len(self.mel_mean) == len(self.mel_std) == self.mel.n_mels:
+            raise ValueError("mel_mean and mel_std need one value for each mel bin")
+        return self
+
+    @property
+    def n_utterances(self) -> int:
+        """Of all splits."""
+        return sum(split.n_utterances for split in self.splits.values())
+
+    @property
+    def hours(self) -> float:
+        """Of all splits."""
+        return sum(split.hours for split in self.splits.values())
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a folder of features.
+
+    Raises:
+        UserError: there is none, or another version of dimts wrote it.
+    """
+    file = folder / MANIFEST
+    again = "run jobs/prepare.py again"
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        if folder.is_dir():
+            raise UserError(f"{file}: missing, the features are not complete; {again}") from None
+        raise UserError(f"{folder}: no such folder of features; run jobs/prepare.py") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read ({error}); {again}") from error
+    version = values.get("format_version") if isinstance(values, dict) else None
+    if version != FORMAT_VERSION:
+        raise UserError(
+            f"{file}: format version {version}, this dimts reads version {FORMAT_VERSION}; {again}"
+        )
+    try:
+        return Manifest.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise UserError(f"{file}: {key}: {first['msg']}; {again}") from error

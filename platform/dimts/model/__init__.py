@@ -1,0 +1,1 @@
+"""T3: text encoder, learned alignment, duration predictor, length regulator, mel decoder."""

@@ -1,0 +1,175 @@
+"""T3: text to mel with an alignment that it learns from the corpus alone."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dimts.alignment.search import search
+from dimts.config import Config
+from dimts.model.decoder import DecoderConfig, MelDecoder
+from dimts.model.durations import (
+    N_POSITION_FEATURES,
+    DurationConfig,
+    DurationPredictor,
+    position_features,
+    regulate,
+    round_durations,
+)
+from dimts.model.encoder import EncoderConfig, TextEncoder
+
+
+class ModelConfig(Config):
+    """Sizes of T3; the vocabulary's size comes from the tokenizer, the mel's from its spec.
+
+    Attributes:
+        width: channels of a token's vector.
+        states_per_token: spans that a token is made of, such as consonant and vowel.
+    """
+
+    width: int = 192
+    states_per_token: int = 2
+    encoder: EncoderConfig = EncoderConfig()
+    duration: DurationConfig = DurationConfig()
+    decoder: DecoderConfig = DecoderConfig()
+
+
+class T3Output(NamedTuple):
+    """What one pass yields.
+
+    Attributes:
+        mel_BTM: normalised log-mel, predicted.
+        durations_BNS: int64, the frames a state that the mel was laid out by.
+        log_durations_BNS: float32, predicted log of the expected frames.
+        means_BNSM: normalised log-mel that each state is expected to look like.
+        valid_BN, valid_BT: bool, false on padding.
+    """
+
+    mel_BTM: Tensor
+    durations_BNS: Tensor
+    log_durations_BNS: Tensor
+    means_BNSM: Tensor
+    valid_BN: Tensor
+    valid_BT: Tensor
+
+
+class T3(nn.Module):
+    """Encoder -> durations -> length regulator -> decoder.
+
+    Args:
+        config: sizes.
+        factors_VF: the tokenizer's factor table, int64 [n_vocab, F].
+        factor_sizes: rows of each factor's embedding.
+        mel_mean_M, mel_std_M: statistics of the training frames, natural-log mel.
+    """
+
+    mel_mean_M: Tensor
+    mel_std_M: Tensor
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        factors_VF: Tensor,
+        factor_sizes: tuple[int, ...],
+        mel_mean_M: Tensor,
+        mel_std_M: Tensor,
+    ):
+        super().__init__()
+        n_mels, width, states = len(mel_mean_M), config.width, config.states_per_token
+        self.config = config
+        self.register_buffer("mel_mean_M", mel_mean_M.float())
+        self.register_buffer("mel_std_M", mel_std_M.float())
+        self.encoder = TextEncoder(factors_VF, factor_sizes, width, config.encoder)
+        self.duration = DurationPredictor(width, states, config.duration)
+        self.state_means = nn.Linear(width, states * n_mels)
+        self.state_embedding = nn.Parameter(torch.zeros(states, width))
+        self.position = nn.Linear(2 * N_POSITION_FEATURES, width)
+        self.decoder = MelDecoder(width, n_mels, config.decoder)
+
+    def normalise(self, mel_BTM: Tensor) -> Tensor:
+        """Natural-log mel -> zero mean and unit spread a bin."""
+        return (mel_BTM - self.mel_mean_M) / self.mel_std_M
+
+    def denormalise(self, mel_BTM: Tensor) -> Tensor:
+        """The inverse of `normalise`."""
+        return mel_BTM * self.mel_std_M + self.mel_mean_M
+
+    def forward(
+        self,
+        tokens_BN: Tensor,
+        n_tokens_B: Tensor,
+        mel_BTM: Tensor | None = None,
+        n_frames_B: Tensor | None = None,
+        durations_BNS: Tensor | None = None,
+        speed: float = 1.0,
+    ) -> T3Output:
+        """Text to mel; training and synthesis differ only in where the durations come from.
+
+        Args:
+            tokens_BN: int64, padded with 0.
+            n_tokens_B: int64.
+            mel_BTM: normalised log-mel to align with when no durations are given.
+            n_frames_B: its frames.
+            durations_BNS: int64, frames a state to lay the mel out by.
+            speed: how fast predicted durations are spoken, 1 as learned.
+        """
+        valid_BN = torch.arange(tokens_BN.shape[1], device=tokens_BN.device) < n_tokens_B[:, None]
+        x_BND = self.encoder(tokens_BN, valid_BN)
+        log_durations_BNS = self.duration(x_BND.detach(), valid_BN)
+        means_BNSM = self.state_means(x_BND).float()
+        means_BNSM = means_BNSM.unflatten(-1, (self.config.states_per_token, -1))
+        if durations_BNS is None and mel_BTM is not None:
+            assert n_frames_B is not None
+            durations_BNS = align(means_BNSM, n_tokens_B, mel_BTM, n_frames_B)
+        elif durations_BNS is None:
+            durations_BNS = round_durations(log_durations_BNS.exp() / speed, valid_BN)
+        mel_BTM, valid_BT = self._decode(x_BND, durations_BNS)
+        return T3Output(
+            mel_BTM, durations_BNS, log_durations_BNS, means_BNSM, valid_BN, valid_BT
+        )
+
+    def _decode(self, x_BND: Tensor, durations_BNS: Tensor) -> tuple[Tensor, Tensor]:
+        b, n, s = durations_BNS.shape
+        n_frames_B = durations_BNS.sum((1, 2))
+        n_frames = int(n_frames_B.max())
+        state_BT, state_offset, state_length = regulate(durations_BNS.view(b, n * s), n_frames)
+        token_BT, token_offset, token_length = regulate(durations_BNS.sum(2), n_frames)
+        positions = torch.cat(
+            (
+                position_features(state_offset, state_length),
+                position_features(token_offset, token_length),
+            ),
+            dim=-1,
+        )
+        frames_BTD = x_BND.gather(1, token_BT[..., None].expand(-1, -1, x_BND.shape[-1]))
+        frames_BTD = frames_BTD + self.state_embedding[state_BT % s] + self.position(positions)
+        valid_BT = torch.arange(n_frames, device=x_BND.device) < n_frames_B[:, None]
+        return self.decoder(frames_BTD, valid_BT[..., None]), valid_BT
+
+
+@torch.no_grad()
+def align(
+    means_BNSM: Tensor, n_tokens_B: Tensor, mel_BTM: Tensor, n_frames_B: Tensor
+) -> Tensor:
+    """Monotonic alignment search of a mel against a text's states: int64 [B, N, S].
+
+    The score of a frame in a state is the log-density of a Gaussian of unit variance. The
+    last state of a token may be passed over, so a token takes at least one frame where it
+    has one or two states.
+    """
+    b, n, s, m = means_BNSM.shape
+    means_BJM = means_BNSM.float().view(b, n * s, m)
+    with torch.autocast(means_BNSM.device.type, enabled=False):
+        scores_BTJ = mel_BTM.float() @ means_BJM.transpose(1, 2)
+    scores_BTJ = scores_BTJ - 0.5 * means_BJM.square().sum(-1)[:, None]
+    skippable_J = np.arange(n * s) % s == s - 1 if s > 1 else np.zeros(n, bool)
+    durations_BJ = search(
+        np.ascontiguousarray(scores_BTJ.cpu().numpy()),
+        n_frames_B.cpu().numpy(),
+        (n_tokens_B * s).cpu().numpy(),
+        skippable_J,
+    )
+    return torch.from_numpy(durations_BJ).to(means_BNSM.device).long().view(b, n, s)

@@ -1,0 +1,72 @@
+"""Text to speech from a bundle alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dimts.audio.griffin_lim import griffin_lim
+from dimts.audio.mel import MelConfig
+from dimts.bundle import load_bundle
+from dimts.errors import UserError
+from dimts.model.t3 import T3
+from dimts.text.tokenizer import Tokenizer
+
+SLOWEST, FASTEST = 0.25, 4.0
+
+
+class Synthesizer:
+    """A voice that speaks.
+
+    Args:
+        model: put in eval mode by the caller.
+        tokenizer: the model's.
+        mel: spec of what the model predicts.
+    """
+
+    def __init__(self, model: T3, tokenizer: Tokenizer, mel: MelConfig):
+        self.model = model
+        self.tokenizer = tokenizer
+        self.mel_config = mel
+
+    @classmethod
+    def load(cls, bundle: str | Path, device: str = "cpu") -> Self:
+        """The voice of a bundle folder.
+
+        Raises:
+            BundleError: the folder is no bundle, is damaged, or does not fit together.
+        """
+        loaded = load_bundle(bundle, device)
+        return cls(loaded.model, loaded.tokenizer, loaded.mel)
+
+    @property
+    def sample_rate(self) -> int:
+        return self.mel_config.sample_rate
+
+    @torch.no_grad()
+    def mel(
+        self, text: str, speed: float = 1.0
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Natural-log mel of a text, [T, M], and the frames a token state, [N, S].
+
+        Raises:
+            UserError: the text is empty, has characters outside the vocabulary, or the
+                speed is out of range.
+        """
+        if not SLOWEST <= speed <= FASTEST:
+            raise UserError(f"speed {speed:g}: must be between {SLOWEST} and {FASTEST:g}")
+        device = self.model.mel_mean_M.device
+        tokens = torch.tensor([self.tokenizer.encode(text)], device=device)
+        count = torch.tensor([tokens.shape[1]], device=device)
+        output = self.model(tokens, count, speed=speed)
+        mel_TM = self.model.denormalise(output.mel_BTM)[0].cpu().numpy()
+        return mel_TM, output.durations_BNS[0].cpu().numpy()
+
+    def speak(self, text: str, speed: float = 1.0) -> NDArray[np.float32]:
+        """Samples in [-1, 1] at `sample_rate`; raises like `mel`."""
+        mel_TM, _ = self.mel(text, speed)
+        return griffin_lim(mel_TM, self.mel_config)

@@ -1,0 +1,93 @@
+"""Where runs are recorded, and how secrets are kept out of what is recorded."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, PlainSerializer, field_validator
+
+from dimts.config import Config
+
+SQLITE = "sqlite:///"
+_STORE = re.compile(r"(https?|sqlite|postgresql|mysql|mssql)(\+\w+)?://.+")
+_CREDENTIALS = re.compile(r"(\w[\w+.-]*://)[^/\s]*@")
+_MASKED = r"\1***@"
+
+
+def mask_secrets(text: str) -> str:
+    """`text` with the ``user:password@`` of every URI in it replaced by ``***@``."""
+    return _CREDENTIALS.sub(_MASKED, text)
+
+
+class TrackingConfig(Config):
+    """Settings of the record.
+
+    Attributes:
+        enabled: False records nothing anywhere.
+        uri: MLflow's store: an ``sqlite:///`` file, another database, or the ``http(s)://``
+            address of a tracking server. Credentials in it are masked wherever settings are
+            written; ``MLFLOW_TRACKING_USERNAME`` and ``_PASSWORD`` are the better place.
+        artifacts: folder or object-store URI for the plots, sounds and models of an
+            experiment that does not exist yet. None: a server decides for itself, a
+            database gets the folder ``mlartifacts``.
+        experiment: name of the MLflow experiment; made when it does not exist.
+        registered_model: registers the best bundle under this name, alias ``best``.
+        tensorboard: also writes event files to ``<run folder>/tensorboard``.
+        send_every_s: pause between two batches sent to the store, in seconds.
+        flush_timeout_s: the longest that the end of a run waits for the store, in seconds.
+        spool_mb: megabytes that may wait on disk while the store is away.
+    """
+
+    enabled: bool = True
+    uri: Annotated[str, PlainSerializer(mask_secrets, return_type=str, when_used="json")] = (
+        "sqlite:///mlflow.db"
+    )
+    artifacts: str | None = None
+    experiment: str = Field(default="dimts", min_length=1, max_length=500)
+    registered_model: str | None = Field(default=None, pattern=r"^[^/:]+$")
+    tensorboard: bool = False
+    send_every_s: float = Field(default=1.5, gt=0)
+    flush_timeout_s: float = Field(default=30.0, ge=0)
+    spool_mb: int = Field(default=512, ge=1)
+
+    @field_validator("uri")
+    @classmethod
+    def _known_store(cls, uri: str) -> str:
+        if "***@" in uri:
+            raise ValueError(
+                "the credentials were masked; set MLFLOW_TRACKING_USERNAME and _PASSWORD"
+            )
+        if not _STORE.fullmatch(uri) or uri == SQLITE:
+            raise ValueError("must be sqlite:///FILE, another database's URI or http(s)://SERVER")
+        return uri
+
+    @property
+    def is_server(self) -> bool:
+        """True when `uri` is a tracking server, False when it is a database."""
+        return self.uri.startswith(("http://", "https://"))
+
+    @property
+    def artifact_root(self) -> str | None:
+        """Location for a new experiment's artifacts; None lets the server decide."""
+        if self.artifacts is None and self.is_server:
+            return None
+        return self.artifacts or "mlartifacts"
+
+    def absolute(self, base: Path | None = None) -> TrackingConfig:
+        """The same settings with paths that no longer depend on the current directory.
+
+        A driver calls this before it hands settings to processes that start elsewhere.
+
+        Args:
+            base: folder that relative paths are relative to; the current one by default.
+        """
+        base = (base or Path.cwd()).resolve()
+        changed: dict[str, str | None] = {}
+        if self.uri.startswith(SQLITE):
+            changed["uri"] = SQLITE + str(base / self.uri.removeprefix(SQLITE))
+        root = self.artifact_root
+        if root is not None and "://" not in root:
+            changed["artifacts"] = str(base / root)
+        return self.model_copy(update=changed)

@@ -1,0 +1,51 @@
+"""How we talk to MLflow: quickly failing, quiet, and without credentials in messages."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from dimts.tracking.config import TrackingConfig, mask_secrets
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+# MLflow's defaults block a caller for four minutes when the server is away, and report usage.
+_ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+_NOISY = ("alembic", "mlflow.store.db.utils", "mlflow.pyfunc", "mlflow.utils.environment")
+
+
+@contextmanager
+def mlflow_environment() -> Iterator[None]:
+    """Settings of MLflow's client, where the user's environment has none of its own."""
+    missing = [key for key in _ENVIRONMENT if key not in os.environ]
+    os.environ.update({key: _ENVIRONMENT[key] for key in missing})
+    try:
+        yield
+    finally:
+        for key in missing:
+            os.environ.pop(key, None)
+
+
+def connect(config: TrackingConfig) -> MlflowClient:
+    """A client of the configured store. Imports MLflow, which takes seconds."""
+    from mlflow.tracking import MlflowClient
+
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return MlflowClient(config.uri, registry_uri=config.uri)
+
+
+def reason(error: Exception) -> str:
+    """The first line of an error, short and without credentials."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    text = mask_secrets(lines[0])
+    return text if len(text) <= 200 else f"{text[:200]}..."

@@ -1,0 +1,68 @@
+"""TensorBoard event files beside a run, by the switch ``tracking.tensorboard``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dimts.errors import UserError
+from dimts.tracking.config import mask_secrets
+from dimts.tracking.tracker import Status
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+class TensorboardTracker:
+    """Scalars and the settings of a run as event files in ``<run folder>/tensorboard``.
+
+    Raises:
+        UserError: TensorBoard is not installed.
+    """
+
+    def __init__(self) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise UserError(
+                "tracking.tensorboard is on and TensorBoard is not installed: "
+                "pip install 'dimts[tensorboard]'"
+            ) from None
+        self._open = SummaryWriter
+        self._folder: Path | None = None
+        self._config_yaml = ""
+        self._writer: SummaryWriter | None = None
+
+    def start(
+        self,
+        run_name: str,
+        run_dir: Path,
+        params: Mapping[str, Any],
+        config_yaml: str,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Remember where to write; the first step tells from where a resumed run goes on."""
+        self._folder = Path(run_dir) / "tensorboard"
+        self._config_yaml = mask_secrets(config_yaml)
+
+    def log_metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Write scalars; points of an earlier session at or after its first step are purged."""
+        assert self._folder is not None, "start() comes first"
+        if self._writer is None:
+            self._writer = self._open(str(self._folder), purge_step=step)
+            self._writer.add_text("config", f"```yaml\n{self._config_yaml}\n```", step)
+        for key, value in values.items():
+            self._writer.add_scalar(key, value, step)
+
+    def log_artifact(self, path: Path, folder: str = "") -> None:
+        """Files are MLflow's."""
+
+    def log_model(self, bundle_dir: Path, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Models are MLflow's."""
+
+    def finish(self, status: Status) -> None:
+        """Close the event file."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None

@@ -1,0 +1,34 @@
+"""What MLflow runs when it loads a logged voice: this file is stored inside the model."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import mlflow
+import soundfile
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+
+
+class VoiceModel(PythonModel):
+    """Sentences to speech, from the bundle that was logged with the model."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load the bundle."""
+        # Here, because this file is also run when the model is logged.
+        from dimts.synthesis import Synthesizer
+
+        self._voice = Synthesizer.load(context.artifacts["bundle"])
+
+    def predict(self, model_input: list[str]) -> list[str]:  # type: ignore[override]
+        """Each sentence as a 16-bit WAV file in base64."""
+        return [base64.b64encode(self._wav(sentence)).decode() for sentence in model_input]
+
+    def _wav(self, sentence: str) -> bytes:
+        file = io.BytesIO()
+        wave, rate = self._voice.speak(sentence), self._voice.sample_rate
+        soundfile.write(file, wave, rate, format="WAV", subtype="PCM_16")
+        return file.getvalue()
+
+
+mlflow.models.set_model(VoiceModel())

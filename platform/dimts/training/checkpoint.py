@@ -1,0 +1,115 @@
+"""Checkpoints of a run: bundles with a trainer's state, written whole or not at all.
+
+``checkpoint_epoch{N}_step{M}`` are folders; ``checkpoint_latest`` and ``checkpoint_best``
+are links beside them. A folder is written under another name and renamed when complete, so
+a name that exists is a checkpoint that is whole.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dimts.bundle import BundleError, read_manifest
+
+TRAINER_STATE = "trainer_state.pt"
+LATEST, BEST = "checkpoint_latest", "checkpoint_best"
+_NAME = re.compile(r"checkpoint_epoch(\d+)_step(\d+)")
+
+log = logging.getLogger(__name__)
+
+
+def save_checkpoint(
+    run_dir: Path,
+    epoch: int,
+    step: int,
+    state: dict[str, Any],
+    write_bundle: Callable[[Path], None],
+    best: bool,
+    keep: int,
+) -> Path:
+    """Write a checkpoint and point ``checkpoint_latest`` (and ``checkpoint_best``) at it.
+
+    Args:
+        run_dir: the run's folder.
+        epoch, step: of its name.
+        state: what `read_state` gives back; tensors and plain values only.
+        write_bundle: writes the bundle's files, and last the manifest, into a folder.
+        best: whether it is the best so far.
+        keep: how many of the latest stay; the best one stays in any case.
+    """
+    name = f"checkpoint_epoch{epoch}_step{step}"
+    temporary = run_dir / f".{name}.partial"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    torch.save(state, temporary / TRAINER_STATE)
+    write_bundle(temporary)
+    for file in temporary.iterdir():
+        _sync(file)
+    final = run_dir / name
+    if final.exists():  # of an attempt that went on from an earlier checkpoint: same content
+        shutil.rmtree(final)
+    temporary.rename(final)
+    _sync(run_dir)
+    _point(run_dir / LATEST, name)
+    if best:
+        _point(run_dir / BEST, name)
+    _remove_old(run_dir, keep)
+    return final
+
+
+def find_latest(run_dir: Path) -> Path | None:
+    """The newest checkpoint that is whole, or None; one that is damaged is passed over aloud."""
+    for folder in _checkpoints(run_dir):
+        try:
+            read_manifest(folder)
+            return folder
+        except BundleError as error:
+            log.warning("%s; going back to the checkpoint before it", error)
+    return None
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """The trainer's state of a checkpoint, read without running any pickled code."""
+    state: dict[str, Any] = torch.load(
+        checkpoint / TRAINER_STATE, map_location="cpu", weights_only=True
+    )
+    return state
+
+
+def _checkpoints(run_dir: Path) -> list[Path]:
+    """Newest first."""
+    if not run_dir.is_dir():
+        return []
+    named = [(m, f) for f in run_dir.iterdir() if (m := _NAME.fullmatch(f.name)) and f.is_dir()]
+    return [f for _, f in sorted(named, key=lambda pair: int(pair[0][2]), reverse=True)]
+
+
+def _point(link: Path, name: str) -> None:
+    temporary = link.with_name(f".{link.name}.partial")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(name)
+    os.replace(temporary, link)
+
+
+def _remove_old(run_dir: Path, keep: int) -> None:
+    best = (run_dir / BEST).resolve()
+    for folder in _checkpoints(run_dir)[keep:]:
+        if folder.resolve() != best:
+            shutil.rmtree(folder)
+
+
+def _sync(path: Path) -> None:
+    """Ask the system to put a file or folder on disk before what follows it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

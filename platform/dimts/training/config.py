@@ -1,0 +1,94 @@
+"""Settings of the training loop."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from dimts.config import Config
+from dimts.model.loss import LossConfig
+
+
+class AlignerConfig(Config):
+    """How the alignment is learned.
+
+    Attributes:
+        fixed_share: share of the steps trained on the durations of the flat-start aligner;
+            after it, durations come from monotonic alignment search with the model's own
+            state means. 1 never searches; 0 searches from the first step.
+        iterations: rounds of Viterbi training of the flat-start aligner.
+        prior_frames: weight of what a rare token borrows from its consonant and vowel.
+    """
+
+    fixed_share: float = Field(0.25, ge=0, le=1)
+    iterations: int = Field(12, ge=1)
+    prior_frames: float = Field(20.0, ge=0)
+
+
+class OptimizerConfig(Config):
+    """AdamW with linear warm-up and a cosine to zero.
+
+    Attributes:
+        learning_rate: at the top.
+        warmup_steps: steps up to it.
+        final_share: share of the learning rate that is left at the last step.
+        betas: of the moments.
+        weight_decay: of matrices; embeddings, norms and biases have none.
+        clip_norm: largest norm of the gradient.
+    """
+
+    learning_rate: float = Field(2e-3, gt=0)
+    warmup_steps: int = Field(50, ge=0)
+    final_share: float = Field(0.01, ge=0, le=1)
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = Field(0.01, ge=0)
+    clip_norm: float = Field(1.0, gt=0)
+
+
+class TrainingConfig(Config):
+    """The loop.
+
+    Attributes:
+        max_steps: optimizer steps in all.
+        batch_size: utterances a step, over all workers and micro-batches together.
+        accumulate: micro-batches a worker's share of the batch is cut into.
+        amp: precision of matrix products: bf16, fp16 (with a gradient scaler; CUDA) or off.
+        ema_decay: of the moving average of the weights that is validated and shipped; 0 is off.
+        seed: of initial weights, shuffling and dropout.
+        threads: of torch on the CPU in each worker; 0 shares the cores out among them.
+        log_every, validate_every, sample_every, checkpoint_every: in steps; 0 is never.
+        keep_checkpoints: latest ones that stay, beside the best.
+        patience: validations without a better loss before the run stops; 0 is never.
+        max_bad_steps: steps in a row with a loss that is not finite before the run stops.
+        sample_texts: sentences spoken every `sample_every` steps.
+    """
+
+    max_steps: int = Field(2000, ge=1)
+    batch_size: int = Field(8, ge=1)
+    accumulate: int = Field(1, ge=1)
+    amp: Literal["off", "bf16", "fp16"] = "bf16"
+    ema_decay: float = Field(0.0, ge=0, lt=1)
+    seed: int = Field(0, ge=0)
+    threads: int = Field(0, ge=0)
+    log_every: int = Field(20, ge=1)
+    validate_every: int = Field(250, ge=0)
+    sample_every: int = Field(500, ge=0)
+    checkpoint_every: int = Field(500, ge=0)
+    keep_checkpoints: int = Field(2, ge=1)
+    patience: int = Field(0, ge=0)
+    max_bad_steps: int = Field(10, ge=1)
+    sample_texts: tuple[str, ...] = ()
+    aligner: AlignerConfig = AlignerConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    loss: LossConfig = LossConfig()
+
+    @model_validator(mode="after")
+    def _nothing_without_effect(self) -> Self:
+        if self.patience and not self.validate_every:
+            raise ValueError("patience has no effect while validate_every is 0")
+        if self.accumulate > self.batch_size:
+            raise ValueError(
+                f"accumulate ({self.accumulate}) must not exceed batch_size ({self.batch_size})"
+            )
+        return self

@@ -1,0 +1,429 @@
+"""The training loop: resume, step, log, validate, sample, checkpoint. Plain torch.
+
+It knows neither Ray nor MLflow. With `torch.distributed` initialised it is data-parallel;
+what it reports goes to `Callbacks`. Randomness depends on the seed, the step and the rank
+alone, so a run that goes on from a checkpoint repeats what an undisturbed one would do.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from dimts.errors import UserError
+from dimts.model.loss import TTSLoss, tts_loss
+from dimts.model.t3 import T3
+from dimts.training.batches import (
+    Batch,
+    BucketSampler,
+    Corpus,
+    Position,
+    Prefetcher,
+    split_batch,
+)
+from dimts.training.checkpoint import find_latest, read_state, save_checkpoint
+from dimts.training.config import TrainingConfig
+from dimts.training.optimizer import MovingAverage, build_optimizer, learning_rate_share
+
+VALIDATION_BATCH = 16
+
+log = logging.getLogger(__name__)
+
+
+class Callbacks(Protocol):
+    """What the loop tells its surroundings, and what it asks of them."""
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        """Metrics of a step; rank 0 only."""
+
+    def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None:
+        """After each validation or checkpoint, equally often on every rank."""
+
+    def sample(self, model: T3, step: int) -> None:
+        """Speak and plot with the weights that would ship; rank 0 only."""
+
+    def should_stop(self) -> bool:
+        """Whether to end after this step with a checkpoint; asked on rank 0 only."""
+
+
+class Job(NamedTuple):
+    """What is trained on what.
+
+    Attributes:
+        config: of the loop.
+        model: on its device.
+        train, val: utterances with token ids; `train` with durations where
+            `config.aligner.fixed_share` is above 0.
+        run_dir: where checkpoints go.
+        write_bundle: (folder, weights, facts) -> None, for `dimts.bundle.write_bundle`.
+    """
+
+    config: TrainingConfig
+    model: T3
+    train: Corpus
+    val: Corpus
+    run_dir: Path
+    write_bundle: Callable[[Path, dict[str, Tensor], dict[str, Any]], None]
+
+
+class Result(NamedTuple):
+    """How a run ended.
+
+    Attributes:
+        status: finished, stopped (asked to), or early_stopped (no better loss).
+        step: optimizer steps done in all.
+        best: metrics of the best validation.
+        checkpoint: the last one.
+        seconds: spent in each part of the loop since it started or resumed.
+        skipped: steps left out for a loss that was not finite.
+    """
+
+    status: Literal["finished", "stopped", "early_stopped"]
+    step: int
+    best: dict[str, float]
+    checkpoint: Path | None
+    seconds: dict[str, float]
+    skipped: int
+
+
+@dataclass
+class Progress:
+    """Where a run stands; saved with every checkpoint."""
+
+    step: int = 0
+    position: Position = Position(0, 0)
+    best: dict[str, float] | None = None
+    latest: dict[str, float] | None = None
+    since_best: int = 0
+    skipped: int = 0
+
+
+def train(job: Job, callbacks: Callbacks) -> Result:
+    """Train to the end, or until asked to stop, from the run's latest checkpoint if any.
+
+    Raises:
+        UserError: the loss was not finite too often in a row, or a batch cannot be shared out.
+    """
+    return Trainer(job, callbacks).run()
+
+
+class Trainer:
+    """One run of the loop in one process."""
+
+    def __init__(self, job: Job, callbacks: Callbacks):
+        self.job, self.config, self.callbacks = job, job.config, callbacks
+        self.rank = dist.get_rank() if dist.is_initialized() else 0
+        self.world_size = dist.get_world_size() if dist.is_initialized() else 1
+        self.model = job.model
+        self.device = job.model.mel_mean_M.device
+        self.parallel: nn.Module = self.model
+        if self.world_size > 1:
+            ids = [self.device.index] if self.device.type == "cuda" else None
+            self.parallel = DistributedDataParallel(self.model, device_ids=ids)
+        self.optimizer = build_optimizer(self.model, self.config.optimizer)
+        self.average: MovingAverage | None = None
+        if self.config.ema_decay:
+            self.average = MovingAverage(self.model, self.config.ema_decay)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.config.amp == "fp16")
+        self.sampler = BucketSampler(
+            job.train.utterances.n_frames, self.config.batch_size, self.config.seed
+        )
+        self.progress = Progress()
+        self.checkpoint: Path | None = None
+        self.saved_step = -1
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.window: list[tuple[TTSLoss, Tensor, int]] = []
+        self.bad_in_a_row = 0
+
+    def run(self) -> Result:
+        self._resume()
+        if self.config.validate_every and self.progress.step == 0:
+            self._validate()  # a broken validation fails now, not after an epoch
+        status = self._steps()
+        if self.saved_step != self.progress.step:
+            self._save()
+        return Result(
+            status,
+            self.progress.step,
+            self.progress.best or {},
+            self.checkpoint,
+            dict(self.seconds),
+            self.progress.skipped,
+        )
+
+    def _steps(self) -> Literal["finished", "stopped", "early_stopped"]:
+        batches = Prefetcher(self._micro_batches())
+        started = time.perf_counter()
+        try:
+            while self.progress.step < self.config.max_steps:
+                with self._timed("data"):
+                    position, micro_batches = cast(
+                        tuple[Position, list[Batch]], batches.next()
+                    )
+                with self._timed("step"):
+                    stop = self._step(micro_batches)
+                self.progress.position = position
+                self.progress.step += 1
+                if self._due(self.config.log_every):
+                    self._log(time.perf_counter() - started)
+                    started = time.perf_counter()
+                before = time.perf_counter()
+                self._after_step()
+                started += time.perf_counter() - before  # frames per second are of steps
+                if stop:
+                    return "stopped"
+                if self.config.patience and self.progress.since_best >= self.config.patience:
+                    return "early_stopped"
+        finally:
+            batches.close()
+        return "finished"
+
+    def _micro_batches(self) -> Iterator[tuple[Position, list[Batch]]]:
+        for after, indices in self.sampler.following(self.progress.position):
+            parts = split_batch(indices, self.rank, self.world_size, self.config.accumulate)
+            yield after, [self.job.train.batch(part, indices) for part in parts]
+
+    def _step(self, micro_batches: list[Batch]) -> bool:
+        """One optimizer step; whether the run is to stop."""
+        step, config = self.progress.step, self.config
+        torch.manual_seed((config.seed * 1_000_003 + step) * 4096 + self.rank)
+        share = learning_rate_share(step, config.max_steps, config.optimizer)
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.optimizer.learning_rate * share
+        self.parallel.train()
+        losses = []
+        for number, batch in enumerate(micro_batches):
+            last = number == len(micro_batches) - 1
+            with nullcontext() if last or self.world_size == 1 else self._no_sync():
+                loss = self._loss(self.parallel, batch.to(self.device), step)
+                self.scaler.scale(loss.total).backward()
+            losses.append(TTSLoss(*(part.detach() for part in loss)))
+        loss = TTSLoss(*(torch.stack(parts).sum() for parts in zip(*losses, strict=True)))
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.optimizer.clip_norm)
+        finite = torch.isfinite(loss.total)
+        if config.amp != "fp16":  # with it the scaler itself looks at the gradients
+            finite &= torch.isfinite(norm)
+        bad, stop = self._agree(not bool(finite), self.rank == 0 and self.callbacks.should_stop())
+        if bad:
+            self._skip(micro_batches)
+        else:
+            self.bad_in_a_row = 0
+            self.scaler.step(self.optimizer)
+            if self.average:
+                self.average.update(self.model, step)
+            self.window.append((loss, norm.detach(), micro_batches[0].total_frames))
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return stop
+
+    def _loss(self, model: nn.Module, batch: Batch, step: int) -> TTSLoss:
+        dtype = torch.float16 if self.config.amp == "fp16" else torch.bfloat16
+        mel_BTM = self.model.normalise(batch.mel_BTM)
+        fixed = step < self.config.aligner.fixed_share * self.config.max_steps
+        with torch.autocast(self.device.type, dtype, enabled=self.config.amp != "off"):
+            output = model(
+                batch.tokens_BN,
+                batch.n_tokens_B,
+                mel_BTM,
+                batch.n_frames_B,
+                batch.durations_BNS if fixed else None,
+            )
+        return tts_loss(
+            output,
+            mel_BTM,
+            self.model.mel_std_M,
+            self.config.loss,
+            n_frames=batch.total_frames / self.world_size,
+            n_tokens=batch.total_tokens / self.world_size,
+        )
+
+    def _no_sync(self) -> Any:
+        assert isinstance(self.parallel, DistributedDataParallel)
+        return self.parallel.no_sync()
+
+    def _agree(self, *flags: bool) -> list[bool]:
+        """Each flag as soon as one rank raises it, so that all ranks do the same."""
+        if self.world_size == 1:
+            return list(flags)
+        votes = torch.tensor([float(f) for f in flags], device=self.device)
+        dist.all_reduce(votes, dist.ReduceOp.MAX)
+        return [bool(v) for v in votes.tolist()]
+
+    def _skip(self, micro_batches: list[Batch]) -> None:
+        self.progress.skipped += 1
+        self.bad_in_a_row += 1
+        ids = ", ".join(i for batch in micro_batches for i in batch.ids)
+        log.warning("step %d left out, its loss is not finite: %s", self.progress.step, ids)
+        if self.bad_in_a_row >= self.config.max_bad_steps:
+            raise UserError(
+                f"the loss was not finite {self.bad_in_a_row} steps in a row, up to step "
+                f"{self.progress.step}; lower training.optimizer.learning_rate or look at the "
+                f"last batch: {ids}"
+            )
+
+    def _log(self, seconds: float) -> None:
+        """Means over the steps since the last call."""
+        sums = torch.zeros(len(TTSLoss._fields), device=self.device)
+        for loss, _, _ in self.window:
+            sums += torch.stack(list(loss))
+        if self.world_size > 1:
+            dist.all_reduce(sums)
+        steps = max(1, len(self.window))
+        means = (sums / (steps * self.world_size)).tolist()
+        values = {f"train/{n}_loss": m for n, m in zip(TTSLoss._fields, means, strict=True)}
+        values["train/mel_mse"] = values.pop("train/mel_mse_loss")
+        if self.window:
+            values["train/gradient_norm"] = float(
+                torch.stack([norm for _, norm, _ in self.window]).mean()
+            )
+        values |= {
+            "train/learning_rate": self.optimizer.param_groups[0]["lr"],
+            "train/frames_per_second": sum(frames for _, _, frames in self.window) / seconds,
+            "train/data_wait_share": self.seconds["data"]
+            / (self.seconds["data"] + self.seconds["step"]),
+            "train/skipped_steps": self.progress.skipped,
+            "train/epoch": self._epoch(),
+        }
+        self.window.clear()
+        if self.rank == 0:
+            self.callbacks.log(values, self.progress.step)
+
+    def _epoch(self) -> float:
+        epoch, batch = self.progress.position
+        return epoch + batch / self.sampler.batches_per_epoch
+
+    def _after_step(self) -> None:
+        improved = False
+        if self._due(self.config.validate_every):
+            improved = self._validate()
+        if self._due(self.config.sample_every) and self.rank == 0:
+            with self._timed("sample"), self._averaged():
+                self.model.eval()
+                self.callbacks.sample(self.model, self.progress.step)
+        if improved or self._due(self.config.checkpoint_every):
+            self._save(improved)
+        elif self._due(self.config.validate_every):
+            self.callbacks.report(self.progress.latest or {}, None)
+
+    def _due(self, every: int) -> bool:
+        return bool(every) and self.progress.step % every == 0
+
+    @torch.no_grad()
+    def _validate(self) -> bool:
+        """Loss of the weights that would ship, on the validation split; whether it is the best."""
+        with self._timed("validation"), self._averaged():
+            self.model.eval()
+            val = self.job.val
+            order = val.utterances.n_frames.argsort(kind="stable").tolist()
+            sums = torch.zeros(len(TTSLoss._fields) + 1, device=self.device)
+            for start in range(0, len(order), VALIDATION_BATCH * self.world_size):
+                indices = order[start : start + VALIDATION_BATCH * self.world_size]
+                own = indices[self.rank :: self.world_size]
+                if own:
+                    batch = val.batch(own).to(self.device)
+                    loss = self._loss_of_validation(batch)
+                    frames = batch.n_frames_B.sum()
+                    sums += torch.stack([*(part * frames for part in loss), frames.float()])
+            if self.world_size > 1:
+                dist.all_reduce(sums)
+        means = (sums[:-1] / sums[-1]).tolist()
+        values = {f"val/{n}_loss": m for n, m in zip(TTSLoss._fields, means, strict=True)}
+        values["val/mel_mse"] = values.pop("val/mel_mse_loss")
+        if self.rank == 0:
+            self.callbacks.log(values, self.progress.step)
+        self.progress.latest = values
+        best = self.progress.best
+        better = best is None or values["val/total_loss"] < best["val/total_loss"]
+        if better:
+            self.progress.best = values
+        self.progress.since_best = 0 if better else self.progress.since_best + 1
+        return better
+
+    def _loss_of_validation(self, batch: Batch) -> TTSLoss:
+        """With durations searched by the model itself, whatever the phase of training."""
+        batch.durations_BNS = None
+        batch.total_frames = int(batch.n_frames_B.sum()) * self.world_size
+        batch.total_tokens = int(batch.n_tokens_B.sum()) * self.world_size
+        return self._loss(self.model, batch, self.progress.step)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Inside, the model holds the averaged weights, if there are any."""
+        if self.average:
+            self.average.swap(self.model)
+        try:
+            yield
+        finally:
+            if self.average:
+                self.average.swap(self.model)
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[part] += time.perf_counter() - start
+
+    def _save(self, best: bool = False) -> None:
+        """A checkpoint by rank 0; every rank reports it."""
+        with self._timed("checkpoint"):
+            if self.rank == 0:
+                self.checkpoint = save_checkpoint(
+                    self.job.run_dir,
+                    self.progress.position.epoch,
+                    self.progress.step,
+                    self._state(),
+                    self._write_bundle,
+                    best,
+                    self.config.keep_checkpoints,
+                )
+            if self.world_size > 1:
+                dist.barrier()
+        self.saved_step = self.progress.step
+        self.callbacks.report(self.progress.latest or {}, self.checkpoint)
+
+    def _write_bundle(self, folder: Path) -> None:
+        facts = {
+            "step": self.progress.step,
+            "epoch": self.progress.position.epoch,
+            "metrics": self.progress.latest or {},
+        }
+        with self._averaged():
+            self.job.write_bundle(folder, dict(self.model.state_dict()), facts)
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "progress": {**vars(self.progress), "position": list(self.progress.position)},
+            "weights": {n: p.detach() for n, p in self.model.named_parameters()},
+            "average": self.average.weights if self.average else None,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    @torch.no_grad()
+    def _resume(self) -> None:
+        checkpoint = find_latest(self.job.run_dir)
+        if checkpoint is None:
+            return
+        state = read_state(checkpoint)
+        progress = state["progress"]
+        self.progress = Progress(**{**progress, "position": Position(*progress["position"])})
+        for name, parameter in self.model.named_parameters():
+            parameter.copy_(state["weights"][name])
+        if self.average:
+            for name, weight in self.average.weights.items():
+                weight.copy_(state["average"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.checkpoint, self.saved_step = checkpoint, self.progress.step

@@ -1,0 +1,67 @@
+"""AdamW, its learning-rate schedule, and the moving average of the weights."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from dimts.training.config import OptimizerConfig
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
+    """AdamW that decays matrices only (Loshchilov & Hutter 2019)."""
+    embeddings = {
+        id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding | nn.LayerNorm)
+    }
+    trained = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in trained if p.ndim >= 2 and id(p) not in embeddings]
+    others = [p for p in trained if p.ndim < 2 or id(p) in embeddings]
+    return torch.optim.AdamW(
+        [
+            {"params": decayed, "weight_decay": config.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ],
+        lr=config.learning_rate,
+        betas=config.betas,
+        fused=True,
+    )
+
+
+def learning_rate_share(step: int, max_steps: int, config: OptimizerConfig) -> float:
+    """Share of the learning rate at a step counted from 0: linear up, then half a cosine."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    done = (step - config.warmup_steps) / max(1, max_steps - config.warmup_steps)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    return config.final_share + (1 - config.final_share) * cosine
+
+
+class MovingAverage:
+    """Exponential moving average of a model's parameters, corrected for its start.
+
+    Early on the average follows the weights closely: the decay of step n is at most
+    (1 + n) / (10 + n).
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        self._decay = decay
+        self.weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        decay = min(self._decay, (1 + step) / (10 + step))
+        averages, current = [], []
+        for name, parameter in model.named_parameters():
+            averages.append(self.weights[name])
+            current.append(parameter.detach())
+        torch._foreach_lerp_(averages, current, 1 - decay)
+
+    @torch.no_grad()
+    def swap(self, model: nn.Module) -> None:
+        """Exchange the model's weights with the averages; a second call undoes it."""
+        for name, parameter in model.named_parameters():
+            weight: Tensor = self.weights[name].clone()
+            self.weights[name].copy_(parameter)
+            parameter.copy_(weight)

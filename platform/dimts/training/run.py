@@ -1,0 +1,186 @@
+"""A run from its settings: features, tokenizer, alignment, model, loop."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+from torch import Tensor
+from torch import distributed as dist
+
+from dimts.alignment.em import align_corpus
+from dimts.audio.mel import MelConfig
+from dimts.bundle import build_model, write_bundle
+from dimts.config import Config, fingerprint
+from dimts.errors import UserError
+from dimts.features.feature_set import FeatureSet
+from dimts.model.t3 import ModelConfig
+from dimts.text.language import load_language
+from dimts.text.normaliser import TextConfig
+from dimts.text.tokenizer import Tokenizer
+from dimts.training.batches import Corpus
+from dimts.training.config import TrainingConfig
+from dimts.training.loop import Callbacks, Job, Result, train
+
+
+class RunSettings(Config):
+    """All that a training process needs; every worker gets the same.
+
+    Attributes:
+        features: folder that data preparation wrote.
+        run_dir: folder of the run: checkpoints, record, plots.
+        text, mel: what the features must have been made with.
+        model, training: sizes and the loop.
+        config_yaml: the resolved configuration, for the bundle.
+    """
+
+    features: Path
+    run_dir: Path
+    text: TextConfig
+    mel: MelConfig
+    model: ModelConfig
+    training: TrainingConfig
+    config_yaml: str
+
+
+class Data(NamedTuple):
+    """Features and what reads them.
+
+    Attributes:
+        features: the opened set.
+        tokenizer: of the language of the features.
+        train, val: splits with token ids.
+    """
+
+    features: FeatureSet
+    tokenizer: Tokenizer
+    train: Corpus
+    val: Corpus
+
+
+def run_training(
+    settings: RunSettings, callbacks: Callbacks, device: torch.device | None = None
+) -> Result:
+    """Train as one worker of one or several; `torch.distributed` says which.
+
+    Raises:
+        UserError: features are missing, were made with other settings, or training failed.
+    """
+    device = device or torch.device("cpu")
+    set_threads(settings.training, device)
+    data = open_data(settings)
+    if settings.training.aligner.fixed_share > 0:
+        data.train.durations = fixed_durations(settings, data)
+    torch.manual_seed(settings.training.seed)
+    model = build_model(
+        settings.model,
+        data.tokenizer,
+        torch.tensor(data.features.manifest.mel_mean),
+        torch.tensor(data.features.manifest.mel_std),
+    )
+
+    def write(folder: Path, weights: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        facts = {**facts, "features": data.features.manifest.fingerprint}
+        write_bundle(folder, weights, data.tokenizer, settings.config_yaml, facts)
+
+    job = Job(
+        settings.training, model.to(device), data.train, data.val, settings.run_dir, write
+    )
+    return train(job, callbacks)
+
+
+def set_threads(config: TrainingConfig, device: torch.device) -> None:
+    """Give torch the threads it was asked to use, or this worker's share of the cores."""
+    workers = dist.get_world_size() if dist.is_initialized() else 1
+    if config.threads or device.type == "cpu":
+        torch.set_num_threads(config.threads or max(1, n_cores() // workers))
+
+
+def n_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def open_data(settings: RunSettings) -> Data:
+    """Open the features and encode their texts.
+
+    Raises:
+        UserError: they are missing, or were made with another mel spec or normaliser.
+    """
+    features = FeatureSet.open(settings.features)
+    manifest = features.manifest
+    for section, wanted, found in (
+        ("mel", settings.mel, manifest.mel),
+        ("text", settings.text, manifest.text),
+    ):
+        if wanted != found:
+            ours, theirs = wanted.model_dump(), found.model_dump()
+            key = next(k for k in ours if ours[k] != theirs[k])
+            raise UserError(
+                f"{settings.features}: was prepared with {section}.{key}={theirs[key]}, the "
+                f"configuration says {ours[key]}; run jobs/prepare.py again or change it"
+            )
+    tokenizer = Tokenizer.from_language(load_language(settings.text.language), settings.text)
+    return Data(
+        features,
+        tokenizer,
+        load_corpus(features, tokenizer, "train"),
+        load_corpus(features, tokenizer, "val"),
+    )
+
+
+def load_corpus(features: FeatureSet, tokenizer: Tokenizer, split: str) -> Corpus:
+    """A split with its token ids.
+
+    Raises:
+        UserError: a text has characters outside the vocabulary.
+    """
+    utterances = features.split(split)
+    tokens = [np.array(tokenizer.encode_normalised(text), np.int64) for text in utterances.texts]
+    return Corpus(utterances, tokens)
+
+
+def fixed_durations(settings: RunSettings, data: Data) -> list[NDArray[np.int32]]:
+    """Durations of the training split by the flat-start aligner, computed once for a corpus.
+
+    They are kept beside the features, under the fingerprint of all that they depend on.
+    """
+    aligner, states = settings.training.aligner, settings.model.states_per_token
+    manifest = data.features.manifest
+    key = fingerprint(
+        manifest.fingerprint,
+        data.tokenizer.fingerprint,
+        states,
+        aligner.iterations,
+        aligner.prior_frames,
+    )
+    file = settings.features / "alignments" / f"{key}.safetensors"
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    if rank == 0 and not file.exists():
+        mean, std = np.float32(manifest.mel_mean), np.float32(manifest.mel_std)
+        durations = align_corpus(
+            data.train.tokens,
+            [(data.train.utterances.mel(i) - mean) / std for i in range(len(data.train))],
+            data.tokenizer.factors,
+            states,
+            aligner.iterations,
+            aligner.prior_frames,
+            threads=n_cores(),
+        )
+        _write_durations(file, data.train.utterances.ids, durations)
+    if dist.is_initialized():
+        dist.barrier()
+    stored = load_file(file)
+    return [stored[i] for i in data.train.utterances.ids]
+
+
+def _write_durations(file: Path, ids: Any, durations: list[NDArray[np.int32]]) -> None:
+    file.parent.mkdir(exist_ok=True)
+    partial = file.with_name(f".{file.name}.{os.getpid()}")
+    save_file(dict(zip(ids, durations, strict=True)), partial)
+    partial.replace(file)
