@@ -69,4 +69,8 @@ class Synthesizer:
     def speak(self, text: str, speed: float = 1.0) -> NDArray[np.float32]:
         """Samples in [-1, 1] at `sample_rate`; raises like `mel`."""
         mel_TM, _ = self.mel(text, speed)
+        return self.vocode(mel_TM)
+
+    def vocode(self, mel_TM: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Natural-log mel, [T, M], to samples by Griffin-Lim."""
         return griffin_lim(mel_TM, self.mel_config)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-SORT_WINDOW = 12
+SORT_WINDOW = 32
 """Batches sorted by length together: more pads less, and mixes the lengths less."""
 
 

@@ -19,7 +19,7 @@ from dimts.bundle import build_model, write_bundle
 from dimts.config import Config, fingerprint
 from dimts.errors import UserError
 from dimts.features.feature_set import FeatureSet
-from dimts.model.t3 import ModelConfig
+from dimts.model.t3 import T3, ModelConfig
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
@@ -76,22 +76,25 @@ def run_training(
     data = open_data(settings)
     if settings.training.aligner.fixed_share > 0:
         data.train.durations = fixed_durations(settings, data)
-    torch.manual_seed(settings.training.seed)
-    model = build_model(
-        settings.model,
-        data.tokenizer,
-        torch.tensor(data.features.manifest.mel_mean),
-        torch.tensor(data.features.manifest.mel_std),
-    )
+    model = untrained_model(settings, data).to(device)
 
     def write(folder: Path, weights: dict[str, Tensor], facts: dict[str, Any]) -> None:
         facts = {**facts, "features": data.features.manifest.fingerprint}
         write_bundle(folder, weights, data.tokenizer, settings.config_yaml, facts)
 
-    job = Job(
-        settings.training, model.to(device), data.train, data.val, settings.run_dir, write
-    )
+    job = Job(settings.training, model, data.train, data.val, settings.run_dir, write)
     return train(job, callbacks)
+
+
+def untrained_model(settings: RunSettings, data: Data) -> T3:
+    """The model as it is before the first step; the same for the same seed."""
+    torch.manual_seed(settings.training.seed)
+    return build_model(
+        settings.model,
+        data.tokenizer,
+        torch.tensor(data.features.manifest.mel_mean),
+        torch.tensor(data.features.manifest.mel_std),
+    )
 
 
 def set_threads(config: TrainingConfig, device: torch.device) -> None:

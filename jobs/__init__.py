@@ -1,0 +1,1 @@
+"""What people run: one file a job, thin."""

@@ -1,0 +1,77 @@
+"""Text -> wav: ``python jobs/synthesize.py --model runs/VOICE/checkpoint_best --text "..."``.
+
+The model is a bundle folder, a run's folder, or an MLflow URI such as
+models:/NAME@champion or runs:/RUN_ID.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from dimts.audio.files import write_wav
+from dimts.command import run_job
+from dimts.errors import UserError
+from dimts.synthesis import Synthesizer
+from dimts.tracking.config import TrackingConfig
+from dimts.training.checkpoint import BEST
+
+
+def main() -> None:
+    """Speak one sentence, or each line of a file."""
+    arguments = _parser().parse_args()
+    texts = _texts(arguments)
+    synthesizer = Synthesizer.load(_bundle(arguments.model, arguments.tracking_uri))
+    for number, text in enumerate(texts, start=1):
+        try:
+            wave = synthesizer.speak(text, arguments.speed)
+        except UserError as error:
+            where = f"{arguments.file}:{number}: " if arguments.file else ""
+            raise UserError(f"{where}{error}") from error
+        out = arguments.out / f"{number:04d}.wav" if arguments.file else arguments.out
+        write_wav(out, wave, synthesizer.sample_rate)
+        print(f"{out}   {len(wave) / synthesizer.sample_rate:.1f} s   {text}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", required=True, help="bundle, run folder or MLflow URI")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--text", help="what to say")
+    what.add_argument("--file", type=Path, help="UTF-8 text, one sentence a line")
+    parser.add_argument("--out", type=Path, help="wav file, or folder with --file")
+    parser.add_argument("--speed", type=float, default=1.0, help="1 is as learned (default)")
+    parser.add_argument(
+        "--tracking-uri", default=TrackingConfig().uri, help="MLflow store of an MLflow URI"
+    )
+    return parser
+
+
+def _texts(arguments: argparse.Namespace) -> list[str]:
+    arguments.out = arguments.out or Path("output" if arguments.file else "output/speech.wav")
+    if not arguments.file:
+        return [arguments.text]
+    try:
+        lines = arguments.file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{arguments.file}: cannot be read as UTF-8 text: {error}") from error
+    texts = [line.strip() for line in lines if line.strip()]
+    if not texts:
+        raise UserError(f"{arguments.file}: holds no sentence")
+    return texts
+
+
+def _bundle(model: str, tracking_uri: str) -> Path:
+    if (Path(model) / BEST).is_dir():
+        return Path(model) / BEST
+    if Path(model).is_dir():
+        return Path(model)
+    from dimts.tracking.mlflow_model import resolve_model  # takes seconds, a folder needs none
+
+    return resolve_model(model, TrackingConfig(uri=tracking_uri))
+
+
+if __name__ == "__main__":
+    run_job(main)

@@ -1,0 +1,24 @@
+"""Features -> voice: ``python jobs/train.py --config jobs/configs/VOICE.yaml``.
+
+A run that was interrupted goes on when it is started again with the same run.name. Ctrl-C
+ends it with a checkpoint.
+"""
+
+from __future__ import annotations
+
+from dimts.command import config_parser, run_job
+from dimts.config import load_config
+from dimts.launch.start import start_run
+from jobs.report import print_result
+from jobs.voice_config import VoiceConfig
+
+
+def main() -> None:
+    """Train one voice and print its held-out figures."""
+    arguments = config_parser(__doc__ or "").parse_args()
+    config = load_config(VoiceConfig, arguments.config, arguments.overrides)
+    print_result(config.run.run_dir, start_run(config.launch(), config.ray))
+
+
+if __name__ == "__main__":
+    run_job(main)

@@ -1,0 +1,1 @@
+"""What runs the training loop: this process alone, or Ray Train; and what records it."""

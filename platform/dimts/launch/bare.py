@@ -1,0 +1,25 @@
+"""The training loop in this process: no Ray, one worker."""
+
+from __future__ import annotations
+
+from dimts.launch.console import following
+from dimts.launch.recorder import Recorder, device_of
+from dimts.launch.settings import Launch
+from dimts.launch.stopping import stop_on_signal
+from dimts.training.run import run_training
+
+
+def run_bare(launch: Launch, gpu: bool = False) -> None:
+    """Train to the end of the run, or until asked to stop.
+
+    Raises:
+        UserError: see `run_training`; a GPU is asked for and there is none.
+    """
+    recorder = Recorder(launch)
+    with following(launch.run_dir), stop_on_signal(launch.run_dir):
+        recorder.start()
+        try:
+            recorder.finish(run_training(launch.settings, recorder, device_of(gpu)))
+        except BaseException:
+            recorder.end("FAILED")
+            raise

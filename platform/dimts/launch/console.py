@@ -1,0 +1,70 @@
+"""A run's progress as lines that a person reads, from its ``metrics.jsonl``."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+EVENTS = "metrics.jsonl"
+POLL_S = 0.3
+
+
+def append_event(run_dir: Path, event: Mapping[str, Any]) -> None:
+    """Add one line to the run's record on disk."""
+    with (run_dir / EVENTS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(event, ensure_ascii=False) + "\n")
+
+
+def line(event: Mapping[str, Any]) -> str | None:
+    """What to print for an event; None for nothing."""
+    if "text" in event:
+        return str(event["text"])
+    values, step = event["values"], event["step"]
+    if "val/total_loss" in values:
+        return (
+            f"step {step:>6}   validation {values['val/total_loss']:.4f}   "
+            f"mel {values['val/mel_mse']:.3f}   duration {values['val/duration_loss']:.3f}"
+        )
+    if "train/total_loss" in values:
+        return (
+            f"step {step:>6}   loss {values['train/total_loss']:.4f}   "
+            f"mel {values['train/mel_mse']:.3f}   duration {values['train/duration_loss']:.3f}   "
+            f"{values['train/frames_per_second']:,.0f} frames/s"
+        )
+    return None
+
+
+@contextmanager
+def following(run_dir: Path) -> Iterator[None]:
+    """Inside, print the events of the run as they come, whichever process writes them."""
+    path = run_dir / EVENTS
+    start = path.stat().st_size if path.exists() else 0
+    done = threading.Event()
+    thread = threading.Thread(target=_follow, args=(path, start, done), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _follow(path: Path, position: int, done: threading.Event) -> None:
+    last = False
+    while True:
+        if path.exists():
+            with path.open("rb") as file:
+                file.seek(position)
+                for raw in file:
+                    if not raw.endswith(b"\n"):
+                        break
+                    position += len(raw)
+                    if (text := line(json.loads(raw))) is not None:
+                        print(text, flush=True)
+        if last:
+            return
+        last = done.wait(POLL_S)

@@ -1,0 +1,139 @@
+"""The training loop on Ray Train's workers, which share every batch."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+from ray.train import Checkpoint, CheckpointUploadMode, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+
+from dimts.errors import UserError
+from dimts.launch.console import following
+from dimts.launch.recorder import Recorder
+from dimts.launch.settings import Launch, RayConfig
+from dimts.launch.stopping import stop_on_signal
+from dimts.training.run import run_training
+
+QUIET = {
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+FAILURE = "failure.txt"
+
+
+def run_on_ray(launch: Launch, config: RayConfig) -> None:
+    """Train on `config.workers` workers to the end of the run, or until asked to stop.
+
+    Ray itself is started on this machine if no cluster is connected. A crashed group of
+    workers is started again and goes on from the run's last checkpoint.
+
+    Raises:
+        UserError: a worker reported one, or too many groups of workers crashed.
+    """
+    failure = launch.run_dir / FAILURE
+    failure.unlink(missing_ok=True)
+    with connected(config), following(launch.run_dir), stop_on_signal(launch.run_dir):
+        try:
+            _trainer(launch, config).fit()
+        except Exception as error:
+            if failure.exists():
+                raise UserError(failure.read_text(encoding="utf-8")) from error
+            raise
+
+
+@contextmanager
+def connected(config: RayConfig) -> Iterator[None]:
+    """Inside, this process is connected to a cluster; one that it started ends with it.
+
+    Raises:
+        UserError: the cluster cannot run as many workers as asked for.
+    """
+    started = not ray.is_initialized()
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(config.report_interval_s))
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("ray.train.v2._internal.execution.context").setLevel(logging.WARNING)
+    if started:
+        address = None if os.environ.get("RAY_ADDRESS") else "local"
+        ray.init(
+            address=address,
+            include_dashboard=False if address else None,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+        )
+    try:
+        _check_resources(config)
+        yield
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _check_resources(config: RayConfig) -> None:
+    available = ray.cluster_resources()
+    for name, each in (("CPU", cpus_per_worker(config)), ("GPU", int(config.gpu))):
+        if each * config.workers > available.get(name, 0):
+            raise UserError(
+                f"ray.workers={config.workers} need {each * config.workers} {name}, the cluster "
+                f"has {available.get(name, 0):g}; lower ray.workers or ray.cpus_per_worker"
+            )
+
+
+def cpus_per_worker(config: RayConfig) -> int:
+    """Cores reserved for each worker: as asked for, or an equal share of the cluster's."""
+    cores = int(ray.cluster_resources().get("CPU", 1))
+    return config.cpus_per_worker or max(1, cores // config.workers)
+
+
+def _trainer(launch: Launch, config: RayConfig) -> TorchTrainer:
+    resources: dict[str, float] = {"CPU": cpus_per_worker(config)}
+    if config.gpu:
+        resources["GPU"] = 1
+    return TorchTrainer(
+        train_worker,
+        train_loop_config={"launch": launch.model_dump(mode="json")},
+        scaling_config=ScalingConfig(
+            num_workers=config.workers, use_gpu=config.gpu, resources_per_worker=resources
+        ),
+        torch_config=TorchConfig(backend="nccl" if config.gpu else "gloo"),
+        run_config=RunConfig(
+            name=launch.name,
+            storage_path=str(launch.run_dir.parent),
+            failure_config=FailureConfig(max_failures=config.max_failures),
+        ),
+    )
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """One worker of the group; the loop finds the others through `torch.distributed`."""
+    launch = Launch.model_validate(config["launch"])
+    rank = ray.train.get_context().get_world_rank()
+    recorder = Recorder(launch, rank, report)
+    recorder.start()
+    try:
+        recorder.finish(run_training(launch.settings, recorder, get_device()))
+    except UserError as error:
+        if rank == 0:
+            (launch.run_dir / FAILURE).write_text(str(error), encoding="utf-8")
+        recorder.end("FAILED")
+        raise
+    except BaseException:
+        recorder.end("FAILED")
+        raise
+
+
+def report(metrics: dict[str, float], checkpoint: Path | None) -> None:
+    """Tell Ray of a checkpoint that is in the run's folder already: nothing is copied."""
+    ray.train.report(
+        metrics,
+        checkpoint=Checkpoint.from_directory(str(checkpoint)) if checkpoint else None,
+        checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD,
+    )

@@ -1,0 +1,161 @@
+"""The loop's `Callbacks` for a real run: console, tracker, samples, held-out figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dimts.bundle import load_bundle
+from dimts.errors import UserError
+from dimts.evaluation.evaluate import evaluate, summary
+from dimts.launch.console import append_event
+from dimts.launch.samples import STEP_FOLDER, all_samples, plot_alignment, speak_samples
+from dimts.launch.settings import Launch
+from dimts.launch.stopping import stop_requested
+from dimts.model.t3 import T3
+from dimts.synthesis import Synthesizer
+from dimts.tracking.samples_page import write_samples_page
+from dimts.tracking.tracker import Status, make_tracker
+from dimts.training.checkpoint import BEST
+from dimts.training.loop import Result
+from dimts.training.run import Data, load_corpus, open_data, untrained_model
+
+RESULT = "result.json"
+Report = Callable[[dict[str, float], Path | None], None]
+
+
+class Recorder:
+    """Callbacks of one worker; those that are not rank 0 only report.
+
+    Args:
+        launch: the run.
+        rank: of this worker.
+        report: passes metrics and checkpoints on, to Ray Train for one.
+    """
+
+    def __init__(self, launch: Launch, rank: int = 0, report: Report | None = None):
+        self.launch = launch
+        self.rank = rank
+        self._report = report
+        self._tracker = make_tracker(launch.tracking)
+        self._data: Data | None = None
+
+    def start(self) -> None:
+        """Begin the record, or go on with it."""
+        if self.rank == 0:
+            self._tracker.start(
+                self.launch.name,
+                self.launch.run_dir,
+                self.launch.params,
+                self.launch.settings.config_yaml,
+            )
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        append_event(self.launch.run_dir, {"step": step, "values": values})
+        self._tracker.log_metrics(values, step)
+
+    def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None:
+        if self._report:
+            self._report(metrics, checkpoint)
+
+    def should_stop(self) -> bool:
+        return stop_requested(self.launch.run_dir)
+
+    def sample(self, model: T3, step: int) -> None:
+        data = self._open()
+        synthesizer = Synthesizer(model, data.tokenizer, self.launch.settings.mel)
+        texts = self.launch.settings.training.sample_texts or data.val.utterances.texts[:2]
+        folder = self.launch.run_dir / "samples"
+        samples = speak_samples(synthesizer, texts, step, folder)
+        files = [file for sample in samples for file in (sample.wav, *sample.plots)]
+        files += plot_alignment(model, data, 0, folder / STEP_FOLDER.format(step))
+        for file in files:
+            self._tracker.log_artifact(file, f"samples/{file.parent.name}")
+        page = folder / "samples.html"
+        write_samples_page(page, self.launch.name, all_samples(folder, texts))
+        self._tracker.log_artifact(page, "samples")
+
+    def finish(self, result: Result) -> None:
+        """Held-out figures of the best checkpoint, the logged model, the end of the record."""
+        if self.rank != 0:
+            return
+        figures: dict[str, float] = {}
+        best = (self.launch.run_dir / BEST).resolve()
+        if result.status != "stopped" and best.is_dir():
+            figures = held_out_figures(self.launch, self._open(), best)
+            self._tracker.log_metrics(figures, result.step)
+            self._tracker.log_model(best, figures, result.step)
+        self._write_result(result, figures, best)
+        self.end("KILLED" if result.status == "stopped" else "FINISHED")
+
+    def end(self, status: Status) -> None:
+        """End the record; waits a bounded time for what is not sent yet."""
+        if self.rank == 0:
+            self._tracker.finish(status)
+
+    def _write_result(self, result: Result, figures: dict[str, float], best: Path) -> None:
+        values: dict[str, Any] = {
+            "status": result.status,
+            "step": result.step,
+            "seconds": result.seconds,
+            "skipped_steps": result.skipped,
+            "checkpoint": str(result.checkpoint),
+            "best": str(best) if best.is_dir() else None,
+            "figures": {**result.best, **figures},
+        }
+        text = json.dumps(values, indent=2)
+        (self.launch.run_dir / RESULT).write_text(text, encoding="utf-8")
+
+    def _open(self) -> Data:
+        if self._data is None:
+            self._data = open_data(self.launch.settings)
+        return self._data
+
+
+def held_out_figures(launch: Launch, data: Data, bundle: Path) -> dict[str, float]:
+    """Figures of a bundle on the validation and test splits, beside an untrained model's.
+
+    Returns:
+        ``val_mcd``-like keys under ``val/`` and ``test/``; see `evaluation.evaluate.summary`.
+    """
+    voice = load_bundle(bundle)
+    figures: dict[str, float] = {}
+    for split in ("val", "test"):
+        corpus = load_corpus(data.features, voice.tokenizer, split)
+        if not len(corpus):
+            continue
+        values = summary(evaluate(voice.model, corpus))
+        values["untrained_mcd"] = summary(evaluate(untrained_model(launch.settings, data), corpus))[
+            "mcd"
+        ]
+        values["mcd_of_untrained"] = values["mcd"] / values["untrained_mcd"]
+        figures |= {f"{split}/{key}": value for key, value in values.items()}
+    return figures
+
+
+def read_result(run_dir: Path) -> dict[str, Any]:
+    """What `Recorder.finish` wrote.
+
+    Raises:
+        UserError: the run has not ended yet.
+    """
+    try:
+        result: dict[str, Any] = json.loads((run_dir / RESULT).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{run_dir}: has no {RESULT}, the run did not end") from None
+    return result
+
+
+def device_of(gpu: bool) -> torch.device:
+    """The device a bare run trains on.
+
+    Raises:
+        UserError: a GPU is asked for and there is none.
+    """
+    if gpu and not torch.cuda.is_available():
+        raise UserError("ray.gpu is on, but torch finds no CUDA device")
+    return torch.device("cuda" if gpu else "cpu")

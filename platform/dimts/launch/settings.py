@@ -1,0 +1,72 @@
+"""Settings of a run: its name, its folder, and what it runs on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from dimts.config import Config
+from dimts.tracking.config import TrackingConfig
+from dimts.training.run import RunSettings
+
+
+class RunConfig(Config):
+    """A run's place.
+
+    Attributes:
+        name: of the run; one that was interrupted goes on when it is started again.
+        storage: folder of all runs; the run's own folder is inside it.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    storage: Path = Path("runs")
+
+    @property
+    def run_dir(self) -> Path:
+        return (self.storage / self.name).absolute()
+
+
+class RayConfig(Config):
+    """What Ray Train runs the loop on.
+
+    Attributes:
+        workers: processes that share each batch; 0 trains in this process, without Ray.
+        gpu: one GPU for each worker; the loop then runs on CUDA and reduces by NCCL.
+        cpus_per_worker: cores reserved for each; 0 shares out those that there are.
+        max_failures: times that a crashed group of workers is started again.
+        report_interval_s: how often Ray's controller looks at its workers, in seconds.
+    """
+
+    workers: int = Field(1, ge=0)
+    gpu: bool = False
+    cpus_per_worker: int = Field(0, ge=0)
+    max_failures: int = Field(2, ge=0)
+    report_interval_s: float = Field(0.5, gt=0)
+
+    @model_validator(mode="after")
+    def _nothing_without_effect(self) -> Self:
+        if self.workers == 0 and self.cpus_per_worker:
+            raise ValueError("cpus_per_worker has no effect while workers is 0")
+        return self
+
+
+class Launch(Config):
+    """What is handed to the process that trains.
+
+    Attributes:
+        name: of the run.
+        settings: of the training.
+        tracking: where it is recorded, with paths made absolute.
+        params: the resolved configuration, flat.
+    """
+
+    name: str
+    settings: RunSettings
+    tracking: TrackingConfig
+    params: dict[str, Any]
+
+    @property
+    def run_dir(self) -> Path:
+        return self.settings.run_dir

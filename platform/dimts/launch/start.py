@@ -1,0 +1,58 @@
+"""Start a run, or go on with it: its folder, its settings, then Ray or this process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from dimts.config import flatten
+from dimts.errors import UserError
+from dimts.launch.recorder import read_result
+from dimts.launch.settings import Launch, RayConfig
+from dimts.launch.stopping import clear_stop
+
+CONFIG_FILE = "config.yaml"
+MAY_CHANGE = ("tracking.", "ray.", "run.", "prepare.engine", "prepare.workers", "training.threads")
+
+
+def start_run(launch: Launch, ray_config: RayConfig) -> dict[str, Any]:
+    """Run to the end, or until asked to stop; what `recorder.read_result` says of it.
+
+    Raises:
+        UserError: a run of this name was made with other settings; or training failed.
+    """
+    launch.run_dir.mkdir(parents=True, exist_ok=True)
+    _keep_settings(launch)
+    clear_stop(launch.run_dir)
+    if ray_config.workers:
+        from dimts.launch.ray_train import run_on_ray  # a bare run needs no Ray
+
+        run_on_ray(launch, ray_config)
+    else:
+        from dimts.launch.bare import run_bare
+
+        run_bare(launch, ray_config.gpu)
+    return read_result(launch.run_dir)
+
+
+def _keep_settings(launch: Launch) -> None:
+    """Store the resolved settings with the run, or compare them with those it was begun with."""
+    file = launch.run_dir / CONFIG_FILE
+    if file.exists():
+        before = flatten(yaml.safe_load(file.read_text(encoding="utf-8")))
+        now = flatten(yaml.safe_load(launch.settings.config_yaml))
+        if change := _first_change(before, now):
+            raise UserError(
+                f"run {launch.name} was begun with {change}; give this one another run.name, or "
+                f"remove {launch.run_dir} to begin anew"
+            )
+    file.write_text(launch.settings.config_yaml, encoding="utf-8")
+
+
+def _first_change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    for key in sorted(before.keys() | now.keys()):
+        if not key.startswith(MAY_CHANGE) and before.get(key) != now.get(key):
+            return f"{key}={before.get(key)}, not {now.get(key)}"
+    return None

@@ -1,0 +1,53 @@
+"""Ctrl-C and SIGTERM ask a run to end with a checkpoint; a second one ends it at once.
+
+The wish is a file in the run's folder, so that it reaches the process that trains,
+wherever that runs.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+STOP_FILE = "stop_requested"
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def stop_requested(run_dir: Path) -> bool:
+    """Whether someone wishes the run to end."""
+    return (run_dir / STOP_FILE).exists()
+
+
+def clear_stop(run_dir: Path) -> None:
+    """Forget a wish that an earlier start of the run was given."""
+    (run_dir / STOP_FILE).unlink(missing_ok=True)
+
+
+@contextmanager
+def stop_on_signal(run_dir: Path) -> Iterator[None]:
+    """Inside, the first SIGINT or SIGTERM becomes a wish to stop, the second takes effect."""
+
+    def request(number: int, frame: FrameType | None) -> None:
+        if stop_requested(run_dir):
+            previous[signal.Signals(number)](number, frame)
+            return
+        (run_dir / STOP_FILE).touch()
+        print("stopping after this step, with a checkpoint ...", flush=True)
+
+    previous = {}
+    for number in SIGNALS:
+        handler = signal.getsignal(number)
+        previous[number] = handler if callable(handler) else _interrupt
+        signal.signal(number, request)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, signal.SIG_DFL if handler is _interrupt else handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
