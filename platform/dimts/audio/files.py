@@ -8,12 +8,16 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from dimts.audio.mel import Float32Array
 from dimts.errors import UserError
+
+if TYPE_CHECKING:
+    import soundfile
 
 MAX_SECONDS = 600.0
 MIN_SAMPLE_RATE = 4_000
@@ -63,7 +67,7 @@ def read_audio(
     with _open_regular(path) as descriptor:
         _refuse_cut_off_wav(path, descriptor)
         wave, file_rate = _decode(path, descriptor, max_seconds)
-    peak = float(np.abs(wave).max())
+    peak = _peak(wave)
     if not np.isfinite(peak):
         raise AudioError("not_finite", f"{path}: holds NaN or infinite samples")
     if peak < SILENT_PEAK:
@@ -76,7 +80,7 @@ def read_audio(
         wave = soxr.resample(wave, file_rate, sample_rate, quality="HQ")
         if not len(wave):
             raise AudioError("empty", f"{path}: too short to resample to {sample_rate} Hz")
-    return np.clip(wave, -1.0, 1.0, out=wave)
+    return np.clip(wave, -1.0, 1.0) if _peak(wave) > 1.0 else wave
 
 
 def write_wav(path: str | Path, wave: npt.ArrayLike, sample_rate: int) -> None:
@@ -185,11 +189,8 @@ def _check_header(path: str | Path, sample_rate: int, frames: int, max_seconds: 
         raise AudioError("too_long", f"{path}: {seconds:.0f} s, at most {max_seconds:g} s")
 
 
-def _read_mono(path: str | Path, file: object, max_seconds: float) -> Float32Array:
+def _read_mono(path: str | Path, file: soundfile.SoundFile, max_seconds: float) -> Float32Array:
     """The mean of the channels, block by block: a header that lies costs no memory."""
-    import soundfile
-
-    assert isinstance(file, soundfile.SoundFile)
     block_frames = max(1, _BLOCK_VALUES // file.channels)
     limit = int(max_seconds * file.samplerate)
     blocks: list[Float32Array] = []
@@ -201,5 +202,12 @@ def _read_mono(path: str | Path, file: object, max_seconds: float) -> Float32Arr
         n_samples += len(block)
         if n_samples > limit:
             raise AudioError("too_long", f"{path}: more than {max_seconds:g} s")
-        blocks.append(block[:, 0] if file.channels == 1 else block.mean(axis=1))
+        blocks.append(block.reshape(-1) if file.channels == 1 else block.mean(axis=1))
+    if len(blocks) == 1:
+        return blocks[0]
     return np.concatenate(blocks) if blocks else np.empty(0, np.float32)
+
+
+def _peak(wave: Float32Array) -> float:
+    """Largest magnitude, NaN if any sample is; cheaper than through a copy of magnitudes."""
+    return float(np.maximum(wave.max(), -wave.min()))

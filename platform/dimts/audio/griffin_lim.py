@@ -95,7 +95,7 @@ def _overlap_gain(config: MelConfig, n_frames: int) -> Float32Array:
     total = np.zeros((n_frames - 1) * config.hop_length, np.float32)
     windows = np.broadcast_to(window, (n_frames, config.n_fft))
     _overlap_add(np.ascontiguousarray(windows), window, config.hop_length, 0, total)
-    return 1 / np.maximum(total, np.float32(1e-6))
+    return np.reciprocal(np.maximum(total, np.float32(1e-6)), dtype=np.float32)
 
 
 def _advance(
@@ -125,11 +125,16 @@ def _overlap_add(
     n_fft = len(window)
     for t in range(len(frames)):
         start = (first_frame + t) * hop - n_fft // 2
-        for i in range(max(0, -start), min(n_fft, len(wave) - start)):
-            wave[start + i] += frames[t, i] * window[i]
+        skipped = max(0, -start)
+        inside = wave[max(0, start) : start + n_fft]
+        frame = frames[t, skipped:]
+        weight = window[skipped:]
+        for i in range(len(inside)):
+            inside[i] += frame[i] * weight[i]
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"contract", "arcp", "afn"})
+# numpy's error model: a check for division by zero would keep the loop from using vectors.
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "arcp", "afn"})
 def _overshoot(
     spectrum_TF: npt.NDArray[np.complex64],
     previous_TF: npt.NDArray[np.complex64],

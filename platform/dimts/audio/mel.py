@@ -33,14 +33,16 @@ _LOG_STEP = math.log(6.4) / 27.0
 class MelConfig(Config):
     """What a mel is made of; it travels with features and with each voice."""
 
-    sample_rate: int = Field(22050, ge=4000, le=192_000, description="Hz")
-    n_fft: int = Field(1024, ge=16, le=65_536, description="samples of a frame")
-    hop_length: int = Field(256, ge=1, description="samples between frames")
-    win_length: int = Field(1024, ge=2, description="samples the window covers, centred in n_fft")
-    n_mels: int = Field(80, ge=1, le=1024)
-    f_min: float = Field(0.0, ge=0, description="Hz, lower edge of the first bin")
-    f_max: float = Field(8000.0, gt=0, description="Hz, upper edge of the last bin")
-    floor: float = Field(1e-5, gt=0, description="smallest magnitude before the logarithm")
+    sample_rate: int = Field(default=22050, ge=4000, le=192_000, description="Hz")
+    n_fft: int = Field(default=1024, ge=16, le=65_536, description="samples of a frame")
+    hop_length: int = Field(default=256, ge=1, description="samples between frames")
+    win_length: int = Field(
+        default=1024, ge=2, description="samples the window covers, centred in n_fft"
+    )
+    n_mels: int = Field(default=80, ge=1, le=1024)
+    f_min: float = Field(default=0.0, ge=0, description="Hz, lower edge of the first bin")
+    f_max: float = Field(default=8000.0, gt=0, description="Hz, upper edge of the last bin")
+    floor: float = Field(default=1e-5, gt=0, description="smallest magnitude before the logarithm")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

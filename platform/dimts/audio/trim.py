@@ -17,8 +17,10 @@ class TrimConfig(Config):
     """How silence at both ends is cut off."""
 
     enabled: bool = True
-    top_db: float = Field(40.0, gt=0, le=120, description="quieter than the loudest: silence")
-    keep_seconds: float = Field(0.05, ge=0, le=10, description="silence kept at either end")
+    top_db: float = Field(
+        default=40.0, gt=0, le=120, description="quieter than the loudest: silence"
+    )
+    keep_seconds: float = Field(default=0.05, ge=0, le=10, description="silence kept at either end")
 
 
 def trim_silence(wave: Float32Array, sample_rate: int, config: TrimConfig) -> tuple[int, int]:
