@@ -15,7 +15,7 @@ from pathlib import Path
 from dimts.tracking.fonts import shipped_for
 
 _STYLE = """
-body { font: 15px/1.4 system-ui, sans-serif, "script"; margin: 1.5em; color: #222 }
+body { font: 15px/1.4 sans-serif, "script"; margin: 1.5em; color: #222 }
 section { border-top: 1px solid #ccc; padding: .6em 0 }
 figure { margin: .6em 0 1.2em } figcaption { font-size: 1.15em } audio { width: 22em }
 img { display: block; max-width: 100%; width: 54em }
