@@ -20,7 +20,13 @@ _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
-_NOISY = ("alembic", "mlflow.store.db.utils", "mlflow.pyfunc", "mlflow.utils.environment")
+_NOISY = (
+    "alembic",
+    "mlflow.pyfunc",
+    "mlflow.store.db.utils",
+    "mlflow.utils.environment",
+    "urllib3.connectionpool",
+)
 
 
 @contextmanager

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,7 @@ import dimts
 from dimts.errors import UserError
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_client import connect, mlflow_environment, reason
+from dimts.tracking.spool import write_json
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -54,36 +57,58 @@ def log_bundle(
         logged: digest of a bundle -> id of its model; what is in it is not logged again.
         registered_model: also register it under this name.
     """
-    from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
+    digest = _digest(bundle)
+    if not _is_logged(client, logged.get(digest)):
+        logged[digest] = _log_new(client, run_id, experiment_id, bundle, fields, digest)
+    registration = f"{digest} as {registered_model}"
+    if registered_model and registration not in logged:
+        _register(client, registered_model, logged[digest], run_id)
+        logged[registration] = logged[digest]
+
+
+def _is_logged(client: MlflowClient, model_id: str | None) -> bool:
+    from mlflow.entities import LoggedModelStatus
     from mlflow.exceptions import MlflowException
 
-    digest = _digest(bundle)
-    model_id = logged.get(digest)
-    if model_id is not None:
-        try:
-            if client.get_logged_model(model_id).status == LoggedModelStatus.READY:
-                return
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            model_id = None
     if model_id is None:
-        model = client.create_logged_model(
-            experiment_id, MODEL_NAME, run_id, tags={"dimts.digest": digest}
-        )
-        logged[digest] = model_id = model.model_id
-    with tempfile.TemporaryDirectory() as folder:
-        _save(Path(folder) / "model", bundle, client.get_logged_model(model_id), run_id)
-        client.log_model_artifacts(model_id, str(Path(folder) / "model"))
-    client.log_outputs(run_id, [LoggedModelOutput(model_id, fields["step"])])
-    metrics = [
-        Metric(f"best/{key}", value, fields["time_ms"], fields["step"], model_id=model_id)
-        for key, value in fields["metrics"].items()
-    ]
-    client.log_batch(run_id, metrics=metrics)
-    client.finalize_logged_model(model_id, "READY")
-    if registered_model:
-        _register(client, registered_model, model_id, run_id)
+        return False
+    try:
+        return bool(client.get_logged_model(model_id).status == LoggedModelStatus.READY)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
+
+
+def _log_new(
+    client: MlflowClient,
+    run_id: str,
+    experiment_id: str,
+    bundle: Path,
+    fields: Mapping[str, Any],
+    digest: str,
+) -> str:
+    """Make the model, fill it, and say that it is ready; its id is returned."""
+    from mlflow.entities import LoggedModelOutput, Metric
+
+    tags = {"dimts.digest": digest}
+    model = client.create_logged_model(experiment_id, MODEL_NAME, run_id, tags)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            _save(Path(folder) / "model", bundle, model, run_id)
+            client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, fields["step"])])
+        metrics = [
+            Metric(f"best/{key}", value, fields["time_ms"], fields["step"], model.model_id)
+            for key, value in fields["metrics"].items()
+        ]
+        client.log_batch(run_id, metrics=metrics)
+        client.finalize_logged_model(model.model_id, "READY")
+    except Exception:
+        with suppress(Exception):  # The store may be the reason.
+            client.finalize_logged_model(model.model_id, "FAILED")
+        raise
+    return str(model.model_id)
 
 
 def resolve_model(uri_or_path: str | Path, config: TrackingConfig | None = None) -> Path:
@@ -110,35 +135,45 @@ def resolve_model(uri_or_path: str | Path, config: TrackingConfig | None = None)
 
     with mlflow_environment():
         try:
-            uri = _newest_model(text, config)
-            folder = Path(
-                download_artifacts(
-                    artifact_uri=uri, tracking_uri=config.uri, registry_uri=config.uri
-                )
-            )
+            # MLflow itself would look for the model in the process's default store.
+            location = _location(connect(config), text)
+            folder = download_artifacts(artifact_uri=location, tracking_uri=config.uri)
         except (MlflowException, OSError) as error:
             raise UserError(f"{text}: cannot be had from MLflow: {reason(error)}") from error
-    return _bundle_in(folder, text)
+    return _bundle_in(Path(folder), text)
 
 
-def _newest_model(uri: str, config: TrackingConfig) -> str:
-    """``runs:/RUN_ID`` as the URI of the run's newest finished model; other URIs unchanged."""
-    run_id = uri.removeprefix("runs:/").strip("/")
-    if not uri.startswith("runs:/") or "/" in run_id:
-        return uri
+def _location(client: MlflowClient, uri: str) -> str:
+    """Where the artifacts behind a model's URI lie."""
+    scheme, _, rest = uri.partition(":/")
+    first, _, second = rest.strip("/").partition("/")
+    if scheme == "runs":
+        return _location_in_run(client, uri, first, second)
+    if second:
+        version = client.get_model_version(first, second)
+    elif "@" in first:
+        version = client.get_model_version_by_alias(*first.split("@", 1))
+    else:
+        return str(client.get_logged_model(first).artifact_location)
+    return str(client.get_model_version_download_uri(version.name, version.version))
+
+
+def _location_in_run(client: MlflowClient, uri: str, run_id: str, path: str) -> str:
+    """The newest finished model of a run, or what lies in a folder of the run."""
     from mlflow.entities import LoggedModelStatus
 
-    client = connect(config)
-    experiment = client.get_run(run_id).info.experiment_id
+    info = client.get_run(run_id).info
     models = client.search_logged_models(
-        [experiment],
+        [info.experiment_id],
         filter_string=f"source_run_id = '{run_id}'",
         order_by=[{"field_name": "creation_time", "ascending": False}],
     )
-    ready = [model for model in models if model.status == LoggedModelStatus.READY]
-    if not ready:
+    for model in models:
+        if model.status == LoggedModelStatus.READY and path in ("", model.name):
+            return str(model.artifact_location)
+    if not path:
         raise UserError(f"{uri}: the run has no logged model")
-    return f"models:/{ready[0].model_id}"
+    return f"{info.artifact_uri}/{path}"
 
 
 def _bundle_in(folder: Path, text: str) -> Path:
@@ -191,10 +226,23 @@ def _register(client: MlflowClient, name: str, model_id: str, run_id: str) -> No
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+    # Given as models:/ID, MLflow would look for it in the process's default store.
+    source = client.get_logged_model(model_id).artifact_location
     version = client.create_model_version(
-        name, f"models:/{model_id}", run_id=run_id, model_id=model_id, await_creation_for=0
+        name, source, run_id=run_id, model_id=model_id, await_creation_for=0
     )
     client.set_registered_model_alias(name, REGISTERED_ALIAS, version.version)
+
+
+def forget_files(bundle: Path, names: Sequence[str]) -> None:
+    """Take files that were left out of a copied bundle off its manifest's checksums."""
+    path = bundle / "manifest.json"
+    if not path.is_file():
+        return
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    checksums = manifest.get("sha256", {})
+    if any(checksums.pop(name, None) for name in names):
+        write_json(path, manifest)
 
 
 def _digest(bundle: Path) -> str:

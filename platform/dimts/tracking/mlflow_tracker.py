@@ -13,6 +13,7 @@ from typing import Any
 
 from dimts.tracking.config import TrackingConfig, mask_secrets
 from dimts.tracking.mlflow_client import mlflow_environment, reason
+from dimts.tracking.mlflow_model import forget_files
 from dimts.tracking.mlflow_sender import Sender
 from dimts.tracking.spool import Spool
 from dimts.tracking.tracker import Status
@@ -72,7 +73,7 @@ class MlflowTracker:
             path.write_text(mask_secrets(config_yaml), encoding="utf-8")
             self.log_artifact(path)
         self._sender = Sender(self._config, run_dir, self._spool)
-        self._thread = threading.Thread(target=self._send, name="mlflow", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
         self._thread.start()
 
     def log_metrics(self, values: Mapping[str, float], step: int) -> None:
@@ -96,6 +97,8 @@ class MlflowTracker:
 
         def keep(spool: Spool) -> bool:
             kept = spool.keep(Path(bundle_dir), always=True, skip=NOT_IN_MODELS)
+            assert kept is not None, "a model is kept even when the spool is full"
+            forget_files(spool.kept(kept), NOT_IN_MODELS)
             fields = {"file": kept, "step": int(step), "metrics": values}
             return spool.append("model", fields, always=True)
 
@@ -109,6 +112,8 @@ class MlflowTracker:
         assert self._thread is not None
         self._thread.join(self._config.flush_timeout_s)
         self._abandoned = True
+        self._wake.set()
+        self._thread.join(CLOSING_PAUSE_S)
         waiting = self._opened.n_pending()
         if waiting:
             log.warning(
@@ -118,8 +123,6 @@ class MlflowTracker:
                 self._opened.folder,
                 self._opened.folder.parent,
             )
-        if not self._thread.is_alive():
-            self._opened.unlock()
         self._environment.close()
 
     @property
@@ -140,6 +143,12 @@ class MlflowTracker:
                 self._opened.folder,
                 problem,
             )
+
+    def _run(self) -> None:
+        try:
+            self._send()
+        finally:
+            self._opened.unlock()
 
     def _send(self) -> None:
         """Send batch after batch until `finish` was called and nothing waits."""
@@ -162,8 +171,8 @@ class MlflowTracker:
                 pause = min(pause * 2**n_failures, LONGEST_PAUSE_S)
             if self._closing:
                 pause = min(pause, CLOSING_PAUSE_S)
-                self._wake.clear()
             self._wake.wait(pause)
+            self._wake.clear()
 
     def _tell_away(self, error: Exception) -> None:
         log.warning(
