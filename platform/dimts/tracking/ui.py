@@ -87,7 +87,8 @@ def _command(config: TrackingConfig, port: int) -> list[str]:
     assert config.artifact_root is not None, "only a server has no artifact root of its own"
     return [
         *(sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port)),
-        *("--default-artifact-root", config.artifact_root, "--workers", "1"),
+        # Runs name their own folder; this one is for runs that come in through this server.
+        *("--artifacts-destination", config.artifact_root, "--workers", "1"),
         *("--uvicorn-opts", "--log-level warning"),
     ]
 

@@ -1,0 +1,78 @@
+"""Open MLflow's pages over the recorded runs, or send what a run could not send.
+
+python jobs/ui.py
+python jobs/ui.py --config jobs/configs/amharic.yaml --port 5001
+python jobs/ui.py --sync runs/amharic
+"""
+
+from __future__ import annotations
+
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+from dimts.command import config_parser, run_job
+from dimts.config import Config, load_config
+from dimts.errors import UserError
+from dimts.tracking.config import TrackingConfig, mask_secrets
+from dimts.tracking.mlflow_client import reason
+from dimts.tracking.mlflow_tracker import sync
+from dimts.tracking.ui import page, start_ui, stop
+
+
+class UiConfig(Config):
+    """The settings of this job when no voice's config is named."""
+
+    tracking: TrackingConfig = TrackingConfig()
+
+
+def main() -> int:
+    """Run the job; returns the exit code."""
+    parser = config_parser(__doc__ or "", default="sqlite:///mlflow.db in this folder")
+    parser.add_argument("--port", type=int, default=5000, help="TCP port (default: 5000)")
+    parser.add_argument(
+        "--sync", type=Path, metavar="RUN_DIR", help="send what waits in this run's folder"
+    )
+    args = parser.parse_args()
+    config = tracking_config(args.config or [], args.overrides)
+    return send(config, args.sync) if args.sync else serve(config, args.port)
+
+
+def tracking_config(files: list[str], overrides: list[str]) -> TrackingConfig:
+    """The tracking section of a voice's config, or the defaults."""
+    if not files:
+        return load_config(UiConfig, [], overrides).tracking
+    from jobs.voice_config import VoiceConfig  # Brings torch, which the defaults do not need.
+
+    return load_config(VoiceConfig, files, overrides).tracking
+
+
+def serve(config: TrackingConfig, port: int) -> int:
+    """Show the pages until Ctrl-C or SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    print("starting MLflow ...", flush=True)
+    server = start_ui(config, port)
+    print(f"MLflow: {page(config, port)}  (Ctrl-C stops it)", flush=True)
+    with suppress(KeyboardInterrupt):
+        server.wait()
+    stop(server)
+    return 0
+
+
+def send(config: TrackingConfig, run_dir: Path) -> int:
+    """Send what waits in a run's folder."""
+    try:
+        n_sent = sync(config, run_dir)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{mask_secrets(config.uri)} does not take records ({reason(error)}); "
+            f"they still wait in {run_dir}"
+        ) from error
+    print(f"sent {n_sent} records of {run_dir} to {mask_secrets(config.uri)}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_job(main)

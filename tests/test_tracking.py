@@ -1,0 +1,498 @@
+"""The record of a run, against real MLflow: SQLite in a file, and a server on loopback."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import logging
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+import torch
+from mlflow.tracking import MlflowClient
+
+from dimts.audio.mel import MelConfig
+from dimts.bundle import build_model, write_bundle
+from dimts.config import build_config, to_yaml
+from dimts.errors import ConfigError, UserError
+from dimts.model.t3 import ModelConfig
+from dimts.text.language import load_language
+from dimts.text.normaliser import TextConfig
+from dimts.text.tokenizer import Tokenizer
+from dimts.tracking.config import TrackingConfig, mask_secrets
+from dimts.tracking.mlflow_model import resolve_model
+from dimts.tracking.mlflow_tracker import SPOOL, MlflowTracker, sync
+from dimts.tracking.spool import Spool
+from dimts.tracking.tracker import make_tracker
+from dimts.tracking.ui import page, start_ui, stop
+
+PARAMS = {"training.max_steps": 500, "model.width": 192}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of one database; making its tables takes seconds."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture
+def config(store: Path, request: pytest.FixtureRequest) -> TrackingConfig:
+    """Settings with an experiment of the test's own."""
+    return TrackingConfig(
+        uri=f"sqlite:///{store}/mlflow.db",
+        artifacts=str(store / "artifacts"),
+        experiment=request.node.name,
+        send_every_s=0.05,
+    )
+
+
+@pytest.fixture(scope="module")
+def port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def server(store: Path, port: int) -> Iterator[str]:
+    """MLflow's server over the database, as `jobs/ui.py` starts it."""
+    shown = TrackingConfig(uri=f"sqlite:///{store}/mlflow.db", artifacts=str(store / "proxied"))
+    process = start_ui(shown, port)
+    yield f"http://127.0.0.1:{port}"
+    stop(process)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of an untrained, very small voice."""
+    folder = tmp_path_factory.mktemp("runs") / "checkpoint_best"
+    folder.mkdir()
+    text, mel = TextConfig(language="am"), MelConfig(n_mels=20)
+    tokenizer = Tokenizer.from_language(load_language("am"), text)
+    model_config = ModelConfig(width=16)
+    model = build_model(model_config, tokenizer, torch.zeros(20), torch.ones(20))
+    (folder / "trainer_state.pt").write_bytes(b"moments of the optimizer")
+    settings = f"model:\n{_indent(to_yaml(model_config))}mel:\n{_indent(to_yaml(mel))}"
+    facts = {"step": 7, "epoch": 1, "metrics": {}, "features": "0"}
+    write_bundle(folder, model.state_dict(), tokenizer, settings, facts)
+    return folder
+
+
+def _indent(text: str) -> str:
+    return "".join(f"  {line}\n" for line in text.splitlines())
+
+
+def run(
+    config: TrackingConfig, run_dir: Path, steps: range, params: dict[str, Any] | None = None
+) -> MlflowTracker:
+    """A whole session of a run: start, a value a step, finish."""
+    tracker = MlflowTracker(config)
+    tracker.start(run_dir.name, run_dir, PARAMS if params is None else params, "a: 1\n")
+    for step in steps:
+        tracker.log_metrics({"train/total_loss": 1 / step}, step)
+    tracker.finish("FINISHED")
+    return tracker
+
+
+def steps_of(client: MlflowClient, run_id: str, key: str = "train/total_loss") -> list[int]:
+    return [point.step for point in client.get_metric_history(run_id, key)]
+
+
+def waiting(run_dir: Path) -> list[str]:
+    """Kinds of the records that wait."""
+    return [record.kind for record in Spool(run_dir / SPOOL, 2**20).pending()]
+
+
+def test_run_shows_params_metrics_artifacts_and_status(
+    config: TrackingConfig, tmp_path: Path
+) -> None:
+    long = "x" * 7000
+    tracker = MlflowTracker(config)
+    tracker.start(
+        "first",
+        tmp_path / "run",
+        {**PARAMS, "text.long": long, **{f"many.{n}": n for n in range(150)}},
+        "training:\n  max_steps: 500\n",
+        {"voice": "am"},
+    )
+    for step in range(1, 1500):
+        tracker.log_metrics({"train/total_loss": 1 / step, "odd: key(%)": step}, step)
+    tracker.log_metrics({"val/mel_loss": math.nan, "val/total_loss": math.inf}, 1500)
+    wav = tmp_path / "a.wav"
+    wav.write_bytes(b"RIFF")
+    tracker.log_artifact(wav, "audio/step_000500")
+    wav.unlink()
+    tracker.finish("FINISHED")
+    assert not waiting(tmp_path / "run")
+
+    client = MlflowClient(config.uri)
+    assert tracker.run_id is not None
+    recorded = client.get_run(tracker.run_id)
+    assert (recorded.info.run_name, recorded.info.status) == ("first", "FINISHED")
+    assert recorded.data.tags["voice"] == "am"
+    assert recorded.data.params["training.max_steps"] == "500"
+    assert recorded.data.params["many.149"] == "149"
+    assert recorded.data.params["text.long"].endswith("(cut, see config.yaml)")
+    assert steps_of(client, tracker.run_id) == list(range(1, 1500))
+    assert recorded.data.metrics["odd_ key___"] == 1499
+    assert math.isnan(recorded.data.metrics["val/mel_loss"])
+    location = Path(recorded.info.artifact_uri.removeprefix("file://"))
+    assert (location / "audio/step_000500/a.wav").read_bytes() == b"RIFF"
+    assert (location / "config.yaml").read_text() == "training:\n  max_steps: 500\n"
+    assert location.is_relative_to(config.artifacts or "")
+
+
+def test_restart_goes_on_in_the_same_run_without_duplicates(
+    config: TrackingConfig, tmp_path: Path
+) -> None:
+    first = run(config, tmp_path / "run", range(1, 21))
+    changed = {**PARAMS, "training.max_steps": 1000, "training.new": True}
+    second = run(config, tmp_path / "run", range(11, 31), changed)
+    assert first.run_id == second.run_id is not None
+    client = MlflowClient(config.uri)
+    recorded = client.get_run(second.run_id)
+    assert steps_of(client, second.run_id) == list(range(1, 31))
+    assert recorded.info.status == "FINISHED"
+    assert recorded.data.params["training.max_steps"] == "500"
+    assert recorded.data.params["training.new"] == "True"
+    assert recorded.data.tags["dimts.changed_params"] == "training.max_steps: 500 -> 1000"
+    experiment = client.get_experiment_by_name(config.experiment)
+    assert experiment is not None
+    assert len(client.search_runs([experiment.experiment_id])) == 1
+
+
+def test_what_the_store_took_without_our_knowing_is_not_there_twice(
+    config: TrackingConfig, tmp_path: Path
+) -> None:
+    """Killed after the store answered and before we wrote that down."""
+    run_dir = tmp_path / "run"
+    first = run(config, run_dir, range(1, 11))
+    assert first.run_id is not None
+    (run_dir / SPOOL / "sent.json").unlink()
+    identity = json.loads((run_dir / "mlflow_run.json").read_text())
+    del identity["run_id"]
+    (run_dir / "mlflow_run.json").write_text(json.dumps(identity))
+    client = MlflowClient(config.uri)
+    # Its config.yaml was removed from the spool when it was sent: that record is set aside.
+    assert sync(config, run_dir) == 13
+    assert steps_of(client, first.run_id) == list(range(1, 11))
+    experiment = client.get_experiment_by_name(config.experiment)
+    assert experiment is not None
+    assert len(client.search_runs([experiment.experiment_id])) == 1
+
+
+def test_a_run_that_was_deleted_from_the_store_starts_anew(
+    config: TrackingConfig, tmp_path: Path
+) -> None:
+    first = run(config, tmp_path / "run", range(1, 4))
+    assert first.run_id is not None
+    client = MlflowClient(config.uri)
+    client.delete_run(first.run_id)
+    second = run(config, tmp_path / "run", range(2, 6))
+    assert second.run_id is not None and second.run_id != first.run_id
+    assert steps_of(client, second.run_id) == [2, 3, 4, 5]
+
+
+def test_a_record_that_mlflow_refuses_does_not_hold_up_the_rest(
+    config: TrackingConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_dir = tmp_path / "run"
+    spool = Spool(run_dir / SPOOL, 2**20)
+    for step, key in enumerate(["good", "b;a;d", "good"]):
+        spool.append("metrics", {"step": step, "values": {key: 1.0}})
+    tracker = run(config, run_dir, range(1, 3))
+    assert tracker.run_id is not None
+    assert not waiting(run_dir)
+    assert steps_of(MlflowClient(config.uri), tracker.run_id, "good") == [0, 2]
+    assert "b;a;d" in (run_dir / SPOOL / "refused.txt").read_text()
+    assert [r.getMessage() for r in caplog.records if "refused" in r.getMessage()]
+
+
+def test_records_wait_while_the_server_is_away_and_follow_when_it_is_there(
+    port: int, tmp_path: Path, caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
+) -> None:
+    run_dir = tmp_path / "away"
+    config = TrackingConfig(
+        uri=f"http://bob:hunter2@127.0.0.1:{port}", experiment="away", flush_timeout_s=1
+    )
+    artifact = tmp_path / "mel.png"
+    artifact.write_bytes(b"PNG")
+    tracker = MlflowTracker(config)
+    tracker.start("away", run_dir, {"tracking.uri": config.uri}, f"uri: {config.uri}\n")
+    tracker.log_metrics({"train/total_loss": math.nan}, 1)
+    tracker.log_artifact(artifact, "plots")
+    tracker.finish("KILLED")
+    assert waiting(run_dir) == ["start", "artifact", "metrics", "artifact", "finish"]
+    messages = [record.getMessage() for record in caplog.records]
+    assert sum("does not take records" in message for message in messages) <= 1
+    assert sum("5 tracking records wait in" in message for message in messages) == 1
+    stored = [path.read_bytes() for path in run_dir.rglob("*") if path.is_file()]
+    assert not [text for text in [*stored, caplog.text.encode()] if b"hunter2" in text]
+    with pytest.raises(Exception, match="refused|Max retries"):
+        sync(config, run_dir)
+    assert len(waiting(run_dir)) == 5
+
+    request.getfixturevalue("server")
+    assert sync(config, run_dir) == 5
+    assert not waiting(run_dir)
+    run_id = json.loads((run_dir / "mlflow_run.json").read_text())["run_id"]
+    client = MlflowClient(f"http://127.0.0.1:{port}")
+    recorded = client.get_run(run_id)
+    assert recorded.info.status == "KILLED"
+    assert math.isnan(recorded.data.metrics["train/total_loss"])
+    assert recorded.data.params["tracking.uri"] == f"http://***@127.0.0.1:{port}"
+    assert [file.path for file in client.list_artifacts(run_id, "plots")] == ["plots/mel.png"]
+
+
+def test_the_ui_serves_the_runs_of_the_database_with_their_sounds(
+    config: TrackingConfig, server: str, port: int, tmp_path: Path
+) -> None:
+    wav = tmp_path / "a.wav"
+    soundfile.write(wav, torch.zeros(100).numpy(), 22050)
+    tracker = MlflowTracker(config)
+    tracker.start("run", tmp_path / "run", {}, "")
+    tracker.log_artifact(wav, "audio/step_000500")
+    tracker.finish("FINISHED")
+    address = f"{server}/get-artifact?path=audio/step_000500/a.wav&run_uuid={tracker.run_id}"
+    with urllib.request.urlopen(address) as answer:
+        assert answer.headers["content-type"] in ("audio/x-wav", "audio/wav")
+        assert answer.read() == wav.read_bytes()
+    experiment = MlflowClient(config.uri).get_experiment_by_name(config.experiment)
+    assert experiment is not None
+    assert f"/experiments/{experiment.experiment_id}/runs" in page(config, port)
+    with pytest.raises(UserError, match=f"port {port} is taken"):
+        start_ui(config, port)
+
+
+@pytest.mark.parametrize("store_is", ["database", "server"])
+def test_the_logged_model_is_the_bundle_and_speaks(
+    store_is: str, config: TrackingConfig, bundle: Path, tmp_path: Path, server: str
+) -> None:
+    name = f"amharic-{store_is}"
+    config = config.model_copy(update={"registered_model": name})
+    if store_is == "server":
+        config = config.model_copy(update={"uri": server, "artifacts": None})
+    tracker = MlflowTracker(config)
+    for _ in range(2):  # The second session logs nothing new.
+        tracker = MlflowTracker(config)
+        tracker.start("run", tmp_path / "run", PARAMS, "")
+        tracker.log_model(bundle, {"val/mel_loss": 0.5}, step=7)
+        tracker.finish("FINISHED")
+    client = MlflowClient(config.uri)
+    assert tracker.run_id is not None
+    recorded = client.get_run(tracker.run_id)
+    assert recorded.data.metrics["best/val/mel_loss"] == 0.5
+    assert recorded.outputs is not None
+    [output] = recorded.outputs.model_outputs
+    [version] = client.search_model_versions(f"name = '{name}'")
+    assert client.get_model_version_by_alias(name, "best").version == version.version
+    for uri in (
+        f"runs:/{tracker.run_id}",
+        f"runs:/{tracker.run_id}/voice",
+        f"models:/{output.model_id}",
+        f"models:/{name}@best",
+        f"models:/{name}/1",
+        str(bundle),
+    ):
+        found = resolve_model(uri, config)
+        names = {path.name for path in found.iterdir()} - {"trainer_state.pt"}
+        assert names == {"model.safetensors", "config.yaml", "tokenizer.json", "manifest.json"}
+        for name in names - {"manifest.json"}:
+            assert (found / name).read_bytes() == (bundle / name).read_bytes()
+    if store_is == "database":
+        _speaks(config, f"models:/{output.model_id}")
+
+
+def _speaks(config: TrackingConfig, uri: str) -> None:
+    """In a process of its own: MLflow puts the library that is inside the model on the path."""
+    code = (
+        "import mlflow, sys; mlflow.set_tracking_uri(sys.argv[1])\n"
+        "model = mlflow.pyfunc.load_model(sys.argv[2])\n"
+        "print('\\n'.join(model.predict(['ሰላም።', 'እንዴት ነህ?'])))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, config.uri, uri], capture_output=True, text=True, check=True
+    )
+    for line in done.stdout.split():
+        wave, rate = soundfile.read(io.BytesIO(base64.b64decode(line)))
+        assert rate == MelConfig().sample_rate
+        assert len(wave) > 0
+    assert len(done.stdout.split()) == 2
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("nowhere", "no such bundle folder"),
+        ("models:/nobody@best", "cannot be had"),
+        ("runs:/0123456789abcdef0123456789abcdef", "cannot be had"),
+    ],
+)
+def test_a_model_that_is_not_there_is_one_line(
+    config: TrackingConfig, uri: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        resolve_model(uri, config)
+    assert "\n" not in str(error.value)
+
+
+def test_spool_survives_kill_9_in_the_middle_of_a_write(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path; from dimts.tracking.spool import Spool\n"
+        "spool = Spool(Path(sys.argv[1]), 10**6)\n"
+        "for step in range(3): spool.append('metrics', {'step': step})\n"
+        "open(Path(sys.argv[1]) / '00000001.jsonl', 'a').write('{\"kind\": \"metr')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    dead = subprocess.run([sys.executable, "-c", code, str(tmp_path / "spool")], check=False)
+    assert dead.returncode == -signal.SIGKILL
+    spool = Spool(tmp_path / "spool", 10**6)
+    spool.append("metrics", {"step": 3})
+    assert [record.fields["step"] for record in spool.pending()] == [0, 1, 2, 3]
+    assert spool.lock()
+    for record in spool.pending():
+        spool.commit(record)
+    spool.sweep()
+    assert not list(Spool(tmp_path / "spool", 10**6).pending())
+    assert [path.name for path in spool.folder.glob("*.jsonl")] == ["00000002.jsonl"]
+
+
+def test_only_one_process_sends(tmp_path: Path) -> None:
+    spool, other = Spool(tmp_path, 10**6), Spool(tmp_path, 10**6)
+    assert spool.lock()
+    assert not other.lock()
+    spool.unlock()
+    assert other.lock()
+
+
+def test_a_full_spool_drops_records_and_says_so_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, port: int, bundle: Path
+) -> None:
+    config = TrackingConfig(
+        uri="http://127.0.0.1:1", spool_mb=1, flush_timeout_s=0, experiment="full"
+    )
+    big = tmp_path / "big.wav"
+    big.write_bytes(bytes(2**20))
+    tracker = MlflowTracker(config)
+    tracker.start("full", tmp_path / "run", {}, "")
+    for step in range(3):
+        tracker.log_artifact(big)
+        tracker.log_metrics({"train/total_loss": 1.0}, step)
+    tracker.log_artifact(tmp_path / "not there.png")
+    tracker.log_model(bundle, {})
+    tracker.finish("FAILED")
+    kinds = waiting(tmp_path / "run")
+    assert kinds == ["start", "artifact", "metrics", "metrics", "metrics", "model", "finish"]
+    assert sum("takes no more" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_tensorboard_events_go_on_where_a_resumed_run_does(
+    config: TrackingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from dimts.tracking.tensorboard import TensorboardTracker
+
+    for steps in (range(1, 21), range(11, 31)):
+        tracker = TensorboardTracker()
+        tracker.start("run", tmp_path, {}, "a: 1\n")
+        for step in steps:
+            tracker.log_metrics({"train/total_loss": 1 / step}, step)
+        tracker.finish("FINISHED")
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/total_loss")] == list(range(1, 31))
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(UserError, match=r"pip install 'dimts\[tensorboard\]'"):
+        make_tracker(config.model_copy(update={"tensorboard": True}))
+
+
+def test_switched_off_it_writes_nothing(tmp_path: Path) -> None:
+    tracker = make_tracker(TrackingConfig(enabled=False))
+    tracker.start("run", tmp_path, {}, "")
+    tracker.log_metrics({"a": 1.0}, 1)
+    tracker.finish("FINISHED")
+    assert not list(tmp_path.iterdir())
+
+
+def test_credentials_are_masked_wherever_settings_are_written() -> None:
+    config = TrackingConfig(uri="https://bob:hun/ter2@host".replace("/t", "t"))
+    assert "bob" not in to_yaml(config)
+    assert "uri: https://***@host" in to_yaml(config)
+    assert config.uri == "https://bob:hunter2@host"
+    assert mask_secrets("at postgresql+x://a:b@c@db/m now") == "at postgresql+x://***@db/m now"
+    with pytest.raises(ConfigError, match="MLFLOW_TRACKING_USERNAME"):
+        build_config(TrackingConfig, {"uri": "https://***@host"})
+
+
+@pytest.mark.parametrize("uri", ["mlruns", "file:///mlruns", "sqlite:///", "ftp://host/x"])
+def test_unknown_stores_are_refused(uri: str) -> None:
+    with pytest.raises(ConfigError, match="uri: must be sqlite:///FILE"):
+        build_config(TrackingConfig, {"uri": uri})
+
+
+def test_paths_become_absolute_and_servers_keep_their_address(tmp_path: Path) -> None:
+    local = TrackingConfig().absolute(tmp_path)
+    assert local.uri == f"sqlite:///{tmp_path}/mlflow.db"
+    assert local.artifact_root == f"{tmp_path}/mlartifacts"
+    assert local.absolute(Path("/elsewhere")) == local
+    remote = TrackingConfig(uri="http://host:5000")
+    assert remote.absolute(tmp_path) == remote
+    assert remote.artifact_root is None
+    assert TrackingConfig(artifacts="s3://b/a").absolute(tmp_path).artifact_root == "s3://b/a"
+
+
+def test_the_users_own_mlflow_environment_is_kept(
+    config: TrackingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
+    tracker = MlflowTracker(config)
+    tracker.start("run", tmp_path / "run", {}, "")
+    during = (
+        os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"],
+        os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"],
+    )
+    tracker.finish("FINISHED")
+    assert during == ("77", "1")
+    assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
+
+
+def test_ui_job_sends_what_waits_and_names_what_is_wrong(
+    config: TrackingConfig, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    spool = Spool(run_dir / SPOOL, 2**20)
+    spool.append("start", {"run_name": "late", "params": {}, "tags": {}})
+    spool.append("metrics", {"step": 1, "values": {"a": 1.0}})
+    settings = [
+        "--set", f"tracking.uri={config.uri}", "--set", f"tracking.experiment={config.experiment}"
+    ]  # fmt: skip
+    job = [sys.executable, "jobs/ui.py", *settings]
+    sent = subprocess.run([*job, "--sync", run_dir], capture_output=True, text=True, check=True)
+    assert f"sent 2 records of {run_dir}" in sent.stdout
+    run_id = json.loads((run_dir / "mlflow_run.json").read_text())["run_id"]
+    assert MlflowClient(config.uri).get_run(run_id).info.run_name == "late"
+    empty = subprocess.run(
+        [sys.executable, "jobs/ui.py", "--set", f"tracking.uri=sqlite:///{tmp_path}/none.db"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (empty.returncode, empty.stderr.count("\n")) == (2, 1)
+    assert "no run was recorded here yet" in empty.stderr
+
+
+logging.getLogger("alembic").setLevel(logging.ERROR)
