@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -63,13 +62,14 @@ class FeatureSplit:
         self.name = name
         shards = manifest.splits[name].shards
         batches = [batch for shard in shards for batch in _open_shard(folder / shard.name, shard)]
-        self._flat = [mel_frames(batch.column("mel"))[0] for batch in batches]
+        mels = [mel_frames(batch.column("mel")) for batch in batches]
+        self._flat = [flat for flat, _ in mels]
+        offsets = [starts.tolist() for _, starts in mels]
         self._batches = batches
-        offsets = [mel_frames(batch.column("mel"))[1] for batch in batches]
         # Where each utterance is: plain lists, as indexing them is faster than NumPy scalars.
         self._batch_of = [n for n, batch in enumerate(batches) for _ in range(batch.num_rows)]
-        self._first = [int(first) for starts in offsets for first in starts[:-1]]
-        self._end = [int(end) for starts in offsets for end in starts[1:]]
+        self._first = [first for starts in offsets for first in starts[:-1]]
+        self._end = [end for starts in offsets for end in starts[1:]]
         self.n_frames: npt.NDArray[np.int64] = np.subtract(self._end, self._first, dtype=np.int64)
 
     def __len__(self) -> int:
@@ -119,10 +119,8 @@ class FeatureSplit:
         return [value for batch in self._batches for value in batch.column(column).to_pylist()]
 
     def _numbers(self, column: str) -> npt.NDArray[np.float64]:
-        parts: Sequence[npt.NDArray[np.float64]] = [
-            batch.column(column).to_numpy() for batch in self._batches
-        ]
-        return np.concatenate(parts) if parts else np.empty(0)
+        values = [value for batch in self._batches for value in batch.column(column).to_pylist()]
+        return np.array(values, np.float64)
 
 
 def read_batches(path: Path) -> tuple[pa.Schema, list[pa.RecordBatch]]:
@@ -140,13 +138,12 @@ def read_batches(path: Path) -> tuple[pa.Schema, list[pa.RecordBatch]]:
 
 def mel_frames(column: pa.LargeListArray) -> tuple[Float32Array, npt.NDArray[np.int64]]:
     """All frames of a mel column [n_frames, n_mels] and where each row starts [n_rows + 1]."""
-    # Straight from the buffers: Array.to_numpy would import pandas, which takes a third of a second.
+    # Straight from the buffers: Array.to_numpy would import pandas, a third of a second.
     frames = column.values
-    flat = np.frombuffer(frames.values.buffers()[1], np.float32)
-    offsets = np.frombuffer(column.buffers()[1], np.int64)
-    n_rows = len(column)
-    flat = flat[: len(frames) * frames.type.list_size].reshape(len(frames), frames.type.list_size)
-    return flat, offsets[: n_rows + 1]
+    n_frames, n_mels = len(frames), frames.type.list_size
+    flat = np.frombuffer(frames.values.buffers()[1], np.float32)[: n_frames * n_mels]
+    offsets = np.frombuffer(column.buffers()[1], np.int64)[: len(column) + 1]
+    return flat.reshape(n_frames, n_mels), offsets
 
 
 def _check_size(file: Path, shard: ShardFacts) -> None:

@@ -59,7 +59,7 @@ class Manifest(Config):
     Attributes:
         fingerprint: 16 hex digits over utterances, splits, mel and text settings.
         mel_mean: [n_mels], of natural-log mel over the train split's frames.
-        mel_std: [n_mels], likewise, at least `MIN_STD`.
+        mel_std: [n_mels], likewise, and never so small that dividing by it does harm.
         quarantined: reason -> number of rows.
     """
 
