@@ -1,0 +1,1 @@
+"""Corpus -> checked utterances -> mel features in Arrow files."""

@@ -1,0 +1,67 @@
+"""What a reader yields: an utterance, or a row that it refuses and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+
+class Reason(StrEnum):
+    """Why a row of the corpus is not used; `quarantine.csv` holds these words."""
+
+    UNDECODABLE_LINE = "undecodable_line"
+    WRONG_COLUMN_COUNT = "wrong_column_count"
+    EMPTY_ID = "empty_id"
+    DUPLICATE_ID = "duplicate_id"
+    MISSING_FILE = "missing_file"
+    OUTSIDE_CORPUS = "outside_corpus"
+    EMPTY_TEXT = "empty_text"
+    UNKNOWN_CHARACTER = "unknown_character"
+    BROKEN_AUDIO = "broken_audio"
+    EMPTY_AUDIO = "empty_audio"
+    NOT_FINITE = "not_finite"
+    SILENT = "silent"
+    TOO_SHORT = "too_short"
+    TOO_LONG = "too_long"
+    TEXT_TOO_LONG_FOR_AUDIO = "text_too_long_for_audio"
+    TEXT_TOO_SHORT_FOR_AUDIO = "text_too_short_for_audio"
+    EXTRACTION_FAILED = "extraction_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One spoken sentence of a corpus.
+
+    Attributes:
+        id: unique in its corpus.
+        audio: file inside the corpus folder, relative to it.
+        text: as written in the corpus, before any normalisation.
+        speaker: who speaks.
+        language: code of the language that is spoken.
+        row: line of the corpus's table that it stands in, from 1.
+    """
+
+    id: str
+    audio: Path
+    text: str
+    speaker: str
+    language: str
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A row of the corpus that is not used.
+
+    Attributes:
+        row: line of the corpus's table, from 1.
+        id: the utterance's, as far as it could be read.
+        reason: one of a fixed set, to count by.
+        detail: what exactly is wrong with this row.
+    """
+
+    row: int
+    id: str
+    reason: Reason
+    detail: str
