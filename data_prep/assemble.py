@@ -1,0 +1,203 @@
+"""Results -> shards and manifest. The same rows make the same bytes, whatever came before."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from data_prep.arrow_writer import atomic_file, mel_column
+from data_prep.checks import Candidate
+from data_prep.extract import hash_file
+from data_prep.store import SHARD_FILES, Features, Store
+from dimts.config import fingerprint
+from dimts.features.feature_set import SHARD_FINGERPRINT, read_batches
+from dimts.features.manifest import FORMAT_VERSION, MANIFEST, Manifest, ShardFacts, SplitName
+
+MIN_STD = 1e-2
+"""A bin that never changes (above the corpus's band) must not be divided by zero."""
+
+_MB = 1_000_000
+_BATCH_BYTES = 8 * _MB  # of mel held in memory while writing
+_FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """An utterance that is used, with its features."""
+
+    candidate: Candidate
+    features: Features
+    split: SplitName
+
+    @property
+    def mel_bytes(self) -> int:
+        return self.features.mel.size * _FLOAT_BYTES
+
+    @property
+    def identity(self) -> list[str]:
+        """All that its row in a shard is made from."""
+        utterance = self.candidate.utterance
+        return [
+            utterance.id,
+            self.candidate.text,
+            utterance.text,
+            utterance.language,
+            utterance.speaker,
+            self.candidate.audio,
+            self.features.key,
+        ]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One Arrow file to be."""
+
+    name: str
+    split: SplitName
+    rows: Sequence[Accepted]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of its content: a file that has it need not be written again."""
+        return fingerprint(FORMAT_VERSION, [row.identity for row in self.rows])
+
+
+def plan_shards(accepted: Iterable[Accepted], shard_mb: float) -> list[Shard]:
+    """Fill files of each split up to `shard_mb` of mel, in the order of the corpus."""
+    rows_of: dict[SplitName, list[Accepted]] = {}
+    for row in accepted:
+        rows_of.setdefault(row.split, []).append(row)
+    return [
+        Shard(f"{split}-{n:05d}.arrow", split, rows)
+        for split, all_rows in rows_of.items()
+        for n, rows in enumerate(_groups(all_rows, shard_mb * _MB))
+    ]
+
+
+def publish(store: Store, shards: Sequence[Shard], old: Manifest | None) -> list[ShardFacts]:
+    """Bring the folder's Arrow files up to `shards`; the others go. No manifest stands meanwhile.
+
+    Args:
+        store: of the folder.
+        shards: what it should hold.
+        old: the manifest that stood there.
+
+    Returns:
+        Facts of each shard, in order.
+    """
+    kept = {fact.name: fact for fact in _kept(store.folder, shards, old)}
+    changed = [shard for shard in shards if shard.name not in kept]
+    # New files first come to lie beside the old ones: a kill between two renames loses no row.
+    for shard in changed:
+        _write(store.new_shards / shard.name, shard)
+    obsolete = {file.name for file in store.folder.glob(SHARD_FILES)} - {s.name for s in shards}
+    if changed or obsolete:
+        (store.folder / MANIFEST).unlink(missing_ok=True)
+    for shard in changed:
+        os.replace(store.new_shards / shard.name, store.folder / shard.name)
+    for name in obsolete:
+        (store.folder / name).unlink()
+    return [kept.get(shard.name) or _facts(store.folder, shard) for shard in shards]
+
+
+def mel_statistics(accepted: Iterable[Accepted], n_mels: int) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each mel bin over the train split's frames."""
+    total = np.zeros(n_mels)
+    squares = np.zeros(n_mels)
+    n_frames = 0
+    for row in accepted:
+        if row.split == "train":
+            mel = row.features.mel.astype(np.float64)
+            total += mel.sum(axis=0)
+            squares += np.square(mel).sum(axis=0)
+            n_frames += len(mel)
+    mean = total / n_frames
+    variance = np.maximum(squares / n_frames - mean**2, 0)
+    return mean.tolist(), np.maximum(np.sqrt(variance), MIN_STD).tolist()
+
+
+def _groups(rows: Sequence[Accepted], n_bytes: float) -> Iterator[list[Accepted]]:
+    """Consecutive rows of at most `n_bytes` of mel together, at least one row each."""
+    group: list[Accepted] = []
+    size = 0
+    for row in rows:
+        if group and size + row.mel_bytes > n_bytes:
+            yield group
+            group, size = [], 0
+        group.append(row)
+        size += row.mel_bytes
+    if group:
+        yield group
+
+
+def _kept(folder: Path, shards: Iterable[Shard], old: Manifest | None) -> Iterator[ShardFacts]:
+    """Facts of the files that are as they should be already."""
+    known = {
+        shard.name: shard
+        for split in (old.splits.values() if old else ())
+        for shard in split.shards
+    }
+    for shard in shards:
+        facts, file = known.get(shard.name), folder / shard.name
+        if facts is None or facts.fingerprint != shard.fingerprint or not file.exists():
+            continue
+        if file.stat().st_size == facts.n_bytes and _fingerprint_in(file) == shard.fingerprint:
+            yield facts
+
+
+def _fingerprint_in(file: Path) -> str:
+    try:
+        metadata = read_batches(file)[0].metadata or {}
+    except (OSError, pa.ArrowException):
+        return ""
+    return str(metadata.get(SHARD_FINGERPRINT, b""), "utf-8")
+
+
+def _facts(folder: Path, shard: Shard) -> ShardFacts:
+    stamp, sha256 = hash_file(folder / shard.name)
+    return ShardFacts(
+        name=shard.name,
+        n_utterances=len(shard.rows),
+        n_bytes=stamp.size,
+        sha256=sha256,
+        fingerprint=shard.fingerprint,
+    )
+
+
+def _write(path: Path, shard: Shard) -> None:
+    n_mels = shard.rows[0].features.mel.shape[1]
+    schema = _schema(n_mels).with_metadata({SHARD_FINGERPRINT: shard.fingerprint})
+    with atomic_file(path) as file, pa.ipc.new_file(file, schema) as writer:
+        for rows in _groups(shard.rows, _BATCH_BYTES):
+            writer.write_batch(_batch(rows, schema, n_mels))
+
+
+def _schema(n_mels: int) -> pa.Schema:
+    text = ("id", "text", "raw_text", "language", "speaker", "audio", "key")
+    return pa.schema(
+        [
+            *(pa.field(name, pa.string(), nullable=False) for name in text),
+            pa.field("start", pa.float64(), nullable=False),
+            pa.field("seconds", pa.float64(), nullable=False),
+            pa.field("n_frames", pa.int64(), nullable=False),
+            pa.field("mel", pa.large_list(pa.list_(pa.float32(), n_mels)), nullable=False),
+        ]
+    )
+
+
+def _batch(rows: Sequence[Accepted], schema: pa.Schema, n_mels: int) -> pa.RecordBatch:
+    identities = zip(*(row.identity for row in rows), strict=True)
+    columns = [
+        *(pa.array(column, pa.string()) for column in identities),
+        pa.array([row.features.start for row in rows], pa.float64()),
+        pa.array([row.features.seconds for row in rows], pa.float64()),
+        pa.array([len(row.features.mel) for row in rows], pa.int64()),
+        mel_column([row.features.mel for row in rows], n_mels),
+    ]
+    return pa.record_batch(columns, schema=schema)

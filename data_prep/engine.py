@@ -1,0 +1,110 @@
+"""Who extracts: this process, or Ray Data on all CPUs. Both run `extract_chunk`."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from data_prep.config import PrepareConfig
+from data_prep.extract import ExtractSettings, extract_chunk
+
+# Starting Ray and its workers costs about 10 s, in which a core extracts hours of speech. Only
+# the order of magnitude matters here.
+RAY_PAYS_FROM_BYTES = 1_000_000_000
+
+
+def extract_all(
+    root: Path, audios: Sequence[str], settings: ExtractSettings, prepare: PrepareConfig
+) -> Iterator[bytes]:
+    """Extract recordings in chunks, in no fixed order; each is an Arrow file in bytes.
+
+    Args:
+        root: folder of the corpus.
+        audios: recordings, relative to it.
+        settings: what to make of them.
+        prepare: engine, workers, size of a chunk.
+    """
+    if not audios:
+        return
+    if _use_ray(root, audios, prepare):
+        yield from _extract_with_ray(root, audios, settings, prepare)
+        return
+    for first in range(0, len(audios), prepare.chunk):
+        yield extract_chunk(root, audios[first : first + prepare.chunk], settings)
+
+
+def _use_ray(root: Path, audios: Sequence[str], prepare: PrepareConfig) -> bool:
+    if prepare.engine != "auto":
+        return prepare.engine == "ray"
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        return True
+    n_bytes = 0
+    for audio in audios:
+        try:
+            n_bytes += (root / audio).stat().st_size
+        except OSError:  # extraction will say what is wrong with it
+            continue
+        if n_bytes >= RAY_PAYS_FROM_BYTES:
+            return True
+    return False
+
+
+def _extract_with_ray(
+    root: Path, audios: Sequence[str], settings: ExtractSettings, prepare: PrepareConfig
+) -> Iterator[bytes]:
+    """Tasks on all CPUs; only what is in flight is in memory."""
+    root = root.absolute()  # workers have their own current directory
+    with _ray(prepare.workers):
+        import ray
+
+        rows = ray.data.from_items(
+            [{"audio": audio} for audio in audios],
+            override_num_blocks=math.ceil(len(audios) / prepare.chunk),
+        )
+        chunks = rows.map_batches(
+            partial(_extract_batch, root=root, settings=settings),
+            batch_size=prepare.chunk,
+            num_cpus=1,
+            compute=ray.data.TaskPoolStrategy(size=prepare.workers),
+        )
+        for row in chunks.iter_rows():
+            yield row["chunk"]
+
+
+def _extract_batch(
+    batch: dict[str, Any], root: Path, settings: ExtractSettings
+) -> dict[str, list[bytes]]:
+    """In a worker of Ray Data. Bytes, because Ray's own tensor type would tie the files to it."""
+    return {"chunk": [extract_chunk(root, [str(audio) for audio in batch["audio"]], settings)]}
+
+
+@contextmanager
+def _ray(workers: int | None) -> Iterator[None]:
+    """Ray, started quietly and stopped afterwards unless it is running already."""
+    # Unset, a local Ray would write a token into the home folder and ask for it ever after.
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    import ray
+
+    started = not ray.is_initialized()
+    if started:
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if not os.environ.get("RAY_ADDRESS"):
+            options |= {"num_cpus": workers, "include_dashboard": False}
+        ray.init(**options)
+    context = ray.data.DataContext.get_current()  # only once loaded can Ray Data be quietened
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    bars = context.enable_progress_bars
+    context.enable_progress_bars = False  # ours counts utterances
+    try:
+        yield
+    finally:
+        context.enable_progress_bars = bars
+        if started:
+            ray.shutdown()

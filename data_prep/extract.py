@@ -1,0 +1,172 @@
+"""One recording -> mel and facts, or the reason why not. Plain functions, no Ray."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from data_prep.arrow_writer import mel_column, to_ipc_bytes
+from data_prep.utterance import Reason
+from dimts.audio.files import AudioError, read_audio
+from dimts.audio.mel import Float32Array, MelConfig, log_mel
+from dimts.audio.trim import TrimConfig, trim_silence
+from dimts.config import Config, fingerprint
+
+EXTRACTOR_VERSION = 1
+"""To be raised when the same recording and settings would give other features."""
+
+_REASONS = {
+    "not_found": Reason.MISSING_FILE,
+    "empty": Reason.EMPTY_AUDIO,
+    "too_long": Reason.TOO_LONG,
+    "not_finite": Reason.NOT_FINITE,
+    "silent": Reason.SILENT,
+}
+
+
+class ExtractSettings(Config):
+    """Everything beside the recording itself that its features depend on."""
+
+    mel: MelConfig
+    trim: TrimConfig
+    min_seconds: float
+    max_seconds: float
+
+    def key(self, sha256: str) -> str:
+        """Address of what these settings make of the audio file with this hash."""
+        return fingerprint(EXTRACTOR_VERSION, self, sha256)
+
+
+@dataclass(frozen=True, slots=True)
+class FileStamp:
+    """What tells without reading it that a file has not changed.
+
+    The change time is among it because a copy can restore an older modification time.
+    """
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> FileStamp:
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Extracted:
+    """Features of one recording, or why there are none.
+
+    Attributes:
+        audio: the file, relative to the corpus folder.
+        stamp: of the file when it was read; None if that failed.
+        sha256: of the file's bytes; empty if they could not be read.
+        key: `ExtractSettings.key`; empty if the result must not be used again.
+        reason: why it is refused, or None.
+        detail: what exactly is wrong.
+        start: seconds of silence cut off before the speech.
+        seconds: length of the speech.
+        mel: float32 [T, n_mels]; no frames if refused.
+    """
+
+    audio: str
+    stamp: FileStamp | None = None
+    sha256: str = ""
+    key: str = ""
+    reason: Reason | None = None
+    detail: str = ""
+    start: float = 0.0
+    seconds: float = 0.0
+    mel: Float32Array = field(default_factory=lambda: np.empty((0, 0), np.float32))
+
+
+def extract(root: Path, audio: str, settings: ExtractSettings) -> Extracted:
+    """Hash, decode, trim and analyse one recording. Never raises for what a file can hold."""
+    path = root / audio
+    try:
+        stamp, sha256 = hash_file(path)
+    except OSError as error:
+        reason = Reason.MISSING_FILE if isinstance(error, FileNotFoundError) else None
+        return Extracted(
+            audio, reason=reason or Reason.BROKEN_AUDIO, detail=f"cannot be read: {error.strerror}"
+        )
+    key = settings.key(sha256)
+    try:
+        start, seconds, mel = _features(path, settings)
+    except AudioError as error:
+        reason = _REASONS.get(error.reason, Reason.BROKEN_AUDIO)
+        # The path is known, and the number of a file descriptor changes from run to run.
+        detail = re.sub(r"Error opening \d+: ", "", error.detail.removeprefix(f"{path}: "))
+        return Extracted(audio, stamp, sha256, key, reason, detail)
+    except Exception as error:  # one bad row costs one row; no key, so that it is tried again
+        detail = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return Extracted(audio, stamp, sha256, "", Reason.EXTRACTION_FAILED, detail)
+    if seconds < settings.min_seconds:
+        detail = f"{seconds:.2f} s of speech, at least {settings.min_seconds:g} s"
+        return Extracted(audio, stamp, sha256, key, Reason.TOO_SHORT, detail)
+    return Extracted(audio, stamp, sha256, key, None, "", start, seconds, mel)
+
+
+def extract_chunk(root: Path, audios: Sequence[str], settings: ExtractSettings) -> bytes:
+    """Extract several recordings into one Arrow file, see `chunk_table`."""
+    with _one_torch_thread():
+        results = [extract(root, audio, settings) for audio in audios]
+    return to_ipc_bytes(chunk_table(results, settings.mel.n_mels))
+
+
+def chunk_table(results: Sequence[Extracted], n_mels: int) -> pa.Table:
+    """The results as rows; a refused one has an empty mel."""
+    stamps = [result.stamp or FileStamp(-1, -1, -1) for result in results]
+    columns: dict[str, Any] = {
+        "audio": pa.array([result.audio for result in results], pa.string()),
+        "size": pa.array([stamp.size for stamp in stamps], pa.int64()),
+        "mtime_ns": pa.array([stamp.mtime_ns for stamp in stamps], pa.int64()),
+        "ctime_ns": pa.array([stamp.ctime_ns for stamp in stamps], pa.int64()),
+        "sha256": pa.array([result.sha256 for result in results], pa.string()),
+        "key": pa.array([result.key for result in results], pa.string()),
+        "reason": pa.array([result.reason for result in results], pa.string()),
+        "detail": pa.array([result.detail for result in results], pa.string()),
+        "start": pa.array([result.start for result in results], pa.float64()),
+        "seconds": pa.array([result.seconds for result in results], pa.float64()),
+        "mel": mel_column([result.mel for result in results], n_mels),
+    }
+    return pa.table(columns)
+
+
+def hash_file(path: Path) -> tuple[FileStamp, str]:
+    """Stamp and SHA-256 of a file's bytes; the stamp is older than the bytes, never newer."""
+    with path.open("rb") as file:
+        stamp = FileStamp.of(os.fstat(file.fileno()))
+        return stamp, hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """A chunk of the mel is too small to share: more threads only wait for each other."""
+    import torch
+
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
+
+
+def _features(path: Path, settings: ExtractSettings) -> tuple[float, float, Float32Array]:
+    """Seconds cut off at the start, seconds of speech, mel [T, n_mels]."""
+    rate = settings.mel.sample_rate
+    wave = read_audio(path, rate, settings.max_seconds)
+    start, end = trim_silence(wave, rate, settings.trim)
+    if (end - start) / rate < settings.min_seconds:
+        return start / rate, (end - start) / rate, np.empty((0, settings.mel.n_mels), np.float32)
+    return start / rate, (end - start) / rate, log_mel(wave[start:end], settings.mel)

@@ -1,0 +1,63 @@
+"""What a run tells: `quarantine.csv`, and a summary for people."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.assemble import Accepted
+from data_prep.utterance import Rejected
+from dimts.features.manifest import QUARANTINE, SPLITS, Manifest
+
+
+def quarantine_csv(rejected: Iterable[Rejected]) -> str:
+    """Rows that are not used, in the order of the corpus: row, id, reason, detail."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["row", "id", "reason", "detail"])
+    for row in sorted(rejected, key=lambda row: row.row):
+        writer.writerow([row.row, row.id, row.reason.value, row.detail])
+    return text.getvalue()
+
+
+def count_reasons(rejected: Iterable[Rejected]) -> dict[str, int]:
+    """Reason -> number of rows, the most frequent first."""
+    counts = Counter(row.reason.value for row in rejected)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def summary(folder: Path, manifest: Manifest, accepted: Sequence[Accepted]) -> str:
+    """Rows, hours, speech rate, what was refused and where everything is."""
+    n_rows, n_used = manifest.corpus.n_rows, manifest.n_utterances
+    lines = [f"corpus    {manifest.corpus.path}"]
+    lines.append(f"used      {n_used} of {n_rows} rows, {_duration(manifest.hours)} of speech")
+    for name in SPLITS:
+        split = manifest.splits[name]
+        lines.append(f"  {name:<6}  {split.n_utterances} utterances, {_duration(split.hours)}")
+    if manifest.quarantined:
+        lines.append(f"refused   {n_rows - n_used} rows, see {folder / QUARANTINE}")
+        width = max(map(len, manifest.quarantined))
+        lines += [f"  {name:<{width}}  {n}" for name, n in manifest.quarantined.items()]
+    rates = [len(row.candidate.text) / row.features.seconds for row in accepted]
+    low, median, high = np.percentile(rates, [5, 50, 95])
+    lines.append(
+        f"pace      {median:.1f} characters a second, 9 of 10 between {low:.1f} and {high:.1f}"
+    )
+    if shared := _texts_shared_with_train(accepted):
+        lines.append(f"note      {shared} val and test utterances have a text that is in train too")
+    lines.append(f"features  {folder}, fingerprint {manifest.fingerprint}")
+    return "\n".join(lines) + "\n"
+
+
+def _texts_shared_with_train(accepted: Sequence[Accepted]) -> int:
+    train = {row.candidate.text for row in accepted if row.split == "train"}
+    return sum(row.split != "train" and row.candidate.text in train for row in accepted)
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:.2f} h" if hours >= 1 else f"{hours * 60:.1f} min"
