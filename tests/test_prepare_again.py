@@ -1,0 +1,233 @@
+"""Preparing again: only what is new, after kills, beside another run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+from prepare_fixtures import (
+    MEL,
+    RATE,
+    TEXTS,
+    Extractions,
+    add_hostile_rows,
+    add_utterance,
+    contents,
+    make_corpus,
+    run_prepare,
+    tone,
+)
+
+from data_prep.store import locked
+from dimts.errors import UserError
+from dimts.features.feature_set import FeatureSet
+
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """24 good utterances."""
+    return make_corpus(tmp_path / "corpus", 24)
+
+
+@pytest.fixture
+def features(tmp_path: Path) -> Path:
+    return tmp_path / "features"
+
+
+def test_second_run_does_no_work(corpus: Path, features: Path) -> None:
+    add_hostile_rows(corpus)
+    run_prepare(corpus, features)
+    before = {file: file.stat() for file in features.rglob("*") if file.name != "lock"}
+    extracted = Extractions()
+    run_prepare(corpus, features, extracted)
+    assert extracted.n == 0
+    for file, stat in before.items():
+        if file.is_file():
+            assert (file.stat().st_ino, file.stat().st_mtime_ns) == (stat.st_ino, stat.st_mtime_ns)
+
+
+def new_utterance(corpus: Path) -> None:
+    add_utterance(corpus, 99)
+
+
+def new_recording(corpus: Path) -> None:
+    file = corpus / "wavs" / "u005.wav"
+    stat = file.stat()
+    soundfile.write(file, tone(500), RATE)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # a copy that keeps the old time
+    assert file.stat().st_size == stat.st_size
+
+
+def touched(corpus: Path) -> None:
+    for file in (corpus / "wavs").iterdir():
+        os.utime(file)
+
+
+def new_text(corpus: Path) -> None:
+    file = corpus / "metadata.csv"
+    file.write_text(file.read_text().replace(f"u004|{TEXTS[0]}", "u004|ቡና ጠጣች።"))
+
+
+def row_removed(corpus: Path) -> None:
+    file = corpus / "metadata.csv"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[1:]))
+
+
+@pytest.mark.parametrize(
+    ("change", "n_extracted"),
+    [(new_utterance, 1), (new_recording, 1), (touched, 0), (new_text, 0), (row_removed, 0)],
+)
+def test_only_what_changed_is_extracted(
+    corpus: Path, features: Path, change: Callable[[Path], None], n_extracted: int
+) -> None:
+    run_prepare(corpus, features, shard_mb=0.02)
+    before = contents(features)
+    change(corpus)
+    extracted = Extractions()
+    run_prepare(corpus, features, extracted, shard_mb=0.02)
+    assert extracted.n == n_extracted
+    assert (contents(features) == before) == (change is touched)
+    run_prepare(corpus, features.with_name("fresh"), shard_mb=0.02)
+    fresh = contents(features.with_name("fresh"))
+    del fresh["summary.txt"]  # names the folder
+    assert {name: contents(features)[name] for name in fresh} == fresh
+    again = Extractions()
+    run_prepare(corpus, features, again, shard_mb=0.02)
+    assert again.n == 0
+
+
+def test_appended_utterance_leaves_full_shards_alone(corpus: Path, features: Path) -> None:
+    run_prepare(corpus, features, shard_mb=0.02)
+    first = (features / "train-00000.arrow").stat()
+    add_utterance(corpus, 99)
+    run_prepare(corpus, features, shard_mb=0.02)
+    assert (features / "train-00000.arrow").stat().st_ino == first.st_ino
+
+
+def test_other_mel_settings_replace_the_features(corpus: Path, features: Path) -> None:
+    first = run_prepare(corpus, features)
+    extracted = Extractions()
+    other = MEL.model_copy(update={"n_mels": 10})
+    second = run_prepare(corpus, features, extracted, mel=other)
+    assert extracted.n == 24
+    assert second.fingerprint != first.fingerprint
+    assert FeatureSet.open(features).split("train").mel(0).shape[1] == 10
+
+
+KILLED_RUN = """
+import os, signal, sys
+from pathlib import Path
+from prepare_fixtures import run_prepare
+
+done = 0
+def kill_after_three_chunks(n):
+    global done
+    done += n
+    if done >= 12:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+run_prepare(Path(sys.argv[1]), Path(sys.argv[2]), kill_after_three_chunks)
+"""
+
+
+def test_killed_run_goes_on_where_it_stopped(corpus: Path, features: Path) -> None:
+    paths = os.pathsep.join([str(TESTS), str(TESTS.parent), str(TESTS.parent / "platform")])
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_RUN, corpus, features],
+        env=os.environ | {"PYTHONPATH": paths},
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert not (features / "manifest.json").exists()
+    extracted = Extractions()
+    run_prepare(corpus, features, extracted)
+    assert extracted.n == 12
+    same = contents(features)
+    run_prepare(corpus, features.with_name("undisturbed"))
+    undisturbed = contents(features.with_name("undisturbed"))
+    assert same.keys() == undisturbed.keys()
+    assert [n for n in same if same[n] != undisturbed[n]] == ["summary.txt"]  # names the folder
+
+
+class Killed(BaseException):
+    """Stands for the process's end."""
+
+
+def test_run_that_dies_at_any_rename_loses_nothing(
+    corpus: Path, features: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each rename in turn is the last thing a run does, while old shards become new ones."""
+    small: dict[str, Any] = {"shard_mb": 0.05, "chunk": 8}
+    run_prepare(corpus, features, **small)
+    row_removed(corpus)
+    add_utterance(corpus, 99)
+    run_prepare(corpus, features.with_name("undisturbed"), **small)
+    undisturbed = contents(features.with_name("undisturbed"))
+    rename = os.replace
+    total = 0
+    for last in range(100):
+        renames = iter(range(last + 1))
+
+        def dying(source: Path, target: Path, left: object = renames) -> None:
+            if next(left, None) is None:  # type: ignore[call-overload]
+                raise Killed
+            rename(source, target)
+
+        extracted = Extractions()
+        monkeypatch.setattr(os, "replace", dying)
+        try:
+            run_prepare(corpus, features, extracted, **small)
+        except Killed:
+            total += extracted.n
+        else:
+            break
+        finally:
+            monkeypatch.undo()
+    assert 2 <= last < 99
+    assert total + extracted.n == 1  # the new utterance, once
+    del undisturbed["summary.txt"]
+    assert {name: contents(features)[name] for name in undisturbed} == undisturbed
+
+
+def test_shards_between_two_manifests_are_not_opened(
+    corpus: Path, features: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_prepare(corpus, features)
+    row_removed(corpus)
+    rename = os.replace
+
+    def dying(source: Path, target: Path) -> None:
+        rename(source, target)
+        if Path(target).parent == features and Path(target).suffix == ".arrow":
+            raise Killed
+
+    monkeypatch.setattr(os, "replace", dying)
+    with pytest.raises(Killed):
+        run_prepare(corpus, features)
+    with pytest.raises(UserError, match=r"run jobs/prepare\.py again"):
+        FeatureSet.open(features)
+
+
+def test_leftovers_that_are_no_arrow_files_do_no_harm(corpus: Path, features: Path) -> None:
+    run_prepare(corpus, features)
+    before = contents(features)
+    (features / ".work" / "stamps.arrow").write_bytes(b"junk")
+    (features / ".work" / "chunk-000007.arrow").write_bytes(b"")
+    (features / "train-00000.arrow").write_bytes(b"ARROW1\0\0 cut off")
+    run_prepare(corpus, features)
+    assert contents(features) == before
+
+
+def test_second_run_at_the_same_time_is_refused(corpus: Path, features: Path) -> None:
+    with locked(features), pytest.raises(UserError, match=f"process {os.getpid()}.*wait for it"):
+        run_prepare(corpus, features)
+    run_prepare(corpus, features)
