@@ -1,8 +1,8 @@
 """Open MLflow's pages over the recorded runs, or send what a run could not send.
 
 python jobs/ui.py
-python jobs/ui.py --config jobs/configs/amharic.yaml --port 5001
-python jobs/ui.py --sync runs/amharic
+python jobs/ui.py --config jobs/configs/sample_am.yaml --port 5001
+python jobs/ui.py --sync runs/sample_am
 """
 
 from __future__ import annotations

@@ -24,15 +24,14 @@ MODEL_NAME = "voice"
 REGISTERED_ALIAS = "best"  # MLflow keeps "latest" to itself.
 # What `dimts.synthesis` needs; the library itself travels inside the model.
 SYNTHESIS_PACKAGES = (
-    "librosa",
     "mlflow",
     "numba",
     "numpy",
     "pydantic",
     "pyyaml",
     "safetensors",
+    "scipy",
     "soundfile",
-    "soxr",
     "torch",
 )
 
