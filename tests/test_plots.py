@@ -77,7 +77,9 @@ def test_the_samples_page_needs_no_other_file(tmp_path: Path) -> None:
     assert page.index("step 500") < page.index("step 250")
     assert page.count("<audio") == 2
     assert page.count("<img") == 1, "pictures of the newest step only"
-    assert "&lt;500&gt;" in page and "a &amp; b" in page
+    assert "&lt;500&gt;" in page
+    assert "a &amp; b" in page
     sources = re.findall(r"(?:src=|url\()'([^']*)'", page)
-    assert sources and all(source.startswith("data:") for source in sources)
+    assert sources
+    assert all(source.startswith("data:") for source in sources)
     assert "font/ttf" in page

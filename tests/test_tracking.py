@@ -203,7 +203,8 @@ def test_a_run_that_was_deleted_from_the_store_starts_anew(
     client = MlflowClient(config.uri)
     client.delete_run(first.run_id)
     second = run(config, tmp_path / "run", range(2, 6))
-    assert second.run_id is not None and second.run_id != first.run_id
+    assert second.run_id is not None
+    assert second.run_id != first.run_id
     assert steps_of(client, second.run_id) == [2, 3, 4, 5]
 
 
@@ -242,7 +243,7 @@ def test_records_wait_while_the_server_is_away_and_follow_when_it_is_there(
     assert sum("5 tracking records wait in" in message for message in messages) == 1
     stored = [path.read_bytes() for path in run_dir.rglob("*") if path.is_file()]
     assert not [text for text in [*stored, caplog.text.encode()] if b"hunter2" in text]
-    with pytest.raises(Exception, match="refused|Max retries"):
+    with pytest.raises(Exception, match=r"refused|Max retries"):
         sync(config, run_dir)
     assert len(waiting(run_dir)) == 5
 
