@@ -405,7 +405,7 @@ def test_a_full_spool_drops_records_and_says_so_once(
 def test_tensorboard_events_go_on_where_a_resumed_run_does(
     config: TrackingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.backend.event_processing import event_accumulator  # type: ignore[import-untyped]
 
     from dimts.tracking.tensorboard import TensorboardTracker
 
@@ -415,7 +415,7 @@ def test_tensorboard_events_go_on_where_a_resumed_run_does(
         for step in steps:
             tracker.log_metrics({"train/total_loss": 1 / step}, step)
         tracker.finish("FINISHED")
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [event.step for event in events.Scalars("train/total_loss")] == list(range(1, 31))
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
