@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
-from dimts.alignment.search import search_one
+from dimts.alignment.search import search_one, skippable_states
 
 Float = NDArray[np.float32]
 Int = NDArray[np.int64]
@@ -40,6 +42,7 @@ def align_corpus(
     tokens: Sequence[Int],
     mels: Sequence[Float],
     factors_VF: Int,
+    pause_V: NDArray[np.bool_],
     n_states: int = 2,
     iterations: int = 12,
     prior_frames: float = 20.0,
@@ -49,9 +52,10 @@ def align_corpus(
 
     Args:
         tokens: token ids of each utterance, int64 [N].
-        mels: normalised log-mel of each utterance, float32 [T, M], T >= N * n_states.
+        mels: normalised log-mel of each utterance, float32 [T, M], T >= N.
         factors_VF: what a token's states borrow from, int64 [n_vocab, F], 0 for none; the
             first factor feeds the first state, the last one the last state.
+        pause_V: which ids of the vocabulary may take no frame, bool [n_vocab].
         n_states: states a token.
         iterations: rounds of segmentation and estimation.
         prior_frames: weight of the borrowed Gaussian, in frames.
@@ -61,16 +65,19 @@ def align_corpus(
         int32 [N, n_states] for each utterance, summing to its frames.
 
     Raises:
-        ValueError: an utterance has fewer frames than states.
+        ValueError: an utterance has fewer frames than tokens.
     """
     states = [_state_classes(ids, n_states) for ids in tokens]
     n_classes = n_states * len(factors_VF)
     tied = _tied_classes(factors_VF, n_states)
-    durations = [_equal_share(len(s), len(mel)) for s, mel in zip(states, mels, strict=True)]
-    with ThreadPoolExecutor(threads) as pool:
+    skippable = [skippable_states(pause_V[ids], n_states) for ids in tokens]
+    durations = [_equal_share(ids, len(mel), n_states) for ids, mel in zip(tokens, mels, strict=True)]
+    # The pool uses the cores; threads of the matrix library beneath would fight over them.
+    with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
         for _ in range(iterations):
             gaussians = _estimate(states, mels, durations, n_classes, tied, prior_frames)
-            durations = list(pool.map(lambda s, m: _segment(s, m, gaussians), states, mels))
+            segment = partial(_segment, gaussians)
+            durations = list(pool.map(segment, states, mels, skippable))
     return [d.reshape(-1, n_states) for d in durations]
 
 
@@ -90,10 +97,10 @@ def _tied_classes(factors_VF: Int, n_states: int) -> Int:
     return tied.reshape(-1)
 
 
-def _equal_share(n_states: int, n_frames: int) -> NDArray[np.int32]:
-    if n_frames < n_states:
-        raise ValueError(f"{n_frames} frames are too few for {n_states} states")
-    edges = np.round(np.linspace(0, n_frames, n_states + 1)).astype(np.int32)
+def _equal_share(ids: Int, n_frames: int, n_states: int) -> NDArray[np.int32]:
+    if n_frames < len(ids):
+        raise ValueError(f"{n_frames} frames are too few for {len(ids)} tokens")
+    edges = np.round(np.linspace(0, n_frames, len(ids) * n_states + 1)).astype(np.int32)
     return np.diff(edges)
 
 
@@ -111,6 +118,7 @@ def _estimate(
     total = np.zeros((n_classes, n_bins))
     square = np.zeros((n_classes, n_bins))
     for classes, mel, duration in zip(states, mels, durations, strict=True):
+        classes, duration = classes[duration > 0], duration[duration > 0]
         starts = np.concatenate(([0], np.cumsum(duration)[:-1]))
         np.add.at(count, classes, duration)
         np.add.at(total, classes, np.add.reduceat(mel, starts, axis=0))
@@ -141,9 +149,10 @@ def _pooled(
     return (pool_total / divisor)[tied], (pool_square / divisor)[tied]
 
 
-def _segment(classes: Int, mel: Float, gaussians: Gaussians) -> NDArray[np.int32]:
+def _segment(
+    gaussians: Gaussians, classes: Int, mel: Float, skippable: NDArray[np.bool_]
+) -> NDArray[np.int32]:
     mean, precision = gaussians.mean_CM[classes], 1.0 / gaussians.variance_CM[classes]
     constant = (mean * mean * precision + np.log(gaussians.variance_CM[classes])).sum(1)
     scores = mel @ (mean * precision).T - 0.5 * ((mel * mel) @ precision.T + constant)
-    never = np.zeros(len(classes), np.bool_)
-    return search_one(np.ascontiguousarray(scores, np.float32), never)
+    return search_one(np.ascontiguousarray(scores, np.float32), skippable)

@@ -1,8 +1,8 @@
 """Monotonic alignment search: the best left-to-right path of states through frames.
 
 The dynamic programme of Glow-TTS (Kim et al. 2020, algorithm 1), which is Viterbi decoding
-of a hidden Markov model without transition costs. A token is a chain of states; the last
-state of a chain may be marked as one that can be passed over.
+of a hidden Markov model without transition costs. A token is a chain of states. States may be
+marked as ones that can be passed over: most spaces of fluent speech are no pause at all.
 """
 
 from __future__ import annotations
@@ -14,6 +14,22 @@ from numpy.typing import NDArray
 FORBIDDEN = np.float32(-1e30)
 
 
+def skippable_states(pause_N: NDArray[np.bool_], n_states: int) -> NDArray[np.bool_]:
+    """Which states of a text may be passed over, bool [..., N * n_states].
+
+    A pause (space, punctuation, begin and end) may be no frame long. Any other token takes
+    one frame at least: its last state may be passed over if it has several.
+
+    Args:
+        pause_N: which tokens are pauses, bool [..., N].
+        n_states: states a token.
+    """
+    skippable = np.repeat(pause_N[..., None], n_states, axis=-1)
+    if n_states > 1:
+        skippable[..., -1] = True
+    return skippable.reshape(*pause_N.shape[:-1], -1)
+
+
 @numba.njit(cache=True, nogil=True, boundscheck=False)
 def search_one(
     scores_TJ: NDArray[np.float32], skippable_J: NDArray[np.bool_]
@@ -22,7 +38,7 @@ def search_one(
 
     Args:
         scores_TJ: log-likelihood of frame t in state j.
-        skippable_J: states that the path may pass over; never two in a row.
+        skippable_J: states that the path may pass over.
 
     Returns:
         int32 [J], summing to T; at least 1 wherever `skippable_J` is false. All zeros when
@@ -31,42 +47,51 @@ def search_one(
     n_frames, n_states = scores_TJ.shape
     durations = np.zeros(n_states, np.int32)
     best = np.full(n_states, FORBIDDEN, np.float32)
-    came_from = np.zeros((n_frames, n_states), np.int8)
-    best[0] = scores_TJ[0, 0]
-    if n_states > 1 and skippable_J[0]:
-        best[1] = scores_TJ[0, 1]
+    came_from = np.zeros((n_frames, n_states), np.int16)
+    for j in range(n_states):
+        best[j] = scores_TJ[0, j]
+        if not skippable_J[j]:
+            break
     for t in range(1, n_frames):
-        for j in range(n_states - 1, -1, -1):
-            score, step = best[j], 0
-            if j > 0 and best[j - 1] > score:
-                score, step = best[j - 1], 1
-            if j > 1 and skippable_J[j - 1] and best[j - 2] > score:
-                score, step = best[j - 2], 2
-            came_from[t, j] = step
-            best[j] = score + scores_TJ[t, j] if score > FORBIDDEN else FORBIDDEN
-    j = n_states - 1
-    if skippable_J[j] and n_states > 1 and best[j - 1] > best[j]:
-        j -= 1
-    if best[j] <= FORBIDDEN:
+        # The best way into state j from one before it, passing over what may be passed over.
+        enter, step = FORBIDDEN, 0
+        for j in range(n_states):
+            stay = best[j]
+            if enter > stay:
+                best[j] = enter + scores_TJ[t, j]
+                came_from[t, j] = step
+            elif stay > FORBIDDEN:
+                best[j] = stay + scores_TJ[t, j]
+            if skippable_J[j] and enter > stay:
+                step += 1
+            else:
+                enter, step = stay, 1
+    last, score = -1, FORBIDDEN
+    for j in range(n_states - 1, -1, -1):
+        if best[j] > score:
+            last, score = j, best[j]
+        if not skippable_J[j]:
+            break
+    if last < 0:
         return durations
     for t in range(n_frames - 1, -1, -1):
-        durations[j] += 1
-        j -= came_from[t, j]
+        durations[last] += 1
+        last -= came_from[t, last]
     return durations
 
 
 @numba.njit(cache=True, nogil=True)
-def _search_batch(scores_BTJ, n_frames_B, n_states_B, skippable_J, durations_BJ):  # type: ignore[no-untyped-def] # pragma: no cover - compiled
+def _search_batch(scores_BTJ, n_frames_B, n_states_B, skippable_BJ, durations_BJ):  # type: ignore[no-untyped-def] # pragma: no cover - compiled
     for b in range(scores_BTJ.shape[0]):
         n = n_states_B[b]
-        durations_BJ[b, :n] = search_one(scores_BTJ[b, : n_frames_B[b], :n], skippable_J[:n])
+        durations_BJ[b, :n] = search_one(scores_BTJ[b, : n_frames_B[b], :n], skippable_BJ[b, :n])
 
 
 def search(
     scores_BTJ: NDArray[np.float32],
     n_frames_B: NDArray[np.int64],
     n_states_B: NDArray[np.int64],
-    skippable_J: NDArray[np.bool_],
+    skippable_BJ: NDArray[np.bool_],
 ) -> NDArray[np.int32]:
     """`search_one` for a padded batch: frames in each state, int32 [B, J].
 
@@ -74,7 +99,7 @@ def search(
         ValueError: an utterance has fewer frames than states that must be visited.
     """
     durations_BJ = np.zeros((scores_BTJ.shape[0], scores_BTJ.shape[2]), np.int32)
-    _search_batch(scores_BTJ, n_frames_B, n_states_B, skippable_J, durations_BJ)
+    _search_batch(scores_BTJ, n_frames_B, n_states_B, skippable_BJ, durations_BJ)
     if not np.array_equal(durations_BJ.sum(1), n_frames_B):
         b = int(np.flatnonzero(durations_BJ.sum(1) != n_frames_B)[0])
         raise ValueError(

@@ -54,15 +54,18 @@ class DurationPredictor(nn.Module):
         return self.out(x_BND).float()
 
 
-def round_durations(durations_BNS: Tensor, valid_BN: Tensor) -> Tensor:
+def round_durations(durations_BNS: Tensor, spoken_BN: Tensor) -> Tensor:
     """Expected frames -> whole frames, int64 [B, N, S], so that no length is lost or gained.
 
     The running total is rounded, not each duration: the sum stays within half a frame.
-    A token gets at least one frame.
+
+    Args:
+        durations_BNS: expected frames, 0 on padding.
+        spoken_BN: tokens that get at least one frame; bool.
     """
     b, n, s = durations_BNS.shape
-    durations_BNS = durations_BNS.double() * valid_BN[..., None]
-    short_BN = (durations_BNS.sum(-1) < 1) & valid_BN
+    durations_BNS = durations_BNS.double()
+    short_BN = (durations_BNS.sum(-1) < 1) & spoken_BN
     lift = torch.where(short_BN, 1 / durations_BNS.sum(-1).clamp_min(1e-6), 1.0)
     durations_BNS = durations_BNS * lift[..., None]
     ends = durations_BNS.reshape(b, n * s).cumsum(1).add(0.5).floor().long()

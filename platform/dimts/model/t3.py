@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dimts.alignment.search import search
+from dimts.alignment.search import search, skippable_states
 from dimts.config import Config
 from dimts.model.decoder import DecoderConfig, MelDecoder
 from dimts.model.durations import (
@@ -63,9 +63,11 @@ class T3(nn.Module):
         config: sizes.
         factors_VF: the tokenizer's factor table, int64 [n_vocab, F].
         factor_sizes: rows of each factor's embedding.
+        pause_V: which ids may take no frame, bool [n_vocab].
         mel_mean_M, mel_std_M: statistics of the training frames, natural-log mel.
     """
 
+    pause_V: Tensor
     mel_mean_M: Tensor
     mel_std_M: Tensor
 
@@ -74,12 +76,14 @@ class T3(nn.Module):
         config: ModelConfig,
         factors_VF: Tensor,
         factor_sizes: tuple[int, ...],
+        pause_V: Tensor,
         mel_mean_M: Tensor,
         mel_std_M: Tensor,
     ):
         super().__init__()
         n_mels, width, states = len(mel_mean_M), config.width, config.states_per_token
         self.config = config
+        self.register_buffer("pause_V", pause_V, persistent=False)
         self.register_buffer("mel_mean_M", mel_mean_M.float())
         self.register_buffer("mel_std_M", mel_std_M.float())
         self.encoder = TextEncoder(factors_VF, factor_sizes, width, config.encoder)
@@ -123,9 +127,13 @@ class T3(nn.Module):
         means_BNSM = means_BNSM.unflatten(-1, (self.config.states_per_token, -1))
         if durations_BNS is None and mel_BTM is not None:
             assert n_frames_B is not None
-            durations_BNS = align(means_BNSM, n_tokens_B, mel_BTM, n_frames_B)
+            pause_BN = self.pause_V[tokens_BN]
+            durations_BNS = align(means_BNSM, n_tokens_B, mel_BTM, n_frames_B, pause_BN)
         elif durations_BNS is None:
-            durations_BNS = round_durations(log_durations_BNS.exp() / speed, valid_BN)
+            spoken_BN = valid_BN & ~self.pause_V[tokens_BN]
+            durations_BNS = round_durations(
+                log_durations_BNS.exp() / speed * valid_BN[..., None], spoken_BN
+            )
         mel_BTM, valid_BT = self._decode(x_BND, durations_BNS)
         return T3Output(
             mel_BTM, durations_BNS, log_durations_BNS, means_BNSM, valid_BN, valid_BT
@@ -152,24 +160,26 @@ class T3(nn.Module):
 
 @torch.no_grad()
 def align(
-    means_BNSM: Tensor, n_tokens_B: Tensor, mel_BTM: Tensor, n_frames_B: Tensor
+    means_BNSM: Tensor,
+    n_tokens_B: Tensor,
+    mel_BTM: Tensor,
+    n_frames_B: Tensor,
+    pause_BN: Tensor,
 ) -> Tensor:
     """Monotonic alignment search of a mel against a text's states: int64 [B, N, S].
 
-    The score of a frame in a state is the log-density of a Gaussian of unit variance. The
-    last state of a token may be passed over, so a token takes at least one frame where it
-    has one or two states.
+    The score of a frame in a state is the log-density of a Gaussian of unit variance. Which
+    states may be passed over is `skippable_states`' to say.
     """
     b, n, s, m = means_BNSM.shape
     means_BJM = means_BNSM.float().view(b, n * s, m)
     with torch.autocast(means_BNSM.device.type, enabled=False):
         scores_BTJ = mel_BTM.float() @ means_BJM.transpose(1, 2)
     scores_BTJ = scores_BTJ - 0.5 * means_BJM.square().sum(-1)[:, None]
-    skippable_J = np.arange(n * s) % s == s - 1 if s > 1 else np.zeros(n, bool)
     durations_BJ = search(
         np.ascontiguousarray(scores_BTJ.cpu().numpy()),
         n_frames_B.cpu().numpy(),
         (n_tokens_B * s).cpu().numpy(),
-        skippable_J,
+        skippable_states(pause_BN.cpu().numpy(), s),
     )
     return torch.from_numpy(durations_BJ).to(means_BNSM.device).long().view(b, n, s)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dimts.config import Config
 from dimts.model.loss import LossConfig
+
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class AlignerConfig(Config):
@@ -41,7 +43,7 @@ class OptimizerConfig(Config):
     learning_rate: float = Field(2e-3, gt=0)
     warmup_steps: int = Field(50, ge=0)
     final_share: float = Field(0.01, ge=0, le=1)
-    betas: tuple[float, float] = (0.9, 0.98)
+    betas: tuple[Share, Share] = (0.9, 0.98)
     weight_decay: float = Field(0.01, ge=0)
     clip_norm: float = Field(1.0, gt=0)
 
@@ -82,6 +84,12 @@ class TrainingConfig(Config):
     aligner: AlignerConfig = AlignerConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     loss: LossConfig = LossConfig()
+
+    @field_validator("amp", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: Any) -> Any:
+        """YAML reads a bare ``off`` as false."""
+        return "off" if value is False else value
 
     @model_validator(mode="after")
     def _nothing_without_effect(self) -> Self:

@@ -1,0 +1,81 @@
+"""From nothing to speech: sample corpus -> features -> voice -> wav, by the jobs' own parts.
+
+python jobs/demo.py
+python jobs/demo.py --set training.max_steps=200
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from data_prep.pipeline import prepare
+from data_prep.recipes.espeak import SAMPLE_SENTENCES, render_corpus
+from dimts.audio.files import write_wav
+from dimts.command import config_parser, run_job
+from dimts.config import load_config
+from dimts.features.manifest import SUMMARY
+from dimts.launch.start import start_run
+from dimts.synthesis import Synthesizer
+from dimts.training.checkpoint import BEST
+from jobs.report import print_result
+from jobs.voice_config import VoiceConfig
+
+CONFIG = Path(__file__).parent / "configs" / "sample_am.yaml"
+SENTENCE = "ሰላም! እኔ ከድምፅ የተማርኩ አዲስ አማርኛ ተናጋሪ ነኝ።"
+"""Stands in no text that the voice is trained on; a test holds that."""
+OUT = Path("output/demo.wav")
+
+
+def main() -> None:
+    """Run the demo and say what came out and where to go on."""
+    arguments = config_parser(__doc__ or "", default=str(CONFIG)).parse_args()
+    config = load_config(VoiceConfig, arguments.config or [CONFIG], arguments.overrides)
+    start = time.monotonic()
+    with stage("1/4 corpus: sample sentences, spoken by espeak"):
+        render_corpus(SAMPLE_SENTENCES, config.corpus.path, config.corpus.language or "am")
+    with stage("2/4 features: log-mel in Arrow"):
+        prepare(config.corpus, config.text, config.mel, config.prepare)
+        print((config.prepare.features / SUMMARY).read_text(encoding="utf-8"), end="")
+    with stage(f"3/4 training: {config.training.max_steps} steps"):
+        result = start_run(config.launch(), config.ray)
+    print_result(config.run.run_dir, result)
+    if result["status"] == "stopped":
+        return
+    with stage("4/4 speech"):
+        synthesizer = Synthesizer.load(config.run.run_dir / BEST)
+        wave = synthesizer.speak(SENTENCE)
+        write_wav(OUT, wave, synthesizer.sample_rate)
+    print_next_steps(config, len(wave) / synthesizer.sample_rate, time.monotonic() - start)
+
+
+@contextmanager
+def stage(title: str) -> Iterator[None]:
+    """Say what begins, and how long it took."""
+    print(f"\n{title}", flush=True)
+    start = time.monotonic()
+    yield
+    print(f"took {time.monotonic() - start:.0f} s", flush=True)
+
+
+def print_next_steps(config: VoiceConfig, seconds: float, total: float) -> None:
+    """The end of the demo."""
+    run_dir = config.run.run_dir
+    print(
+        f"""
+Done in {total:.0f} s.
+  hear it   {OUT}  ({seconds:.1f} s)  {SENTENCE}
+  see it    {run_dir}/samples/samples.html
+  the run   make ui, then http://127.0.0.1:5000
+  say more  .venv/bin/python jobs/synthesize.py --model {run_dir} --text "..."
+
+Your own corpus: a folder with metadata.csv (id|text) and wavs/. Copy {CONFIG.name}
+in jobs/configs, name your folder in it, then run jobs/prepare.py and jobs/train.py
+with --config YOURS.yaml."""
+    )
+
+
+if __name__ == "__main__":
+    run_job(main)
