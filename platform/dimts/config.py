@@ -10,10 +10,10 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from dimts.errors import ConfigError
@@ -26,6 +26,15 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+
+def _odd(kernel: int) -> int:
+    if kernel % 2 == 0:
+        raise ValueError("must be odd")
+    return kernel
+
+
+OddKernel = Annotated[int, Field(ge=1), AfterValidator(_odd)]
+"""Width of a convolution that keeps the length of what it is given."""
 
 C = TypeVar("C", bound=Config)
 
@@ -44,13 +53,19 @@ def load_config(cls: type[C], files: Sequence[str | Path], overrides: Sequence[s
         _merge(merged, _read(Path(file)), origins)
     for override in overrides:
         _merge(merged, {"--set": _parse_override(override)}, origins)
+    if files:  # what no key is to blame for, such as a section that none of them has
+        origins[()] = ", ".join(map(str, files))
     return build_config(cls, merged, origins)
 
 
 def build_config(
     cls: type[C], values: Mapping[str, Any], origins: Mapping[tuple[str, ...], str] | None = None
 ) -> C:
-    """Validate `values`; `origins` maps a key path to the file that set it."""
+    """Validate `values`; `origins` maps a key path to the file that set it.
+
+    Raises:
+        ConfigError: one line naming the origin, the key and what is allowed.
+    """
     try:
         return cls.model_validate(values)
     except ValidationError as error:
@@ -86,13 +101,15 @@ def _read(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, dict[str, Any]]:
     if file.resolve() in seen:
         raise ConfigError(f"{file}: includes itself")
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{file}: no such config file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{file}: cannot be read as UTF-8 text: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error
+    try:
+        values = _parse_yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"{file}: not valid YAML: {error}") from error
     if values is None:
         values = {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
@@ -108,14 +125,40 @@ def _read(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, dict[str, Any]]:
     return parts
 
 
+class _Loader(yaml.SafeLoader):
+    """Safe, and refuses a key that is given twice, of which YAML would ignore the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        nodes = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        keys = [self.construct_object(key, deep=True) for key in nodes]
+        if twice := [key for n, key in enumerate(keys) if key in keys[:n]]:
+            line = node.start_mark.line + 1
+            raise ValueError(f"key {twice[0]!r} is given twice in the section at line {line}")
+        return super().construct_mapping(node, deep)
+
+
+def _parse_yaml(text: str) -> Any:
+    """The values of a YAML text.
+
+    Raises:
+        ValueError: one line that says what is wrong with it.
+    """
+    try:
+        values = yaml.load(text, _Loader)
+        json.dumps(values, default=str)  # an alias inside what it names makes an endless value
+    except Exception as error:  # its constructors let whatever they meet through
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
+    return values
+
+
 def _parse_override(text: str) -> dict[str, Any]:
     key, separator, value = text.partition("=")
     if not separator or not key.strip():
         raise ConfigError(f"--set {text}: write it as section.key=value")
     try:
-        parsed: Any = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {text}: the value is not valid YAML") from error
+        parsed = _parse_yaml(value)
+    except ValueError as error:
+        raise ConfigError(f"--set {text}: the value is not valid YAML: {error}") from error
     for part in reversed(key.strip().split(".")):
         parsed = {part: parsed}
     return parsed
@@ -154,16 +197,20 @@ def _describe(
 ) -> str:
     """One pydantic error as ``FILE: key: what is wrong (what is allowed)``."""
     path = tuple(str(part) for part in error["loc"])
-    origin = next((origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origins), None)
+    prefixes = (path[:n] for n in range(len(path), -1, -1))
+    origin = next((origins[prefix] for prefix in prefixes if prefix in origins), None)
     key = ".".join(path) or "settings"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         message = f"unknown key; allowed here: {', '.join(_allowed(cls, path[:-1]))}"
     elif error["type"] == "missing":
         message = "is required"
+    elif error["type"] == "value_error" and isinstance(error["input"], Mapping | BaseModel):
+        pass  # settings that do not fit together: the message says which
     else:
         message = f"{message[:1].lower()}{message[1:]}, got {error['input']!r:.80}"
-    return f"{origin}: {key}: {message}" if origin else f"{key}: {message}"
+    line = f"{origin}: {key}: {message}" if origin else f"{key}: {message}"
+    return " ".join(line.splitlines())
 
 
 def _allowed(cls: type[Config], path: Sequence[str]) -> list[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dimts.config import Config
+from dimts.config import Config, OddKernel
 
 
 class DecoderConfig(Config):
@@ -14,14 +15,14 @@ class DecoderConfig(Config):
     Attributes:
         channels: width of the blocks.
         blocks: number of them.
-        kernel: frames that each sees.
+        kernel: frames that each sees; odd.
         dropout: share of activations dropped in training.
     """
 
-    channels: int = 192
-    blocks: int = 6
-    kernel: int = 5
-    dropout: float = 0.1
+    channels: int = Field(192, ge=1)
+    blocks: int = Field(6, ge=1)
+    kernel: OddKernel = 5
+    dropout: float = Field(0.1, ge=0, lt=1)
 
 
 class DecoderBlock(nn.Module):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dimts.config import Config
+from dimts.config import Config, OddKernel
 
 N_POSITION_FEATURES = 12
 
@@ -19,14 +20,14 @@ class DurationConfig(Config):
     Attributes:
         channels: width of its convolutions.
         layers: number of them.
-        kernel: tokens that each sees.
+        kernel: tokens that each sees; odd.
         dropout: share of activations dropped in training.
     """
 
-    channels: int = 192
-    layers: int = 2
-    kernel: int = 3
-    dropout: float = 0.2
+    channels: int = Field(192, ge=1)
+    layers: int = Field(2, ge=1)
+    kernel: OddKernel = 3
+    dropout: float = Field(0.2, ge=0, lt=1)
 
 
 class DurationPredictor(nn.Module):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dimts.config import Config
+from dimts.config import Config, OddKernel
 
 
 class EncoderConfig(Config):
@@ -18,15 +19,15 @@ class EncoderConfig(Config):
         layers: transformer blocks.
         heads: attention heads; divides the model's width.
         feed_forward: channels inside a block's convolutional feed-forward.
-        kernel: tokens that its convolutions see.
+        kernel: tokens that its convolutions see; odd.
         dropout: share of activations dropped in training.
     """
 
-    layers: int = 4
-    heads: int = 4
-    feed_forward: int = 512
-    kernel: int = 3
-    dropout: float = 0.1
+    layers: int = Field(4, ge=1)
+    heads: int = Field(4, ge=1)
+    feed_forward: int = Field(512, ge=1)
+    kernel: OddKernel = 3
+    dropout: float = Field(0.1, ge=0, lt=1)
 
 
 class TextEmbedding(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from dimts.config import Config
@@ -20,9 +21,9 @@ class LossConfig(Config):
         prior: of the part that draws a state's expected mel to its frames.
     """
 
-    mel_l1: float = 1.0
-    duration: float = 0.1
-    prior: float = 0.5
+    mel_l1: float = Field(1.0, ge=0)
+    duration: float = Field(0.1, ge=0)
+    prior: float = Field(0.5, ge=0)
 
 
 class TTSLoss(NamedTuple):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from dimts.alignment.search import search, skippable_states
@@ -26,15 +27,24 @@ class ModelConfig(Config):
     """Sizes of T3; the vocabulary's size comes from the tokenizer, the mel's from its spec.
 
     Attributes:
-        width: channels of a token's vector.
+        width: channels of a token's vector; a multiple of 2 and of the encoder's heads.
         states_per_token: spans that a token is made of, such as consonant and vowel.
     """
 
-    width: int = 192
-    states_per_token: int = 2
+    width: int = Field(192, ge=2)
+    states_per_token: int = Field(2, ge=1)
     encoder: EncoderConfig = EncoderConfig()
     duration: DurationConfig = DurationConfig()
     decoder: DecoderConfig = DecoderConfig()
+
+    @model_validator(mode="after")
+    def _width_divides(self) -> Self:
+        if self.width % 2 or self.width % self.encoder.heads:
+            raise ValueError(
+                f"width ({self.width}) must be a multiple of 2 and of encoder.heads "
+                f"({self.encoder.heads})"
+            )
+        return self
 
 
 class T3Output(NamedTuple):
@@ -135,9 +145,7 @@ class T3(nn.Module):
                 log_durations_BNS.exp() / speed * valid_BN[..., None], spoken_BN
             )
         mel_BTM, valid_BT = self._decode(x_BND, durations_BNS)
-        return T3Output(
-            mel_BTM, durations_BNS, log_durations_BNS, means_BNSM, valid_BN, valid_BT
-        )
+        return T3Output(mel_BTM, durations_BNS, log_durations_BNS, means_BNSM, valid_BN, valid_BT)
 
     def _decode(self, x_BND: Tensor, durations_BNS: Tensor) -> tuple[Tensor, Tensor]:
         b, n, s = durations_BNS.shape

@@ -1,0 +1,114 @@
+"""What several test files share: a tiny spoken corpus, a voice's settings, one Ray."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+if TYPE_CHECKING:
+    from jobs.voice_config import VoiceConfig
+
+os.environ |= {
+    # Read when torch and numba are loaded, which is why the fixtures import what they need.
+    "OMP_NUM_THREADS": "1",
+    "NUMBA_NUM_THREADS": "2",
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+}
+
+N_SENTENCES = 32
+MODEL = {
+    "width": 32,
+    "encoder": {"layers": 1, "heads": 2, "feed_forward": 32, "dropout": 0.0},
+    "duration": {"channels": 16, "layers": 1, "dropout": 0.0},
+    "decoder": {"channels": 32, "blocks": 2, "dropout": 0.0},
+}
+TRAINING = {
+    "max_steps": 12,
+    "batch_size": 4,
+    "amp": "off",
+    "threads": 1,
+    "log_every": 1,
+    "validate_every": 6,
+    "sample_every": 0,
+    "checkpoint_every": 0,
+    "aligner": {"iterations": 3},
+    "optimizer": {"warmup_steps": 4},
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--regenerate-golden", action="store_true", help="store this machine's loss curves anew"
+    )
+
+
+@pytest.fixture(scope="session")
+def spoken_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An LJSpeech folder: the shortest of the sample sentences, spoken by espeak."""
+    from data_prep.recipes.espeak import SAMPLE_SENTENCES, render_corpus
+
+    folder = tmp_path_factory.mktemp("spoken")
+    sentences = SAMPLE_SENTENCES.read_text(encoding="utf-8").splitlines()
+    shortest = sorted(sentences, key=len)[:N_SENTENCES]
+    (folder / "sentences.txt").write_text("\n".join(shortest), encoding="utf-8")
+    render_corpus(folder / "sentences.txt", folder / "corpus")
+    return folder / "corpus"
+
+
+@pytest.fixture(scope="session")
+def voice_file(spoken_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The YAML of a voice so small that a step takes milliseconds; its features are prepared."""
+    from data_prep.pipeline import prepare
+    from dimts.config import load_config
+    from jobs.voice_config import VoiceConfig
+
+    folder = tmp_path_factory.mktemp("voice")
+    settings = {
+        "corpus": {"path": str(spoken_corpus)},
+        "text": {"language": "am"},
+        "prepare": {
+            "features": str(folder / "features"),
+            "engine": "local",
+            "val_share": 0.12,
+            "test_share": 0.08,
+        },
+        "model": MODEL,
+        "training": TRAINING,
+        "tracking": {"enabled": False},
+        "ray": {"workers": 0},
+        "run": {"name": "tiny", "storage": str(folder / "runs")},
+    }
+    file = folder / "voice.yaml"
+    file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    config = load_config(VoiceConfig, [file])
+    prepare(config.corpus, config.text, config.mel, config.prepare)
+    return file
+
+
+@pytest.fixture
+def voice(voice_file: Path, tmp_path: Path) -> Callable[..., VoiceConfig]:
+    """``voice("training.max_steps=3")``: the tiny voice with its runs in the test's folder."""
+    from dimts.config import load_config
+    from jobs.voice_config import VoiceConfig
+
+    def build(*overrides: str) -> VoiceConfig:
+        return load_config(VoiceConfig, [voice_file], [f"run.storage={tmp_path}", *overrides])
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One Ray of two CPUs for all tests that need it."""
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    yield
+    ray.shutdown()

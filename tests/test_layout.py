@@ -1,0 +1,127 @@
+"""The house: the standard library's `platform` stays visible, and imports point one way."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LIBRARY = ROOT / "platform" / "dimts"
+TORCH_ONLY = ("audio", "text", "features", "model", "alignment", "training", "evaluation")
+BELOW: dict[str, set[str]] = {
+    # A room and what it may import; what is not listed stands at the edge and may import all.
+    "errors": set(),
+    "config": {"errors"},
+    "audio": {"config", "errors"},
+    "text": {"config", "errors"},
+    "features": {"audio", "text", "config", "errors"},
+    "alignment": {"config", "errors"},
+    "model": {"alignment", "config", "errors"},
+    "bundle": {"model", "audio", "text", "config", "errors"},
+    "training": {
+        "bundle", "model", "alignment", "features", "audio", "text", "config", "errors",
+    },
+    "evaluation": {"training", "model", "config", "errors"},
+    "synthesis": {"bundle", "model", "audio", "text", "config", "errors"},
+}  # fmt: skip
+
+
+def sources(folder: Path) -> list[Path]:
+    files = [f for f in folder.rglob("*.py") if "__pycache__" not in f.parts]
+    assert files, folder
+    return sorted(files)
+
+
+def imported(file: Path) -> Iterator[str]:
+    """Every module that a file imports anywhere, also inside functions."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            yield node.module or ""
+            if node.module == "dimts":
+                yield from (f"dimts.{alias.name}" for alias in node.names)
+
+
+def room(file: Path) -> str:
+    return file.relative_to(LIBRARY).parts[0].removesuffix(".py")
+
+
+def test_platform_folder_is_no_package() -> None:
+    assert not (ROOT / "platform" / "__init__.py").exists()
+
+
+def test_standard_library_platform_wins_with_the_root_on_the_path() -> None:
+    code = "import platform, uuid, torch; print(platform.system(), platform.__file__)"
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'platform'}"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    system, file = done.stdout.split(maxsplit=1)
+    assert system == "Linux" or sys.platform != "linux"
+    assert ROOT not in Path(file.strip()).parents
+
+
+def test_standard_library_platform_wins_in_a_ray_worker(ray_session: None) -> None:
+    import ray
+
+    def look() -> tuple[list[str], str, str]:
+        import platform
+        import sys
+
+        import dimts.model.t3
+
+        return sys.path, platform.system(), str(dimts.model.t3.__file__)
+
+    paths = {"env_vars": {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'platform'}"}}
+    path, system, file = ray.get(ray.remote(look).options(runtime_env=paths).remote())
+    assert str(ROOT) in path
+    assert system
+    assert Path(file).is_relative_to(LIBRARY)
+
+
+@pytest.mark.parametrize("file", sources(LIBRARY), ids=lambda f: str(f.relative_to(LIBRARY)))
+def test_library_imports_point_one_way(file: Path) -> None:
+    names = set(imported(file))
+    packages = {name.split(".")[0] for name in names}
+    assert not packages & {"data_prep", "jobs", "tests", "benchmarks"}
+    if room(file) in TORCH_ONLY:
+        assert not packages & {"ray", "mlflow", "optuna"}
+    if room(file) in BELOW:
+        rooms = {name.split(".")[1] for name in names if name.startswith("dimts.")}
+        assert rooms - {room(file), "__version__"} <= BELOW[room(file)]
+
+
+def test_data_preparation_does_not_know_the_jobs() -> None:
+    assert not {
+        name for f in sources(ROOT / "data_prep") for name in imported(f) if name.startswith("jobs")
+    }
+
+
+def test_rooms_have_no_circles() -> None:
+    order: list[str] = []
+    waiting = dict(BELOW)
+    while waiting:
+        ready = [name for name, below in waiting.items() if below <= set(order)]
+        assert ready, f"a circle among {sorted(waiting)}"
+        order += ready
+        waiting = {name: below for name, below in waiting.items() if name not in ready}
+
+
+@pytest.mark.parametrize("module", ["dimts.training.run", "dimts.synthesis", "dimts.launch.bare"])
+def test_torch_only_code_loads_neither_ray_nor_mlflow(module: str) -> None:
+    code = (
+        f"import sys, {module}; "
+        "loaded = {m.split('.')[0] for m in sys.modules} & {'ray', 'mlflow', 'optuna'}; "
+        "sys.exit(f'loads {loaded}' if loaded else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
