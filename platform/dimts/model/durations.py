@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from pydantic import Field
@@ -37,8 +38,7 @@ class DurationPredictor(nn.Module):
         super().__init__()
         sizes = [width] + [config.channels] * config.layers
         self.convolutions = nn.ModuleList(
-            nn.Conv1d(a, b, config.kernel, padding=config.kernel // 2)
-            for a, b in zip(sizes[:-1], sizes[1:], strict=True)
+            nn.Conv1d(a, b, config.kernel, padding=config.kernel // 2) for a, b in pairwise(sizes)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(size) for size in sizes[1:])
         self.dropout = nn.Dropout(config.dropout)
@@ -58,7 +58,8 @@ class DurationPredictor(nn.Module):
 def round_durations(durations_BNS: Tensor, spoken_BN: Tensor) -> Tensor:
     """Expected frames -> whole frames, int64 [B, N, S], so that no length is lost or gained.
 
-    The running total is rounded, not each duration: the sum stays within half a frame.
+    The running total is rounded, not each duration: the sum stays within half a frame of what
+    is expected, once every spoken token that was shorter expects one frame.
 
     Args:
         durations_BNS: expected frames, 0 on padding.
@@ -66,9 +67,11 @@ def round_durations(durations_BNS: Tensor, spoken_BN: Tensor) -> Tensor:
     """
     b, n, s = durations_BNS.shape
     durations_BNS = durations_BNS.double()
-    short_BN = (durations_BNS.sum(-1) < 1) & spoken_BN
-    lift = torch.where(short_BN, 1 / durations_BNS.sum(-1).clamp_min(1e-6), 1.0)
-    durations_BNS = durations_BNS * lift[..., None]
+    # Never 0, and lifted to a hair above 1, so that rounding leaves no spoken token without.
+    frames_BN1 = durations_BNS.clamp_min(1e-9).sum(-1, keepdim=True)
+    lifted_BNS = durations_BNS.clamp_min(1e-9) * ((1 + 1e-9) / frames_BN1)
+    short_BN1 = (frames_BN1 < 1) & spoken_BN[..., None]
+    durations_BNS = torch.where(short_BN1, lifted_BNS, durations_BNS)
     ends = durations_BNS.reshape(b, n * s).cumsum(1).add(0.5).floor().long()
     return torch.diff(ends, dim=1, prepend=ends.new_zeros(b, 1)).view(b, n, s)
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from dimts.errors import UserError
 
 SORT_WINDOW = 32
 """Batches sorted by length together: more pads less, and mixes the lengths less."""
@@ -20,9 +22,14 @@ SORT_WINDOW = 32
 class Utterances(Protocol):
     """What the loop needs of a split; `dimts.features.FeatureSplit` is one."""
 
-    ids: Sequence[str]
-    texts: Sequence[str]
-    n_frames: NDArray[np.int64]
+    @property
+    def ids(self) -> Sequence[str]: ...
+
+    @property
+    def texts(self) -> Sequence[str]: ...
+
+    @property
+    def n_frames(self) -> NDArray[np.int64]: ...
 
     def __len__(self) -> int: ...
 
@@ -56,12 +63,15 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on `device`."""
-        moved = {
-            f.name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-            for f in fields(self)
-            for value in [getattr(self, f.name)]
-        }
-        return Batch(**moved)
+        durations = self.durations_BNS
+        return replace(
+            self,
+            tokens_BN=self.tokens_BN.to(device, non_blocking=True),
+            n_tokens_B=self.n_tokens_B.to(device, non_blocking=True),
+            mel_BTM=self.mel_BTM.to(device, non_blocking=True),
+            n_frames_B=self.n_frames_B.to(device, non_blocking=True),
+            durations_BNS=None if durations is None else durations.to(device, non_blocking=True),
+        )
 
 
 class Corpus:
@@ -181,12 +191,12 @@ def split_batch(indices: Sequence[int], rank: int, world_size: int, parts: int) 
     """This worker's micro-batches of a batch: every `world_size * parts`-th utterance.
 
     Raises:
-        ValueError: the batch has fewer utterances than there are micro-batches.
+        UserError: the batch has fewer utterances than there are micro-batches.
     """
     if len(indices) < world_size * parts:
-        raise ValueError(
+        raise UserError(
             f"a batch of {len(indices)} utterances does not split into {world_size} workers "
-            f"x {parts} micro-batches"
+            f"x {parts} micro-batches; lower ray.workers or training.accumulate"
         )
     return [list(indices[rank * parts + k :: world_size * parts]) for k in range(parts)]
 

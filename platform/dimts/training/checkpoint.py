@@ -13,6 +13,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -77,10 +78,17 @@ def find_latest(run_dir: Path) -> Path | None:
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """The trainer's state of a checkpoint, read without running any pickled code."""
-    state: dict[str, Any] = torch.load(
-        checkpoint / TRAINER_STATE, map_location="cpu", weights_only=True
-    )
+    """The trainer's state of a checkpoint, read without running any pickled code.
+
+    Raises:
+        BundleError: there is none, or it holds more than tensors and plain values.
+    """
+    file = checkpoint / TRAINER_STATE
+    try:
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BundleError(f"{file}: not the state of a training: {first}") from error
     return state
 
 

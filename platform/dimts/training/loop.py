@@ -8,11 +8,12 @@ alone, so a run that goes on from a checkpoint repeats what an undisturbed one w
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
@@ -102,7 +103,7 @@ class Progress:
     """Where a run stands; saved with every checkpoint."""
 
     step: int = 0
-    position: Position = Position(0, 0)
+    position: Position = field(default_factory=lambda: Position(0, 0))
     best: dict[str, float] | None = None
     latest: dict[str, float] | None = None
     since_best: int = 0
@@ -113,7 +114,8 @@ def train(job: Job, callbacks: Callbacks) -> Result:
     """Train to the end, or until asked to stop, from the run's latest checkpoint if any.
 
     Raises:
-        UserError: the loss was not finite too often in a row, or a batch cannot be shared out.
+        UserError: the loss was not finite too often in a row, a batch cannot be shared out, or
+            there is nothing to validate on.
     """
     return Trainer(job, callbacks).run()
 
@@ -152,7 +154,9 @@ class Trainer:
             self._validate()  # a broken validation fails now, not after an epoch
         status = self._steps()
         if self.saved_step != self.progress.step:
-            self._save()
+            last = status == "finished" and bool(self.config.validate_every)
+            unseen = last and not self._due(self.config.validate_every)
+            self._save(self._validate() if unseen else False)
         return Result(
             status,
             self.progress.step,
@@ -167,10 +171,10 @@ class Trainer:
         started = time.perf_counter()
         try:
             while self.progress.step < self.config.max_steps:
+                if self.config.patience and self.progress.since_best >= self.config.patience:
+                    return "early_stopped"
                 with self._timed("data"):
-                    position, micro_batches = cast(
-                        tuple[Position, list[Batch]], batches.next()
-                    )
+                    position, micro_batches = cast(tuple[Position, list[Batch]], batches.next())
                 with self._timed("step"):
                     stop = self._step(micro_batches)
                 self.progress.position = position
@@ -183,8 +187,6 @@ class Trainer:
                 started += time.perf_counter() - before  # frames per second are of steps
                 if stop:
                     return "stopped"
-                if self.config.patience and self.progress.since_best >= self.config.patience:
-                    return "early_stopped"
         finally:
             batches.close()
         return "finished"
@@ -274,20 +276,17 @@ class Trainer:
             )
 
     def _log(self, seconds: float) -> None:
-        """Means over the steps since the last call."""
-        sums = torch.zeros(len(TTSLoss._fields), device=self.device)
-        for loss, _, _ in self.window:
-            sums += torch.stack(list(loss))
-        if self.world_size > 1:
-            dist.all_reduce(sums)
-        steps = max(1, len(self.window))
-        means = (sums / (steps * self.world_size)).tolist()
-        values = {f"train/{n}_loss": m for n, m in zip(TTSLoss._fields, means, strict=True)}
-        values["train/mel_mse"] = values.pop("train/mel_mse_loss")
+        """Means over the steps since the last call that were not left out."""
+        values: dict[str, float] = {}
         if self.window:
-            values["train/gradient_norm"] = float(
-                torch.stack([norm for _, norm, _ in self.window]).mean()
-            )
+            means = torch.stack([torch.stack(list(loss)) for loss, _, _ in self.window]).mean(0)
+            if self.world_size > 1:
+                dist.all_reduce(means)
+            names = zip(TTSLoss._fields, (means / self.world_size).tolist(), strict=True)
+            values = {f"train/{name}_loss": mean for name, mean in names}
+            values["train/mel_mse"] = values.pop("train/mel_mse_loss")
+            norms = torch.stack([norm for _, norm, _ in self.window])
+            values["train/gradient_norm"] = float(norms.mean())
         values |= {
             "train/learning_rate": self.optimizer.param_groups[0]["lr"],
             "train/frames_per_second": sum(frames for _, _, frames in self.window) / seconds,
@@ -323,6 +322,11 @@ class Trainer:
     @torch.no_grad()
     def _validate(self) -> bool:
         """Loss of the weights that would ship, on the validation split; whether it is the best."""
+        if not len(self.job.val):
+            raise UserError(
+                "no utterance is held out to validate on; raise prepare.val_share and run "
+                "jobs/prepare.py again, or set training.validate_every=0"
+            )
         with self._timed("validation"), self._averaged():
             self.model.eval()
             val = self.job.val
@@ -345,7 +349,8 @@ class Trainer:
             self.callbacks.log(values, self.progress.step)
         self.progress.latest = values
         best = self.progress.best
-        better = best is None or values["val/total_loss"] < best["val/total_loss"]
+        total = values["val/total_loss"]
+        better = math.isfinite(total) and (best is None or total < best["val/total_loss"])
         if better:
             self.progress.best = values
         self.progress.since_best = 0 if better else self.progress.since_best + 1
@@ -376,7 +381,8 @@ class Trainer:
         self.seconds[part] += time.perf_counter() - start
 
     def _save(self, best: bool = False) -> None:
-        """A checkpoint by rank 0; every rank reports it."""
+        """A checkpoint by rank 0; every rank reports it. Unvalidated, the latest is the best."""
+        best = best or not self.config.validate_every
         with self._timed("checkpoint"):
             if self.rank == 0:
                 self.checkpoint = save_checkpoint(
@@ -397,7 +403,7 @@ class Trainer:
         facts = {
             "step": self.progress.step,
             "epoch": self.progress.position.epoch,
-            "metrics": self.progress.latest or {},
+            "metrics": {k: v for k, v in (self.progress.latest or {}).items() if math.isfinite(v)},
         }
         with self._averaged():
             self.job.write_bundle(folder, dict(self.model.state_dict()), facts)

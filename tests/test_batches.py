@@ -1,0 +1,173 @@
+"""Batches: everything once an epoch, little padding, the same for any number of workers."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from dimts.errors import UserError
+from dimts.training.batches import (
+    BucketSampler,
+    Corpus,
+    Position,
+    Prefetcher,
+    padding_share,
+    split_batch,
+)
+
+CORPUS_FRAMES = (547, 5.51, 0.237)
+"""Of the sample corpus's training split: utterances, mean and deviation of log(frames)."""
+
+
+def frames(n: int, seed: int = 0) -> NDArray[np.int64]:
+    """Lengths spread like those of spoken sentences."""
+    _, mean, deviation = CORPUS_FRAMES
+    return np.exp(np.random.default_rng(seed).normal(mean, deviation, n)).astype(np.int64) + 1
+
+
+@settings(deadline=None)
+@given(n=st.integers(1, 300), batch_size=st.integers(1, 40), seed=st.integers(0, 99))
+def test_epoch_visits_every_utterance_once(n: int, batch_size: int, seed: int) -> None:
+    sampler = BucketSampler(frames(n), batch_size, seed)
+    for epoch in (0, 3):
+        batches = sampler.batches(epoch)
+        assert sorted(itertools.chain(*batches)) == list(range(n))
+        assert len(batches) == sampler.batches_per_epoch
+        sizes = [len(batch) for batch in batches]
+        assert max(sizes) <= batch_size
+        assert max(sizes) - min(sizes) <= 1, "a worker may be left without"
+
+
+def test_epochs_differ_and_repeat_with_the_seed() -> None:
+    lengths = frames(100)
+    one = BucketSampler(lengths, 8, seed=1)
+    assert one.batches(0) != one.batches(1)
+    assert one.batches(0) == BucketSampler(lengths, 8, seed=1).batches(0)
+    assert one.batches(0) != BucketSampler(lengths, 8, seed=2).batches(0)
+
+
+@settings(deadline=None)
+@given(data=st.data(), world_size=st.integers(1, 4), parts=st.integers(1, 3))
+def test_batch_is_shared_out_whole(data: st.DataObject, world_size: int, parts: int) -> None:
+    size = data.draw(st.integers(world_size * parts, 40))
+    batch = list(range(100, 100 + size))
+    shares = [split_batch(batch, rank, world_size, parts) for rank in range(world_size)]
+    assert sorted(itertools.chain(*itertools.chain(*shares))) == batch
+    sizes = [len(part) for share in shares for part in share]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_batch_too_small_for_the_workers_is_refused() -> None:
+    with pytest.raises(UserError, match=r"batch of 3 utterances .* 2 workers x 2 micro-batches"):
+        split_batch([1, 2, 3], 0, 2, 2)
+
+
+@settings(deadline=None)
+@given(taken=st.integers(0, 60))
+def test_position_is_all_there_is_to_remember(taken: int) -> None:
+    lengths = frames(50)
+    undisturbed = BucketSampler(lengths, 7, 0).following(Position(0, 0))
+    seen = [Position(0, 0), *(after for after, _ in itertools.islice(undisturbed, taken))]
+    resumed = BucketSampler(lengths, 7, 0).following(seen[-1])
+    assert list(itertools.islice(resumed, 20)) == list(itertools.islice(undisturbed, 20))
+
+
+def test_padding_is_at_most_six_percent_of_frames() -> None:
+    lengths = frames(CORPUS_FRAMES[0])
+    sampler = BucketSampler(lengths, 8, 0)
+    shares = [padding_share(lengths, sampler.batches(epoch)) for epoch in range(5)]
+    assert max(shares) <= 0.06
+    shuffled = np.split(np.random.default_rng(0).permutation(lengths.size)[:544], 68)
+    unsorted = padding_share(lengths, [batch.tolist() for batch in shuffled])
+    assert unsorted > 0.2, "lengths so alike that nothing was shown"
+
+
+def test_padding_share_counts_frames() -> None:
+    assert padding_share(np.array([1, 3, 4]), [[0, 1], [2]]) == pytest.approx(1 - 8 / 10)
+
+
+# Collating
+
+
+class Tones:
+    """Three utterances whose mels say which they are."""
+
+    ids = ("a", "b", "c")
+    texts = ("x", "yy", "zzz")
+    n_frames = np.array([4, 2, 3])
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def mel(self, index: int) -> NDArray[np.float32]:
+        mel = np.full((int(self.n_frames[index]), 5), index + 1, np.float32)
+        mel.setflags(write=False)
+        return mel
+
+
+@pytest.fixture
+def corpus() -> Corpus:
+    return Corpus(Tones(), [np.array([1, 7, 2]), np.array([1, 2]), np.array([1, 3, 4, 2])])
+
+
+@pytest.mark.filterwarnings("error")
+def test_batch_is_padded_with_zeros(corpus: Corpus) -> None:
+    batch = corpus.batch([2, 1])
+    assert batch.ids == ["c", "b"]
+    assert batch.tokens_BN.tolist() == [[1, 3, 4, 2], [1, 2, 0, 0]]
+    assert batch.n_tokens_B.tolist() == [4, 2]
+    assert batch.mel_BTM.shape == (2, 3, 5)
+    assert batch.mel_BTM[:, :, 0].tolist() == [[3, 3, 3], [2, 2, 0]]
+    assert batch.n_frames_B.tolist() == [3, 2]
+    assert batch.durations_BNS is None
+    assert (batch.total_frames, batch.total_tokens) == (5, 6)
+
+
+def test_share_of_a_batch_knows_the_totals_of_all(corpus: Corpus) -> None:
+    batch = corpus.batch([1], total=[0, 1, 2])
+    assert (batch.total_frames, batch.total_tokens) == (9, 9)
+
+
+def test_durations_come_with_their_utterance(corpus: Corpus) -> None:
+    corpus.durations = [np.full((n, 2), n, np.int32) for n in (3, 2, 4)]
+    durations = corpus.batch([1, 0]).durations_BNS
+    assert durations is not None
+    assert durations[..., 0].tolist() == [[2, 2, 0], [3, 3, 3]]
+    assert durations.dtype == torch.long
+
+
+# Reading ahead
+
+
+def test_prefetcher_yields_in_order_and_ends() -> None:
+    ahead = Prefetcher(iter(range(20)))
+    assert [ahead.next() for _ in range(20)] == list(range(20))
+    with pytest.raises(StopIteration):
+        ahead.next()
+    ahead.close()
+
+
+def test_prefetcher_raises_where_the_item_would_have_come() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise UserError("the disk is gone")
+
+    ahead = Prefetcher(items())
+    assert ahead.next() == 1
+    with pytest.raises(UserError, match="the disk is gone"):
+        ahead.next()
+    ahead.close()
+
+
+def test_prefetcher_of_an_endless_iterator_can_be_closed() -> None:
+    ahead = Prefetcher(itertools.count())
+    assert ahead.next() == 0
+    ahead.close()
+    assert not ahead._thread.is_alive()
