@@ -20,12 +20,14 @@ ROWS = (
 
 def figures_table(figures: Mapping[str, float]) -> str:
     """Held-out figures as lines; the columns are the splits that there are."""
-    splits = [s for s in ("val", "test") if f"{s}/mcd" in figures]
+    splits = [s for s in ("train", "val", "test") if f"{s}/mcd" in figures]
     if not splits:
         return ""
     counts = "".join(f"{split:>12}" for split in splits)
     lines = [f"{'held-out figures':<34}{counts}"]
     for key, title in (*ROWS, ("utterances", "utterances")):
+        if f"{splits[0]}/{key}" not in figures:
+            continue
         digits = 0 if key == "utterances" else 3
         values = "".join(f"{figures[f'{split}/{key}']:>12.{digits}f}" for split in splits)
         lines.append(f"{title:<34}{values}")

@@ -14,15 +14,16 @@ from dimts.command import run_job
 from dimts.errors import UserError
 from dimts.synthesis import Synthesizer
 from dimts.tracking.config import TrackingConfig
-from dimts.training.checkpoint import BEST
+from dimts.tracking.mlflow_model import resolve_model
 
 
 def main() -> None:
     """Speak one sentence, or each line of a file."""
     arguments = _parser().parse_args()
     texts = _texts(arguments)
-    synthesizer = Synthesizer.load(_bundle(arguments.model, arguments.tracking_uri))
-    for number, text in enumerate(texts, start=1):
+    tracking = TrackingConfig(uri=arguments.tracking_uri)
+    synthesizer = Synthesizer.load(resolve_model(arguments.model, tracking))
+    for number, text in texts.items():
         try:
             wave = synthesizer.speak(text, arguments.speed)
         except UserError as error:
@@ -49,28 +50,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _texts(arguments: argparse.Namespace) -> list[str]:
+def _texts(arguments: argparse.Namespace) -> dict[int, str]:
+    """Line number -> sentence."""
     arguments.out = arguments.out or Path("output" if arguments.file else "output/speech.wav")
     if not arguments.file:
-        return [arguments.text]
+        return {1: arguments.text}
     try:
         lines = arguments.file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{arguments.file}: cannot be read as UTF-8 text: {error}") from error
-    texts = [line.strip() for line in lines if line.strip()]
+    texts = {n: line.strip() for n, line in enumerate(lines, start=1) if line.strip()}
     if not texts:
         raise UserError(f"{arguments.file}: holds no sentence")
     return texts
-
-
-def _bundle(model: str, tracking_uri: str) -> Path:
-    if (Path(model) / BEST).is_dir():
-        return Path(model) / BEST
-    if Path(model).is_dir():
-        return Path(model)
-    from dimts.tracking.mlflow_model import resolve_model  # takes seconds, a folder needs none
-
-    return resolve_model(model, TrackingConfig(uri=tracking_uri))
 
 
 if __name__ == "__main__":

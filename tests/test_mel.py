@@ -36,7 +36,7 @@ SPECS = {
 }
 
 
-@pytest.fixture(params=SPECS.values(), ids=SPECS.keys())
+@pytest.fixture(params=list(SPECS.values()), ids=list(SPECS))
 def spec(request: pytest.FixtureRequest) -> MelConfig:
     config: MelConfig = request.param
     return config

@@ -27,7 +27,7 @@ import numpy as np
 from dimts.errors import UserError
 
 if sys.platform == "win32":
-    from _ctypes import FreeLibrary as unload_library
+    from _ctypes import FreeLibrary as unload_library  # noqa: N813
 else:
     from _ctypes import dlclose as unload_library
 

@@ -48,9 +48,7 @@ class Synthesizer:
         return self.mel_config.sample_rate
 
     @torch.no_grad()
-    def mel(
-        self, text: str, speed: float = 1.0
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def mel(self, text: str, speed: float = 1.0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Natural-log mel of a text, [T, M], and the frames a token state, [N, S].
 
         Raises:

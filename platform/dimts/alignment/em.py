@@ -71,7 +71,9 @@ def align_corpus(
     n_classes = n_states * len(factors_VF)
     tied = _tied_classes(factors_VF, n_states)
     skippable = [skippable_states(pause_V[ids], n_states) for ids in tokens]
-    durations = [_equal_share(ids, len(mel), n_states) for ids, mel in zip(tokens, mels, strict=True)]
+    durations = [
+        _equal_share(ids, len(mel), n_states) for ids, mel in zip(tokens, mels, strict=True)
+    ]
     # The pool uses the cores; threads of the matrix library beneath would fight over them.
     with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
         for _ in range(iterations):
@@ -127,9 +129,7 @@ def _estimate(
     weight = (count + prior_frames)[:, None]
     mean = (total + prior_frames * prior_mean) / weight
     spread = (square + prior_frames * prior_square) / weight - mean * mean
-    return Gaussians(
-        mean.astype(np.float32), np.maximum(spread, VARIANCE_FLOOR).astype(np.float32)
-    )
+    return Gaussians(mean.astype(np.float32), np.maximum(spread, VARIANCE_FLOOR).astype(np.float32))
 
 
 def _pooled(

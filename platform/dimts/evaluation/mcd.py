@@ -56,9 +56,7 @@ def _mean_along_path(a_TC, b_TC):  # type: ignore[no-untyped-def] # pragma: no c
     return cost[(n - 1) % 2, m - 1] / length[(n - 1) % 2, m - 1]
 
 
-def mel_cepstral_distortion(
-    a_TM: NDArray[np.float32], b_TM: NDArray[np.float32]
-) -> float:
+def mel_cepstral_distortion(a_TM: NDArray[np.float32], b_TM: NDArray[np.float32]) -> float:
     """Distortion in dB between two natural-log magnitude mels of any lengths, [T, M] each.
 
     Raises:

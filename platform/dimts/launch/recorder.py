@@ -12,6 +12,7 @@ import torch
 from dimts.bundle import load_bundle
 from dimts.errors import UserError
 from dimts.evaluation.evaluate import evaluate, summary
+from dimts.features.manifest import SplitName
 from dimts.launch.console import append_event
 from dimts.launch.samples import STEP_FOLDER, all_samples, plot_alignment, speak_samples
 from dimts.launch.settings import Launch
@@ -25,6 +26,7 @@ from dimts.training.loop import Result
 from dimts.training.run import Data, load_corpus, open_data, untrained_model
 
 RESULT = "result.json"
+HELD_OUT: tuple[SplitName, ...] = ("val", "test")
 Report = Callable[[dict[str, float], Path | None], None]
 
 
@@ -124,7 +126,7 @@ def held_out_figures(launch: Launch, data: Data, bundle: Path) -> dict[str, floa
     """
     voice = load_bundle(bundle)
     figures: dict[str, float] = {}
-    for split in ("val", "test"):
+    for split in HELD_OUT:
         corpus = load_corpus(data.features, voice.tokenizer, split)
         if not len(corpus):
             continue

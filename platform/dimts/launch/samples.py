@@ -15,7 +15,6 @@ from dimts.tracking.plots import alignment_plot, mel_plot
 from dimts.tracking.samples_page import Sample
 from dimts.training.run import Data
 
-
 STEP_FOLDER = "step_{:06d}"
 
 

@@ -16,6 +16,7 @@ from dimts.errors import UserError
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_client import connect, mlflow_environment, reason
 from dimts.tracking.spool import write_json
+from dimts.training.checkpoint import BEST
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -114,8 +115,8 @@ def resolve_model(uri_or_path: str | Path, config: TrackingConfig | None = None)
     """The local bundle folder behind a path or an MLflow URI.
 
     Args:
-        uri_or_path: a bundle's folder, ``runs:/RUN_ID`` (its newest model),
-            ``runs:/RUN_ID/voice``, ``models:/m-ID``, ``models:/NAME@ALIAS``,
+        uri_or_path: a bundle's folder, a run's folder (its best bundle), ``runs:/RUN_ID``
+            (its newest model), ``runs:/RUN_ID/voice``, ``models:/m-ID``, ``models:/NAME@ALIAS``,
             ``models:/NAME/VERSION``.
         config: says where MLflow is; the default settings when None.
 
@@ -126,8 +127,11 @@ def resolve_model(uri_or_path: str | Path, config: TrackingConfig | None = None)
     if not text.startswith(("runs:/", "models:/")):
         path = Path(uri_or_path)
         if not path.is_dir():
-            raise UserError(f"{path}: no such bundle folder (or give runs:/... or models:/...)")
-        return path
+            raise UserError(
+                f"{path}: no such bundle or run folder (or give runs:/... or models:/...)"
+            )
+        best = path / BEST
+        return best.resolve() if best.is_dir() else path
     config = (config or TrackingConfig()).absolute()
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException

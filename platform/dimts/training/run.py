@@ -19,6 +19,8 @@ from dimts.bundle import build_model, write_bundle
 from dimts.config import Config, fingerprint
 from dimts.errors import UserError
 from dimts.features.feature_set import FeatureSet
+from dimts.features.manifest import SplitName
+from dimts.machine import n_cores
 from dimts.model.t3 import T3, ModelConfig
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
@@ -104,11 +106,6 @@ def set_threads(config: TrainingConfig, device: torch.device) -> None:
         torch.set_num_threads(config.threads or max(1, n_cores() // workers))
 
 
-def n_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 def open_data(settings: RunSettings) -> Data:
     """Open the features and encode their texts.
 
@@ -137,7 +134,7 @@ def open_data(settings: RunSettings) -> Data:
     )
 
 
-def load_corpus(features: FeatureSet, tokenizer: Tokenizer, split: str) -> Corpus:
+def load_corpus(features: FeatureSet, tokenizer: Tokenizer, split: SplitName) -> Corpus:
     """A split with its token ids.
 
     Raises:
@@ -165,7 +162,7 @@ def fixed_durations(settings: RunSettings, data: Data) -> list[NDArray[np.int32]
     file = settings.features / "alignments" / f"{key}.safetensors"
     rank = dist.get_rank() if dist.is_initialized() else 0
     if rank == 0 and not file.exists():
-        mean, std = np.float32(manifest.mel_mean), np.float32(manifest.mel_std)
+        mean, std = (np.array(x, np.float32) for x in (manifest.mel_mean, manifest.mel_std))
         durations = align_corpus(
             data.train.tokens,
             [(data.train.utterances.mel(i) - mean) / std for i in range(len(data.train))],
