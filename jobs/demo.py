@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from data_prep.pipeline import prepare
@@ -17,6 +17,7 @@ from dimts.audio.files import write_wav
 from dimts.command import config_parser, run_job
 from dimts.config import load_config
 from dimts.features.manifest import SUMMARY
+from dimts.launch.ray_train import connected
 from dimts.launch.start import start_run
 from dimts.synthesis import Synthesizer
 from dimts.training.checkpoint import BEST
@@ -36,11 +37,12 @@ def main() -> None:
     start = time.monotonic()
     with stage("1/4 corpus: sample sentences, spoken by espeak"):
         render_corpus(SAMPLE_SENTENCES, config.corpus.path, config.corpus.language or "am")
-    with stage("2/4 features: log-mel in Arrow"):
-        prepare(config.corpus, config.text, config.mel, config.prepare)
-        print((config.prepare.features / SUMMARY).read_text(encoding="utf-8"), end="")
-    with stage(f"3/4 training: {config.training.max_steps} steps"):
-        result = start_run(config.launch(), config.ray)
+    with connected(config.ray) if config.ray.workers else nullcontext():
+        with stage("2/4 features: log-mel in Arrow"):
+            prepare(config.corpus, config.text, config.mel, config.prepare)
+            print((config.prepare.features / SUMMARY).read_text(encoding="utf-8"), end="")
+        with stage(f"3/4 training: {config.training.max_steps} steps"):
+            result = start_run(config.launch(), config.ray)
     print_result(config.run.run_dir, result)
     if result["status"] == "stopped":
         return

@@ -100,7 +100,6 @@ def build_model(
         config,
         torch.from_numpy(tokenizer.factors.copy()),
         tokenizer.factor_sizes,
-        torch.from_numpy(tokenizer.is_pause()),
         mel_mean_M,
         mel_std_M,
     )

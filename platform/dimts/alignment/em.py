@@ -42,7 +42,6 @@ def align_corpus(
     tokens: Sequence[Int],
     mels: Sequence[Float],
     factors_VF: Int,
-    pause_V: NDArray[np.bool_],
     n_states: int = 2,
     iterations: int = 12,
     prior_frames: float = 20.0,
@@ -55,7 +54,6 @@ def align_corpus(
         mels: normalised log-mel of each utterance, float32 [T, M], T >= N.
         factors_VF: what a token's states borrow from, int64 [n_vocab, F], 0 for none; the
             first factor feeds the first state, the last one the last state.
-        pause_V: which ids of the vocabulary may take no frame, bool [n_vocab].
         n_states: states a token.
         iterations: rounds of segmentation and estimation.
         prior_frames: weight of the borrowed Gaussian, in frames.
@@ -70,7 +68,7 @@ def align_corpus(
     states = [_state_classes(ids, n_states) for ids in tokens]
     n_classes = n_states * len(factors_VF)
     tied = _tied_classes(factors_VF, n_states)
-    skippable = [skippable_states(pause_V[ids], n_states) for ids in tokens]
+    skippable = [skippable_states(len(ids), n_states) for ids in tokens]
     durations = [
         _equal_share(ids, len(mel), n_states) for ids, mel in zip(tokens, mels, strict=True)
     ]

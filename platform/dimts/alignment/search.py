@@ -2,7 +2,7 @@
 
 The dynamic programme of Glow-TTS (Kim et al. 2020, algorithm 1), which is Viterbi decoding
 of a hidden Markov model without transition costs. A token is a chain of states. States may be
-marked as ones that can be passed over: most spaces of fluent speech are no pause at all.
+marked as ones that can be passed over, so that a short token need not visit all of its own.
 """
 
 from __future__ import annotations
@@ -14,20 +14,13 @@ from numpy.typing import NDArray
 FORBIDDEN = np.float32(-1e30)
 
 
-def skippable_states(pause_N: NDArray[np.bool_], n_states: int) -> NDArray[np.bool_]:
-    """Which states of a text may be passed over, bool [..., N * n_states].
+def skippable_states(n_tokens: int, n_states: int) -> NDArray[np.bool_]:
+    """Which states of a text may be passed over, bool [n_tokens * n_states].
 
-    A pause (space, punctuation, begin and end) may be no frame long. Any other token takes
-    one frame at least: its last state may be passed over if it has several.
-
-    Args:
-        pause_N: which tokens are pauses, bool [..., N].
-        n_states: states a token.
+    A token takes one frame at least; its last state may be passed over if it has several.
     """
-    skippable = np.repeat(pause_N[..., None], n_states, axis=-1)
-    if n_states > 1:
-        skippable[..., -1] = True
-    return skippable.reshape(*pause_N.shape[:-1], -1)
+    last = np.arange(n_tokens * n_states) % n_states == n_states - 1
+    return last & (n_states > 1)
 
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)
@@ -81,17 +74,17 @@ def search_one(
 
 
 @numba.njit(cache=True, nogil=True)
-def _search_batch(scores_BTJ, n_frames_B, n_states_B, skippable_BJ, durations_BJ):  # type: ignore[no-untyped-def] # pragma: no cover - compiled
+def _search_batch(scores_BTJ, n_frames_B, n_states_B, skippable_J, durations_BJ):  # type: ignore[no-untyped-def] # pragma: no cover - compiled
     for b in range(scores_BTJ.shape[0]):
         n = n_states_B[b]
-        durations_BJ[b, :n] = search_one(scores_BTJ[b, : n_frames_B[b], :n], skippable_BJ[b, :n])
+        durations_BJ[b, :n] = search_one(scores_BTJ[b, : n_frames_B[b], :n], skippable_J[:n])
 
 
 def search(
     scores_BTJ: NDArray[np.float32],
     n_frames_B: NDArray[np.int64],
     n_states_B: NDArray[np.int64],
-    skippable_BJ: NDArray[np.bool_],
+    skippable_J: NDArray[np.bool_],
 ) -> NDArray[np.int32]:
     """`search_one` for a padded batch: frames in each state, int32 [B, J].
 
@@ -99,7 +92,7 @@ def search(
         ValueError: an utterance has fewer frames than states that must be visited.
     """
     durations_BJ = np.zeros((scores_BTJ.shape[0], scores_BTJ.shape[2]), np.int32)
-    _search_batch(scores_BTJ, n_frames_B, n_states_B, skippable_BJ, durations_BJ)
+    _search_batch(scores_BTJ, n_frames_B, n_states_B, skippable_J, durations_BJ)
     if not np.array_equal(durations_BJ.sum(1), n_frames_B):
         b = int(np.flatnonzero(durations_BJ.sum(1) != n_frames_B)[0])
         raise ValueError(

@@ -55,23 +55,17 @@ class DurationPredictor(nn.Module):
         return self.out(x_BND).float()
 
 
-def round_durations(durations_BNS: Tensor, spoken_BN: Tensor) -> Tensor:
+def round_durations(durations_BNS: Tensor, valid_BN: Tensor) -> Tensor:
     """Expected frames -> whole frames, int64 [B, N, S], so that no length is lost or gained.
 
-    The running total is rounded, not each duration: the sum stays within half a frame of what
-    is expected, once every spoken token that was shorter expects one frame.
-
-    Args:
-        durations_BNS: expected frames, 0 on padding.
-        spoken_BN: tokens that get at least one frame; bool.
+    The running total is rounded, not each duration: the sum stays within half a frame. A
+    token that is valid is expected to last one frame at least.
     """
     b, n, s = durations_BNS.shape
-    durations_BNS = durations_BNS.double()
-    # Never 0, and lifted to a hair above 1, so that rounding leaves no spoken token without.
-    frames_BN1 = durations_BNS.clamp_min(1e-9).sum(-1, keepdim=True)
-    lifted_BNS = durations_BNS.clamp_min(1e-9) * ((1 + 1e-9) / frames_BN1)
-    short_BN1 = (frames_BN1 < 1) & spoken_BN[..., None]
-    durations_BNS = torch.where(short_BN1, lifted_BNS, durations_BNS)
+    durations_BNS = durations_BNS.double() * valid_BN[..., None]
+    total_BN = durations_BNS.sum(-1)
+    lift_BN = torch.where(valid_BN, 1 / total_BN.clamp(1e-6, 1), 1.0)
+    durations_BNS = durations_BNS * lift_BN[..., None]
     ends = durations_BNS.reshape(b, n * s).cumsum(1).add(0.5).floor().long()
     return torch.diff(ends, dim=1, prepend=ends.new_zeros(b, 1)).view(b, n, s)
 

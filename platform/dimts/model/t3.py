@@ -73,11 +73,9 @@ class T3(nn.Module):
         config: sizes.
         factors_VF: the tokenizer's factor table, int64 [n_vocab, F].
         factor_sizes: rows of each factor's embedding.
-        pause_V: which ids may take no frame, bool [n_vocab].
         mel_mean_M, mel_std_M: statistics of the training frames, natural-log mel.
     """
 
-    pause_V: Tensor
     mel_mean_M: Tensor
     mel_std_M: Tensor
 
@@ -86,14 +84,12 @@ class T3(nn.Module):
         config: ModelConfig,
         factors_VF: Tensor,
         factor_sizes: tuple[int, ...],
-        pause_V: Tensor,
         mel_mean_M: Tensor,
         mel_std_M: Tensor,
     ):
         super().__init__()
         n_mels, width, states = len(mel_mean_M), config.width, config.states_per_token
         self.config = config
-        self.register_buffer("pause_V", pause_V, persistent=False)
         self.register_buffer("mel_mean_M", mel_mean_M.float())
         self.register_buffer("mel_std_M", mel_std_M.float())
         self.encoder = TextEncoder(factors_VF, factor_sizes, width, config.encoder)
@@ -137,13 +133,9 @@ class T3(nn.Module):
         means_BNSM = means_BNSM.unflatten(-1, (self.config.states_per_token, -1))
         if durations_BNS is None and mel_BTM is not None:
             assert n_frames_B is not None
-            pause_BN = self.pause_V[tokens_BN]
-            durations_BNS = align(means_BNSM, n_tokens_B, mel_BTM, n_frames_B, pause_BN)
+            durations_BNS = align(means_BNSM, n_tokens_B, mel_BTM, n_frames_B)
         elif durations_BNS is None:
-            spoken_BN = valid_BN & ~self.pause_V[tokens_BN]
-            durations_BNS = round_durations(
-                log_durations_BNS.exp() / speed * valid_BN[..., None], spoken_BN
-            )
+            durations_BNS = round_durations(log_durations_BNS.exp() / speed, valid_BN)
         mel_BTM, valid_BT = self._decode(x_BND, durations_BNS)
         return T3Output(mel_BTM, durations_BNS, log_durations_BNS, means_BNSM, valid_BN, valid_BT)
 
@@ -172,7 +164,6 @@ def align(
     n_tokens_B: Tensor,
     mel_BTM: Tensor,
     n_frames_B: Tensor,
-    pause_BN: Tensor,
 ) -> Tensor:
     """Monotonic alignment search of a mel against a text's states: int64 [B, N, S].
 
@@ -188,6 +179,6 @@ def align(
         np.ascontiguousarray(scores_BTJ.cpu().numpy()),
         n_frames_B.cpu().numpy(),
         (n_tokens_B * s).cpu().numpy(),
-        skippable_states(pause_BN.cpu().numpy(), s),
+        skippable_states(n, s),
     )
     return torch.from_numpy(durations_BJ).to(means_BNSM.device).long().view(b, n, s)

@@ -85,10 +85,6 @@ class Tokenizer:
         """16 hex digits that change with anything that changes ids."""
         return fingerprint(self.spec)
 
-    def is_pause(self) -> NDArray[np.bool_]:
-        """Which ids are in `pause_ids`, bool [n_vocab]."""
-        return np.isin(np.arange(self.n_vocab), self.pause_ids)
-
     def encode(self, text: str) -> list[int]:
         """Ids of a raw text: normalised, between bos and eos.
 

@@ -25,7 +25,7 @@ class AlignerConfig(Config):
 
     fixed_share: float = Field(0.25, ge=0, le=1)
     iterations: int = Field(12, ge=1)
-    prior_frames: float = Field(20.0, ge=0)
+    prior_frames: float = Field(20.0, gt=0)
 
 
 class OptimizerConfig(Config):

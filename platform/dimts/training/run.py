@@ -167,7 +167,6 @@ def fixed_durations(settings: RunSettings, data: Data) -> list[NDArray[np.int32]
             data.train.tokens,
             [(data.train.utterances.mel(i) - mean) / std for i in range(len(data.train))],
             data.tokenizer.factors,
-            data.tokenizer.is_pause(),
             states,
             aligner.iterations,
             aligner.prior_frames,
