@@ -1,0 +1,145 @@
+"""The benchmarks of the loop run and measure what they say; figures are not judged here."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dimts.audio.mel import MelConfig
+from dimts.bundle import build_model
+from dimts.model.t3 import ModelConfig
+from dimts.text.language import load_language
+from dimts.text.normaliser import TextConfig
+from dimts.text.tokenizer import Tokenizer
+from dimts.training.batches import Corpus
+from dimts.training.flops import flops_a_frame, peak_flops
+from dimts.training.synthetic import synthetic_corpus
+
+ROOT = Path(__file__).parents[1]
+ABSENT = [
+    *("ray", "mlflow", "optuna", "matplotlib", "tqdm", "pandas"),
+    *("soundfile", "soxr", "librosa", "espeakng_loader"),
+]
+WITHOUT = "import runpy, sys; [sys.modules.__setitem__(n, None) for n in {names}]; " + (
+    "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+)
+
+
+def run(*command: str) -> str:
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "PYTHONPATH": "platform:."}
+    done = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.from_language(load_language("am"), TextConfig(language="am"))
+
+
+@pytest.fixture(scope="module")
+def corpus(tokenizer: Tokenizer) -> Corpus:
+    return synthetic_corpus(40, tokenizer, MelConfig(), n_states=2)
+
+
+def test_gpu_benchmark_runs_on_a_cpu_with_torch_and_small_wheels_only(tmp_path: Path) -> None:
+    file = tmp_path / "gpu.json"
+    script = WITHOUT.format(names=ABSENT)
+    table = run("-c", script, "benchmarks/gpu.py", "--quick", "--json", str(file))
+    result = json.loads(file.read_text(encoding="utf-8"))
+    cases = [(row["case"][2], row["case"][3]) for row in result["loop"]]
+    assert cases == [(a, d) for a in ("off", "bf16") for d in ("given", "searched")]
+    for row in result["loop"]:
+        assert row["frames_per_second"] > 0
+        assert 0 <= row["data_wait_share"] < 1
+        assert (row["search_ms"] is not None) == (row["case"][3] == "searched")
+        assert (row["peak_gib"] is None) == (not torch.cuda.is_available())
+        assert row["flops_a_frame"] > 1e5
+    assert all(mel["max_abs"] < 1e-3 for mel in result["mel"].values())
+    assert result["failed"] == {}
+    assert "| tiny | 4 | bf16 | searched |" in table
+
+
+def test_loop_benchmark_trains_the_same_bare_and_on_ray(tmp_path: Path) -> None:
+    file = tmp_path / "loop.json"
+    table = run("benchmarks/loop.py", "--quick", "--json", str(file))
+    result = json.loads(file.read_text(encoding="utf-8"))
+    (bare,), (ray,) = result["runs"]["bare"], result["runs"]["ray"]
+    assert len(bare["losses"]) == 8
+    assert bare["losses"] == ray["losses"]
+    for of_side in (bare, ray):
+        check_clocks(of_side)
+    assert result["overhead"]["step"] == [ray["step"] / bare["step"] - 1]
+    assert "| a step, the loop's clock, ms |" in table
+
+
+def check_clocks(run: dict[str, Any]) -> None:
+    in_loop = 6 * run["loop"]
+    assert 0 < 6 * run["step"] < in_loop
+    # Two steps are not counted; the second of them lies between the two spans.
+    assert run["first_step"] + in_loop + run["after"] < run["total"]
+
+
+def test_loop_benchmark_refuses_a_wrong_setting_in_one_line() -> None:
+    command = [sys.executable, "benchmarks/loop.py", "--features=x", "--set=training.speed=3"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --set: training.speed: unknown key")
+    assert done.stderr.count("\n") == 1
+
+
+def test_synthetic_utterances_can_be_aligned(corpus: Corpus, tokenizer: Tokenizer) -> None:
+    assert corpus.durations is not None
+    hop_s = MelConfig().hop_length / MelConfig().sample_rate
+    for i, (ids, durations) in enumerate(zip(corpus.tokens, corpus.durations, strict=True)):
+        n_frames = corpus.utterances.n_frames[i]
+        assert corpus.utterances.mel(i).shape == (n_frames, MelConfig().n_mels)
+        assert durations.sum() == n_frames
+        assert durations.min() >= 1
+        assert durations.shape == (len(ids), 2)
+        assert ids.max() < tokenizer.n_vocab
+        assert 1.4 < n_frames * hop_s < 10.1
+
+
+def test_synthetic_utterances_depend_on_the_seed_alone(tokenizer: Tokenizer) -> None:
+    corpora = [synthetic_corpus(5, tokenizer, MelConfig(), 2, seed) for seed in (0, 0, 1)]
+    same, other = (
+        all(np.array_equal(a.utterances.mel(i), b.utterances.mel(i)) for i in range(5))
+        for a, b in pairwise(corpora)
+    )
+    assert same
+    assert not other
+
+
+def test_flops_of_a_wider_decoder_grow_as_its_matrices_do(
+    corpus: Corpus, tokenizer: Tokenizer
+) -> None:
+    def flops(channels: int) -> float:
+        config = ModelConfig.model_validate(
+            {"width": 16, "encoder": {"layers": 1, "heads": 1, "feed_forward": 16},
+             "duration": {"channels": 8}, "decoder": {"channels": channels, "blocks": 2}}
+        )  # fmt: skip
+        model = build_model(config, tokenizer, torch.zeros(80), torch.ones(80))
+        return flops_a_frame(model, corpus.batch([0, 1]))
+
+    def decoder(channels: int) -> int:
+        """Multiply-adds count twice; backward is forward for the inputs and for the weights."""
+        blocks = 2 * (channels * 2 * channels * 5 + channels * channels)
+        return 3 * 2 * (16 * channels + blocks + channels * 80)
+
+    assert flops(64) - flops(32) == pytest.approx(decoder(64) - decoder(32), rel=1e-6)
+
+
+def test_a_cpu_has_no_known_peak() -> None:
+    assert peak_flops(torch.device("cpu"), "float32") is None
