@@ -62,9 +62,10 @@ def round_durations(durations_BNS: Tensor, valid_BN: Tensor) -> Tensor:
     token that is valid is expected to last one frame at least.
     """
     b, n, s = durations_BNS.shape
-    durations_BNS = durations_BNS.double() * valid_BN[..., None]
+    # Never 0, and lifted to a hair above 1, so that rounding leaves no token without a frame.
+    durations_BNS = durations_BNS.double().clamp_min(1e-9) * valid_BN[..., None]
     total_BN = durations_BNS.sum(-1)
-    lift_BN = torch.where(valid_BN, 1 / total_BN.clamp(1e-6, 1), 1.0)
+    lift_BN = torch.where(total_BN < 1, (1 + 1e-9) / total_BN.clamp_min(1e-9), 1.0)
     durations_BNS = durations_BNS * lift_BN[..., None]
     ends = durations_BNS.reshape(b, n * s).cumsum(1).add(0.5).floor().long()
     return torch.diff(ends, dim=1, prepend=ends.new_zeros(b, 1)).view(b, n, s)
