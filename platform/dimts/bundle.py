@@ -179,7 +179,11 @@ def load_bundle(folder: str | Path, device: str | torch.device = "cpu") -> Bundl
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    settings = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    try:
+        settings = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError) as error:
+        first = str(error).splitlines()[0]
+        raise BundleError(f"{folder / CONFIG}: cannot be read: {first}") from error
     if not isinstance(settings, dict) or not {"model", "mel"} <= settings.keys():
         raise BundleError(f"{folder / CONFIG}: has no sections 'model' and 'mel'")
     mel = build_config(MelConfig, settings["mel"])
