@@ -18,6 +18,9 @@ from dimts.errors import UserError
 SORT_WINDOW = 32
 """Batches sorted by length together: more pads less, and mixes the lengths less."""
 
+JITTER = 0.05
+"""Share by which a length is taken for longer or shorter in sorting."""
+
 
 class Utterances(Protocol):
     """What the loop needs of a split; `dimts.features.FeatureSplit` is one."""
@@ -163,7 +166,9 @@ class BucketSampler:
         for first in range(0, len(sizes), SORT_WINDOW):
             window = sizes[first : first + SORT_WINDOW]
             chunk, order = order[: window.sum()], order[window.sum() :]
-            chunk = chunk[np.argsort(self._n_frames[chunk], kind="stable")]
+            # About sorted: or a corpus of one window would have the same batches every epoch.
+            about = self._n_frames[chunk] * rng.uniform(1 - JITTER, 1 + JITTER, len(chunk))
+            chunk = chunk[np.argsort(about, kind="stable")]
             batches += [part.tolist() for part in np.split(chunk, np.cumsum(window)[:-1])]
         return [batches[i] for i in rng.permutation(len(batches))]
 
