@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 if TYPE_CHECKING:
+    from dimts.training.run import RunSettings
     from jobs.voice_config import VoiceConfig
 
 os.environ |= {
@@ -100,6 +101,16 @@ def voice(voice_file: Path, tmp_path: Path) -> Callable[..., VoiceConfig]:
 
     def build(*overrides: str) -> VoiceConfig:
         return load_config(VoiceConfig, [voice_file], [f"run.storage={tmp_path}", *overrides])
+
+    return build
+
+
+@pytest.fixture
+def settings(voice: Callable[..., VoiceConfig]) -> Callable[..., RunSettings]:
+    """``settings("once", "training.max_steps=3")``: what trains the run of that name."""
+
+    def build(name: str, *overrides: str) -> RunSettings:
+        return voice(f"run.name={name}", *overrides).launch().settings
 
     return build
 

@@ -175,6 +175,8 @@ def align(
     with torch.autocast(means_BNSM.device.type, enabled=False):
         scores_BTJ = mel_BTM.float() @ means_BJM.transpose(1, 2)
     scores_BTJ = scores_BTJ - 0.5 * means_BJM.square().sum(-1)[:, None]
+    # What is not finite is for the loss to show: any path will do, the step is left out.
+    scores_BTJ = scores_BTJ.nan_to_num(nan=0.0, posinf=1e20, neginf=-1e20)
     durations_BJ = search(
         np.ascontiguousarray(scores_BTJ.cpu().numpy()),
         n_frames_B.cpu().numpy(),

@@ -18,7 +18,7 @@ from dimts.errors import UserError
 SORT_WINDOW = 32
 """Batches sorted by length together: more pads less, and mixes the lengths less."""
 
-JITTER = 0.05
+JITTER = 0.03
 """Share by which a length is taken for longer or shorter in sorting."""
 
 
