@@ -1,0 +1,255 @@
+"""The training loop: it learns, adds up, survives bad batches and stops when asked to."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from training_fixtures import Listener, make_job, poisoned, run
+
+from dimts.config import load_config
+from dimts.errors import UserError
+from dimts.model.loss import LossConfig, TTSLoss, tts_loss
+from dimts.model.t3 import T3
+from dimts.training.batches import Corpus
+from dimts.training.checkpoint import BEST, LATEST, read_state
+from dimts.training.loop import train
+from dimts.training.run import RunSettings, open_data
+from jobs.voice_config import VoiceConfig
+
+Voice = Callable[..., VoiceConfig]
+Settings = Callable[..., RunSettings]
+
+
+# It learns
+
+
+@pytest.fixture(scope="module")
+def learned(voice_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Listener, T3]:
+    """A run of 150 steps; both phases of the alignment."""
+    overrides = ["training.max_steps=150", "training.validate_every=50", "run.name=learned"]
+    overrides += [f"run.storage={tmp_path_factory.mktemp('learned')}"]
+    overrides += ["training.checkpoint_every=40", "training.sample_every=75"]
+    config = load_config(VoiceConfig, [voice_file], overrides)
+    listener, job = Listener(), make_job(config.launch().settings)
+    train(job, listener)
+    return listener, job.model
+
+
+def test_loss_falls_in_trend(learned: tuple[Listener, T3]) -> None:
+    listener, _ = learned
+    for key in ("train/total_loss", "train/mel_mse", "train/prior_loss", "train/duration_loss"):
+        sixths = [np.mean(part) for part in np.array_split(listener.curve(key), 6)]
+        assert sixths[-1] < 0.85 * sixths[0], key
+    sixths = [np.mean(part) for part in np.array_split(listener.curve("train/mel_loss"), 6)]
+    assert sixths == sorted(sixths, reverse=True)
+    assert listener.curve("val/mel_mse")[-1] < 0.6 * listener.curve("val/mel_mse")[0]
+
+
+def test_everything_that_is_promised_is_logged(learned: tuple[Listener, T3]) -> None:
+    listener, _ = learned
+    assert listener.values[150].keys() >= {
+        "train/total_loss", "train/mel_loss", "train/duration_loss", "train/prior_loss",
+        "train/mel_mse", "train/learning_rate", "train/gradient_norm", "train/frames_per_second",
+        "train/data_wait_share", "train/skipped_steps", "train/epoch",
+        "val/total_loss", "val/mel_loss", "val/duration_loss", "val/prior_loss", "val/mel_mse",
+    }  # fmt: skip
+    assert sorted(s for s, v in listener.values.items() if "val/total_loss" in v) == [
+        0,
+        50,
+        100,
+        150,
+    ]
+    assert listener.sampled == [75, 150]
+    assert {len(metrics) for metrics, _ in listener.reports} == {5}
+    rates = listener.curve("train/learning_rate")
+    assert rates.index(max(rates)) in (3, 4), "warm-up of 4 steps, then a cosine"
+    assert rates[-1] < 0.02 * max(rates)
+
+
+@torch.no_grad()
+def test_text_of_another_recording_raises_the_loss(
+    learned: tuple[Listener, T3], voice: Voice
+) -> None:
+    """Each recording is aligned with its own text, then with that of its neighbour in length."""
+    _, model = learned
+    corpus = open_data(voice().launch().settings).train
+    order = corpus.n_tokens.argsort(kind="stable").tolist()
+    swapped = list(corpus.tokens)
+    for one, other in zip(order[::2], order[1::2], strict=False):
+        swapped[one], swapped[other] = swapped[other], swapped[one]
+    own, wrong = (
+        loss_of(model.eval(), Corpus(corpus.utterances, tokens))
+        for tokens in (corpus.tokens, swapped)
+    )
+    assert wrong.total > 1.25 * own.total
+    assert wrong.mel > 1.15 * own.mel
+    assert wrong.duration > 1.5 * own.duration
+    assert wrong.prior > 1.1 * own.prior
+
+
+def loss_of(model: T3, corpus: Corpus) -> TTSLoss:
+    batch = corpus.batch(range(len(corpus)))
+    mel = model.normalise(batch.mel_BTM)
+    output = model(batch.tokens_BN, batch.n_tokens_B, mel, batch.n_frames_B)
+    return tts_loss(output, mel, model.mel_std_M, LossConfig())
+
+
+# It adds up
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(settings: Settings) -> None:
+    how = ("training.max_steps=4", "training.aligner.fixed_share=1")
+    whole, whole_result = run(settings("whole", *how))
+    for parts in (2, 4):
+        cut, result = run(settings(f"cut{parts}", *how, f"training.accumulate={parts}"))
+        for key in ("train/total_loss", "train/duration_loss", "train/gradient_norm"):
+            assert cut.curve(key) == pytest.approx(whole.curve(key), rel=1e-4), key
+        assert whole_result.checkpoint and result.checkpoint
+        before = load_file(whole_result.checkpoint / "model.safetensors")
+        for name, tensor in load_file(result.checkpoint / "model.safetensors").items():
+            assert torch.allclose(tensor, before[name], atol=2e-4), name
+
+
+def test_average_is_what_ships_and_the_weights_are_what_trains_on(settings: Settings) -> None:
+    _, result = run(settings("average", "training.ema_decay=0.9"))
+    assert result.checkpoint is not None
+    saved, shipped = (
+        read_state(result.checkpoint),
+        load_file(result.checkpoint / "model.safetensors"),
+    )
+    name = "decoder.out.weight"
+    assert torch.equal(shipped[name], saved["average"][name])
+    assert not torch.allclose(shipped[name], saved["weights"][name])
+
+
+# It survives
+
+
+def test_batch_that_is_not_finite_is_left_out_and_named(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = settings("bad", "training.max_steps=14")
+    bad = open_data(config).train.utterances.ids[3]
+    listener, job = Listener(), make_job(config, poisoned({bad}))
+    with caplog.at_level(logging.WARNING):
+        result = train(job, listener)
+    epochs = 14 / -(-len(job.train) // 4)
+    assert epochs > 1
+    assert result.step == 14
+    assert result.skipped in (math.floor(epochs), math.ceil(epochs))
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == result.skipped
+    assert all("left out" in message and bad in message for message in messages)
+    assert listener.values[14]["train/skipped_steps"] == result.skipped
+    assert np.isfinite(listener.curve("train/total_loss")).all()
+    assert len(listener.curve("train/total_loss")) == 14 - result.skipped
+    assert all(p.isfinite().all() for p in job.model.parameters())
+
+
+def test_step_that_is_left_out_changes_no_weight(settings: Settings) -> None:
+    config = settings("bad", "training.max_steps=2", "training.validate_every=0")
+    job = make_job(config, poisoned(set(open_data(config).train.utterances.ids)))
+    before = {name: tensor.clone() for name, tensor in job.model.state_dict().items()}
+    result = train(job, Listener())
+    assert (result.step, result.skipped) == (2, 2)
+    assert all(torch.equal(before[n], t) for n, t in job.model.state_dict().items())
+
+
+def test_ten_bad_steps_in_a_row_end_the_run_and_name_the_batch(settings: Settings) -> None:
+    config = settings("bad", "training.max_steps=40")
+    ids = set(open_data(config).train.utterances.ids)
+    job = make_job(config, poisoned(ids))
+    with pytest.raises(UserError, match="not finite 10 steps in a row, up to step 9") as caught:
+        train(job, Listener())
+    named = str(caught.value).rsplit(": ", 1)[1].split(", ")
+    assert 3 <= len(named) <= 4
+    assert set(named) <= ids
+
+
+# It stops
+
+
+def test_run_without_progress_stops_early_and_stays_stopped(settings: Settings) -> None:
+    how = (
+        "training.patience=2", "training.validate_every=2",
+        "training.optimizer.learning_rate=1e-30",
+    )  # fmt: skip
+    listener, result = run(settings("still", *how))
+    assert (result.status, result.step) == ("early_stopped", 4)
+    assert listener.steps == 4
+    again, result = run(settings("still", *how))
+    assert (result.status, result.step) == ("early_stopped", 4)
+    assert again.steps == 0
+
+
+def test_progress_is_patient(settings: Settings) -> None:
+    _, result = run(settings("going", "training.patience=2", "training.validate_every=3"))
+    assert result.status == "finished"
+
+
+def test_wish_to_stop_ends_with_a_checkpoint_after_the_step(settings: Settings) -> None:
+    listener, result = run(settings("stopped"), stop_after=3)
+    assert (result.status, result.step) == ("stopped", 3)
+    assert result.checkpoint is not None
+    assert result.checkpoint.name == "checkpoint_epoch0_step3"
+    assert listener.reports[-1][1] == result.checkpoint
+
+
+def test_best_is_the_checkpoint_of_the_least_validation_loss(settings: Settings) -> None:
+    listener, result = run(settings("best", "training.validate_every=3"))
+    losses = {s: v["val/total_loss"] for s, v in listener.values.items() if "val/total_loss" in v}
+    best_step = min(losses, key=lambda step: losses[step])
+    assert best_step > 0
+    folder = settings("best").run_dir
+    assert (folder / BEST).resolve().name.endswith(f"_step{best_step}")
+    assert (folder / LATEST).resolve() == result.checkpoint
+    assert result.best["val/total_loss"] == losses[best_step]
+
+
+def test_last_steps_are_validated_too(settings: Settings) -> None:
+    """Or a run shorter than `validate_every` would have no voice to show."""
+    listener, _ = run(settings("short", "training.max_steps=5", "training.validate_every=100"))
+    assert sorted(s for s, v in listener.values.items() if "val/total_loss" in v) == [0, 5]
+    assert (settings("short").run_dir / BEST).resolve().name.endswith("_step5")
+
+
+def test_without_validation_the_latest_is_the_best(settings: Settings) -> None:
+    listener, _ = run(settings("blind", "training.max_steps=3", "training.validate_every=0"))
+    assert not listener.curve("val/total_loss")
+    assert (settings("blind").run_dir / BEST).resolve().name.endswith("_step3")
+
+
+class Nobody:
+    """A split that is empty."""
+
+    ids: Sequence[str] = ()
+    texts: Sequence[str] = ()
+    n_frames = np.zeros(0, np.int64)
+
+    def __len__(self) -> int:
+        return 0
+
+    def mel(self, index: int) -> NDArray[np.float32]:
+        raise IndexError(index)
+
+
+def test_nothing_to_validate_on_is_said(settings: Settings) -> None:
+    job = make_job(settings("blind"))
+    nothing = Corpus(Nobody(), [])
+    with pytest.raises(UserError, match=r"no utterance is held out .* training\.validate_every=0"):
+        train(job._replace(val=nothing), Listener())
+
+
+def test_features_made_with_other_settings_are_refused(settings: Settings) -> None:
+    with pytest.raises(UserError, match=r"was prepared with mel\.f_max=8000\.0, .* 7000"):
+        open_data(settings("other", "mel.f_max=7000"))
+    with pytest.raises(UserError, match=r"was prepared with text\.fold_homophones=False"):
+        open_data(settings("other", "text.fold_homophones=true"))

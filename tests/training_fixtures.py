@@ -1,0 +1,97 @@
+"""Runs of the training loop in the test's own process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dimts.bundle import write_bundle
+from dimts.model.t3 import T3
+from dimts.training.batches import Corpus
+from dimts.training.loop import Job, Result, train
+from dimts.training.run import Data, RunSettings, fixed_durations, open_data, untrained_model
+
+FILES = ("model.safetensors", "trainer_state.pt", "config.yaml", "tokenizer.json")
+
+
+class Listener:
+    """The loop's callbacks: remembers what it is told, and asks to stop after a step."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.values: dict[int, dict[str, float]] = {}
+        self.reports: list[tuple[dict[str, float], Path | None]] = []
+        self.sampled: list[int] = []
+        self.steps = 0
+        self._stop_after = stop_after
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        self.values.setdefault(step, {}).update(values)
+
+    def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None:
+        self.reports.append((metrics, checkpoint))
+
+    def sample(self, model: T3, step: int) -> None:
+        assert not model.training
+        self.sampled.append(step)
+
+    def should_stop(self) -> bool:
+        self.steps += 1
+        return self._stop_after is not None and self.steps >= self._stop_after
+
+    def curve(self, key: str) -> list[float]:
+        """A metric's values in the order of steps."""
+        return [values[key] for _, values in sorted(self.values.items()) if key in values]
+
+
+def make_job(
+    settings: RunSettings, change: Callable[[Data], Corpus] = lambda data: data.train
+) -> Job:
+    """What `run_training` hands to the loop, with the training split as `change` makes it."""
+    data = open_data(settings)
+    if settings.training.aligner.fixed_share > 0:
+        data.train.durations = fixed_durations(settings, data)
+
+    def write(folder: Path, weights: dict[str, Any], facts: dict[str, Any]) -> None:
+        write_bundle(
+            folder, weights, data.tokenizer, settings.config_yaml, {**facts, "features": "f"}
+        )
+
+    model = untrained_model(settings, data)
+    return Job(settings.training, model, change(data), data.val, settings.run_dir, write)
+
+
+def run(settings: RunSettings, stop_after: int | None = None) -> tuple[Listener, Result]:
+    """Train, or go on with, the run of `settings.run_dir`."""
+    listener = Listener(stop_after)
+    return listener, train(make_job(settings), listener)
+
+
+class Poisoned:
+    """Utterances of which some have a mel that is not a number."""
+
+    def __init__(self, utterances: Any, bad: set[str]) -> None:
+        self.ids, self.texts = utterances.ids, utterances.texts
+        self.n_frames: NDArray[np.int64] = utterances.n_frames
+        self._utterances, self._bad = utterances, bad
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def mel(self, index: int) -> NDArray[np.float32]:
+        mel: NDArray[np.float32] = self._utterances.mel(index)
+        return np.full_like(mel, np.nan) if self.ids[index] in self._bad else mel
+
+
+def poisoned(bad: set[str]) -> Callable[[Data], Corpus]:
+    """A change for `make_job`."""
+
+    def change(data: Data) -> Corpus:
+        corpus = Corpus(Poisoned(data.train.utterances, bad), data.train.tokens)
+        corpus.durations = data.train.durations
+        return corpus
+
+    return change
