@@ -41,12 +41,9 @@ def run_on_ray(launch: Launch, config: RayConfig) -> None:
     failure = launch.run_dir / FAILURE
     failure.unlink(missing_ok=True)
     with connected(config), following(launch.run_dir), stop_on_signal(launch.run_dir):
-        try:
-            _trainer(launch, config).fit()
-        except Exception as error:
-            if failure.exists():
-                raise UserError(failure.read_text(encoding="utf-8")) from error
-            raise
+        _trainer(launch, config).fit()
+    if failure.exists():
+        raise UserError(failure.read_text(encoding="utf-8"))
 
 
 @contextmanager
@@ -121,10 +118,9 @@ def train_worker(config: dict[str, Any]) -> None:
     try:
         recorder.finish(run_training(launch.settings, recorder, get_device()))
     except UserError as error:
-        if rank == 0:
-            (launch.run_dir / FAILURE).write_text(str(error), encoding="utf-8")
+        # To try again would fail again: this worker ends, and the driver says why.
+        (launch.run_dir / FAILURE).write_text(str(error), encoding="utf-8")
         recorder.end("FAILED")
-        raise
     except BaseException:
         recorder.end("FAILED")
         raise
