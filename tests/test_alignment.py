@@ -175,7 +175,7 @@ def test_threads_change_nothing() -> None:
 
 def test_utterance_with_fewer_frames_than_tokens_is_refused() -> None:
     mel = np.zeros((4, 8), np.float32)
-    with pytest.raises(ValueError, match="4 frames are too few for 5 tokens"):
+    with pytest.raises(ValueError, match="4 frames are too few for 5 states"):
         align_corpus([np.arange(5)], [mel], no_factors(5))
 
 

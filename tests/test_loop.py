@@ -21,7 +21,7 @@ from dimts.model.t3 import T3
 from dimts.training.batches import Corpus
 from dimts.training.checkpoint import BEST, LATEST, read_state
 from dimts.training.loop import train
-from dimts.training.run import RunSettings, open_data
+from dimts.training.run import RunSettings, open_data, run_training
 from jobs.voice_config import VoiceConfig
 
 Voice = Callable[..., VoiceConfig]
@@ -253,3 +253,17 @@ def test_features_made_with_other_settings_are_refused(settings: Settings) -> No
         open_data(settings("other", "mel.f_max=7000"))
     with pytest.raises(UserError, match=r"was prepared with text\.fold_homophones=False"):
         open_data(settings("other", "text.fold_homophones=true"))
+
+
+def test_more_states_than_frames_are_refused(settings: Settings) -> None:
+    with pytest.raises(UserError, match=r"frames are too few .* lower model\.states_per_token"):
+        make_job(settings("other", "model.states_per_token=40"))
+
+
+def test_sample_text_that_cannot_be_said_is_refused_before_the_first_step(
+    settings: Settings,
+) -> None:
+    config = settings("other", "training.sample_texts=[ሰላም, Ж]")
+    with pytest.raises(UserError, match=r"training\.sample_texts: 'Ж': .*U\+0416"):
+        run_training(config, Listener())
+    assert not config.run_dir.exists()

@@ -22,6 +22,9 @@ from dimts.alignment.search import search_one, skippable_states
 Float = NDArray[np.float32]
 Int = NDArray[np.int64]
 
+ALIGNER_VERSION = 2
+"""To be raised when the same corpus and settings would be aligned otherwise."""
+
 VARIANCE_FLOOR = 0.05
 """Of normalised mel units squared: a state seen in few frames must not become a spike."""
 
@@ -51,7 +54,7 @@ def align_corpus(
 
     Args:
         tokens: token ids of each utterance, int64 [N].
-        mels: normalised log-mel of each utterance, float32 [T, M], T >= N.
+        mels: normalised log-mel of each utterance, float32 [T, M].
         factors_VF: what a token's states borrow from, int64 [n_vocab, F], 0 for none; the
             first factor feeds the first state, the last one the last state.
         n_states: states a token.
@@ -63,15 +66,13 @@ def align_corpus(
         int32 [N, n_states] for each utterance, summing to its frames.
 
     Raises:
-        ValueError: an utterance has fewer frames than tokens.
+        ValueError: an utterance has fewer frames than states that must be visited.
     """
     states = [_state_classes(ids, n_states) for ids in tokens]
     n_classes = n_states * len(factors_VF)
     tied = _tied_classes(factors_VF, n_states)
     skippable = [skippable_states(len(ids), n_states) for ids in tokens]
-    durations = [
-        _equal_share(ids, len(mel), n_states) for ids, mel in zip(tokens, mels, strict=True)
-    ]
+    durations = [_equal_share(len(mel), skip) for mel, skip in zip(mels, skippable, strict=True)]
     # The pool uses the cores; threads of the matrix library beneath would fight over them.
     with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
         for _ in range(iterations):
@@ -97,10 +98,10 @@ def _tied_classes(factors_VF: Int, n_states: int) -> Int:
     return tied.reshape(-1)
 
 
-def _equal_share(ids: Int, n_frames: int, n_states: int) -> NDArray[np.int32]:
-    if n_frames < len(ids):
-        raise ValueError(f"{n_frames} frames are too few for {len(ids)} tokens")
-    edges = np.round(np.linspace(0, n_frames, len(ids) * n_states + 1)).astype(np.int32)
+def _equal_share(n_frames: int, skippable: NDArray[np.bool_]) -> NDArray[np.int32]:
+    if n_frames < (must := np.count_nonzero(~skippable)):
+        raise ValueError(f"{n_frames} frames are too few for {must} states that must be visited")
+    edges = np.round(np.linspace(0, n_frames, len(skippable) + 1)).astype(np.int32)
     return np.diff(edges)
 
 

@@ -41,9 +41,11 @@ def run_on_ray(launch: Launch, config: RayConfig) -> None:
     failure = launch.run_dir / FAILURE
     failure.unlink(missing_ok=True)
     with connected(config), following(launch.run_dir), stop_on_signal(launch.run_dir):
-        _trainer(launch, config).fit()
-    if failure.exists():
-        raise UserError(failure.read_text(encoding="utf-8"))
+        try:
+            _trainer(launch, config).fit()
+        finally:
+            if failure.exists():
+                raise UserError(failure.read_text(encoding="utf-8"))
 
 
 @contextmanager
@@ -60,6 +62,8 @@ def connected(config: RayConfig) -> Iterator[None]:
     logging.getLogger("ray.train.v2._internal.execution.context").setLevel(logging.WARNING)
     if started:
         address = None if os.environ.get("RAY_ADDRESS") else "local"
+        if address:  # unset, Ray would write a token into the home folder and ask for it ever after
+            os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         ray.init(
             address=address,
             include_dashboard=False if address else None,
@@ -96,7 +100,8 @@ def _trainer(launch: Launch, config: RayConfig) -> TorchTrainer:
         resources["GPU"] = 1
     return TorchTrainer(
         train_worker,
-        train_loop_config={"launch": launch.model_dump(mode="json")},
+        # Not as JSON, in which the credentials of a tracking server are masked.
+        train_loop_config={"launch": launch.model_dump()},
         scaling_config=ScalingConfig(
             num_workers=config.workers, use_gpu=config.gpu, resources_per_worker=resources
         ),
@@ -112,6 +117,8 @@ def _trainer(launch: Launch, config: RayConfig) -> TorchTrainer:
 def train_worker(config: dict[str, Any]) -> None:
     """One worker of the group; the loop finds the others through `torch.distributed`."""
     launch = Launch.model_validate(config["launch"])
+    if (launch.run_dir / FAILURE).exists():  # started again after what would only be met again
+        return
     rank = ray.train.get_context().get_world_rank()
     recorder = Recorder(launch, rank, report)
     recorder.start()
@@ -121,6 +128,8 @@ def train_worker(config: dict[str, Any]) -> None:
         # To try again would fail again: this worker ends, and the driver says why.
         (launch.run_dir / FAILURE).write_text(str(error), encoding="utf-8")
         recorder.end("FAILED")
+        if ray.train.get_context().get_world_size() > 1:
+            raise  # or the others would wait for this one
     except BaseException:
         recorder.end("FAILED")
         raise

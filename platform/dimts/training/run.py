@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 from torch import distributed as dist
 
-from dimts.alignment.em import align_corpus
+from dimts.alignment.em import ALIGNER_VERSION, align_corpus
 from dimts.audio.mel import MelConfig
 from dimts.bundle import build_model, write_bundle
 from dimts.config import Config, fingerprint
@@ -76,6 +76,7 @@ def run_training(
     device = device or torch.device("cpu")
     set_threads(settings.training, device)
     data = open_data(settings)
+    _check_sample_texts(settings.training, data.tokenizer)
     if settings.training.aligner.fixed_share > 0:
         data.train.durations = fixed_durations(settings, data)
     model = untrained_model(settings, data).to(device)
@@ -134,6 +135,15 @@ def open_data(settings: RunSettings) -> Data:
     )
 
 
+def _check_sample_texts(config: TrainingConfig, tokenizer: Tokenizer) -> None:
+    """Now, not at the first sample."""
+    for text in config.sample_texts:
+        try:
+            tokenizer.encode(text)
+        except UserError as error:
+            raise UserError(f"training.sample_texts: {text!r}: {error}") from error
+
+
 def load_corpus(features: FeatureSet, tokenizer: Tokenizer, split: SplitName) -> Corpus:
     """A split with its token ids.
 
@@ -149,34 +159,48 @@ def fixed_durations(settings: RunSettings, data: Data) -> list[NDArray[np.int32]
     """Durations of the training split by the flat-start aligner, computed once for a corpus.
 
     They are kept beside the features, under the fingerprint of all that they depend on.
+
+    Raises:
+        UserError: an utterance has fewer frames than its text has states.
     """
-    aligner, states = settings.training.aligner, settings.model.states_per_token
-    manifest = data.features.manifest
+    aligner = settings.training.aligner
     key = fingerprint(
-        manifest.fingerprint,
+        ALIGNER_VERSION,
+        data.features.manifest.fingerprint,
         data.tokenizer.fingerprint,
-        states,
+        settings.model.states_per_token,
         aligner.iterations,
         aligner.prior_frames,
     )
     file = settings.features / "alignments" / f"{key}.safetensors"
     rank = dist.get_rank() if dist.is_initialized() else 0
     if rank == 0 and not file.exists():
-        mean, std = (np.array(x, np.float32) for x in (manifest.mel_mean, manifest.mel_std))
-        durations = align_corpus(
-            data.train.tokens,
-            [(data.train.utterances.mel(i) - mean) / std for i in range(len(data.train))],
-            data.tokenizer.factors,
-            states,
-            aligner.iterations,
-            aligner.prior_frames,
-            threads=n_cores(),
-        )
+        durations = _align(settings, data)
         _write_durations(file, data.train.utterances.ids, durations)
     if dist.is_initialized():
         dist.barrier()
     stored = load_file(file)
     return [stored[i] for i in data.train.utterances.ids]
+
+
+def _align(settings: RunSettings, data: Data) -> list[NDArray[np.int32]]:
+    aligner, manifest = settings.training.aligner, data.features.manifest
+    mean, std = (np.array(x, np.float32) for x in (manifest.mel_mean, manifest.mel_std))
+    try:
+        return align_corpus(
+            data.train.tokens,
+            [(data.train.utterances.mel(i) - mean) / std for i in range(len(data.train))],
+            data.tokenizer.factors,
+            settings.model.states_per_token,
+            aligner.iterations,
+            aligner.prior_frames,
+            threads=n_cores(),
+        )
+    except ValueError as error:
+        raise UserError(
+            f"{settings.features}: {error}; lower model.states_per_token, or raise "
+            f"prepare.min_frames_per_token and run jobs/prepare.py again"
+        ) from error
 
 
 def _write_durations(file: Path, ids: Any, durations: list[NDArray[np.int32]]) -> None:
