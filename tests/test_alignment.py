@@ -173,9 +173,9 @@ def test_threads_change_nothing() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
 
 
-def test_utterance_with_fewer_frames_than_tokens_is_refused() -> None:
+def test_utterance_with_fewer_frames_than_states_is_refused() -> None:
     mel = np.zeros((4, 8), np.float32)
-    with pytest.raises(ValueError, match="4 frames are too few for 5 states"):
+    with pytest.raises(ValueError, match="4 frames are too few for 10 states"):
         align_corpus([np.arange(5)], [mel], no_factors(5))
 
 
@@ -226,7 +226,14 @@ def read_spoken(corpus: Path) -> Spoken:
 
 
 def align(spoken: Spoken, tokens: Sequence[Int], n_states: int = 2) -> list[NDArray[np.int32]]:
-    return align_corpus(tokens, spoken.mels, spoken.tokenizer.factors, n_states, threads=2)
+    return align_corpus(
+        tokens,
+        spoken.mels,
+        spoken.tokenizer.factors,
+        n_states,
+        threads=2,
+        pause_ids=spoken.tokenizer.pause_ids,
+    )
 
 
 def word_errors_ms(spoken: Spoken, durations: Sequence[NDArray[np.int32]]) -> NDArray[np.float64]:

@@ -22,7 +22,7 @@ from dimts.alignment.search import search_one, skippable_states
 Float = NDArray[np.float32]
 Int = NDArray[np.int64]
 
-ALIGNER_VERSION = 2
+ALIGNER_VERSION = 3
 """To be raised when the same corpus and settings would be aligned otherwise."""
 
 VARIANCE_FLOOR = 0.05
@@ -49,6 +49,7 @@ def align_corpus(
     iterations: int = 12,
     prior_frames: float = 20.0,
     threads: int = 1,
+    pause_ids: Sequence[int] = (),
 ) -> list[NDArray[np.int32]]:
     """Durations of every token state of a corpus, by Viterbi training from a flat start.
 
@@ -61,6 +62,9 @@ def align_corpus(
         iterations: rounds of segmentation and estimation.
         prior_frames: weight of the borrowed Gaussian, in frames.
         threads: utterances aligned at the same time.
+        pause_ids: tokens where a pause may be heard. In fluent speech most are no pause, so
+            they may pass over their last state; any other token visits all of its own, or
+            the second state of rare ones would never be learned.
 
     Returns:
         int32 [N, n_states] for each utterance, summing to its frames.
@@ -71,7 +75,10 @@ def align_corpus(
     states = [_state_classes(ids, n_states) for ids in tokens]
     n_classes = n_states * len(factors_VF)
     tied = _tied_classes(factors_VF, n_states)
-    skippable = [skippable_states(len(ids), n_states) for ids in tokens]
+    skippable = [
+        skippable_states(len(ids), n_states) & np.isin(ids, pause_ids).repeat(n_states)
+        for ids in tokens
+    ]
     durations = [_equal_share(len(mel), skip) for mel, skip in zip(mels, skippable, strict=True)]
     # The pool uses the cores; threads of the matrix library beneath would fight over them.
     with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:

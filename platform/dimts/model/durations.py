@@ -44,7 +44,11 @@ class DurationPredictor(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.out = nn.Linear(sizes[-1], n_states)
         nn.init.zeros_(self.out.weight)
-        nn.init.constant_(self.out.bias, math.log(4.0))
+
+    @torch.no_grad()
+    def expect(self, frames_per_token: float) -> None:
+        """Begin with every token as long as the corpus's mean, in equal states."""
+        self.out.bias.fill_(math.log(frames_per_token / len(self.out.bias)))
 
     def forward(self, x_BND: Tensor, valid_BN: Tensor) -> Tensor:
         """[B, N, D], bool [B, N] -> float32 [B, N, S]."""

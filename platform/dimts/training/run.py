@@ -92,12 +92,15 @@ def run_training(
 def untrained_model(settings: RunSettings, data: Data) -> T3:
     """The model as it is before the first step; the same for the same seed."""
     torch.manual_seed(settings.training.seed)
-    return build_model(
+    model = build_model(
         settings.model,
         data.tokenizer,
         torch.tensor(data.features.manifest.mel_mean),
         torch.tensor(data.features.manifest.mel_std),
     )
+    n_frames = data.train.utterances.n_frames.sum()
+    model.duration.expect(float(n_frames / data.train.n_tokens.sum()))
+    return model
 
 
 def set_threads(config: TrainingConfig, device: torch.device) -> None:
@@ -195,6 +198,7 @@ def _align(settings: RunSettings, data: Data) -> list[NDArray[np.int32]]:
             aligner.iterations,
             aligner.prior_frames,
             threads=n_cores(),
+            pause_ids=data.tokenizer.pause_ids,
         )
     except ValueError as error:
         raise UserError(
