@@ -331,19 +331,15 @@ class Trainer:
             self.model.eval()
             val = self.job.val
             order = val.utterances.n_frames.argsort(kind="stable").tolist()
-            sums = torch.zeros(len(TTSLoss._fields) + 1, device=self.device)
+            sums = torch.zeros(len(TTSLoss._fields), device=self.device)
             for start in range(0, len(order), VALIDATION_BATCH * self.world_size):
                 indices = order[start : start + VALIDATION_BATCH * self.world_size]
                 own = indices[self.rank :: self.world_size]
                 if own:
-                    batch = val.batch(own).to(self.device)
-                    loss = self._loss_of_validation(batch)
-                    frames = batch.n_frames_B.sum()
-                    sums += torch.stack([*(part * frames for part in loss), frames.float()])
+                    sums += torch.stack(list(self._share_of_validation(own)))
             if self.world_size > 1:
                 dist.all_reduce(sums)
-        means = (sums[:-1] / sums[-1]).tolist()
-        values = {f"val/{n}_loss": m for n, m in zip(TTSLoss._fields, means, strict=True)}
+        values = {f"val/{n}_loss": m for n, m in zip(TTSLoss._fields, sums.tolist(), strict=True)}
         values["val/mel_mse"] = values.pop("val/mel_mse_loss")
         if self.rank == 0:
             self.callbacks.log(values, self.progress.step)
@@ -356,11 +352,14 @@ class Trainer:
         self.progress.since_best = 0 if better else self.progress.since_best + 1
         return better
 
-    def _loss_of_validation(self, batch: Batch) -> TTSLoss:
-        """With durations searched by the model itself, whatever the phase of training."""
+    def _share_of_validation(self, indices: list[int]) -> TTSLoss:
+        """What a few utterances add to the loss of all of them, with durations searched by the
+        model itself, whatever the phase of training."""
+        val = self.job.val
+        batch = val.batch(indices, range(len(val))).to(self.device)
         batch.durations_BNS = None
-        batch.total_frames = int(batch.n_frames_B.sum()) * self.world_size
-        batch.total_tokens = int(batch.n_tokens_B.sum()) * self.world_size
+        batch.total_frames *= self.world_size
+        batch.total_tokens *= self.world_size
         return self._loss(self.model, batch, self.progress.step)
 
     @contextmanager

@@ -1,0 +1,274 @@
+"""`jobs/train.py`: bare and on Ray, stopped, killed, restarted, and its record."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from dimts.bundle import load_bundle
+from dimts.config import load_config
+from dimts.errors import UserError
+from dimts.launch.settings import Launch
+from dimts.launch.start import start_run
+from dimts.tracking.config import TrackingConfig
+from dimts.training.checkpoint import BEST, LATEST
+from jobs.voice_config import VoiceConfig
+
+ROOT = Path(__file__).parents[1]
+Voice = Callable[..., VoiceConfig]
+CURVES = ("train/total_loss", "train/gradient_norm", "val/total_loss")
+
+
+def weights(run_dir: Path) -> bytes:
+    return (run_dir / LATEST / "model.safetensors").read_bytes()
+
+
+def curves(run_dir: Path) -> dict[tuple[str, int], float]:
+    """(metric, step) -> value, from the run's record on disk."""
+    lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    events = [event for line in lines if "values" in (event := json.loads(line))]
+    return {
+        (key, event["step"]): event["values"][key]
+        for event in events
+        for key in CURVES
+        if key in event["values"]
+    }
+
+
+class TrainJob:
+    """`jobs/train.py` in a process of its own."""
+
+    def __init__(self, voice_file: Path, *overrides: str) -> None:
+        command = [sys.executable, str(ROOT / "jobs" / "train.py"), "--config", str(voice_file)]
+        command += [part for override in overrides for part in ("--set", override)]
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def signal_after_a_step(self, number: signal.Signals) -> tuple[int, str, str]:
+        """Send a signal once the job has told of a step of training; how it ended."""
+        assert self.process.stdout is not None
+        told = ""
+        for line in self.process.stdout:
+            told += line
+            if "frames/s" in line:
+                break
+        self.process.send_signal(number)
+        return self.result(told)
+
+    def result(self, told: str = "") -> tuple[int, str, str]:
+        out, err = self.process.communicate()
+        return self.process.returncode, told + out, err
+
+
+# In one process
+
+
+def test_run_goes_on_after_ctrl_c_term_and_kill(voice_file: Path, tmp_path: Path) -> None:
+    """Each start of the same run ends otherwise; what comes out is what comes out undisturbed."""
+    how = [
+        "training.max_steps=200", "training.checkpoint_every=5", "training.validate_every=50",
+        f"run.storage={tmp_path}",
+    ]  # fmt: skip
+    run_dir = tmp_path / "disturbed"
+    for number in (signal.SIGINT, signal.SIGTERM):
+        job = TrainJob(voice_file, *how, "run.name=disturbed")
+        code, out, err = job.signal_after_a_step(number)
+        assert code == 0, err
+        assert "stopping after this step, with a checkpoint" in out
+        assert "start it again to go on from the checkpoint" in out
+        result = json.loads((run_dir / "result.json").read_text())
+        assert result["status"] == "stopped"
+        assert (run_dir / LATEST).resolve().name.endswith(f"_step{result['step']}")
+        assert (run_dir / "stop_requested").exists()
+
+    (run_dir / "result.json").unlink()
+    code, _, _ = TrainJob(voice_file, *how, "run.name=disturbed").signal_after_a_step(
+        signal.SIGKILL
+    )
+    assert code == -signal.SIGKILL
+    assert not (run_dir / "result.json").exists(), "it was over before it was killed"
+
+    code, out, err = TrainJob(voice_file, *how, "run.name=disturbed").result()
+    assert code == 0, err
+    assert "finished at step 200" in out
+    assert "distortion / untrained" in out
+
+    undisturbed = load_config(VoiceConfig, [voice_file], [*how, "run.name=undisturbed"])
+    start_run(undisturbed.launch(), undisturbed.ray)
+    assert weights(run_dir) == weights(undisturbed.run.run_dir)
+    before, after = curves(undisturbed.run.run_dir), curves(run_dir)
+    assert before.items() <= after.items()
+
+
+def test_run_begun_with_other_settings_is_not_gone_on_with(voice: Voice) -> None:
+    config = voice("training.max_steps=2")
+    start_run(config.launch(), config.ray)
+    other = voice("training.max_steps=3")
+    with pytest.raises(UserError, match=r"begun with training\.max_steps=2, not 3; .* run\.name"):
+        start_run(other.launch(), other.ray)
+    elsewhere = voice("training.max_steps=2", "training.threads=2", "tracking.experiment=x")
+    assert start_run(elsewhere.launch(), elsewhere.ray)["status"] == "finished"
+
+
+def test_figures_are_of_the_best_checkpoint(voice: Voice) -> None:
+    config = voice("training.validate_every=4", "training.sample_every=6")
+    result = start_run(config.launch(), config.ray)
+    assert Path(result["best"]) == (config.run.run_dir / BEST).resolve()
+    for split in ("val", "test"):
+        figures = {k: v for k, v in result["figures"].items() if k.startswith(f"{split}/")}
+        ratio = figures[f"{split}/mcd"] / figures[f"{split}/untrained_mcd"]
+        assert figures[f"{split}/mcd_of_untrained"] == pytest.approx(ratio)
+        assert 0 < figures[f"{split}/mcd"] < figures[f"{split}/untrained_mcd"]
+        assert figures[f"{split}/utterances"] > 0
+    samples = config.run.run_dir / "samples"
+    names = sorted(f.name for f in samples.iterdir())
+    assert names == [
+        "samples.html",
+        "step_000006",
+        "step_000012",
+    ]
+    assert len(list((samples / "step_000012").glob("*.wav"))) == 2
+
+
+def test_missing_features_are_one_line(voice_file: Path, tmp_path: Path) -> None:
+    where = (f"run.storage={tmp_path}", f"prepare.features={tmp_path / 'none'}")
+    code, out, err = TrainJob(voice_file, *where).result()
+    assert code == 2
+    assert out == ""
+    assert err.startswith(f"error: {tmp_path / 'none'}: no such folder of features")
+    assert len(err.splitlines()) == 1
+
+
+# On Ray
+
+
+class Group(NamedTuple):
+    """A run of a number of workers, 0 for none of Ray's."""
+
+    config: VoiceConfig
+    result: dict[str, Any]
+
+    @property
+    def run_dir(self) -> Path:
+        return self.config.run.run_dir
+
+
+HOW = (
+    "training.max_steps=8", "training.validate_every=4", "training.sample_every=8",
+    "training.aligner.fixed_share=0.5",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def groups(
+    ray_session: None, voice_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[int, Group]:
+    """The same run by 0, 1 and 2 workers; the last one with a record."""
+    folder = tmp_path_factory.mktemp("groups")
+    runs = {}
+    for workers in (0, 1, 2):
+        overrides = [*HOW, f"ray.workers={workers}", f"run.name=w{workers}"]
+        overrides += [f"run.storage={folder}", f"tracking.enabled={workers == 2}"]
+        overrides += [f"tracking.uri=sqlite:///{folder}/mlflow.db"]
+        overrides += [f"tracking.artifacts={folder}/artifacts"]
+        config = load_config(VoiceConfig, [voice_file], overrides)
+        runs[workers] = Group(config, start_run(config.launch(), config.ray))
+    return runs
+
+
+def test_one_worker_of_ray_computes_what_a_bare_run_does(groups: dict[int, Group]) -> None:
+    assert weights(groups[1].run_dir) == weights(groups[0].run_dir)
+    assert curves(groups[1].run_dir) == curves(groups[0].run_dir)
+
+
+def test_two_workers_learn_what_one_does(groups: dict[int, Group]) -> None:
+    one, two = curves(groups[1].run_dir), curves(groups[2].run_dir)
+    assert len(one) == 2 * 8 + 3
+    assert two == pytest.approx(one, rel=1e-3)
+    assert groups[2].result["status"] == "finished"
+    assert groups[2].result["figures"]["val/mcd"] == pytest.approx(
+        groups[1].result["figures"]["val/mcd"], rel=1e-2
+    )
+
+
+def test_workers_leave_one_set_of_checkpoints(groups: dict[int, Group]) -> None:
+    for workers, group in groups.items():
+        names = {f.name for f in group.run_dir.glob("checkpoint_*") if f.is_dir()}
+        assert {LATEST, BEST, "checkpoint_epoch1_step8"} <= names, workers
+        assert load_bundle(group.run_dir / BEST).manifest.step in (4, 8)
+
+
+def test_record_of_two_workers_is_one_run(groups: dict[int, Group]) -> None:
+    from mlflow.tracking import MlflowClient
+
+    group = groups[2]
+    client = MlflowClient(group.config.tracking.uri)
+    experiment = client.get_experiment_by_name(group.config.tracking.experiment)
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == 1
+    run = runs[0]
+    assert run.info.status == "FINISHED"
+    assert run.data.params["training.max_steps"] == "8"
+    history = client.get_metric_history(run.info.run_id, "train/total_loss")
+    recorded = {("train/total_loss", m.step): m.value for m in history}
+    expected = curves(group.run_dir)
+    assert recorded == {k: v for k, v in expected.items() if k[0] == "train/total_loss"}
+    assert run.data.metrics["test/mcd"] == group.result["figures"]["test/mcd"]
+    folders = {a.path for a in client.list_artifacts(run.info.run_id)}
+    assert "samples" in folders
+    samples = {
+        Path(a.path).suffix for a in client.list_artifacts(run.info.run_id, "samples/step_000008")
+    }
+    assert samples == {".wav", ".png"}
+    models = client.search_logged_models([experiment.experiment_id])
+    assert len(models) == 1
+    assert models[0].source_run_id == run.info.run_id
+
+
+def test_stopped_job_on_ray_goes_on(ray_session: None, voice_file: Path, tmp_path: Path) -> None:
+    """Stopped by SIGTERM, as `ray job stop` does, then started again on another cluster."""
+    how = [
+        "training.max_steps=300", "training.validate_every=150",
+        f"run.storage={tmp_path}", "ray.workers=1",
+    ]  # fmt: skip
+    job = TrainJob(voice_file, *how, "run.name=stopped")
+    code, out, err = job.signal_after_a_step(signal.SIGTERM)
+    assert code == 0, err
+    assert "stopped at step" in out
+    stopped = json.loads((tmp_path / "stopped" / "result.json").read_text())
+    assert 0 < stopped["step"] < 300
+
+    config = load_config(VoiceConfig, [voice_file], [*how, "run.name=stopped"])
+    assert start_run(config.launch(), config.ray)["step"] == 300
+    bare = load_config(VoiceConfig, [voice_file], [*how, "run.name=bare", "ray.workers=0"])
+    start_run(bare.launch(), bare.ray)
+    assert weights(config.run.run_dir) == weights(bare.run.run_dir)
+
+
+def test_mistake_on_the_workers_is_one_line_on_the_driver(voice: Voice, ray_session: None) -> None:
+    config = voice("mel.f_max=7000", "ray.workers=2")
+    with pytest.raises(UserError, match=r"was prepared with mel\.f_max=8000"):
+        start_run(config.launch(), config.ray)
+
+
+def test_more_workers_than_cores_are_refused(voice: Voice, ray_session: None) -> None:
+    config = voice("ray.workers=3")
+    with pytest.raises(UserError, match=r"ray\.workers=3 need 3 CPU, the cluster has 2"):
+        start_run(config.launch(), config.ray)
+
+
+def test_credentials_reach_the_workers_and_no_file(voice: Voice) -> None:
+    uri = "http://user:secret@localhost:1"
+    launch = voice().launch().model_copy(update={"tracking": TrackingConfig(uri=uri)})
+    assert Launch.model_validate(launch.model_dump()).tracking.uri == uri
+    assert "secret" not in voice(f"tracking.uri={uri}").launch().settings.config_yaml
+    assert "secret" not in str(voice(f"tracking.uri={uri}").launch().params)
