@@ -164,6 +164,25 @@ def test_rare_syllable_borrows_from_its_consonant_and_vowel() -> None:
     assert np.abs(found[0][6] - true[0][6]).max() <= 1
 
 
+def test_pause_that_is_not_there_takes_one_frame_and_letters_visit_all_their_states() -> None:
+    """Token 12 stands before every token and sounds, as silence, in one place of three."""
+    data, rng = synthetic(2), np.random.default_rng(1)
+    tokens, mels, heard = [], [], []
+    for ids, mel, durations in zip(data.tokens, data.mels, data.durations, strict=True):
+        spoken = np.split(mel, np.cumsum(durations.sum(1))[:-1])
+        here = rng.random(len(ids)) < 1 / 3
+        silences = [rng.normal(-4, 0.1, (8 if h else 0, 8)).astype(np.float32) for h in here]
+        pairs = zip(silences, spoken, strict=True)
+        mels.append(np.concatenate([part for pair in pairs for part in pair]))
+        tokens.append(np.stack((np.full_like(ids, 12), ids), 1).reshape(-1))
+        heard.append(here)
+    found = align_corpus(tokens, mels, no_factors(13), 2, pause_ids=[12])
+    pauses = np.concatenate([d.sum(1)[::2] for d in found])
+    assert np.mean(pauses[np.concatenate(heard)] > 4) > 0.9
+    assert np.mean(pauses[~np.concatenate(heard)] == 1) > 0.9
+    assert all((d[1::2] > 0).all() for d in found)
+
+
 def test_threads_change_nothing() -> None:
     data = synthetic(2, n_utterances=12)
     one, two = (

@@ -18,6 +18,7 @@ BELOW: dict[str, set[str]] = {
     # A room and what it may import; what is not listed stands at the edge and may import all.
     "errors": set(),
     "config": {"errors"},
+    "machine": set(),
     "audio": {"config", "errors"},
     "text": {"config", "errors"},
     "features": {"audio", "text", "config", "errors"},
@@ -25,7 +26,7 @@ BELOW: dict[str, set[str]] = {
     "model": {"alignment", "config", "errors"},
     "bundle": {"model", "audio", "text", "config", "errors"},
     "training": {
-        "bundle", "model", "alignment", "features", "audio", "text", "config", "errors",
+        "bundle", "model", "alignment", "features", "audio", "text", "config", "errors", "machine",
     },
     "evaluation": {"training", "model", "config", "errors"},
     "synthesis": {"bundle", "model", "audio", "text", "config", "errors"},
