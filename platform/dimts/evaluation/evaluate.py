@@ -55,7 +55,12 @@ def evaluate(model: T3, corpus: Corpus) -> list[UtteranceFigures]:
         corpus: with the token ids of the model's tokenizer.
     """
     model.eval()
-    return [_evaluate_one(model, corpus.batch([i])) for i in range(len(corpus))]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # one sentence is too little work to share, and waiting costs more
+    try:
+        return [_evaluate_one(model, corpus.batch([i])) for i in range(len(corpus))]
+    finally:
+        torch.set_num_threads(threads)
 
 
 def summary(figures: Sequence[UtteranceFigures]) -> dict[str, float]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,10 +44,25 @@ def run_on_ray(launch: Launch, config: RayConfig) -> None:
     failure.unlink(missing_ok=True)
     with connected(config), following(launch.run_dir), stop_on_signal(launch.run_dir):
         try:
-            _trainer(launch, config).fit()
+            _fit(_trainer(launch, config))
         finally:
             if failure.exists():
                 raise UserError(failure.read_text(encoding="utf-8"))
+
+
+def _fit(trainer: TorchTrainer) -> None:
+    """Fit in another thread: in the main one Ray takes Ctrl-C for itself, and aborts."""
+    done: Future[None] = Future()
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+            done.set_result(None)
+        except BaseException as error:  # raised where it is waited for
+            done.set_exception(error)
+
+    threading.Thread(target=fit, daemon=True).start()
+    done.result()
 
 
 @contextmanager
