@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -49,18 +50,28 @@ class TrainJob:
         command = [sys.executable, str(ROOT / "jobs" / "train.py"), "--config", str(voice_file)]
         command += [part for override in overrides for part in ("--set", override)]
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
 
     def signal_after_a_step(self, number: signal.Signals) -> tuple[int, str, str]:
-        """Send a signal once the job has told of a step of training; how it ended."""
+        """Send a signal once the job has told of a step of training; how it ended.
+
+        SIGINT goes to all processes of the job, as from Ctrl-C in a terminal.
+        """
         assert self.process.stdout is not None
         told = ""
         for line in self.process.stdout:
             told += line
             if "frames/s" in line:
                 break
-        self.process.send_signal(number)
+        if number == signal.SIGINT:
+            os.killpg(self.process.pid, number)
+        else:
+            self.process.send_signal(number)
         return self.result(told)
 
     def result(self, told: str = "") -> tuple[int, str, str]:
@@ -235,17 +246,19 @@ def test_record_of_two_workers_is_one_run(groups: dict[int, Group]) -> None:
 
 
 def test_stopped_job_on_ray_goes_on(ray_session: None, voice_file: Path, tmp_path: Path) -> None:
-    """Stopped by SIGTERM, as `ray job stop` does, then started again on another cluster."""
+    """Stopped by Ctrl-C, then as `ray job stop` does it, then started on another cluster."""
     how = [
         "training.max_steps=300", "training.validate_every=150",
         f"run.storage={tmp_path}", "ray.workers=1",
     ]  # fmt: skip
-    job = TrainJob(voice_file, *how, "run.name=stopped")
-    code, out, err = job.signal_after_a_step(signal.SIGTERM)
-    assert code == 0, err
-    assert "stopped at step" in out
-    stopped = json.loads((tmp_path / "stopped" / "result.json").read_text())
-    assert 0 < stopped["step"] < 300
+    steps = [0]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        job = TrainJob(voice_file, *how, "run.name=stopped")
+        code, out, err = job.signal_after_a_step(number)
+        assert code == 0, err
+        assert "stopped at step" in out
+        steps.append(json.loads((tmp_path / "stopped" / "result.json").read_text())["step"])
+        assert steps[-2] < steps[-1] < 300
 
     config = load_config(VoiceConfig, [voice_file], [*how, "run.name=stopped"])
     assert start_run(config.launch(), config.ray)["step"] == 300
@@ -255,7 +268,7 @@ def test_stopped_job_on_ray_goes_on(ray_session: None, voice_file: Path, tmp_pat
 
 
 def test_mistake_on_the_workers_is_one_line_on_the_driver(voice: Voice, ray_session: None) -> None:
-    config = voice("mel.f_max=7000", "ray.workers=2")
+    config = voice("mel.f_max=7000", "ray.workers=2", "ray.max_failures=0")
     with pytest.raises(UserError, match=r"was prepared with mel\.f_max=8000"):
         start_run(config.launch(), config.ray)
 
