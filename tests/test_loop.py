@@ -183,10 +183,10 @@ def test_run_without_progress_stops_early_and_stays_stopped(settings: Settings) 
         "training.optimizer.learning_rate=1e-30",
     )  # fmt: skip
     listener, result = run(settings("still", *how))
-    assert (result.status, result.step) == ("early_stopped", 4)
-    assert listener.steps == 4
+    assert (result.status, result.step) == ("early_stopped", 6)
+    assert listener.steps == 6  # the first of three validations is the best so far
     again, result = run(settings("still", *how))
-    assert (result.status, result.step) == ("early_stopped", 4)
+    assert (result.status, result.step) == ("early_stopped", 6)
     assert again.steps == 0
 
 

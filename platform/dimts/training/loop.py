@@ -152,6 +152,7 @@ class Trainer:
         self._resume()
         if self.config.validate_every and self.progress.step == 0:
             self._validate()  # a broken validation fails now, not after an epoch
+            self.progress.best = None  # of no checkpoint: the first one that is trained is better
         status = self._steps()
         if self.saved_step != self.progress.step:
             last = status == "finished" and bool(self.config.validate_every)
