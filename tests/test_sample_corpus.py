@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import ctypes
+import os
 import subprocess
 import sys
 import unicodedata
@@ -10,6 +12,7 @@ import wave
 from collections import Counter
 from pathlib import Path
 
+import espeakng_loader
 import numpy as np
 import pytest
 
@@ -194,3 +197,11 @@ def test_bad_sentence_files_are_named(content: str | None, message: str, tmp_pat
     with pytest.raises(UserError, match=message):
         render_corpus(file, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_library_that_stays_loaded_keeps_no_state() -> None:
+    kept = ctypes.CDLL(espeakng_loader.get_library_path(), mode=os.RTLD_NODELETE | os.RTLD_NOW)
+    first = speak("ሰላም ነው።")
+    speak("ዛሬ ዝናብ ጥሏል።")
+    assert np.array_equal(speak("ሰላም ነው።").samples, first.samples)
+    assert kept

@@ -339,7 +339,7 @@ def _speaks(config: TrackingConfig, uri: str) -> None:
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
-        ("nowhere", "no such bundle folder"),
+        ("nowhere", "no such bundle or run folder"),
         ("models:/nobody@best", "cannot be had"),
         ("runs:/0123456789abcdef0123456789abcdef", "cannot be had"),
     ],

@@ -15,10 +15,13 @@ the glottal stop of አ 68 ms. There is no silence before the first word and 0.3
 from __future__ import annotations
 
 import ctypes
+import shutil
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import espeakng_loader
@@ -120,7 +123,7 @@ _one_at_a_time = threading.RLock()  # the library's state is global
 def _espeak() -> Iterator[ctypes.CDLL]:
     """The library as it is right after the start of a process, for the length of the block."""
     with _one_at_a_time:
-        library = ctypes.CDLL(espeakng_loader.get_library_path())
+        library = _load_anew()
         try:
             _declare(library)
             data = str(espeakng_loader.get_data_path())
@@ -132,6 +135,18 @@ def _espeak() -> Iterator[ctypes.CDLL]:
         finally:
             library.espeak_Terminate()
             unload_library(library._handle)
+
+
+def _load_anew() -> ctypes.CDLL:
+    """A copy of the library that nothing else in the process has loaded, or keeps loaded.
+
+    The system gives the one that is there already to whoever asks for the same file, and some
+    processes never let go of it.
+    """
+    with tempfile.TemporaryDirectory(prefix="dimts-espeak-") as folder:
+        copy = Path(folder) / Path(espeakng_loader.get_library_path()).name
+        shutil.copyfile(espeakng_loader.get_library_path(), copy)
+        return ctypes.CDLL(str(copy))
 
 
 def _declare(library: ctypes.CDLL) -> None:
