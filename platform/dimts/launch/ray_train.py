@@ -28,6 +28,14 @@ QUIET = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+NO_IDLE_WORKERS = {
+    "RAY_enable_worker_prestart": "0",
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_num_workers_soft_limit": "0",
+}
+"""An idle worker wakes a hundred times a second. Where torch has all cores, each time holds up a
+step: two of them cost a tenth of the frames a second of two threads on two cores."""
+
 FAILURE = "failure.txt"
 
 
@@ -81,6 +89,8 @@ def connected(config: RayConfig) -> Iterator[None]:
         address = None if os.environ.get("RAY_ADDRESS") else "local"
         if address:  # unset, Ray would write a token into the home folder and ask for it ever after
             os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+            for name, value in NO_IDLE_WORKERS.items():
+                os.environ.setdefault(name, value)
         ray.init(
             address=address,
             include_dashboard=False if address else None,
