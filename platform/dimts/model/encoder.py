@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dimts.config import Config, OddKernel
+from dimts.model.embedding import TextEmbedding
 
 
 class EncoderConfig(Config):
@@ -21,6 +22,10 @@ class EncoderConfig(Config):
         feed_forward: channels inside a block's convolutional feed-forward.
         kernel: tokens that its convolutions see; odd.
         dropout: share of activations dropped in training.
+        language_everywhere: add the vector of a text's first token, which names its language,
+            to every token's.
+        embedding_width: channels of the rows of tokens and factors where other than the
+            model's width, as of an embedding made elsewhere; a projection follows.
     """
 
     layers: int = Field(4, ge=1)
@@ -28,37 +33,8 @@ class EncoderConfig(Config):
     feed_forward: int = Field(512, ge=1)
     kernel: OddKernel = 3
     dropout: float = Field(0.1, ge=0, lt=1)
-
-
-class TextEmbedding(nn.Module):
-    """Token id -> vector: the token's own row plus one row for each of its factors.
-
-    The factors of an Ethiopic syllable are its consonant and its vowel, so that a syllable
-    seldom seen shares what is known of both. Row 0 of a factor means "none" and stays zero.
-    """
-
-    factors_VF: Tensor
-
-    def __init__(self, factors_VF: Tensor, factor_sizes: tuple[int, ...], width: int):
-        super().__init__()
-        self.register_buffer("factors_VF", factors_VF, persistent=False)
-        self.token = nn.Embedding(len(factors_VF), width, padding_idx=0)
-        self.factor = nn.ModuleList(
-            nn.Embedding(size, width, padding_idx=0) for size in factor_sizes
-        )
-        for embedding in (self.token, *self.factor):
-            assert isinstance(embedding, nn.Embedding)
-            nn.init.normal_(embedding.weight, std=width**-0.5)
-            with torch.no_grad():
-                embedding.weight[0].zero_()
-
-    def forward(self, tokens_BN: Tensor) -> Tensor:
-        """int64 [B, N] -> [B, N, D]."""
-        x_BND = self.token(tokens_BN)
-        factors_BNF = self.factors_VF[tokens_BN]
-        for i, embedding in enumerate(self.factor):
-            x_BND = x_BND + embedding(factors_BNF[..., i])
-        return x_BND * math.sqrt(x_BND.shape[-1])
+    language_everywhere: bool = False
+    embedding_width: int | None = Field(None, ge=1)
 
 
 def sinusoidal_positions(n: int, width: int, device: torch.device) -> Tensor:
@@ -115,7 +91,8 @@ class TextEncoder(nn.Module):
         config: EncoderConfig,
     ):
         super().__init__()
-        self.embedding = TextEmbedding(factors_VF, factor_sizes, width)
+        self.embedding = TextEmbedding(factors_VF, factor_sizes, width, config.embedding_width)
+        self.language_everywhere = config.language_everywhere
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(EncoderBlock(width, config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(width)
@@ -123,6 +100,8 @@ class TextEncoder(nn.Module):
     def forward(self, tokens_BN: Tensor, valid_BN: Tensor) -> Tensor:
         """int64 [B, N], bool [B, N] -> [B, N, D], zero where not valid."""
         x_BND = self.embedding(tokens_BN)
+        if self.language_everywhere:
+            x_BND = x_BND + x_BND[:, :1]
         x_BND = x_BND + sinusoidal_positions(x_BND.shape[1], x_BND.shape[2], x_BND.device)
         x_BND = self.dropout(x_BND)
         for block in self.blocks:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
+from dimts.model.embedding import PartlyFrozenEmbedding
 from dimts.training.config import OptimizerConfig
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW that decays matrices only (Loshchilov & Hutter 2019)."""
+    """AdamW that decays matrices only (Loshchilov & Hutter 2019); what is frozen is not its."""
     embeddings = {
         id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding | nn.LayerNorm)
-    }
+    } | {id(m.trained) for m in model.modules() if isinstance(m, PartlyFrozenEmbedding)}
     trained = [p for p in model.parameters() if p.requires_grad]
     decayed = [p for p in trained if p.ndim >= 2 and id(p) not in embeddings]
     others = [p for p in trained if p.ndim < 2 or id(p) in embeddings]
@@ -39,7 +41,7 @@ def learning_rate_share(step: int, max_steps: int, config: OptimizerConfig) -> f
 
 
 class MovingAverage:
-    """Exponential moving average of a model's parameters, corrected for its start.
+    """Exponential moving average of a model's trained parameters, corrected for its start.
 
     Early on the average follows the weights closely: the decay of step n is at most
     (1 + n) / (10 + n).
@@ -47,13 +49,13 @@ class MovingAverage:
 
     def __init__(self, model: nn.Module, decay: float):
         self._decay = decay
-        self.weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self.weights = {name: p.detach().clone() for name, p in _trained(model)}
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         decay = min(self._decay, (1 + step) / (10 + step))
         averages, current = [], []
-        for name, parameter in model.named_parameters():
+        for name, parameter in _trained(model):
             averages.append(self.weights[name])
             current.append(parameter.detach())
         torch._foreach_lerp_(averages, current, 1 - decay)
@@ -61,7 +63,12 @@ class MovingAverage:
     @torch.no_grad()
     def swap(self, model: nn.Module) -> None:
         """Exchange the model's weights with the averages; a second call undoes it."""
-        for name, parameter in model.named_parameters():
+        for name, parameter in _trained(model):
             weight: Tensor = self.weights[name].clone()
             self.weights[name].copy_(parameter)
             parameter.copy_(weight)
+
+
+def _trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """What is frozen has no average: even of equal values it could turn -0 into 0."""
+    return ((name, p) for name, p in model.named_parameters() if p.requires_grad)

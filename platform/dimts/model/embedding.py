@@ -1,0 +1,141 @@
+"""Text embedding: rows of tokens and of their factors, some of which may be frozen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class TextEmbedding(nn.Module):
+    """Token id -> vector: the token's own row plus one row for each of its factors.
+
+    The factors of an Ethiopic syllable are its consonant and its vowel, so that a syllable
+    seldom seen shares what is known of both. Row 0 of a factor means "none" and stays zero.
+
+    Args:
+        factors_VF: the tokenizer's factor table, int64 [n_vocab, F].
+        factor_sizes: rows of each factor's embedding.
+        width: channels of a vector.
+        row_width: channels of a row; where other than `width`, a projection follows.
+    """
+
+    factors_VF: Tensor
+
+    def __init__(
+        self,
+        factors_VF: Tensor,
+        factor_sizes: tuple[int, ...],
+        width: int,
+        row_width: int | None = None,
+    ):
+        super().__init__()
+        row_width = row_width or width
+        self.register_buffer("factors_VF", factors_VF, persistent=False)
+        self.token: nn.Embedding | PartlyFrozenEmbedding = nn.Embedding(
+            len(factors_VF), row_width, padding_idx=0
+        )
+        self.factor = nn.ModuleList(
+            nn.Embedding(size, row_width, padding_idx=0) for size in factor_sizes
+        )
+        for embedding in (self.token, *self.factor):
+            assert isinstance(embedding, nn.Embedding)
+            nn.init.normal_(embedding.weight, std=row_width**-0.5)
+            with torch.no_grad():
+                embedding.weight[0].zero_()
+        self.projection: nn.Linear | None = None
+        if row_width != width:
+            self.projection = nn.Linear(row_width, width, bias=False)
+            # A row of variance 1 / row_width becomes one of variance 1 / width, as without it.
+            nn.init.normal_(self.projection.weight, std=width**-0.5)
+
+    def forward(self, tokens_BN: Tensor) -> Tensor:
+        """int64 [B, N] -> [B, N, D]."""
+        x_BND = self.token(tokens_BN)
+        factors_BNF = self.factors_VF[tokens_BN]
+        for i, embedding in enumerate(self.factor):
+            x_BND = x_BND + embedding(factors_BNF[..., i])
+        if self.projection is not None:
+            x_BND = self.projection(x_BND)
+        return x_BND * math.sqrt(x_BND.shape[-1])
+
+
+class PartlyFrozenEmbedding(nn.Module):
+    """An embedding of which some rows cannot change, whatever the optimizer does.
+
+    A gradient of zero does not hold a row still: weight decay and the moments of past steps
+    still move it. Here the trained rows are a parameter of their own, and the optimizer never
+    sees the others. The state dict has the one ``weight`` of the `nn.Embedding` it replaces.
+
+    Args:
+        embedding: whose rows these become; its padding row has to be among the frozen.
+        frozen_V: bool, which rows are frozen; some are and some are not.
+    """
+
+    frozen_V: Tensor
+    place_V: Tensor
+
+    def __init__(self, embedding: nn.Embedding, frozen_V: Tensor):
+        super().__init__()
+        weight_VD = embedding.weight.detach()
+        assert frozen_V.shape == weight_VD.shape[:1]
+        assert frozen_V.any() and not frozen_V.all()
+        assert embedding.padding_idx is None or frozen_V[embedding.padding_idx]
+        frozen_V = frozen_V.to(weight_VD.device)
+        place_V = torch.where(frozen_V, frozen_V.cumsum(0), (~frozen_V).cumsum(0)) - 1
+        self.register_buffer("frozen_V", frozen_V, persistent=False)
+        self.register_buffer("place_V", place_V, persistent=False)
+        self.frozen = nn.Parameter(weight_VD[frozen_V], requires_grad=False)
+        self.trained = nn.Parameter(weight_VD[~frozen_V])
+
+    @property
+    def weight(self) -> Tensor:
+        """[V, D]: all rows in the order of ids, as a copy."""
+        weight_VD = self.frozen.new_empty(len(self.frozen_V), self.frozen.shape[1])
+        weight_VD[self.frozen_V] = self.frozen
+        weight_VD[~self.frozen_V] = self.trained
+        return weight_VD
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """int64 [...] -> [..., D]."""
+        frozen, place = self.frozen_V[ids], self.place_V[ids]
+        # Each side looks up row 0 for the other's ids; `where` passes no gradient to it.
+        return torch.where(
+            frozen[..., None],
+            F.embedding(place * frozen, self.frozen),
+            F.embedding(place * ~frozen, self.trained),
+        )
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        weight_VD = self.weight
+        destination[f"{prefix}weight"] = weight_VD if keep_vars else weight_VD.detach()
+
+    @torch.no_grad()
+    def _load_from_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        key = f"{prefix}weight"
+        if key not in state_dict:
+            missing_keys.append(key)
+            return
+        weight_VD = state_dict[key]
+        shape = (len(self.frozen_V), self.frozen.shape[1])
+        if tuple(weight_VD.shape) != shape:
+            error_msgs.append(f"{key}: is {tuple(weight_VD.shape)}, has to be {shape}")
+            return
+        weight_VD = weight_VD.to(self.frozen)
+        self.frozen.copy_(weight_VD[self.frozen_V])
+        self.trained.copy_(weight_VD[~self.frozen_V])
