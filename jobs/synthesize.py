@@ -25,7 +25,7 @@ def main() -> None:
     synthesizer = Synthesizer.load(resolve_model(arguments.model, tracking))
     for number, text in texts.items():
         try:
-            wave = synthesizer.speak(text, arguments.speed)
+            wave = synthesizer.speak(text, arguments.speed, arguments.language)
         except UserError as error:
             where = f"{arguments.file}:{number}: " if arguments.file else ""
             raise UserError(f"{where}{error}") from error
@@ -43,6 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--text", help="what to say")
     what.add_argument("--file", type=Path, help="UTF-8 text, one sentence a line")
     parser.add_argument("--out", type=Path, help="wav file, or folder with --file")
+    parser.add_argument(
+        "--language", help="code of what is spoken, e.g. am (default: what the voice learned last)"
+    )
     parser.add_argument("--speed", type=float, default=1.0, help="1 is as learned (default)")
     parser.add_argument(
         "--tracking-uri", default=TrackingConfig().uri, help="MLflow store of an MLflow URI"

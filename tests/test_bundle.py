@@ -102,7 +102,8 @@ def test_manifest_may_not_point_outside(bundle: Path) -> None:
 def test_tokenizer_of_another_voice_is_refused(bundle: Path) -> None:
     file = bundle / "tokenizer.json"
     spec = json.loads(file.read_text())
-    spec["text"]["fold_homophones"] = not spec["text"]["fold_homophones"]
+    text = spec["languages"][0]["text"]
+    text["fold_homophones"] = not text["fold_homophones"]
     file.write_text(json.dumps(spec))
     accept_changes(bundle)
     assert "not the tokenizer that the model was trained with" in refused(bundle)

@@ -25,15 +25,15 @@ def english() -> Tokenizer:
 
 
 def test_vocabulary_is_specials_space_and_the_whole_alphabet(amharic: Tokenizer) -> None:
-    assert amharic.tokens[:4] == ("<pad>", "<bos>", "<eos>", " ")
-    assert (amharic.pad_id, amharic.bos_id, amharic.eos_id) == (0, 1, 2)
+    assert amharic.tokens[:4] == ("<pad>", "<am>", "<eos>", " ")
+    assert (amharic.pad_id, amharic.start_ids["am"], amharic.eos_id) == (0, 1, 2)
     assert set(amharic.tokens[4:]) == set(load_language("am").alphabet)
     assert amharic.n_vocab == len(amharic.tokens) == len(set(amharic.tokens))
 
 
 def test_encode_normalises_and_decode_brings_it_back(amharic: Tokenizer) -> None:
     ids = amharic.encode("ሰላም፡ዓለም፡፡")
-    assert ids[0] == amharic.bos_id and ids[-1] == amharic.eos_id
+    assert ids[0] == amharic.start_ids["am"] and ids[-1] == amharic.eos_id
     assert amharic.decode(ids) == "ሰላም ዓለም።"
     assert amharic.encode_normalised("ሰላም ዓለም።") == ids
     everything = "".join(load_language("am").alphabet)
@@ -73,7 +73,7 @@ def test_factors_fit_their_sizes(amharic: Tokenizer, english: Tokenizer) -> None
 
 
 def test_pauses_go_to_space_punctuation_and_the_ends(english: Tokenizer) -> None:
-    assert {english.tokens[i] for i in english.pause_ids} == {"<bos>", "<eos>", " ", *".,?!;:"}
+    assert {english.tokens[i] for i in english.pause_ids} == {"<en>", "<eos>", " ", *".,?!;:"}
     assert [english.tokens[i] for i in english.space_ids] == [" "]
 
 
@@ -106,7 +106,8 @@ def test_files_that_are_no_tokenizer_are_refused_in_one_line(
     good = json.loads(file.read_text(encoding="utf-8"))
     tokens = good["tokens"]
     for broken, message in [
-        (good | {"version": 2}, "version"),
+        (good | {"version": 1}, "made by an older dimts"),
+        (good | {"version": 3}, "version"),
         (good | {"format": "other"}, "format"),
         (good | {"tokens": tokens[1:]}, "must begin with <pad>"),
         (good | {"tokens": [*tokens, "a"]}, "twice"),

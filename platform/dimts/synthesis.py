@@ -48,25 +48,34 @@ class Synthesizer:
         return self.mel_config.sample_rate
 
     @torch.no_grad()
-    def mel(self, text: str, speed: float = 1.0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def mel(
+        self, text: str, speed: float = 1.0, language: str | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Natural-log mel of a text, [T, M], and the frames a token state, [N, S].
 
+        Args:
+            text: raw.
+            speed: 1 is as learned.
+            language: its code; None: the voice's default, which it learned last.
+
         Raises:
-            UserError: the text is empty, has characters outside the vocabulary, or the
-                speed is out of range.
+            UserError: the text is empty, has characters outside the vocabulary, the speed is
+                out of range, or the voice does not know the language.
         """
         if not SLOWEST <= speed <= FASTEST:
             raise UserError(f"speed {speed:g}: must be between {SLOWEST} and {FASTEST:g}")
         device = self.model.mel_mean_M.device
-        tokens = torch.tensor([self.tokenizer.encode(text)], device=device)
+        tokens = torch.tensor([self.tokenizer.encode(text, language)], device=device)
         count = torch.tensor([tokens.shape[1]], device=device)
         output = self.model(tokens, count, speed=speed)
         mel_TM = self.model.denormalise(output.mel_BTM)[0].cpu().numpy()
         return mel_TM, output.durations_BNS[0].cpu().numpy()
 
-    def speak(self, text: str, speed: float = 1.0) -> NDArray[np.float32]:
+    def speak(
+        self, text: str, speed: float = 1.0, language: str | None = None
+    ) -> NDArray[np.float32]:
         """Samples in [-1, 1] at `sample_rate`; raises like `mel`."""
-        mel_TM, _ = self.mel(text, speed)
+        mel_TM, _ = self.mel(text, speed, language)
         return self.vocode(mel_TM)
 
     def vocode(self, mel_TM: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -10,7 +10,6 @@ import torch
 from dimts.audio.files import write_wav
 from dimts.model.t3 import T3
 from dimts.synthesis import Synthesizer
-from dimts.text.tokenizer import SPECIALS
 from dimts.tracking.plots import alignment_plot, mel_plot
 from dimts.tracking.samples_page import Sample
 from dimts.training.run import Data
@@ -58,7 +57,7 @@ def plot_alignment(model: T3, data: Data, index: int, folder: Path) -> list[Path
     text = corpus.utterances.texts[index]
     alignment_png, mel_png = folder / "alignment.png", folder / "recording_mel.png"
     ids = batch.tokens_BN[0].tolist()
-    tokens = ["" if i < len(SPECIALS) else tokenizer.tokens[i] for i in ids]
+    tokens = ["" if i in tokenizer.special_ids else tokenizer.tokens[i] for i in ids]
     durations = output.durations_BNS[0].sum(-1).cpu().numpy()
     alignment_plot(alignment_png, recorded_TM, durations, tokens, title=text, hop_s=hop_s)
     spoken = model(batch.tokens_BN, batch.n_tokens_B)

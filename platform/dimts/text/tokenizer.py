@@ -1,11 +1,16 @@
-"""Text to ids. The tokenizer is part of the model: its one JSON goes into every bundle."""
+"""Text to ids. The tokenizer is part of the model: its one JSON goes into every bundle.
+
+One tokenizer may know several languages. A text begins with the start token of its
+language, which is how the model knows what is spoken.
+"""
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,94 +20,235 @@ from dimts.config import Config, fingerprint
 from dimts.errors import UserError
 from dimts.text.language import Language
 from dimts.text.normaliser import Normaliser, TextConfig, UnknownCharacters
+from dimts.text.segmentation import Segmenter, added_tokens, segmenter_problem
 
-SPECIALS = ("<pad>", "<bos>", "<eos>")
-SPACE = " "
+PAD, END, SPACE = "<pad>", "<eos>", " "
+
+
+class TokenizerLanguage(Config):
+    """A language that the tokenizer knows.
+
+    Attributes:
+        language: its writing.
+        text: how its texts are normalised.
+        start: the token that its texts begin with.
+    """
+
+    language: Language
+    text: TextConfig
+    start: str = Field(min_length=1)
 
 
 class TokenizerSpec(Config):
-    """What the JSON holds: all that is needed to go from raw text to ids."""
+    """What the JSON holds: all that is needed to go from raw text to ids.
+
+    Attributes:
+        languages: in the order in which they came; the last one is the default.
+        tokens: token of each id, from 0.
+        pad: fills up a batch, always id 0; None if the tokenizer has none.
+        end: the token that texts end with.
+        space: the token of a space.
+        n_base: tokens of the tokenizer that this one was extended from; 0 if there is none.
+        huggingface: JSON of the Hugging Face tokenizer that segments texts into tokens;
+            None: one token a character.
+    """
 
     format: Literal["dimts-tokenizer"] = "dimts-tokenizer"
-    version: Literal[1] = 1
-    text: TextConfig
-    language: Language
-    tokens: tuple[str, ...] = Field(description="token of each id, from 0")
+    version: Literal[2] = 2
+    languages: tuple[TokenizerLanguage, ...]
+    tokens: tuple[str, ...]
+    pad: str | None = PAD
+    end: str = END
+    space: str = SPACE
+    n_base: int = Field(default=0, ge=0)
+    huggingface: dict[str, Any] | None = None
+
+    @property
+    def specials(self) -> tuple[str, ...]:
+        """Tokens that are no part of a text."""
+        starts = tuple(known.start for known in self.languages)
+        others = added_tokens(self.huggingface) if self.huggingface else ()
+        named = dict.fromkeys((*((self.pad,) if self.pad else ()), *starts, self.end, *others))
+        return tuple(token for token in named if token != self.space)
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        if self.tokens[: len(SPECIALS)] != SPECIALS:
-            raise ValueError(f"tokens: must begin with {', '.join(SPECIALS)}")
-        if len(set(self.tokens)) != len(self.tokens):
-            raise ValueError("tokens: one is there twice")
-        if long := [token for token in self.tokens[len(SPECIALS) :] if len(token) != 1]:
-            raise ValueError(f"tokens: {long[0]!r} is not one character")
-        missing = sorted({SPACE, *self.language.alphabet} - set(self.tokens))
-        if missing:
-            raise ValueError(f"tokens: {''.join(missing)} of the language's alphabet is missing")
+        if not self.languages and self.huggingface is None:
+            raise ValueError("languages: at least one is needed")
+        for twice, key in (
+            (self.tokens, "tokens"),
+            ([known.language.code for known in self.languages], "languages"),
+            ([known.start for known in self.languages], "languages.start"),
+        ):
+            if len(set(twice)) != len(twice):
+                raise ValueError(f"{key}: one is there twice")
+        if self.n_base > len(self.tokens):
+            raise ValueError(f"n_base: {self.n_base} of {len(self.tokens)} tokens")
+        if self.pad is not None and self.tokens[:1] != (self.pad,):
+            raise ValueError(f"tokens: must begin with {self.pad}")
+        there = set(self.tokens)
+        if missing := [token for token in (*self.specials, self.space) if token not in there]:
+            raise ValueError(f"tokens: {missing[0]} is missing")
+        for known in self.languages:
+            if missing := sorted(set(known.language.alphabet) - there):
+                name = known.language.name
+                raise ValueError(f"tokens: {''.join(missing)} of the alphabet of {name} is missing")
+        self._check_segmentation()
         return self
+
+    def _check_segmentation(self) -> None:
+        if self.huggingface is not None:
+            if problem := segmenter_problem(self.huggingface, self.tokens):
+                raise ValueError(f"huggingface: {problem}")
+            return
+        specials = set(self.specials)
+        if long := [t for t in self.tokens if t not in specials and len(t) != 1]:
+            raise ValueError(f"tokens: {long[0]!r} is not one character")
+        if self.space != SPACE:
+            raise ValueError("space: must be ' ' where each character is a token")
 
 
 class Tokenizer:
-    """One id a character, and each syllable's consonant and vowel as factors of its id.
+    """Ids of texts of one or several languages, and each syllable's consonant and vowel.
 
     Attributes:
         spec: what `save` writes.
-        normaliser: applied to every text that is encoded.
         tokens: token of each id.
+        languages: their codes, in order.
+        start_ids: id of each language's start token.
+        pad_id, eos_id: ids of padding (None: there is none, pad with 0) and of the end.
+        special_ids: ids of all tokens that are no part of a text.
         factors: int64 [n_vocab, n_factors], read-only; 0 means none. n_factors is 2
-            (consonant, vowel) for a language with syllables and 0 for any other.
+            (consonant, vowel) if a language has syllables, else 0. A syllable that several
+            languages have is factored as the first of them does it.
         factor_sizes: number of values of each factor, none (0) included.
         space_ids: ids of the space.
-        pause_ids: ids where a pause may be heard: space, punctuation, begin and end.
+        pause_ids: ids where a pause may be heard: begin, end, space, punctuation.
     """
-
-    pad_id, bos_id, eos_id = range(len(SPECIALS))
 
     def __init__(self, spec: TokenizerSpec) -> None:
         self.spec = spec
-        self.normaliser = Normaliser(spec.language, spec.text)
         self.tokens = spec.tokens
         self._ids = {token: index for index, token in enumerate(self.tokens)}
-        self.factors, self.factor_sizes = _factors(spec.language, self.tokens)
-        self.space_ids = (self._ids[SPACE],)
-        marks = tuple(self._ids[mark] for mark in spec.language.punctuation)
-        self.pause_ids = (self.bos_id, self.eos_id, *self.space_ids, *marks)
+        self._known = {known.language.code: known for known in spec.languages}
+        self._normalisers = {
+            code: Normaliser(known.language, known.text) for code, known in self._known.items()
+        }
+        self._segmenter = Segmenter(spec.huggingface, spec.space) if spec.huggingface else None
+        self.languages = tuple(self._known)
+        self.start_ids = {code: self._ids[known.start] for code, known in self._known.items()}
+        self.pad_id = None if spec.pad is None else self._ids[spec.pad]
+        self.eos_id = self._ids[spec.end]
+        self.special_ids = frozenset(self._ids[token] for token in spec.specials)
+        self.factors, self.factor_sizes = _factors(
+            [known.language for known in spec.languages], self.tokens
+        )
+        self.space_ids = (self._ids[spec.space],)
+        marks = itertools.chain.from_iterable(k.language.punctuation for k in spec.languages)
+        self.pause_ids = tuple(
+            dict.fromkeys(
+                (
+                    *self.start_ids.values(),
+                    self.eos_id,
+                    *self.space_ids,
+                    *(self._ids[mark] for mark in marks),
+                )
+            )
+        )
 
     @classmethod
     def from_language(cls, language: Language, text_config: TextConfig) -> Tokenizer:
-        """The vocabulary of the language: specials, space, its whole alphabet."""
-        tokens = (*SPECIALS, SPACE, *language.alphabet)
-        return cls(TokenizerSpec(text=text_config, language=language, tokens=tokens))
+        """The vocabulary of one language: specials, space, its whole alphabet."""
+        return cls.from_languages([(language, text_config)])
+
+    @classmethod
+    def from_languages(cls, languages: Sequence[tuple[Language, TextConfig]]) -> Tokenizer:
+        """The vocabulary of several: specials, space, their alphabets, each character once."""
+        known = tuple(
+            TokenizerLanguage(language=language, text=text, start=start_token(language.code))
+            for language, text in languages
+        )
+        first, *others = (entry.start for entry in known)
+        alphabets = itertools.chain.from_iterable(k.language.alphabet for k in known)
+        tokens = (PAD, first, END, *others, SPACE, *dict.fromkeys(alphabets))
+        return cls(TokenizerSpec(languages=known, tokens=tokens))
 
     @property
     def n_vocab(self) -> int:
-        """Number of ids; every one is in use."""
+        """Number of ids."""
         return len(self.tokens)
+
+    @property
+    def n_base(self) -> int:
+        """Number of ids of the tokenizer that this one was extended from; 0: of none."""
+        return self.spec.n_base
 
     @property
     def fingerprint(self) -> str:
         """16 hex digits that change with anything that changes ids."""
         return fingerprint(self.spec)
 
-    def encode(self, text: str) -> list[int]:
-        """Ids of a raw text: normalised, between bos and eos.
+    @property
+    def default_language(self) -> str:
+        """Code of the language that came last.
+
+        Raises:
+            UserError: none of ours is known yet.
+        """
+        if not self.languages:
+            raise UserError("the tokenizer knows no language yet: extend it with one first")
+        return self.languages[-1]
+
+    def language(self, code: str | None = None) -> Language:
+        """The writing of a language; None: of the default one. Raises like `normaliser`."""
+        return self.normaliser(code).language
+
+    def normaliser(self, language: str | None = None) -> Normaliser:
+        """What goes over each text of a language; None: of the default one.
+
+        Raises:
+            UserError: the tokenizer does not know the language; names those that it knows.
+        """
+        code = self.default_language if language is None else language
+        if code not in self._normalisers:
+            known = ", ".join(self.languages) or "none"
+            raise UserError(f"language {code!r} is not one of this voice's: {known}")
+        return self._normalisers[code]
+
+    def encode(self, text: str, language: str | None = None) -> list[int]:
+        """Ids of a raw text: normalised, between its language's start and the end.
 
         Raises:
             UnknownCharacters: names the characters outside the alphabet.
-            UserError: nothing to say is left.
+            UserError: nothing to say is left, or no such language.
         """
-        return self.encode_normalised(self.normaliser.normalise(text))
+        return self.encode_normalised(self.normaliser(language).normalise(text), language)
 
-    def encode_normalised(self, text: str) -> list[int]:
+    def encode_normalised(self, text: str, language: str | None = None) -> list[int]:
         """Ids of a text that `normaliser` has been over already, as in the feature files.
+
+        Characters of any of the languages are taken: texts may mix them.
 
         Raises:
             UnknownCharacters: names the characters outside the vocabulary.
+            UserError: no such language.
         """
-        if unknown := [character for character in text if character not in self._ids]:
-            raise UnknownCharacters(unknown, self.spec.language.name)
-        return [self.bos_id, *(self._ids[character] for character in text), self.eos_id]
+        spoken = self.language(language)
+        if unknown := [character for character in text if not self.knows(character)]:
+            raise UnknownCharacters(unknown, spoken.name)
+        return [self.start_ids[spoken.code], *self.segment(text), self.eos_id]
+
+    def knows(self, character: str) -> bool:
+        """Whether a normalised text may hold `character`."""
+        if self._segmenter is not None:
+            return self._segmenter.knows(character)
+        return character in self._ids
+
+    def segment(self, text: str) -> list[int]:
+        """Ids of a normalised text's own tokens: no start, no end. All of it must be known."""
+        if self._segmenter is not None:
+            return self._segmenter.ids(text)
+        return [self._ids[character] for character in text]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The normalised text of `ids`; specials are left out.
@@ -113,7 +259,11 @@ class Tokenizer:
         kept = [int(index) for index in ids]
         if outside := [index for index in kept if not 0 <= index < self.n_vocab]:
             raise ValueError(f"ids outside 0..{self.n_vocab - 1}: {outside[:5]}")
-        return "".join(self.tokens[index] for index in kept if index >= len(SPECIALS))
+        return "".join(
+            SPACE if index in self.space_ids else self.tokens[index]
+            for index in kept
+            if index not in self.special_ids
+        )
 
     def save(self, path: str | Path) -> None:
         """Write the one JSON."""
@@ -128,13 +278,20 @@ class Tokenizer:
             UserError: no such file, or not a tokenizer this version can read; names the field.
         """
         try:
-            spec = TokenizerSpec.model_validate_json(Path(path).read_bytes())
+            values = json.loads(Path(path).read_bytes())
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}: not a tokenizer: {error}") from error
+        if isinstance(values, dict) and values.get("version") == 1:
+            raise UserError(f"{path}: made by an older dimts; train or export it again")
+        try:
+            spec = TokenizerSpec.model_validate_json(json.dumps(values))
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(map(str, first["loc"])) or "file"
-            raise UserError(f"{path}: not a tokenizer: {key}: {first['msg']}") from error
+            message = " ".join(first["msg"].split())
+            raise UserError(f"{path}: not a tokenizer: {key}: {message}") from error
         return cls(spec)
 
     def __eq__(self, other: object) -> bool:
@@ -144,20 +301,35 @@ class Tokenizer:
         return hash(self.fingerprint)
 
     def __repr__(self) -> str:
-        return f"Tokenizer({self.spec.language.code}, n_vocab={self.n_vocab}, {self.fingerprint})"
+        codes = "+".join(self.languages)
+        return f"Tokenizer({codes}, n_vocab={self.n_vocab}, {self.fingerprint})"
+
+
+def start_token(code: str) -> str:
+    """The token that texts of a language begin with."""
+    return f"<{code}>"
 
 
 def _factors(
-    language: Language, tokens: Sequence[str]
+    languages: Sequence[Language], tokens: Sequence[str]
 ) -> tuple[NDArray[np.int64], tuple[int, ...]]:
-    if not (syllables := language.syllables):
+    """The factor table; names are numbered in the order of the languages, each once."""
+    syllabaries = [language.syllables for language in languages if language.syllables]
+    if not syllabaries:
         return np.zeros((len(tokens), 0), dtype=np.int64), ()
-    consonants = {name: index for index, name in enumerate(syllables.consonants, start=1)}
-    vowels = {name: index for index, name in enumerate(syllables.vowels, start=1)}
+    consonants: dict[str, int] = {}
+    vowels: dict[str, int] = {}
+    pairs: dict[str, tuple[str, str]] = {}
+    for syllables in syllabaries:
+        for name in syllables.consonants:
+            consonants.setdefault(name, len(consonants) + 1)
+        for name in syllables.vowels:
+            vowels.setdefault(name, len(vowels) + 1)
+        pairs = dict(syllables.factors) | pairs
     factors = np.zeros((len(tokens), 2), dtype=np.int64)
     for index, token in enumerate(tokens):
-        if token in syllables.factors:
-            consonant, vowel = syllables.factors[token]
+        if token in pairs:
+            consonant, vowel = pairs[token]
             factors[index] = consonants[consonant], vowels[vowel]
     factors.setflags(write=False)
     return factors, (len(consonants) + 1, len(vowels) + 1)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
 from dimts.audio.mel import MelConfig
-from dimts.text.tokenizer import SPECIALS, Tokenizer
+from dimts.text.tokenizer import Tokenizer
 from dimts.training.batches import Corpus
 
 FRAMES_A_TOKEN = 9
@@ -66,10 +66,12 @@ def synthetic_corpus(
     """
     utterances = SyntheticSpeech(n, mel, seed)
     rng = np.random.default_rng((seed, 1))
+    start, end = tokenizer.start_ids[tokenizer.default_language], tokenizer.eos_id
+    letters = np.array(sorted(set(range(tokenizer.n_vocab)) - tokenizer.special_ids))
     tokens = []
     for length in utterances.n_frames // FRAMES_A_TOKEN - 2:
-        text = rng.integers(len(SPECIALS), tokenizer.n_vocab, length)
-        tokens.append(np.array([tokenizer.bos_id, *text, tokenizer.eos_id], np.int64))
+        text = letters[rng.integers(len(letters), size=length)]
+        tokens.append(np.array([start, *text, end], np.int64))
     corpus = Corpus(utterances, tokens)
     corpus.durations = [
         _durations(int(t), len(ids), n_states, rng)

@@ -1,0 +1,60 @@
+"""Texts in the tokens of a Hugging Face tokenizer, which may be longer than a character."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tokenizers
+
+
+class Segmenter:
+    """Cuts normalised texts into tokens.
+
+    Args:
+        values: JSON of the Hugging Face tokenizer.
+        space: its token for a space, which is written into the text before it is cut.
+    """
+
+    def __init__(self, values: Mapping[str, Any], space: str) -> None:
+        self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(values))
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._space = space
+        unknown = values["model"].get("unk_token")
+        self._unknown_id = None if unknown is None else self._tokenizer.token_to_id(unknown)
+        self._known: dict[str, bool] = {}
+
+    def ids(self, text: str) -> list[int]:
+        """Ids of the text's tokens, without any that a template would put around them."""
+        encoded = self._tokenizer.encode(text.replace(" ", self._space), add_special_tokens=False)
+        return list(encoded.ids)
+
+    def knows(self, character: str) -> bool:
+        """Whether `character` has tokens."""
+        if character not in self._known:
+            ids = self.ids(character)
+            self._known[character] = bool(ids) and self._unknown_id not in ids
+        return self._known[character]
+
+
+def added_tokens(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Tokens that stand beside a Hugging Face tokenizer's model: specials and the like."""
+    return tuple(token["content"] for token in values.get("added_tokens") or ())
+
+
+def segmenter_problem(values: Mapping[str, Any], tokens: Sequence[str]) -> str | None:
+    """Why a Hugging Face tokenizer cannot segment into `tokens`; None if it can."""
+    model = values.get("model")
+    kind = model.get("type") if isinstance(model, dict) else None
+    if not isinstance(model, dict) or kind != "BPE":
+        return f"model.type is {kind!r}, only BPE can be read"
+    try:
+        vocabulary = tokenizers.Tokenizer.from_str(json.dumps(values)).get_vocab()
+    except Exception as error:  # the library raises nothing more precise
+        return " ".join(str(error).split()) or type(error).__name__
+    for token, index in sorted(vocabulary.items(), key=lambda item: item[1]):
+        if not (0 <= index < len(tokens) and tokens[index] == token):
+            return f"token {token!r} of id {index} is not that of the vocabulary"
+    return None
