@@ -91,6 +91,51 @@ def test_the_json_is_the_whole_tokenizer(
     assert loaded.encode(raw) == tokenizer.encode(raw)
 
 
+def test_several_languages_share_characters_and_differ_in_their_start() -> None:
+    codes = ("es", "sw", "am")
+    languages = [load_language(code) for code in codes]
+    several = Tokenizer.from_languages(
+        [(language, TextConfig(language=language.code)) for language in languages]
+    )
+    assert several.tokens[:6] == ("<pad>", "<es>", "<eos>", "<sw>", "<am>", " ")
+    assert several.languages == codes and several.default_language == "am"
+    characters = [c for language in languages for c in language.alphabet]
+    assert several.tokens[6:] == tuple(dict.fromkeys(characters)) != tuple(characters)
+    spanish, swahili = (several.encode("moja sana", code) for code in ("es", "sw"))
+    assert spanish[1:] == swahili[1:]
+    assert (spanish[0], swahili[0]) == (1, 3)
+    assert several.encode("ሰላም") == several.encode("ሰላም", "am")
+    assert several.encode_normalised("ሰላም hola", "sw")[0] == 3, "texts may mix the scripts"
+    marks = {"<es>", "<sw>", "<am>", "<eos>", " "}
+    marks |= {mark for language in languages for mark in language.punctuation}
+    assert {several.tokens[i] for i in several.pause_ids} == marks
+    assert len(several.pause_ids) == len(marks)
+    assert {several.tokens[i] for i in several.special_ids} == set(several.tokens[:5])
+    assert several.decode(several.encode("Hola.", "es")) == "hola."
+
+
+def test_each_language_has_its_own_normaliser() -> None:
+    several = Tokenizer.from_languages(
+        [(load_language(code), TextConfig(language=code)) for code in ("en", "am")]
+    )
+    assert several.decode(several.encode("2", "en")) == "two"
+    assert several.decode(several.encode("2")) == "ሁለት"
+    with pytest.raises(UnknownCharacters, match="አማርኛ"):
+        several.encode("two", "am")
+    with pytest.raises(UserError, match="'sw' is not one of this voice's: en, am"):
+        several.encode("moja", "sw")
+
+
+def test_factors_of_the_first_language_stay_where_more_are_known(amharic: Tokenizer) -> None:
+    several = Tokenizer.from_languages(
+        [(load_language(code), TextConfig(language=code)) for code in ("en", "am")]
+    )
+    assert several.factor_sizes == amharic.factor_sizes
+    for letter in load_language("am").alphabet:
+        ids = several.tokens.index(letter), amharic.tokens.index(letter)
+        assert (several.factors[ids[0]] == amharic.factors[ids[1]]).all()
+
+
 def test_settings_change_the_fingerprint(amharic: Tokenizer, english: Tokenizer) -> None:
     config = TextConfig(language="am", fold_homophones=True)
     folded = Tokenizer.from_language(load_language("am"), config)

@@ -1,0 +1,120 @@
+"""A tokenizer with one more language: base ids never move, new tokens follow them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+
+import tokenizers
+from pydantic import Field
+
+from dimts.config import Config
+from dimts.errors import UserError
+from dimts.text.huggingface import extended_huggingface, start_like
+from dimts.text.language import Language
+from dimts.text.normaliser import TextConfig
+from dimts.text.tokenizer import SPACE, Tokenizer, TokenizerLanguage, TokenizerSpec
+
+TRAINED_A_KEPT_MERGE = 8
+"""Merges that are trained for each that is wanted: those of base characters are left out."""
+
+
+class SubwordConfig(Config):
+    """Tokens longer than a character, learned from texts of the new language.
+
+    Attributes:
+        tokens: how many are added at most.
+        min_count: how often a sub-word must occur in the texts.
+    """
+
+    tokens: int = Field(ge=1)
+    min_count: int = Field(default=2, ge=1)
+
+
+def merge(
+    base: Tokenizer,
+    language: Language,
+    text: TextConfig,
+    subwords: SubwordConfig | None = None,
+    texts: Iterable[str] = (),
+) -> Tokenizer:
+    """`base` extended by a language, which becomes the default one.
+
+    New are the language's start token, the characters of its alphabet that the base lacks,
+    and sub-words. A text of the base keeps its very ids, since every sub-word holds a
+    character that the base does not know.
+
+    Args:
+        base: of ours, or read by `dimts.text.huggingface.read_huggingface`.
+        language: what is added.
+        text: its normaliser's settings.
+        subwords: None: one token a character.
+        texts: normalised texts of the language to learn sub-words from.
+
+    Raises:
+        UserError: the base knows the language already, there are no texts to learn
+            sub-words from, or the base's own normaliser changes letters of the language.
+    """
+    if language.code in base.languages:
+        raise UserError(f"{language.name} ({language.code}) is one of the base's languages already")
+    start = start_like(base, language.code)
+    there = set(base.tokens)
+    characters = [c for c in language.alphabet if c not in there]
+    new = [*([] if start in there else [start]), *characters]
+    merges = _learn(base, language, subwords, texts) if subwords else []
+    added = [*new, *("".join(pair) for pair in merges)]
+    segmented = bool(merges) or base.spec.huggingface is not None
+    known = TokenizerLanguage(language=language, text=text, start=start)
+    values = {
+        **{key: getattr(base.spec, key) for key in ("pad", "end", "space")},
+        "languages": (*base.spec.languages, known),
+        "tokens": (*base.tokens, *added),
+        "n_base": base.n_vocab,
+        "huggingface": extended_huggingface(base, added, merges, start) if segmented else None,
+    }
+    merged = Tokenizer(TokenizerSpec.model_validate(values))
+    _check_reachable(merged, language)
+    return merged
+
+
+def _learn(
+    base: Tokenizer, language: Language, config: SubwordConfig, texts: Iterable[str]
+) -> list[tuple[str, str]]:
+    """Merges in the order in which they are applied, each making a token that is new."""
+    marks = re.escape(language.punctuation + SPACE)
+    words = [word for line in texts for word in re.split(f"[{marks}]+", line) if word]
+    if not words:
+        raise UserError("sub-words are learned from texts of the language: there are none")
+    letters = {letter for word in words for letter in word}
+    model = tokenizers.Tokenizer(tokenizers.models.BPE())
+    # Each word is a sequence of its own: without a pre-tokenizer no merge crosses words.
+    model.train_from_iterator(
+        words,
+        tokenizers.trainers.BpeTrainer(
+            vocab_size=len(letters) + TRAINED_A_KEPT_MERGE * config.tokens,
+            min_frequency=config.min_count,
+            show_progress=False,
+        ),
+    )
+    tokens = {*base.tokens, *language.alphabet}
+    kept: list[tuple[str, str]] = []
+    for left, right in json.loads(model.to_str())["model"]["merges"]:
+        joined = left + right
+        new_letter = any(not base.knows(letter) for letter in joined)
+        if new_letter and left in tokens and right in tokens and joined not in tokens:
+            kept.append((left, right))
+            tokens.add(joined)
+        if len(kept) == config.tokens:
+            break
+    return kept
+
+
+def _check_reachable(merged: Tokenizer, language: Language) -> None:
+    """A normaliser inside a Hugging Face base may take letters apart that we have added."""
+    lost = [c for c in language.alphabet if merged.decode(merged.segment(c)) != c]
+    if lost:
+        raise UserError(
+            f"the base's own normaliser changes {''.join(lost)} of the alphabet of "
+            f"{language.name}: write them in the language's file as the base does"
+        )
