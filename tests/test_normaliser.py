@@ -221,7 +221,7 @@ def test_a_language_of_ones_own_is_a_file(tmp_path: Path) -> None:
 
 
 def test_mistakes_in_a_language_name_file_and_key(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="known: am, en"):
+    with pytest.raises(ConfigError, match="known: am, de, en"):
         load_language("xx")
     data = yaml.safe_load((LANGUAGES / "en.yaml").read_text(encoding="utf-8"))
     file = tmp_path / "x.yaml"
