@@ -46,7 +46,8 @@ from dimts.text.tokenizer import Tokenizer
 from dimts.training.batches import BucketSampler, Corpus, Position, padding_share
 from dimts.training.config import TrainingConfig
 from dimts.training.flops import Precision, flops_a_frame, peak_flops
-from dimts.training.loop import Job, Trainer
+from dimts.training.job import Job
+from dimts.training.loop import Trainer
 from dimts.training.synthetic import MEAN, STD, synthetic_corpus
 
 MODELS = Path(__file__).resolve().parents[1] / "jobs/configs/models"

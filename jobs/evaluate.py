@@ -15,7 +15,7 @@ from dimts.errors import UserError
 from dimts.evaluation.evaluate import UtteranceFigures, evaluate, summary
 from dimts.features.feature_set import FeatureSet
 from dimts.tracking.mlflow_model import resolve_model
-from dimts.training.run import load_corpus
+from dimts.training.corpora import load_corpus
 from jobs.report import figures_table
 from jobs.voice_config import VoiceConfig
 

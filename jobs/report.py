@@ -34,11 +34,24 @@ def figures_table(figures: Mapping[str, float]) -> str:
     return "\n".join(lines)
 
 
+def forgetting_line(figures: Mapping[str, float]) -> str:
+    """What the base's languages lost, if that was measured."""
+    if "forgetting/mcd_change" not in figures:
+        return ""
+    after, change = figures["forgetting/mcd"], figures["forgetting/mcd_change"]
+    return (
+        f"{'languages of the base, dB':<34}{after:>12.3f}   ({change:+.3f} against before; "
+        "held-out sentences)"
+    )
+
+
 def print_result(run_dir: Path, result: Mapping[str, Any]) -> None:
     """The end of a run: status, figures, and where the voice is."""
     print(f"\n{result['status']} at step {result['step']}")
     if table := figures_table(result["figures"]):
         print(table)
+    if forgetting := forgetting_line(result["figures"]):
+        print(forgetting)
     if result["status"] == "stopped":
         print("start it again to go on from the checkpoint")
     elif result["best"]:

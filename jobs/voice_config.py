@@ -9,16 +9,21 @@ from pydantic import model_validator
 from data_prep.config import CorpusConfig, PrepareConfig
 from dimts.audio.mel import MelConfig
 from dimts.config import Config, flatten, to_yaml
+from dimts.extension.base import BaseConfig, model_from_base, read_base
 from dimts.launch.settings import Launch, RayConfig, RunConfig
 from dimts.model.t3 import ModelConfig
 from dimts.text.normaliser import TextConfig
 from dimts.tracking.config import TrackingConfig
+from dimts.tracking.mlflow_model import resolve_model
 from dimts.training.config import TrainingConfig
-from dimts.training.run import RunSettings
+from dimts.training.settings import RunSettings, Source
 
 
 class VoiceConfig(Config):
-    """Corpus, features, model, training and record of one voice."""
+    """Corpus, features, model, training and record of one voice.
+
+    With a `base` the training starts from that voice, whose sizes the model then has.
+    """
 
     corpus: CorpusConfig
     text: TextConfig
@@ -28,6 +33,7 @@ class VoiceConfig(Config):
     training: TrainingConfig = TrainingConfig()
     tracking: TrackingConfig = TrackingConfig()
     ray: RayConfig = RayConfig()
+    base: BaseConfig | None = None
     run: RunConfig
 
     @model_validator(mode="after")
@@ -42,19 +48,35 @@ class VoiceConfig(Config):
             raise ValueError("training.amp: fp16 needs ray.gpu; on a CPU use bf16 or off")
         return self
 
+    def resolved(self) -> VoiceConfig:
+        """With the base found, and the model's sizes taken from it.
+
+        Raises:
+            UserError: there is no such base, or the model's settings do not fit it.
+        """
+        if self.base is None:
+            return self
+        folder = resolve_model(self.base.bundle, self.tracking).absolute()
+        features = tuple(path.absolute() for path in self.base.features)
+        base = self.base.model_copy(update={"bundle": str(folder), "features": features})
+        model = model_from_base(self.model, read_base(folder).model)
+        return self.model_copy(update={"base": base, "model": model})
+
     def launch(self) -> Launch:
-        """What the processes that train are handed."""
+        """What the processes that train are handed; raises like `resolved`."""
+        config = self.resolved()
+        source = Source(features=config.prepare.features.absolute(), text=config.text)
         return Launch(
-            name=self.run.name,
+            name=config.run.name,
             settings=RunSettings(
-                features=self.prepare.features.absolute(),
-                run_dir=self.run.run_dir,
-                text=self.text,
-                mel=self.mel,
-                model=self.model,
-                training=self.training,
-                config_yaml=to_yaml(self),
+                sources=(source,),
+                run_dir=config.run.run_dir,
+                mel=config.mel,
+                model=config.model,
+                training=config.training,
+                base=config.base,
+                config_yaml=to_yaml(config),
             ),
-            tracking=self.tracking.absolute(),
-            params=flatten(self.model_dump(mode="json")),
+            tracking=config.tracking.absolute(),
+            params=flatten(config.model_dump(mode="json")),
         )

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 if TYPE_CHECKING:
-    from dimts.training.run import RunSettings
+    from dimts.training.settings import RunSettings
     from jobs.voice_config import VoiceConfig
 
 os.environ |= {

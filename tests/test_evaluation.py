@@ -14,7 +14,9 @@ from scipy.fft import dct
 
 from dimts.evaluation.evaluate import UtteranceFigures, evaluate, summary
 from dimts.evaluation.mcd import cepstra, mel_cepstral_distortion
-from dimts.training.run import RunSettings, open_data, untrained_model
+from dimts.training.data import open_data
+from dimts.training.run import untrained_model
+from dimts.training.settings import RunSettings
 
 Float = NDArray[np.float32]
 
@@ -114,7 +116,7 @@ def test_each_utterance_is_compared_with_its_recording(
     assert [f.tokens for f in figures] == data.val.n_tokens.tolist()
     pace = data.train.utterances.n_frames.sum() / data.train.n_tokens.sum()
     assert [f.frames for f in figures] == pytest.approx([pace * f.tokens for f in figures], abs=1)
-    mean = np.array(data.features.manifest.mel_mean, np.float32)
+    mean = np.array(data.features[0].manifest.mel_mean, np.float32)
     for index, row in enumerate(figures):
         recorded = data.val.utterances.mel(index)
         expected = mel_cepstral_distortion(np.tile(mean, (len(recorded), 1)), recorded)

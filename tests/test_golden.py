@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from training_fixtures import run
 
-from dimts.training.run import RunSettings
+from dimts.training.settings import RunSettings
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny_curve.json"
 KEYS = (

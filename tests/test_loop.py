@@ -20,8 +20,10 @@ from dimts.model.loss import LossConfig, TTSLoss, tts_loss
 from dimts.model.t3 import T3
 from dimts.training.batches import Corpus
 from dimts.training.checkpoint import BEST, LATEST, read_state
+from dimts.training.data import open_data
 from dimts.training.loop import train
-from dimts.training.run import RunSettings, open_data, run_training
+from dimts.training.run import run_training
+from dimts.training.settings import RunSettings
 from jobs.voice_config import VoiceConfig
 
 Voice = Callable[..., VoiceConfig]

@@ -9,8 +9,9 @@ import torch
 from training_fixtures import Listener, make_job, run
 
 from dimts.training.checkpoint import read_state
-from dimts.training.loop import Result, train
-from dimts.training.run import RunSettings
+from dimts.training.job import Result
+from dimts.training.loop import train
+from dimts.training.settings import RunSettings
 
 Settings = Callable[..., RunSettings]
 DROPOUT = ("model.encoder.dropout=0.1", "model.duration.dropout=0.1", "model.decoder.dropout=0.1")

@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 from dimts.bundle import write_bundle
 from dimts.model.t3 import T3
 from dimts.training.batches import Corpus
-from dimts.training.loop import Job, Result, train
-from dimts.training.run import Data, RunSettings, fixed_durations, open_data, untrained_model
+from dimts.training.data import Data, fixed_durations, open_data
+from dimts.training.job import Job, Result
+from dimts.training.loop import train
+from dimts.training.run import initial_model
+from dimts.training.settings import RunSettings
 
 FILES = ("model.safetensors", "trainer_state.pt", "config.yaml", "tokenizer.json")
 
@@ -60,7 +63,7 @@ def make_job(
             folder, weights, data.tokenizer, settings.config_yaml, {**facts, "features": "f"}
         )
 
-    model = untrained_model(settings, data)
+    model = initial_model(settings, data)
     return Job(settings.training, model, change(data), data.val, settings.run_dir, write)
 
 

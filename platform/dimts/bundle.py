@@ -49,6 +49,8 @@ class BundleManifest(Config):
         step, epoch: of the training.
         metrics: of the validation nearest before it.
         features: fingerprint of the features it was trained on.
+        origin: the base that it was adapted from, if any: name, checksum of its weights, how
+            new rows started, the language that was added.
         tokenizer: fingerprint of the tokenizer.
         sha256: checksum of each of the folder's other files.
     """
@@ -59,6 +61,7 @@ class BundleManifest(Config):
     epoch: int
     metrics: dict[str, float]
     features: str
+    origin: dict[str, str] = {}
     tokenizer: str
     sha256: dict[str, str]
 
@@ -135,6 +138,39 @@ def write_bundle(
         **facts,
     )
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
+
+
+def export_bundle(source: Path, folder: Path, metrics: Mapping[str, float]) -> int:
+    """Copy a bundle without its trainer's state, matrices as float16; bytes of the weights.
+
+    Args:
+        source: the bundle.
+        folder: to write; what is there is replaced only if it is a bundle.
+        metrics: to stand in its manifest.
+
+    Raises:
+        BundleError: `source` is no bundle, or `folder` holds something else.
+    """
+    manifest = read_manifest(source)
+    if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).exists():
+        raise BundleError(f"{folder}: exists and is not a bundle; name another folder")
+    weights = {
+        # Vectors are few, and the mel statistics among them need their digits.
+        name: tensor.half() if tensor.ndim > 1 else tensor
+        for name, tensor in read_weights(source).items()
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in folder.iterdir():
+        file.unlink()
+    facts = manifest.model_dump(include={"step", "epoch", "features", "origin"})
+    write_bundle(
+        folder,
+        weights,
+        Tokenizer.load(source / TOKENIZER),
+        (source / CONFIG).read_text(encoding="utf-8"),
+        {**facts, "metrics": dict(metrics)},
+    )
+    return (folder / WEIGHTS).stat().st_size
 
 
 def read_manifest(folder: Path, verify: bool = True) -> BundleManifest:

@@ -9,11 +9,9 @@ from typing import Any
 
 import torch
 
-from dimts.bundle import load_bundle
 from dimts.errors import UserError
-from dimts.evaluation.evaluate import evaluate, summary
-from dimts.features.manifest import SplitName
 from dimts.launch.console import append_event
+from dimts.launch.figures import forgetting_figures, held_out_figures
 from dimts.launch.samples import STEP_FOLDER, all_samples, plot_alignment, speak_samples
 from dimts.launch.settings import Launch
 from dimts.launch.stopping import stop_requested
@@ -22,11 +20,10 @@ from dimts.synthesis import Synthesizer
 from dimts.tracking.samples_page import write_samples_page
 from dimts.tracking.tracker import Status, make_tracker
 from dimts.training.checkpoint import BEST
-from dimts.training.loop import Result
-from dimts.training.run import Data, load_corpus, open_data, untrained_model
+from dimts.training.data import Data, open_data
+from dimts.training.job import Result
 
 RESULT = "result.json"
-HELD_OUT: tuple[SplitName, ...] = ("val", "test")
 Report = Callable[[dict[str, float], Path | None], None]
 
 
@@ -89,6 +86,10 @@ class Recorder:
         best = (self.launch.run_dir / BEST).resolve()
         if result.status != "stopped" and best.is_dir():
             figures = held_out_figures(self.launch, self._open(), best)
+            before, after = forgetting_figures(self.launch, self._open(), best)
+            if before:
+                self._tracker.log_metrics(before, 0)
+            figures |= after
             self._tracker.log_metrics(figures, result.step)
             self._tracker.log_model(best, figures, result.step)
         self._write_result(result, figures, best)
@@ -116,27 +117,6 @@ class Recorder:
         if self._data is None:
             self._data = open_data(self.launch.settings)
         return self._data
-
-
-def held_out_figures(launch: Launch, data: Data, bundle: Path) -> dict[str, float]:
-    """Figures of a bundle on the validation and test splits, beside an untrained model's.
-
-    Returns:
-        ``val_mcd``-like keys under ``val/`` and ``test/``; see `evaluation.evaluate.summary`.
-    """
-    voice = load_bundle(bundle)
-    figures: dict[str, float] = {}
-    for split in HELD_OUT:
-        corpus = load_corpus(data.features, voice.tokenizer, split)
-        if not len(corpus):
-            continue
-        values = summary(evaluate(voice.model, corpus))
-        values["untrained_mcd"] = summary(evaluate(untrained_model(launch.settings, data), corpus))[
-            "mcd"
-        ]
-        values["mcd_of_untrained"] = values["mcd"] / values["untrained_mcd"]
-        figures |= {f"{split}/{key}": value for key, value in values.items()}
-    return figures
 
 
 def read_result(run_dir: Path) -> dict[str, Any]:

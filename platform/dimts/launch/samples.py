@@ -12,7 +12,7 @@ from dimts.model.t3 import T3
 from dimts.synthesis import Synthesizer
 from dimts.tracking.plots import alignment_plot, mel_plot
 from dimts.tracking.samples_page import Sample
-from dimts.training.run import Data
+from dimts.training.data import Data
 
 STEP_FOLDER = "step_{:06d}"
 
@@ -47,7 +47,7 @@ def _sample(folder: Path, step: int, number: int, text: str) -> Sample:
 def plot_alignment(model: T3, data: Data, index: int, folder: Path) -> list[Path]:
     """Plot the alignment that the model finds in a recording of the validation split, and
     the mel that it speaks by itself beside the recording's."""
-    corpus, tokenizer, mel = data.val, data.tokenizer, data.features.manifest.mel
+    corpus, tokenizer, mel = data.val, data.tokenizer, data.features[0].manifest.mel
     hop_s = mel.hop_length / mel.sample_rate
     batch = corpus.batch([index]).to(model.mel_mean_M.device)
     output = model(

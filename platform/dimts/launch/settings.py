@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from dimts.config import Config
 from dimts.tracking.config import TrackingConfig
-from dimts.training.run import RunSettings
+from dimts.training.settings import RunSettings
 
 
 class RunConfig(Config):

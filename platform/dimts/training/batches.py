@@ -121,10 +121,14 @@ class Corpus:
 
 
 class Position(NamedTuple):
-    """The next batch: epoch, counted from 0, and number of the batch inside it."""
+    """The next batch: epoch, counted from 0, and number of the batch inside it.
+
+    `rehearsed` counts the batches of the rehearsed corpus that came before it.
+    """
 
     epoch: int
     batch: int
+    rehearsed: int = 0
 
 
 class BucketSampler:
@@ -174,7 +178,7 @@ class BucketSampler:
 
     def following(self, position: Position) -> Iterator[tuple[Position, list[int]]]:
         """Batches from `position` on, each with the position that comes after it."""
-        epoch, start = position
+        epoch, start, _ = position
         while True:
             batches = self.batches(epoch)
             for number in range(start, len(batches)):

@@ -53,6 +53,7 @@ class TrainingConfig(Config):
 
     Attributes:
         max_steps: optimizer steps in all.
+        max_utterances: of the training split that are used, always the same ones; 0: all.
         batch_size: utterances a step, over all workers and micro-batches together.
         accumulate: micro-batches a worker's share of the batch is cut into.
         amp: precision of matrix products: bf16, fp16 (with a gradient scaler; CUDA) or off.
@@ -67,6 +68,7 @@ class TrainingConfig(Config):
     """
 
     max_steps: int = Field(2000, ge=1)
+    max_utterances: int = Field(0, ge=0)
     batch_size: int = Field(8, ge=1)
     accumulate: int = Field(1, ge=1)
     amp: Literal["off", "bf16", "fp16"] = "bf16"

@@ -11,11 +11,10 @@ import logging
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,90 +23,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dimts.errors import UserError
 from dimts.model.loss import TTSLoss, tts_loss
-from dimts.model.t3 import T3
-from dimts.training.batches import (
-    Batch,
-    BucketSampler,
-    Corpus,
-    Position,
-    Prefetcher,
-    split_batch,
-)
+from dimts.training.batches import Batch, BucketSampler, Position, Prefetcher, split_batch
 from dimts.training.checkpoint import find_latest, read_state, save_checkpoint
-from dimts.training.config import TrainingConfig
+from dimts.training.corpora import turns
+from dimts.training.job import Callbacks, Job, Progress, Result
 from dimts.training.optimizer import MovingAverage, build_optimizer, learning_rate_share
 
 VALIDATION_BATCH = 16
 
 log = logging.getLogger(__name__)
-
-
-class Callbacks(Protocol):
-    """What the loop tells its surroundings, and what it asks of them."""
-
-    def log(self, values: dict[str, float], step: int) -> None:
-        """Metrics of a step; rank 0 only."""
-
-    def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None:
-        """After each validation or checkpoint, equally often on every rank."""
-
-    def sample(self, model: T3, step: int) -> None:
-        """Speak and plot with the weights that would ship; rank 0 only."""
-
-    def should_stop(self) -> bool:
-        """Whether to end after this step with a checkpoint; asked on rank 0 only."""
-
-
-class Job(NamedTuple):
-    """What is trained on what.
-
-    Attributes:
-        config: of the loop.
-        model: on its device.
-        train, val: utterances with token ids; `train` with durations where
-            `config.aligner.fixed_share` is above 0.
-        run_dir: where checkpoints go.
-        write_bundle: (folder, weights, facts) -> None, for `dimts.bundle.write_bundle`.
-    """
-
-    config: TrainingConfig
-    model: T3
-    train: Corpus
-    val: Corpus
-    run_dir: Path
-    write_bundle: Callable[[Path, dict[str, Tensor], dict[str, Any]], None]
-
-
-class Result(NamedTuple):
-    """How a run ended.
-
-    Attributes:
-        status: finished, stopped (asked to), or early_stopped (no better loss).
-        step: optimizer steps done in all.
-        best: metrics of the best validation.
-        checkpoint: the last one.
-        seconds: spent in each part of the loop since it started or resumed.
-        skipped: steps left out for a loss that was not finite.
-    """
-
-    status: Literal["finished", "stopped", "early_stopped"]
-    step: int
-    best: dict[str, float]
-    checkpoint: Path | None
-    seconds: dict[str, float]
-    skipped: int
-
-
-@dataclass
-class Progress:
-    """Where a run stands; saved with every checkpoint."""
-
-    step: int = 0
-    position: Position = field(default_factory=lambda: Position(0, 0))
-    best: dict[str, float] | None = None
-    latest: dict[str, float] | None = None
-    since_best: int = 0
-    skipped: int = 0
 
 
 def train(job: Job, callbacks: Callbacks) -> Result:
@@ -141,6 +65,10 @@ class Trainer:
         self.sampler = BucketSampler(
             job.train.utterances.n_frames, self.config.batch_size, self.config.seed
         )
+        self.rehearsal: BucketSampler | None = None
+        if job.rehearsal:
+            frames = job.rehearsal.utterances.n_frames
+            self.rehearsal = BucketSampler(frames, self.config.batch_size, self.config.seed)
         self.progress = Progress()
         self.checkpoint: Path | None = None
         self.saved_step = -1
@@ -193,9 +121,12 @@ class Trainer:
         return "finished"
 
     def _micro_batches(self) -> Iterator[tuple[Position, list[Batch]]]:
-        for after, indices in self.sampler.following(self.progress.position):
-            parts = split_batch(indices, self.rank, self.world_size, self.config.accumulate)
-            yield after, [self.job.train.batch(part, indices) for part in parts]
+        share, position = self.job.rehearsal_share, self.progress.position
+        for turn in turns(self.sampler, self.rehearsal, share, position):
+            corpus = self.job.rehearsal if turn.rehearsal else self.job.train
+            assert corpus is not None
+            parts = split_batch(turn.indices, self.rank, self.world_size, self.config.accumulate)
+            yield turn.after, [corpus.batch(part, turn.indices) for part in parts]
 
     def _step(self, micro_batches: list[Batch]) -> bool:
         """One optimizer step; whether the run is to stop."""
@@ -301,7 +232,7 @@ class Trainer:
             self.callbacks.log(values, self.progress.step)
 
     def _epoch(self) -> float:
-        epoch, batch = self.progress.position
+        epoch, batch, _ = self.progress.position
         return epoch + batch / self.sampler.batches_per_epoch
 
     def _after_step(self) -> None:

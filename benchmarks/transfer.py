@@ -1,0 +1,224 @@
+"""What a base voice is worth, by corpus size: the tables of docs/transfer.md.
+
+    python benchmarks/transfer.py                        # all: hours on two cores
+    python benchmarks/transfer.py --sizes 50 --seeds 1 --arms scratch everything_trained
+    python benchmarks/transfer.py --quick                # does it run at all?
+
+Every arm fine-tunes the same base on the same utterances for the same number of steps; a step of
+rehearsal is a step. Figures are of held-out sentences, durations as predicted. Runs that have
+ended are kept in --out and not repeated, so the command goes on where it stopped. It runs a
+process for each core, each with one thread. Features must have been prepared:
+
+    python jobs/sample_corpus.py && python jobs/prepare.py --config jobs/configs/sample_am.yaml
+    python jobs/pretrain.py --config jobs/configs/base_latin.yaml --prepare-only
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+from dimts.config import load_config
+from dimts.machine import machine_facts, n_cores
+from jobs.voice_config import VoiceConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+VOICE = ROOT / "jobs/configs/sample_am.yaml"
+FINETUNE = ROOT / "jobs/configs/finetune.yaml"
+FROZEN = "model.freeze_until_index=n_base"
+ALONE = "base.rehearsal_share=0"
+ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "scratch": ("from scratch", ()),
+    "everything_trained": ("all trainable", (ALONE,)),
+    "rows": ("rows below n_base frozen", (ALONE, FROZEN)),
+    "rows_1_block": ("rows + 1 block", (ALONE, FROZEN, "model.freeze_blocks.encoder=[0]")),
+    "rows_2_blocks": ("rows + 2 blocks", (ALONE, FROZEN, "model.freeze_blocks.encoder=[0, 1]")),
+    "start_mean": ("start: mean + spread", (ALONE, "base.start=mean")),
+    "start_nearest": ("start: nearest letter", (ALONE, "base.start=nearest")),
+    "start_random": ("start: random", (ALONE, "base.start=random")),
+    "rehearsal_25": ("rehearsal 0.25", ("base.rehearsal_share=0.25",)),
+    "rehearsal_50": ("rehearsal 0.5", ("base.rehearsal_share=0.5",)),
+    "rehearsal_50_rows": ("rehearsal 0.5 + rows frozen", ("base.rehearsal_share=0.5", FROZEN)),
+    "decay": ("weight decay 0.5 on rows", (ALONE, "training.optimizer.embedding_decay=0.5")),
+    "decay_rows": (
+        "the same, rows frozen",
+        (ALONE, FROZEN, "training.optimizer.embedding_decay=0.5"),
+    ),
+}
+"""Name -> title and settings. `ALONE` is without rehearsal; the start is by transliteration."""
+SIZES = (20, 50, 100, 300)
+
+
+class Task(NamedTuple):
+    """One run."""
+
+    arm: str
+    size: int
+    seed: int
+    overrides: tuple[str, ...]
+    file: Path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _options(arguments)
+    tasks = [_task(options, a, n, s) for s in range(options.seeds) for n in options.sizes
+             for a in options.arms]  # fmt: skip
+    todo = [task for task in tasks if not task.file.exists()]
+    options.out.mkdir(parents=True, exist_ok=True)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.parallel, mp_context=spawn) as pool:
+        for n, line in enumerate(pool.map(run, todo), start=1):
+            print(f"{n}/{len(todo)} {line}", file=sys.stderr, flush=True)
+    results = {task[:3]: json.loads(task.file.read_text(encoding="utf-8")) for task in tasks}
+    print(tables(results, options))
+    return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--sizes", nargs="+", type=int, default=list(SIZES), help="utterances")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=150, help="of every run (150)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument("--parallel", type=int, default=n_cores(), help="runs at a time")
+    parser.add_argument("--out", type=Path, default=Path("runs/transfer"), help="of all results")
+    parser.add_argument("--quick", action="store_true", help="two arms, a few steps")
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.arms, options.sizes = ["scratch", "rehearsal_50_rows"], [20]
+        options.seeds, options.steps, options.parallel = 1, 4, 1
+    return options
+
+
+def _task(options: argparse.Namespace, arm: str, size: int, seed: int) -> Task:
+    overrides = (
+        f"training.max_utterances={size}",
+        f"training.seed={seed}",
+        f"training.max_steps={options.steps}",
+        *ARMS[arm][1],
+        *options.overrides,
+    )
+    return Task(arm, size, seed, overrides, options.out / f"{arm}-{size}-{seed}.json")
+
+
+def run(task: Task) -> str:
+    """Train and evaluate one run; its figures go into `task.file`."""
+    from dimts.launch.figures import forgetting_figures, held_out_figures
+    from dimts.training.data import open_data
+    from dimts.training.run import run_training
+
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="dimts-transfer-") as folder:
+        config = _config(task, Path(folder))
+        launch = config.launch()
+        data = open_data(launch.settings)
+        launch.run_dir.mkdir(parents=True)
+        result = run_training(launch.settings, _Quiet())
+        assert result.checkpoint is not None
+        figures = held_out_figures(launch, data, result.checkpoint)
+        if launch.settings.base:
+            before, after = forgetting_figures(launch, data, result.checkpoint)
+            figures |= {f"before/{k}": v for k, v in before.items()} | after
+            figures["rows_moved"] = _rows_moved(launch.settings, data, result.checkpoint)
+    figures["seconds"] = time.monotonic() - start
+    partial = task.file.with_suffix(".partial")
+    partial.write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    partial.replace(task.file)
+    return (
+        f"{task.arm} {task.size} utterances, seed {task.seed}: {figures['test/mcd']:.2f} dB, base "
+        f"{figures.get('forgetting/mcd_change', float('nan')):+.2f} dB, {figures['seconds']:.0f} s"
+    )
+
+
+def _config(task: Task, folder: Path) -> VoiceConfig:
+    fixed = (
+        f"run.storage={folder}",
+        "run.name=run",
+        "training.threads=1",
+        "training.validate_every=0",
+        "training.checkpoint_every=0",
+        "training.sample_every=0",
+        "tracking.enabled=false",
+        "ray.workers=0",
+    )
+    overrides = [*fixed, *task.overrides]
+    finetune = load_config(VoiceConfig, [VOICE, FINETUNE], [*overrides, "training.sample_texts=[]"])
+    if task.arm != "scratch":
+        return finetune
+    # The sizes of the base, so that nothing but what was learned before is different.
+    model = finetune.resolved().model
+    return finetune.model_copy(update={"base": None, "model": model})
+
+
+def _rows_moved(settings: Any, data: Any, bundle: Path) -> float:
+    """Largest change of a token's vector below n_base, as a share of the mean vector's length."""
+    import torch
+
+    from dimts.bundle import load_bundle
+    from dimts.training.run import initial_model
+
+    ids = torch.arange(1, data.tokenizer.n_base)[None]
+    before = initial_model(settings, data).encoder.embedding(ids)[0]
+    after = load_bundle(bundle).model.encoder.embedding(ids)[0]
+    return float((after - before).norm(dim=1).max() / before.norm(dim=1).mean())
+
+
+class _Quiet:
+    """The loop's callbacks, all of them silent."""
+
+    def log(self, values: dict[str, float], step: int) -> None: ...
+
+    def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None: ...
+
+    def sample(self, model: Any, step: int) -> None: ...
+
+    def should_stop(self) -> bool:
+        return False
+
+
+def tables(results: dict[tuple[str, int, int], Any], options: argparse.Namespace) -> str:
+    """Median of the seeds, least and greatest in brackets, in Markdown."""
+    lines = []
+    for title, key, digits in (
+        ("Amharic, held-out MCD in dB", "test/mcd", 2),
+        ("Amharic, length ratio", "test/length_ratio", 2),
+        ("Languages of the base, change of held-out MCD in dB", "forgetting/mcd_change", 2),
+        ("Languages of the base, change of mel MSE", "forgetting/mel_mse_change", 3),
+        ("Largest change of an old token's vector, share of a vector's length", "rows_moved", 3),
+    ):
+        lines += ["", f"**{title}**", "", "| | " + " | ".join(map(str, options.sizes)) + " |"]
+        lines.append("| --- |" + " --- |" * len(options.sizes))
+        for arm in options.arms:
+            values = [[results[arm, n, s].get(key) for s in range(options.seeds)]
+                      for n in options.sizes]  # fmt: skip
+            if None not in values[0]:
+                cells = (_cell(of_size, digits) for of_size in values)
+                lines.append(f"| {ARMS[arm][0]} | " + " | ".join(cells) + " |")
+    befores = [r["before/forgetting/mcd"] for r in results.values() if "forgetting/mcd" in r]
+    facts = ", ".join(map(str, machine_facts(["torch"]).values()))
+    lines += ["", f"{options.steps} steps a run, {options.seeds} seeds; {facts}"]
+    if befores:
+        lines.append(f"The base's languages before: {median(befores):.2f} dB")
+    return "\n".join(lines).strip()
+
+
+def _cell(values: Sequence[float], digits: int) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f}"
+    return f"{median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""The configuration of a voice of several languages, which others are adapted from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from data_prep.config import CorpusConfig, PrepareConfig
+from dimts.audio.mel import MelConfig
+from dimts.config import Config, flatten, to_yaml
+from dimts.launch.settings import Launch, RayConfig, RunConfig
+from dimts.model.t3 import ModelConfig
+from dimts.text.normaliser import TextConfig
+from dimts.tracking.config import TrackingConfig
+from dimts.training.config import TrainingConfig
+from dimts.training.settings import RunSettings, Source
+
+
+class Part(Config):
+    """One corpus of the mix.
+
+    Attributes:
+        corpus, text, prepare: as of a single voice.
+        sentences: a text file that espeak speaks to make the corpus, in the voice of the
+            corpus's language; without it the corpus has to be there.
+    """
+
+    corpus: CorpusConfig
+    text: TextConfig
+    prepare: PrepareConfig
+    sentences: Path | None = None
+
+
+class MixConfig(Config):
+    """Corpora, model, training and record of a voice of several languages."""
+
+    parts: tuple[Part, ...] = Field(min_length=1)
+    mel: MelConfig = MelConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    ray: RayConfig = RayConfig()
+    run: RunConfig
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        folders = [part.prepare.features for part in self.parts]
+        if twice := {str(folder) for folder in folders if folders.count(folder) > 1}:
+            raise ValueError(f"parts: prepare.features {', '.join(twice)} is there twice")
+        return self
+
+    def launch(self) -> Launch:
+        """What the processes that train are handed."""
+        parts = self.parts
+        return Launch(
+            name=self.run.name,
+            settings=RunSettings(
+                sources=tuple(
+                    Source(features=p.prepare.features.absolute(), text=p.text) for p in parts
+                ),
+                run_dir=self.run.run_dir,
+                mel=self.mel,
+                model=self.model,
+                training=self.training,
+                config_yaml=to_yaml(self),
+            ),
+            tracking=self.tracking.absolute(),
+            params=flatten(self.model_dump(mode="json")),
+        )

@@ -1,0 +1,61 @@
+"""A voice of several languages to adapt others from: corpora -> features -> base voice.
+
+python jobs/pretrain.py --config jobs/configs/base_latin.yaml
+python jobs/pretrain.py --config jobs/configs/base_latin.yaml --export bases/latin
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+
+from data_prep.pipeline import prepare
+from data_prep.recipes.espeak import render_corpus
+from dimts.bundle import export_bundle
+from dimts.command import config_parser, run_job
+from dimts.config import load_config
+from dimts.launch.ray_train import connected
+from dimts.launch.start import start_run
+from dimts.training.checkpoint import BEST
+from jobs.mix_config import MixConfig
+from jobs.report import print_result
+
+
+def main() -> None:
+    """Prepare what is not prepared, train what is not trained, export if asked to."""
+    parser = config_parser(__doc__ or "")
+    parser.add_argument(
+        "--export", type=Path, metavar="FOLDER",
+        help="write the best bundle there, its matrices in half precision",
+    )  # fmt: skip
+    parser.add_argument(
+        "--prepare-only", action="store_true", help="corpora and features, no training"
+    )
+    arguments = parser.parse_args()
+    config = load_config(MixConfig, arguments.config, arguments.overrides)
+    with connected(config.ray) if config.ray.workers else nullcontext():
+        prepare_parts(config)
+        if arguments.prepare_only:
+            return
+        result = start_run(config.launch(), config.ray)
+    print_result(config.run.run_dir, result)
+    if arguments.export and result["best"]:
+        size = export_bundle(config.run.run_dir / BEST, arguments.export, result["figures"])
+        print(f"exported: {arguments.export}, {size / 1e6:.1f} MB")
+
+
+def prepare_parts(config: MixConfig) -> None:
+    """Speak and prepare every part that is not up to date."""
+    for part in config.parts:
+        language = part.corpus.language or part.text.language
+        if part.sentences:
+            render_corpus(part.sentences, part.corpus.path, language)
+        manifest = prepare(part.corpus, part.text, config.mel, part.prepare)
+        print(
+            f"{part.prepare.features}: {manifest.n_utterances} utterances, "
+            f"{60 * manifest.hours:.1f} minutes, {language}"
+        )
+
+
+if __name__ == "__main__":
+    run_job(main)

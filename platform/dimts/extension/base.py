@@ -1,0 +1,154 @@
+"""The voice that training starts from, extended with the language that is to be learned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import torch
+import yaml
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from dimts.audio.mel import MelConfig
+from dimts.bundle import CONFIG, TOKENIZER, read_manifest, read_weights
+from dimts.config import Config, build_config, flatten
+from dimts.errors import ConfigError, UserError
+from dimts.extension.rows import StartMethod, extend_rows
+from dimts.model.t3 import ModelConfig
+from dimts.text.language import load_language
+from dimts.text.merging import merge
+from dimts.text.normaliser import TextConfig
+from dimts.text.tokenizer import Tokenizer
+from dimts.text.transliteration import Transliteration, load_transliteration
+
+OURS = ("freeze_until_index", "freeze_blocks.encoder", "freeze_blocks.decoder")
+"""Settings of a model that a training from a base chooses; dropout is another."""
+
+
+class BaseConfig(Config):
+    """What a voice is adapted from, and what is done lest the base forgets.
+
+    Attributes:
+        bundle: folder of a bundle, a run's folder, or an MLflow URI.
+        start: how the rows of new tokens begin.
+        transliteration: code or file of the table that `start` reads; that of the language if
+            not given.
+        features: prepared sets of the base's languages. What was forgotten is measured on their
+            test splits; rehearsal draws from their training splits.
+        rehearsal_share: share of the batches that are of the base's languages.
+        held_out: utterances of each set that forgetting is measured on, at most.
+    """
+
+    bundle: str = Field(min_length=1)
+    start: StartMethod = "transliteration"
+    transliteration: str | None = None
+    features: tuple[Path, ...] = ()
+    rehearsal_share: float = Field(0.0, ge=0, lt=1)
+    held_out: int = Field(50, ge=1)
+
+    @model_validator(mode="after")
+    def _nothing_without_effect(self) -> Self:
+        if self.rehearsal_share and not self.features:
+            raise ValueError("rehearsal_share needs features, the base's prepared sets")
+        if self.transliteration and self.start not in ("transliteration", "nearest"):
+            raise ValueError(f"transliteration has no effect with start: {self.start}")
+        return self
+
+
+class Base(NamedTuple):
+    """A base's parts, read without building its model.
+
+    Attributes:
+        tokenizer: its own, before any extension.
+        weights: its model's state.
+        model: its sizes.
+        mel: the spec of what it predicts.
+        sha256: of its weights' file.
+    """
+
+    tokenizer: Tokenizer
+    weights: Mapping[str, Tensor]
+    model: ModelConfig
+    mel: MelConfig
+    sha256: str
+
+
+def read_base(folder: Path) -> Base:
+    """Read a bundle to start from.
+
+    Raises:
+        BundleError: it is no bundle, or damaged.
+    """
+    manifest = read_manifest(folder)
+    settings = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    return Base(
+        Tokenizer.load(folder / TOKENIZER),
+        read_weights(folder),
+        build_config(ModelConfig, settings["model"]),
+        build_config(MelConfig, settings["mel"]),
+        manifest.sha256["model.safetensors"],
+    )
+
+
+def model_from_base(own: ModelConfig, base: ModelConfig) -> ModelConfig:
+    """The base's sizes, with what `own` may choose: dropout and what is frozen.
+
+    Raises:
+        ConfigError: `own` asks for another size; names the key.
+    """
+    wanted = flatten(own.model_dump(mode="json", exclude_unset=True))
+    sizes = base.model_dump(mode="json")
+    there = flatten(sizes)
+    for key, value in wanted.items():
+        if key in OURS or key.endswith("dropout"):
+            section, _, name = key.rpartition(".")
+            (sizes[section] if section else sizes)[name] = value
+        elif value != there[key]:
+            raise ConfigError(
+                f"model.{key}={value}: the base has {there[key]}; leave the sizes of the model "
+                "out, or start from another base"
+            )
+    if "freeze_until_index" not in wanted:
+        sizes["freeze_until_index"] = 0
+    if not any(key.startswith("freeze_blocks") for key in wanted):
+        sizes["freeze_blocks"] = {}
+    return build_config(ModelConfig, sizes)
+
+
+def extend_tokenizer(base: Tokenizer, text: TextConfig) -> Tokenizer:
+    """The base's tokenizer, with the language of `text` added unless it is there.
+
+    Raises:
+        UserError: it is there, but read otherwise than `text` and the language's file say.
+    """
+    language = load_language(text.language)
+    known = next((k for k in base.spec.languages if k.language.code == language.code), None)
+    if known is None:
+        return merge(base, language, text)
+    if (known.language, known.text) != (language, text):
+        raise UserError(
+            f"base: reads {language.name} ({language.code}) by other rules: its alphabet or its "
+            f"normaliser is not that of text and of the language's file; use the base's rules, or "
+            "start from another base"
+        )
+    return base
+
+
+def extended_weights(
+    base: Base, merged: Tokenizer, config: BaseConfig, seed: int
+) -> dict[str, Tensor]:
+    """The base's weights, float32, with rows for the tokens that `merged` adds.
+
+    Raises:
+        UserError: the new language has no transliteration, which `config.start` needs.
+    """
+    weights = {name: tensor.to(torch.float32) for name, tensor in base.weights.items()}
+    if merged == base.tokenizer:
+        return weights
+    added = merged.spec.languages[-1].language
+    table: Transliteration | None = None
+    if config.start in ("transliteration", "nearest"):
+        table = load_transliteration(config.transliteration or added.code)
+    return extend_rows(weights, base.tokenizer, merged, added, config.start, table, seed)

@@ -1,0 +1,82 @@
+"""Held-out figures of a run's best checkpoint, beside those of what it started from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dimts.bundle import load_bundle
+from dimts.evaluation.evaluate import UtteranceFigures, evaluate, summary
+from dimts.features.manifest import SplitName
+from dimts.launch.settings import Launch
+from dimts.model.t3 import T3
+from dimts.text.tokenizer import Tokenizer
+from dimts.training.corpora import draw, join, load_corpus
+from dimts.training.data import Data
+from dimts.training.run import initial_model, untrained_model
+
+HELD_OUT: tuple[SplitName, ...] = ("val", "test")
+FORGETTING = ("mcd", "mel_mse", "length_ratio")
+
+
+def held_out_figures(launch: Launch, data: Data, bundle: Path) -> dict[str, float]:
+    """Figures of a bundle on the validation and test splits, beside an untrained model's.
+
+    Returns:
+        ``mcd``-like keys under ``val/`` and ``test/``; see `evaluation.evaluate.summary`. With
+        several languages the MCD of each is there too, as ``test/mcd_es``.
+    """
+    voice = load_bundle(bundle)
+    figures: dict[str, float] = {}
+    for split in HELD_OUT:
+        parts = [load_corpus(f, voice.tokenizer, split) for f in data.features]
+        parts = [part for part in parts if len(part)]
+        if not parts:
+            continue
+        rows = [evaluate(voice.model, part) for part in parts]
+        values = summary([row for part in rows for row in part])
+        untrained = evaluate(untrained_model(launch.settings, data), join(parts))
+        values["untrained_mcd"] = summary(untrained)["mcd"]
+        values["mcd_of_untrained"] = values["mcd"] / values["untrained_mcd"]
+        if len(parts) > 1:
+            codes = [f.split(split).languages[:1] for f in data.features]
+            for code, part in zip((c[0] for c in codes if c), rows, strict=True):
+                values[f"mcd_{code}"] = summary(part)["mcd"]
+        figures |= {f"{split}/{key}": value for key, value in values.items()}
+    return figures
+
+
+def forgetting_figures(
+    launch: Launch, data: Data, bundle: Path
+) -> tuple[dict[str, float], dict[str, float]]:
+    """The base's languages on held-out sentences, before and after the adaptation.
+
+    Returns:
+        ``forgetting/mcd``, ``forgetting/mcd_es`` and the like, before and after; after also has
+        ``forgetting/mcd_change``. Both empty if there is no base, or none of its features.
+    """
+    if not data.base_features:
+        return {}, {}
+    limit = launch.settings.base.held_out if launch.settings.base else 0
+    voice = load_bundle(bundle)
+    before = _of_base(initial_model(launch.settings, data), voice.tokenizer, data, limit)
+    after = _of_base(voice.model, voice.tokenizer, data, limit)
+    for key in FORGETTING[:2]:
+        name = f"forgetting/{key}"
+        if name in before:
+            after[f"{name}_change"] = after[name] - before[name]
+    return before, after
+
+
+def _of_base(model: T3, tokenizer: Tokenizer, data: Data, limit: int) -> dict[str, float]:
+    values: dict[str, float] = {}
+    everything: list[UtteranceFigures] = []
+    for features in data.base_features:
+        corpus = draw(load_corpus(features, tokenizer, "test"), limit)
+        if not len(corpus):
+            continue
+        rows = evaluate(model, corpus)
+        everything += rows
+        values[f"forgetting/mcd_{features.manifest.corpus.languages[0]}"] = summary(rows)["mcd"]
+    if everything:
+        values |= {f"forgetting/{key}": summary(everything)[key] for key in FORGETTING}
+    return values

@@ -1,0 +1,211 @@
+"""What a training learns from: features, tokenizer, splits, the flat start's durations."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+from torch import distributed as dist
+
+from dimts.alignment.em import ALIGNER_VERSION, align_corpus
+from dimts.audio.mel import MelConfig
+from dimts.config import fingerprint
+from dimts.errors import UserError
+from dimts.extension.base import Base, extend_tokenizer, read_base
+from dimts.features.feature_set import FeatureSet
+from dimts.machine import n_cores
+from dimts.text.language import load_language
+from dimts.text.normaliser import TextConfig
+from dimts.text.tokenizer import Tokenizer
+from dimts.training.batches import Corpus
+from dimts.training.corpora import draw, join, load_corpus
+from dimts.training.settings import RunSettings
+
+
+class Data(NamedTuple):
+    """Features and what reads them.
+
+    Attributes:
+        features: the opened sets, one for each source.
+        tokenizer: of all their languages, and of the base's.
+        train, val: splits with token ids, of all sources together.
+        mel_mean_M, mel_std_M: of the training frames; what a base was trained with, if there
+            is one, as its weights expect that.
+        base: the voice to start from.
+        base_features: prepared sets of the base's languages.
+        rehearsal: their training splits, if any of it is to be rehearsed.
+    """
+
+    features: tuple[FeatureSet, ...]
+    tokenizer: Tokenizer
+    train: Corpus
+    val: Corpus
+    mel_mean_M: NDArray[np.float32]
+    mel_std_M: NDArray[np.float32]
+    base: Base | None = None
+    base_features: tuple[FeatureSet, ...] = ()
+    rehearsal: Corpus | None = None
+
+
+def open_data(settings: RunSettings) -> Data:
+    """Open the features and encode their texts.
+
+    Raises:
+        UserError: they are missing, or were made with another mel spec or normaliser than the
+            configuration or the base say.
+    """
+    opened = tuple(_open(s.features, s.text, settings.mel) for s in settings.sources)
+    base = read_base(Path(settings.base.bundle)) if settings.base else None
+    tokenizer = _tokenizer(settings, base)
+    train = [load_corpus(features, tokenizer, "train") for features in opened]
+    if settings.training.max_utterances:
+        train = [draw(corpus, settings.training.max_utterances) for corpus in train]
+    mean_M, std_M = _statistics(opened)
+    data = Data(
+        opened,
+        tokenizer,
+        join(train),
+        join([load_corpus(features, tokenizer, "val") for features in opened]),
+        mean_M,
+        std_M,
+    )
+    return _with_base(data, settings, base) if base else data
+
+
+def _open(folder: Path, text: TextConfig, mel: MelConfig) -> FeatureSet:
+    features = FeatureSet.open(folder)
+    for section, wanted, found in (
+        ("mel", mel, features.manifest.mel),
+        ("text", text, features.manifest.text),
+    ):
+        if wanted != found:
+            ours, theirs = wanted.model_dump(), found.model_dump()
+            key = next(k for k in ours if ours[k] != theirs[k])
+            raise UserError(
+                f"{folder}: was prepared with {section}.{key}={theirs[key]}, the configuration "
+                f"says {ours[key]}; run jobs/prepare.py again or change it"
+            )
+    return features
+
+
+def _tokenizer(settings: RunSettings, base: Base | None) -> Tokenizer:
+    texts = list(dict.fromkeys(source.text for source in settings.sources))
+    if base:
+        return extend_tokenizer(base.tokenizer, texts[0])
+    return Tokenizer.from_languages([(load_language(text.language), text) for text in texts])
+
+
+def _statistics(
+    opened: Sequence[FeatureSet],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and spread of the training frames of all sets."""
+    manifests = [features.manifest for features in opened]
+    if len(manifests) == 1:
+        only = manifests[0]
+        return np.array(only.mel_mean, np.float32), np.array(only.mel_std, np.float32)
+    # Of all of them together, by their first and second moments.
+    frames = [manifest.splits["train"].n_frames for manifest in manifests]
+    means = np.array([manifest.mel_mean for manifest in manifests])
+    squares = np.square([manifest.mel_std for manifest in manifests]) + means**2
+    mean = np.average(means, axis=0, weights=frames)
+    spread = np.sqrt(np.average(squares, axis=0, weights=frames) - mean**2)
+    return mean.astype(np.float32), spread.astype(np.float32)
+
+
+def _with_base(data: Data, settings: RunSettings, base: Base) -> Data:
+    assert settings.base is not None
+    if base.mel != settings.mel:
+        ours, theirs = settings.mel.model_dump(), base.mel.model_dump()
+        key = next(k for k in ours if ours[k] != theirs[k])
+        raise UserError(
+            f"base.bundle={settings.base.bundle}: speaks mel with mel.{key}={theirs[key]}, the "
+            f"configuration says {ours[key]}; prepare the features as the base needs them"
+        )
+    sets = []
+    for folder in settings.base.features:
+        sets.append(_open(folder, _text_of(base, folder), settings.mel))
+    rehearsal = None
+    if settings.base.rehearsal_share:
+        rehearsal = join([load_corpus(f, data.tokenizer, "train") for f in sets])
+    return data._replace(
+        mel_mean_M=base.weights["mel_mean_M"].float().numpy(),
+        mel_std_M=base.weights["mel_std_M"].float().numpy(),
+        base=base,
+        base_features=tuple(sets),
+        rehearsal=rehearsal,
+    )
+
+
+def _text_of(base: Base, folder: Path) -> TextConfig:
+    """The base's rules for the language of a set of features."""
+    code = FeatureSet.open(folder).manifest.text.language
+    known = {k.text.language: k.text for k in base.tokenizer.spec.languages}
+    if code not in known:
+        raise UserError(
+            f"base.features: {folder} is of {code}, which is not a language of the base: "
+            f"{', '.join(known)}"
+        )
+    return known[code]
+
+
+def fixed_durations(settings: RunSettings, data: Data) -> list[NDArray[np.int32]]:
+    """Durations of the training split by the flat-start aligner, computed once for a corpus.
+
+    They are kept beside the features, under the fingerprint of all that they depend on.
+
+    Raises:
+        UserError: an utterance has fewer frames than its text has states.
+    """
+    aligner = settings.training.aligner
+    key = fingerprint(
+        ALIGNER_VERSION,
+        [features.manifest.fingerprint for features in data.features],
+        data.tokenizer.fingerprint,
+        settings.model.states_per_token,
+        aligner.iterations,
+        aligner.prior_frames,
+        list(data.train.utterances.ids) if settings.training.max_utterances else [],
+    )
+    file = settings.sources[0].features / "alignments" / f"{key}.safetensors"
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    if rank == 0 and not file.exists():
+        durations = _align(settings, data)
+        _write_durations(file, durations)
+    if dist.is_initialized():
+        dist.barrier()
+    stored = load_file(file)
+    return [stored[str(i)] for i in range(len(data.train))]
+
+
+def _align(settings: RunSettings, data: Data) -> list[NDArray[np.int32]]:
+    aligner, train = settings.training.aligner, data.train
+    mels = (train.utterances.mel(i) for i in range(len(train)))
+    try:
+        return align_corpus(
+            train.tokens,
+            [(mel - data.mel_mean_M) / data.mel_std_M for mel in mels],
+            data.tokenizer.factors,
+            settings.model.states_per_token,
+            aligner.iterations,
+            aligner.prior_frames,
+            threads=n_cores(),
+            pause_ids=data.tokenizer.pause_ids,
+        )
+    except ValueError as error:
+        folders = ", ".join(str(source.features) for source in settings.sources)
+        raise UserError(
+            f"{folders}: {error}; lower model.states_per_token, or raise "
+            f"prepare.min_frames_per_token and run jobs/prepare.py again"
+        ) from error
+
+
+def _write_durations(file: Path, durations: Sequence[NDArray[np.int32]]) -> None:
+    file.parent.mkdir(exist_ok=True)
+    partial = file.with_name(f".{file.name}.{os.getpid()}")
+    save_file({str(i): array for i, array in enumerate(durations)}, partial)
+    partial.replace(file)

@@ -1,0 +1,86 @@
+"""What the loop is given, what it tells, and what it ends with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+from torch import Tensor
+
+from dimts.model.t3 import T3
+from dimts.training.batches import Corpus, Position
+from dimts.training.config import TrainingConfig
+
+
+class Callbacks(Protocol):
+    """What the loop tells its surroundings, and what it asks of them."""
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        """Metrics of a step; rank 0 only."""
+
+    def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None:
+        """After each validation or checkpoint, equally often on every rank."""
+
+    def sample(self, model: T3, step: int) -> None:
+        """Speak and plot with the weights that would ship; rank 0 only."""
+
+    def should_stop(self) -> bool:
+        """Whether to end after this step with a checkpoint; asked on rank 0 only."""
+
+
+class Job(NamedTuple):
+    """What is trained on what.
+
+    Attributes:
+        config: of the loop.
+        model: on its device.
+        train, val: utterances with token ids; `train` with durations where
+            `config.aligner.fixed_share` is above 0.
+        run_dir: where checkpoints go.
+        write_bundle: (folder, weights, facts) -> None, for `dimts.bundle.write_bundle`.
+        rehearsal: utterances of the base's languages, aligned by the model itself.
+        rehearsal_share: share of the batches that are of those.
+    """
+
+    config: TrainingConfig
+    model: T3
+    train: Corpus
+    val: Corpus
+    run_dir: Path
+    write_bundle: Callable[[Path, dict[str, Tensor], dict[str, Any]], None]
+    rehearsal: Corpus | None = None
+    rehearsal_share: float = 0.0
+
+
+class Result(NamedTuple):
+    """How a run ended.
+
+    Attributes:
+        status: finished, stopped (asked to), or early_stopped (no better loss).
+        step: optimizer steps done in all.
+        best: metrics of the best validation.
+        checkpoint: the last one.
+        seconds: spent in each part of the loop since it started or resumed.
+        skipped: steps left out for a loss that was not finite.
+    """
+
+    status: Literal["finished", "stopped", "early_stopped"]
+    step: int
+    best: dict[str, float]
+    checkpoint: Path | None
+    seconds: dict[str, float]
+    skipped: int
+
+
+@dataclass
+class Progress:
+    """Where a run stands; saved with every checkpoint."""
+
+    step: int = 0
+    position: Position = field(default_factory=lambda: Position(0, 0))
+    best: dict[str, float] | None = None
+    latest: dict[str, float] | None = None
+    since_best: int = 0
+    skipped: int = 0

@@ -1,0 +1,54 @@
+"""All that a training process needs to know; every worker gets the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from dimts.audio.mel import MelConfig
+from dimts.config import Config
+from dimts.extension.base import BaseConfig
+from dimts.model.t3 import ModelConfig
+from dimts.text.normaliser import TextConfig
+from dimts.training.config import TrainingConfig
+
+
+class Source(Config):
+    """One set of features to learn from.
+
+    Attributes:
+        features: folder that data preparation wrote.
+        text: what its texts must have been normalised with.
+    """
+
+    features: Path
+    text: TextConfig
+
+
+class RunSettings(Config):
+    """One training.
+
+    Attributes:
+        sources: sets of features, of one language or of several.
+        run_dir: folder of the run: checkpoints, record, plots.
+        mel: what the features must have been made with.
+        model, training: sizes and the loop.
+        base: the voice to start from; None starts from nothing.
+        config_yaml: the resolved configuration, for the bundle.
+    """
+
+    sources: tuple[Source, ...] = Field(min_length=1)
+    run_dir: Path
+    mel: MelConfig
+    model: ModelConfig
+    training: TrainingConfig
+    base: BaseConfig | None = None
+    config_yaml: str
+
+    @model_validator(mode="after")
+    def _one_new_language(self) -> Self:
+        if self.base and len(self.sources) > 1:
+            raise ValueError("sources: a base is adapted to one set of features")
+        return self
