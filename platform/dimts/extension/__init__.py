@@ -1,0 +1,1 @@
+"""A new language on an old voice: what its tokens start from."""
