@@ -36,7 +36,8 @@ class OptimizerConfig(Config):
         warmup_steps: steps up to it.
         final_share: share of the learning rate that is left at the last step.
         betas: of the moments.
-        weight_decay: of matrices; embeddings, norms and biases have none.
+        weight_decay: of matrices; norms and biases have none.
+        embedding_decay: of embeddings.
         clip_norm: largest norm of the gradient.
     """
 
@@ -45,6 +46,7 @@ class OptimizerConfig(Config):
     final_share: float = Field(0.01, ge=0, le=1)
     betas: tuple[Share, Share] = (0.9, 0.98)
     weight_decay: float = Field(0.01, ge=0)
+    embedding_decay: float = Field(0.0, ge=0)
     clip_norm: float = Field(1.0, gt=0)
 
 

@@ -13,17 +13,21 @@ from dimts.training.config import OptimizerConfig
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW that decays matrices only (Loshchilov & Hutter 2019); what is frozen is not its."""
-    embeddings = {
-        id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding | nn.LayerNorm)
-    } | {id(m.trained) for m in model.modules() if isinstance(m, PartlyFrozenEmbedding)}
+    """AdamW that decays matrices, and embeddings if asked to (Loshchilov & Hutter 2019).
+
+    What is frozen is none of its business.
+    """
+    rows = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    rows |= {id(m.trained) for m in model.modules() if isinstance(m, PartlyFrozenEmbedding)}
     trained = [p for p in model.parameters() if p.requires_grad]
-    decayed = [p for p in trained if p.ndim >= 2 and id(p) not in embeddings]
-    others = [p for p in trained if p.ndim < 2 or id(p) in embeddings]
+    embeddings = [p for p in trained if id(p) in rows]
+    matrices = [p for p in trained if p.ndim >= 2 and id(p) not in rows]
+    vectors = [p for p in trained if p.ndim < 2]
     return torch.optim.AdamW(
         [
-            {"params": decayed, "weight_decay": config.weight_decay},
-            {"params": others, "weight_decay": 0.0},
+            {"params": matrices, "weight_decay": config.weight_decay},
+            {"params": embeddings, "weight_decay": config.embedding_decay},
+            {"params": vectors, "weight_decay": 0.0},
         ],
         lr=config.learning_rate,
         betas=config.betas,
