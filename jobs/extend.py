@@ -23,7 +23,7 @@ from dimts.errors import UserError
 from dimts.extension.base import BaseConfig
 from dimts.extension.embedding_file import TENSOR, read_embedding
 from dimts.extension.extended import (
-    Start,
+    Extension,
     new_folder,
     write_bundle_around,
     write_embedding,
@@ -75,8 +75,8 @@ def main() -> None:
         )
         write_extended_bundle(folder, arguments.out, merged, config, arguments.seed)
     elif arguments.embedding:
-        start = Start(method=arguments.start, transliteration=table, seed=arguments.seed)
-        _write_embedding(arguments, base, merged, start)
+        extension = Extension(base, merged, arguments.start, table, arguments.seed)
+        _write_embedding(arguments, extension)
     else:
         with new_folder(arguments.out) as partial:
             write_tokenizers(merged, partial)
@@ -162,17 +162,15 @@ def _table(
     return table
 
 
-def _write_embedding(
-    arguments: argparse.Namespace, base: Tokenizer, merged: Tokenizer, start: Start
-) -> None:
+def _write_embedding(arguments: argparse.Namespace, extension: Extension) -> None:
     tensor, out, source = arguments.tensor or TENSOR, arguments.out, arguments.embedding
-    rows = read_embedding(source, base, tensor)
+    rows = read_embedding(source, extension.base, tensor)
     if not arguments.features:
-        write_embedding(rows, base, merged, out, tensor, start, source)
+        write_embedding(rows, source, tensor, extension, out)
         return
     features = FeatureSet.open(arguments.features)
     sizes = load_config(Sizes, [arguments.config] if arguments.config else [])
-    write_bundle_around(rows, base, merged, out, sizes.model, features, start, source)
+    write_bundle_around(rows, source, extension, out, sizes.model, features)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import tokenizers
+from huggingface_fixtures import JSON, LETTERS, SPECIALS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import models, pre_tokenizers, trainers
+from tokenizers import models, pre_tokenizers
 
 from dimts.errors import UserError
 from dimts.text.huggingface import (
@@ -28,26 +29,6 @@ from dimts.text.tokenizer import Tokenizer
 
 AMHARIC = load_language("am")
 AM = TextConfig(language="am")
-SPECIALS = ["[STOP]", "[UNK]", "[SPACE]", "[START]", "[en]", "[es]"]
-CORPUS = ["the cat sat on the mat, and then it slept.", "what is that? el niño está allí!"]
-LETTERS = "abcdefghijklmnopqrstuvwxyzñáí.,?!' "
-
-
-def chatterbox(corpus: list[str]) -> dict[str, Any]:
-    """A file in Chatterbox's format: its specials are in the vocabulary and added as well."""
-    tokenizer = tokenizers.Tokenizer(models.BPE(unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    trainer = trainers.BpeTrainer(
-        vocab_size=90,
-        special_tokens=SPECIALS,
-        initial_alphabet=list(LETTERS.strip()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(corpus * 3, trainer)
-    return json.loads(tokenizer.to_str())
-
-
-JSON = chatterbox(CORPUS)
 
 
 def load(values: dict[str, Any]) -> tokenizers.Tokenizer:

@@ -12,11 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from voice_fixtures import MEL, write_voice
+from voice_fixtures import MEL, untrained, write_voice
 
 from dimts.command import run_job
 from dimts.errors import UserError
 from dimts.synthesis import Synthesizer
+from dimts.text.language import load_language
+from dimts.text.normaliser import TextConfig
+from dimts.text.tokenizer import Tokenizer
 from jobs.synthesize import main
 
 ROOT = Path(__file__).parents[1]
@@ -68,6 +71,15 @@ def test_length_is_that_of_the_predicted_durations(synthesizer: Synthesizer) -> 
     assert mel.shape == (durations.sum(), MEL.n_mels)
     assert len(durations) == len(synthesizer.tokenizer.encode(TEXT))
     assert len(synthesizer.speak(TEXT)) == (len(mel) - 1) * MEL.hop_length
+
+
+def test_voice_speaks_the_language_that_it_is_told() -> None:
+    languages = [(load_language(c), TextConfig(language=c)) for c in ("en", "am")]
+    tokenizer = Tokenizer.from_languages(languages)
+    voice = Synthesizer(untrained(tokenizer=tokenizer), tokenizer, MEL)
+    assert len(voice.mel("7", language="en")[1]) == len("seven") + 2
+    assert len(voice.mel("7")[1]) == len(voice.mel("7", language="am")[1]) == len("ሰባት") + 2
+    assert np.array_equal(voice.speak("7", language="am"), voice.speak("7"))
 
 
 @pytest.mark.parametrize("speed", [0.5, 0.8, 1.3, 2.0])
@@ -137,6 +149,10 @@ def test_run_folder_speaks_with_its_best_checkpoint(job: Job, bundle: Path) -> N
         (["--model", "{bundle}", "--file", "none.txt"], "none.txt: cannot be read"),
         (["--model", "{bundle}", "--file", "empty.txt"], "empty.txt: holds no sentence"),
         (["--model", "{bundle}", "--text", "ሰላም", "--speed", "9"], "speed 9: must be"),
+        (
+            ["--model", "{bundle}", "--text", "ሰላም", "--language", "sw"],
+            "language 'sw' is not one of this voice's: am",
+        ),
         (["--model", "nowhere", "--text", "ሰላም"], "nowhere: no such"),
         (["--model", ".", "--text", "ሰላም"], ".: not a voice bundle"),
         (["--model", "bad.txt", "--text", "ሰላም"], "bad.txt: no such"),
