@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from dimts.config import load_config
 from dimts.machine import machine_facts, n_cores
@@ -65,6 +65,7 @@ class Task(NamedTuple):
     size: int
     seed: int
     overrides: tuple[str, ...]
+    splits: tuple[Literal["val", "test"], ...]
     file: Path
 
 
@@ -90,10 +91,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--sizes", nargs="+", type=int, default=list(SIZES), help="utterances")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=150, help="of every run (150)")
+    parser.add_argument("--steps", type=int, default=120, help="of every run (120)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     parser.add_argument("--parallel", type=int, default=n_cores(), help="runs at a time")
     parser.add_argument("--out", type=Path, default=Path("runs/transfer"), help="of all results")
+    parser.add_argument("--split", choices=("val", "test"), default="test", help="of Amharic")
     parser.add_argument("--quick", action="store_true", help="two arms, a few steps")
     options = parser.parse_args(arguments)
     if options.quick:
@@ -110,34 +112,51 @@ def _task(options: argparse.Namespace, arm: str, size: int, seed: int) -> Task:
         *ARMS[arm][1],
         *options.overrides,
     )
-    return Task(arm, size, seed, overrides, options.out / f"{arm}-{size}-{seed}.json")
+    file = options.out / f"{arm}-{size}-{seed}.json"
+    return Task(arm, size, seed, overrides, (options.split,), file)
+
+
+_before: dict[str, dict[str, float]] = {}
+"""Figures of each base before any training; its own languages do not depend on the arm."""
 
 
 def run(task: Task) -> str:
     """Train and evaluate one run; its figures go into `task.file`."""
-    from dimts.launch.figures import forgetting_figures, held_out_figures
+    from dimts.bundle import load_bundle
+    from dimts.evaluation.evaluate import evaluate, summary
+    from dimts.launch.figures import base_figures
+    from dimts.training.corpora import load_corpus
     from dimts.training.data import open_data
-    from dimts.training.run import run_training
+    from dimts.training.run import initial_model, run_training
 
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="dimts-transfer-") as folder:
-        config = _config(task, Path(folder))
-        launch = config.launch()
-        data = open_data(launch.settings)
+        launch = _config(task, Path(folder)).launch()
+        settings, data = launch.settings, open_data(launch.settings)
         launch.run_dir.mkdir(parents=True)
-        result = run_training(launch.settings, _Quiet())
+        result = run_training(settings, _Quiet())
         assert result.checkpoint is not None
-        figures = held_out_figures(launch, data, result.checkpoint)
-        if launch.settings.base:
-            before, after = forgetting_figures(launch, data, result.checkpoint)
-            figures |= {f"before/{k}": v for k, v in before.items()} | after
-            figures["rows_moved"] = _rows_moved(launch.settings, data, result.checkpoint)
+        model = load_bundle(result.checkpoint).model
+    figures: dict[str, float] = {}
+    for split in task.splits:
+        held_out = load_corpus(data.features[0], data.tokenizer, split)
+        figures |= {f"{split}/{k}": v for k, v in summary(evaluate(model, held_out)).items()}
+    if settings.base:
+        initial, limit = initial_model(settings, data), settings.base.held_out
+        if settings.base.bundle not in _before:
+            _before[settings.base.bundle] = base_figures(initial, data, limit)
+        before, after = _before[settings.base.bundle], base_figures(model, data, limit)
+        figures |= after | {f"before/{key}": value for key, value in before.items()}
+        for key in ("forgetting/mcd", "forgetting/mel_mse"):
+            figures[f"{key}_change"] = after[key] - before[key]
+        figures["rows_moved"] = _rows_moved(initial, model, data.tokenizer.n_base)
     figures["seconds"] = time.monotonic() - start
     partial = task.file.with_suffix(".partial")
     partial.write_text(json.dumps(figures, indent=1), encoding="utf-8")
     partial.replace(task.file)
     return (
-        f"{task.arm} {task.size} utterances, seed {task.seed}: {figures['test/mcd']:.2f} dB, base "
+        f"{task.arm} {task.size} utterances, seed {task.seed}: "
+        f"{figures[f'{task.splits[0]}/mcd']:.2f} dB, base "
         f"{figures.get('forgetting/mcd_change', float('nan')):+.2f} dB, {figures['seconds']:.0f} s"
     )
 
@@ -162,17 +181,14 @@ def _config(task: Task, folder: Path) -> VoiceConfig:
     return finetune.model_copy(update={"base": None, "model": model})
 
 
-def _rows_moved(settings: Any, data: Any, bundle: Path) -> float:
+def _rows_moved(before: Any, after: Any, n_base: int) -> float:
     """Largest change of a token's vector below n_base, as a share of the mean vector's length."""
     import torch
 
-    from dimts.bundle import load_bundle
-    from dimts.training.run import initial_model
-
-    ids = torch.arange(1, data.tokenizer.n_base)[None]
-    before = initial_model(settings, data).encoder.embedding(ids)[0]
-    after = load_bundle(bundle).model.encoder.embedding(ids)[0]
-    return float((after - before).norm(dim=1).max() / before.norm(dim=1).mean())
+    ids = torch.arange(1, n_base)[None]
+    with torch.no_grad():
+        was, now = (model.encoder.embedding(ids)[0] for model in (before, after))
+        return float((now - was).norm(dim=1).max() / was.norm(dim=1).mean())
 
 
 class _Quiet:
@@ -192,8 +208,8 @@ def tables(results: dict[tuple[str, int, int], Any], options: argparse.Namespace
     """Median of the seeds, least and greatest in brackets, in Markdown."""
     lines = []
     for title, key, digits in (
-        ("Amharic, held-out MCD in dB", "test/mcd", 2),
-        ("Amharic, length ratio", "test/length_ratio", 2),
+        ("Amharic, held-out MCD in dB", f"{options.split}/mcd", 2),
+        ("Amharic, length ratio", f"{options.split}/length_ratio", 2),
         ("Languages of the base, change of held-out MCD in dB", "forgetting/mcd_change", 2),
         ("Languages of the base, change of mel MSE", "forgetting/mel_mse_change", 3),
         ("Largest change of an old token's vector, share of a vector's length", "rows_moved", 3),

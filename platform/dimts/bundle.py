@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 import yaml
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -61,7 +61,7 @@ class BundleManifest(Config):
     epoch: int
     metrics: dict[str, float]
     features: str
-    origin: dict[str, str] = {}
+    origin: dict[str, str] = Field(default={})
     tokenizer: str
     sha256: dict[str, str]
 

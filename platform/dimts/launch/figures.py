@@ -9,7 +9,6 @@ from dimts.evaluation.evaluate import UtteranceFigures, evaluate, summary
 from dimts.features.manifest import SplitName
 from dimts.launch.settings import Launch
 from dimts.model.t3 import T3
-from dimts.text.tokenizer import Tokenizer
 from dimts.training.corpora import draw, join, load_corpus
 from dimts.training.data import Data
 from dimts.training.run import initial_model, untrained_model
@@ -58,8 +57,8 @@ def forgetting_figures(
         return {}, {}
     limit = launch.settings.base.held_out if launch.settings.base else 0
     voice = load_bundle(bundle)
-    before = _of_base(initial_model(launch.settings, data), voice.tokenizer, data, limit)
-    after = _of_base(voice.model, voice.tokenizer, data, limit)
+    before = base_figures(initial_model(launch.settings, data), data, limit)
+    after = base_figures(voice.model, data, limit)
     for key in FORGETTING[:2]:
         name = f"forgetting/{key}"
         if name in before:
@@ -67,11 +66,18 @@ def forgetting_figures(
     return before, after
 
 
-def _of_base(model: T3, tokenizer: Tokenizer, data: Data, limit: int) -> dict[str, float]:
+def base_figures(model: T3, data: Data, limit: int) -> dict[str, float]:
+    """``forgetting/mcd`` and the like of a model on the base's languages, held-out sentences.
+
+    Args:
+        model: with the vocabulary of `data`.
+        data: with the base's features.
+        limit: utterances of each of them, at most.
+    """
     values: dict[str, float] = {}
     everything: list[UtteranceFigures] = []
     for features in data.base_features:
-        corpus = draw(load_corpus(features, tokenizer, "test"), limit)
+        corpus = draw(load_corpus(features, data.tokenizer, "test"), limit)
         if not len(corpus):
             continue
         rows = evaluate(model, corpus)
