@@ -1,1 +1,1 @@
-"""Text to token ids: language data files, normaliser, numbers in words, tokenizer."""
+"""Text to token ids: language data files, normaliser, numbers in words, tokenizer, merging."""

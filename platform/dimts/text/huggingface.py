@@ -18,7 +18,8 @@ from pydantic import ValidationError
 
 from dimts.errors import UserError
 from dimts.text.segmentation import segmenter_problem
-from dimts.text.tokenizer import SPACE, Tokenizer, TokenizerSpec, start_token
+from dimts.text.tokenizer import Tokenizer
+from dimts.text.tokenizer_spec import SPACE, TokenizerSpec, start_token
 
 ENDS = ("[STOP]", "[EOS]", "<eos>", "</s>")
 SPACES = ("[SPACE]", "<space>", SPACE)

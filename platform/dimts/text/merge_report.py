@@ -10,7 +10,8 @@ from dimts.config import Config
 from dimts.errors import UserError
 from dimts.text.merging import merge
 from dimts.text.normaliser import Normaliser, UnknownCharacters
-from dimts.text.tokenizer import SPACE, Tokenizer
+from dimts.text.tokenizer import Tokenizer
+from dimts.text.tokenizer_spec import SPACE
 
 
 class UnknownCharacter(Config):

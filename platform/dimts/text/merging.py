@@ -14,7 +14,8 @@ from dimts.errors import UserError
 from dimts.text.huggingface import extended_huggingface, start_like
 from dimts.text.language import Language
 from dimts.text.normaliser import TextConfig
-from dimts.text.tokenizer import SPACE, Tokenizer, TokenizerLanguage, TokenizerSpec
+from dimts.text.tokenizer import Tokenizer
+from dimts.text.tokenizer_spec import SPACE, TokenizerLanguage, TokenizerSpec
 
 TRAINED_A_KEPT_MERGE = 8
 """Merges that are trained for each that is wanted: those of base characters are left out."""

@@ -10,102 +10,26 @@ import itertools
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ValidationError
 
-from dimts.config import Config, fingerprint
+from dimts.config import fingerprint
 from dimts.errors import UserError
 from dimts.text.language import Language
 from dimts.text.normaliser import Normaliser, TextConfig, UnknownCharacters
-from dimts.text.segmentation import Segmenter, added_tokens, segmenter_problem
+from dimts.text.segmentation import Segmenter
+from dimts.text.tokenizer_spec import (
+    END,
+    PAD,
+    SPACE,
+    TokenizerLanguage,
+    TokenizerSpec,
+    start_token,
+)
 
-PAD, END, SPACE = "<pad>", "<eos>", " "
-
-
-class TokenizerLanguage(Config):
-    """A language that the tokenizer knows.
-
-    Attributes:
-        language: its writing.
-        text: how its texts are normalised.
-        start: the token that its texts begin with.
-    """
-
-    language: Language
-    text: TextConfig
-    start: str = Field(min_length=1)
-
-
-class TokenizerSpec(Config):
-    """What the JSON holds: all that is needed to go from raw text to ids.
-
-    Attributes:
-        languages: in the order in which they came; the last one is the default.
-        tokens: token of each id, from 0.
-        pad: fills up a batch, always id 0; None if the tokenizer has none.
-        end: the token that texts end with.
-        space: the token of a space.
-        n_base: tokens of the tokenizer that this one was extended from; 0 if there is none.
-        huggingface: JSON of the Hugging Face tokenizer that segments texts into tokens;
-            None: one token a character.
-    """
-
-    format: Literal["dimts-tokenizer"] = "dimts-tokenizer"
-    version: Literal[2] = 2
-    languages: tuple[TokenizerLanguage, ...]
-    tokens: tuple[str, ...]
-    pad: str | None = PAD
-    end: str = END
-    space: str = SPACE
-    n_base: int = Field(default=0, ge=0)
-    huggingface: dict[str, Any] | None = None
-
-    @property
-    def specials(self) -> tuple[str, ...]:
-        """Tokens that are no part of a text."""
-        starts = tuple(known.start for known in self.languages)
-        others = added_tokens(self.huggingface) if self.huggingface else ()
-        named = dict.fromkeys((*((self.pad,) if self.pad else ()), *starts, self.end, *others))
-        return tuple(token for token in named if token != self.space)
-
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        if not self.languages and self.huggingface is None:
-            raise ValueError("languages: at least one is needed")
-        for twice, key in (
-            (self.tokens, "tokens"),
-            ([known.language.code for known in self.languages], "languages"),
-            ([known.start for known in self.languages], "languages.start"),
-        ):
-            if len(set(twice)) != len(twice):
-                raise ValueError(f"{key}: one is there twice")
-        if self.n_base > len(self.tokens):
-            raise ValueError(f"n_base: {self.n_base} of {len(self.tokens)} tokens")
-        if self.pad is not None and self.tokens[:1] != (self.pad,):
-            raise ValueError(f"tokens: must begin with {self.pad}")
-        there = set(self.tokens)
-        if missing := [token for token in (*self.specials, self.space) if token not in there]:
-            raise ValueError(f"tokens: {missing[0]} is missing")
-        for known in self.languages:
-            if missing := sorted(set(known.language.alphabet) - there):
-                name = known.language.name
-                raise ValueError(f"tokens: {''.join(missing)} of the alphabet of {name} is missing")
-        self._check_segmentation()
-        return self
-
-    def _check_segmentation(self) -> None:
-        if self.huggingface is not None:
-            if problem := segmenter_problem(self.huggingface, self.tokens):
-                raise ValueError(f"huggingface: {problem}")
-            return
-        specials = set(self.specials)
-        if long := [t for t in self.tokens if t not in specials and len(t) != 1]:
-            raise ValueError(f"tokens: {long[0]!r} is not one character")
-        if self.space != SPACE:
-            raise ValueError("space: must be ' ' where each character is a token")
+__all__ = ["Tokenizer", "TokenizerSpec"]
 
 
 class Tokenizer:
@@ -303,11 +227,6 @@ class Tokenizer:
     def __repr__(self) -> str:
         codes = "+".join(self.languages)
         return f"Tokenizer({codes}, n_vocab={self.n_vocab}, {self.fingerprint})"
-
-
-def start_token(code: str) -> str:
-    """The token that texts of a language begin with."""
-    return f"<{code}>"
 
 
 def _factors(
