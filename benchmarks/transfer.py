@@ -10,7 +10,7 @@ ended are kept in --out and not repeated, so the command goes on where it stoppe
 process for each core, each with one thread. Features must have been prepared:
 
     python jobs/sample_corpus.py && python jobs/prepare.py --config jobs/configs/sample_am.yaml
-    python jobs/pretrain.py --config jobs/configs/base_latin.yaml --prepare-only
+    python jobs/pretrain.py --config jobs/configs/mix/latin.yaml --prepare-only
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from jobs.voice_config import VoiceConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 VOICE = ROOT / "jobs/configs/sample_am.yaml"
-FINETUNE = ROOT / "jobs/configs/finetune.yaml"
+FINETUNE = ROOT / "jobs/configs/start/finetune.yaml"
 FROZEN = "model.freeze_until_index=n_base"
 ALONE = "base.rehearsal_share=0"
 ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "scratch": ("from scratch", ()),
+    "scratch": ("from scratch", ("training.aligner.fixed_share=0.25",)),
     "everything_trained": ("all trainable", (ALONE,)),
     "rows": ("rows below n_base frozen", (ALONE, FROZEN)),
     "rows_1_block": ("rows + 1 block", (ALONE, FROZEN, "model.freeze_blocks.encoder=[0]")),

@@ -31,7 +31,7 @@ from jobs.voice_config import VoiceConfig
 
 CONFIGS = Path(__file__).parent / "configs"
 CONFIG = CONFIGS / "sample_am_finetune.yaml"
-BASE = CONFIGS / "base_latin.yaml"
+BASE = CONFIGS / "mix" / "latin.yaml"
 SENTENCE = "ሰላም! እኔ ከድምፅ የተማርኩ አዲስ አማርኛ ተናጋሪ ነኝ።"
 """Stands in no text that the voice is trained on; a test holds that."""
 OUT = Path("output/demo.wav")

@@ -49,6 +49,13 @@ class MixConfig(Config):
         folders = [part.prepare.features for part in self.parts]
         if twice := {str(folder) for folder in folders if folders.count(folder) > 1}:
             raise ValueError(f"parts: prepare.features {', '.join(twice)} is there twice")
+        rules = dict.fromkeys(part.text for part in self.parts)
+        codes = [text.language for text in rules]
+        if twice := {code for code in codes if codes.count(code) > 1}:
+            raise ValueError(
+                f"parts: {', '.join(twice)} is read by two sets of rules; give all its parts the "
+                "same text"
+            )
         return self
 
     def launch(self) -> Launch:

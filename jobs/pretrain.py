@@ -1,7 +1,7 @@
 """A voice of several languages to adapt others from: corpora -> features -> base voice.
 
-python jobs/pretrain.py --config jobs/configs/base_latin.yaml
-python jobs/pretrain.py --config jobs/configs/base_latin.yaml --export bases/latin
+python jobs/pretrain.py --config jobs/configs/mix/latin.yaml
+python jobs/pretrain.py --config jobs/configs/mix/latin.yaml --export bases/latin
 """
 
 from __future__ import annotations

@@ -36,9 +36,9 @@ class TextEmbedding(nn.Module):
         super().__init__()
         row_width = row_width or width
         self.register_buffer("factors_VF", factors_VF, persistent=False)
-        self.token: nn.Embedding | PartlyFrozenEmbedding = nn.Embedding(
-            len(factors_VF), row_width, padding_idx=0
-        )
+        # Id 0 is padding, whose row gets no gradient as padding is masked; but with a tokenizer
+        # that has no padding token it is a token like any other.
+        self.token: nn.Embedding | PartlyFrozenEmbedding = nn.Embedding(len(factors_VF), row_width)
         self.factor = nn.ModuleList(
             nn.Embedding(size, row_width, padding_idx=0) for size in factor_sizes
         )
