@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from dimts.audio.mel import MelConfig
-from dimts.bundle import CONFIG, TOKENIZER, read_manifest, read_weights
+from dimts.bundle import CONFIG, TOKENIZER, WEIGHTS, read_manifest, read_weights
 from dimts.config import Config, build_config, flatten
 from dimts.errors import ConfigError, UserError
 from dimts.extension.rows import StartMethod, extend_rows
@@ -66,6 +66,7 @@ class Base(NamedTuple):
         model: its sizes.
         mel: the spec of what it predicts.
         sha256: of its weights' file.
+        origin: the base that it was made from itself, if any; see `BundleManifest`.
     """
 
     tokenizer: Tokenizer
@@ -73,6 +74,7 @@ class Base(NamedTuple):
     model: ModelConfig
     mel: MelConfig
     sha256: str
+    origin: Mapping[str, str]
 
 
 def read_base(folder: Path) -> Base:
@@ -88,7 +90,8 @@ def read_base(folder: Path) -> Base:
         read_weights(folder),
         build_config(ModelConfig, settings["model"]),
         build_config(MelConfig, settings["mel"]),
-        manifest.sha256["model.safetensors"],
+        manifest.sha256[WEIGHTS],
+        manifest.origin,
     )
 
 
@@ -150,5 +153,5 @@ def extended_weights(
     added = merged.spec.languages[-1].language
     table: Transliteration | None = None
     if config.start in ("transliteration", "nearest"):
-        table = load_transliteration(config.transliteration or added.code)
+        table = load_transliteration(config.transliteration or added.code, added)
     return extend_rows(weights, base.tokenizer, merged, added, config.start, table, seed)

@@ -110,6 +110,8 @@ def features_fingerprint(data: Data) -> str:
 def _origin(settings: RunSettings, data: Data) -> dict[str, Any]:
     if not (data.base and settings.base):
         return {}
+    if data.tokenizer == data.base.tokenizer and data.base.origin:
+        return {"origin": dict(data.base.origin)}  # extended beforehand, by jobs/extend.py
     return {
         "origin": {
             "base": Path(settings.base.bundle).name,
