@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from dimts.bundle import load_bundle
@@ -37,11 +38,21 @@ def held_out_figures(launch: Launch, data: Data, bundle: Path) -> dict[str, floa
         values["untrained_mcd"] = summary(untrained)["mcd"]
         values["mcd_of_untrained"] = values["mcd"] / values["untrained_mcd"]
         if len(parts) > 1:
-            codes = [f.split(split).languages[:1] for f in data.features]
-            for code, part in zip((c[0] for c in codes if c), rows, strict=True):
-                values[f"mcd_{code}"] = summary(part)["mcd"]
+            codes = [f.split(split).languages[0] for f in data.features if len(f.split(split))]
+            for code, of_language in _by_language(codes, rows).items():
+                values[f"mcd_{code}"] = summary(of_language)["mcd"]
         figures |= {f"{split}/{key}": value for key, value in values.items()}
     return figures
+
+
+def _by_language(
+    codes: Sequence[str], rows: Sequence[list[UtteranceFigures]]
+) -> dict[str, list[UtteranceFigures]]:
+    """Of sets of one language, as of two speakers, the figures are together."""
+    together: dict[str, list[UtteranceFigures]] = {code: [] for code in codes}
+    for code, of_set in zip(codes, rows, strict=True):
+        together[code] += of_set
+    return together
 
 
 def forgetting_figures(
@@ -74,15 +85,10 @@ def base_figures(model: T3, data: Data, limit: int) -> dict[str, float]:
         data: with the base's features.
         limit: utterances of each of them, at most.
     """
-    values: dict[str, float] = {}
-    everything: list[UtteranceFigures] = []
-    for features in data.base_features:
-        corpus = draw(load_corpus(features, data.tokenizer, "test"), limit)
-        if not len(corpus):
-            continue
-        rows = evaluate(model, corpus)
-        everything += rows
-        values[f"forgetting/mcd_{features.manifest.corpus.languages[0]}"] = summary(rows)["mcd"]
-    if everything:
+    corpora = [draw(load_corpus(f, data.tokenizer, "test"), limit) for f in data.base_features]
+    codes = [features.manifest.corpus.languages[0] for features in data.base_features]
+    together = _by_language(codes, [evaluate(model, corpus) for corpus in corpora])
+    values = {f"forgetting/mcd_{c}": summary(r)["mcd"] for c, r in together.items() if r}
+    if everything := [row for rows in together.values() for row in rows]:
         values |= {f"forgetting/{key}": summary(everything)[key] for key in FORGETTING}
     return values
