@@ -13,7 +13,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "platform" / "dimts"
-TORCH_ONLY = ("audio", "text", "features", "model", "alignment", "training", "evaluation")
+TORCH_ONLY = (
+    "audio", "text", "features", "model", "alignment", "extension", "training", "evaluation",
+)  # fmt: skip
 BELOW: dict[str, set[str]] = {
     # A room and what it may import; what is not listed stands at the edge and may import all.
     "errors": set(),
@@ -25,8 +27,10 @@ BELOW: dict[str, set[str]] = {
     "alignment": {"config", "errors"},
     "model": {"alignment", "config", "errors"},
     "bundle": {"model", "audio", "text", "config", "errors"},
+    "extension": {"bundle", "features", "model", "text", "audio", "config", "errors"},
     "training": {
-        "bundle", "model", "alignment", "features", "audio", "text", "config", "errors", "machine",
+        "extension", "bundle", "model", "alignment", "features", "audio", "text", "config",
+        "errors", "machine",
     },
     "evaluation": {"training", "model", "config", "errors"},
     "synthesis": {"bundle", "model", "audio", "text", "config", "errors"},
