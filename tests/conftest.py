@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 import yaml
@@ -42,6 +45,9 @@ TRAINING = {
     "aligner": {"iterations": 3},
     "optimizer": {"warmup_steps": 4},
 }
+BASE_TEXTS = Path(__file__).parents[1] / "data_prep" / "base_texts"
+N_BASE_SENTENCES = 20
+"""Of each language of the base; from so many on, no split is left empty."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -111,6 +117,84 @@ def settings(voice: Callable[..., VoiceConfig]) -> Callable[..., RunSettings]:
 
     def build(name: str, *overrides: str) -> RunSettings:
         return voice(f"run.name={name}", *overrides).launch().settings
+
+    return build
+
+
+class BaseVoice(NamedTuple):
+    """A base voice of Spanish and Swahili, made by `jobs/pretrain.py`.
+
+    Attributes:
+        file: its YAML.
+        features: prepared folders of its languages, in their order.
+        run_dir: of its training.
+        exported: the bundle that was written beside it.
+        printed: what the job said.
+    """
+
+    file: Path
+    features: tuple[Path, ...]
+    run_dir: Path
+    exported: Path
+    printed: str
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> BaseVoice:
+    """A base as tiny as the voice, of the shortest of its languages' sentences."""
+    from jobs.pretrain import main
+
+    folder = tmp_path_factory.mktemp("base")
+    codes = ("es", "sw")
+    file = folder / "base.yaml"
+    file.write_text(yaml.safe_dump(base_settings(folder, codes)), encoding="utf-8")
+    exported = folder / "exported"
+    command = ["pretrain.py", "--config", str(file), "--export", str(exported)]
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
+        patch.setattr(sys, "argv", command)
+        main()
+    features = tuple(folder / f"features_{code}" for code in codes)
+    return BaseVoice(file, features, folder / "runs" / "base", exported, printed.getvalue())
+
+
+def base_settings(folder: Path, codes: tuple[str, ...]) -> dict[str, object]:
+    """Settings of a base that is to be made in `folder`; its sentences are written there."""
+    parts = []
+    for code in codes:
+        lines = (BASE_TEXTS / f"{code}.txt").read_text(encoding="utf-8").splitlines()
+        sentences = folder / f"{code}.txt"
+        shortest = sorted(lines, key=len)[:N_BASE_SENTENCES]
+        sentences.write_text("\n".join(shortest), encoding="utf-8")
+        part = {
+            "corpus": {"path": str(folder / f"corpus_{code}")},
+            "text": {"language": code},
+            "prepare": {
+                "features": str(folder / f"features_{code}"),
+                "engine": "local",
+                "val_share": 0.1,
+                "test_share": 0.15,
+            },
+            "sentences": str(sentences),
+        }
+        parts.append(part)
+    return {
+        "parts": parts,
+        "model": MODEL,
+        "training": {**TRAINING, "max_steps": 10, "validate_every": 5},
+        "tracking": {"enabled": False},
+        "ray": {"workers": 0},
+        "run": {"name": "base", "storage": str(folder / "runs")},
+    }
+
+
+@pytest.fixture
+def adapted(voice: Callable[..., VoiceConfig], base: BaseVoice) -> Callable[..., VoiceConfig]:
+    """``adapted("base.rehearsal_share=0.5")``: the tiny voice, started from the tiny base."""
+    features = f"base.features=[{', '.join(map(str, base.features))}]"
+
+    def build(*overrides: str) -> VoiceConfig:
+        return voice(f"base.bundle={base.run_dir}", features, *overrides)
 
     return build
 

@@ -1,0 +1,182 @@
+"""Corpora made of others: nothing is lost, mixed up, or drawn otherwise the next time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice, pairwise
+from math import floor
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from dimts.errors import UserError
+from dimts.features.feature_set import FeatureSet
+from dimts.text.language import load_language
+from dimts.text.normaliser import TextConfig
+from dimts.text.tokenizer import Tokenizer
+from dimts.training.batches import BucketSampler, Corpus, Position
+from dimts.training.corpora import Turn, draw, join, load_corpus, turns
+
+if TYPE_CHECKING:
+    from conftest import BaseVoice
+
+START = Position(0, 0)
+SHARES = (0.05, 0.1, 0.25, 1 / 3, 0.5, 0.7, 0.95)
+
+
+class Numbered:
+    """Utterances whose mel says which they are."""
+
+    def __init__(self, name: str, n: int) -> None:
+        self.ids = [f"{name}{i}" for i in range(n)]
+        self.texts = [f"text of {name}{i}" for i in range(n)]
+        self.n_frames: NDArray[np.int64] = np.arange(3, 3 + n)
+        self._first = ord(name) * 1000
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def mel(self, index: int) -> NDArray[np.float32]:
+        return np.full((self.n_frames[index], 2), self._first + index, np.float32)
+
+
+def corpus(name: str, n: int) -> Corpus:
+    return Corpus(Numbered(name, n), [np.array([ord(name), i]) for i in range(n)])
+
+
+def contents(of: Corpus) -> list[tuple[str, str, int, list[list[float]], list[int]]]:
+    """All that an utterance consists of, in the corpus's order."""
+    rows = of.utterances
+    return [
+        (rows.ids[i], rows.texts[i], int(rows.n_frames[i]), rows.mel(i).tolist(),
+         of.tokens[i].tolist())
+        for i in range(len(of))
+    ]  # fmt: skip
+
+
+# Joined and drawn
+
+
+def test_joined_corpora_keep_their_order_and_their_mels() -> None:
+    parts = [corpus("a", 3), corpus("b", 0), corpus("c", 2)]
+    joined = join(parts)
+    assert contents(joined) == [row for part in parts for row in contents(part)]
+    assert joined.n_tokens.tolist() == [2] * 5
+    alone = parts[2].batch([1, 0])
+    together = joined.batch([4, 3])
+    assert together.ids == alone.ids
+    assert together.mel_BTM.equal(alone.mel_BTM)
+    assert together.tokens_BN.equal(alone.tokens_BN)
+    assert (together.total_frames, together.total_tokens) == (7, 4)
+
+
+def test_single_corpus_joined_is_itself() -> None:
+    alone = corpus("a", 3)
+    assert join([alone]) is alone
+
+
+def test_smaller_draw_is_a_part_of_a_larger_one() -> None:
+    whole = corpus("a", 40)
+    rows = contents(whole)
+    drawn = [contents(draw(whole, n)) for n in (1, 5, 20, 39)]
+    for n, part in zip((1, 5, 20, 39), drawn, strict=True):
+        assert len(part) == n
+        assert part == [row for row in rows if row in part], "in the order of the corpus"
+    for smaller, larger in pairwise(drawn):
+        assert all(row in larger for row in smaller)
+    assert drawn[2] != rows[:20], "an even draw, not the beginning"
+    assert draw(whole, 40) is draw(whole, 41) is whole
+
+
+def test_draw_does_not_change_with_what_else_there_is() -> None:
+    """Utterances that are added take places, and move no other in or out for another reason."""
+    few = {row[0] for row in contents(draw(corpus("a", 30), 10))}
+    many = {row[0] for row in contents(draw(corpus("a", 60), 20))}
+    first_30 = {f"a{i}" for i in range(30)}
+    kept = many & first_30
+    assert kept <= few or few <= kept
+
+
+def test_texts_are_encoded_in_the_language_of_their_row(base: BaseVoice) -> None:
+    languages = [(load_language(code), TextConfig(language=code)) for code in ("es", "sw")]
+    tokenizer = Tokenizer.from_languages(languages)
+    for code, folder in zip(("es", "sw"), base.features, strict=True):
+        features = FeatureSet.open(folder)
+        read = load_corpus(features, tokenizer, "train")
+        assert len(read) > 0
+        for ids, text in zip(read.tokens, features.split("train").texts, strict=True):
+            assert ids[0] == tokenizer.start_ids[code]
+            assert tokenizer.decode(ids) == text
+
+
+def test_language_that_the_tokenizer_does_not_know_is_named(base: BaseVoice) -> None:
+    spanish = Tokenizer.from_language(load_language("es"), TextConfig(language="es"))
+    with pytest.raises(UserError, match=rf"^{base.features[1]}: language 'sw' is not one .*: es"):
+        load_corpus(FeatureSet.open(base.features[1]), spanish, "train")
+
+
+# Turns
+
+
+def samplers(n_main: int = 23, n_rehearsed: int = 9) -> tuple[BucketSampler, BucketSampler]:
+    """Of batches of four, the last of an epoch a smaller one."""
+    main, rehearsed = np.arange(5, 5 + n_main), np.arange(7, 7 + n_rehearsed)
+    return BucketSampler(main, 4, seed=3), BucketSampler(rehearsed, 4, seed=3)
+
+
+def take(turns_: Iterator[Turn], n: int) -> list[Turn]:
+    return list(islice(turns_, n))
+
+
+def batches(of: Sequence[Turn], rehearsal: bool) -> list[list[int]]:
+    return [turn.indices for turn in of if turn.rehearsal == rehearsal]
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_share_of_rehearsal_is_exact_after_every_step(share: float) -> None:
+    """So it is evenly spread, too."""
+    done = 0
+    for n, turn in enumerate(take(turns(*samplers(), share, START), 1000), start=1):
+        done += turn.rehearsal
+        assert done == floor(n * share + 1e-9), n
+        assert turn.after.rehearsed == done
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_turns_go_on_from_any_position(share: float) -> None:
+    """Across epochs of both corpora."""
+    whole = take(turns(*samplers(), share, START), 80)
+    assert whole[-1].after.epoch >= 1 or share > 0.9
+    for n, turn in enumerate(whole[:60], start=1):
+        assert take(turns(*samplers(), share, turn.after), 15) == whole[n : n + 15], n
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_rehearsal_leaves_the_epochs_of_both_corpora_as_they_are(share: float) -> None:
+    main, rehearsed = samplers()
+    mixed = take(turns(main, rehearsed, share, START), 200)
+    for sampler, of in zip(samplers(), (False, True), strict=True):
+        found = batches(mixed, of)
+        expected = [indices for _, indices in islice(sampler.following(START), len(found))]
+        assert found == expected
+        epoch = sampler.batches_per_epoch
+        for first in range(0, len(found) - epoch + 1, epoch):
+            seen = sorted(i for batch in found[first : first + epoch] for i in batch)
+            assert seen == list(range(len(seen))) and len(seen) in (9, 23)
+    positions = [turn.after[:2] for turn in mixed if not turn.rehearsal]
+    plain = [after[:2] for after, _ in islice(samplers()[0].following(START), len(positions))]
+    assert positions == plain
+
+
+@pytest.mark.parametrize("position", [START, Position(0, 3), Position(2, 1)])
+@pytest.mark.parametrize("rehearsed", [True, False])
+def test_without_a_share_there_is_the_main_corpus_alone(
+    position: Position, rehearsed: bool
+) -> None:
+    main, other = samplers()
+    share = 0.0 if rehearsed else 0.5
+    mixed = take(turns(main, other if rehearsed else None, share, position), 30)
+    plain = islice(samplers()[0].following(position), 30)
+    assert mixed == [Turn(after, False, indices) for after, indices in plain]
