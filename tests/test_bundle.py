@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from voice_fixtures import MODEL, Settings, amharic, untrained, write_voice
 
 from dimts.audio.mel import MelConfig
-from dimts.bundle import load_bundle, sha256
+from dimts.bundle import export_bundle, load_bundle, read_weights, sha256
 from dimts.errors import UserError
 
 
@@ -165,3 +165,78 @@ def test_further_files_are_checked_too(bundle: Path) -> None:
     write_voice(bundle)
     (bundle / "more.safetensors").write_bytes(b"")
     assert "more.safetensors is damaged" in refused(bundle)
+
+
+# Exported
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@torch.no_grad()
+def test_exported_bundle_has_matrices_in_half_precision(bundle: Path, tmp_path: Path) -> None:
+    size = export_bundle(bundle, tmp_path / "out" / "voice", {"test/mcd": 3.5})
+    exported = tmp_path / "out" / "voice"
+    assert size == (exported / "model.safetensors").stat().st_size
+    full, stored = read_weights(bundle), read_weights(exported)
+    for name, tensor in full.items():
+        half = tensor.ndim > 1
+        assert stored[name].dtype == (torch.float16 if half else torch.float32), name
+        assert torch.equal(stored[name], tensor.half() if half else tensor), name
+    loaded = load_bundle(exported)
+    assert {tensor.dtype for tensor in loaded.model.parameters()} == {torch.float32}
+    tokens = torch.tensor([amharic().encode("ሰላም ነው።")])
+    count = torch.tensor([tokens.shape[1]])
+    durations = torch.full((1, tokens.shape[1], MODEL.states_per_token), 3)
+    mels = [v.model(tokens, count, durations_BNS=durations).mel_BTM
+            for v in (loaded, load_bundle(bundle))]  # fmt: skip
+    torch.testing.assert_close(*mels, atol=0.02, rtol=0)
+
+
+def test_exported_bundle_says_what_it_was_exported_from(tmp_path: Path) -> None:
+    origin = {"base": "latin", "base_sha256": "0", "start": "mean", "language": "am"}
+    source = write_voice(tmp_path / "voice", origin=origin, step=7, epoch=2, features="abc")
+    export_bundle(source, tmp_path / "out", {"test/mcd": 3.5, "test/odd": float("nan")})
+    manifest = load_bundle(tmp_path / "out").manifest
+    assert (manifest.step, manifest.epoch, manifest.features) == (7, 2, "abc")
+    assert manifest.origin == origin
+    assert manifest.metrics == {"test/mcd": 3.5}, "what is no number cannot be read again"
+
+
+def test_export_leaves_the_trainers_state_behind(bundle: Path, tmp_path: Path) -> None:
+    (bundle / "trainer_state.pt").write_bytes(b"state")
+    write_voice(bundle)
+    before = files(bundle)
+    export_bundle(bundle, tmp_path / "out", {})
+    assert set(files(tmp_path / "out")) == set(before) - {"trainer_state.pt"}
+    assert files(bundle) == before
+
+
+def test_export_replaces_an_older_export_only(bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    export_bundle(bundle, out, {"a": 1})
+    export_bundle(write_voice(tmp_path / "newer", step=9), out, {"a": 2})
+    assert (load_bundle(out).manifest.step, load_bundle(out).manifest.metrics) == (9, {"a": 2})
+    (tmp_path / "link").symlink_to(out)
+    for folder, further in (
+        (bundle, None), (out, "trainer_state.pt"), (tmp_path / "notes", "notes.txt"),
+        (tmp_path / "file", None), (tmp_path / "link", None),
+    ):  # fmt: skip
+        if further:
+            folder.mkdir(exist_ok=True)
+            (folder / further).write_text("mine")
+        elif not folder.exists():
+            folder.write_text("mine")
+        before = files(folder) if folder.is_dir() else {}
+        source = out if folder.name == "link" else bundle
+        with pytest.raises(UserError, match=f"{folder}: exists and is not an exported bundle"):
+            export_bundle(source, folder, {})
+        assert before == (files(folder) if folder.is_dir() else {})
+
+
+def test_nothing_is_exported_from_what_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not a voice bundle"):
+        export_bundle(tmp_path, tmp_path / "out", {})
+    assert not (tmp_path / "out").exists()

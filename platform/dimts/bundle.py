@@ -11,6 +11,7 @@ A checkpoint is such a folder plus ``trainer_state.pt`` (`dimts.training.checkpo
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -145,32 +146,38 @@ def export_bundle(source: Path, folder: Path, metrics: Mapping[str, float]) -> i
 
     Args:
         source: the bundle.
-        folder: to write; what is there is replaced only if it is a bundle.
+        folder: to write; what is there is replaced only if it is a bundle and nothing else.
         metrics: to stand in its manifest.
 
     Raises:
-        BundleError: `source` is no bundle, or `folder` holds something else.
+        BundleError: `source` is no bundle, or `folder` is the same or holds something else.
     """
     manifest = read_manifest(source)
-    if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).exists():
-        raise BundleError(f"{folder}: exists and is not a bundle; name another folder")
+    if folder.exists() and (folder.samefile(source) or not _holds_a_bundle_alone(folder)):
+        raise BundleError(f"{folder}: exists and is not an exported bundle; name another folder")
     weights = {
         # Vectors are few, and the mel statistics among them need their digits.
         name: tensor.half() if tensor.ndim > 1 else tensor
         for name, tensor in read_weights(source).items()
     }
     folder.mkdir(parents=True, exist_ok=True)
-    for file in folder.iterdir():
-        file.unlink()
     facts = manifest.model_dump(include={"step", "epoch", "features", "origin"})
     write_bundle(
         folder,
         weights,
         Tokenizer.load(source / TOKENIZER),
         (source / CONFIG).read_text(encoding="utf-8"),
-        {**facts, "metrics": dict(metrics)},
+        {**facts, "metrics": {k: v for k, v in metrics.items() if math.isfinite(v)}},
     )
     return (folder / WEIGHTS).stat().st_size
+
+
+def _holds_a_bundle_alone(folder: Path) -> bool:
+    """Whether nothing is lost if a bundle is written there; so of an empty folder, too."""
+    if not folder.is_dir():
+        return False
+    names = {file.name for file in folder.iterdir()}
+    return not names or (MANIFEST in names and names <= {WEIGHTS, CONFIG, TOKENIZER, MANIFEST})
 
 
 def read_manifest(folder: Path, verify: bool = True) -> BundleManifest:
