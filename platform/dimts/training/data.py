@@ -170,6 +170,8 @@ def fixed_durations(settings: RunSettings, data: Data) -> list[NDArray[np.int32]
         aligner.iterations,
         aligner.prior_frames,
         list(data.train.utterances.ids) if settings.training.max_utterances else [],
+        # Without a base they follow from the features.
+        *((data.mel_mean_M.tolist(), data.mel_std_M.tolist()) if data.base else ()),
     )
     file = settings.sources[0].features / "alignments" / f"{key}.safetensors"
     rank = dist.get_rank() if dist.is_initialized() else 0
