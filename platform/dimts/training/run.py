@@ -117,7 +117,7 @@ def _origin(settings: RunSettings, data: Data) -> dict[str, Any]:
             "base": Path(settings.base.bundle).name,
             "base_sha256": data.base.sha256,
             "start": settings.base.start,
-            "language": data.tokenizer.default_language,
+            "language": settings.sources[0].text.language,
         }
     }
 
