@@ -65,6 +65,8 @@ class VoiceConfig(Config):
     def launch(self) -> Launch:
         """What the processes that train are handed; raises like `resolved`."""
         config = self.resolved()
+        # As it was given: the copy of a model that MLflow keeps lies elsewhere each time.
+        recorded = config.model_copy(update={"base": self.base})
         source = Source(features=config.prepare.features.absolute(), text=config.text)
         return Launch(
             name=config.run.name,
@@ -75,8 +77,8 @@ class VoiceConfig(Config):
                 model=config.model,
                 training=config.training,
                 base=config.base,
-                config_yaml=to_yaml(config),
+                config_yaml=to_yaml(recorded),
             ),
             tracking=config.tracking.absolute(),
-            params=flatten(config.model_dump(mode="json")),
+            params=flatten(recorded.model_dump(mode="json")),
         )
