@@ -1,0 +1,492 @@
+"""A voice that starts from a base: it learns a language and keeps those that it has."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import Tensor
+from training_fixtures import Listener
+
+from dimts.bundle import (
+    build_model,
+    load_bundle,
+    read_manifest,
+    read_weights,
+    sha256,
+    write_bundle,
+)
+from dimts.config import build_config, load_config
+from dimts.errors import UserError
+from dimts.evaluation.evaluate import evaluate, summary
+from dimts.extension.rows import FACTOR, TOKEN
+from dimts.launch.start import start_run
+from dimts.model.t3 import ModelConfig
+from dimts.synthesis import Synthesizer
+from dimts.text.language import load_language
+from dimts.text.normaliser import TextConfig
+from dimts.text.tokenizer import Tokenizer
+from dimts.training.checkpoint import BEST
+from dimts.training.corpora import join, load_corpus
+from dimts.training.data import fixed_durations, open_data
+from dimts.training.job import Result
+from dimts.training.run import initial_model, run_training
+from jobs.report import print_result
+from jobs.voice_config import VoiceConfig
+
+if TYPE_CHECKING:
+    from conftest import BaseVoice
+
+Adapted = Callable[..., VoiceConfig]
+SAYINGS = {"es": "Buenos días.", "sw": "Habari ya asubuhi.", "am": "ሰላም ነው።"}
+REHEARSED = ("base.rehearsal_share=0.5", "model.freeze_until_index=n_base")
+QUICK = ("training.max_steps=2", "training.validate_every=0")
+
+
+class Run(NamedTuple):
+    """One that has ended."""
+
+    config: VoiceConfig
+    result: dict[str, Any]
+    printed: str
+
+    @property
+    def bundle(self) -> Path:
+        return Path(self.result["best"])
+
+
+@pytest.fixture(scope="module")
+def rehearsed(base: BaseVoice, voice_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Adapted to Amharic with rehearsal, the base's rows frozen; as `jobs/train.py` does it."""
+    overrides = [
+        f"run.storage={tmp_path_factory.mktemp('rehearsed')}",
+        f"base.bundle={base.run_dir}",
+        f"base.features=[{', '.join(map(str, base.features))}]",
+        *REHEARSED,
+    ]
+    config = load_config(VoiceConfig, [voice_file], overrides)
+    printed = StringIO()
+    with redirect_stdout(printed):
+        result = start_run(config.launch(), config.ray)
+        print_result(config.run.run_dir, result)
+    return Run(config, result, printed.getvalue())
+
+
+def trained(config: VoiceConfig, stop_after: int | None = None) -> tuple[Listener, Result]:
+    listener = Listener(stop_after)
+    return listener, run_training(config.launch().settings, listener)
+
+
+def bundle_of(result: Result) -> Path:
+    assert result.checkpoint is not None
+    return result.checkpoint
+
+
+def bits(tensor: Tensor) -> Tensor:
+    return tensor.contiguous().view(torch.int32)
+
+
+# What comes out
+
+
+def test_adapted_voice_speaks_old_and_new_languages(rehearsed: Run, base: BaseVoice) -> None:
+    voice = Synthesizer.load(rehearsed.bundle)
+    assert voice.tokenizer.languages == ("es", "sw", "am")
+    n_base = load_bundle(base.run_dir / BEST).tokenizer.n_vocab
+    assert voice.tokenizer.n_base == n_base < voice.tokenizer.n_vocab
+    for code, text in SAYINGS.items():
+        wave = voice.speak(text, language=code)
+        assert len(wave) > 1000
+        assert np.isfinite(wave).all()
+    amharic = voice.mel(SAYINGS["am"])[0]
+    assert np.array_equal(amharic, voice.mel(SAYINGS["am"], language="am")[0])
+
+
+def test_frozen_rows_keep_their_bits_while_the_rest_learns(rehearsed: Run, base: BaseVoice) -> None:
+    before, after = read_weights(base.run_dir / BEST), read_weights(rehearsed.bundle)
+    n_base = len(before[TOKEN])
+    assert torch.equal(bits(after[TOKEN][:n_base]), bits(before[TOKEN]))
+    launch = rehearsed.config.launch()
+    start = initial_model(launch.settings, open_data(launch.settings)).state_dict()
+    moved = {name for name in start if not torch.equal(start[name], after[name])}
+    assert {TOKEN, FACTOR.format(0), FACTOR.format(1)} <= moved, "new rows are trained"
+    others = {n for n in start if not n.startswith(("encoder.embedding", "mel_"))}
+    assert others <= moved, "and everything behind them"
+
+
+def test_rows_that_are_not_frozen_move_in_rehearsal(adapted: Adapted, base: BaseVoice) -> None:
+    """Or the test above would hold whatever the freezing does."""
+    _, result = trained(adapted("base.rehearsal_share=0.5", *QUICK))
+    before, after = read_weights(base.run_dir / BEST), read_weights(bundle_of(result))
+    spoken = [load_bundle(base.run_dir / BEST).tokenizer.tokens.index(c) for c in "aeo"]
+    assert not (after[TOKEN][spoken] == before[TOKEN][spoken]).any()
+
+
+def test_statistics_are_those_that_the_base_was_trained_with(
+    rehearsed: Run, base: BaseVoice
+) -> None:
+    before, after = read_weights(base.run_dir / BEST), read_weights(rehearsed.bundle)
+    for name in ("mel_mean_M", "mel_std_M"):
+        assert torch.equal(after[name], before[name])
+
+
+def test_bundle_says_where_it_comes_from(rehearsed: Run, base: BaseVoice) -> None:
+    source = (base.run_dir / BEST).resolve()
+    assert read_manifest(rehearsed.bundle).origin == {
+        "base": source.name,
+        "base_sha256": sha256(source / "model.safetensors"),
+        "start": "transliteration",
+        "language": "am",
+    }
+
+
+def test_record_names_the_base_as_it_was_given(rehearsed: Run, base: BaseVoice) -> None:
+    settings = yaml.safe_load((rehearsed.bundle / "config.yaml").read_text(encoding="utf-8"))
+    assert settings["base"]["bundle"] == str(base.run_dir)
+    launch = rehearsed.config.launch()
+    assert launch.params["base.bundle"] == str(base.run_dir)
+    assert launch.settings.base is not None
+    assert launch.settings.base.bundle == str((base.run_dir / BEST).resolve())
+
+
+# What was forgotten
+
+
+def test_forgetting_is_of_each_language_before_and_after(rehearsed: Run, base: BaseVoice) -> None:
+    figures = rehearsed.result["figures"]
+    launch = rehearsed.config.launch()
+    data = open_data(launch.settings)
+    voices = [load_bundle(base.run_dir / BEST), load_bundle(rehearsed.bundle)]
+    both = [join([load_corpus(f, v.tokenizer, "test") for f in data.base_features]) for v in voices]
+    before, after = (
+        summary(evaluate(v.model, corpus)) for v, corpus in zip(voices, both, strict=True)
+    )
+    assert figures["forgetting/mcd"] == pytest.approx(after["mcd"])
+    for key in ("mcd", "mel_mse"):
+        change = after[key] - before[key]
+        assert figures[f"forgetting/{key}_change"] == pytest.approx(change, abs=1e-6)
+        assert change != 0
+    for features, code in zip(data.base_features, ("es", "sw"), strict=True):
+        one = evaluate(voices[1].model, load_corpus(features, voices[1].tokenizer, "test"))
+        assert figures[f"forgetting/mcd_{code}"] == pytest.approx(summary(one)["mcd"])
+
+
+def test_table_names_what_was_forgotten(rehearsed: Run) -> None:
+    line = next(x for x in rehearsed.printed.splitlines() if x.startswith("languages of the base"))
+    figures = rehearsed.result["figures"]
+    change = figures["forgetting/mcd_change"]
+    assert f"{figures['forgetting/mcd']:.3f}" in line
+    assert f"({change:+.3f} against before" in line
+    assert "mel-cepstral distortion, dB" in rehearsed.printed
+
+
+def test_forgetting_is_measured_on_so_many_sentences_at_most(
+    adapted: Adapted, base: BaseVoice, tmp_path: Path
+) -> None:
+    from dimts.launch.figures import forgetting_figures
+
+    launch = adapted("base.held_out=1").launch()
+    data = open_data(launch.settings)
+    bundle = write_base(tmp_path / "adapted", data.tokenizer)
+    before, after = forgetting_figures(launch, data, bundle)
+    voice = load_bundle(bundle)
+    rows = []
+    for features in data.base_features:
+        of_one = evaluate(voice.model, load_corpus(features, voice.tokenizer, "test"))
+        code = features.manifest.text.language
+        assert after[f"forgetting/mcd_{code}"] in [row.mcd for row in of_one]
+        rows += of_one
+    assert len(rows) > 2
+    assert before["forgetting/mcd"] != after["forgetting/mcd"]
+
+
+def test_without_features_of_the_base_nothing_is_said_of_forgetting(adapted: Adapted) -> None:
+    config = adapted("base.features=[]", *QUICK)
+    result = start_run(config.launch(), config.ray)
+    assert result["figures"]["test/mcd"] > 0
+    assert not [key for key in result["figures"] if key.startswith("forgetting/")]
+
+
+# Starting
+
+
+def test_parameter_counts_are_logged_once(rehearsed: Run) -> None:
+    """As metrics of step 0, of what is trained and what is not."""
+    lines = (rehearsed.config.run.run_dir / "metrics.jsonl").read_text("utf-8").splitlines()
+    events = [event for event in map(json.loads, lines) if "values" in event]
+    counts = [e for e in events if any(k.startswith("parameters/") for k in e["values"])]
+    assert [event["step"] for event in counts] == [0]
+    values = counts[0]["values"]
+    voice = load_bundle(rehearsed.bundle)
+    frozen_rows = voice.tokenizer.n_base
+    assert values["parameters/frozen_rows"] == frozen_rows
+    total = sum(p.numel() for p in voice.model.parameters())
+    assert values["parameters/trained"] + values["parameters/frozen"] == total
+    assert values["parameters/frozen"] >= frozen_rows * voice.model.config.width
+    assert values["parameters/trained"] > total / 2
+
+
+def test_parameter_counts_are_not_logged_again_by_a_run_that_goes_on(adapted: Adapted) -> None:
+    config = adapted("training.max_steps=6", "training.validate_every=0")
+    first, stopped = trained(config, stop_after=3)
+    assert stopped.status == "stopped"
+    assert first.values[0].keys() == {
+        "parameters/trained", "parameters/frozen", "parameters/frozen_rows",
+    }  # fmt: skip
+    assert first.values[0]["parameters/frozen"] == 0
+    second, whole = trained(config)
+    assert whole.step == 6
+    assert not [k for values in second.values.values() for k in values if "parameters" in k]
+
+
+STARTS = ("transliteration", "mean", "nearest", "random")
+
+
+def test_every_start_of_new_rows_trains(adapted: Adapted, base: BaseVoice) -> None:
+    n_base = load_bundle(base.run_dir / BEST).tokenizer.n_vocab
+    new_rows = []
+    for start in STARTS:
+        config = adapted(f"base.start={start}", *QUICK, f"run.name={start}")
+        listener, result = trained(config)
+        assert all(np.isfinite(listener.curve("train/total_loss"))), start
+        bundle = bundle_of(result)
+        assert read_manifest(bundle).origin["start"] == start
+        voice = load_bundle(bundle)
+        ids = torch.arange(n_base, voice.tokenizer.n_vocab)[None]
+        new_rows.append(voice.model.encoder.embedding(ids).detach())
+    for i, one in enumerate(new_rows):
+        assert not any(torch.allclose(one, other, atol=1e-2) for other in new_rows[i + 1 :])
+
+
+def test_seed_decides_how_new_rows_are_drawn(adapted: Adapted) -> None:
+    rows = []
+    for seed in (1, 1, 2):
+        settings = adapted("base.start=random", f"training.seed={seed}").launch().settings
+        rows.append(initial_model(settings, open_data(settings)).state_dict()[TOKEN])
+    assert torch.equal(rows[0], rows[1])
+    assert not torch.equal(rows[0], rows[2])
+
+
+def test_transliteration_may_be_a_file(adapted: Adapted, tmp_path: Path) -> None:
+    table = tmp_path / "mine.yaml"
+    table.write_text("{language: am, letters: {ሰ: z}}", encoding="utf-8")
+    rows = []
+    for further in ((), (f"base.transliteration={table}",)):
+        settings = adapted(*further).launch().settings
+        data = open_data(settings)
+        ids = torch.tensor([[data.tokenizer.tokens.index(c) for c in "ሰz"]])
+        rows.append(initial_model(settings, data).encoder.embedding(ids)[0].detach())
+    (shipped, z), (mine, same_z) = rows
+    assert torch.equal(z, same_z)
+    assert torch.allclose(mine, z, atol=1e-5)
+    assert not torch.allclose(shipped, z, atol=1e-2)
+
+
+def test_language_of_the_base_is_taken_without_extension(adapted: Adapted, base: BaseVoice) -> None:
+    """As for another speaker of it."""
+    spanish = (
+        "text.language=es", "corpus.language=es", f"prepare.features={base.features[0]}",
+        "base.features=[]",
+    )  # fmt: skip
+    config = adapted(*spanish, *QUICK, "run.name=spanish")
+    _, result = trained(config)
+    voice, before = load_bundle(bundle_of(result)), load_bundle(base.run_dir / BEST)
+    assert voice.tokenizer == before.tokenizer
+    assert voice.manifest.origin["language"] == "es"
+    settings = config.launch().settings
+    start = initial_model(settings, open_data(settings)).state_dict()
+    for name, tensor in before.model.state_dict().items():
+        assert torch.equal(start[name], tensor), name
+
+
+def test_durations_that_were_found_for_one_base_are_not_anothers(
+    adapted: Adapted, base: BaseVoice, tmp_path: Path
+) -> None:
+    """They depend on the statistics that the mels are normalised with."""
+    other = copied(base, tmp_path)
+    weights = read_weights(other)
+    weights["mel_mean_M"] += torch.linspace(-2, 2, len(weights["mel_mean_M"]))
+    weights["mel_std_M"] *= torch.linspace(0.2, 3, len(weights["mel_std_M"]))
+    rewrite(other, weights=weights)
+    found = []
+    for overrides in ((), (f"base.bundle={other}",), ()):
+        settings = adapted(*overrides).launch().settings
+        found.append(fixed_durations(settings, open_data(settings)))
+    same = [np.array_equal(a, b) for a, b in zip(found[0], found[1], strict=True)]
+    assert not all(same)
+    assert all(np.array_equal(a, b) for a, b in zip(found[0], found[2], strict=True))
+
+
+# Refused
+
+
+def write_base(folder: Path, tokenizer: Tokenizer, **changes: Any) -> Path:
+    """An untrained voice with the sizes of the tiny base."""
+    from conftest import MODEL
+
+    folder.mkdir()
+    torch.manual_seed(0)
+    model = build_model(
+        build_config(ModelConfig, MODEL), tokenizer, torch.zeros(80), torch.ones(80)
+    )
+    settings = yaml.safe_dump({"model": MODEL, "mel": {}, **changes})
+    facts = {"step": 1, "epoch": 0, "metrics": {}, "features": "f"}
+    write_bundle(folder, model.state_dict(), tokenizer, settings, facts)
+    return folder
+
+
+def copied(base: BaseVoice, folder: Path) -> Path:
+    shutil.copytree(base.exported, folder / "copy")
+    return folder / "copy"
+
+
+def rewrite(
+    bundle: Path, weights: dict[str, Tensor] | None = None, mel: dict[str, Any] | None = None
+) -> None:
+    """The bundle with other parts, its checksums right."""
+    settings = yaml.safe_load((bundle / "config.yaml").read_text(encoding="utf-8"))
+    settings["mel"] |= mel or {}
+    write_bundle(
+        bundle,
+        weights or read_weights(bundle),
+        Tokenizer.load(bundle / "tokenizer.json"),
+        yaml.safe_dump(settings),
+        {"step": 1, "epoch": 0, "metrics": {}, "features": "f"},
+    )
+
+
+def refused(config: Callable[[], VoiceConfig]) -> str:
+    """What a run says that cannot begin; as `jobs/train.py` begins it."""
+
+    def begin() -> None:
+        run_training(config().launch().settings, Listener())
+
+    with pytest.raises(UserError) as caught:
+        begin()
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+def test_missing_base_is_refused(adapted: Adapted, tmp_path: Path) -> None:
+    none = tmp_path / "none"
+    message = refused(lambda: adapted(f"base.bundle={none}"))
+    assert message.startswith(f"{none}: no such bundle or run folder")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "not a voice bundle" in refused(lambda: adapted(f"base.bundle={empty}"))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.yaml", "tokenizer.json"])
+def test_damaged_base_is_refused(
+    adapted: Adapted, base: BaseVoice, tmp_path: Path, name: str
+) -> None:
+    bundle = copied(base, tmp_path)
+    content = bytearray((bundle / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (bundle / name).write_bytes(content)
+    message = refused(lambda: adapted(f"base.bundle={bundle}"))
+    assert message == f"{bundle}: {name} is damaged, its checksum differs"
+
+
+def test_base_that_lacks_a_tensor_is_refused(
+    adapted: Adapted, base: BaseVoice, tmp_path: Path
+) -> None:
+    bundle = copied(base, tmp_path)
+    weights = read_weights(bundle)
+    name = next(name for name in weights if name.startswith("decoder."))
+    rewrite(bundle, weights={n: tensor for n, tensor in weights.items() if n != name})
+    message = refused(lambda: adapted(f"base.bundle={bundle}"))
+    assert message == f"{bundle}: model.safetensors lacks tensor {name}"
+
+
+def test_base_of_another_mel_is_refused(adapted: Adapted, base: BaseVoice, tmp_path: Path) -> None:
+    bundle = copied(base, tmp_path)
+    rewrite(bundle, mel={"f_max": 7000.0})
+    message = refused(lambda: adapted(f"base.bundle={bundle}"))
+    assert "mel.f_max=7000.0, the configuration says 8000.0" in message
+    assert "prepare the features as the base needs them" in message
+
+
+def test_features_of_another_mel_than_the_base_needs_are_refused(adapted: Adapted) -> None:
+    message = refused(lambda: adapted("mel.f_max=7000"))
+    assert "was prepared with mel.f_max=8000.0, the configuration says 7000.0" in message
+
+
+def test_base_that_reads_the_language_by_other_rules_is_refused(
+    adapted: Adapted, tmp_path: Path
+) -> None:
+    languages = [
+        (load_language("es"), TextConfig(language="es")),
+        (load_language("sw"), TextConfig(language="sw")),
+        (load_language("am"), TextConfig(language="am", fold_homophones=True)),
+    ]
+    bundle = write_base(tmp_path / "folds", Tokenizer.from_languages(languages))
+    message = refused(lambda: adapted(f"base.bundle={bundle}"))
+    assert "reads አማርኛ (am) by other rules" in message
+    assert "use the base's rules, or start from another base" in message
+
+
+def test_base_features_of_a_language_that_it_lacks_are_refused(
+    adapted: Adapted, base: BaseVoice, tmp_path: Path
+) -> None:
+    spanish = Tokenizer.from_language(load_language("es"), TextConfig(language="es"))
+    bundle = write_base(tmp_path / "es", spanish)
+    message = refused(lambda: adapted(f"base.bundle={bundle}"))
+    expected = f"base.features: {base.features[1]} is of sw, which is not a language of the base"
+    assert message == f"{expected}: es"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.width=64", "model.width=64: the base has 32; leave the sizes of the model out"),
+        ("model.decoder.blocks=3", "model.decoder.blocks=3: the base has 2"),
+        ("base.features=[]", "rehearsal_share needs features"),
+        ("base.transliteration=am", "transliteration has no effect with start: mean"),
+        ("base.start=spelling", "base.start: input should be 'transliteration', 'mean'"),
+        ("base.rehearsal_share=1", "base.rehearsal_share: input should be less than 1"),
+        ("base.features=[none]", "none: no such folder of features"),
+        ("model.freeze_blocks.encoder=[1]", "freeze_blocks.encoder"),
+        ("model.freeze_until_index=100000", "model.freeze_until_index=100000: the vocabulary has"),
+    ],
+)
+def test_setting_that_does_not_fit_the_base_is_refused(
+    adapted: Adapted, override: str, message: str
+) -> None:
+    others = ["base.rehearsal_share=0.5"]
+    if "transliteration=" in override:
+        others.append("base.start=mean")
+    assert message in refused(lambda: adapted(*others, override))
+
+
+def test_transliteration_of_another_language_is_refused(adapted: Adapted) -> None:
+    message = refused(lambda: adapted("base.transliteration=ti"))
+    assert "language: is ti, not am" in message
+    assert "there is no transliteration of 'xx'" in refused(
+        lambda: adapted("base.transliteration=xx")
+    )
+
+
+def test_rows_of_a_base_are_not_frozen_without_one(voice: Callable[..., VoiceConfig]) -> None:
+    message = refused(lambda: voice("model.freeze_until_index=n_base"))
+    assert message.startswith("model.freeze_until_index=n_base: the tokenizer was not extended")
+    assert "start from a base" in message
+
+
+def test_run_cannot_go_on_from_another_base(
+    adapted: Adapted, base: BaseVoice, tmp_path: Path
+) -> None:
+    config = adapted(*QUICK, "base.features=[]")
+    start_run(config.launch(), config.ray)
+    other = adapted(*QUICK, "base.features=[]", f"base.bundle={copied(base, tmp_path)}")
+    with pytest.raises(UserError, match=r"was begun with base\.bundle="):
+        start_run(other.launch(), other.ray)
