@@ -11,7 +11,9 @@ from training_fixtures import Listener, make_job, run
 from dimts.training.checkpoint import read_state
 from dimts.training.job import Result
 from dimts.training.loop import train
+from dimts.training.run import run_training
 from dimts.training.settings import RunSettings
+from jobs.voice_config import VoiceConfig
 
 Settings = Callable[..., RunSettings]
 DROPOUT = ("model.encoder.dropout=0.1", "model.duration.dropout=0.1", "model.decoder.dropout=0.1")
@@ -72,6 +74,37 @@ def plain(value: object) -> object:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value
+
+
+@pytest.mark.parametrize("stops", [(5,), (1, 6), (3, 3, 3)], ids=["once", "twice", "thrice"])
+def test_rehearsal_goes_on_bit_for_bit(
+    adapted: Callable[..., VoiceConfig], stops: tuple[int, ...]
+) -> None:
+    """With a base, frozen rows, an average, and across epochs of the rehearsed corpus."""
+    how = (
+        *DROPOUT, "training.max_steps=16", "training.validate_every=8",
+        "training.aligner.fixed_share=0.4", "training.ema_decay=0.9", "base.rehearsal_share=0.7",
+        "model.freeze_until_index=n_base",
+    )  # fmt: skip
+
+    def go(name: str, stop_after: int | None = None) -> tuple[Listener, Result]:
+        listener = Listener(stop_after)
+        return listener, run_training(adapted(*how, f"run.name={name}").launch().settings, listener)
+
+    undisturbed, whole = go("whole")
+    values: dict[int, dict[str, float]] = {}
+    for stop in stops:
+        listener, part = go("parts", stop)
+        assert part.status == "stopped"
+        values |= listener.values
+    listener, resumed = go("parts")
+    values |= listener.values
+    assert resumed.step == sum(stops) + listener.steps == 16
+    assert weights(resumed) == weights(whole)
+    assert state(resumed) == state(whole)
+    for step, expected in undisturbed.values.items():
+        timeless = {k: v for k, v in expected.items() if "second" not in k and "wait" not in k}
+        assert timeless.items() <= values[step].items(), step
 
 
 class Crash(Listener):

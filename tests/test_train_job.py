@@ -9,18 +9,23 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+import torch
 
-from dimts.bundle import load_bundle
+from dimts.bundle import load_bundle, read_weights
 from dimts.config import load_config
 from dimts.errors import UserError
+from dimts.extension.rows import TOKEN
 from dimts.launch.settings import Launch
 from dimts.launch.start import start_run
 from dimts.tracking.config import TrackingConfig
 from dimts.training.checkpoint import BEST, LATEST
 from jobs.voice_config import VoiceConfig
+
+if TYPE_CHECKING:
+    from conftest import BaseVoice
 
 ROOT = Path(__file__).parents[1]
 Voice = Callable[..., VoiceConfig]
@@ -243,6 +248,31 @@ def test_record_of_two_workers_is_one_run(groups: dict[int, Group]) -> None:
     models = client.search_logged_models([experiment.experiment_id])
     assert len(models) == 1
     assert models[0].source_run_id == run.info.run_id
+
+
+def test_frozen_rows_keep_their_bits_with_two_workers(
+    ray_session: None, adapted: Voice, base: BaseVoice
+) -> None:
+    """In rehearsal, where each batch but every second is of the very rows that are frozen."""
+    how = [
+        "base.rehearsal_share=0.5", "model.freeze_until_index=n_base",
+        "training.max_steps=6", "training.validate_every=3", "training.optimizer.weight_decay=0.1",
+        "training.optimizer.embedding_decay=0.1",
+    ]  # fmt: skip
+    results, ended = [], []
+    for workers in (0, 2):
+        config = adapted(*how, f"ray.workers={workers}", f"run.name=w{workers}")
+        results.append(start_run(config.launch(), config.ray))
+        ended.append(config.run.run_dir)
+    before, after = (read_weights(run / BEST)[TOKEN] for run in (base.run_dir, ended[1]))
+    assert torch.equal(after[: len(before)].view(torch.int32), before.view(torch.int32))
+    assert (after[len(before) :] != 0).any()
+    one, two = map(curves, ended)
+    assert two == pytest.approx(one, rel=1e-3)
+    for key in ("forgetting/mcd_es", "forgetting/mcd_change"):
+        assert results[1]["figures"][key] == pytest.approx(
+            results[0]["figures"][key], rel=1e-2, abs=1e-2
+        )
 
 
 def test_stopped_job_on_ray_goes_on(ray_session: None, voice_file: Path, tmp_path: Path) -> None:
