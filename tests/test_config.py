@@ -21,6 +21,7 @@ from jobs.voice_config import VoiceConfig
 ROOT = Path(__file__).parents[1]
 SHIPPED = sorted((ROOT / "jobs" / "configs").glob("*.yaml"))
 MODELS = sorted((ROOT / "jobs" / "configs" / "models").glob("*.yaml"))
+STARTS = ROOT / "jobs" / "configs" / "start"
 SAMPLE = ROOT / "jobs" / "configs" / "sample_am.yaml"
 
 
@@ -167,11 +168,31 @@ def test_fingerprint_changes_with_any_value_and_with_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.name)
-def test_shipped_voice_loads_and_resolves(file: Path, write: Any) -> None:
+def test_shipped_voice_loads_and_resolves(
+    file: Path, write: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)  # a base that ships is named as seen from there
     config = load_config(VoiceConfig, [file])
     again = load_config(VoiceConfig, [write(to_yaml(config))])
     assert again == config
-    assert config.launch().settings.config_yaml == to_yaml(config)
+    recorded = config.launch().settings.config_yaml
+    sized = config.model_copy(update={"model": config.resolved().model})
+    assert recorded == to_yaml(sized)
+    assert load_config(VoiceConfig, [write(recorded)]).launch().settings.config_yaml == recorded
+
+
+@pytest.mark.parametrize("voice", SHIPPED, ids=lambda file: file.name)
+def test_shipped_start_goes_on_top_of_a_voice(voice: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    finetune, from_scratch = (
+        load_config(VoiceConfig, [voice, STARTS / name])
+        for name in ("finetune.yaml", "from_scratch.yaml")
+    )
+    assert finetune.base is not None
+    assert finetune.resolved().model.encoder.language_everywhere
+    assert from_scratch.base is None
+    assert finetune.text == from_scratch.text
+    assert {file.name for file in STARTS.glob("*.yaml")} == {"finetune.yaml", "from_scratch.yaml"}
 
 
 @pytest.mark.parametrize("file", MODELS, ids=lambda file: file.name)

@@ -150,6 +150,27 @@ def test_language_decides_what_is_said(base: BaseVoice) -> None:
 # Settings
 
 
+def test_base_that_ships_speaks_its_languages() -> None:
+    """It is small, says how good it is, and is what its own settings make."""
+    folder = ROOT / "bases" / "latin"
+    assert folder_size(folder) <= 10e6
+    config = load_config(MixConfig, [ROOT / "jobs" / "configs" / "mix" / "latin.yaml"])
+    shipped = load_bundle(folder)
+    assert shipped.model.config == config.model
+    assert shipped.mel == config.mel
+    codes = tuple(part.text.language for part in config.parts)
+    assert shipped.tokenizer.languages == codes
+    assert {f"test/mcd_{code}" for code in codes} <= shipped.manifest.metrics.keys()
+    assert shipped.manifest.metrics["test/mcd_of_untrained"] < 0.6
+    voice = Synthesizer.load(folder)
+    for part in config.parts:
+        assert part.sentences is not None
+        sentence = (ROOT / part.sentences).read_text(encoding="utf-8").splitlines()[0]
+        mel_TM, _ = voice.mel(sentence, language=part.text.language)
+        seconds = len(mel_TM) * config.mel.hop_length / config.mel.sample_rate
+        assert 0.03 < seconds / len(sentence) < 0.15
+
+
 @pytest.mark.parametrize("shipped", MIXES, ids=lambda file: file.name)
 def test_shipped_mix_loads_and_resolves(shipped: Path, tmp_path: Path) -> None:
     config = load_config(MixConfig, [shipped])
