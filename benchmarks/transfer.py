@@ -67,6 +67,7 @@ class Task(NamedTuple):
     overrides: tuple[str, ...]
     splits: tuple[Literal["val", "test"], ...]
     file: Path
+    configs: tuple[Path, ...] = (VOICE, FINETUNE)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,6 +93,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--sizes", nargs="+", type=int, default=list(SIZES), help="utterances")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=120, help="of every run (120)")
+    parser.add_argument(
+        "--config", action="append", type=Path, metavar="FILE", dest="configs",
+        help="a voice that starts from a base; may be given more than once",
+    )  # fmt: skip
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     parser.add_argument("--parallel", type=int, default=n_cores(), help="runs at a time")
     parser.add_argument("--out", type=Path, default=Path("runs/transfer"), help="of all results")
@@ -113,7 +118,8 @@ def _task(options: argparse.Namespace, arm: str, size: int, seed: int) -> Task:
         *options.overrides,
     )
     file = options.out / f"{arm}-{size}-{seed}.json"
-    return Task(arm, size, seed, overrides, (options.split,), file)
+    configs = tuple(options.configs or (VOICE, FINETUNE))
+    return Task(arm, size, seed, overrides, (options.split,), file, configs)
 
 
 _before: dict[str, dict[str, float]] = {}
@@ -173,7 +179,7 @@ def _config(task: Task, folder: Path) -> VoiceConfig:
         "ray.workers=0",
     )
     overrides = [*fixed, *task.overrides]
-    finetune = load_config(VoiceConfig, [VOICE, FINETUNE], [*overrides, "training.sample_texts=[]"])
+    finetune = load_config(VoiceConfig, task.configs, [*overrides, "training.sample_texts=[]"])
     if task.arm != "scratch":
         return finetune
     # The sizes of the base, so that nothing but what was learned before is different.

@@ -8,11 +8,12 @@ import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from dimts.audio.mel import MelConfig
 from dimts.bundle import build_model
@@ -23,6 +24,9 @@ from dimts.text.tokenizer import Tokenizer
 from dimts.training.batches import Corpus
 from dimts.training.flops import flops_a_frame, peak_flops
 from dimts.training.synthetic import synthetic_corpus
+
+if TYPE_CHECKING:
+    from conftest import BaseVoice
 
 ROOT = Path(__file__).parents[1]
 ABSENT = [
@@ -82,6 +86,38 @@ def test_loop_benchmark_trains_the_same_bare_and_on_ray(tmp_path: Path) -> None:
         check_clocks(of_side)
     assert result["overhead"]["step"] == [ray["step"] / bare["step"] - 1]
     assert "| a step, the loop's clock, ms |" in table
+
+
+def test_transfer_benchmark_compares_arms_on_equal_terms(
+    base: BaseVoice, voice_file: Path, tmp_path: Path
+) -> None:
+    start = tmp_path / "start.yaml"
+    start.write_text(
+        yaml.safe_dump(
+            {"base": {"bundle": str(base.run_dir), "features": [*map(str, base.features)]}}
+        )
+    )
+    out = tmp_path / "out"
+    command = [
+        "benchmarks/transfer.py", "--quick", "--config", str(voice_file), "--config", str(start),
+        "--out", str(out),
+    ]  # fmt: skip
+    table = run(*command)
+    results = {f.name: json.loads(f.read_text("utf-8")) for f in out.iterdir()}
+    assert results.keys() == {"scratch-20-0.json", "rehearsal_50_rows-20-0.json"}
+    scratch, rehearsed = results["scratch-20-0.json"], results["rehearsal_50_rows-20-0.json"]
+    assert scratch["test/utterances"] == rehearsed["test/utterances"] > 0
+    assert scratch["test/mcd"] != rehearsed["test/mcd"]
+    assert "forgetting/mcd" not in scratch
+    change = rehearsed["forgetting/mcd"] - rehearsed["before/forgetting/mcd"]
+    assert rehearsed["forgetting/mcd_change"] == pytest.approx(change)
+    assert rehearsed["rows_moved"] == 0, "they are frozen"
+    assert f"| from scratch | {scratch['test/mcd']:.2f} |" in table
+    assert f"| rehearsal 0.5 + rows frozen | {rehearsed['test/mcd']:.2f} |" in table
+
+    before = {f.name: f.stat().st_mtime_ns for f in out.iterdir()}
+    assert run(*command).splitlines()[:5] == table.splitlines()[:5]
+    assert {f.name: f.stat().st_mtime_ns for f in out.iterdir()} == before, "kept, not repeated"
 
 
 def check_clocks(run: dict[str, Any]) -> None:
