@@ -37,7 +37,7 @@ FINETUNE = ROOT / "jobs/configs/start/finetune.yaml"
 FROZEN = "model.freeze_until_index=n_base"
 ALONE = "base.rehearsal_share=0"
 ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "scratch": ("from scratch", ("training.aligner.fixed_share=0.25",)),
+    "scratch": ("from scratch", ()),
     "everything_trained": ("all trainable", (ALONE,)),
     "rows": ("rows below n_base frozen", (ALONE, FROZEN)),
     "rows_1_block": ("rows + 1 block", (ALONE, FROZEN, "model.freeze_blocks.encoder=[0]")),
