@@ -135,8 +135,10 @@ def test_statistics_are_those_that_the_base_was_trained_with(
     rehearsed: Run, base: BaseVoice
 ) -> None:
     before, after = read_weights(base.run_dir / BEST), read_weights(rehearsed.bundle)
+    data = open_data(rehearsed.config.launch().settings)
     for name in ("mel_mean_M", "mel_std_M"):
         assert torch.equal(after[name], before[name])
+        assert np.array_equal(getattr(data, name), before[name]), "what the aligner goes by"
 
 
 def test_bundle_says_where_it_comes_from(rehearsed: Run, base: BaseVoice) -> None:
