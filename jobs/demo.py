@@ -42,14 +42,14 @@ def main() -> None:
     arguments = config_parser(__doc__ or "", default=str(CONFIG)).parse_args()
     config = load_config(VoiceConfig, arguments.config or [CONFIG], arguments.overrides)
     start = time.monotonic()
-    with stage("1/4 corpus: sample sentences, spoken by espeak"):
+    with stage("1/4 corpora: sample sentences, and those of the base, spoken by espeak"):
         render_corpus(SAMPLE_SENTENCES, config.corpus.path, config.corpus.language or "am")
+        if config.base and config.base.features:
+            prepare_parts(load_config(MixConfig, [BASE]))  # to rehearse, and to measure
     with connected(config.ray) if config.ray.workers else nullcontext():
         with stage("2/4 features: log-mel in Arrow"):
             prepare(config.corpus, config.text, config.mel, config.prepare)
             print((config.prepare.features / SUMMARY).read_text(encoding="utf-8"), end="")
-            if config.base and config.base.features:
-                prepare_parts(load_config(MixConfig, [BASE]))  # to rehearse, and to measure
         with stage(f"3/4 training: {config.training.max_steps} steps"):
             result = start_run(config.launch(), config.ray)
     print_result(config.run.run_dir, result)

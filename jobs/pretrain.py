@@ -33,10 +33,10 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     config = load_config(MixConfig, arguments.config, arguments.overrides)
+    prepare_parts(config)
+    if arguments.prepare_only:
+        return
     with connected(config.ray) if config.ray.workers else nullcontext():
-        prepare_parts(config)
-        if arguments.prepare_only:
-            return
         result = start_run(config.launch(), config.ray)
     print_result(config.run.run_dir, result)
     if arguments.export and result["best"]:
