@@ -156,7 +156,7 @@ def _table(
     weights = arguments.base or arguments.embedding
     if not weights or arguments.start not in WITH_TRANSLITERATION:
         return None
-    table = load_transliteration(arguments.transliteration or language.code)
+    table = load_transliteration(arguments.transliteration or language.code, language)
     if left := not_covered(base, merged, language, table):
         print(f"no transliteration, they start by the mean: {' '.join(left)}")
     return table

@@ -16,6 +16,7 @@ from dimts.text.normaliser import TextConfig
 from dimts.tracking.config import TrackingConfig
 from dimts.training.config import TrainingConfig
 from dimts.training.settings import RunSettings, Source
+from jobs.voice_config import check_language
 
 
 class Part(Config):
@@ -23,14 +24,23 @@ class Part(Config):
 
     Attributes:
         corpus, text, prepare: as of a single voice.
-        sentences: a text file that espeak speaks to make the corpus, in the voice of the
-            corpus's language; without it the corpus has to be there.
+        sentences: a text file that espeak speaks to make the corpus; without it the corpus
+            has to be there.
+        voice: espeak's, for `sentences`; that of the language's code if not given.
     """
 
     corpus: CorpusConfig
     text: TextConfig
     prepare: PrepareConfig
     sentences: Path | None = None
+    voice: str | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        check_language(self.corpus, self.text)
+        if self.voice and not self.sentences:
+            raise ValueError("voice has no effect without sentences")
+        return self
 
 
 class MixConfig(Config):

@@ -16,6 +16,7 @@ from dimts.command import config_parser, run_job
 from dimts.config import load_config
 from dimts.launch.ray_train import connected
 from dimts.launch.start import start_run
+from dimts.text.language import load_language
 from dimts.training.checkpoint import BEST
 from jobs.mix_config import MixConfig
 from jobs.report import print_result
@@ -47,9 +48,9 @@ def main() -> None:
 def prepare_parts(config: MixConfig) -> None:
     """Speak and prepare every part that is not up to date."""
     for part in config.parts:
-        language = part.corpus.language or part.text.language
+        language = load_language(part.text.language).code
         if part.sentences:
-            render_corpus(part.sentences, part.corpus.path, language)
+            render_corpus(part.sentences, part.corpus.path, part.voice or language)
         manifest = prepare(part.corpus, part.text, config.mel, part.prepare)
         print(
             f"{part.prepare.features}: {manifest.n_utterances} utterances, "

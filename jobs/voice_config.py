@@ -12,11 +12,26 @@ from dimts.config import Config, flatten, to_yaml
 from dimts.extension.base import BaseConfig, model_from_base, read_base
 from dimts.launch.settings import Launch, RayConfig, RunConfig
 from dimts.model.t3 import ModelConfig
+from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_model import resolve_model
 from dimts.training.config import TrainingConfig
 from dimts.training.settings import RunSettings, Source
+
+
+def check_language(corpus: CorpusConfig, text: TextConfig) -> None:
+    """Refuse a corpus of another language than its texts are read in.
+
+    Raises:
+        ValueError: they differ.
+    """
+    code = load_language(text.language).code
+    if corpus.language not in (None, code):
+        raise ValueError(
+            f"corpus.language ({corpus.language}) must be {code}, the code of text.language's "
+            "file; it may be left out"
+        )
 
 
 class VoiceConfig(Config):
@@ -38,6 +53,7 @@ class VoiceConfig(Config):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        check_language(self.corpus, self.text)
         share = max(1, self.ray.workers) * self.training.accumulate
         if share > self.training.batch_size:
             raise ValueError(

@@ -12,7 +12,14 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from dimts.audio.mel import MelConfig
-from dimts.bundle import CONFIG, TOKENIZER, WEIGHTS, read_manifest, read_weights
+from dimts.bundle import (
+    CONFIG,
+    TOKENIZER,
+    WEIGHTS,
+    BundleError,
+    read_manifest,
+    read_weights,
+)
 from dimts.config import Config, build_config, flatten
 from dimts.errors import ConfigError, UserError
 from dimts.extension.rows import StartMethod, extend_rows
@@ -25,6 +32,9 @@ from dimts.text.transliteration import Transliteration, load_transliteration
 
 OURS = ("freeze_until_index", "freeze_blocks.encoder", "freeze_blocks.decoder")
 """Settings of a model that a training from a base chooses; dropout is another."""
+
+
+STATISTICS = ("mel_mean_M", "mel_std_M")
 
 
 class BaseConfig(Config):
@@ -85,9 +95,14 @@ def read_base(folder: Path) -> Base:
     """
     manifest = read_manifest(folder)
     settings = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    if not isinstance(settings, dict) or not {"model", "mel"} <= settings.keys():
+        raise BundleError(f"{folder / CONFIG}: has no sections 'model' and 'mel'")
+    weights = read_weights(folder)
+    if missing := [name for name in STATISTICS if name not in weights]:
+        raise BundleError(f"{folder / WEIGHTS}: lacks tensor {missing[0]}")
     return Base(
         Tokenizer.load(folder / TOKENIZER),
-        read_weights(folder),
+        weights,
         build_config(ModelConfig, settings["model"]),
         build_config(MelConfig, settings["mel"]),
         manifest.sha256[WEIGHTS],

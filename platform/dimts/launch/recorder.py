@@ -67,9 +67,9 @@ class Recorder:
     def sample(self, model: T3, step: int) -> None:
         data = self._open()
         synthesizer = Synthesizer(model, data.tokenizer, self.launch.settings.mel)
-        texts = self.launch.settings.training.sample_texts or data.val.utterances.texts[:2]
+        texts = self.launch.settings.training.sample_texts or data.val.utterances.texts[-2:]
         folder = self.launch.run_dir / "samples"
-        samples = speak_samples(synthesizer, texts, step, folder)
+        samples = speak_samples(synthesizer, texts, step, folder, data.language)
         files = [file for sample in samples for file in (sample.wav, *sample.plots)]
         files += plot_alignment(model, data, 0, folder / STEP_FOLDER.format(step))
         for file in files:

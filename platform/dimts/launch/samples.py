@@ -18,13 +18,20 @@ STEP_FOLDER = "step_{:06d}"
 
 
 def speak_samples(
-    synthesizer: Synthesizer, texts: Sequence[str], step: int, folder: Path
+    synthesizer: Synthesizer,
+    texts: Sequence[str],
+    step: int,
+    folder: Path,
+    language: str | None = None,
 ) -> list[Sample]:
-    """Speak each text into a wav of ``folder/step_STEP``, with a plot of its mel."""
+    """Speak each text into a wav of ``folder/step_STEP``, with a plot of its mel.
+
+    `language` is the texts'; None: the tokenizer's default.
+    """
     hop_s = synthesizer.mel_config.hop_length / synthesizer.sample_rate
     samples = [_sample(folder, step, number, text) for number, text in enumerate(texts, start=1)]
     for sample in samples:
-        mel_TM, _ = synthesizer.mel(sample.text)
+        mel_TM, _ = synthesizer.mel(sample.text, language=language)
         write_wav(sample.wav, synthesizer.vocode(mel_TM), synthesizer.sample_rate)
         mel_plot(sample.plots[0], mel_TM, title=sample.text, hop_s=hop_s)
     return samples

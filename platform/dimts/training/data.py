@@ -33,6 +33,7 @@ class Data(NamedTuple):
     Attributes:
         features: the opened sets, one for each source.
         tokenizer: of all their languages, and of the base's.
+        language: code of the last source's, which samples are spoken in.
         train, val: splits with token ids, of all sources together.
         mel_mean_M, mel_std_M: of the training frames; what a base was trained with, if there
             is one, as its weights expect that.
@@ -43,6 +44,7 @@ class Data(NamedTuple):
 
     features: tuple[FeatureSet, ...]
     tokenizer: Tokenizer
+    language: str
     train: Corpus
     val: Corpus
     mel_mean_M: NDArray[np.float32]
@@ -69,6 +71,7 @@ def open_data(settings: RunSettings) -> Data:
     data = Data(
         opened,
         tokenizer,
+        load_language(settings.sources[-1].text.language).code,
         join(train),
         join([load_corpus(features, tokenizer, "val") for features in opened]),
         mean_M,

@@ -15,7 +15,6 @@ from dimts.errors import UserError
 from dimts.extension.base import extended_weights
 from dimts.machine import n_cores
 from dimts.model.t3 import T3
-from dimts.text.tokenizer import Tokenizer
 from dimts.training.checkpoint import find_latest
 from dimts.training.config import TrainingConfig
 from dimts.training.data import Data, fixed_durations, open_data
@@ -38,7 +37,7 @@ def run_training(
     device = device or torch.device("cpu")
     set_threads(settings.training, device)
     data = open_data(settings)
-    _check_sample_texts(settings.training, data.tokenizer)
+    _check_sample_texts(settings.training, data)
     if settings.training.aligner.fixed_share > 0:
         data.train.durations = fixed_durations(settings, data)
     model = initial_model(settings, data).to(device)
@@ -117,7 +116,7 @@ def _origin(settings: RunSettings, data: Data) -> dict[str, Any]:
             "base": Path(settings.base.bundle).name,
             "base_sha256": data.base.sha256,
             "start": settings.base.start,
-            "language": settings.sources[0].text.language,
+            "language": data.language,
         }
     }
 
@@ -129,10 +128,10 @@ def set_threads(config: TrainingConfig, device: torch.device) -> None:
         torch.set_num_threads(config.threads or max(1, n_cores() // workers))
 
 
-def _check_sample_texts(config: TrainingConfig, tokenizer: Tokenizer) -> None:
+def _check_sample_texts(config: TrainingConfig, data: Data) -> None:
     """Now, not at the first sample."""
     for text in config.sample_texts:
         try:
-            tokenizer.encode(text)
+            data.tokenizer.encode(text, data.language)
         except UserError as error:
             raise UserError(f"training.sample_texts: {text!r}: {error}") from error
