@@ -53,16 +53,21 @@ def test_documents_show_commands() -> None:
         assert (ROOT / script).is_file(), f"{script} is shown, but is not there"
 
 
-@pytest.fixture(scope="module")
-def newcomer(tmp_path_factory: pytest.TempPathFactory, spoken_corpus: Path) -> Path:
-    """A folder in which a newcomer works, with the corpora that the shipped voices name."""
-    folder = tmp_path_factory.mktemp("newcomer")
+def add_base(folder: Path) -> None:
+    """The base that ships, and some of the sentences that it was made from."""
     (folder / "bases").symlink_to(ROOT / "bases")
     texts = folder / "data_prep" / "base_texts"
     texts.mkdir(parents=True)
     for file in (ROOT / "data_prep" / "base_texts").glob("*.txt"):
         lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
         (texts / file.name).write_text("".join(lines[:24]), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def newcomer(tmp_path_factory: pytest.TempPathFactory, spoken_corpus: Path) -> Path:
+    """A folder in which a newcomer works, with the corpora that the shipped voices name."""
+    folder = tmp_path_factory.mktemp("newcomer")
+    add_base(folder)
     (folder / "corpora").mkdir()
     (folder / "corpora" / "sample_am").symlink_to(spoken_corpus)
     return folder
@@ -114,9 +119,8 @@ def test_demo_sentence_is_in_no_training_text() -> None:
 
 
 def test_demo_goes_from_nothing_to_speech(tmp_path: Path) -> None:
-    """With the real sentences and every part of it, but few steps."""
-    (tmp_path / "bases").symlink_to(ROOT / "bases")
-    (tmp_path / "data_prep").symlink_to(ROOT / "data_prep")
+    """With the real Amharic sentences and every part of it, but few steps."""
+    add_base(tmp_path)
     done = subprocess.run(
         [sys.executable, str(ROOT / "jobs/demo.py"), *FROM_BASE],
         cwd=tmp_path,
