@@ -33,6 +33,7 @@ SYNTHESIS_PACKAGES = (
     "safetensors",
     "scipy",
     "soundfile",
+    "tokenizers",
     "torch",
 )
 
