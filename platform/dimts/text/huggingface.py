@@ -54,7 +54,8 @@ def read_huggingface(
             huggingface=values,
         )
     except ValidationError as error:
-        raise UserError(f"{path}: {' '.join(error.errors()[0]['msg'].split())}") from error
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UserError(f"{path}: {' '.join(message.split())}") from error
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
     tokenizer = Tokenizer(spec)

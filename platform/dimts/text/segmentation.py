@@ -50,6 +50,8 @@ def segmenter_problem(values: Mapping[str, Any], tokens: Sequence[str]) -> str |
     kind = model.get("type") if isinstance(model, dict) else None
     if not isinstance(model, dict) or kind != "BPE":
         return f"model.type is {kind!r}, only BPE can be read"
+    if '"Precompiled"' in json.dumps(values.get("normalizer")):
+        return "normalizer is Precompiled, which cannot be read"  # damaged, it ends the process
     try:
         vocabulary = tokenizers.Tokenizer.from_str(json.dumps(values)).get_vocab()
     except Exception as error:  # the library raises nothing more precise

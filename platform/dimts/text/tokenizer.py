@@ -214,7 +214,7 @@ class Tokenizer:
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(map(str, first["loc"])) or "file"
-            message = " ".join(first["msg"].split())
+            message = " ".join(first["msg"].removeprefix("Value error, ").split())
             raise UserError(f"{path}: not a tokenizer: {key}: {message}") from error
         return cls(spec)
 

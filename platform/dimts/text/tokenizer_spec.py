@@ -64,6 +64,10 @@ class TokenizerSpec(Config):
     def _complete(self) -> Self:
         if not self.languages and self.huggingface is None:
             raise ValueError("languages: at least one is needed")
+        # Before `specials`, which reads what this checks.
+        own = self.huggingface
+        if own is not None and (problem := segmenter_problem(own, self.tokens)):
+            raise ValueError(f"huggingface: {problem}")
         for twice, key in (
             (self.tokens, "tokens"),
             ([known.language.code for known in self.languages], "languages"),
@@ -82,14 +86,11 @@ class TokenizerSpec(Config):
             if missing := sorted(set(known.language.alphabet) - there):
                 name = known.language.name
                 raise ValueError(f"tokens: {''.join(missing)} of the alphabet of {name} is missing")
-        self._check_segmentation()
+        if self.huggingface is None:
+            self._check_characters()
         return self
 
-    def _check_segmentation(self) -> None:
-        if self.huggingface is not None:
-            if problem := segmenter_problem(self.huggingface, self.tokens):
-                raise ValueError(f"huggingface: {problem}")
-            return
+    def _check_characters(self) -> None:
         specials = set(self.specials)
         if long := [t for t in self.tokens if t not in specials and len(t) != 1]:
             raise ValueError(f"tokens: {long[0]!r} is not one character")
