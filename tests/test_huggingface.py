@@ -244,6 +244,35 @@ def test_files_that_cannot_be_extended_are_refused_in_one_line(
     assert str(caught.value).startswith(str(file)) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"added_tokens": [1]},
+        {"added_tokens": [{}]},
+        {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}},
+        {"model": None},
+    ],
+)
+def test_our_own_file_with_a_damaged_segmentation_is_refused_in_one_line(
+    merged: Tokenizer, damage: dict[str, Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "tokenizer.json"
+    merged.save(file)
+    values = json.loads(file.read_text(encoding="utf-8"))
+    values["huggingface"] |= damage
+    file.write_text(json.dumps(values), encoding="utf-8")
+    with pytest.raises(UserError, match="not a tokenizer: file: huggingface:") as error:
+        Tokenizer.load(file)
+    assert "\n" not in str(error.value)
+
+
+def test_base_with_syllables_as_mere_letters_is_refused(tmp_path: Path) -> None:
+    values = with_model(vocab={**JSON["model"]["vocab"], "ሰ": len(JSON["model"]["vocab"])})
+    (tmp_path / "tokenizer.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match="the base has ሰ of አማርኛ without consonant and vowel"):
+        merge(read_huggingface(tmp_path / "tokenizer.json"), AMHARIC, AM)
+
+
 @pytest.mark.parametrize("content", [b"\xff\xfe{", b"[" * 100_000, b""])
 def test_files_that_are_no_json_are_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_bytes(content)

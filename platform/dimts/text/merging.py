@@ -55,7 +55,8 @@ def merge(
 
     Raises:
         UserError: the base knows the language already, there are no texts to learn
-            sub-words from, or the base's own normaliser changes letters of the language.
+            sub-words from, the base's own normaliser changes letters of the language, or the
+            base has syllables of it as mere letters.
     """
     if language.code in base.languages:
         raise UserError(f"{language.name} ({language.code}) is one of the base's languages already")
@@ -76,6 +77,7 @@ def merge(
     }
     merged = Tokenizer(TokenizerSpec.model_validate(values))
     _check_reachable(merged, language)
+    _check_unmoved(base, merged, language)
     return merged
 
 
@@ -109,6 +111,17 @@ def _learn(
         if len(kept) == config.tokens:
             break
     return kept
+
+
+def _check_unmoved(base: Tokenizer, merged: Tokenizer, language: Language) -> None:
+    """A token's vector is its own row and those of its consonant and vowel."""
+    rows = merged.factors[: base.n_vocab]
+    before = base.factors if base.factor_sizes else 0
+    if moved := [base.tokens[i] for i in (rows != before).any(axis=1).nonzero()[0]]:
+        raise UserError(
+            f"the base has {''.join(moved)} of {language.name} without consonant and vowel, which "
+            "would change how it reads them: leave syllables out of the language's file"
+        )
 
 
 def _check_reachable(merged: Tokenizer, language: Language) -> None:
