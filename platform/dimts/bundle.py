@@ -123,7 +123,8 @@ def write_bundle(
         weights: the model's state.
         tokenizer: the model's.
         config_yaml: resolved, with sections ``model`` and ``mel``.
-        facts: step, epoch, metrics and features of `BundleManifest`.
+        facts: step, epoch, metrics, features and, of an adapted voice, origin of
+            `BundleManifest`.
     """
     from dimts import __version__
 
@@ -222,19 +223,9 @@ def load_bundle(folder: str | Path, device: str | torch.device = "cpu") -> Bundl
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    try:
-        settings = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-    except (ValueError, yaml.YAMLError) as error:
-        first = str(error).splitlines()[0]
-        raise BundleError(f"{folder / CONFIG}: cannot be read: {first}") from error
-    if not isinstance(settings, dict) or not {"model", "mel"} <= settings.keys():
-        raise BundleError(f"{folder / CONFIG}: has no sections 'model' and 'mel'")
+    settings = read_settings(folder)
     mel = build_config(MelConfig, settings["mel"])
-    tokenizer = Tokenizer.load(folder / TOKENIZER)
-    if tokenizer.fingerprint != manifest.tokenizer:
-        raise BundleError(
-            f"{folder}: {TOKENIZER} is not the tokenizer that the model was trained with"
-        )
+    tokenizer = read_tokenizer(folder, manifest)
     weights = read_weights(folder)
     model = build_model(
         build_config(ModelConfig, settings["model"]),
@@ -244,6 +235,37 @@ def load_bundle(folder: str | Path, device: str | torch.device = "cpu") -> Bundl
     )
     load_weights(model, weights, folder)
     return Bundle(model.to(device).eval(), tokenizer, mel, settings, manifest)
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """The resolved configuration of a bundle, as plain values.
+
+    Raises:
+        BundleError: it cannot be read, or has no sections ``model`` and ``mel``.
+    """
+    try:
+        settings = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError) as error:
+        first = str(error).splitlines()[0]
+        raise BundleError(f"{folder / CONFIG}: cannot be read: {first}") from error
+    if not isinstance(settings, dict) or not {"model", "mel"} <= settings.keys():
+        raise BundleError(f"{folder / CONFIG}: has no sections 'model' and 'mel'")
+    return settings
+
+
+def read_tokenizer(folder: Path, manifest: BundleManifest) -> Tokenizer:
+    """The tokenizer of a bundle.
+
+    Raises:
+        BundleError: it is not the one that `manifest` names.
+        UserError: it cannot be read.
+    """
+    tokenizer = Tokenizer.load(folder / TOKENIZER)
+    if tokenizer.fingerprint != manifest.tokenizer:
+        raise BundleError(
+            f"{folder}: {TOKENIZER} is not the tokenizer that the model was trained with"
+        )
+    return tokenizer
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -7,22 +7,21 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 import torch
-import yaml
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from dimts.audio.mel import MelConfig
 from dimts.bundle import (
-    CONFIG,
-    TOKENIZER,
     WEIGHTS,
     BundleError,
     read_manifest,
+    read_settings,
+    read_tokenizer,
     read_weights,
 )
 from dimts.config import Config, build_config, flatten
 from dimts.errors import ConfigError, UserError
-from dimts.extension.rows import StartMethod, extend_rows
+from dimts.extension.rows import FACTOR, TOKEN, StartMethod, extend_rows
 from dimts.model.t3 import ModelConfig
 from dimts.text.language import load_language
 from dimts.text.merging import merge
@@ -32,7 +31,6 @@ from dimts.text.transliteration import Transliteration, load_transliteration
 
 OURS = ("freeze_until_index", "freeze_blocks.encoder", "freeze_blocks.decoder")
 """Settings of a model that a training from a base chooses; dropout is another."""
-
 
 STATISTICS = ("mel_mean_M", "mel_std_M")
 
@@ -91,17 +89,24 @@ def read_base(folder: Path) -> Base:
     """Read a bundle to start from.
 
     Raises:
-        BundleError: it is no bundle, or damaged.
+        BundleError: it is no bundle, is damaged, or its parts do not fit together.
     """
     manifest = read_manifest(folder)
-    settings = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-    if not isinstance(settings, dict) or not {"model", "mel"} <= settings.keys():
-        raise BundleError(f"{folder / CONFIG}: has no sections 'model' and 'mel'")
+    settings = read_settings(folder)
+    tokenizer = read_tokenizer(folder, manifest)
     weights = read_weights(folder)
-    if missing := [name for name in STATISTICS if name not in weights]:
+    rows = {TOKEN: tokenizer.n_vocab}
+    rows |= {FACTOR.format(i): size for i, size in enumerate(tokenizer.factor_sizes)}
+    if missing := [name for name in (*STATISTICS, *rows) if name not in weights]:
         raise BundleError(f"{folder / WEIGHTS}: lacks tensor {missing[0]}")
+    for name, size in rows.items():
+        if weights[name].ndim != 2 or len(weights[name]) != size:
+            raise BundleError(
+                f"{folder / WEIGHTS}: tensor {name} is {tuple(weights[name].shape)}, the "
+                f"tokenizer asks for {size} rows"
+            )
     return Base(
-        Tokenizer.load(folder / TOKENIZER),
+        tokenizer,
         weights,
         build_config(ModelConfig, settings["model"]),
         build_config(MelConfig, settings["mel"]),
@@ -119,6 +124,8 @@ def model_from_base(own: ModelConfig, base: ModelConfig) -> ModelConfig:
     wanted = flatten(own.model_dump(mode="json", exclude_unset=True))
     sizes = base.model_dump(mode="json")
     there = flatten(sizes)
+    # What was frozen when the base itself was adapted says nothing of this training.
+    sizes |= ModelConfig().model_dump(mode="json", include={"freeze_until_index", "freeze_blocks"})
     for key, value in wanted.items():
         if key in OURS or key.endswith("dropout"):
             section, _, name = key.rpartition(".")
@@ -128,10 +135,6 @@ def model_from_base(own: ModelConfig, base: ModelConfig) -> ModelConfig:
                 f"model.{key}={value}: the base has {there[key]}; leave the sizes of the model "
                 "out, or start from another base"
             )
-    if "freeze_until_index" not in wanted:
-        sizes["freeze_until_index"] = 0
-    if not any(key.startswith("freeze_blocks") for key in wanted):
-        sizes["freeze_blocks"] = {}
     return build_config(ModelConfig, sizes)
 
 
