@@ -136,9 +136,15 @@ def write_bundle_around(
         features: of the new language; statistics of the mel and lengths are theirs.
 
     Raises:
-        UserError: the features were prepared with another normaliser.
+        UserError: the features were prepared with another normaliser, or `model` asks for rows
+            of another width.
     """
     merged, manifest = extension.merged, features.manifest
+    if model.encoder.embedding_width not in (None, rows_VE.shape[1]):
+        raise UserError(
+            f"model.encoder.embedding_width={model.encoder.embedding_width}: the rows of "
+            f"{source} have {rows_VE.shape[1]} channels; leave it out"
+        )
     if manifest.text != merged.spec.languages[-1].text:
         raise UserError(
             f"the features were prepared with text {manifest.text.model_dump()}, the language is "

@@ -55,7 +55,7 @@ class TrainingConfig(Config):
 
     Attributes:
         max_steps: optimizer steps in all.
-        max_utterances: of the training split that are used, always the same ones; 0: all.
+        max_utterances: of each training split that are used, always the same ones; 0: all.
         batch_size: utterances a step, over all workers and micro-batches together.
         accumulate: micro-batches a worker's share of the batch is cut into.
         amp: precision of matrix products: bf16, fp16 (with a gradient scaler; CUDA) or off.

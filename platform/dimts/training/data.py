@@ -135,6 +135,12 @@ def _with_base(data: Data, settings: RunSettings, base: Base) -> Data:
     rehearsal = None
     if settings.base.rehearsal_share:
         rehearsal = join([load_corpus(f, data.tokenizer, "train") for f in sets])
+        if not len(rehearsal):
+            folders = ", ".join(map(str, settings.base.features))
+            raise UserError(
+                f"base.features: {folders}: nothing in the training split to rehearse; set "
+                "base.rehearsal_share=0 or name other features"
+            )
     return data._replace(
         mel_mean_M=base.weights["mel_mean_M"].float().numpy(),
         mel_std_M=base.weights["mel_std_M"].float().numpy(),

@@ -83,7 +83,12 @@ def frozen_rows(index: FreezeIndex, tokenizer: Tokenizer) -> int:
                 f"{tokenizer.n_vocab}"
             )
         share = index if isinstance(index, float) else 1.0
-        return round(share * tokenizer.n_base)
+        if not (rows := round(share * tokenizer.n_base)):
+            raise ConfigError(
+                f"{KEY}={index}: less than one of the base's {tokenizer.n_base} rows, so it has "
+                "no effect; give a larger share"
+            )
+        return rows
     assert isinstance(index, int)
     if index > tokenizer.n_vocab:
         raise ConfigError(
