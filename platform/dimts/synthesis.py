@@ -26,12 +26,16 @@ class Synthesizer:
         model: put in eval mode by the caller.
         tokenizer: the model's.
         mel: spec of what the model predicts.
+        language: code of what is spoken where none is named; None: the tokenizer's default.
     """
 
-    def __init__(self, model: T3, tokenizer: Tokenizer, mel: MelConfig):
+    def __init__(
+        self, model: T3, tokenizer: Tokenizer, mel: MelConfig, language: str | None = None
+    ):
         self.model = model
         self.tokenizer = tokenizer
         self.mel_config = mel
+        self.language = language
 
     @classmethod
     def load(cls, bundle: str | Path, device: str = "cpu") -> Self:
@@ -41,7 +45,9 @@ class Synthesizer:
             BundleError: the folder is no bundle, is damaged, or does not fit together.
         """
         loaded = load_bundle(bundle, device)
-        return cls(loaded.model, loaded.tokenizer, loaded.mel)
+        # A base may be adapted to a language that it knows, which is not its tokenizer's last.
+        learned_last = loaded.manifest.origin.get("language")
+        return cls(loaded.model, loaded.tokenizer, loaded.mel, learned_last)
 
     @property
     def sample_rate(self) -> int:
@@ -65,7 +71,8 @@ class Synthesizer:
         if not SLOWEST <= speed <= FASTEST:
             raise UserError(f"speed {speed:g}: must be between {SLOWEST} and {FASTEST:g}")
         device = self.model.mel_mean_M.device
-        tokens = torch.tensor([self.tokenizer.encode(text, language)], device=device)
+        ids = self.tokenizer.encode(text, language or self.language)
+        tokens = torch.tensor([ids], device=device)
         count = torch.tensor([tokens.shape[1]], device=device)
         output = self.model(tokens, count, speed=speed)
         mel_TM = self.model.denormalise(output.mel_BTM)[0].cpu().numpy()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from dimts.bundle import build_model, load_weights, write_bundle
+from dimts.bundle import build_model, load_weights, read_manifest, write_bundle
 from dimts.errors import UserError
 from dimts.extension.base import extended_weights
 from dimts.machine import n_cores
@@ -32,18 +32,22 @@ def run_training(
     """Train as one worker of one or several; `torch.distributed` says which.
 
     Raises:
-        UserError: features are missing, were made with other settings, or training failed.
+        UserError: features are missing, were made with other settings, the run was begun with
+            another base or vocabulary, or training failed.
     """
     device = device or torch.device("cpu")
     set_threads(settings.training, device)
     data = open_data(settings)
+    latest = find_latest(settings.run_dir)
+    if latest:
+        _check_goes_on(latest, settings, data)
     _check_sample_texts(settings.training, data)
     if settings.training.aligner.fixed_share > 0:
         data.train.durations = fixed_durations(settings, data)
     model = initial_model(settings, data).to(device)
     report = freeze(model, data.tokenizer)
     rank = dist.get_rank() if dist.is_initialized() else 0
-    if rank == 0 and find_latest(settings.run_dir) is None:
+    if rank == 0 and latest is None:
         callbacks.log(parameter_counts(report), 0)
 
     def write(folder: Path, weights: dict[str, Tensor], facts: dict[str, Any]) -> None:
@@ -109,7 +113,7 @@ def features_fingerprint(data: Data) -> str:
 def _origin(settings: RunSettings, data: Data) -> dict[str, Any]:
     if not (data.base and settings.base):
         return {}
-    if data.tokenizer == data.base.tokenizer and data.base.origin:
+    if data.tokenizer == data.base.tokenizer and data.base.origin.get("language") == data.language:
         return {"origin": dict(data.base.origin)}  # extended beforehand, by jobs/extend.py
     return {
         "origin": {
@@ -119,6 +123,22 @@ def _origin(settings: RunSettings, data: Data) -> dict[str, Any]:
             "language": data.language,
         }
     }
+
+
+def _check_goes_on(checkpoint: Path, settings: RunSettings, data: Data) -> None:
+    """A base may have been replaced since, and an alias in MLflow may have moved: ids and mel
+    statistics of another one would not be those that the weights were trained with."""
+    manifest = read_manifest(checkpoint, verify=False)
+    base = _origin(settings, data).get("origin", {})
+    for what, before, now in (
+        ("vocabulary", manifest.tokenizer, data.tokenizer.fingerprint),
+        ("base", manifest.origin.get("base_sha256"), base.get("base_sha256")),
+    ):
+        if before != now:
+            raise UserError(
+                f"{checkpoint}: was trained with another {what} than there is now; give this run "
+                f"another run.name, or remove {settings.run_dir} to begin anew"
+            )
 
 
 def set_threads(config: TrainingConfig, device: torch.device) -> None:
