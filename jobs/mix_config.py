@@ -12,11 +12,12 @@ from dimts.audio.mel import MelConfig
 from dimts.config import Config, flatten, to_yaml
 from dimts.launch.settings import Launch, RayConfig, RunConfig
 from dimts.model.t3 import ModelConfig
+from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.tracking.config import TrackingConfig
 from dimts.training.config import TrainingConfig
 from dimts.training.settings import RunSettings, Source
-from jobs.voice_config import check_language
+from jobs.voice_config import check_language, check_workers
 
 
 class Part(Config):
@@ -55,17 +56,18 @@ class MixConfig(Config):
     run: RunConfig
 
     @model_validator(mode="after")
-    def _each_once(self) -> Self:
+    def _fits_together(self) -> Self:
         folders = [part.prepare.features for part in self.parts]
         if twice := {str(folder) for folder in folders if folders.count(folder) > 1}:
             raise ValueError(f"parts: prepare.features {', '.join(twice)} is there twice")
         rules = dict.fromkeys(part.text for part in self.parts)
-        codes = [text.language for text in rules]
+        codes = [load_language(text.language).code for text in rules]
         if twice := {code for code in codes if codes.count(code) > 1}:
             raise ValueError(
                 f"parts: {', '.join(twice)} is read by two sets of rules; give all its parts the "
                 "same text"
             )
+        check_workers(self.training, self.ray)
         return self
 
     def launch(self) -> Launch:

@@ -14,6 +14,7 @@ from data_prep.recipes.espeak import render_corpus
 from dimts.bundle import export_bundle
 from dimts.command import config_parser, run_job
 from dimts.config import load_config
+from dimts.errors import UserError
 from dimts.launch.ray_train import connected
 from dimts.launch.start import start_run
 from dimts.text.language import load_language
@@ -40,7 +41,9 @@ def main() -> None:
     with connected(config.ray) if config.ray.workers else nullcontext():
         result = start_run(config.launch(), config.ray)
     print_result(config.run.run_dir, result)
-    if arguments.export and result["best"]:
+    if arguments.export:
+        if not result["best"]:
+            raise UserError(f"{config.run.run_dir}: has no best checkpoint to export yet")
         size = export_bundle(config.run.run_dir / BEST, arguments.export, result["figures"])
         print(f"exported: {arguments.export}, {size / 1e6:.1f} MB")
 

@@ -34,6 +34,22 @@ def check_language(corpus: CorpusConfig, text: TextConfig) -> None:
         )
 
 
+def check_workers(training: TrainingConfig, ray: RayConfig) -> None:
+    """Refuse a training that the workers cannot do.
+
+    Raises:
+        ValueError: a worker would be left without an utterance, or has no such precision.
+    """
+    share = max(1, ray.workers) * training.accumulate
+    if share > training.batch_size:
+        raise ValueError(
+            f"training.batch_size ({training.batch_size}) must be at least ray.workers x "
+            f"training.accumulate ({share}), each of which gets an utterance"
+        )
+    if training.amp == "fp16" and not ray.gpu:
+        raise ValueError("training.amp: fp16 needs ray.gpu; on a CPU use bf16 or off")
+
+
 class VoiceConfig(Config):
     """Corpus, features, model, training and record of one voice.
 
@@ -54,14 +70,7 @@ class VoiceConfig(Config):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         check_language(self.corpus, self.text)
-        share = max(1, self.ray.workers) * self.training.accumulate
-        if share > self.training.batch_size:
-            raise ValueError(
-                f"training.batch_size ({self.training.batch_size}) must be at least ray.workers x "
-                f"training.accumulate ({share}), each of which gets an utterance"
-            )
-        if self.training.amp == "fp16" and not self.ray.gpu:
-            raise ValueError("training.amp: fp16 needs ray.gpu; on a CPU use bf16 or off")
+        check_workers(self.training, self.ray)
         return self
 
     def resolved(self) -> VoiceConfig:
