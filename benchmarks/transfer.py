@@ -27,7 +27,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal, NamedTuple
 
-from dimts.config import load_config
+from dimts.config import fingerprint, load_config
 from dimts.machine import machine_facts, n_cores
 from jobs.voice_config import VoiceConfig
 
@@ -48,6 +48,10 @@ ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "rehearsal_25": ("rehearsal 0.25", ("base.rehearsal_share=0.25",)),
     "rehearsal_50": ("rehearsal 0.5", ("base.rehearsal_share=0.5",)),
     "rehearsal_50_rows": ("rehearsal 0.5 + rows frozen", ("base.rehearsal_share=0.5", FROZEN)),
+    "rehearsal_50_mean": (
+        "rehearsal 0.5, start: mean + spread",
+        ("base.rehearsal_share=0.5", "base.start=mean"),
+    ),
     "decay": ("weight decay 0.5 on rows", (ALONE, "training.optimizer.embedding_decay=0.5")),
     "decay_rows": (
         "the same, rows frozen",
@@ -117,8 +121,10 @@ def _task(options: argparse.Namespace, arm: str, size: int, seed: int) -> Task:
         *ARMS[arm][1],
         *options.overrides,
     )
-    file = options.out / f"{arm}-{size}-{seed}.json"
     configs = tuple(options.configs or (VOICE, FINETUNE))
+    texts = [config.read_text(encoding="utf-8") for config in configs]
+    key = fingerprint(overrides, texts, options.split)  # other settings are other results
+    file = options.out / f"{arm}-{size}-{seed}-{key}.json"
     return Task(arm, size, seed, overrides, (options.split,), file, configs)
 
 

@@ -41,6 +41,8 @@ def main() -> None:
     with connected(config.ray) if config.ray.workers else nullcontext():
         result = start_run(config.launch(), config.ray)
     print_result(config.run.run_dir, result)
+    if arguments.export and result["status"] == "stopped":
+        raise UserError(f"{config.run.run_dir}: was stopped; nothing is exported until it has ended")
     if arguments.export:
         if not result["best"]:
             raise UserError(f"{config.run.run_dir}: has no best checkpoint to export yet")

@@ -67,7 +67,8 @@ def load_transliteration(
             codes = ", ".join(sorted(file.stem for file in TRANSLITERATIONS.glob("*.yaml")))
             raise ConfigError(
                 f"there is no transliteration of {str(code_or_path)!r}; there are {codes}; "
-                "or name the path of a transliteration's YAML file"
+                "name the path of a transliteration's YAML file, or start new rows without one "
+                "(base.start=mean)"
             )
     transliteration = load_config(Transliteration, [path])
     if language is not None:

@@ -106,8 +106,9 @@ def parameter_counts(report: FreezeReport) -> dict[str, float]:
 
 
 def features_fingerprint(data: Data) -> str:
-    """Of all sets of features that are learned from."""
-    return "+".join(features.manifest.fingerprint for features in data.features)
+    """Of all sets of features that are learned from, those that are rehearsed among them."""
+    rehearsed = data.base_features if data.rehearsal else ()
+    return "+".join(f.manifest.fingerprint for f in (*data.features, *rehearsed))
 
 
 def _origin(settings: RunSettings, data: Data) -> dict[str, Any]:
@@ -126,12 +127,14 @@ def _origin(settings: RunSettings, data: Data) -> dict[str, Any]:
 
 
 def _check_goes_on(checkpoint: Path, settings: RunSettings, data: Data) -> None:
-    """A base may have been replaced since, and an alias in MLflow may have moved: ids and mel
-    statistics of another one would not be those that the weights were trained with."""
+    """A base may have been replaced since, an alias in MLflow may have moved, or features may have
+    been prepared anew: ids, mel statistics and batches would not be those that the weights were
+    trained with."""
     manifest = read_manifest(checkpoint, verify=False)
     base = _origin(settings, data).get("origin", {})
     for what, before, now in (
         ("vocabulary", manifest.tokenizer, data.tokenizer.fingerprint),
+        ("set of features", manifest.features, features_fingerprint(data)),
         ("base", manifest.origin.get("base_sha256"), base.get("base_sha256")),
     ):
         if before != now:
