@@ -42,7 +42,7 @@ def main() -> None:
         result = start_run(config.launch(), config.ray)
     print_result(config.run.run_dir, result)
     if arguments.export and result["status"] == "stopped":
-        raise UserError(f"{config.run.run_dir}: was stopped; nothing is exported until it has ended")
+        raise UserError(f"{config.run.run_dir}: was stopped; it is exported when it has ended")
     if arguments.export:
         if not result["best"]:
             raise UserError(f"{config.run.run_dir}: has no best checkpoint to export yet")
