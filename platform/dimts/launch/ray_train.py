@@ -29,14 +29,12 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 NO_IDLE_WORKERS = {
-    "RAY_enable_worker_prestart": "0",
-    "RAY_prestart_worker_first_driver": "0",
     "RAY_num_workers_soft_limit": "0",
     "RAY_idle_worker_killing_time_threshold_ms": "10000",
 }
 """An idle worker wakes a hundred times a second. Where torch has all cores, each time holds up a
 step: two of them cost a tenth of the frames a second of two threads on two cores. So those that
-data preparation leaves end ten seconds after it, instead of never."""
+Ray started ahead, or that data preparation leaves, end after ten seconds, instead of never."""
 
 FAILURE = "failure.txt"
 
