@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -86,6 +87,15 @@ def test_loop_benchmark_trains_the_same_bare_and_on_ray(tmp_path: Path) -> None:
         check_clocks(of_side)
     assert result["overhead"]["step"] == [ray["step"] / bare["step"] - 1]
     assert "| a step, the loop's clock, ms |" in table
+
+
+def test_slices_compare_the_same_steps_bare_and_on_ray(voice_file: Path) -> None:
+    features = yaml.safe_load(voice_file.read_text("utf-8"))["prepare"]["features"]
+    line = run(
+        "benchmarks/loop_slices.py", "--config", str(voice_file), "--features", features,
+        "--steps", "6", "--warmup", "2", "--threads", "1", "--slice-s", "0.5",
+    )  # fmt: skip
+    assert re.match(r"Ray adds [+-]\d+\.\d\d% to a step \(95 % interval .*; 6 steps of ", line)
 
 
 def test_transfer_benchmark_compares_arms_on_equal_terms(

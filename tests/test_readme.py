@@ -30,6 +30,7 @@ ELSEWHERE = {
     "benchmarks/mel.py": "tests/test_mel.py and tests/test_benchmarks.py",
     "benchmarks/loop.py": "tests/test_benchmarks.py",
     "benchmarks/gpu.py": "tests/test_benchmarks.py",
+    "benchmarks/loop_slices.py": "tests/test_benchmarks.py",
     "benchmarks/transfer.py": "tests/test_benchmarks.py",
     "jobs/pretrain.py --config jobs/configs/mix/latin.yaml --export": "tests/test_pretrain.py",
 }
