@@ -89,6 +89,7 @@ def test_loop_benchmark_trains_the_same_bare_and_on_ray(tmp_path: Path) -> None:
     assert "| a step, the loop's clock, ms |" in table
 
 
+@pytest.mark.slow
 def test_slices_compare_the_same_steps_bare_and_on_ray(voice_file: Path) -> None:
     features = yaml.safe_load(voice_file.read_text("utf-8"))["prepare"]["features"]
     line = run(
