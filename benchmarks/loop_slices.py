@@ -7,7 +7,8 @@ faster and slower from minute to minute, that is what it sees. Here the same tra
 under Ray's TorchTrainer at once, but only one of them at a time: every few seconds all processes of
 one side, Ray's own among them, are stopped (SIGSTOP) and those of the other go on. Both
 see the same batches in the same order, so step i of one is compared with step i of the other, done
-seconds apart. The median over steps is not moved by the few that a stop falls into.
+seconds apart. The median over steps is not moved by the few that a stop falls into. What Ray's
+processes beside the training use of a core is counted in the same slices.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class Side:
 
     def __init__(self, name: str, options: argparse.Namespace, storage: Path):
         self.events = storage / name / EVENTS
+        self.ran_s = 0.0
+        self.cpu_s: dict[int, float] = {}
         settings = [
             f"prepare.features={options.features.absolute()}",
             f"run.storage={storage}",
@@ -81,6 +84,23 @@ class Side:
                 raise UserError("a training did not get going; try jobs/train.py by itself")
             time.sleep(0.1)
 
+    def run(self, seconds: float) -> None:
+        """Let all of it go on for a while, and count the CPU time of each process."""
+        before = {pid: cpu for pid, (_, cpu) in _processes().items()}
+        self.signal(signal.SIGCONT)
+        time.sleep(seconds)
+        self.signal(signal.SIGSTOP)
+        processes = _processes()
+        for pid in _tree(self.process.pid):
+            if pid in before and pid in processes:
+                used = processes[pid][1] - before[pid]
+                self.cpu_s[pid] = self.cpu_s.get(pid, 0.0) + used
+        self.ran_s += seconds
+
+    def cpu_beside(self) -> float:
+        """Cores used by all processes but the busiest, which trains."""
+        return (sum(self.cpu_s.values()) - max(self.cpu_s.values())) / self.ran_s
+
     def signal(self, number: signal.Signals) -> None:
         """To the process and to all that it started."""
         for pid in _tree(self.process.pid):
@@ -90,19 +110,26 @@ class Side:
                 continue
 
 
-def _tree(root: int) -> list[int]:
-    parents: dict[int, int] = {}
+def _processes() -> dict[int, tuple[int, float]]:
+    """Of each process, its parent and the CPU seconds it has used (proc(5))."""
+    found: dict[int, tuple[int, float]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 fields = (entry / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-            except OSError:
+            except OSError:  # ended meanwhile
                 continue
-            parents[int(entry.name)] = int(fields[1])
-    found = [root]
-    for pid in found:
-        found += [child for child, parent in parents.items() if parent == pid]
+            ticks = int(fields[11]) + int(fields[12])
+            found[int(entry.name)] = int(fields[1]), ticks / os.sysconf("SC_CLK_TCK")
     return found
+
+
+def _tree(root: int) -> list[int]:
+    """A process and all that come from it."""
+    processes, tree = _processes(), [root]
+    for pid in tree:
+        tree += [child for child, (parent, _) in processes.items() if parent == pid]
+    return tree
 
 
 def main() -> None:
@@ -131,7 +158,8 @@ def main() -> None:
     print(
         f"Ray adds {statistics.median(shares):+.2%} to a step (95 % interval {low:+.2%} ... "
         f"{high:+.2%}); {len(shares)} steps of {step_ms:.0f} ms (bare, median), {options.threads} "
-        f"torch threads, slices of {options.slice_s:g} s; " + ", ".join(map(str, machine.values()))
+        f"torch threads, slices of {options.slice_s:g} s; its processes beside the training use "
+        f"{sides[0].cpu_beside():.1%} of a core; " + ", ".join(map(str, machine.values()))
     )
 
 
@@ -154,9 +182,7 @@ def _alternate(sides: list[Side], options: argparse.Namespace) -> list[list[floa
     while True:
         for side in sides:
             if len(side.frames_per_second()) < total:
-                side.signal(signal.SIGCONT)
-                time.sleep(options.slice_s)
-                side.signal(signal.SIGSTOP)
+                side.run(options.slice_s)
         done = [side.frames_per_second()[:total] for side in sides]
         if min(map(len, done)) == total:
             return done

@@ -45,12 +45,19 @@ ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "start_mean": ("start: mean + spread", (ALONE, "base.start=mean")),
     "start_nearest": ("start: nearest letter", (ALONE, "base.start=nearest")),
     "start_random": ("start: random", (ALONE, "base.start=random")),
-    "rehearsal_25": ("rehearsal 0.25", ("base.rehearsal_share=0.25",)),
     "rehearsal_50": ("rehearsal 0.5", ("base.rehearsal_share=0.5",)),
     "rehearsal_50_rows": ("rehearsal 0.5 + rows frozen", ("base.rehearsal_share=0.5", FROZEN)),
     "rehearsal_50_mean": (
         "rehearsal 0.5, start: mean + spread",
         ("base.rehearsal_share=0.5", "base.start=mean"),
+    ),
+    "rehearsal_50_nearest": (
+        "rehearsal 0.5, start: nearest letter",
+        ("base.rehearsal_share=0.5", "base.start=nearest"),
+    ),
+    "rehearsal_50_random": (
+        "rehearsal 0.5, start: random",
+        ("base.rehearsal_share=0.5", "base.start=random"),
     ),
     "decay": ("weight decay 0.5 on rows", (ALONE, "training.optimizer.embedding_decay=0.5")),
     "decay_rows": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from dimts.training.run import initial_model, untrained_model
 
 HELD_OUT: tuple[SplitName, ...] = ("val", "test")
 FORGETTING = ("mcd", "mel_mse", "length_ratio")
+
+log = logging.getLogger(__name__)
 
 
 def held_out_figures(launch: Launch, data: Data, bundle: Path) -> dict[str, float]:
@@ -69,6 +72,8 @@ def forgetting_figures(
     limit = launch.settings.base.held_out if launch.settings.base else 0
     voice = load_bundle(bundle)
     before = base_figures(initial_model(launch.settings, data), data, limit)
+    if not before:
+        log.warning("base.features: no test utterances, so what is forgotten is not measured")
     after = base_figures(voice.model, data, limit)
     for key in FORGETTING[:2]:
         name = f"forgetting/{key}"

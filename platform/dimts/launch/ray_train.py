@@ -32,9 +32,9 @@ NO_IDLE_WORKERS = {
     "RAY_num_workers_soft_limit": "0",
     "RAY_idle_worker_killing_time_threshold_ms": "10000",
 }
-"""An idle worker wakes a hundred times a second. Where torch has all cores, each time holds up a
-step: two of them cost a tenth of the frames a second of two threads on two cores. So those that
-Ray started ahead, or that data preparation leaves, end after ten seconds, instead of never."""
+"""An idle worker wakes a hundred times a second to look for signals. Where torch has all cores,
+each time holds up a step. So those that Ray started ahead, or that data preparation leaves, end
+after ten seconds, instead of never."""
 
 FAILURE = "failure.txt"
 

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from dimts.errors import UserError
 from dimts.text.segmentation import segmenter_problem
 from dimts.text.tokenizer import Tokenizer
-from dimts.text.tokenizer_spec import SPACE, TokenizerSpec, start_token
+from dimts.text.tokenizer_spec import SPACE, TokenizerSpec, read_json, start_token
 
 ENDS = ("[STOP]", "[EOS]", "<eos>", "</s>")
 SPACES = ("[SPACE]", "<space>", SPACE)
@@ -40,7 +40,7 @@ def read_huggingface(
     Raises:
         UserError: the file cannot be read, or is of a kind that cannot be extended; says why.
     """
-    values = _read_json(path)
+    values = read_json(path)
     if problem := _unsupported(values):
         raise UserError(f"{path}: {problem}")
     try:
@@ -69,7 +69,7 @@ def read_tokenizer(path: str | Path) -> Tokenizer:
     Raises:
         UserError: it is neither; says why.
     """
-    ours = _read_json(path).get("format") == "dimts-tokenizer"
+    ours = read_json(path).get("format") == "dimts-tokenizer"
     return Tokenizer.load(path) if ours else read_huggingface(path)
 
 
@@ -154,18 +154,6 @@ def sorted_specials(tokenizer: Tokenizer) -> list[str]:
 def _added(index: int, content: str) -> dict[str, Any]:
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     return {"id": index, "content": content, **flags, "special": True}
-
-
-def _read_json(path: str | Path) -> dict[str, Any]:
-    try:
-        values = json.loads(Path(path).read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not a tokenizer.json: {error}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: not a tokenizer.json: no object of keys and values")
-    return values
 
 
 def _unsupported(values: Mapping[str, Any]) -> str | None:

@@ -26,6 +26,7 @@ from dimts.text.tokenizer_spec import (
     SPACE,
     TokenizerLanguage,
     TokenizerSpec,
+    read_json,
     start_token,
 )
 
@@ -201,13 +202,8 @@ class Tokenizer:
         Raises:
             UserError: no such file, or not a tokenizer this version can read; names the field.
         """
-        try:
-            values = json.loads(Path(path).read_bytes())
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}: not a tokenizer: {error}") from error
-        if isinstance(values, dict) and values.get("version") == 1:
+        values = read_json(path)
+        if values.get("version") == 1:
             raise UserError(f"{path}: made by an older dimts; train or export it again")
         try:
             spec = TokenizerSpec.model_validate_json(json.dumps(values))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from dimts.config import Config
+from dimts.errors import UserError
 from dimts.text.language import Language
 from dimts.text.normaliser import TextConfig
 from dimts.text.segmentation import added_tokens, segmenter_problem
@@ -101,3 +104,20 @@ class TokenizerSpec(Config):
 def start_token(code: str) -> str:
     """The token that texts of a language begin with."""
     return f"<{code}>"
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """What a tokenizer's file holds, ours or Hugging Face's.
+
+    Raises:
+        UserError: no such file, or no JSON object.
+    """
+    try:
+        values = json.loads(Path(path).read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not a tokenizer: {error}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: not a tokenizer: no object of keys and values")
+    return values

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,6 @@ from dimts.training.freezing import FreezeReport, freeze
 from dimts.training.job import Callbacks, Job, Result
 from dimts.training.loop import train
 from dimts.training.settings import RunSettings
-
-log = logging.getLogger(__name__)
 
 
 def run_training(
