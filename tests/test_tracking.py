@@ -156,6 +156,39 @@ def test_run_shows_params_metrics_artifacts_and_status(
     assert location.is_relative_to(config.artifacts or "")
 
 
+def test_runs_are_nested_described_and_tagged_later(config: TrackingConfig, tmp_path: Path) -> None:
+    parent = MlflowTracker(config)
+    parent.start("sweep", tmp_path / "sweep", {}, "")
+    parent_id = parent.wait_for_run_id(60)
+    assert parent_id is not None
+    child = MlflowTracker(config)
+    tags = {"mlflow.parentRunId": parent_id, "mlflow.note.content": "freeze 0"}
+    child.start("trial 7", tmp_path / "7", {}, "", tags)
+    child.set_tags({"dimts.outcome": "stopped early", "mlflow.note.content": "**freeze** 0"})
+    child.finish("FINISHED")
+    parent.finish("FINISHED")
+
+    client = MlflowClient(config.uri)
+    experiment = client.get_experiment_by_name(config.experiment)
+    assert experiment is not None
+    # What MLflow's page asks for when a run's children are unfolded.
+    query = f"tags.`mlflow.parentRunId` = '{parent_id}'"
+    [found] = client.search_runs([experiment.experiment_id], query)
+    assert (found.info.run_id, found.info.run_name) == (child.run_id, "trial 7")
+    assert found.data.tags["dimts.outcome"] == "stopped early"
+    assert found.data.tags["mlflow.note.content"] == "**freeze** 0"
+
+
+def test_the_id_of_a_run_is_not_waited_for_longer_than_asked(tmp_path: Path) -> None:
+    config = TrackingConfig(uri="http://127.0.0.1:1", flush_timeout_s=0)
+    tracker = MlflowTracker(config)
+    tracker.start("run", tmp_path / "run", {}, "")
+    assert tracker.wait_for_run_id(0.1) is None
+    tracker.set_tags({"dimts.outcome": "failed"})
+    tracker.finish("FAILED")
+    assert waiting(tmp_path / "run") == ["start", "artifact", "tags", "finish"]
+
+
 def test_restart_goes_on_in_the_same_run_without_duplicates(
     config: TrackingConfig, tmp_path: Path
 ) -> None:

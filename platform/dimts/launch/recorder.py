@@ -47,10 +47,11 @@ class Recorder:
         """Begin the record, or go on with it."""
         if self.rank == 0:
             self._tracker.start(
-                self.launch.name,
+                self.launch.title or self.launch.name,
                 self.launch.run_dir,
                 self.launch.params,
                 self.launch.settings.config_yaml,
+                self.launch.tags,
             )
 
     def log(self, values: dict[str, float], step: int) -> None:

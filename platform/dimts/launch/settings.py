@@ -60,12 +60,17 @@ class Launch(Config):
         settings: of the training.
         tracking: where it is recorded, with paths made absolute.
         params: the resolved configuration, flat.
+        tags: of the recorded run; ``mlflow.parentRunId`` nests it, ``mlflow.note.content``
+            describes it.
+        title: what people see of it in MLflow; the name if empty.
     """
 
     name: str
     settings: RunSettings
     tracking: TrackingConfig
     params: dict[str, Any]
+    tags: dict[str, str] = {}
+    title: str = ""
 
     @property
     def run_dir(self) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import logging
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -39,6 +40,10 @@ class Sender:
         config: with absolute paths.
         run_dir: where ``mlflow_run.json`` lies.
         spool: what is sent; its ``memory`` holds the highest step sent of each metric.
+
+    Attributes:
+        run_id: MLflow's; None until the store has answered.
+        opened: set as soon as `run_id` is known.
     """
 
     def __init__(self, config: TrackingConfig, run_dir: Path, spool: Spool) -> None:
@@ -49,6 +54,7 @@ class Sender:
         self._client: MlflowClient | None = None
         self._told_refused = False
         self.run_id: str | None = None
+        self.opened = threading.Event()
         self.experiment_id = ""
 
     def drain(self, stopped: Callable[[], bool] = lambda: False) -> bool:
@@ -93,9 +99,9 @@ class Sender:
         record = batch[-1]
         if record.kind == "start":
             self._spool.memory["start"] = record.fields
-            self.run_id = None
-        if self.run_id is None:
+        if record.kind == "start" or self.run_id is None:
             self._open_run()
+            self.opened.set()
         try:
             if record.kind == "metrics":
                 self._send_metrics(batch)
@@ -116,6 +122,8 @@ class Sender:
         assert self.run_id is not None
         if record.kind == "start":
             self._send_start(fields)
+        elif record.kind == "tags":
+            self._send_tags(fields["tags"])
         elif record.kind == "finish":
             client.set_terminated(self.run_id, fields["status"], end_time=fields["time_ms"])
         elif not self._spool.kept(fields["file"]).exists():
@@ -138,7 +146,7 @@ class Sender:
 
     def _send_start(self, fields: Mapping[str, Any]) -> None:
         """Parameters and tags; a parameter cannot change, so a changed one becomes a tag."""
-        from mlflow.entities import Param, RunTag
+        from mlflow.entities import Param
 
         client, run_id = self._connected, self.run_id
         assert run_id is not None
@@ -155,10 +163,16 @@ class Sender:
         ]
         if changed:
             tags[CHANGED_TAG] = "; ".join(changed)
+        self._send_tags(tags)
+        client.update_run(run_id, status="RUNNING")
+
+    def _send_tags(self, tags: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        assert self.run_id is not None
         listed = [RunTag(name, _cut(value, LONGEST_TAG)) for name, value in tags.items()]
         for first in range(0, len(listed), PARAMS_PER_CALL):
-            client.log_batch(run_id, tags=listed[first : first + PARAMS_PER_CALL])
-        client.update_run(run_id, status="RUNNING")
+            self._connected.log_batch(self.run_id, tags=listed[first : first + PARAMS_PER_CALL])
 
     def _send_metrics(self, batch: list[Record]) -> None:
         """Values of steps that were not sent before.

@@ -50,6 +50,16 @@ class MlflowTracker:
         """MLflow's id of the run; None until the store has answered once."""
         return self._sender.run_id if self._sender else None
 
+    def wait_for_run_id(self, timeout_s: float) -> str | None:
+        """MLflow's id of the run as soon as the store has answered, for runs to be nested in it.
+
+        Returns:
+            None when the store did not answer within `timeout_s` seconds.
+        """
+        assert self._sender is not None, "start() comes first"
+        self._sender.opened.wait(timeout_s)
+        return self.run_id
+
     def start(
         self,
         run_name: str,
@@ -65,7 +75,7 @@ class MlflowTracker:
         beginning = {
             "run_name": run_name,
             "params": {_key(name): mask_secrets(str(value)) for name, value in params.items()},
-            "tags": {_key(name): mask_secrets(str(value)) for name, value in (tags or {}).items()},
+            "tags": _tags(tags or {}),
         }
         self._spool.append("start", beginning, always=True)
         with tempfile.TemporaryDirectory() as folder:
@@ -75,6 +85,11 @@ class MlflowTracker:
         self._sender = Sender(self._config, run_dir, self._spool)
         self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
         self._thread.start()
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Append the tags to the spool."""
+        fields = {"tags": _tags(tags)}
+        self._keep(lambda spool: spool.append("tags", fields, always=True))
 
     def log_metrics(self, values: Mapping[str, float], step: int) -> None:
         """Append the values to the spool."""
@@ -208,6 +223,10 @@ def sync(config: TrackingConfig, run_dir: Path) -> int:
     finally:
         spool.unlock()
     return waiting
+
+
+def _tags(tags: Mapping[str, str]) -> dict[str, str]:
+    return {_key(name): mask_secrets(str(value)) for name, value in tags.items()}
 
 
 def _key(name: str) -> str:

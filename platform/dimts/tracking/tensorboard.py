@@ -46,6 +46,9 @@ class TensorboardTracker:
         self._folder = Path(run_dir) / "tensorboard"
         self._config_yaml = mask_secrets(config_yaml)
 
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Tags are MLflow's."""
+
     def log_metrics(self, values: Mapping[str, float], step: int) -> None:
         """Write scalars; points of an earlier session at or after its first step are purged."""
         assert self._folder is not None, "start() comes first"

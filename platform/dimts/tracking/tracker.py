@@ -36,6 +36,9 @@ class Tracker(Protocol):
             tags: for searching; ``mlflow.parentRunId`` nests the run.
         """
 
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Add tags to the run, or change them; ``mlflow.note.content`` describes it."""
+
     def log_metrics(self, values: Mapping[str, float], step: int) -> None:
         """Record values of a step; NaN and infinity are values too.
 
@@ -68,6 +71,10 @@ class Trackers:
     ) -> None:
         for tracker in self.trackers:
             tracker.start(run_name, run_dir, params, config_yaml, tags)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        for tracker in self.trackers:
+            tracker.set_tags(tags)
 
     def log_metrics(self, values: Mapping[str, float], step: int) -> None:
         for tracker in self.trackers:
