@@ -69,7 +69,7 @@ class Launch(Config):
     settings: RunSettings
     tracking: TrackingConfig
     params: dict[str, Any]
-    tags: dict[str, str] = {}
+    tags: dict[str, str] = Field(default_factory=dict)
     title: str = ""
 
     @property
