@@ -7,3 +7,7 @@ class UserError(Exception):
 
 class ConfigError(UserError):
     """A setting that is unknown, of the wrong type, out of range or without effect."""
+
+
+class Diverged(UserError):
+    """A training whose loss was not finite too often; other settings may do better."""

@@ -107,6 +107,7 @@ class Recorder:
             "step": result.step,
             "seconds": result.seconds,
             "skipped_steps": result.skipped,
+            "frames": result.frames,
             "checkpoint": str(result.checkpoint),
             "best": str(best) if best.is_dir() else None,
             "figures": {**result.best, **figures},

@@ -64,6 +64,7 @@ class Result(NamedTuple):
         checkpoint: the last one.
         seconds: spent in each part of the loop since it started or resumed.
         skipped: steps left out for a loss that was not finite.
+        frames: mel frames trained on in all, without padding, over all workers.
     """
 
     status: Literal["finished", "stopped", "early_stopped"]
@@ -72,6 +73,7 @@ class Result(NamedTuple):
     checkpoint: Path | None
     seconds: dict[str, float]
     skipped: int
+    frames: int
 
 
 @dataclass
@@ -84,3 +86,4 @@ class Progress:
     latest: dict[str, float] | None = None
     since_best: int = 0
     skipped: int = 0
+    frames: int = 0

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from dimts.errors import UserError
+from dimts.errors import Diverged, UserError
 from dimts.model.loss import TTSLoss, tts_loss
 from dimts.training.batches import Batch, BucketSampler, Position, Prefetcher, split_batch
 from dimts.training.checkpoint import find_latest, read_state, save_checkpoint
@@ -93,6 +93,7 @@ class Trainer:
             self.checkpoint,
             dict(self.seconds),
             self.progress.skipped,
+            self.progress.frames,
         )
 
     def _steps(self) -> Literal["finished", "stopped", "early_stopped"]:
@@ -158,6 +159,7 @@ class Trainer:
             if self.average:
                 self.average.update(self.model, step)
             self.window.append((loss, norm.detach(), micro_batches[0].total_frames))
+            self.progress.frames += micro_batches[0].total_frames
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         return stop
@@ -201,7 +203,7 @@ class Trainer:
         ids = ", ".join(i for batch in micro_batches for i in batch.ids)
         log.warning("step %d left out, its loss is not finite: %s", self.progress.step, ids)
         if self.bad_in_a_row >= self.config.max_bad_steps:
-            raise UserError(
+            raise Diverged(
                 f"the loss was not finite {self.bad_in_a_row} steps in a row, up to step "
                 f"{self.progress.step}; lower training.optimizer.learning_rate or look at the "
                 f"last batch: {ids}"
@@ -226,6 +228,7 @@ class Trainer:
             / (self.seconds["data"] + self.seconds["step"]),
             "train/skipped_steps": self.progress.skipped,
             "train/epoch": self._epoch(),
+            "train/frames": self.progress.frames,
         }
         self.window.clear()
         if self.rank == 0:
