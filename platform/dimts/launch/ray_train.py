@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,25 +52,26 @@ def run_on_ray(launch: Launch, config: RayConfig) -> None:
     failure.unlink(missing_ok=True)
     with connected(config), following(launch.run_dir), stop_on_signal(launch.run_dir):
         try:
-            _fit(_trainer(launch, config))
+            trainer = torch_trainer(train_worker, launch, config, cpus_per_worker(config))
+            in_another_thread(trainer.fit).result()
         finally:
             if failure.exists():
                 raise UserError(failure.read_text(encoding="utf-8"))
 
 
-def _fit(trainer: TorchTrainer) -> None:
-    """Fit in another thread: in the main one Ray takes Ctrl-C for itself, and aborts."""
+def in_another_thread(function: Callable[[], Any]) -> Future[None]:
+    """Call it in another thread: in the main one Ray takes Ctrl-C for itself, and aborts."""
     done: Future[None] = Future()
 
-    def fit() -> None:
+    def call() -> None:
         try:
-            trainer.fit()
+            function()
             done.set_result(None)
         except BaseException as error:  # raised where it is waited for
             done.set_exception(error)
 
-    threading.Thread(target=fit, daemon=True).start()
-    done.result()
+    threading.Thread(target=call, daemon=True).start()
+    return done
 
 
 @contextmanager
@@ -121,14 +122,29 @@ def cpus_per_worker(config: RayConfig) -> int:
     return config.cpus_per_worker or max(1, cores // config.workers)
 
 
-def _trainer(launch: Launch, config: RayConfig) -> TorchTrainer:
-    resources: dict[str, float] = {"CPU": cpus_per_worker(config)}
+def torch_trainer(
+    worker: Callable[[dict[str, Any]], None],
+    launch: Launch,
+    config: RayConfig,
+    cpus: int,
+    more: Mapping[str, Any] | None = None,
+) -> TorchTrainer:
+    """The group of workers for a run.
+
+    Args:
+        worker: what each of them does; it is given ``launch`` and what `more` holds.
+        launch: the run.
+        config: of the group.
+        cpus: cores reserved for each worker.
+        more: for `worker`.
+    """
+    resources: dict[str, float] = {"CPU": cpus}
     if config.gpu:
         resources["GPU"] = 1
     return TorchTrainer(
-        train_worker,
+        worker,
         # Not as JSON, in which the credentials of a tracking server are masked.
-        train_loop_config={"launch": launch.model_dump()},
+        train_loop_config={"launch": launch.model_dump(), **(more or {})},
         scaling_config=ScalingConfig(
             num_workers=config.workers, use_gpu=config.gpu, resources_per_worker=resources
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -24,7 +25,7 @@ def start_run(launch: Launch, ray_config: RayConfig) -> dict[str, Any]:
         UserError: a run of this name was made with other settings; or training failed.
     """
     launch.run_dir.mkdir(parents=True, exist_ok=True)
-    _keep_settings(launch)
+    keep_settings(launch.run_dir, launch.settings.config_yaml)
     clear_stop(launch.run_dir)
     if ray_config.workers:
         from dimts.launch.ray_train import run_on_ray  # a bare run needs no Ray
@@ -37,22 +38,33 @@ def start_run(launch: Launch, ray_config: RayConfig) -> dict[str, Any]:
     return read_result(launch.run_dir)
 
 
-def _keep_settings(launch: Launch) -> None:
-    """Store the resolved settings with the run, or compare them with those it was begun with."""
-    file = launch.run_dir / CONFIG_FILE
+def keep_settings(folder: Path, config_yaml: str, may_change: tuple[str, ...] = ()) -> None:
+    """Store the resolved settings with a run, or compare them with those it was begun with.
+
+    Args:
+        folder: of the run.
+        config_yaml: its settings.
+        may_change: beginnings of keys that are no matter, beside `MAY_CHANGE`.
+
+    Raises:
+        UserError: one that matters has changed.
+    """
+    file = folder / CONFIG_FILE
     if file.exists():
         before = flatten(yaml.safe_load(file.read_text(encoding="utf-8")))
-        now = flatten(yaml.safe_load(launch.settings.config_yaml))
-        if change := _first_change(before, now):
+        now = flatten(yaml.safe_load(config_yaml))
+        if change := _first_change(before, now, (*MAY_CHANGE, *may_change)):
             raise UserError(
-                f"run {launch.name} was begun with {change}; give this one another run.name, or "
-                f"remove {launch.run_dir} to begin anew"
+                f"run {folder.name} was begun with {change}; give this one another run.name, or "
+                f"remove {folder} to begin anew"
             )
-    file.write_text(launch.settings.config_yaml, encoding="utf-8")
+    file.write_text(config_yaml, encoding="utf-8")
 
 
-def _first_change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+def _first_change(
+    before: Mapping[str, Any], now: Mapping[str, Any], may_change: tuple[str, ...]
+) -> str | None:
     for key in sorted(before.keys() | now.keys()):
-        if not key.startswith(MAY_CHANGE) and before.get(key) != now.get(key):
+        if not key.startswith(may_change) and before.get(key) != now.get(key):
             return f"{key}={before.get(key)}, not {now.get(key)}"
     return None

@@ -21,6 +21,11 @@ def stop_requested(run_dir: Path) -> bool:
     return (run_dir / STOP_FILE).exists()
 
 
+def request_stop(run_dir: Path) -> None:
+    """Wish the run to end after its current step, with a checkpoint."""
+    (run_dir / STOP_FILE).touch()
+
+
 def clear_stop(run_dir: Path) -> None:
     """Forget a wish that an earlier start of the run was given."""
     (run_dir / STOP_FILE).unlink(missing_ok=True)
@@ -34,7 +39,7 @@ def stop_on_signal(run_dir: Path) -> Iterator[None]:
         if stop_requested(run_dir):
             previous[signal.Signals(number)](number, frame)
             return
-        (run_dir / STOP_FILE).touch()
+        request_stop(run_dir)
         print("stopping after this step, with a checkpoint ...", flush=True)
 
     previous = {}

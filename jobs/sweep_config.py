@@ -1,0 +1,96 @@
+"""The configuration of a sweep: a voice's, with a ``sweep:`` section from a space's file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from dimts.config import build_config, flatten, to_yaml
+from dimts.errors import ConfigError
+from dimts.tuning.config import SweepConfig
+from dimts.tuning.sweep import TRIALS, Plan
+from jobs.voice_config import VoiceConfig
+
+OURS = ("run.", "training.max_steps", "training.validate_every", "training.checkpoint_every")
+"""What the sweep itself sets in its trials."""
+
+
+class SweepVoice(VoiceConfig):
+    """A voice, and what of it is searched."""
+
+    sweep: SweepConfig
+
+    def plan(self) -> Plan:
+        """The sweep, ready to run.
+
+        Raises:
+            UserError: there is no such base, or a setting of the space is none of the voice's.
+        """
+        title = f"{self.run.name}-{self.sweep.name}"
+        voice = VoiceConfig.model_validate(_fields(self, without="sweep"))
+        for key in self.sweep.space:
+            if key.startswith(OURS):
+                raise ConfigError(f"sweep.space: {key} is set by the sweep itself; leave it out")
+        return Plan(
+            title=title,
+            voice=self.run.name,
+            folder=(self.run.storage / title).absolute(),
+            sweep=self.sweep,
+            ray=self.ray,
+            tracking=self.tracking.absolute(),
+            config_yaml=to_yaml(self),
+            params=flatten(self.model_dump(mode="json")),
+            launch=lambda number, values: self.trial(voice, number, values).launch(),
+        )
+
+    def trial(self, voice: VoiceConfig, number: int, values: Mapping[str, Any]) -> VoiceConfig:
+        """The voice that one trial trains.
+
+        Raises:
+            ConfigError: the values do not make a voice; names the key.
+        """
+        settings: dict[str, Any] = _fields(voice)
+        for key, value in values.items():
+            _put(settings, key, value)
+        training = settings["training"]
+        steps = training["max_steps"]
+        if self.sweep.utterances:
+            steps = max(1, round(self.sweep.utterances / training["batch_size"]))
+        every = max(1, steps // self.sweep.validations)
+        training |= {
+            "max_steps": every * self.sweep.validations,
+            "validate_every": every,
+            "checkpoint_every": every,
+            "sample_every": 0,
+            "sample_texts": (),
+            "keep_checkpoints": 1,
+            "patience": 0,
+            "threads": training["threads"] or max(1, int(self.sweep.cpus_per_trial)),
+        }
+        settings["run"] = {
+            "name": f"{number:03d}",
+            "storage": self.run.storage / f"{self.run.name}-{self.sweep.name}" / TRIALS,
+        }
+        origins = {(): "sweep.space"} | {tuple(key.split(".")): "sweep.space" for key in values}
+        return build_config(VoiceConfig, settings, origins)
+
+
+def _fields(config: BaseModel, without: str = "") -> dict[str, Any]:
+    """Settings as plain values, credentials not masked."""
+    return {k: v for k, v in config.model_dump().items() if k != without}
+
+
+def _put(settings: dict[str, Any], key: str, value: Any) -> None:
+    *sections, name = key.split(".")
+    section = settings
+    for n, part in enumerate(sections, start=1):
+        if not isinstance(section.get(part), dict):
+            where = ".".join(sections[:n])
+            raise ConfigError(
+                f"sweep.space: {key}: there is no section {where} in this voice; name a setting "
+                "of it" + (", or add start/finetune.yaml" if where == "base" else "")
+            )
+        section = section[part]
+    section[name] = value

@@ -1,0 +1,49 @@
+"""Search for the best voice: ``python jobs/tune.py --config VOICE.yaml --config SPACE.yaml``.
+
+SPACE.yaml is one of search_spaces/, or your own. A sweep that was interrupted, by whatever, goes
+on when the same command is given again. Ctrl-C ends it with checkpoints.
+"""
+
+from __future__ import annotations
+
+from dimts.command import config_parser, run_job
+from dimts.config import load_config
+from dimts.tuning.report import markdown_table
+from dimts.tuning.study import SweepStudy
+from dimts.tuning.sweep import WINNER, WINNERS_SETTINGS, Plan, SweepResult, run_sweep
+from jobs.report import figures_table, forgetting_line
+from jobs.sweep_config import SweepVoice
+
+
+def main() -> None:
+    """Run the sweep and say what it found."""
+    arguments = config_parser(__doc__ or "").parse_args()
+    config = load_config(SweepVoice, arguments.config, arguments.overrides)
+    plan = config.plan()
+    print_sweep(plan, run_sweep(plan))
+
+
+def print_sweep(plan: Plan, result: SweepResult) -> None:
+    """The best trials, the winner's figures, and where to go on."""
+    if not result.is_complete:
+        print("stopped; give the same command again to go on")
+        return
+    print(f"\n{markdown_table(SweepStudy(plan.sweep, plan.folder).study)}\n")
+    if result.best is None:
+        print("no trial ran to its end, so there is no voice to pick")
+        return
+    for part in (figures_table(result.figures), forgetting_line(result.figures)):
+        if part:
+            print(part)
+    print(
+        f"voice: {plan.folder / WINNER / 'checkpoint_best'}\n"
+        f"its settings: --config {plan.folder / WINNERS_SETTINGS}\n"
+        f"tables and plots: {plan.folder}"
+    )
+    if plan.tracking.enabled:
+        name = plan.tracking.registered_model or plan.voice
+        print(f"registered as models:/{name}@candidate; python jobs/promote.py makes it champion")
+
+
+if __name__ == "__main__":
+    run_job(main)

@@ -1,0 +1,51 @@
+"""When a trial is stopped early: asynchronous successive halving, the variant that stops.
+
+Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020. Written as a
+function of the values that stand in the study's storage, so that a sweep that was killed decides
+as it would have decided: a scheduler that keeps its rungs in memory forgets them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from dimts.config import Config
+
+
+class EarlyStopping(Config):
+    """Asynchronous successive halving, by validations.
+
+    Attributes:
+        first: validation at which trials are compared first.
+        factor: of the trials compared, one in `factor` goes on; the next comparison comes after
+            `factor` times as many validations.
+        min_trials: comparisons of fewer trials stop none.
+    """
+
+    first: int = Field(1, ge=1)
+    factor: int = Field(2, ge=2)
+    min_trials: int = Field(4, ge=2)
+
+    def rungs(self, validations: int) -> list[int]:
+        """The validations at which trials are compared; the last one of all ends them anyway."""
+        rungs, rung = [], self.first
+        while rung < validations:
+            rungs.append(rung)
+            rung *= self.factor
+        return rungs
+
+    def stops(self, value: float, others: Sequence[float]) -> bool:
+        """Whether a trial with `value` ends here.
+
+        Args:
+            value: its lowest validation loss so far.
+            others: those of the other trials when they were here.
+        """
+        if not math.isfinite(value):
+            return True
+        n = len(others) + 1
+        better = sum(other < value for other in others)
+        return n >= self.min_trials and better >= max(1, n // self.factor)

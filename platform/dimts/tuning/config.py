@@ -1,0 +1,110 @@
+"""Settings of a sweep: what is searched, for how long, and what is best."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from dimts.config import Config
+from dimts.tuning.asha import EarlyStopping
+from dimts.tuning.space import Space, check_conditions, check_point
+
+LOSSES = ("val/total_loss", "val/mel_mse", "val/duration_loss")
+"""Objectives that training itself gives, of the best validation."""
+SPOKEN = "val/mcd"
+"""Mel-cepstral distortion of the validation sentences, durations as predicted, in dB."""
+FORGETTING = "forgetting/mcd_change"
+"""Change of the distortion of the base's languages on their validation sentences, in dB."""
+OBJECTIVES = (*LOSSES, SPOKEN, FORGETTING)
+RUNG_LOSS = "val/total_loss"
+"""What early stopping compares."""
+
+
+class SweepConfig(Config):
+    """The search.
+
+    Attributes:
+        name: of the space; the sweep's folder is the run's name and this.
+        trials: in all, those that were stopped early among them.
+        parallel: trials at a time; 0: as many as the cluster has room for. With 1 the same seed
+            gives the same sweep, whatever interrupts it.
+        seed: of what is suggested.
+        sampler: tpe learns from the trials before; random does not.
+        startup_trials: random ones before the sampler learns.
+        utterances: that a trial is trained on, counted each time; its steps are these by its
+            batch size, so that all trials see as much. 0: `training.max_steps` as it is.
+        validations: of a trial, equally spread over its steps.
+        early_stopping: of trials that are worse than others at the same validation; null: none.
+        objectives: one or two metrics, and whether they are to be minimized.
+        limits: of two objectives: the best trial is that with the least of the first objective
+            among those of the Pareto front that keep the limit of the second.
+        space: key of a setting -> what is tried for it.
+        known_good: settings that are tried first.
+        cpus_per_trial: cores of a trial in one process.
+        gpus_per_trial: GPUs of it where `ray.gpu` is on; a fraction shares one.
+        keep: checkpoints of the best trials, or of all.
+        max_failures: times that a trial whose process died is started again.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,40}$")
+    trials: int = Field(20, ge=1)
+    parallel: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0)
+    sampler: Literal["tpe", "random"] = "tpe"
+    startup_trials: int = Field(8, ge=1)
+    utterances: int = Field(0, ge=0)
+    validations: int = Field(4, ge=1)
+    early_stopping: EarlyStopping | None = EarlyStopping()
+    objectives: dict[str, Literal["minimize"]] = Field(default={RUNG_LOSS: "minimize"})
+    limits: dict[str, float] = Field(default={})
+    space: Space = Field(min_length=1)
+    known_good: tuple[dict[str, Any], ...] = ()
+    cpus_per_trial: float = Field(1, gt=0)
+    gpus_per_trial: float = Field(1, gt=0)
+    keep: Literal["best", "all"] = "best"
+    max_failures: int = Field(2, ge=0)
+
+    @field_validator("objectives")
+    @classmethod
+    def _are_known(cls, objectives: dict[str, str]) -> dict[str, str]:
+        if unknown := [name for name in objectives if name not in OBJECTIVES]:
+            raise ValueError(f"{unknown[0]} is unknown; allowed here: {', '.join(OBJECTIVES)}")
+        if not 1 <= len(objectives) <= 2:
+            raise ValueError("one or two, please")
+        return objectives
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        check_conditions(self.space)
+        for n, point in enumerate(self.known_good):
+            try:
+                check_point(self.space, point)
+            except ValueError as error:
+                raise ValueError(f"known_good.{n}: {error}") from None
+        if self.trials < len(self.known_good):
+            raise ValueError(
+                f"trials ({self.trials}) must be at least as many as known_good "
+                f"({len(self.known_good)})"
+            )
+        if self.early_stopping and not self.early_stopping.rungs(self.validations):
+            raise ValueError(
+                f"early_stopping.first ({self.early_stopping.first}) must be below validations "
+                f"({self.validations}); or set early_stopping to null"
+            )
+        if unknown := [name for name in self.limits if name not in self.objectives]:
+            raise ValueError(f"limits: {unknown[0]} is no objective")
+        if self.limits and len(self.objectives) == 1:
+            raise ValueError("limits have no effect with one objective")
+        weighed = [key for key in self.space if key.startswith("training.loss.")]
+        if weighed and (self.early_stopping or set(self.objectives) & set(LOSSES)):
+            raise ValueError(
+                f"{weighed[0]} changes what a loss means, so trials cannot be compared by it; "
+                f"set early_stopping to null and take {SPOKEN} as the objective"
+            )
+        return self
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Objectives that have to be measured when a trial has ended."""
+        return tuple(name for name in self.objectives if name not in LOSSES)

@@ -1,0 +1,238 @@
+"""A sweep's trials on Ray Tune: who runs where, and what is done when a process dies.
+
+What to try and when to stop is the study's matter. Tune's own folder holds nothing that is needed
+later; a sweep that was interrupted is a new experiment to Tune.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray
+import ray.train
+from ray import tune
+from ray.train.torch import get_device
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import FIFOScheduler
+from ray.tune.search import Searcher
+
+from dimts.errors import UserError
+from dimts.launch.ray_train import in_another_thread, report, torch_trainer
+from dimts.launch.recorder import device_of
+from dimts.launch.settings import Launch, RayConfig
+from dimts.tracking.config import TrackingConfig
+from dimts.tuning.config import SweepConfig
+from dimts.tuning.trial import Measured, TrialRecorder, begin, locked, run_trial, train_trial
+
+QUIET = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+}
+TOLD = "told.jsonl"
+POLL_S = 0.1
+A_LITTLE_MEMORY = 1_000_000
+"""A trial of several workers holds no core itself, and Tune refuses one that holds nothing."""
+
+
+class Trials(Protocol):
+    """What the sweep answers to Tune."""
+
+    def next(self) -> tuple[int, Launch] | None:
+        """Number and run of the next trial; None if there will be no further one."""
+
+    def told(self, number: int, validation: int, loss: float) -> None:
+        """A trial validated; it waits for this to return."""
+
+    def ended(self, number: int, error: str | None) -> None:
+        """A trial's process is done, or died too often."""
+
+
+def run_on_tune(
+    trials: Trials, sweep: SweepConfig, config: RayConfig, tracking: TrackingConfig,
+    measured: Measured,
+) -> None:  # fmt: skip
+    """Run the trials that `trials` hands out, as many at a time as there is room for.
+
+    Ray is connected.
+
+    Raises:
+        UserError: there is not room for one.
+    """
+    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+    for name in ("ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    room = parallel_trials(sweep, config)
+    function = tune.with_parameters(
+        trial_process, config=config, tracking=tracking, measured=measured
+    )
+    with tempfile.TemporaryDirectory(prefix="dimts-tune-") as scratch:
+        tuner = tune.Tuner(
+            tune.with_resources(function, _resources(sweep, config)),
+            tune_config=tune.TuneConfig(
+                search_alg=_Searcher(trials),
+                scheduler=_Scheduler(trials),
+                num_samples=-1,
+                max_concurrent_trials=room,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="sweep",
+                storage_path=scratch,
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
+            ),
+        )
+        in_another_thread(tuner.fit).result()
+
+
+def parallel_trials(sweep: SweepConfig, config: RayConfig) -> int:
+    """How many trials run at a time.
+
+    Raises:
+        UserError: the cluster has no room for one.
+    """
+    resources = ray.cluster_resources()
+    cpus, gpus = _needs(sweep, config)
+    room = int(resources.get("CPU", 0) / cpus + 1e-9)
+    if gpus:
+        room = min(room, int(resources.get("GPU", 0) / gpus + 1e-9))
+    if room < 1:
+        raise UserError(
+            f"a trial needs {cpus:g} CPU and {gpus:g} GPU, the cluster has "
+            f"{resources.get('CPU', 0):g} and {resources.get('GPU', 0):g}; lower "
+            "sweep.cpus_per_trial, sweep.gpus_per_trial, ray.workers or ray.cpus_per_worker"
+        )
+    return min(room, sweep.parallel) if sweep.parallel else room
+
+
+def _needs(sweep: SweepConfig, config: RayConfig) -> tuple[float, float]:
+    """CPUs and GPUs of a trial, its workers included."""
+    if config.workers > 1:
+        return config.workers * max(1, config.cpus_per_worker), config.workers * int(config.gpu)
+    return sweep.cpus_per_trial, sweep.gpus_per_trial if config.gpu else 0
+
+
+def _resources(sweep: SweepConfig, config: RayConfig) -> dict[str, float]:
+    if config.workers > 1:  # they are what holds the cores; else the last trial would wait for them
+        return {"CPU": 0, "memory": A_LITTLE_MEMORY}
+    cpus, gpus = _needs(sweep, config)
+    return {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
+
+
+class _Searcher(Searcher):
+    """Hands out the sweep's trials."""
+
+    def __init__(self, trials: Trials):
+        super().__init__()
+        self.trials = trials
+        self.numbers: dict[str, int] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune keeps a copy of its searcher, which nobody reads.
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]
+        if (following := self.trials.next()) is None:
+            return str(Searcher.FINISHED)
+        number, launch = following
+        self.numbers[trial_id] = number
+        # Without the record's settings, which may hold a password: Tune writes this down.
+        return {"number": number, "launch": launch.model_dump(exclude={"tracking"})}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        self.trials.ended(self.numbers.pop(trial_id), "its process died" if error else None)
+
+    def save(self, checkpoint_path: str) -> None: ...
+
+    def restore(self, checkpoint_path: str) -> None: ...
+
+
+class _Scheduler(FIFOScheduler):
+    """Passes on what trials tell. One that is to stop finds a file in its run's folder and ends by
+    itself after a step, so that its process is free for the next one."""
+
+    def __init__(self, trials: Trials):
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.trials = trials
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def on_trial_result(
+        self, tune_controller: TuneController, trial: TuneTrial, result: dict[str, Any]
+    ) -> str:
+        if "validation" in result:
+            number = trial.config["number"]
+            self.trials.told(number, int(result["validation"]), float(result["loss"]))
+        return str(FIFOScheduler.CONTINUE)
+
+
+# In the trial's process
+
+
+def trial_process(
+    trial: dict[str, Any], config: RayConfig, tracking: TrackingConfig, measured: Measured
+) -> None:
+    """Run one trial, in this process or as a group of workers."""
+    launch = Launch.model_validate({**trial["launch"], "tracking": tracking})
+    if config.workers > 1:
+        _run_group(launch, config, measured)
+    else:
+        run_trial(launch, measured, tune.report, device_of(config.gpu))
+
+
+def _run_group(launch: Launch, config: RayConfig, measured: Measured) -> None:
+    """Several workers; what rank 0 tells comes here through a file, wherever it runs."""
+    told = launch.run_dir / TOLD
+    with locked(launch.run_dir):
+        begin(launch.run_dir)
+        told.unlink(missing_ok=True)
+        trainer = torch_trainer(
+            group_worker, launch, config, max(1, config.cpus_per_worker), {"measured": measured}
+        )
+        group = in_another_thread(trainer.fit)
+        for values in _following(told, group.done):
+            tune.report(values)
+        group.result()
+
+
+def _following(path: Path, done: Callable[[], bool]) -> Iterator[dict[str, float]]:
+    """Lines of a file as they come, until nobody writes any more."""
+    position, last = 0, False
+    while True:
+        if path.exists():
+            with path.open("rb") as file:
+                file.seek(position)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break
+                    position += len(line)
+                    yield json.loads(line)
+        if last:
+            return
+        last = done()
+        time.sleep(0 if last else POLL_S)
+
+
+def group_worker(config: dict[str, Any]) -> None:
+    """One worker of a trial's group."""
+    launch = Launch.model_validate(config["launch"])
+    told = launch.run_dir / TOLD
+
+    def tell(values: dict[str, float]) -> None:
+        with told.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+    rank = ray.train.get_context().get_world_rank()
+    train_trial(TrialRecorder(launch, config["measured"], tell, rank, report), get_device())

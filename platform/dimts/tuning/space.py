@@ -1,0 +1,199 @@
+"""What is searched: parameters of a space, written in YAML, suggested by Optuna."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from dimts.config import Config
+
+if TYPE_CHECKING:
+    from optuna.trial import Trial
+
+Scalar = str | int | float | bool | None
+
+
+class _Parameter(Config):
+    """What all kinds have.
+
+    Attributes:
+        when: another parameter's key and the value or values of it with which this one is used.
+    """
+
+    when: dict[str, Any] = Field(default={})
+
+    def is_used(self, values: Mapping[str, Any]) -> bool:
+        """Whether it is part of a setting that has these values of earlier parameters."""
+        return all(
+            key in values and values[key] in _listed(wanted) for key, wanted in self.when.items()
+        )
+
+
+class _Range(_Parameter):
+    low: Any
+    high: Any
+    log: bool = False
+    step: Any = None
+
+    @model_validator(mode="after")
+    def _holds_something(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"the range from {self.low} to {self.high} is empty; raise high")
+        if self.log and self.step is not None:
+            raise ValueError("log and step do not go together; leave one of them out")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low ({self.low}) must be above 0 with log")
+        return self
+
+    def bounds(self) -> list[Any]:
+        """Values that stand for all: if these can be set, those between can."""
+        return [self.low, self.high]
+
+    def refuses(self, value: Any) -> str | None:
+        """Why a value is not in the range, or None if it is."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return f"must be a number, not {value!r}"
+        if not self.low <= value <= self.high:
+            return f"{value} is not between {self.low} and {self.high}"
+        if self.step is not None:
+            steps = (value - self.low) / self.step
+            if abs(steps - round(steps)) > 1e-9:
+                return f"{value} is not {self.low} and a multiple of {self.step}"
+        return None
+
+    def stored(self, value: Any) -> Any:
+        """As Optuna keeps it."""
+        return value
+
+
+class FloatRange(_Range):
+    """A real number from `low` to `high`, in steps or on a logarithmic scale if asked for."""
+
+    type: Literal["float"]
+    low: float
+    high: float
+    step: float | None = Field(None, gt=0)
+
+    def suggest(self, trial: Trial, key: str) -> float:
+        """Draw it."""
+        return trial.suggest_float(key, self.low, self.high, step=self.step, log=self.log)
+
+
+class IntRange(_Range):
+    """A whole number from `low` to `high`."""
+
+    type: Literal["int"]
+    low: int
+    high: int
+    step: int | None = Field(None, ge=1)
+
+    def suggest(self, trial: Trial, key: str) -> int:
+        """Draw it."""
+        return trial.suggest_int(key, self.low, self.high, step=self.step or 1, log=self.log)
+
+    def refuses(self, value: Any) -> str | None:
+        """Why a value is not in the range, or None if it is."""
+        if isinstance(value, float):
+            return f"must be a whole number, not {value}"
+        return super().refuses(value)
+
+
+class Categorical(_Parameter):
+    """One of some values of any kind; Optuna knows those that are no scalars by their JSON."""
+
+    type: Literal["categorical"]
+    choices: tuple[Any, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _are_different(self) -> Self:
+        stored = [self.stored(choice) for choice in self.choices]
+        if twice := [c for n, c in enumerate(stored) if c in stored[:n]]:
+            raise ValueError(f"the choice {twice[0]!r} is there twice")
+        return self
+
+    def suggest(self, trial: Trial, key: str) -> Any:
+        """Draw it."""
+        by_stored = {self.stored(choice): choice for choice in self.choices}
+        return by_stored[trial.suggest_categorical(key, list(by_stored))]
+
+    def bounds(self) -> list[Any]:
+        """All of them."""
+        return list(self.choices)
+
+    def refuses(self, value: Any) -> str | None:
+        """Why a value is none of the choices, or None if it is."""
+        return None if value in self.choices else f"{value!r} is none of {list(self.choices)}"
+
+    def stored(self, value: Any) -> Scalar:
+        """As Optuna keeps it."""
+        return value if isinstance(value, Scalar) else json.dumps(value, ensure_ascii=False)
+
+
+Parameter = Annotated[FloatRange | IntRange | Categorical, Field(discriminator="type")]
+Space = dict[str, Parameter]
+"""Key of a setting -> what is tried for it; later ones may depend on earlier ones."""
+
+
+def suggest(space: Space, trial: Trial) -> dict[str, Any]:
+    """The settings of a trial; parameters that its other values leave without effect are out."""
+    values: dict[str, Any] = {}
+    for key, parameter in space.items():
+        if parameter.is_used(values):
+            values[key] = parameter.suggest(trial, key)
+    return values
+
+
+def stored(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of parameters as Optuna keeps them."""
+    return {key: space[key].stored(value) for key, value in values.items()}
+
+
+def check_conditions(space: Space) -> None:
+    """Every condition is on an earlier parameter, and can come true.
+
+    Raises:
+        ValueError: one is not.
+    """
+    earlier: dict[str, Any] = {}
+    for key, parameter in space.items():
+        for other, wanted in parameter.when.items():
+            if other not in earlier:
+                raise ValueError(f"{key}.when: {other} must be a parameter that stands before it")
+            for value in _listed(wanted):
+                if reason := earlier[other].refuses(value):
+                    raise ValueError(f"{key}.when.{other}: {reason}")
+        earlier[key] = parameter
+
+
+def check_point(space: Space, point: Mapping[str, Any]) -> None:
+    """A setting that is to be tried lies in the space.
+
+    Raises:
+        ValueError: one of its values does not, or is not used beside the others.
+    """
+    for key, value in point.items():
+        if key not in space:
+            raise ValueError(f"{key} is not in the space; allowed here: {', '.join(space)}")
+        if reason := space[key].refuses(value):
+            raise ValueError(f"{key}: {reason}")
+        if not space[key].is_used(point):
+            raise ValueError(f"{key} is not used beside the other values; see its `when`")
+
+
+def examples(space: Space) -> Iterator[dict[str, Any]]:
+    """Settings that stand for all: each parameter at its ends, beside what it depends on."""
+    first: dict[str, Any] = {}
+    for key, parameter in space.items():
+        needed = {other: _listed(wanted)[0] for other, wanted in parameter.when.items()}
+        beside = {k: v for k, v in first.items() if space[k].is_used({**first, **needed})} | needed
+        for value in parameter.bounds():
+            yield beside | {key: value}
+        if parameter.is_used(first):
+            first[key] = parameter.bounds()[0]
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]

@@ -1,0 +1,214 @@
+"""A sweep's trials in Optuna's storage, from which it goes on after anything.
+
+Nothing that decides lies in memory alone. What is suggested depends on the seed, the number of
+the trial and the trials that are stored; whether a trial is stopped depends on the losses that
+are stored. So a sweep of one trial at a time ends the same whatever interrupted it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from dimts.tuning.config import SweepConfig
+from dimts.tuning.space import stored, suggest
+
+STUDY_FILE = "study.db"
+VALUES = "values"
+RUNG = "rung_{}"
+Outcome = Literal["finished", "stopped early", "diverged", "failed"]
+STATES: dict[Outcome, TrialState] = {
+    "finished": TrialState.COMPLETE,
+    "stopped early": TrialState.PRUNED,
+    "diverged": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
+"""What Optuna makes of an outcome. A value from part of a budget would mislead the sampler if it
+were COMPLETE; PRUNED ones rank behind those, the later stopped the better. One that diverged has
+to count against its settings, which a FAIL does not."""
+
+
+class Assignment(NamedTuple):
+    """A trial to be run.
+
+    Attributes:
+        number: of the trial.
+        values: of the searched settings.
+        resumed: it was begun before the sweep was interrupted.
+    """
+
+    number: int
+    values: dict[str, Any]
+    resumed: bool
+
+
+class Ending(NamedTuple):
+    """How a trial ended.
+
+    Attributes:
+        outcome: see `STATES`.
+        figures: metrics of its best checkpoint.
+        step, frames, seconds: trained steps and mel frames in all, wall time since it was begun
+            or resumed.
+        reason: why it failed or diverged.
+    """
+
+    outcome: Outcome
+    figures: Mapping[str, float]
+    step: int
+    frames: int
+    seconds: float
+    reason: str = ""
+
+
+class SweepStudy:
+    """The trials of one sweep.
+
+    Args:
+        config: of the sweep.
+        folder: of the sweep; the storage is a file in it.
+    """
+
+    def __init__(self, config: SweepConfig, folder: Path):
+        self.config = config
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        storage = RDBStorage(
+            f"sqlite:///{folder / STUDY_FILE}", engine_kwargs={"connect_args": {"timeout": 60}}
+        )
+        self.study = optuna.create_study(
+            storage=storage,
+            study_name=config.name,
+            directions=list(config.objectives.values()),
+            load_if_exists=True,
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            self.study.set_metric_names(list(config.objectives))
+        for point in config.known_good:
+            self.study.enqueue_trial(stored(config.space, point), skip_if_exists=True)
+        self._running: dict[int, Trial] = {}
+
+    # Trials
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        """All that were begun."""
+        return [t for t in self.study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
+
+    def next(self) -> Assignment | None:
+        """What to run next: one that was interrupted, or a new one; None when there are enough."""
+        begun = self.trials
+        for trial in begun:
+            if trial.state == TrialState.RUNNING and trial.number not in self._running:
+                return self._resume(trial)
+        if len(begun) >= self.config.trials:
+            return None
+        self.study.sampler = self._sampler(len(begun))
+        return self._suggest(self.study.ask(), resumed=False)
+
+    def reported(self, number: int, validation: int, value: float) -> bool:
+        """Take the loss of a validation, once; whether the trial is to stop.
+
+        Args:
+            number: of the trial.
+            validation: which of its validations, from 1.
+            value: the loss.
+        """
+        stopping, name = self.config.early_stopping, RUNG.format(validation)
+        trial, attributes = self._running[number], self._frozen(number).user_attrs
+        before = [attributes[RUNG.format(v)] for v in range(1, validation) if
+                  RUNG.format(v) in attributes]  # fmt: skip
+        lowest = attributes.get(name, min([value, *before] if math.isfinite(value) else [value]))
+        if name not in attributes:
+            if len(self.config.objectives) == 1 and math.isfinite(lowest):
+                trial.report(lowest, validation)
+            trial.set_user_attr(name, lowest)
+        if not stopping or validation not in stopping.rungs(self.config.validations):
+            return False
+        others = [t.user_attrs[name] for t in self.trials if
+                  t.number != number and name in t.user_attrs]  # fmt: skip
+        return stopping.stops(lowest, others)
+
+    def end(self, number: int, ending: Ending) -> Outcome:
+        """A trial ended; the outcome, which is "diverged" if an objective is no number."""
+        values = [ending.figures.get(name, math.nan) for name in self.config.objectives]
+        outcome, reason = ending.outcome, ending.reason
+        if outcome == "finished" and not all(map(math.isfinite, values)):
+            missing = [n for n, v in zip(self.config.objectives, values, strict=True) if v != v]
+            outcome, reason = "diverged", f"no value of {', '.join(missing) or 'an objective'}"
+        trial = self._running.pop(number)
+        for name, value in ending._replace(outcome=outcome, reason=reason)._asdict().items():
+            if name != "reason" or value:
+                trial.set_user_attr(name, dict(value) if name == "figures" else value)
+        state = STATES[outcome]
+        self.study.tell(trial, values if state == TrialState.COMPLETE else None, state=state)
+        return outcome
+
+    def let_go(self, number: int) -> None:
+        """A trial was interrupted; the next start of the sweep goes on with it."""
+        self._running.pop(number)
+
+    def best(self) -> list[FrozenTrial]:
+        """The best finished trial, or with two objectives the Pareto front; empty if none."""
+        if not any(t.state == TrialState.COMPLETE for t in self.trials):
+            return []
+        if len(self.config.objectives) == 1:
+            return [self.study.best_trial]
+        return sorted(self.study.best_trials, key=lambda t: t.values)
+
+    def values(self, trial: FrozenTrial) -> dict[str, Any]:
+        """The settings of a trial."""
+        values: dict[str, Any] = json.loads(trial.user_attrs[VALUES])
+        return values
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        return self.study.get_trials(deepcopy=False)[number]
+
+    def _resume(self, frozen: FrozenTrial) -> Assignment:
+        """Go on with a trial, also with one whose settings were only drawn in part."""
+        self.study.sampler = self._sampler(frozen.number)
+        trial = Trial(self.study, frozen._trial_id)
+        if VALUES not in frozen.user_attrs:
+            return self._suggest(trial, resumed=True)
+        self._running[frozen.number] = trial
+        return Assignment(frozen.number, self.values(frozen), resumed=True)
+
+    def _suggest(self, trial: Trial, resumed: bool) -> Assignment:
+        values = suggest(self.config.space, trial)
+        trial.set_user_attr(VALUES, json.dumps(values, ensure_ascii=False))
+        self._running[trial.number] = trial
+        return Assignment(trial.number, values, resumed)
+
+    def _sampler(self, number: int) -> BaseSampler:
+        """Anew for each trial: the state of its random numbers is in no storage."""
+        seed = (self.config.seed * 1_000_003 + number) % 2**32
+        if self.config.sampler == "random":
+            return RandomSampler(seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            return TPESampler(
+                seed=seed,
+                n_startup_trials=self.config.startup_trials,
+                multivariate=True,
+                group=True,
+                constant_liar=self.config.parallel != 1,
+            )
+
+
+def same_failure(trials: Sequence[FrozenTrial], n: int = 3) -> str | None:
+    """The reason, if the first `n` trials that ended failed for one and the same."""
+    ended = [t for t in trials if t.state.is_finished()][:n]
+    reasons = {t.user_attrs.get("reason", "") for t in ended if t.state == TrialState.FAIL}
+    if len(ended) == n and len(reasons) == 1 and all(t.state == TrialState.FAIL for t in ended):
+        return reasons.pop()
+    return None

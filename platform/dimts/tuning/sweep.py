@@ -1,0 +1,267 @@
+"""A sweep from its first trial to its winner, through any number of interruptions."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from optuna.trial import FrozenTrial
+
+from dimts.errors import UserError
+from dimts.launch.ray_train import connected
+from dimts.launch.settings import Launch, RayConfig
+from dimts.launch.start import keep_settings
+from dimts.launch.stopping import clear_stop, request_stop, stop_on_signal, stop_requested
+from dimts.tracking.config import TrackingConfig
+from dimts.training.checkpoint import BEST
+from dimts.tuning.config import SweepConfig
+from dimts.tuning.outcomes import outcome as outcome_of
+from dimts.tuning.prepare import prepare
+from dimts.tuning.progress import Progress
+from dimts.tuning.ray_tune import run_on_tune
+from dimts.tuning.record import SweepRecord
+from dimts.tuning.report import front, short
+from dimts.tuning.study import Ending, SweepStudy, same_failure
+from dimts.tuning.trial import read_ending, stop_early
+
+TRIALS = "trials"
+WINNER = "best"
+WINNERS_SETTINGS = "best.yaml"
+MAY_CHANGE = (
+    "sweep.trials", "sweep.parallel", "sweep.cpus_per_trial", "sweep.gpus_per_trial",
+    "sweep.max_failures", "sweep.keep",
+)  # fmt: skip
+POLL_S = 0.3
+
+log = logging.getLogger(__name__)
+
+
+class Plan(NamedTuple):
+    """A sweep that can be run.
+
+    Attributes:
+        title: what people see of it.
+        voice: name that the best trial's voice is registered under.
+        folder: of the sweep.
+        sweep, ray, tracking: its settings, those of its trials' processes and of its record.
+        config_yaml, params: the resolved settings.
+        launch: (number, values) -> the run of a trial.
+    """
+
+    title: str
+    voice: str
+    folder: Path
+    sweep: SweepConfig
+    ray: RayConfig
+    tracking: TrackingConfig
+    config_yaml: str
+    params: dict[str, Any]
+    launch: Callable[[int, Mapping[str, Any]], Launch]
+
+
+class SweepResult(NamedTuple):
+    """How a sweep ended.
+
+    Attributes:
+        is_complete: False if it was asked to stop before all trials had ended.
+        best: the winner; None if no trial ran to its end.
+        front: all trials that no other one is better than.
+        figures: held-out figures of the winner, the test split among them.
+    """
+
+    is_complete: bool
+    best: FrozenTrial | None
+    front: list[FrozenTrial]
+    figures: dict[str, float]
+
+
+def run_sweep(plan: Plan) -> SweepResult:
+    """Run a sweep, or go on with one that was interrupted.
+
+    Raises:
+        UserError: its settings have changed or do not fit the features, it is running already,
+            or its first trials failed for one reason.
+    """
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    with _only_one(plan.folder):
+        keep_settings(plan.folder, plan.config_yaml, MAY_CHANGE)
+        clear_stop(plan.folder)
+        study = SweepStudy(plan.sweep, plan.folder)
+        measured = prepare(plan.sweep, plan.launch, study.study)
+        with SweepRecord(plan, study.study) as record:
+            trials = SweepTrials(plan, study, record)
+            if not trials.are_done:
+                with connected(plan.ray), trials.progress.shown(), trials.watched():
+                    run_on_tune(trials, plan.sweep, plan.ray, plan.tracking, measured)
+            if trials.failure:
+                raise UserError(trials.failure)
+            figures: dict[str, float] = {}
+            winner = trials.winner()
+            if trials.are_done:
+                figures = record.conclude(_run_of(plan, study, winner) if winner else None)
+            record.is_complete = trials.are_done
+            return SweepResult(trials.are_done, winner, front(study.study), figures)
+
+
+def _run_of(plan: Plan, study: SweepStudy, trial: FrozenTrial) -> Launch:
+    return plan.launch(trial.number, study.values(trial))
+
+
+class SweepTrials:
+    """What the sweep answers to Ray Tune; see `ray_tune.Trials`."""
+
+    def __init__(self, plan: Plan, study: SweepStudy, record: SweepRecord):
+        self.plan, self.study, self.record = plan, study, record
+        self.failure: str | None = None
+        self._running: dict[int, Launch] = {}
+        ended = [t for t in study.trials if t.state.is_finished()]
+        self.progress = Progress(plan.sweep.trials, Counter(map(outcome_of, ended)), self._best())
+
+    @property
+    def are_done(self) -> bool:
+        """Whether all trials have ended."""
+        ended = [t for t in self.study.trials if t.state.is_finished()]
+        return len(ended) >= self.plan.sweep.trials
+
+    @property
+    def _is_ending(self) -> bool:
+        return self.failure is not None or stop_requested(self.plan.folder)
+
+    def next(self) -> tuple[int, Launch] | None:
+        if self._is_ending or (assignment := self.study.next()) is None:
+            return None
+        number, values, _ = assignment
+        launch = self.plan.launch(number, values)
+        self._running[number] = launch = self.record.nest(number, values, launch)
+        self.progress.began()
+        return number, launch
+
+    def told(self, number: int, validation: int, loss: float) -> None:
+        if self.study.reported(number, validation, loss):
+            stop_early(self._running[number].run_dir)
+
+    def ended(self, number: int, error: str | None) -> None:
+        run_dir = self._running.pop(number).run_dir
+        ending = read_ending(run_dir)
+        if error and ending is None:
+            ending = Ending("failed", {}, 0, 0, 0.0, error)
+        if ending is None:
+            self.study.let_go(number)
+            self.progress.let_go()
+            return
+        best_before = self._best()
+        outcome = self.study.end(number, ending)
+        best = self._best()
+        self.progress.ended(outcome, self._line(number), best)
+        self.record.ended(self.study.study, self.study.trials[number])
+        if best != best_before:
+            self._point()
+        self._tidy()
+        if reason := same_failure(self.study.trials):
+            self.failure = f"the first trials failed, all for one reason: {reason}"
+            for launch in self._running.values():
+                request_stop(launch.run_dir)
+
+    def winner(self) -> FrozenTrial | None:
+        """The best trial; of a Pareto front the first that keeps the limits, or comes nearest."""
+        trials = front(self.study.study)
+        names, limits = list(self.plan.sweep.objectives), self.plan.sweep.limits
+
+        def excess(trial: FrozenTrial) -> float:
+            pairs = zip(names, trial.values, strict=True)
+            return sum(max(0.0, v - limits[name]) for name, v in pairs if name in limits)
+
+        return min(trials, key=excess, default=None)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Inside, a wish that the sweep stops reaches the trials that are running."""
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(POLL_S):
+                if stop_requested(self.plan.folder):
+                    for launch in list(self._running.values()):
+                        request_stop(launch.run_dir)
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            with stop_on_signal(self.plan.folder):
+                yield
+        finally:
+            done.set()
+            thread.join()
+
+    def _best(self) -> str:
+        if (trial := self.winner()) is None:
+            return ""
+        return f"{trial.values[0]:.4f} ({trial.number:03d}: {short(self.study.values(trial))})"
+
+    def _line(self, number: int) -> str:
+        trial = self.study.trials[number]
+        rungs = [v for k, v in trial.user_attrs.items() if k.startswith("rung_")]
+        values = trial.values or rungs[-1:]
+        value = "  ".join(f"{v:.4f}" for v in values) or trial.user_attrs.get("reason", "")[:60]
+        settings = short(self.study.values(trial))
+        return f"{number:03d}  {outcome_of(trial):<13}  {value:<8}  {settings}"
+
+    def _point(self) -> None:
+        """``best`` is a link to the winner's folder, and ``best.yaml`` its settings."""
+        trial = self.winner()
+        assert trial is not None
+        link = self.plan.folder / WINNER
+        draft = link.with_name(f".{WINNER}.partial")
+        draft.unlink(missing_ok=True)
+        draft.symlink_to(Path(TRIALS) / f"{trial.number:03d}")
+        draft.replace(link)
+        write_settings(self.plan.folder / WINNERS_SETTINGS, self.study.values(trial))
+
+    def _tidy(self) -> None:
+        """Remove checkpoints that can no longer win."""
+        if self.plan.sweep.keep == "all":
+            return
+        kept = {trial.number for trial in front(self.study.study)}
+        for trial in self.study.trials:
+            if trial.state.is_finished() and trial.number not in kept:
+                run_dir = self.plan.folder / TRIALS / f"{trial.number:03d}"
+                (run_dir / BEST).unlink(missing_ok=True)
+                for folder in run_dir.glob("checkpoint_*"):
+                    with suppress(NotADirectoryError):
+                        shutil.rmtree(folder) if not folder.is_symlink() else folder.unlink()
+
+
+def write_settings(path: Path, values: Mapping[str, Any]) -> None:
+    """Settings as a YAML file that jobs take as one more ``--config``."""
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        *sections, name = key.split(".")
+        section = nested
+        for part in sections:
+            section = section.setdefault(part, {})
+        section[name] = value
+    text = yaml.safe_dump(nested, sort_keys=False, allow_unicode=True)
+    path.write_text(f"# The best trial of this sweep.\n{text}", encoding="utf-8")
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Inside, no other process runs this sweep.
+
+    Raises:
+        UserError: one does.
+    """
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"{folder}: another process runs this sweep") from None
+        yield

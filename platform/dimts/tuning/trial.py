@@ -1,0 +1,236 @@
+"""One trial in the process that runs it: a run like any other, which is asked to stop in time."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import distributed as dist
+
+from dimts.bundle import load_bundle, read_manifest
+from dimts.errors import Diverged, UserError
+from dimts.evaluation.evaluate import evaluate, summary
+from dimts.launch.figures import base_figures
+from dimts.launch.recorder import Recorder
+from dimts.launch.settings import Launch
+from dimts.launch.stopping import clear_stop, request_stop
+from dimts.training.checkpoint import BEST, find_latest
+from dimts.training.data import Data
+from dimts.training.job import Result
+from dimts.training.run import run_training
+from dimts.tuning.config import FORGETTING, RUNG_LOSS, SPOKEN
+from dimts.tuning.study import Ending, Outcome
+
+ENDING = "ending.json"
+LOCK_S = 90.0
+"""How long a trial waits for a process of before the sweep was interrupted to notice its end."""
+
+Tell = Callable[[dict[str, float]], None]
+"""Called with ``validation`` (from 1) and ``loss``; returns when the sweep has decided."""
+
+
+class Measured(NamedTuple):
+    """What is measured when a trial has ended, beside the losses.
+
+    Attributes:
+        names: of the metrics.
+        base_mcd: mel-cepstral distortion of the base's languages before any training, in dB, on
+            the sentences that forgetting is measured on; None if it is not measured.
+    """
+
+    names: tuple[str, ...] = ()
+    base_mcd: float | None = None
+
+
+class TrialRecorder(Recorder):
+    """The record of a trial: each validation is told, and only objectives are measured.
+
+    Args:
+        launch: the trial's run.
+        measured: beside the losses.
+        tell: the sweep's ear.
+        rank: of this worker.
+        report: passes metrics and checkpoints on to Ray Train, where it launched the worker.
+    """
+
+    def __init__(
+        self,
+        launch: Launch,
+        measured: Measured,
+        tell: Tell,
+        rank: int = 0,
+        report: Callable[[dict[str, float], Path | None], None] | None = None,
+    ):
+        super().__init__(launch, rank, report)
+        self.measured, self.tell = measured, tell
+        self._began = time.monotonic()
+
+    def tell_again(self) -> None:
+        """Tell the validation that stands in the latest checkpoint: the sweep may have been
+        interrupted before it heard of it."""
+        latest = find_latest(self.launch.run_dir)
+        if self.rank == 0 and latest:
+            manifest = read_manifest(latest, verify=False)
+            self._tell(manifest.step, manifest.metrics)
+
+    def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None:
+        super().report(metrics, checkpoint)
+        if self.rank == 0 and checkpoint:
+            self._tell(read_manifest(checkpoint, verify=False).step, metrics)
+
+    def finish(self, result: Result) -> None:
+        if self.rank != 0:
+            return
+        outcome: Outcome | None = "finished"
+        if result.status == "stopped":
+            outcome = "stopped early" if stopped_early(self.launch.run_dir) else None
+        figures = dict(result.best)
+        if outcome == "finished":
+            data = self._open()
+            figures |= measure(self.launch, data, self.measured)
+        self._tracker.log_metrics({f"best/{k}": v for k, v in figures.items()}, result.step)
+        self.conclude(outcome, figures, result.step, result.frames)
+
+    def conclude(
+        self,
+        outcome: Outcome | None,
+        figures: Mapping[str, float],
+        step: int,
+        frames: int,
+        reason: str = "",
+    ) -> None:
+        """Write how the trial ended; no outcome means that it is to go on another time."""
+        if self.rank != 0:
+            return
+        seconds = time.monotonic() - self._began
+        if outcome:
+            ending = Ending(outcome, figures, step, frames, seconds, reason)
+            text = json.dumps(ending._asdict())
+            (self.launch.run_dir / ENDING).write_text(text, encoding="utf-8")
+            self._tracker.set_tags({"dimts.outcome": f"{outcome} at step {step} {reason}".strip()})
+        status = {None: "KILLED", "diverged": "FAILED", "failed": "FAILED"}.get(outcome, "FINISHED")
+        self.end(status)  # type: ignore[arg-type]
+
+    def _tell(self, step: int, metrics: Mapping[str, float]) -> None:
+        every = self.launch.settings.training.validate_every
+        if step >= every and RUNG_LOSS in metrics:
+            self.tell({"validation": step // every, "loss": metrics[RUNG_LOSS]})
+
+
+def run_trial(launch: Launch, measured: Measured, tell: Tell, device: torch.device) -> None:
+    """Run a trial in this process to its end, or go on with it; `read_ending` says how it ended.
+
+    Raises:
+        UserError: another process keeps running this trial.
+        Exception: what is no matter of the trial's settings; it is worth another try.
+    """
+    with locked(launch.run_dir):
+        begin(launch.run_dir)
+        recorder = TrialRecorder(launch, measured, tell)
+        train_trial(recorder, device)
+
+
+def train_trial(recorder: TrialRecorder, device: torch.device) -> None:
+    """The part of a trial that each of its workers does."""
+    recorder.start()
+    try:
+        recorder.tell_again()
+        recorder.finish(run_training(recorder.launch.settings, recorder, device))
+    except Diverged as error:
+        recorder.conclude("diverged", {}, 0, 0, str(error))
+    except (UserError, torch.OutOfMemoryError) as error:
+        if isinstance(error, torch.OutOfMemoryError) and dist.is_initialized():
+            raise  # the other workers wait for this one
+        recorder.conclude("failed", {}, 0, 0, " ".join(str(error).split())[:500])
+    except BaseException:
+        recorder.end("FAILED")
+        raise
+
+
+def measure(launch: Launch, data: Data, measured: Measured) -> dict[str, float]:
+    """Objectives of the best checkpoint, on the validation splits."""
+    figures: dict[str, float] = {}
+    if not measured.names:
+        return figures
+    model = load_bundle((launch.run_dir / BEST).resolve()).model
+    if SPOKEN in measured.names:
+        figures[SPOKEN] = summary(evaluate(model, data.val))["mcd"]
+    if FORGETTING in measured.names:
+        assert measured.base_mcd is not None
+        figures[FORGETTING] = base_mcd(launch, data, model) - measured.base_mcd
+    return figures
+
+
+def base_mcd(launch: Launch, data: Data, model: Any) -> float:
+    """Distortion of the base's languages on their validation sentences, in dB.
+
+    Raises:
+        UserError: there are none.
+    """
+    limit = launch.settings.base.held_out if launch.settings.base else 0
+    figures = base_figures(model, data, limit, split="val") if data.base_features else {}
+    if "forgetting/mcd" not in figures:
+        raise UserError(
+            f"{FORGETTING} cannot be measured: base.features has no validation sentences; name "
+            "the base's prepared features, or take another objective"
+        )
+    return figures["forgetting/mcd"]
+
+
+# The folder of a trial
+
+STOPPED_EARLY = "stopped_early"
+
+
+def begin(run_dir: Path) -> None:
+    """Forget how an earlier start of the trial was ended."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    clear_stop(run_dir)
+    for name in (STOPPED_EARLY, ENDING):
+        (run_dir / name).unlink(missing_ok=True)
+
+
+def stop_early(run_dir: Path) -> None:
+    """The sweep wants the trial to end after its current step."""
+    (run_dir / STOPPED_EARLY).touch()
+    request_stop(run_dir)
+
+
+def stopped_early(run_dir: Path) -> bool:
+    """Whether it is the sweep that wants the trial to end."""
+    return (run_dir / STOPPED_EARLY).exists()
+
+
+def read_ending(run_dir: Path) -> Ending | None:
+    """How a trial ended; None if it is to go on another time."""
+    try:
+        return Ending(**json.loads((run_dir / ENDING).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+
+
+@contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Inside, no other process runs this trial: one of a sweep that was killed may still.
+
+    Raises:
+        UserError: it does not end.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with (run_dir / "lock").open("w") as file:
+        until = time.monotonic() + LOCK_S
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() > until:
+                    raise UserError(f"{run_dir}: another process runs this trial") from None
+                time.sleep(0.2)
+        yield
