@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import logging
 import math
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -21,79 +18,39 @@ import pytest
 import soundfile
 import torch
 from mlflow.tracking import MlflowClient
+from tracking_fixtures import free_port, make_store, serving, settings_of, write_checkpoint
 
-from dimts.audio.mel import MelConfig
-from dimts.bundle import build_model, write_bundle
 from dimts.config import build_config, to_yaml
 from dimts.errors import ConfigError, UserError
-from dimts.model.t3 import ModelConfig
-from dimts.text.language import load_language
-from dimts.text.normaliser import TextConfig
-from dimts.text.tokenizer import Tokenizer
 from dimts.tracking.config import TrackingConfig, mask_secrets
-from dimts.tracking.mlflow_model import resolve_model
 from dimts.tracking.mlflow_tracker import SPOOL, MlflowTracker, sync
 from dimts.tracking.spool import Spool
 from dimts.tracking.tracker import make_tracker
-from dimts.tracking.ui import page, start_ui, stop
+from dimts.tracking.ui import page, start_ui
 
 PARAMS = {"training.max_steps": 500, "model.width": 192}
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of one database; making its tables takes seconds."""
-    folder = tmp_path_factory.mktemp("store")
-    MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
-    return folder
+    return make_store(tmp_path_factory.mktemp("store"))
 
 
 @pytest.fixture
 def config(store: Path, request: pytest.FixtureRequest) -> TrackingConfig:
     """Settings with an experiment of the test's own."""
-    return TrackingConfig(
-        uri=f"sqlite:///{store}/mlflow.db",
-        artifacts=str(store / "artifacts"),
-        experiment=request.node.name,
-        send_every_s=0.05,
-    )
+    return settings_of(store, request.node.name)
 
 
 @pytest.fixture(scope="module")
 def port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture(scope="module")
 def server(store: Path, port: int) -> Iterator[str]:
-    """MLflow's server over the database, as `jobs/ui.py` starts it."""
-    shown = TrackingConfig(uri=f"sqlite:///{store}/mlflow.db", artifacts=str(store / "proxied"))
-    process = start_ui(shown, port)
-    yield f"http://127.0.0.1:{port}"
-    stop(process)
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of an untrained, very small voice."""
-    folder = tmp_path_factory.mktemp("runs") / "checkpoint_best"
-    folder.mkdir()
-    text, mel = TextConfig(language="am"), MelConfig(n_mels=20)
-    tokenizer = Tokenizer.from_language(load_language("am"), text)
-    model_config = ModelConfig(width=16)
-    model = build_model(model_config, tokenizer, torch.zeros(20), torch.ones(20))
-    (folder / "trainer_state.pt").write_bytes(b"moments of the optimizer")
-    settings = f"model:\n{_indent(to_yaml(model_config))}mel:\n{_indent(to_yaml(mel))}"
-    facts = {"step": 7, "epoch": 1, "metrics": {}, "features": "0"}
-    write_bundle(folder, model.state_dict(), tokenizer, settings, facts)
-    return folder
-
-
-def _indent(text: str) -> str:
-    return "".join(f"  {line}\n" for line in text.splitlines())
+    with serving(store, port) as address:
+        yield address
 
 
 def run(
@@ -312,79 +269,6 @@ def test_the_ui_serves_the_runs_of_the_database_with_their_sounds(
         start_ui(config, port)
 
 
-@pytest.mark.parametrize("store_is", ["database", "server"])
-def test_the_logged_model_is_the_bundle_and_speaks(
-    store_is: str, config: TrackingConfig, bundle: Path, tmp_path: Path, server: str
-) -> None:
-    name = f"amharic-{store_is}"
-    config = config.model_copy(update={"registered_model": name})
-    if store_is == "server":
-        config = config.model_copy(update={"uri": server, "artifacts": None})
-    tracker = MlflowTracker(config)
-    for _ in range(2):  # The second session logs nothing new.
-        tracker = MlflowTracker(config)
-        tracker.start("run", tmp_path / "run", PARAMS, "")
-        tracker.log_model(bundle, {"val/mel_loss": 0.5}, step=7)
-        tracker.finish("FINISHED")
-    client = MlflowClient(config.uri)
-    assert tracker.run_id is not None
-    recorded = client.get_run(tracker.run_id)
-    assert recorded.data.metrics["best/val/mel_loss"] == 0.5
-    assert recorded.outputs is not None
-    [output] = recorded.outputs.model_outputs
-    [version] = client.search_model_versions(f"name = '{name}'")
-    assert client.get_model_version_by_alias(name, "best").version == version.version
-    for uri in (
-        f"runs:/{tracker.run_id}",
-        f"runs:/{tracker.run_id}/voice",
-        f"models:/{output.model_id}",
-        f"models:/{name}@best",
-        f"models:/{name}/1",
-        str(bundle),
-    ):
-        found = resolve_model(uri, config)
-        names = {path.name for path in found.iterdir()} - {"trainer_state.pt"}
-        assert names == {"model.safetensors", "config.yaml", "tokenizer.json", "manifest.json"}
-        for name in names - {"manifest.json"}:
-            assert (found / name).read_bytes() == (bundle / name).read_bytes()
-    if store_is == "database":
-        _speaks(config, f"models:/{output.model_id}")
-
-
-def _speaks(config: TrackingConfig, uri: str) -> None:
-    """In a process of its own: MLflow puts the library that is inside the model on the path."""
-    code = (
-        "import mlflow, sys; mlflow.set_tracking_uri(sys.argv[1])\n"
-        "model = mlflow.pyfunc.load_model(sys.argv[2])\n"
-        "print('\\n'.join(model.predict(['ሰላም።', 'እንዴት ነህ?'])))\n"
-        "assert not {'librosa', 'soxr', 'ray', 'torchaudio'} & sys.modules.keys(), 'not required'"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, config.uri, uri], capture_output=True, text=True, check=True
-    )
-    for line in done.stdout.split():
-        wave, rate = soundfile.read(io.BytesIO(base64.b64decode(line)))
-        assert rate == MelConfig().sample_rate
-        assert len(wave) > 0
-    assert len(done.stdout.split()) == 2
-
-
-@pytest.mark.parametrize(
-    ("uri", "message"),
-    [
-        ("nowhere", "no such bundle or run folder"),
-        ("models:/nobody@best", "cannot be had"),
-        ("runs:/0123456789abcdef0123456789abcdef", "cannot be had"),
-    ],
-)
-def test_a_model_that_is_not_there_is_one_line(
-    config: TrackingConfig, uri: str, message: str
-) -> None:
-    with pytest.raises(UserError, match=message) as error:
-        resolve_model(uri, config)
-    assert "\n" not in str(error.value)
-
-
 def test_spool_survives_kill_9_in_the_middle_of_a_write(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys; from pathlib import Path; from dimts.tracking.spool import Spool\n"
@@ -415,7 +299,7 @@ def test_only_one_process_sends(tmp_path: Path) -> None:
 
 
 def test_a_full_spool_drops_records_and_says_so_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, port: int, bundle: Path
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = TrackingConfig(
         uri="http://127.0.0.1:1", spool_mb=1, flush_timeout_s=0, experiment="full"
@@ -428,7 +312,7 @@ def test_a_full_spool_drops_records_and_says_so_once(
         tracker.log_artifact(big)
         tracker.log_metrics({"train/total_loss": 1.0}, step)
     tracker.log_artifact(tmp_path / "not there.png")
-    tracker.log_model(bundle, {})
+    tracker.log_model(write_checkpoint(tmp_path / "voice"), {})
     tracker.finish("FAILED")
     kinds = waiting(tmp_path / "run")
     assert kinds == ["start", "artifact", "metrics", "metrics", "metrics", "model", "finish"]

@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import Field, PlainSerializer, field_validator
 
 from dimts.config import Config
+from dimts.errors import UserError
 
 SQLITE = "sqlite:///"
 _STORE = re.compile(r"(https?|sqlite|postgresql|mysql|mssql)(\+\w+)?://.+")
@@ -33,7 +34,7 @@ class TrackingConfig(Config):
             experiment that does not exist yet. None: a server decides for itself, a
             database gets the folder ``mlartifacts``.
         experiment: name of the MLflow experiment; made when it does not exist.
-        registered_model: registers the best bundle under this name, alias ``best``.
+        registered_model: registers the best bundle under this name, alias ``candidate``.
         tensorboard: also writes event files to ``<run folder>/tensorboard``.
         send_every_s: pause between two batches sent to the store, in seconds.
         flush_timeout_s: the longest that the end of a run waits for the store, in seconds.
@@ -74,6 +75,17 @@ class TrackingConfig(Config):
         if self.artifacts is None and self.is_server:
             return None
         return self.artifacts or "mlartifacts"
+
+    def check_store(self) -> None:
+        """Refuse an SQLite file that is not there, which reading from it would make.
+
+        Raises:
+            UserError: it is not there.
+        """
+        if self.uri.startswith(SQLITE):
+            file = Path(self.uri.removeprefix(SQLITE))
+            if not file.exists():
+                raise UserError(f"{file}: no run was recorded here yet; tracking.uri says where")
 
     def absolute(self, base: Path | None = None) -> TrackingConfig:
         """The same settings with paths that no longer depend on the current directory.

@@ -15,6 +15,7 @@ import dimts
 from dimts.errors import UserError
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_client import connect, mlflow_environment, reason
+from dimts.tracking.registry import register
 from dimts.tracking.spool import write_json
 from dimts.training.checkpoint import BEST
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 MODEL_NAME = "voice"
-REGISTERED_ALIAS = "best"  # MLflow keeps "latest" to itself.
 # What `dimts.synthesis` needs; the library itself travels inside the model.
 SYNTHESIS_PACKAGES = (
     "mlflow",
@@ -56,14 +56,15 @@ def log_bundle(
         bundle: the folder that `dimts.synthesis.Synthesizer.load` takes.
         fields: ``step``, ``time_ms`` and the ``metrics`` of the bundle.
         logged: digest of a bundle -> id of its model; what is in it is not logged again.
-        registered_model: also register it under this name.
+        registered_model: also register it under this name, with its metrics as tags.
     """
     digest = _digest(bundle)
     if not _is_logged(client, logged.get(digest)):
         logged[digest] = _log_new(client, run_id, experiment_id, bundle, fields, digest)
     registration = f"{digest} as {registered_model}"
     if registered_model and registration not in logged:
-        _register(client, registered_model, logged[digest], run_id)
+        tags = {key: f"{value:.4g}" for key, value in fields["metrics"].items()}
+        register(client, registered_model, logged[digest], run_id, tags)
         logged[registration] = logged[digest]
 
 
@@ -134,6 +135,7 @@ def resolve_model(uri_or_path: str | Path, config: TrackingConfig | None = None)
         best = path / BEST
         return best.resolve() if best.is_dir() else path
     config = (config or TrackingConfig()).absolute()
+    config.check_store()
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
@@ -220,22 +222,6 @@ def requirements() -> list[str]:
     """The installed versions of what a logged voice needs, as pip writes them."""
     # A local version such as 2.11.0+cpu exists on one index only.
     return [f"{name}=={metadata.version(name).split('+')[0]}" for name in SYNTHESIS_PACKAGES]
-
-
-def _register(client: MlflowClient, name: str, model_id: str, run_id: str) -> None:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    # Given as models:/ID, MLflow would look for it in the process's default store.
-    source = client.get_logged_model(model_id).artifact_location
-    version = client.create_model_version(
-        name, source, run_id=run_id, model_id=model_id, await_creation_for=0
-    )
-    client.set_registered_model_alias(name, REGISTERED_ALIAS, version.version)
 
 
 def forget_files(bundle: Path, names: Sequence[str]) -> None:

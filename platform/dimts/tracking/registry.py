@@ -1,0 +1,170 @@
+"""MLflow's model registry: versions of a voice, and the aliases that people pick them by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from dimts.errors import UserError
+from dimts.tracking.config import TrackingConfig, mask_secrets
+from dimts.tracking.mlflow_client import connect, mlflow_environment, reason
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.tracking import MlflowClient
+
+CANDIDATE = "candidate"
+"""The newest voice that was registered; MLflow keeps the name "latest" to itself."""
+
+CHAMPION = "champion"
+"""The voice that speaks; `jobs/promote.py` makes a candidate it."""
+
+
+class Version(NamedTuple):
+    """A version of a registered model.
+
+    Attributes:
+        name: of the model.
+        number: of the version, as text.
+        run_id: MLflow's, of the run that it comes from.
+        tags: its figures, ``test/mcd`` and the like, and what promotion found.
+    """
+
+    name: str
+    number: str
+    run_id: str | None
+    tags: Mapping[str, str]
+
+    @property
+    def uri(self) -> str:
+        """What `resolve_model` takes."""
+        return f"models:/{self.name}/{self.number}"
+
+
+class Registry:
+    """One registered model.
+
+    Args:
+        config: says where MLflow is.
+        name: of the model.
+
+    Raises:
+        UserError: of every method, too: the store cannot be reached, or refuses; one line.
+    """
+
+    def __init__(self, config: TrackingConfig, name: str) -> None:
+        config = config.absolute()
+        config.check_store()
+        self.name = name
+        self._uri = mask_secrets(config.uri)
+        with mlflow_environment():
+            self._client = connect(config)
+
+    def find(self, alias: str) -> Version | None:
+        """The version that has an alias; None if none has it, or there is no such model."""
+        number = self._aliases().get(alias)
+        return None if number is None else self.version(number)
+
+    def get(self, alias: str) -> Version:
+        """The version that has an alias.
+
+        Raises:
+            UserError: none has it, or there is no such model; says how to get one.
+        """
+        found = self.find(alias)
+        if found is None:
+            how = {
+                CANDIDATE: f"train one with --set tracking.registered_model={self.name}",
+                CHAMPION: "python jobs/promote.py makes one of the candidate",
+            }
+            raise UserError(
+                f"{self._uri}: no voice {self.name}@{alias}: "
+                + how.get(alias, f"the aliases are {', '.join(self._aliases()) or 'none'}")
+            )
+        return found
+
+    def version(self, number: str) -> Version:
+        """A version by its number.
+
+        Raises:
+            UserError: there is none.
+        """
+        with self._asked() as client:
+            return _version(client.get_model_version(self.name, number))
+
+    def set_alias(self, alias: str, version: Version) -> None:
+        """Give a version the alias, which the one that had it loses."""
+        with self._asked() as client:
+            client.set_registered_model_alias(self.name, alias, version.number)
+
+    def set_tags(self, version: Version, tags: Mapping[str, str]) -> None:
+        """Add tags to a version, or change them."""
+        with self._asked() as client:
+            for key, value in tags.items():
+                client.set_model_version_tag(self.name, version.number, key, value)
+
+    def _aliases(self) -> dict[str, str]:
+        """Alias -> number of its version."""
+        from mlflow.exceptions import MlflowException
+
+        with self._asked() as client:
+            try:
+                aliases = client.get_registered_model(self.name).aliases
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                return {}
+        return {str(alias): str(number) for alias, number in aliases.items()}
+
+    @contextmanager
+    def _asked(self) -> Iterator[MlflowClient]:
+        from mlflow.exceptions import MlflowException
+
+        with mlflow_environment():
+            try:
+                yield self._client
+            except MlflowException as error:
+                raise UserError(f"{self._uri}: {reason(error)}") from error
+
+
+def register(
+    client: MlflowClient, name: str, model_id: str, run_id: str, tags: Mapping[str, str]
+) -> Version:
+    """Make a logged model the newest version of a registered one, and its candidate.
+
+    A model that was registered before, by a process that was killed then, keeps its version.
+
+    Args:
+        client: connected.
+        name: of the registered model; made when there is none.
+        model_id: of the logged model.
+        run_id: of the run that it comes from.
+        tags: of the version.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    # Given as models:/ID, MLflow would look for it in the process's default store.
+    source = client.get_logged_model(model_id).artifact_location
+    of_run = client.search_model_versions(f"run_id = '{run_id}'")
+    made = next((v for v in of_run if (v.name, v.source) == (name, source)), None)
+    if made is None:
+        made = client.create_model_version(
+            name,
+            source,
+            run_id=run_id,
+            tags=dict(tags),
+            model_id=model_id,
+            await_creation_for=0,
+        )
+    client.set_registered_model_alias(name, CANDIDATE, str(made.version))
+    return _version(made)
+
+
+def _version(found: ModelVersion) -> Version:
+    return Version(found.name, str(found.version), found.run_id or None, dict(found.tags))

@@ -1,0 +1,209 @@
+"""Logged and registered voices, against real MLflow: found again, picked by alias, spoken with."""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import soundfile
+from mlflow.tracking import MlflowClient
+from tracking_fixtures import free_port, make_store, serving, settings_of, write_checkpoint
+
+from dimts.audio.mel import MelConfig
+from dimts.errors import UserError
+from dimts.tracking.config import TrackingConfig
+from dimts.tracking.mlflow_model import resolve_model
+from dimts.tracking.mlflow_tracker import MlflowTracker
+from dimts.tracking.registry import CANDIDATE, CHAMPION, Registry, register
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_store(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture
+def config(store: Path, request: pytest.FixtureRequest) -> TrackingConfig:
+    """Settings with an experiment and a registered model of the test's own."""
+    name = request.node.name
+    return settings_of(store, name).model_copy(update={"registered_model": name})
+
+
+@pytest.fixture(scope="module")
+def server(store: Path) -> Iterator[str]:
+    with serving(store, free_port()) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("run"))
+
+
+def log(config: TrackingConfig, run_dir: Path, bundle: Path, mcd: float = 1.8784) -> MlflowTracker:
+    """A run that records a bundle."""
+    tracker = MlflowTracker(config)
+    tracker.start(run_dir.name, run_dir, {}, "")
+    tracker.log_model(bundle, {"test/mcd": mcd, "test/utterances": 43.0}, step=7)
+    tracker.finish("FINISHED")
+    return tracker
+
+
+def registry(config: TrackingConfig) -> Registry:
+    assert config.registered_model is not None
+    return Registry(config, config.registered_model)
+
+
+@pytest.mark.parametrize("store_is", ["database", "server"])
+def test_the_logged_model_is_the_bundle_and_speaks(
+    store_is: str, config: TrackingConfig, bundle: Path, tmp_path: Path, server: str
+) -> None:
+    name = f"amharic-{store_is}"
+    config = config.model_copy(update={"registered_model": name})
+    if store_is == "server":
+        config = config.model_copy(update={"uri": server, "artifacts": None})
+    for _ in range(2):  # The second session logs nothing new.
+        tracker = log(config, tmp_path / "run", bundle)
+    client = MlflowClient(config.uri)
+    assert tracker.run_id is not None
+    recorded = client.get_run(tracker.run_id)
+    assert recorded.data.metrics["best/test/mcd"] == 1.8784
+    assert recorded.outputs is not None
+    [output] = recorded.outputs.model_outputs
+    [version] = client.search_model_versions(f"name = '{name}'")
+    candidate = Registry(config, name).get(CANDIDATE)
+    assert (candidate.number, candidate.run_id) == (str(version.version), tracker.run_id)
+    assert candidate.tags == {"test/mcd": "1.878", "test/utterances": "43"}
+    for uri in (
+        f"runs:/{tracker.run_id}",
+        f"runs:/{tracker.run_id}/voice",
+        f"models:/{output.model_id}",
+        f"models:/{name}@candidate",
+        candidate.uri,
+        str(bundle),
+    ):
+        found = resolve_model(uri, config)
+        names = {path.name for path in found.iterdir()} - {"trainer_state.pt"}
+        assert names == {"model.safetensors", "config.yaml", "tokenizer.json", "manifest.json"}
+        for file in names - {"manifest.json"}:
+            assert (found / file).read_bytes() == (bundle / file).read_bytes()
+    if store_is == "database":
+        _speaks(config, f"models:/{output.model_id}")
+
+
+def _speaks(config: TrackingConfig, uri: str) -> None:
+    """In a process of its own: MLflow puts the library that is inside the model on the path."""
+    code = (
+        "import mlflow, sys; mlflow.set_tracking_uri(sys.argv[1])\n"
+        "model = mlflow.pyfunc.load_model(sys.argv[2])\n"
+        "print('\\n'.join(model.predict(['ሰላም።', 'እንዴት ነህ?'])))\n"
+        "assert not {'librosa', 'soxr', 'ray', 'torchaudio'} & sys.modules.keys(), 'not required'"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, config.uri, uri], capture_output=True, text=True, check=True
+    )
+    for line in done.stdout.split():
+        wave, rate = soundfile.read(io.BytesIO(base64.b64decode(line)))
+        assert rate == MelConfig().sample_rate
+        assert len(wave) > 0
+    assert len(done.stdout.split()) == 2
+
+
+# Aliases
+
+
+def test_a_newer_voice_is_the_candidate_and_the_champion_stays(
+    config: TrackingConfig, bundle: Path, tmp_path: Path
+) -> None:
+    log(config, tmp_path / "first", bundle)
+    of_first = registry(config).get(CANDIDATE)
+    registry(config).set_alias(CHAMPION, of_first)
+    registry(config).set_tags(of_first, {"promotion.outcome": "promoted"})
+    second = log(config, tmp_path / "second", write_checkpoint(tmp_path / "other", seed=1), 1.5)
+    candidate, champion = registry(config).get(CANDIDATE), registry(config).get(CHAMPION)
+    assert (candidate.number, champion.number) == ("2", "1")
+    assert (candidate.run_id, candidate.tags["test/mcd"]) == (second.run_id, "1.5")
+    assert champion.tags["promotion.outcome"] == "promoted"
+    assert registry(config).version("1") == champion
+    registry(config).set_alias(CHAMPION, candidate)
+    assert registry(config).find(CHAMPION) == candidate
+
+
+def test_a_voice_that_was_registered_by_a_killed_process_is_not_registered_twice(
+    config: TrackingConfig, bundle: Path, tmp_path: Path
+) -> None:
+    tracker = log(config.model_copy(update={"registered_model": None}), tmp_path / "run", bundle)
+    client = MlflowClient(config.uri)
+    assert tracker.run_id is not None and config.registered_model is not None
+    recorded = client.get_run(tracker.run_id)
+    assert recorded.outputs is not None
+    model_id = recorded.outputs.model_outputs[0].model_id
+    made = [
+        register(client, config.registered_model, model_id, tracker.run_id, {"test/mcd": "2"})
+        for _ in range(2)
+    ]
+    assert made[0] == made[1] == registry(config).get(CANDIDATE)
+
+
+# What is not there
+
+
+def test_an_alias_that_no_version_has_is_one_line_that_says_how_to_get_one(
+    config: TrackingConfig, bundle: Path, tmp_path: Path
+) -> None:
+    assert registry(config).find(CHAMPION) is None
+    with pytest.raises(UserError) as no_model:
+        registry(config).get(CANDIDATE)
+    assert f"no voice {config.registered_model}@candidate" in str(no_model.value)
+    assert f"--set tracking.registered_model={config.registered_model}" in str(no_model.value)
+    log(config, tmp_path / "run", bundle)
+    assert registry(config).find(CHAMPION) is None
+    with pytest.raises(UserError, match=r"jobs/promote\.py makes one"):
+        registry(config).get(CHAMPION)
+    with pytest.raises(UserError, match="the aliases are candidate"):
+        registry(config).get("best")
+    with pytest.raises(UserError, match="version=7") as no_version:
+        registry(config).version("7")
+    assert "\n" not in f"{no_model.value}{no_version.value}"
+
+
+def test_a_store_that_is_away_is_one_line_without_credentials() -> None:
+    away = TrackingConfig(uri="http://bob:hunter2@127.0.0.1:1")
+    with pytest.raises(UserError, match=r"^http://\*\*\*@127\.0\.0\.1:1: ") as error:
+        Registry(away, "voice").find(CHAMPION)
+    assert "hunter2" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_to_look_into_a_database_that_is_not_there_does_not_make_it(tmp_path: Path) -> None:
+    config = TrackingConfig(uri=f"sqlite:///{tmp_path}/none.db")
+    with pytest.raises(UserError, match=r"none\.db: no run was recorded here yet"):
+        Registry(config, "voice")
+    with pytest.raises(UserError, match=r"none\.db: no run was recorded here yet"):
+        resolve_model("models:/voice@champion", config)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("nowhere", "no such bundle or run folder"),
+        ("models:/nobody@champion", "cannot be had"),
+        ("runs:/0123456789abcdef0123456789abcdef", "cannot be had"),
+    ],
+)
+def test_a_model_that_is_not_there_is_one_line(
+    config: TrackingConfig, uri: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        resolve_model(uri, config)
+    assert "\n" not in str(error.value)
+
+
+logging.getLogger("alembic").setLevel(logging.ERROR)

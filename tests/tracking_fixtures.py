@@ -1,0 +1,53 @@
+"""Real MLflow for tests: an SQLite file, and a server over it on loopback."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mlflow.tracking import MlflowClient
+from voice_fixtures import untrained, write_voice
+
+from dimts.tracking.config import TrackingConfig
+from dimts.tracking.ui import start_ui, stop
+
+
+def make_store(folder: Path) -> Path:
+    """A database in the folder; making its tables takes seconds."""
+    MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
+    return folder
+
+
+def settings_of(store: Path, experiment: str) -> TrackingConfig:
+    return TrackingConfig(
+        uri=f"sqlite:///{store}/mlflow.db",
+        artifacts=str(store / "artifacts"),
+        experiment=experiment,
+        send_every_s=0.05,
+    )
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def serving(store: Path, port: int) -> Iterator[str]:
+    """MLflow's server over the database, as `jobs/ui.py` starts it."""
+    shown = TrackingConfig(uri=f"sqlite:///{store}/mlflow.db", artifacts=str(store / "proxied"))
+    process = start_ui(shown, port)
+    yield f"http://127.0.0.1:{port}"
+    stop(process)
+
+
+def write_checkpoint(folder: Path, seed: int = 0) -> Path:
+    """The best checkpoint of an untrained, very small voice."""
+    best = folder / "checkpoint_best"
+    best.mkdir(parents=True)
+    (best / "trainer_state.pt").write_bytes(b"moments of the optimizer")
+    return write_voice(best, untrained(seed))
