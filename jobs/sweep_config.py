@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel
-
 from dimts.config import build_config, flatten, to_yaml
 from dimts.errors import ConfigError
 from dimts.tuning.config import SweepConfig
@@ -29,7 +27,7 @@ class SweepVoice(VoiceConfig):
             UserError: there is no such base, or a setting of the space is none of the voice's.
         """
         title = f"{self.run.name}-{self.sweep.name}"
-        voice = VoiceConfig.model_validate(_fields(self, without="sweep"))
+        voice = VoiceConfig.model_validate(self.model_dump(exclude={"sweep"}, exclude_unset=True))
         for key in self.sweep.space:
             if key.startswith(OURS):
                 raise ConfigError(f"sweep.space: {key} is set by the sweep itself; leave it out")
@@ -51,15 +49,15 @@ class SweepVoice(VoiceConfig):
         Raises:
             ConfigError: the values do not make a voice; names the key.
         """
-        settings: dict[str, Any] = _fields(voice)
+        settings = voice.model_dump(exclude_unset=True)  # sizes that are not given are the base's
         for key, value in values.items():
-            _put(settings, key, value)
-        training = settings["training"]
-        steps = training["max_steps"]
+            _put(settings, voice, key, value)
+        batch_size = settings.get("training", {}).get("batch_size", voice.training.batch_size)
+        steps = voice.training.max_steps
         if self.sweep.utterances:
-            steps = max(1, round(self.sweep.utterances / training["batch_size"]))
+            steps = max(1, round(self.sweep.utterances / batch_size))
         every = max(1, steps // self.sweep.validations)
-        training |= {
+        settings["training"] = settings.get("training", {}) | {
             "max_steps": every * self.sweep.validations,
             "validate_every": every,
             "checkpoint_every": every,
@@ -67,7 +65,7 @@ class SweepVoice(VoiceConfig):
             "sample_texts": (),
             "keep_checkpoints": 1,
             "patience": 0,
-            "threads": training["threads"] or max(1, int(self.sweep.cpus_per_trial)),
+            "threads": voice.training.threads or max(1, int(self.sweep.cpus_per_trial)),
         }
         settings["run"] = {
             "name": f"{number:03d}",
@@ -77,20 +75,16 @@ class SweepVoice(VoiceConfig):
         return build_config(VoiceConfig, settings, origins)
 
 
-def _fields(config: BaseModel, without: str = "") -> dict[str, Any]:
-    """Settings as plain values, credentials not masked."""
-    return {k: v for k, v in config.model_dump().items() if k != without}
-
-
-def _put(settings: dict[str, Any], key: str, value: Any) -> None:
+def _put(settings: dict[str, Any], voice: VoiceConfig, key: str, value: Any) -> None:
     *sections, name = key.split(".")
-    section = settings
-    for n, part in enumerate(sections, start=1):
-        if not isinstance(section.get(part), dict):
+    part: Any = voice
+    for n, section in enumerate(sections, start=1):
+        part = getattr(part, section, ...)
+        if part is None:
             where = ".".join(sections[:n])
             raise ConfigError(
-                f"sweep.space: {key}: there is no section {where} in this voice; name a setting "
-                "of it" + (", or add start/finetune.yaml" if where == "base" else "")
+                f"sweep.space: {key}: this voice has no section {where}; leave it out"
+                + (", or add --config jobs/configs/start/finetune.yaml" if where == "base" else "")
             )
-        section = section[part]
-    section[name] = value
+        settings = settings.setdefault(section, {})
+    settings[name] = value
