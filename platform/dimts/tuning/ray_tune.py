@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-import tempfile
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,9 +35,10 @@ from dimts.tuning.trial import Measured, TrialRecorder, begin, locked, run_trial
 QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_AIR_NEW_OUTPUT": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
+SCRATCH = "ray_tune"
 TOLD = "told.jsonl"
 POLL_S = 0.1
 A_LITTLE_MEMORY = 1_000_000
@@ -59,11 +60,11 @@ class Trials(Protocol):
 
 def run_on_tune(
     trials: Trials, sweep: SweepConfig, config: RayConfig, tracking: TrackingConfig,
-    measured: Measured,
+    measured: Measured, folder: Path,
 ) -> None:  # fmt: skip
     """Run the trials that `trials` hands out, as many at a time as there is room for.
 
-    Ray is connected.
+    Ray is connected. Tune keeps in `folder`, which all nodes must see, what it needs meanwhile.
 
     Raises:
         UserError: there is not room for one.
@@ -75,24 +76,28 @@ def run_on_tune(
     function = tune.with_parameters(
         trial_process, config=config, tracking=tracking, measured=measured
     )
-    with tempfile.TemporaryDirectory(prefix="dimts-tune-") as scratch:
-        tuner = tune.Tuner(
-            tune.with_resources(function, _resources(sweep, config)),
-            tune_config=tune.TuneConfig(
-                search_alg=_Searcher(trials),
-                scheduler=_Scheduler(trials),
-                num_samples=-1,
-                max_concurrent_trials=room,
-                reuse_actors=True,
-            ),
-            run_config=tune.RunConfig(
-                name="sweep",
-                storage_path=scratch,
-                verbose=0,
-                failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
-            ),
-        )
+    scratch = folder / SCRATCH
+    shutil.rmtree(scratch, ignore_errors=True)  # of a start that was killed
+    tuner = tune.Tuner(
+        tune.with_resources(function, _resources(sweep, config)),
+        tune_config=tune.TuneConfig(
+            search_alg=_Searcher(trials),
+            scheduler=_Scheduler(trials),
+            num_samples=-1,
+            max_concurrent_trials=room,
+            reuse_actors=True,  # torch, numba and MLflow are loaded once, not for each trial
+        ),
+        run_config=tune.RunConfig(
+            name=SCRATCH,
+            storage_path=str(folder),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
+        ),
+    )
+    try:
         in_another_thread(tuner.fit).result()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def parallel_trials(sweep: SweepConfig, config: RayConfig) -> int:

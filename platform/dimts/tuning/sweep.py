@@ -100,7 +100,7 @@ def run_sweep(plan: Plan) -> SweepResult:
             trials = SweepTrials(plan, study, record)
             if not trials.are_done:
                 with connected(plan.ray), trials.progress.shown(), trials.watched():
-                    run_on_tune(trials, plan.sweep, plan.ray, plan.tracking, measured)
+                    run_on_tune(trials, plan.sweep, plan.ray, plan.tracking, measured, plan.folder)
             if trials.failure:
                 raise UserError(trials.failure)
             figures: dict[str, float] = {}
