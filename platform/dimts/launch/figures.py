@@ -82,15 +82,16 @@ def forgetting_figures(
     return before, after
 
 
-def base_figures(model: T3, data: Data, limit: int) -> dict[str, float]:
+def base_figures(model: T3, data: Data, limit: int, split: SplitName = "test") -> dict[str, float]:
     """``forgetting/mcd`` and the like of a model on the base's languages, held-out sentences.
 
     Args:
         model: with the vocabulary of `data`.
         data: with the base's features.
         limit: utterances of each of them, at most.
+        split: that they are of; what settings are chosen by must not be the test split.
     """
-    corpora = [draw(load_corpus(f, data.tokenizer, "test"), limit) for f in data.base_features]
+    corpora = [draw(load_corpus(f, data.tokenizer, split), limit) for f in data.base_features]
     codes = [features.manifest.corpus.languages[0] for features in data.base_features]
     together = _by_language(codes, [evaluate(model, corpus) for corpus in corpora])
     values = {f"forgetting/mcd_{c}": summary(r)["mcd"] for c, r in together.items() if r}
