@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ from ray import tune
 from ray.train.torch import get_device
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
@@ -35,11 +37,12 @@ from dimts.tuning.trial import Measured, TrialRecorder, begin, locked, run_trial
 QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "RAY_AIR_NEW_OUTPUT": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 SCRATCH = "ray_tune"
 TOLD = "told.jsonl"
+ERROR = "error.txt"
 POLL_S = 0.1
 A_LITTLE_MEMORY = 1_000_000
 """A trial of several workers holds no core itself, and Tune refuses one that holds nothing."""
@@ -71,7 +74,7 @@ def run_on_tune(
     """
     os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
     for name in ("ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     room = parallel_trials(sweep, config)
     function = tune.with_parameters(
         trial_process, config=config, tracking=tracking, measured=measured
@@ -91,6 +94,7 @@ def run_on_tune(
             name=SCRATCH,
             storage_path=str(folder),
             verbose=0,
+            callbacks=[_Silence()],
             failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
         ),
     )
@@ -163,6 +167,16 @@ class _Searcher(Searcher):
     def restore(self, checkpoint_path: str) -> None: ...
 
 
+class _Silence(TrialProgressCallback):
+    """In place of Tune's own, which prints although it is told to be quiet."""
+
+    def on_trial_result(self, *_: Any, **__: Any) -> None: ...
+
+    def on_trial_error(self, *_: Any, **__: Any) -> None: ...
+
+    def on_trial_complete(self, *_: Any, **__: Any) -> None: ...
+
+
 class _Scheduler(FIFOScheduler):
     """Passes on what trials tell. One that is to stop finds a file in its run's folder and ends by
     itself after a step, so that its process is free for the next one."""
@@ -191,10 +205,15 @@ def trial_process(
 ) -> None:
     """Run one trial, in this process or as a group of workers."""
     launch = Launch.model_validate({**trial["launch"], "tracking": tracking})
-    if config.workers > 1:
-        _run_group(launch, config, measured)
-    else:
-        run_trial(launch, measured, tune.report, device_of(config.gpu))
+    try:
+        if config.workers > 1:
+            _run_group(launch, config, measured)
+        else:
+            run_trial(launch, measured, tune.report, device_of(config.gpu))
+    except Exception:  # Tune tries again; what was wrong is to be found where the trial is
+        with (launch.run_dir / ERROR).open("a", encoding="utf-8") as file:
+            file.write(f"{traceback.format_exc()}\n")
+        raise
 
 
 def _run_group(launch: Launch, config: RayConfig, measured: Measured) -> None:
