@@ -22,7 +22,7 @@ from jobs.voice_config import VoiceConfig
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "jobs" / "configs").glob("*.yaml"))
-NO_JOBS = {"__init__", "report", "voice_config", "mix_config"}
+NO_JOBS = {"sweep_config", "__init__", "report", "voice_config", "mix_config"}
 JOBS = sorted({file.stem for file in (ROOT / "jobs").glob("*.py")} - NO_JOBS)
 Ended = tuple[int, str, str]
 Run = Callable[..., Ended]
