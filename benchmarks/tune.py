@@ -1,0 +1,318 @@
+"""What a sweep is worth, and what it costs: TPE and early stopping beside random search.
+
+    python benchmarks/tune.py                     # half an hour on two cores
+    python benchmarks/tune.py --quick             # does it run at all?
+
+Every arm is a real sweep of `benchmarks/tune_space.yaml` through Ray Tune. Random search without
+early stopping runs `--trials` trials; what it has found at its end is what the others are
+measured by: the frames and the seconds after which they had found as much, and what they had
+found after as many frames. Sweeps that have ended are kept in --out and not repeated.
+The cost of a trial is compared with the same training in one process, without Ray or Optuna.
+Features must have been prepared: python jobs/prepare.py --config jobs/configs/sample_am.yaml
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dimts.command import run_job
+from dimts.config import fingerprint, load_config
+from dimts.errors import UserError
+from dimts.machine import machine_facts, n_cores
+
+ROOT = Path(__file__).resolve().parents[1]
+SPACE = ROOT / "benchmarks" / "tune_space.yaml"
+RANDOM = "random"
+ARMS: dict[str, tuple[str, tuple[str, ...], float]] = {
+    RANDOM: ("random", ("sweep.sampler=random", "sweep.early_stopping=null"), 1),
+    "random_asha": ("random + ASHA", ("sweep.sampler=random",), 2.5),
+    "tpe": ("TPE", ("sweep.early_stopping=null",), 1),
+    "tpe_asha_complete": ("TPE + ASHA, stopped trials as COMPLETE", (), 2.5),
+    "tpe_asha": ("**TPE + ASHA, stopped trials as PRUNED (dimts)**", (), 2.5),
+}
+"""Name -> title, settings, and how many times as many trials as random search has."""
+
+
+class Trial(NamedTuple):
+    """One trial of a sweep that has ended.
+
+    Attributes:
+        loss: lowest validation loss; None if it did not run to its end.
+        frames: mel frames that it was trained on.
+        began, ended: seconds since the sweep's first trial began.
+    """
+
+    loss: float | None
+    frames: int
+    began: float
+    ended: float
+
+
+class Sweep(NamedTuple):
+    """One sweep of one seed.
+
+    Attributes:
+        trials: in the order in which they ended.
+        cpu_s: seconds of processor time between the first trial's begin and the last one's end,
+            of all processes of the machine.
+        parallel: trials at a time.
+    """
+
+    trials: list[Trial]
+    cpu_s: float
+    parallel: int
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _options(arguments)
+    if options.one:
+        arm, seed, file = options.one.split(":", 2)
+        run_one(arm, int(seed), Path(file), options)
+        return 0
+    options.out.mkdir(parents=True, exist_ok=True)
+    sweeps: dict[tuple[str, int], Sweep] = {}
+    for seed in range(options.seeds):
+        for arm in options.arms:
+            sweeps[arm, seed] = _sweep(arm, seed, options)
+            print(f"{arm} {seed}: {_best(sweeps[arm, seed]):.4f}", file=sys.stderr, flush=True)
+    print(search_table(sweeps, options))
+    print(cost_lines(sweeps, bare_seconds(options)))
+    return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--trials", type=int, default=24, help="of random search (24)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument("--out", type=Path, default=Path("runs/tune_benchmark"))
+    parser.add_argument("--quick", action="store_true", help="two arms, two trials of few steps")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.arms, options.seeds, options.trials = [RANDOM, "tpe_asha"], 1, 2
+        options.overrides += ["sweep.utterances=64", "sweep.validations=2"]
+    if RANDOM not in options.arms:
+        raise UserError(f"--arms: {RANDOM} is what the others are measured by")
+    return options
+
+
+def _settings(arm: str, seed: int, options: argparse.Namespace) -> list[str]:
+    return [
+        *ARMS[arm][1],
+        f"sweep.trials={round(options.trials * ARMS[arm][2])}",
+        f"sweep.seed={seed}",
+        *options.overrides,
+    ]
+
+
+def _sweep(arm: str, seed: int, options: argparse.Namespace) -> Sweep:
+    """Run a sweep in a process of its own, or read what it found before."""
+    key = fingerprint(_settings(arm, seed, options), SPACE.read_text(encoding="utf-8"))
+    file = options.out / f"{arm}-{seed}-{key}.json"
+    if not file.exists():
+        command = [sys.executable, __file__, "--one", f"{arm}:{seed}:{file.absolute()}"]
+        command += ["--trials", str(options.trials)]
+        command += [f"--set={setting}" for setting in options.overrides]
+        paths = os.pathsep.join([str(ROOT / "platform"), str(ROOT)])
+        environment = {"RAY_AUTH_MODE": "disabled", **os.environ, "PYTHONPATH": paths}
+        subprocess.run(command, env=environment, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    values = json.loads(file.read_text(encoding="utf-8"))
+    return Sweep([Trial(*trial) for trial in values["trials"]], values["cpu_s"], values["parallel"])
+
+
+def run_one(arm: str, seed: int, file: Path, options: argparse.Namespace) -> None:
+    """Run one sweep and write what it found."""
+    from optuna.trial import TrialState
+
+    from dimts.tuning import study as study_module
+    from dimts.tuning.study import SweepStudy
+    from dimts.tuning.sweep import run_sweep
+    from jobs.sweep_config import SweepVoice
+
+    if arm == "tpe_asha_complete":  # as Ray's own OptunaSearch has it
+        study_module.STATES["stopped early"] = TrialState.COMPLETE
+    with tempfile.TemporaryDirectory(prefix="dimts-tune-benchmark-") as folder:
+        overrides = [*_settings(arm, seed, options), f"run.storage={folder}"]
+        plan = load_config(SweepVoice, [SPACE], overrides).plan()
+        clock = CpuClock()
+        run_sweep(plan)
+        spans = [
+            (t.datetime_complete.timestamp(), t.datetime_start.timestamp(), t)
+            for t in SweepStudy(plan.sweep, plan.folder).trials
+            if t.datetime_start and t.datetime_complete
+        ]
+        spans.sort(key=lambda span: span[:2])
+        zero = min(start for _, start, _ in spans)
+        trials = [
+            Trial(
+                t.values[0] if t.user_attrs["outcome"] == "finished" else None,
+                t.user_attrs["frames"],
+                start - zero,
+                end - zero,
+            )
+            for end, start, t in spans
+        ]
+        cpu_s = clock.between(zero, spans[-1][0])
+    result = {"trials": trials, "cpu_s": cpu_s, "parallel": plan.sweep.parallel or n_cores()}
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(result), encoding="utf-8")
+    partial.replace(file)
+
+
+class CpuClock:
+    """Processor time of the whole machine, read twice a second."""
+
+    def __init__(self) -> None:
+        import threading
+
+        self.readings: list[tuple[float, float]] = []
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        ticks = os.sysconf("SC_CLK_TCK")
+        while True:
+            user, nice, system, _, _, irq, soft, *_ = map(
+                int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+            )
+            self.readings.append((time.time(), (user + nice + system + irq + soft) / ticks))
+            time.sleep(0.5)
+
+    def between(self, start: float, end: float) -> float:
+        """Seconds of processor time from one time of day to another."""
+        times, seconds = zip(*self.readings, strict=True)
+        return float(np.interp(end, times, seconds) - np.interp(start, times, seconds))
+
+
+def bare_seconds(options: argparse.Namespace) -> float:
+    """The same training in this process, with its validations and checkpoints: the median of
+    three settings of random search, after one that warms up."""
+    from dimts.training.run import run_training
+    from dimts.tuning.study import SweepStudy
+    from jobs.sweep_config import SweepVoice
+
+    seconds = []
+    with tempfile.TemporaryDirectory(prefix="dimts-tune-bare-") as folder:
+        overrides = [*_settings(RANDOM, 0, options), f"run.storage={folder}"]
+        config = load_config(SweepVoice, [SPACE], overrides)
+        plan = config.plan()
+        plan.folder.mkdir(parents=True)
+        study = SweepStudy(plan.sweep, plan.folder)
+        for _ in range(min(options.trials, 6)):
+            assignment = study.next()
+            assert assignment is not None
+            launch = plan.launch(assignment.number, assignment.values)
+            launch.run_dir.mkdir(parents=True)
+            start = time.monotonic()
+            run_training(launch.settings, _Quiet())
+            seconds.append(time.monotonic() - start)
+    return median(seconds[1:])
+
+
+class _Quiet:
+    """The loop's callbacks, all of them silent."""
+
+    def log(self, values: dict[str, float], step: int) -> None: ...
+
+    def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None: ...
+
+    def sample(self, model: Any, step: int) -> None: ...
+
+    def should_stop(self) -> bool:
+        return False
+
+
+def _best(sweep: Sweep, frames: float = float("inf")) -> float:
+    """The lowest loss found with so many frames of training."""
+    best, used = float("inf"), 0
+    for trial in sweep.trials:
+        used += trial.frames
+        if used <= frames and trial.loss is not None:
+            best = min(best, trial.loss)
+    return best
+
+
+def _reached(sweep: Sweep, loss: float) -> tuple[float, float]:
+    """Frames and seconds after which a loss was found; infinite if it was not."""
+    used = 0
+    for trial in sweep.trials:
+        used += trial.frames
+        if trial.loss is not None and trial.loss <= loss:
+            return used, trial.ended
+    return float("inf"), float("inf")
+
+
+def search_table(sweeps: dict[tuple[str, int], Sweep], options: argparse.Namespace) -> str:
+    """What each arm found, seed by seed compared with random search."""
+    lines = [
+        "| | trials | best loss at random's frames | frames to random's best | time to it |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for arm in options.arms:
+        best, frames, seconds, trials = [], [], [], []
+        for seed in range(options.seeds):
+            base, sweep = sweeps[RANDOM, seed], sweeps[arm, seed]
+            budget = sum(t.frames for t in base.trials)
+            goal = _reached(base, _best(base))
+            best.append(_best(sweep, budget))
+            used, took = _reached(sweep, _best(base))
+            frames.append(used / budget)
+            seconds.append(took / base.trials[-1].ended)
+            trials.append(len(sweep.trials))
+            assert goal[0] <= budget
+        cells = [ARMS[arm][0], f"{median(trials):.0f}", _spread(best, 3),
+                 _spread(frames, 2), _spread(seconds, 2)]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    facts = ", ".join(map(str, machine_facts(["torch", "ray", "optuna"]).values()))
+    lines += [
+        "",
+        f"Medians of {options.seeds} seeds, in brackets the least and the greatest. Frames and "
+        'time are shares of all that random search used, to find its best as well; "never" is '
+        "within the trials that were run.",
+        facts,
+    ]
+    return "\n".join(lines)
+
+
+def _spread(values: list[float], digits: int) -> str:
+    def word(value: float) -> str:
+        return f"{value:.{digits}f}" if np.isfinite(value) else "never"
+
+    return f"{word(median(values))} ({word(min(values))}-{word(max(values))})"
+
+
+def cost_lines(sweeps: dict[tuple[str, int], Sweep], bare: float) -> str:
+    """What a trial costs beside the bare training, and how busy the cores are."""
+    costs, busy, taken = [], [], []
+    for (arm, _), sweep in sweeps.items():
+        wall = sweep.trials[-1].ended
+        busy.append(sweep.cpu_s / wall / n_cores())
+        taken.append(sum(t.ended - t.began for t in sweep.trials) / wall / sweep.parallel)
+        if arm == RANDOM:
+            costs.append(wall * sweep.parallel / len(sweep.trials))
+    return "\n".join([
+        "",
+        f"- a trial of random search: {median(costs):.2f} s of a core's time, the same training "
+        f"bare: {bare:.2f} s",
+        f"- cores in use, first trial's begin to last one's end: {_spread(busy, 2)}; "
+        f"of that time trials were running: {_spread(taken, 2)}",
+    ])  # fmt: skip
+
+
+if __name__ == "__main__":
+    run_job(main)
