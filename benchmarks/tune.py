@@ -86,8 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for seed in range(options.seeds):
         for arm in options.arms:
             sweeps[arm, seed] = _sweep(arm, seed, options)
-            print(f"{arm} {seed}: {_best(sweeps[arm, seed]):.4f}", file=sys.stderr, flush=True)
-    print(search_table(sweeps, options))
+            print(f"{arm} {seed}: {best_loss(sweeps[arm, seed]):.4f}", file=sys.stderr, flush=True)
+    print(search_table(sweeps, options.arms))
     print(cost_lines(sweeps, bare_seconds(options)))
     return 0
 
@@ -237,7 +237,7 @@ class _Quiet:
         return False
 
 
-def _best(sweep: Sweep, frames: float = float("inf")) -> float:
+def best_loss(sweep: Sweep, frames: float = float("inf")) -> float:
     """The lowest loss found with so many frames of training."""
     best, used = float("inf"), 0
     for trial in sweep.trials:
@@ -247,7 +247,7 @@ def _best(sweep: Sweep, frames: float = float("inf")) -> float:
     return best
 
 
-def _reached(sweep: Sweep, loss: float) -> tuple[float, float]:
+def reached(sweep: Sweep, loss: float) -> tuple[float, float]:
     """Frames and seconds after which a loss was found; infinite if it was not."""
     used = 0
     for trial in sweep.trials:
@@ -257,20 +257,21 @@ def _reached(sweep: Sweep, loss: float) -> tuple[float, float]:
     return float("inf"), float("inf")
 
 
-def search_table(sweeps: dict[tuple[str, int], Sweep], options: argparse.Namespace) -> str:
+def search_table(sweeps: dict[tuple[str, int], Sweep], arms: Sequence[str]) -> str:
     """What each arm found, seed by seed compared with random search."""
     lines = [
         "| | trials | best loss at random's frames | frames to random's best | time to it |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for arm in options.arms:
+    seeds = sorted({seed for _, seed in sweeps})
+    for arm in arms:
         best, frames, seconds, trials = [], [], [], []
-        for seed in range(options.seeds):
+        for seed in seeds:
             base, sweep = sweeps[RANDOM, seed], sweeps[arm, seed]
             budget = sum(t.frames for t in base.trials)
-            goal = _reached(base, _best(base))
-            best.append(_best(sweep, budget))
-            used, took = _reached(sweep, _best(base))
+            goal = reached(base, best_loss(base))
+            best.append(best_loss(sweep, budget))
+            used, took = reached(sweep, best_loss(base))
             frames.append(used / budget)
             seconds.append(took / base.trials[-1].ended)
             trials.append(len(sweep.trials))
@@ -281,7 +282,7 @@ def search_table(sweeps: dict[tuple[str, int], Sweep], options: argparse.Namespa
     facts = ", ".join(map(str, machine_facts(["torch", "ray", "optuna"]).values()))
     lines += [
         "",
-        f"Medians of {options.seeds} seeds, in brackets the least and the greatest. Frames and "
+        f"Medians of {len(seeds)} seeds, in brackets the least and the greatest. Frames and "
         'time are shares of all that random search used, to find its best as well; "never" is '
         "within the trials that were run.",
         facts,
