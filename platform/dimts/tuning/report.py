@@ -40,7 +40,7 @@ tr.best { background: #fff3c4; font-weight: bold } tr.other { color: #888 }
 
 _SORT = """
 document.querySelectorAll("th").forEach((head, column) => head.onclick = () => {
-  const sign = head.dataset.sign = head.dataset.sign === "1" ? -1 : 1;
+  const sign = head.sign = head.sign === 1 ? -1 : 1;
   const body = document.querySelector("tbody"), key = row => row.cells[column].dataset.key;
   [...body.rows].sort((a, b) => {
     const x = key(a), y = key(b);
