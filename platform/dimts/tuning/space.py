@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -46,6 +46,8 @@ class _Range(_Parameter):
             raise ValueError("log and step do not go together; leave one of them out")
         if self.log and self.low <= 0:
             raise ValueError(f"low ({self.low}) must be above 0 with log")
+        if reason := self.refuses(self.high):
+            raise ValueError(f"high: {reason}")
         return self
 
     def bounds(self) -> list[Any]:
@@ -137,11 +139,18 @@ Space = dict[str, Parameter]
 """Key of a setting -> what is tried for it; later ones may depend on earlier ones."""
 
 
-def suggest(space: Space, trial: Trial) -> dict[str, Any]:
-    """The settings of a trial; parameters that its other values leave without effect are out."""
+def suggest(space: Space, trial: Trial, before: Callable[[str], None]) -> dict[str, Any]:
+    """The settings of a trial; parameters that its other values leave without effect are out.
+
+    Args:
+        space: what there is to set.
+        trial: Optuna's.
+        before: called with the key of each parameter before it is drawn.
+    """
     values: dict[str, Any] = {}
     for key, parameter in space.items():
         if parameter.is_used(values):
+            before(key)
             values[key] = parameter.suggest(trial, key)
     return values
 
@@ -162,6 +171,8 @@ def check_conditions(space: Space) -> None:
         for other, wanted in parameter.when.items():
             if other not in earlier:
                 raise ValueError(f"{key}.when: {other} must be a parameter that stands before it")
+            if not _listed(wanted):
+                raise ValueError(f"{key}.when.{other}: holds no value; a value [] is written [[]]")
             for value in _listed(wanted):
                 if reason := earlier[other].refuses(value):
                     raise ValueError(f"{key}.when.{other}: {reason}")
@@ -187,12 +198,21 @@ def examples(space: Space) -> Iterator[dict[str, Any]]:
     """Settings that stand for all: each parameter at its ends, beside what it depends on."""
     first: dict[str, Any] = {}
     for key, parameter in space.items():
-        needed = {other: _listed(wanted)[0] for other, wanted in parameter.when.items()}
+        needed = _needed(space, key)
         beside = {k: v for k, v in first.items() if space[k].is_used({**first, **needed})} | needed
         for value in parameter.bounds():
             yield beside | {key: value}
         if parameter.is_used(first):
             first[key] = parameter.bounds()[0]
+
+
+def _needed(space: Space, key: str) -> dict[str, Any]:
+    """Values of others beside which a parameter is used, and those beside which they are."""
+    own = {other: _listed(wanted)[0] for other, wanted in space[key].when.items()}
+    theirs: dict[str, Any] = {}
+    for other in own:
+        theirs |= _needed(space, other)
+    return theirs | own
 
 
 def _listed(value: Any) -> list[Any]:

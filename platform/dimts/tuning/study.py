@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -26,6 +27,7 @@ from dimts.tuning.space import stored, suggest
 STUDY_FILE = "study.db"
 VALUES = "values"
 RUNG = "rung_{}"
+STOPS = "stops_after"
 Outcome = Literal["finished", "stopped early", "diverged", "failed"]
 STATES: dict[Outcome, TrialState] = {
     "finished": TrialState.COMPLETE,
@@ -124,20 +126,23 @@ class SweepStudy:
             validation: which of its validations, from 1.
             value: the loss.
         """
+        trial, frozen = self._running[number], self._frozen(number)
+        if STOPS in frozen.user_attrs:  # what it trains until it notices belongs to no budget
+            return True
         stopping, name = self.config.early_stopping, RUNG.format(validation)
-        trial, attributes = self._running[number], self._frozen(number).user_attrs
-        before = [attributes[RUNG.format(v)] for v in range(1, validation) if
-                  RUNG.format(v) in attributes]  # fmt: skip
-        lowest = attributes.get(name, min([value, *before] if math.isfinite(value) else [value]))
-        if name not in attributes:
-            if len(self.config.objectives) == 1 and math.isfinite(lowest):
-                trial.report(lowest, validation)
+        lowest = _lowest(frozen.user_attrs, validation, value)
+        takes_values = len(self.config.objectives) == 1 and math.isfinite(lowest)
+        if takes_values and validation not in frozen.intermediate_values:
+            trial.report(lowest, validation)
+        if name not in frozen.user_attrs:
             trial.set_user_attr(name, lowest)
         if not stopping or validation not in stopping.rungs(self.config.validations):
             return False
         others = [t.user_attrs[name] for t in self.trials if
                   t.number != number and name in t.user_attrs]  # fmt: skip
-        return stopping.stops(lowest, others)
+        if stops := stopping.stops(lowest, others):
+            trial.set_user_attr(STOPS, validation)
+        return stops
 
     def end(self, number: int, ending: Ending) -> Outcome:
         """A trial ended; the outcome, which is "diverged" if an objective is no number."""
@@ -184,14 +189,18 @@ class SweepStudy:
         return Assignment(frozen.number, self.values(frozen), resumed=True)
 
     def _suggest(self, trial: Trial, resumed: bool) -> Assignment:
-        values = suggest(self.config.space, trial)
+        def seed(key: str) -> None:
+            self.study.sampler = self._sampler(trial.number, key)
+
+        values = suggest(self.config.space, trial, seed)
         trial.set_user_attr(VALUES, json.dumps(values, ensure_ascii=False))
         self._running[trial.number] = trial
         return Assignment(trial.number, values, resumed)
 
-    def _sampler(self, number: int) -> BaseSampler:
-        """Anew for each trial: the state of its random numbers is in no storage."""
-        seed = (self.config.seed * 1_000_003 + number) % 2**32
+    def _sampler(self, number: int, key: str = "") -> BaseSampler:
+        """Anew for each trial, and for each parameter that is drawn by itself: the state of its
+        random numbers is in no storage."""
+        seed = zlib.crc32(f"{self.config.seed} {number} {key}".encode())
         if self.config.sampler == "random":
             return RandomSampler(seed)
         with warnings.catch_warnings():
@@ -205,10 +214,21 @@ class SweepStudy:
             )
 
 
+def _lowest(attributes: Mapping[str, Any], validation: int, value: float) -> float:
+    """The lowest loss of a trial up to a validation: as stored, or with the one that is told."""
+    if (name := RUNG.format(validation)) in attributes:
+        return float(attributes[name])
+    before = [attributes.get(RUNG.format(v), math.nan) for v in range(1, validation)]
+    return min([value, *before]) if math.isfinite(value) else value  # NaN is below nothing
+
+
 def same_failure(trials: Sequence[FrozenTrial], n: int = 3) -> str | None:
-    """The reason, if the first `n` trials that ended failed for one and the same."""
-    ended = [t for t in trials if t.state.is_finished()][:n]
-    reasons = {t.user_attrs.get("reason", "") for t in ended if t.state == TrialState.FAIL}
-    if len(ended) == n and len(reasons) == 1 and all(t.state == TrialState.FAIL for t in ended):
-        return reasons.pop()
+    """The reason, if all trials that ended failed for one and the same, and they are `n` or more.
+
+    One that ended otherwise shows that the sweep can go on: the cause was mended meanwhile.
+    """
+    ended = [t for t in trials if t.state.is_finished()]
+    reasons = {t.user_attrs.get("reason", "") for t in ended}
+    if len(ended) >= n and len(reasons) == 1 and all(t.state == TrialState.FAIL for t in ended):
+        return str(reasons.pop())
     return None

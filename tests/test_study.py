@@ -1,0 +1,361 @@
+"""A sweep's study without Ray: whatever interrupts it, it goes on to the same end."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+from dimts.config import build_config
+from dimts.tuning.asha import EarlyStopping
+from dimts.tuning.config import SweepConfig
+from dimts.tuning.outcomes import outcome
+from dimts.tuning.report import front
+from dimts.tuning.study import Assignment, Ending, Outcome, SweepStudy, same_failure
+
+ONE = {"val/total_loss": "minimize"}
+TWO = {"val/mcd": "minimize", "forgetting/mcd_change": "minimize"}
+SPACE = {
+    "lr": {"type": "float", "low": 1e-4, "high": 1e-1, "log": True},
+    "freeze": {"type": "categorical", "choices": [0, 0.5, "n_base", [0, 1], []]},
+    "blocks": {"type": "int", "low": 1, "high": 4, "when": {"freeze": ["n_base", 0]}},
+}
+VALIDATIONS = 4
+
+
+def sweep(**changes: Any) -> SweepConfig:
+    settings = {
+        "name": "t",
+        "trials": 9,
+        "parallel": 1,
+        "startup_trials": 3,
+        "objectives": ONE,
+        "space": SPACE,
+        "known_good": [{"lr": 1e-3, "freeze": []}],
+    }
+    return build_config(SweepConfig, settings | changes)
+
+
+def loss(assignment: Assignment, validation: int) -> float:
+    """What a made-up training reaches."""
+    values = assignment.values
+    if values["lr"] > 0.08:
+        return math.nan
+    distance = abs(math.log10(values["lr"]) + 2)
+    return distance + 0.3 * (values["freeze"] != "n_base") + 1 / validation
+
+
+def figures(assignment: Assignment) -> dict[str, float]:
+    reached = loss(assignment, VALIDATIONS)
+    return {
+        "val/total_loss": reached,
+        "val/mcd": reached,
+        "forgetting/mcd_change": assignment.values["lr"],
+    }
+
+
+class PowerCut(Exception):
+    """The process ended here."""
+
+
+@pytest.fixture(autouse=True)
+def _fast_disk() -> Iterator[None]:
+    """SQLite does not wait for the disk: no power is cut here but by ourselves."""
+
+    def connected(connection: sqlite3.Connection, record: object) -> None:
+        connection.execute("PRAGMA synchronous=OFF")
+
+    event.listen(Engine, "connect", connected)
+    yield
+    event.remove(Engine, "connect", connected)
+
+
+Cut = Callable[[int, str, Any], bool]
+"""(how many writes there were, a write's SQL, its values) -> whether it does not take place."""
+
+
+@contextmanager
+def power_cuts(is_cut: Cut) -> Iterator[list[str]]:
+    """Inside, some writes to any database do not take place; gives those that did not."""
+    n, cut = 0, []
+
+    def before_write(
+        connection: object, cursor: object, statement: str, values: Any, *rest: object
+    ) -> None:
+        nonlocal n
+        if statement.startswith(("INSERT", "UPDATE")):
+            n += 1
+            if is_cut(n, statement, values):
+                cut.append(statement)
+                raise PowerCut
+
+    event.listen(Engine, "before_cursor_execute", before_write)
+    try:
+        yield cut
+    finally:
+        event.remove(Engine, "before_cursor_execute", before_write)
+
+
+class EachSecondParameter:
+    """Writes that do not take place: of each trial's second parameter, the first time."""
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+
+    def __call__(self, n: int, statement: str, values: Any) -> bool:
+        if not statement.startswith("INSERT INTO trial_params") or values[1] != "freeze":
+            return False
+        trial = str(values[0])
+        is_new = trial not in self.seen
+        self.seen.add(trial)
+        return is_new
+
+
+class Worker:
+    """Runs a study's trials one after the other; what a trial has trained survives it."""
+
+    def __init__(self, config: SweepConfig, folder: Path):
+        self.config, self.folder = config, folder
+        folder.mkdir(exist_ok=True)
+        self.validated: dict[int, int] = {}
+
+    def run(self) -> SweepStudy:
+        while True:
+            try:
+                study = SweepStudy(self.config, self.folder)
+                while (assignment := study.next()) is not None:
+                    self._train(study, assignment)
+                return study
+            except PowerCut:
+                continue
+
+    def _train(self, study: SweepStudy, assignment: Assignment) -> None:
+        number = assignment.number
+        stop = False
+        for validation in range(max(1, self.validated.get(number, 1)), VALIDATIONS + 1):
+            self.validated[number] = validation
+            if stop := study.reported(number, validation, loss(assignment, validation)):
+                break
+        kind: Outcome = "stopped early" if stop else "finished"
+        study.end(number, Ending(kind, figures(assignment), validation, 10 * validation, 1.0))
+
+
+def told(study: SweepStudy) -> list[Any]:
+    """All that may not depend on interruptions."""
+    return [
+        (
+            t.number, t.state.name, t.params, t.values, t.intermediate_values,
+            {k: v for k, v in t.user_attrs.items() if k.startswith("rung_")},
+            study.values(t), outcome(t),
+        )
+        for t in study.trials
+    ]  # fmt: skip
+
+
+# Interrupted
+
+
+@pytest.mark.parametrize(
+    ("sampler", "objectives", "every"),
+    [("tpe", ONE, 9), ("tpe", ONE, 11), ("random", ONE, 13), ("tpe", TWO, 10)],
+)
+def test_interrupted_study_ends_as_an_undisturbed_one(
+    tmp_path: Path, sampler: str, objectives: dict[str, str], every: int
+) -> None:
+    """Cut off at every n-th write, which is another one of a trial's each time."""
+    config = sweep(sampler=sampler, objectives=objectives)
+    undisturbed = Worker(config, tmp_path / "undisturbed").run()
+    with power_cuts(lambda n, *_: n % every == 0) as cuts:
+        cut = Worker(config, tmp_path / "cut").run()
+    assert len(cuts) > 12
+    assert {outcome(t) for t in undisturbed.trials} == {"finished", "stopped early"}
+    assert told(cut) == told(undisturbed)
+    assert [t.number for t in front(cut.study)] == [t.number for t in front(undisturbed.study)]
+
+
+def test_settings_that_were_drawn_in_part_are_drawn_on_as_they_would_have_been(
+    tmp_path: Path,
+) -> None:
+    config = sweep(trials=4)
+    undisturbed = Worker(config, tmp_path / "undisturbed").run()
+    with power_cuts(EachSecondParameter()) as cuts:
+        cut = Worker(config, tmp_path / "cut").run()
+    assert len(cuts) >= 3
+    assert told(cut) == told(undisturbed)
+
+
+def test_more_trials_continue_the_same_sequence(tmp_path: Path) -> None:
+    few = Worker(sweep(trials=5), tmp_path / "grown").run()
+    assert len(few.trials) == 5
+    grown = Worker(sweep(trials=8), tmp_path / "grown").run()
+    assert told(grown) == told(Worker(sweep(trials=8), tmp_path / "at_once").run())
+
+
+def test_seed_decides_what_is_tried(tmp_path: Path) -> None:
+    settings = [
+        [study.values(t) for t in study.trials]
+        for seed, name in ((0, "a"), (0, "b"), (1, "c"))
+        if (study := Worker(sweep(seed=seed, trials=4), tmp_path / name).run())
+    ]
+    assert settings[0] == settings[1]
+    assert settings[0][0] == settings[2][0] == {"lr": 1e-3, "freeze": []}, "known to be good"
+    assert all(a != b for a, b in zip(settings[0][1:], settings[2][1:], strict=True))
+
+
+# What is told
+
+
+def first(tmp_path: Path, **changes: Any) -> tuple[SweepStudy, Assignment]:
+    study = SweepStudy(sweep(**changes), tmp_path)
+    assignment = study.next()
+    assert assignment is not None
+    return study, assignment
+
+
+def test_validation_that_is_told_twice_is_stored_once(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    study, (number, _, _) = first(tmp_path)
+    study.reported(number, 1, 2.0)
+    study.reported(number, 2, 3.0)
+    study.reported(number, 1, 9.0)
+    study.reported(number, 2, 1.0)
+    trial = study.trials[number]
+    assert trial.intermediate_values == {1: 2.0, 2: 2.0}, "lowest so far"
+    assert trial.user_attrs["rung_2"] == 2.0
+    assert not [w for w in recwarn if "already reported" in str(w.message)]
+
+
+def test_loss_that_is_no_number_hides_no_earlier_one(tmp_path: Path) -> None:
+    study, (number, _, _) = first(tmp_path, early_stopping={"first": 3})
+    for validation, value in enumerate((2.0, math.nan, 1.0), start=1):
+        study.reported(number, validation, value)
+    trial = study.trials[number]
+    assert trial.intermediate_values == {1: 2.0, 3: 1.0}
+    assert math.isnan(trial.user_attrs["rung_2"])
+
+
+def test_trial_that_is_to_stop_is_told_so_again_and_nothing_more_is_stored(tmp_path: Path) -> None:
+    study, (number, _, _) = first(tmp_path)
+    assert study.reported(number, 1, math.nan)
+    assert study.reported(number, 2, 0.1), "it goes on until it notices"
+    study = SweepStudy(study.config, tmp_path)
+    assert study.next() == (number, {"lr": 1e-3, "freeze": []}, True)
+    assert study.reported(number, 2, 0.1)
+    assert study.trials[number].intermediate_values == {}
+    assert "rung_2" not in study.trials[number].user_attrs
+
+
+def test_trial_stopped_early_is_never_the_best(tmp_path: Path) -> None:
+    study = SweepStudy(sweep(early_stopping={"min_trials": 2}), tmp_path)
+    low, high = study.next(), study.next()
+    assert low is not None
+    assert high is not None
+    study.reported(low.number, 1, 0.001)
+    study.end(low.number, Ending("stopped early", {"val/total_loss": 0.001}, 1, 1, 1.0))
+    assert not front(study.study)
+    assert not study.best()
+    study.reported(high.number, 1, 5.0)
+    study.end(high.number, Ending("finished", {"val/total_loss": 5.0}, 4, 4, 1.0))
+    assert [t.number for t in front(study.study)] == [high.number]
+    assert [t.number for t in study.best()] == [high.number]
+    assert study.trials[low.number].state == TrialState.PRUNED
+
+
+@pytest.mark.parametrize("objectives", [ONE, TWO])
+def test_trial_without_an_objective_has_diverged(
+    tmp_path: Path, objectives: dict[str, str]
+) -> None:
+    study, (number, _, _) = first(tmp_path, objectives=objectives)
+    last = list(objectives)[-1]
+    figures = dict.fromkeys(objectives, 1.0) | {last: math.nan}
+    assert study.end(number, Ending("finished", figures, 4, 4, 1.0)) == "diverged"
+    trial = study.trials[number]
+    assert trial.state == TrialState.PRUNED
+    assert outcome(trial) == "diverged"
+    assert last in trial.user_attrs["reason"]
+    assert not front(study.study)
+
+
+def test_interrupted_trial_is_handed_out_before_a_new_one(tmp_path: Path) -> None:
+    study, zero = first(tmp_path, parallel=2)
+    one = study.next()
+    assert one is not None
+    assert (zero.number, one.number) == (0, 1)
+    study.let_go(0)
+    assert study.next() == (0, zero.values, True)
+    three = study.next()
+    assert three is not None
+    assert (three.number, three.resumed) == (2, False)
+
+
+# One reason
+
+
+def ended_study(tmp_path: Path, *endings: tuple[Outcome, str]) -> SweepStudy:
+    study = SweepStudy(sweep(early_stopping=None), tmp_path)
+    for kind, reason in endings:
+        assignment = study.next()
+        assert assignment is not None
+        figures = {"val/total_loss": 1.0}
+        study.end(assignment.number, Ending(kind, figures, 1, 1, 1.0, reason))
+    return study
+
+
+@pytest.mark.parametrize(
+    ("endings", "reason"),
+    [
+        ([("failed", "a")] * 2, None),
+        ([("failed", "a")] * 3, "a"),
+        ([("failed", "a")] * 2 + [("failed", "b")], None),
+        ([("failed", "a")] * 2 + [("diverged", "a")], None),
+        ([("finished", "")] + [("failed", "a")] * 3, None),
+        ([("failed", "a")] * 3 + [("finished", "")], None),  # its cause was mended meanwhile
+    ],
+)
+def test_first_trials_that_all_fail_alike_say_why(
+    tmp_path: Path, endings: list[tuple[Outcome, str]], reason: str | None
+) -> None:
+    assert same_failure(ended_study(tmp_path, *endings).trials) == reason
+
+
+# Successive halving
+
+
+def test_the_worse_half_is_stopped_once_enough_trials_are_compared() -> None:
+    rule = EarlyStopping(first=1, factor=2, min_trials=4)
+    assert not rule.stops(9.0, [1.0, 2.0]), "of three none is stopped"
+    assert rule.stops(9.0, [1.0, 2.0, 3.0])
+    assert rule.stops(2.5, [1.0, 2.0, 3.0])
+    assert not rule.stops(1.5, [1.0, 2.0, 3.0])
+    assert not rule.stops(0.5, [1.0, 2.0, 3.0])
+    assert not rule.stops(1.0, [1.0, 1.0, 1.0]), "none is better"
+    assert rule.stops(1.5, [1.0, *[2.0] * 2, 1.2]), "two of five are better, so it is not among two"
+
+
+def test_factor_is_the_share_that_goes_on() -> None:
+    rule = EarlyStopping(factor=3, min_trials=2)
+    others = [float(n) for n in range(8)]
+    assert [rule.stops(n - 0.5, others) for n in range(9)] == [False] * 3 + [True] * 6
+
+
+def test_loss_that_is_no_number_stops_a_trial_and_no_other() -> None:
+    rule = EarlyStopping(min_trials=4)
+    assert rule.stops(math.nan, [])
+    assert rule.stops(math.inf, [])
+    assert not rule.stops(1.0, [math.nan] * 5)
+
+
+def test_rungs_are_before_the_last_validation() -> None:
+    assert EarlyStopping(first=1, factor=2).rungs(4) == [1, 2]
+    assert EarlyStopping(first=1, factor=2).rungs(5) == [1, 2, 4]
+    assert EarlyStopping(first=2, factor=3).rungs(20) == [2, 6, 18]
+    assert EarlyStopping(first=4).rungs(4) == []
