@@ -8,10 +8,19 @@ from typing import Any
 from dimts.config import build_config, flatten, to_yaml
 from dimts.errors import ConfigError
 from dimts.tuning.config import SweepConfig
+from dimts.tuning.space import Space, examples
 from dimts.tuning.sweep import TRIALS, Plan
 from jobs.voice_config import VoiceConfig
 
-OURS = ("run.", "training.max_steps", "training.validate_every", "training.checkpoint_every")
+SEARCHED = ("model.", "training.", "base.")
+"""Sections of what a trial may have of its own; the features, for one, are shared by all."""
+OURS = tuple(
+    f"training.{name}."
+    for name in (
+        "max_steps", "validate_every", "checkpoint_every", "sample_every", "sample_texts",
+        "keep_checkpoints", "patience", "threads",
+    )
+)  # fmt: skip
 """What the sweep itself sets in its trials."""
 
 
@@ -28,9 +37,9 @@ class SweepVoice(VoiceConfig):
         """
         title = f"{self.run.name}-{self.sweep.name}"
         voice = VoiceConfig.model_validate(self.model_dump(exclude={"sweep"}, exclude_unset=True))
-        for key in self.sweep.space:
-            if key.startswith(OURS):
-                raise ConfigError(f"sweep.space: {key} is set by the sweep itself; leave it out")
+        _check_keys(self.sweep.space)
+        for point in (*self.sweep.known_good, *examples(self.sweep.space)):
+            self.trial(voice, 0, point)
         return Plan(
             title=title,
             voice=self.run.name,
@@ -73,6 +82,17 @@ class SweepVoice(VoiceConfig):
         }
         origins = {(): "sweep.space"} | {tuple(key.split(".")): "sweep.space" for key in values}
         return build_config(VoiceConfig, settings, origins)
+
+
+def _check_keys(space: Space) -> None:
+    for key in space:
+        if not key.startswith(SEARCHED):
+            raise ConfigError(
+                f"sweep.space: {key} cannot differ between trials; allowed here are settings of "
+                f"{', '.join(section.rstrip('.') for section in SEARCHED)}"
+            )
+        if f"{key}.".startswith(OURS):
+            raise ConfigError(f"sweep.space: {key} is set by the sweep itself; leave it out")
 
 
 def _put(settings: dict[str, Any], voice: VoiceConfig, key: str, value: Any) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dimts.command import config_parser, run_job
 from dimts.config import load_config
+from dimts.errors import ConfigError
 from dimts.tuning.report import markdown_table
 from dimts.tuning.study import SweepStudy
 from dimts.tuning.sweep import WINNER, WINNERS_SETTINGS, Plan, SweepResult, run_sweep
@@ -19,7 +20,10 @@ def main() -> None:
     """Run the sweep and say what it found."""
     arguments = config_parser(__doc__ or "").parse_args()
     config = load_config(SweepVoice, arguments.config, arguments.overrides)
-    plan = config.plan()
+    try:
+        plan = config.plan()
+    except ConfigError as error:
+        raise ConfigError(f"{', '.join(arguments.config)}: {error}") from error
     print_sweep(plan, run_sweep(plan))
 
 

@@ -17,6 +17,7 @@ SPOKEN = "val/mcd"
 FORGETTING = "forgetting/mcd_change"
 """Change of the distortion of the base's languages on their validation sentences, in dB."""
 OBJECTIVES = (*LOSSES, SPOKEN, FORGETTING)
+_WHAT_IS_FORGOTTEN = {"base.bundle", "base.features", "base.held_out"}
 RUNG_LOSS = "val/total_loss"
 """What early stopping compares."""
 
@@ -96,7 +97,12 @@ class SweepConfig(Config):
             raise ValueError(f"limits: {unknown[0]} is no objective")
         if self.limits and len(self.objectives) == 1:
             raise ValueError("limits have no effect with one objective")
-        weighed = [key for key in self.space if key.startswith("training.loss.")]
+        if FORGETTING in self.objectives and (bases := _WHAT_IS_FORGOTTEN & self.space.keys()):
+            raise ValueError(
+                f"{min(bases)} changes what {FORGETTING} is measured on, so trials cannot be "
+                "compared by it; leave it out, or take another objective"
+            )
+        weighed = [key for key in self.space if f"{key}.".startswith("training.loss.")]
         if weighed and (self.early_stopping or set(self.objectives) & set(LOSSES)):
             raise ValueError(
                 f"{weighed[0]} changes what a loss means, so trials cannot be compared by it; "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from optuna import Study
 
@@ -19,31 +19,53 @@ from dimts.tuning.trial import Measured, base_mcd
 BASE_MCD = "base_mcd"
 
 
-def prepare(
-    sweep: SweepConfig, launch: Callable[[int, Mapping[str, Any]], Launch], study: Study
-) -> Measured:
-    """Check every setting of the space, and compute what trials would each compute.
+class Ground(NamedTuple):
+    """What trials have in common.
 
-    Returns:
-        What is measured of each trial, with what it is compared with.
+    Attributes:
+        launch: one that stands for all.
+        data: what they learn from.
+    """
+
+    launch: Launch
+    data: Data
+
+
+def check(sweep: SweepConfig, launch: Callable[[int, Mapping[str, Any]], Launch]) -> Ground:
+    """Check every setting of the space; nothing is written, so that mistakes leave no trace.
 
     Raises:
         UserError: a setting does not fit the voice or the features; no features are there.
     """
     points = [*sweep.known_good, *examples(sweep.space)]
     launches = [launch(0, point) for point in points]
-    settings = launches[0].settings
-    data = open_data(settings)
+    data = open_data(launches[0].settings)
     _check_vocabulary(launches, data)
+    if FORGETTING in sweep.measured:
+        if launches[0].settings.base is None:
+            raise UserError(f"sweep.objectives: {FORGETTING} needs a base; see start/finetune.yaml")
+        if not any(len(features.split("val")) for features in data.base_features):
+            raise UserError(
+                f"sweep.objectives: {FORGETTING} cannot be measured: base.features has no "
+                "validation sentences; name the base's prepared features, or take another objective"
+            )
+    return Ground(launches[0], data)
+
+
+def prepare(sweep: SweepConfig, ground: Ground, study: Study) -> Measured:
+    """Compute what trials would each compute.
+
+    Returns:
+        What is measured of each trial, with what it is compared with.
+    """
+    settings, data = ground.launch.settings, ground.data
     if settings.training.aligner.fixed_share > 0:
         fixed_durations(settings, data)  # by one process, before several would
     if FORGETTING not in sweep.measured:
         return Measured(sweep.measured)
     if BASE_MCD not in study.user_attrs:
-        if settings.base is None:
-            raise UserError(f"sweep.objectives: {FORGETTING} needs a base; see start/finetune.yaml")
         model = initial_model(settings, data)
-        study.set_user_attr(BASE_MCD, base_mcd(launches[0], data, model))
+        study.set_user_attr(BASE_MCD, base_mcd(ground.launch, data, model))
     return Measured(sweep.measured, study.user_attrs[BASE_MCD])
 
 

@@ -8,7 +8,7 @@ import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,10 +21,10 @@ from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.start import keep_settings
 from dimts.launch.stopping import clear_stop, request_stop, stop_on_signal, stop_requested
 from dimts.tracking.config import TrackingConfig
-from dimts.training.checkpoint import BEST
+from dimts.training.checkpoint import BEST, LATEST
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.outcomes import outcome as outcome_of
-from dimts.tuning.prepare import prepare
+from dimts.tuning.prepare import check, prepare
 from dimts.tuning.progress import Progress
 from dimts.tuning.ray_tune import run_on_tune
 from dimts.tuning.record import SweepRecord
@@ -92,12 +92,14 @@ def run_sweep(plan: Plan) -> SweepResult:
     """
     plan.folder.mkdir(parents=True, exist_ok=True)
     with _only_one(plan.folder):
+        ground = check(plan.sweep, plan.launch)
         keep_settings(plan.folder, plan.config_yaml, MAY_CHANGE)
         clear_stop(plan.folder)
         study = SweepStudy(plan.sweep, plan.folder)
-        measured = prepare(plan.sweep, plan.launch, study.study)
+        measured = prepare(plan.sweep, ground, study.study)
         with SweepRecord(plan, study.study) as record:
             trials = SweepTrials(plan, study, record)
+            trials.tidy()
             if not trials.are_done:
                 with connected(plan.ray), trials.progress.shown(), trials.watched():
                     run_on_tune(trials, plan.sweep, plan.ray, plan.tracking, measured, plan.folder)
@@ -136,13 +138,17 @@ class SweepTrials:
         return self.failure is not None or stop_requested(self.plan.folder)
 
     def next(self) -> tuple[int, Launch] | None:
-        if self._is_ending or (assignment := self.study.next()) is None:
-            return None
-        number, values, _ = assignment
-        launch = self.plan.launch(number, values)
-        self._running[number] = launch = self.record.nest(number, values, launch)
-        self.progress.began()
-        return number, launch
+        while not self._is_ending and (assignment := self.study.next()) is not None:
+            number, values, _ = assignment
+            self.progress.began()
+            try:
+                launch = self.plan.launch(number, values)
+            except UserError as error:  # each value fits the voice, but not beside the others
+                self._end(number, Ending("failed", {}, 0, 0, 0.0, str(error)))
+                continue
+            self._running[number] = launch = self.record.nest(number, values, launch)
+            return number, launch
+        return None
 
     def told(self, number: int, validation: int, loss: float) -> None:
         if self.study.reported(number, validation, loss):
@@ -157,18 +163,15 @@ class SweepTrials:
             self.study.let_go(number)
             self.progress.let_go()
             return
-        best_before = self._best()
+        self._end(number, ending)
+
+    def _end(self, number: int, ending: Ending) -> None:
         outcome = self.study.end(number, ending)
-        best = self._best()
-        self.progress.ended(outcome, self._line(number), best)
+        self.progress.ended(outcome, self._line(number), self._best())
         self.record.ended(self.study.study, self.study.trials[number])
-        if best != best_before:
-            self._point()
-        self._tidy()
+        self.tidy()
         if reason := same_failure(self.study.trials):
             self.failure = f"the first trials failed, all for one reason: {reason}"
-            for launch in self._running.values():
-                request_stop(launch.run_dir)
 
     def winner(self) -> FrozenTrial | None:
         """The best trial; of a Pareto front the first that keeps the limits, or comes nearest."""
@@ -183,12 +186,12 @@ class SweepTrials:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Inside, a wish that the sweep stops reaches the trials that are running."""
+        """Inside, the trials that are running hear that the sweep is to end."""
         done = threading.Event()
 
         def watch() -> None:
             while not done.wait(POLL_S):
-                if stop_requested(self.plan.folder):
+                if self._is_ending:
                     for launch in list(self._running.values()):
                         request_stop(launch.run_dir)
 
@@ -214,29 +217,28 @@ class SweepTrials:
         settings = short(self.study.values(trial))
         return f"{number:03d}  {outcome_of(trial):<13}  {value:<8}  {settings}"
 
-    def _point(self) -> None:
-        """``best`` is a link to the winner's folder, and ``best.yaml`` its settings."""
-        trial = self.winner()
-        assert trial is not None
-        link = self.plan.folder / WINNER
-        draft = link.with_name(f".{WINNER}.partial")
-        draft.unlink(missing_ok=True)
-        draft.symlink_to(Path(TRIALS) / f"{trial.number:03d}")
-        draft.replace(link)
-        write_settings(self.plan.folder / WINNERS_SETTINGS, self.study.values(trial))
+    def tidy(self) -> None:
+        """``best`` is a link to the winner's folder, and ``best.yaml`` its settings; checkpoints
+        that can no longer win are removed."""
+        if winner := self.winner():
+            link = self.plan.folder / WINNER
+            draft = link.with_name(f".{WINNER}.partial")
+            draft.unlink(missing_ok=True)
+            draft.symlink_to(Path(TRIALS) / f"{winner.number:03d}")
+            draft.replace(link)
+            write_settings(self.plan.folder / WINNERS_SETTINGS, self.study.values(winner))
+        if self.plan.sweep.keep == "best":
+            kept = {trial.number for trial in front(self.study.study)}
+            for trial in self.study.trials:
+                if trial.state.is_finished() and trial.number not in kept:
+                    _remove_checkpoints(self.plan.folder / TRIALS / f"{trial.number:03d}")
 
-    def _tidy(self) -> None:
-        """Remove checkpoints that can no longer win."""
-        if self.plan.sweep.keep == "all":
-            return
-        kept = {trial.number for trial in front(self.study.study)}
-        for trial in self.study.trials:
-            if trial.state.is_finished() and trial.number not in kept:
-                run_dir = self.plan.folder / TRIALS / f"{trial.number:03d}"
-                (run_dir / BEST).unlink(missing_ok=True)
-                for folder in run_dir.glob("checkpoint_*"):
-                    with suppress(NotADirectoryError):
-                        shutil.rmtree(folder) if not folder.is_symlink() else folder.unlink()
+
+def _remove_checkpoints(run_dir: Path) -> None:
+    for link in (BEST, LATEST):
+        (run_dir / link).unlink(missing_ok=True)
+    for folder in run_dir.glob("checkpoint_*"):
+        shutil.rmtree(folder)
 
 
 def write_settings(path: Path, values: Mapping[str, Any]) -> None:
