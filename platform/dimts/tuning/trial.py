@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -70,6 +71,12 @@ class TrialRecorder(Recorder):
         super().__init__(launch, rank, report)
         self.measured, self.tell = measured, tell
         self._began = time.monotonic()
+        self._trained = (0, 0)
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        super().log(values, step)
+        if "train/frames" in values:
+            self._trained = (step, int(values["train/frames"]))
 
     def tell_again(self) -> None:
         """Tell the validation that stands in the latest checkpoint: the sweep may have been
@@ -77,7 +84,8 @@ class TrialRecorder(Recorder):
         latest = find_latest(self.launch.run_dir)
         if self.rank == 0 and latest:
             manifest = read_manifest(latest, verify=False)
-            self._tell(manifest.step, manifest.metrics)
+            # A manifest keeps no loss that is not finite.
+            self._tell(manifest.step, {RUNG_LOSS: math.nan, **manifest.metrics})
 
     def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None:
         super().report(metrics, checkpoint)
@@ -111,11 +119,16 @@ class TrialRecorder(Recorder):
         seconds = time.monotonic() - self._began
         if outcome:
             ending = Ending(outcome, figures, step, frames, seconds, reason)
-            text = json.dumps(ending._asdict())
-            (self.launch.run_dir / ENDING).write_text(text, encoding="utf-8")
+            draft = self.launch.run_dir / f".{ENDING}.partial"
+            draft.write_text(json.dumps(ending._asdict()), encoding="utf-8")
+            draft.replace(self.launch.run_dir / ENDING)
             self._tracker.set_tags({"dimts.outcome": f"{outcome} at step {step} {reason}".strip()})
         status = {None: "KILLED", "diverged": "FAILED", "failed": "FAILED"}.get(outcome, "FINISHED")
         self.end(status)  # type: ignore[arg-type]
+
+    def give_up(self, outcome: Outcome, error: Exception) -> None:
+        """The trial ends with nothing to show but how far it came."""
+        self.conclude(outcome, {}, *self._trained, " ".join(str(error).split())[:500])
 
     def _tell(self, step: int, metrics: Mapping[str, float]) -> None:
         every = self.launch.settings.training.validate_every
@@ -143,11 +156,11 @@ def train_trial(recorder: TrialRecorder, device: torch.device) -> None:
         recorder.tell_again()
         recorder.finish(run_training(recorder.launch.settings, recorder, device))
     except Diverged as error:
-        recorder.conclude("diverged", {}, 0, 0, str(error))
+        recorder.give_up("diverged", error)
     except (UserError, torch.OutOfMemoryError) as error:
         if isinstance(error, torch.OutOfMemoryError) and dist.is_initialized():
             raise  # the other workers wait for this one
-        recorder.conclude("failed", {}, 0, 0, " ".join(str(error).split())[:500])
+        recorder.give_up("failed", error)
     except BaseException:
         recorder.end("FAILED")
         raise
@@ -168,19 +181,9 @@ def measure(launch: Launch, data: Data, measured: Measured) -> dict[str, float]:
 
 
 def base_mcd(launch: Launch, data: Data, model: Any) -> float:
-    """Distortion of the base's languages on their validation sentences, in dB.
-
-    Raises:
-        UserError: there are none.
-    """
-    limit = launch.settings.base.held_out if launch.settings.base else 0
-    figures = base_figures(model, data, limit, split="val") if data.base_features else {}
-    if "forgetting/mcd" not in figures:
-        raise UserError(
-            f"{FORGETTING} cannot be measured: base.features has no validation sentences; name "
-            "the base's prepared features, or take another objective"
-        )
-    return figures["forgetting/mcd"]
+    """Distortion of the base's languages on their validation sentences, in dB."""
+    assert launch.settings.base is not None
+    return base_figures(model, data, launch.settings.base.held_out, split="val")["forgetting/mcd"]
 
 
 # The folder of a trial
