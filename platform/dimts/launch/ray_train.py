@@ -119,7 +119,7 @@ def _check_resources(config: RayConfig) -> None:
 def cpus_per_worker(config: RayConfig) -> int:
     """Cores reserved for each worker: as asked for, or an equal share of the cluster's."""
     cores = int(ray.cluster_resources().get("CPU", 1))
-    return config.cpus_per_worker or max(1, cores // config.workers)
+    return config.cpus_per_worker or max(1, cores // max(1, config.workers))
 
 
 def torch_trainer(
