@@ -24,6 +24,11 @@ SHORT = [
 TINY = ["--config", str(ROOT / "jobs/configs/models/tiny.yaml"), *SHORT]
 FROM_BASE = [*SHORT, "--set", "base.held_out=1"]
 """The sizes are then those of the base."""
+SMALL_SWEEP = [
+    "--set", "sweep.trials=2", "--set", "sweep.utterances=16", "--set", "sweep.validations=2",
+]  # fmt: skip
+NO_LIMITS = ["--length-tolerance", "9", "--max-forgetting", "99"]
+"""A voice of four steps keeps no time."""
 COMMAND = re.compile(r"^ +(?:PYTHONPATH=\S+ )?(?:\.venv/bin/)?python ((?:jobs|benchmarks)/.*)$")
 ELSEWHERE = {
     "jobs/asterisk_corpus.py": "needs Debian's package server: tests/test_asterisk_recipe.py",
@@ -32,7 +37,11 @@ ELSEWHERE = {
     "benchmarks/gpu.py": "tests/test_benchmarks.py",
     "benchmarks/loop_slices.py": "tests/test_benchmarks.py",
     "benchmarks/transfer.py": "tests/test_benchmarks.py",
+    "benchmarks/tune.py": "tests/test_tune_benchmark.py",
     "jobs/pretrain.py --config jobs/configs/mix/latin.yaml --export": "tests/test_pretrain.py",
+    "jobs/tune.py --config jobs/configs/sample_am_finetune.yaml --config search_spaces/ad": (
+        "tests/test_space.py and tests/test_tune_job.py"
+    ),
 }
 
 
@@ -76,10 +85,15 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory, spoken_corpus: Path) -> P
 
 def run(folder: Path, command: str) -> str:
     script, *arguments = shlex.split(command)
-    arguments = [str(ROOT / a) if a.startswith("jobs/configs/") else a for a in arguments]
-    if script in ("jobs/prepare.py", "jobs/train.py", "benchmarks/voices.py"):
-        has_base = "finetune" in command or "sample_ti" in command
+    shipped = ("jobs/configs/", "search_spaces/")
+    arguments = [str(ROOT / a) if a.startswith(shipped) else a for a in arguments]
+    has_base = "finetune" in command or "sample_ti" in command
+    if script in ("jobs/prepare.py", "jobs/train.py", "jobs/tune.py", "benchmarks/voices.py"):
         arguments += FROM_BASE if has_base else TINY
+    if script == "jobs/tune.py":
+        arguments += SMALL_SWEEP
+    if script == "jobs/promote.py":
+        arguments += [*NO_LIMITS, *(["--set", "base.held_out=1"] if has_base else [])]
     if script == "jobs/sample_corpus.py" and "--sentences" not in arguments:
         sentences = folder / "sentences.txt"
         sentences.write_text("ሰላም ነው።\nዛሬ ዝናብ ጥሏል።\n", encoding="utf-8")
@@ -110,6 +124,10 @@ def test_shown_commands_run_one_after_the_other(newcomer: Path) -> None:
     assert "languages of the base, dB" in adapted
     table = next(out for c, out in outputs.items() if c.startswith("benchmarks/voices.py"))
     assert "| MCD / untrained |" in table
+    swept = next(out for c, out in outputs.items() if c.startswith("jobs/tune.py"))
+    assert "models:/sample_am@candidate" in swept
+    promoted = next(out for c, out in outputs.items() if c.startswith("jobs/promote.py"))
+    assert "models:/sample_am@champion" in promoted
 
 
 def test_demo_sentence_is_in_no_training_text() -> None:
