@@ -23,6 +23,11 @@ def skippable_states(n_tokens: int, n_states: int) -> NDArray[np.bool_]:
     return last & (n_states > 1)
 
 
+def must_visit(n_states: int) -> int:
+    """States of a token that no path passes over; as many frames as that it has at least."""
+    return max(1, n_states - 1)
+
+
 @numba.njit(cache=True, nogil=True, boundscheck=False)
 def search_one(
     scores_TJ: NDArray[np.float32], skippable_J: NDArray[np.bool_]

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dimts.config import Config, OddKernel
+from dimts.model.convolution import Convolution
 
 
 class DecoderConfig(Config):
@@ -32,8 +33,8 @@ class DecoderBlock(nn.Module):
         super().__init__()
         channels, kernel = config.channels, config.kernel
         self.norm = nn.LayerNorm(channels)
-        self.gated = nn.Conv1d(channels, 2 * channels, kernel, padding=kernel // 2)
-        self.out = nn.Conv1d(channels, channels, 1)
+        self.gated = Convolution(channels, 2 * channels, kernel)
+        self.out = Convolution(channels, channels, 1)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x_BTD: Tensor, mask_BT1: Tensor) -> Tensor:

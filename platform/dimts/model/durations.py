@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dimts.config import Config, OddKernel
+from dimts.model.convolution import Convolution
 
 N_POSITION_FEATURES = 12
 
@@ -38,7 +39,7 @@ class DurationPredictor(nn.Module):
         super().__init__()
         sizes = [width] + [config.channels] * config.layers
         self.convolutions = nn.ModuleList(
-            nn.Conv1d(a, b, config.kernel, padding=config.kernel // 2) for a, b in pairwise(sizes)
+            Convolution(a, b, config.kernel) for a, b in pairwise(sizes)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(size) for size in sizes[1:])
         self.dropout = nn.Dropout(config.dropout)
@@ -96,6 +97,17 @@ def regulate(durations_BJ: Tensor, n_frames: int) -> tuple[Tensor, Tensor, Tenso
     # Beyond the end of a row there is no state: stay inside the last one.
     offset_BT = torch.minimum(frames_BT - start_BT, (length_BT - 1).clamp_min(0))
     return index_BT, offset_BT.float(), length_BT.float()
+
+
+def look_up(x_BJD: Tensor, index_BT: Tensor) -> Tensor:
+    """The row of each frame's state or token, [B, T, D].
+
+    As an embedding, whose gradient a GPU can add up in the same order each time; for that of
+    `gather` it has no such way.
+    """
+    b, j, d = x_BJD.shape
+    first_B = torch.arange(0, b * j, j, device=x_BJD.device)
+    return F.embedding(index_BT + first_B[:, None], x_BJD.reshape(b * j, d))
 
 
 def position_features(offset_BT: Tensor, length_BT: Tensor) -> Tensor:

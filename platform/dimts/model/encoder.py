@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dimts.config import Config, OddKernel
+from dimts.model.convolution import Convolution
 from dimts.model.embedding import TextEmbedding
 
 
@@ -58,9 +59,8 @@ class EncoderBlock(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
         self.norm_feed_forward = nn.LayerNorm(width)
-        padding = config.kernel // 2
-        self.widen = nn.Conv1d(width, config.feed_forward, config.kernel, padding=padding)
-        self.narrow = nn.Conv1d(config.feed_forward, width, config.kernel, padding=padding)
+        self.widen = Convolution(width, config.feed_forward, config.kernel)
+        self.narrow = Convolution(config.feed_forward, width, config.kernel)
 
     def forward(self, x_BND: Tensor, valid_BN: Tensor) -> Tensor:
         """[B, N, D], bool [B, N] -> [B, N, D]."""

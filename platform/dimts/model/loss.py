@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from dimts.config import Config
+from dimts.model.durations import look_up
 from dimts.model.t3 import T3Output
 
 
@@ -97,5 +98,5 @@ def _prior(output: T3Output, mel_BTM: Tensor, mask_BT1: Tensor) -> Tensor:
     ends = output.durations_BNS.view(b, n * s).cumsum(1)
     frames = torch.arange(mel_BTM.shape[1], device=mel_BTM.device).expand(b, -1).contiguous()
     index = torch.searchsorted(ends, frames, right=True).clamp_max(n * s - 1)
-    expected = output.means_BNSM.view(b, n * s, m).gather(1, index[..., None].expand(-1, -1, m))
+    expected = look_up(output.means_BNSM.view(b, n * s, m), index)
     return ((expected - mel_BTM) * mask_BT1).square().sum()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
 from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dimts.alignment.search import search, skippable_states
 from dimts.config import Config
@@ -16,6 +18,7 @@ from dimts.model.durations import (
     N_POSITION_FEATURES,
     DurationConfig,
     DurationPredictor,
+    look_up,
     position_features,
     regulate,
     round_durations,
@@ -187,24 +190,22 @@ class T3(nn.Module):
             durations_BNS = align(means_BNSM, n_tokens_B, mel_BTM, n_frames_B)
         elif durations_BNS is None:
             durations_BNS = round_durations(log_durations_BNS.exp() / speed, valid_BN)
-        mel_BTM, valid_BT = self._decode(x_BND, durations_BNS)
+        # A mel is as wide as its longest row; without one the CPU has to ask the durations.
+        n_frames = int(durations_BNS.sum((1, 2)).max()) if mel_BTM is None else mel_BTM.shape[1]
+        mel_BTM, valid_BT = self._decode(x_BND, durations_BNS, n_frames)
         return T3Output(mel_BTM, durations_BNS, log_durations_BNS, means_BNSM, valid_BN, valid_BT)
 
-    def _decode(self, x_BND: Tensor, durations_BNS: Tensor) -> tuple[Tensor, Tensor]:
+    def _decode(self, x_BND: Tensor, durations_BNS: Tensor, n_frames: int) -> tuple[Tensor, Tensor]:
         b, n, s = durations_BNS.shape
         n_frames_B = durations_BNS.sum((1, 2))
-        n_frames = int(n_frames_B.max())
         state_BT, state_offset, state_length = regulate(durations_BNS.view(b, n * s), n_frames)
         token_BT, token_offset, token_length = regulate(durations_BNS.sum(2), n_frames)
-        positions = torch.cat(
-            (
-                position_features(state_offset, state_length),
-                position_features(token_offset, token_length),
-            ),
-            dim=-1,
-        )
-        frames_BTD = x_BND.gather(1, token_BT[..., None].expand(-1, -1, x_BND.shape[-1]))
-        frames_BTD = frames_BTD + self.state_embedding[state_BT % s] + self.position(positions)
+        offsets = torch.stack((state_offset, token_offset))
+        lengths = torch.stack((state_length, token_length))
+        positions = torch.cat(position_features(offsets, lengths).unbind(), dim=-1)
+        frames_BTD = look_up(x_BND, token_BT)
+        frames_BTD = frames_BTD + F.embedding(state_BT % s, self.state_embedding)
+        frames_BTD = frames_BTD + self.position(positions)
         valid_BT = torch.arange(n_frames, device=x_BND.device) < n_frames_B[:, None]
         return self.decoder(frames_BTD, valid_BT[..., None]), valid_BT
 
@@ -228,6 +229,10 @@ def align(
     scores_BTJ = scores_BTJ - 0.5 * means_BJM.square().sum(-1)[:, None]
     # What is not finite is for the loss to show: any path will do, the step is left out.
     scores_BTJ = scores_BTJ.nan_to_num(nan=0.0, posinf=1e20, neginf=-1e20)
+    if scores_BTJ.is_cuda and _searches_on_device():
+        from dimts.alignment.search_triton import search_on_device
+
+        return search_on_device(scores_BTJ, n_frames_B, n_tokens_B * s, s).long().view(b, n, s)
     durations_BJ = search(
         np.ascontiguousarray(scores_BTJ.cpu().numpy()),
         n_frames_B.cpu().numpy(),
@@ -235,3 +240,11 @@ def align(
         skippable_states(n, s),
     )
     return torch.from_numpy(durations_BJ).to(means_BNSM.device).long().view(b, n, s)
+
+
+def _searches_on_device() -> bool:
+    if find_spec("triton") is None:  # not every torch brings it
+        return False
+    from dimts.alignment.search_triton import works
+
+    return works()
