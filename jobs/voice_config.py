@@ -46,8 +46,8 @@ def check_workers(training: TrainingConfig, ray: RayConfig) -> None:
             f"training.batch_size ({training.batch_size}) must be at least ray.workers x "
             f"training.accumulate ({share}), each of which gets an utterance"
         )
-    if training.amp == "fp16" and not ray.gpu:
-        raise ValueError("training.amp: fp16 needs ray.gpu; on a CPU use bf16 or off")
+    if training.amp in ("fp16", "tf32") and not ray.gpu:
+        raise ValueError(f"training.amp: {training.amp} needs ray.gpu; on a CPU use bf16 or off")
 
 
 class VoiceConfig(Config):

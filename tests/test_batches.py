@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from dimts.errors import UserError
 from dimts.training.batches import (
+    FRAME_GRAIN,
+    TOKEN_GRAIN,
     BucketSampler,
     Corpus,
     Position,
@@ -128,6 +130,19 @@ def test_batch_is_padded_with_zeros(corpus: Corpus) -> None:
     assert batch.n_frames_B.tolist() == [3, 2]
     assert batch.durations_BNS is None
     assert (batch.total_frames, batch.total_tokens) == (5, 6)
+
+
+def test_whole_grains_change_the_widths_alone(corpus: Corpus) -> None:
+    """On a GPU, where each shape that is new takes long."""
+    exact, grained = corpus.batch([0, 2]), corpus.batch([0, 2], grains=True)
+    (_, n), (_, t, _) = exact.tokens_BN.shape, exact.mel_BTM.shape
+    assert grained.tokens_BN.shape == (2, TOKEN_GRAIN)
+    assert grained.mel_BTM.shape == (2, FRAME_GRAIN, 5)
+    assert torch.equal(grained.tokens_BN[:, :n], exact.tokens_BN)
+    assert torch.equal(grained.mel_BTM[:, :t], exact.mel_BTM)
+    assert not grained.tokens_BN[:, n:].any()
+    assert not grained.mel_BTM[:, t:].any()
+    assert (grained.total_frames, grained.total_tokens) == (exact.total_frames, exact.total_tokens)
 
 
 def test_share_of_a_batch_knows_the_totals_of_all(corpus: Corpus) -> None:

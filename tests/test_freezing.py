@@ -90,11 +90,11 @@ def assert_held(before: dict[str, Tensor], after: dict[str, Tensor], model: T3) 
 
 
 def adamw_on_all(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(parameters, weight_decay=0.5)
+    return torch.optim.AdamW(parameters, weight_decay=0.5, fused=True)
 
 
 def sgd_with_momentum(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    return torch.optim.SGD(parameters, momentum=0.9, nesterov=True, weight_decay=0.1)
+    return torch.optim.SGD(parameters, momentum=0.9, nesterov=True, weight_decay=0.1, fused=True)
 
 
 CASES: dict[str, tuple[tuple[str, ...], MakeOptimizer | None]] = {

@@ -262,6 +262,17 @@ def test_more_states_than_frames_are_refused(settings: Settings) -> None:
         make_job(settings("other", "model.states_per_token=40"))
 
 
+def test_utterance_too_short_for_its_states_is_refused_before_the_first_step(
+    settings: Settings,
+) -> None:
+    """Also where no flat start looks at it; a GPU would search without a word."""
+    job = make_job(settings("short", "training.aligner.fixed_share=0"))
+    long = Corpus(job.val.utterances, [np.tile(ids, 40) for ids in job.val.tokens])
+    first = long.utterances.ids[0]
+    with pytest.raises(UserError, match=rf"^{first}: \d+ frames are too few for the \d+ states"):
+        train(job._replace(val=long), Listener())
+
+
 def test_sample_text_that_cannot_be_said_is_refused_before_the_first_step(
     settings: Settings,
 ) -> None:

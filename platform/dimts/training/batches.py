@@ -21,6 +21,9 @@ SORT_WINDOW = 32
 JITTER = 0.03
 """Share by which a length is taken for longer or shorter in sorting."""
 
+TOKEN_GRAIN, FRAME_GRAIN = 16, 32
+"""What padded widths are multiples of on a GPU, see `Corpus.batch`."""
+
 
 class Utterances(Protocol):
     """What the loop needs of a split; `dimts.features.FeatureSplit` is one."""
@@ -76,6 +79,18 @@ class Batch:
             durations_BNS=None if durations is None else durations.to(device, non_blocking=True),
         )
 
+    def pin(self) -> Batch:
+        """The same batch in memory that a GPU copies from while the CPU goes on."""
+        durations = self.durations_BNS
+        return replace(
+            self,
+            tokens_BN=self.tokens_BN.pin_memory(),
+            n_tokens_B=self.n_tokens_B.pin_memory(),
+            mel_BTM=self.mel_BTM.pin_memory(),
+            n_frames_B=self.n_frames_B.pin_memory(),
+            durations_BNS=None if durations is None else durations.pin_memory(),
+        )
+
 
 class Corpus:
     """A split together with its token ids and, once aligned, its durations."""
@@ -89,14 +104,26 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.utterances)
 
-    def batch(self, indices: Sequence[int], total: Sequence[int] | None = None) -> Batch:
-        """Collate utterances; `total` are those of all workers, for the loss's divisor."""
+    def batch(
+        self, indices: Sequence[int], total: Sequence[int] | None = None, grains: bool = False
+    ) -> Batch:
+        """Collate utterances.
+
+        Args:
+            indices: of the utterances.
+            total: those of all workers, for the loss's divisor.
+            grains: pad to whole grains, so that few shapes occur. For each shape that it has
+                not met cuDNN plans its convolutions anew, which takes longer than the step.
+        """
         total = indices if total is None else total
         n_frames = self.utterances.n_frames[list(indices)]
         n_tokens = self.n_tokens[list(indices)]
         n_mels = self.utterances.mel(indices[0]).shape[1]
-        tokens = torch.zeros(len(indices), int(n_tokens.max()), dtype=torch.long)
-        mel = torch.zeros(len(indices), int(n_frames.max()), n_mels)
+        width, length = int(n_tokens.max()), int(n_frames.max())
+        if grains:
+            width, length = width + -width % TOKEN_GRAIN, length + -length % FRAME_GRAIN
+        tokens = torch.zeros(len(indices), width, dtype=torch.long)
+        mel = torch.zeros(len(indices), length, n_mels)
         durations = None
         if self.durations is not None:
             n_states = self.durations[indices[0]].shape[1]

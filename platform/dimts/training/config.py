@@ -58,7 +58,8 @@ class TrainingConfig(Config):
         max_utterances: of each training split that are used, always the same ones; 0: all.
         batch_size: utterances a step, over all workers and micro-batches together.
         accumulate: micro-batches a worker's share of the batch is cut into.
-        amp: precision of matrix products: bf16, fp16 (with a gradient scaler; CUDA) or off.
+        amp: precision of matrix products and convolutions: bf16, fp16 (with a gradient scaler;
+            CUDA), tf32 (CUDA), or off, which is float32.
         ema_decay: of the moving average of the weights that is validated and shipped; 0 is off.
         seed: of initial weights, shuffling and dropout.
         threads: of torch on the CPU in each worker; 0 shares the cores out among them.
@@ -73,7 +74,7 @@ class TrainingConfig(Config):
     max_utterances: int = Field(0, ge=0)
     batch_size: int = Field(8, ge=1)
     accumulate: int = Field(1, ge=1)
-    amp: Literal["off", "bf16", "fp16"] = "bf16"
+    amp: Literal["off", "tf32", "bf16", "fp16"] = "bf16"
     ema_decay: float = Field(0.0, ge=0, lt=1)
     seed: int = Field(0, ge=0)
     threads: int = Field(0, ge=0)

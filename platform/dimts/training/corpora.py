@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dimts.alignment.search import must_visit
 from dimts.errors import UserError
 from dimts.features.feature_set import FeatureSet
 from dimts.features.manifest import SplitName
@@ -108,3 +109,19 @@ def turns(
         else:
             (epoch, batch, _), indices = next(of_main)
             yield Turn(Position(epoch, batch, done), False, indices)
+
+
+def check_lengths(corpus: Corpus, states_per_token: int) -> None:
+    """Refuse an utterance too short for its states beforehand: a GPU would not tell.
+
+    Raises:
+        UserError: names it.
+    """
+    needed = corpus.n_tokens * must_visit(states_per_token)
+    if len(short := (corpus.utterances.n_frames < needed).nonzero()[0]):
+        i = int(short[0])
+        raise UserError(
+            f"{corpus.utterances.ids[i]}: {corpus.utterances.n_frames[i]} frames are too few for "
+            f"the {needed[i]} states of its text; lower model.states_per_token, or raise "
+            f"prepare.min_frames_per_token and run jobs/prepare.py again"
+        )

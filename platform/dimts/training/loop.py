@@ -17,19 +17,21 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from torch import Tensor, nn
 from torch import distributed as dist
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from dimts.errors import Diverged, UserError
+from dimts.errors import Diverged
 from dimts.model.loss import TTSLoss, tts_loss
 from dimts.training.batches import Batch, BucketSampler, Position, Prefetcher, split_batch
 from dimts.training.checkpoint import find_latest, read_state, save_checkpoint
-from dimts.training.corpora import turns
+from dimts.training.corpora import check_lengths, turns
 from dimts.training.job import Callbacks, Job, Progress, Result
 from dimts.training.optimizer import MovingAverage, build_optimizer, learning_rate_share
-
-VALIDATION_BATCH = 16
+from dimts.training.precision import autocast, float32_precision, same_order
+from dimts.training.trainer_state import TrainerState
+from dimts.training.validation import validation_losses
+from dimts.training.verdict import Verdict, means, send, vote
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,7 @@ class Trainer:
             ids = [self.device.index] if self.device.type == "cuda" else None
             self.parallel = DistributedDataParallel(self.model, device_ids=ids)
         self.optimizer = build_optimizer(self.model, self.config.optimizer)
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.average: MovingAverage | None = None
         if self.config.ema_decay:
             self.average = MovingAverage(self.model, self.config.ema_decay)
@@ -73,15 +76,25 @@ class Trainer:
         self.checkpoint: Path | None = None
         self.saved_step = -1
         self.seconds: dict[str, float] = defaultdict(float)
-        self.window: list[tuple[TTSLoss, Tensor, int]] = []
+        self.window: list[Verdict] = []
+        self.verdict: Verdict | None = None
+        self.stop = False
         self.bad_in_a_row = 0
 
     def run(self) -> Result:
+        for corpus in (self.job.train, self.job.val, self.job.rehearsal):
+            if corpus:
+                check_lengths(corpus, self.model.config.states_per_token)
+        with float32_precision(self.config.amp), same_order(self.device):
+            return self._run()
+
+    def _run(self) -> Result:
         self._resume()
         if self.config.validate_every and self.progress.step == 0:
             self._validate()  # a broken validation fails now, not after an epoch
             self.progress.best = None  # of no checkpoint: the first one that is trained is better
         status = self._steps()
+        self._settle()
         if self.saved_step != self.progress.step:
             last = status == "finished" and bool(self.config.validate_every)
             unseen = last and not self._due(self.config.validate_every)
@@ -106,7 +119,7 @@ class Trainer:
                 with self._timed("data"):
                     position, micro_batches = cast(tuple[Position, list[Batch]], batches.next())
                 with self._timed("step"):
-                    stop = self._step(micro_batches)
+                    self._step(micro_batches)
                 self.progress.position = position
                 self.progress.step += 1
                 if self._due(self.config.log_every):
@@ -115,7 +128,7 @@ class Trainer:
                 before = time.perf_counter()
                 self._after_step()
                 started += time.perf_counter() - before  # frames per second are of steps
-                if stop:
+                if self.stop:
                     return "stopped"
         finally:
             batches.close()
@@ -127,16 +140,25 @@ class Trainer:
             corpus = self.job.rehearsal if turn.rehearsal else self.job.train
             assert corpus is not None
             parts = split_batch(turn.indices, self.rank, self.world_size, self.config.accumulate)
-            yield turn.after, [corpus.batch(part, turn.indices) for part in parts]
+            if self.device.type == "cuda":
+                batches = [corpus.batch(part, turn.indices, grains=True).pin() for part in parts]
+            else:
+                batches = [corpus.batch(part, turn.indices) for part in parts]
+            yield turn.after, batches
 
-    def _step(self, micro_batches: list[Batch]) -> bool:
-        """One optimizer step; whether the run is to stop."""
+    def _step(self, micro_batches: list[Batch]) -> None:
+        """One optimizer step.
+
+        On a GPU the CPU goes on to the next step without waiting for this one: the device itself
+        leaves a bad step out, and `_settle` hears of it a step later.
+        """
         step, config = self.progress.step, self.config
         torch.manual_seed((config.seed * 1_000_003 + step) * 4096 + self.rank)
         share = learning_rate_share(step, config.max_steps, config.optimizer)
         for group in self.optimizer.param_groups:
             group["lr"] = config.optimizer.learning_rate * share
-        self.parallel.train()
+        if not self.model.training:  # to say it anew to every module takes a while
+            self.parallel.train()
         losses = []
         for number, batch in enumerate(micro_batches):
             last = number == len(micro_batches) - 1
@@ -146,29 +168,45 @@ class Trainer:
             losses.append(TTSLoss(*(part.detach() for part in loss)))
         loss = TTSLoss(*(torch.stack(parts).sum() for parts in zip(*losses, strict=True)))
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.optimizer.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.parameters, config.optimizer.clip_norm)
         finite = torch.isfinite(loss.total)
-        if config.amp != "fp16":  # with it the scaler itself looks at the gradients
-            finite &= torch.isfinite(norm)
-        bad, stop = self._agree(not bool(finite), self.rank == 0 and self.callbacks.should_stop())
-        if bad:
-            self._skip(micro_batches)
-        else:
-            self.bad_in_a_row = 0
-            self.scaler.step(self.optimizer)
-            if self.average:
-                self.average.update(self.model, step)
-            self.window.append((loss, norm.detach(), micro_batches[0].total_frames))
-            self.progress.frames += micro_batches[0].total_frames
+        sound = finite & torch.isfinite(norm)
+        # A gradient that overflows in fp16 is no bad step: the scaler lowers its scale.
+        good = finite if config.amp == "fp16" else sound
+        stop = self.rank == 0 and self.callbacks.should_stop()
+        votes = vote(~sound, ~good, stop)
+        self._settle()  # the step before, whose weights the moving average has not seen yet
+        self.optimizer.found_inf = votes[0]
+        self.optimizer.step()
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return stop
+        ids = [i for batch in micro_batches for i in batch.ids]
+        frames = micro_batches[0].total_frames
+        self.verdict = Verdict(step, ids, frames, loss, norm.detach(), *send(votes))
+        self.stop |= stop and self.world_size == 1  # several ranks hear of it together
+        if self.device.type != "cuda":
+            self._settle()
+
+    def _settle(self) -> None:
+        """Hear how the last step went, if that is not known yet."""
+        verdict, self.verdict = self.verdict, None
+        if verdict is None:
+            return
+        bad, stop = verdict.read()
+        self.stop |= stop
+        if bad:
+            self._skip(verdict)
+            return
+        self.bad_in_a_row = 0
+        if self.average:
+            self.average.update(self.model, verdict.step)
+        self.window.append(verdict)
+        self.progress.frames += verdict.n_frames
 
     def _loss(self, model: nn.Module, batch: Batch, step: int) -> TTSLoss:
-        dtype = torch.float16 if self.config.amp == "fp16" else torch.bfloat16
         mel_BTM = self.model.normalise(batch.mel_BTM)
         fixed = step < self.config.aligner.fixed_share * self.config.max_steps
-        with torch.autocast(self.device.type, dtype, enabled=self.config.amp != "off"):
+        with autocast(self.device, self.config.amp):
             output = model(
                 batch.tokens_BN,
                 batch.n_tokens_B,
@@ -189,41 +227,25 @@ class Trainer:
         assert isinstance(self.parallel, DistributedDataParallel)
         return self.parallel.no_sync()
 
-    def _agree(self, *flags: bool) -> list[bool]:
-        """Each flag as soon as one rank raises it, so that all ranks do the same."""
-        if self.world_size == 1:
-            return list(flags)
-        votes = torch.tensor([float(f) for f in flags], device=self.device)
-        dist.all_reduce(votes, dist.ReduceOp.MAX)
-        return [bool(v) for v in votes.tolist()]
-
-    def _skip(self, micro_batches: list[Batch]) -> None:
+    def _skip(self, verdict: Verdict) -> None:
         self.progress.skipped += 1
         self.bad_in_a_row += 1
-        ids = ", ".join(i for batch in micro_batches for i in batch.ids)
-        log.warning("step %d left out, its loss is not finite: %s", self.progress.step, ids)
+        ids = ", ".join(verdict.ids)
+        log.warning("step %d left out, its loss is not finite: %s", verdict.step, ids)
         if self.bad_in_a_row >= self.config.max_bad_steps:
             raise Diverged(
                 f"the loss was not finite {self.bad_in_a_row} steps in a row, up to step "
-                f"{self.progress.step}; lower training.optimizer.learning_rate or look at the "
+                f"{verdict.step}; lower training.optimizer.learning_rate or look at the "
                 f"last batch: {ids}"
             )
 
     def _log(self, seconds: float) -> None:
         """Means over the steps since the last call that were not left out."""
-        values: dict[str, float] = {}
-        if self.window:
-            means = torch.stack([torch.stack(list(loss)) for loss, _, _ in self.window]).mean(0)
-            if self.world_size > 1:
-                dist.all_reduce(means)
-            names = zip(TTSLoss._fields, (means / self.world_size).tolist(), strict=True)
-            values = {f"train/{name}_loss": mean for name, mean in names}
-            values["train/mel_mse"] = values.pop("train/mel_mse_loss")
-            norms = torch.stack([norm for _, norm, _ in self.window])
-            values["train/gradient_norm"] = float(norms.mean())
+        self._settle()
+        values = means(self.window)
         values |= {
             "train/learning_rate": self.optimizer.param_groups[0]["lr"],
-            "train/frames_per_second": sum(frames for _, _, frames in self.window) / seconds,
+            "train/frames_per_second": sum(v.n_frames for v in self.window) / seconds,
             "train/data_wait_share": self.seconds["data"]
             / (self.seconds["data"] + self.seconds["step"]),
             "train/skipped_steps": self.progress.skipped,
@@ -239,7 +261,10 @@ class Trainer:
         return epoch + batch / self.sampler.batches_per_epoch
 
     def _after_step(self) -> None:
-        improved = False
+        config, improved = self.config, False
+        intervals = (config.validate_every, config.sample_every, config.checkpoint_every)
+        if any(map(self._due, intervals)):
+            self._settle()
         if self._due(self.config.validate_every):
             improved = self._validate()
         if self._due(self.config.sample_every) and self.rank == 0:
@@ -254,28 +279,11 @@ class Trainer:
     def _due(self, every: int) -> bool:
         return bool(every) and self.progress.step % every == 0
 
-    @torch.no_grad()
     def _validate(self) -> bool:
         """Loss of the weights that would ship, on the validation split; whether it is the best."""
-        if not len(self.job.val):
-            raise UserError(
-                "no utterance is held out to validate on; raise prepare.val_share and run "
-                "jobs/prepare.py again, or set training.validate_every=0"
-            )
         with self._timed("validation"), self._averaged():
             self.model.eval()
-            val = self.job.val
-            order = val.utterances.n_frames.argsort(kind="stable").tolist()
-            sums = torch.zeros(len(TTSLoss._fields), device=self.device)
-            for start in range(0, len(order), VALIDATION_BATCH * self.world_size):
-                indices = order[start : start + VALIDATION_BATCH * self.world_size]
-                own = indices[self.rank :: self.world_size]
-                if own:
-                    sums += torch.stack(list(self._share_of_validation(own)))
-            if self.world_size > 1:
-                dist.all_reduce(sums)
-        values = {f"val/{n}_loss": m for n, m in zip(TTSLoss._fields, sums.tolist(), strict=True)}
-        values["val/mel_mse"] = values.pop("val/mel_mse_loss")
+            values = validation_losses(self.job.val, self._validation_loss, self.device)
         if self.rank == 0:
             self.callbacks.log(values, self.progress.step)
         self.progress.latest = values
@@ -287,14 +295,7 @@ class Trainer:
         self.progress.since_best = 0 if better else self.progress.since_best + 1
         return better
 
-    def _share_of_validation(self, indices: list[int]) -> TTSLoss:
-        """What a few utterances add to the loss of all of them, with durations searched by the
-        model itself, whatever the phase of training."""
-        val = self.job.val
-        batch = val.batch(indices, range(len(val))).to(self.device)
-        batch.durations_BNS = None
-        batch.total_frames *= self.world_size
-        batch.total_tokens *= self.world_size
+    def _validation_loss(self, batch: Batch) -> TTSLoss:
         return self._loss(self.model, batch, self.progress.step)
 
     @contextmanager
@@ -323,7 +324,7 @@ class Trainer:
                     self.job.run_dir,
                     self.progress.position.epoch,
                     self.progress.step,
-                    self._state(),
+                    self._parts().collect(self.progress),
                     self._write_bundle,
                     best,
                     self.config.keep_checkpoints,
@@ -342,28 +343,12 @@ class Trainer:
         with self._averaged():
             self.job.write_bundle(folder, dict(self.model.state_dict()), facts)
 
-    def _state(self) -> dict[str, Any]:
-        return {
-            "progress": {**vars(self.progress), "position": list(self.progress.position)},
-            "weights": {n: p.detach() for n, p in self.model.named_parameters()},
-            "average": self.average.weights if self.average else None,
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-        }
-
-    @torch.no_grad()
     def _resume(self) -> None:
         checkpoint = find_latest(self.job.run_dir)
         if checkpoint is None:
             return
-        state = read_state(checkpoint)
-        progress = state["progress"]
-        self.progress = Progress(**{**progress, "position": Position(*progress["position"])})
-        for name, parameter in self.model.named_parameters():
-            parameter.copy_(state["weights"][name])
-        if self.average:
-            for name, weight in self.average.weights.items():
-                weight.copy_(state["average"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        self.progress = self._parts().restore(read_state(checkpoint))
         self.checkpoint, self.saved_step = checkpoint, self.progress.step
+
+    def _parts(self) -> TrainerState:
+        return TrainerState(self.model, self.optimizer, self.scaler, self.average)

@@ -12,7 +12,18 @@ from dimts.model.embedding import PartlyFrozenEmbedding
 from dimts.training.config import OptimizerConfig
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
+class SkippingAdamW(torch.optim.AdamW):
+    """AdamW that leaves a step out by what is found on the device, where nobody waits for it.
+
+    Attributes:
+        found_inf: float32 [], 1 if the next step is to change nothing; torch's fused kernels
+            look at it.
+    """
+
+    found_inf: Tensor
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> SkippingAdamW:
     """AdamW that decays matrices, and embeddings if asked to (Loshchilov & Hutter 2019).
 
     What is frozen is none of its business.
@@ -23,7 +34,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Ad
     embeddings = [p for p in trained if id(p) in rows]
     matrices = [p for p in trained if p.ndim >= 2 and id(p) not in rows]
     vectors = [p for p in trained if p.ndim < 2]
-    return torch.optim.AdamW(
+    return SkippingAdamW(
         [
             {"params": matrices, "weight_decay": config.weight_decay},
             {"params": embeddings, "weight_decay": config.embedding_decay},

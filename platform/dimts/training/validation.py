@@ -1,0 +1,53 @@
+"""The loss on held-out utterances."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import distributed as dist
+
+from dimts.errors import UserError
+from dimts.model.loss import TTSLoss
+from dimts.training.batches import Batch, Corpus
+
+VALIDATION_BATCH = 16
+
+
+@torch.no_grad()
+def validation_losses(
+    corpus: Corpus, loss_of: Callable[[Batch], TTSLoss], device: torch.device
+) -> dict[str, float]:
+    """``val/*`` of all utterances together, each rank computing its share.
+
+    Durations are searched by the model itself, whatever the phase of training.
+
+    Args:
+        corpus: the validation split.
+        loss_of: the loss of a batch on `device`, divided by the frames and tokens it names.
+        device: of the model.
+
+    Raises:
+        UserError: the split is empty.
+    """
+    if not len(corpus):
+        raise UserError(
+            "no utterance is held out to validate on; raise prepare.val_share and run "
+            "jobs/prepare.py again, or set training.validate_every=0"
+        )
+    rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    order = corpus.utterances.n_frames.argsort(kind="stable").tolist()
+    sums = torch.zeros(len(TTSLoss._fields), device=device)
+    for start in range(0, len(order), VALIDATION_BATCH * world_size):
+        own = order[start : start + VALIDATION_BATCH * world_size][rank::world_size]
+        if own:
+            batch = corpus.batch(own, range(len(corpus)), device.type == "cuda").to(device)
+            batch.durations_BNS = None
+            batch.total_frames *= world_size
+            batch.total_tokens *= world_size
+            sums += torch.stack(list(loss_of(batch)))
+    if world_size > 1:
+        dist.all_reduce(sums)
+    values = {f"val/{n}_loss": m for n, m in zip(TTSLoss._fields, sums.tolist(), strict=True)}
+    values["val/mel_mse"] = values.pop("val/mel_mse_loss")
+    return values
