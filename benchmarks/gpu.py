@@ -4,11 +4,11 @@
     PYTHONPATH=platform:. python benchmarks/gpu.py --quick       # does it run? A CPU will do
 
 The loop is the real one (sampler, collation, prefetching, step) over synthetic utterances of
-1.5 to 10 s. Its first window of steps is not counted. Frames are real ones, without padding.
-Durations are given, or searched by monotonic alignment, on the CPU. "off" is strict float32;
-"tf32" the same with TF32 in matrix products and convolutions. Model FLOPs utilisation (MFU):
-FLOPs a frame of one forward and backward pass (counted by torch, durations given) times real
-frames a second, over the device's peak for that precision.
+1.5 to 10 s. It is run twice over the same batches and counted the second time, when no shape is
+new, without the first window. Frames are real ones, without padding. Durations are given, or
+searched by monotonic alignment. Model FLOPs utilisation (MFU): FLOPs a frame of one forward and
+backward pass (counted by torch, durations given) times real frames a second, over the device's
+peak for that precision.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ from dimts.training.config import TrainingConfig
 from dimts.training.flops import Precision, flops_a_frame, peak_flops
 from dimts.training.job import Job
 from dimts.training.loop import Trainer
+from dimts.training.precision import float32_precision
 from dimts.training.synthetic import MEAN, STD, synthetic_corpus
 
 MODELS = Path(__file__).resolve().parents[1] / "jobs/configs/models"
@@ -60,12 +61,15 @@ AMPS: dict[str, Precision] = {
 PHASES = ("given", "searched")
 N_UTTERANCES = 4096
 SYNC = "synchroniz"
+OURS = "/dimts/"
+"""What torch itself waits for is the checkpoint at the end."""
 
 
 class Size(Config):
-    """A file of `jobs/configs/models`."""
+    """A file of `jobs/configs/models`; what it says of training is for a CPU."""
 
     model: ModelConfig
+    training: TrainingConfig = TrainingConfig()
 
 
 class Case(NamedTuple):
@@ -86,6 +90,7 @@ class Setup(NamedTuple):
     models: dict[str, ModelConfig]
     corpora: dict[int, Corpus]
     steps: int
+    warmup: int
     windows: int
 
 
@@ -95,7 +100,7 @@ class Row:
 
     Attributes:
         frames_per_second: real frames; slowest, fastest: of the counted windows.
-        search_ms: alignment search on the CPU, a step.
+        search_ms: from the states' means to the durations, a step, on the device's clock.
         peak_gib: memory allocated on the device at most.
     """
 
@@ -165,19 +170,21 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--amp", nargs="+", choices=list(AMPS), default=list(AMPS))
     parser.add_argument("--durations", nargs="+", choices=PHASES, default=list(PHASES))
     parser.add_argument("--steps", type=int, default=10, help="in a window (10)")
+    parser.add_argument("--warmup", type=int, default=1, help="windows not counted (1)")
     parser.add_argument("--windows", type=int, default=4, help="counted ones (4)")
     parser.add_argument("--quick", action="store_true", help="tiny model, few steps, one thread")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     options = parser.parse_args(arguments)
     if options.quick:
         options.sizes, options.batch_sizes, options.amp = ["tiny"], [4], ["off", "bf16"]
-        options.steps, options.windows = 2, 2
+        options.steps, options.warmup, options.windows = 2, 1, 2
         torch.set_num_threads(1)
-    if not torch.cuda.is_available() and "fp16" in options.amp:
-        options.amp.remove("fp16")
-        print("fp16 is left out: it needs a CUDA device", file=sys.stderr)
-    if min(options.steps, options.windows, *options.batch_sizes) < 1:
-        parser.error("--steps, --windows and --batch-sizes must be at least 1")
+    for amp in ("fp16", "tf32"):
+        if not torch.cuda.is_available() and amp in options.amp:
+            options.amp = [other for other in options.amp if other != amp]
+            print(f"{amp} is left out: it needs a CUDA device", file=sys.stderr)
+    if min(options.steps, options.warmup, options.windows, *options.batch_sizes) < 1:
+        parser.error("--steps, --warmup, --windows and --batch-sizes must be at least 1")
     return options
 
 
@@ -189,7 +196,8 @@ def _setup(options: argparse.Namespace) -> Setup:
     states = {m.states_per_token for m in models.values()}
     corpora = {s: synthetic_corpus(n, tokenizer, mel, s) for s in states}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return Setup(device, tokenizer, mel, models, corpora, options.steps, options.windows)
+    windows = options.warmup, options.windows
+    return Setup(device, tokenizer, mel, models, corpora, options.steps, *windows)
 
 
 def _measure_all(options: argparse.Namespace, setup: Setup) -> tuple[list[Row], dict[str, str]]:
@@ -197,6 +205,7 @@ def _measure_all(options: argparse.Namespace, setup: Setup) -> tuple[list[Row], 
     rows: list[Row] = []
     failed: dict[str, str] = {}
     flops: dict[tuple[str, int], float] = {}
+    met: set[tuple[str, int, str]] = set()
     for case in starmap(
         Case, product(options.sizes, options.batch_sizes, options.amp, options.durations)
     ):
@@ -204,6 +213,9 @@ def _measure_all(options: argparse.Namespace, setup: Setup) -> tuple[list[Row], 
         try:
             if key not in flops:
                 flops[key] = _flops_a_frame(case, setup)
+            if (shapes := (*key, case.amp)) not in met and setup.device.type == "cuda":
+                _train(case, setup)  # cuDNN plans its convolutions for each shape
+                met.add(shapes)
             rows.append(_measure(case, setup, flops[key]))
             print(f"{name}: {rows[-1].frames_per_second:,.0f} frames/s", file=sys.stderr)
         except torch.OutOfMemoryError:
@@ -217,12 +229,13 @@ def _measure(case: Case, setup: Setup, flops: float) -> Row:
     if cuda:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(setup.device)
-    with _precision(case.amp), _timed_search() as searches:
+    with _timed_search(setup.device) as search_ms:
         clock = _train(case, setup)
-    frames = _real_frames(case, setup).reshape(-1, setup.steps).sum(1)[1:]
-    seconds = np.diff(clock.marks)
+    first = setup.warmup
+    frames = _real_frames(case, setup).reshape(-1, setup.steps).sum(1)[first:]
+    seconds = np.diff(clock.marks)[first - 1 :]
     speed = float(frames.sum() / seconds.sum())
-    searches = searches[setup.steps :]
+    searches = [ms() for ms in search_ms[first * setup.steps :]]
     peak = peak_flops(setup.device, AMPS[case.amp])
     return Row(
         case=case,
@@ -230,21 +243,29 @@ def _measure(case: Case, setup: Setup, flops: float) -> Row:
         slowest=float((frames / seconds).min()),
         fastest=float((frames / seconds).max()),
         step_ms=float(1000 * seconds.sum() / (setup.steps * setup.windows)),
-        data_wait_share=float((clock.waited[-1] - clock.waited[0]) / seconds.sum()),
-        search_ms=1000 * float(np.mean(searches)) if searches else None,
+        data_wait_share=float((clock.waited[-1] - clock.waited[first - 1]) / seconds.sum()),
+        search_ms=float(np.mean(searches)) if searches else None,
         peak_gib=torch.cuda.max_memory_allocated(setup.device) / 2**30 if cuda else None,
         flops_a_frame=flops,
         mfu=speed * flops / peak if peak else None,
     )
 
 
-def _train(case: Case, setup: Setup) -> Clock:
-    """Run the loop: a window to warm up, then those that count."""
+class Watch(Clock):
+    """A `Clock` that lets torch warn of each wait for the device, after the first window."""
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        super().log(values, step)
+        torch.cuda.set_sync_debug_mode("warn")
+
+
+def _train(case: Case, setup: Setup, make_clock: type[Clock] = Clock) -> Clock:
+    """Run the loop: windows to warm up, then those that count."""
     settings = {
         "seed": 0,
-        "max_steps": setup.steps * (1 + setup.windows),
+        "max_steps": _n_steps(setup),
         "batch_size": case.batch_size,
-        "amp": "off" if case.amp == "tf32" else case.amp,
+        "amp": case.amp,
         "log_every": setup.steps,
         "validate_every": 0,
         "sample_every": 0,
@@ -253,7 +274,7 @@ def _train(case: Case, setup: Setup) -> Clock:
     }
     config = build_config(TrainingConfig, settings)
     corpus = _corpus(case, setup)
-    clock = Clock(setup.device)
+    clock = make_clock(setup.device)
     with tempfile.TemporaryDirectory(prefix="dimts-gpu-") as folder:
         job = Job(config, _model(case, setup), corpus, corpus, Path(folder), _write_nothing)
         clock.trainer = Trainer(job, clock)
@@ -284,8 +305,11 @@ def _batches(case: Case, setup: Setup) -> list[list[int]]:
     """The batches of all steps; the sampler's sequence depends on the seed alone."""
     n_frames = _corpus(case, setup).utterances.n_frames
     sampler = BucketSampler(n_frames, case.batch_size, seed=0)
-    steps = setup.steps * (1 + setup.windows)
-    return [batch for _, batch in islice(sampler.following(Position(0, 0)), steps)]
+    return [batch for _, batch in islice(sampler.following(Position(0, 0)), _n_steps(setup))]
+
+
+def _n_steps(setup: Setup) -> int:
+    return setup.steps * (setup.warmup + setup.windows)
 
 
 def _real_frames(case: Case, setup: Setup) -> NDArray[np.int64]:
@@ -303,54 +327,56 @@ def _flops_a_frame(case: Case, setup: Setup) -> float:
 
 
 @contextmanager
-def _precision(amp: str) -> Iterator[None]:
-    """Inside, float32 is computed as float32, or as TF32 if asked for."""
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("high" if amp == "tf32" else "highest")
-    torch.backends.cudnn.allow_tf32 = amp == "tf32"
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
+def _timed_search(device: torch.device) -> Iterator[list[Callable[[], float]]]:
+    """Inside, each alignment search adds what says its milliseconds afterwards."""
+    taken: list[Callable[[], float]] = []
+    align = t3.align
 
-
-@contextmanager
-def _timed_search() -> Iterator[list[float]]:
-    """Inside, the seconds of each alignment search on the CPU are added to the list."""
-    seconds: list[float] = []
-    search = vars(t3)["search"]
-
-    def timed(*arguments: Any, **options: Any) -> Any:
-        start = time.perf_counter()
-        durations = search(*arguments, **options)
-        seconds.append(time.perf_counter() - start)
+    def timed(*arguments: Any) -> torch.Tensor:
+        ends = [_mark(device)]
+        durations = align(*arguments)
+        ends.append(_mark(device))
+        taken.append(lambda: _milliseconds(*ends))
         return durations
 
-    vars(t3)["search"] = timed
+    vars(t3)["align"] = timed
     try:
-        yield seconds
+        yield taken
     finally:
-        vars(t3)["search"] = search
+        vars(t3)["align"] = align
+
+
+def _mark(device: torch.device) -> torch.cuda.Event | float:
+    """Now, on the device's clock."""
+    if device.type != "cuda":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def _milliseconds(start: Any, end: Any) -> float:
+    if isinstance(start, float):
+        return 1000 * (end - start)
+    return float(start.elapsed_time(end))
 
 
 def _host_syncs(setup: Setup, options: argparse.Namespace) -> dict[str, float]:
     """How often a step makes the CPU wait for the device, by place in the code."""
     case = Case(options.sizes[0], options.batch_sizes[0], "bf16", "searched")
-    torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            _train(case, setup)
+            _train(case, setup, Watch)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     places = Counter(
         f"{Path(w.filename).parent.name}/{Path(w.filename).name}:{w.lineno}"
         for w in caught
-        if SYNC in str(w.message)
+        if SYNC in str(w.message) and OURS in w.filename
     )
-    steps = setup.steps * (1 + setup.windows)
-    return {place: n / steps for place, n in places.most_common() if n >= steps / 2}
+    steps = _n_steps(setup) - setup.steps
+    return {place: n / steps for place, n in places.most_common()}
 
 
 def _measure_mel(setup: Setup, seconds: int) -> dict[str, dict[str, float]]:
@@ -374,7 +400,7 @@ def _measure_mel(setup: Setup, seconds: int) -> dict[str, dict[str, float]]:
     for name, way in ways.items():
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
-        with _precision("off"):
+        with float32_precision("off"):
             first = torch.as_tensor(way()[0]).cpu().numpy()
             times = sorted(_seconds(way, setup.device) for _ in range(5))
         torch.set_num_threads(threads)
@@ -426,7 +452,8 @@ def _markdown(
             f"{size} {value / 1e6:.1f}" for size, value in flops.items()
         ),
         "padding, share of frames": ", ".join(f"batch {b} {p:.1%}" for b, p in padding.items()),
-        "steps": f"{setup.windows} windows of {setup.steps}, one more before them not counted",
+        "steps": f"{setup.windows} windows of {setup.steps}, {setup.warmup} more before them "
+        "not counted",
         **facts,
     }
     return "\n".join([*lines, *(f"- {key}: {value}" for key, value in facts.items())])
