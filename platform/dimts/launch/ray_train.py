@@ -37,6 +37,9 @@ each time holds up a step. So those that Ray started ahead, or that data prepara
 after ten seconds, instead of never."""
 
 FAILURE = "failure.txt"
+TOLD_OF_CHECKPOINTS = "checkpoint_manager_snapshot.json"
+"""Ray Train's own list, in the run's folder. It refuses to go on where one of them is gone, though
+the loop keeps only the latest."""
 
 
 def run_on_ray(launch: Launch, config: RayConfig) -> None:
@@ -138,6 +141,7 @@ def torch_trainer(
         cpus: cores reserved for each worker.
         more: for `worker`.
     """
+    (launch.run_dir / TOLD_OF_CHECKPOINTS).unlink(missing_ok=True)
     resources: dict[str, float] = {"CPU": cpus}
     if config.gpu:
         resources["GPU"] = 1

@@ -238,7 +238,8 @@ def _remove_checkpoints(run_dir: Path) -> None:
     for link in (BEST, LATEST):
         (run_dir / link).unlink(missing_ok=True)
     for folder in run_dir.glob("checkpoint_*"):
-        shutil.rmtree(folder)
+        if folder.is_dir():  # Ray Train has a file of such a name
+            shutil.rmtree(folder)
 
 
 def write_settings(path: Path, values: Mapping[str, Any]) -> None:

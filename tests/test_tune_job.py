@@ -1,0 +1,437 @@
+"""`jobs/tune.py`: from a space to a voice that is registered, with real Ray and real MLflow."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+import yaml
+from tuning_fixtures import BATCH, LR, ROOT, SPACE, told, write_space
+
+from dimts.config import load_config
+from dimts.errors import UserError
+from dimts.launch.start import start_run
+from dimts.tracking.mlflow_tracker import SPOOL
+from dimts.tracking.spool import Spool
+from dimts.tuning.outcomes import outcome
+from dimts.tuning.report import front
+from dimts.tuning.study import SweepStudy
+from dimts.tuning.sweep import Plan, run_sweep
+from jobs.sweep_config import SweepVoice
+from jobs.voice_config import VoiceConfig
+
+if TYPE_CHECKING:
+    from conftest import BaseVoice
+    from mlflow.entities import Run
+    from mlflow.tracking import MlflowClient
+
+FREEZE = "model.freeze_until_index"
+ACCUMULATE = "training.accumulate"
+Build = Callable[..., Plan]
+ON_FOUR_CORES = """
+import logging, sys
+import ray
+from dimts.command import run_job
+from jobs.tune import main
+node = ray.init(
+    num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+)
+print("logs:", ray._private.worker._global_node.get_logs_dir_path())
+run_job(main)
+"""
+
+
+@pytest.fixture
+def planned(voice_file: Path, tmp_path: Path) -> Build:
+    """``planned("training.max_steps=8", trials=3)``: a sweep of the tiny voice."""
+
+    def build(*overrides: str, **sweep: Any) -> Plan:
+        file = write_space(tmp_path, **sweep)
+        where = f"run.storage={tmp_path}"
+        return load_config(SweepVoice, [voice_file, file], [where, *overrides]).plan()
+
+    return build
+
+
+def study_of(plan: Plan) -> SweepStudy:
+    return SweepStudy(plan.sweep, plan.folder)
+
+
+def outcomes(plan: Plan) -> list[str]:
+    return [outcome(trial) for trial in study_of(plan).trials]
+
+
+def checkpoints(run_dir: Path) -> list[str]:
+    return sorted(f.name for f in run_dir.glob("checkpoint_*"))
+
+
+# One sweep with its record, of four trials at a time
+
+
+class Recorded(NamedTuple):
+    """A sweep that a process of its own has run.
+
+    Attributes:
+        configs, overrides: of its command.
+        plan: the same.
+        printed, err: what it said.
+        logs: folder of what the trials' processes said.
+    """
+
+    configs: tuple[Path, Path]
+    overrides: tuple[str, ...]
+    plan: Plan
+    printed: str
+    err: str
+    logs: Path
+
+    @property
+    def client(self) -> MlflowClient:
+        from mlflow.tracking import MlflowClient
+
+        return MlflowClient(self.plan.tracking.uri)
+
+    def runs(self) -> tuple[Run, list[Run]]:
+        """The sweep's, and its trials' in their order."""
+        experiment = self.client.get_experiment_by_name(self.plan.tracking.experiment)
+        assert experiment is not None
+        runs = self.client.search_runs([experiment.experiment_id])
+        parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+        children = [run for run in runs if run not in parents]
+        assert len(parents) == 1
+        return parents[0], sorted(children, key=lambda run: int(run.data.tags["dimts.trial"]))
+
+
+@pytest.fixture(scope="module")
+def recorded(voice_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    folder = tmp_path_factory.mktemp("recorded")
+    space = write_space(folder, trials=8, parallel=0)
+    overrides = (
+        f"run.storage={folder}", "tracking.enabled=true",
+        f"tracking.uri=sqlite:///{folder}/mlflow.db", f"tracking.artifacts={folder}/artifacts",
+        "tracking.send_every_s=0.05", "training.max_steps=40",
+    )  # fmt: skip
+    command = [part for config in (voice_file, space) for part in ("--config", str(config))]
+    command += [part for override in overrides for part in ("--set", override)]
+    done = subprocess.run(
+        [sys.executable, "-c", ON_FOUR_CORES, *command], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    logs, _, printed = done.stdout.partition("\n")
+    plan = load_config(SweepVoice, [voice_file, space], overrides).plan()
+    return Recorded(
+        (voice_file, space), overrides, plan, printed, done.stderr, Path(logs.split()[1])
+    )
+
+
+def test_sweep_says_a_line_for_each_trial_and_what_it_found(recorded: Recorded) -> None:
+    lines = recorded.printed.splitlines()
+    assert [line.split()[0] for line in lines[:8]] == [f"{n}/8" for n in range(1, 9)]
+    assert sorted(line.split()[1] for line in lines[:8]) == [f"{n:03d}" for n in range(8)]
+    assert "distortion / untrained" in recorded.printed
+    assert "registered as models:/tiny@candidate" in recorded.printed
+    assert str(recorded.plan.folder / "best" / "checkpoint_best") in recorded.printed
+    assert recorded.err == ""
+
+
+def test_trials_are_runs_below_the_sweeps(recorded: Recorded) -> None:
+    parent, trials = recorded.runs()
+    assert parent.info.run_name == "tiny-small"
+    assert parent.info.status == "FINISHED"
+    assert parent.data.params["sweep.trials"] == "8"
+    assert len(trials) == 8
+    study = study_of(recorded.plan)
+    for run, trial in zip(trials, study.trials, strict=True):
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert run.data.tags["dimts.outcome"].startswith(outcome(trial))
+        assert run.info.status == "FINISHED"
+        assert run.info.run_name.startswith(f"small {trial.number:03d}: lr ")
+        assert run.data.params[LR] == str(trial.params[LR])
+        assert run.data.params[BATCH] == str(trial.params[BATCH])
+
+
+def test_no_point_of_four_trials_at_once_is_missing(recorded: Recorded) -> None:
+    _, trials = recorded.runs()
+    for run, trial in zip(trials, study_of(recorded.plan).trials, strict=True):
+        run_dir = recorded.plan.folder / "trials" / f"{trial.number:03d}"
+        events = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
+        written = {(k, e["step"]): v for e in events for k, v in e["values"].items()}
+        kept = {
+            (key, metric.step): metric.value
+            for key in {key for key, _ in written}
+            for metric in recorded.client.get_metric_history(run.info.run_id, key)
+        }
+        assert kept == written
+        assert len(written) > 100
+        assert Spool(run_dir / SPOOL, 0).n_pending() == 0
+    said = [f.read_text(errors="replace") for f in recorded.logs.rglob("*") if f.is_file()]
+    assert len(said) > 4
+    assert not [text for text in said if "database is locked" in text]
+
+
+def test_tables_and_plots_are_the_sweeps_artifacts(recorded: Recorded) -> None:
+    parent, _ = recorded.runs()
+    listed = {a.path for a in recorded.client.list_artifacts(parent.info.run_id)}
+    assert {"trials.csv", "trials.html", "plots", "config.yaml"} <= listed
+    plots = {a.path for a in recorded.client.list_artifacts(parent.info.run_id, "plots")}
+    assert {Path(p).name for p in plots} == {
+        f.name for f in (recorded.plan.folder / "plots").iterdir()
+    }
+    assert parent.data.metrics["best/val/total_loss"] == pytest.approx(
+        front(study_of(recorded.plan).study)[0].value
+    )
+
+
+def test_only_the_winner_keeps_its_checkpoints(recorded: Recorded) -> None:
+    (winner,) = front(study_of(recorded.plan).study)
+    folder = recorded.plan.folder
+    assert (folder / "best").resolve() == folder / "trials" / f"{winner.number:03d}"
+    for trial in range(8):
+        kept = checkpoints(folder / "trials" / f"{trial:03d}")
+        assert ("checkpoint_best" in kept) == (trial == winner.number)
+        assert bool(kept) == (trial == winner.number)
+
+
+def test_winner_is_the_candidate_and_speaks(
+    recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from jobs.synthesize import main
+
+    parent, _ = recorded.runs()
+    version = recorded.client.get_model_version_by_alias("tiny", "candidate")
+    assert float(version.tags["test/mcd"]) == pytest.approx(
+        parent.data.metrics["test/mcd"], rel=1e-3
+    )
+    wav = tmp_path / "speech.wav"
+    command = ["synthesize.py", "--model", "models:/tiny@candidate", "--text", "ሰላም ነው።"]
+    command += ["--out", str(wav), "--tracking-uri", recorded.plan.tracking.uri]
+    monkeypatch.setattr(sys, "argv", command)
+    main()
+    assert wav.stat().st_size > 1000
+
+
+def test_winners_settings_train_a_voice(
+    recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from jobs.train import main
+
+    file = recorded.plan.folder / "best.yaml"
+    (winner,) = front(study_of(recorded.plan).study)
+    command = ["train.py", "--config", str(recorded.configs[0]), "--config", str(file)]
+    command += ["--set", "training.max_steps=2", "--set", f"run.storage={tmp_path}"]
+    monkeypatch.setattr(sys, "argv", command)
+    main()
+    settings = yaml.safe_load((tmp_path / "tiny" / "config.yaml").read_text())["training"]
+    assert settings["optimizer"]["learning_rate"] == winner.params[LR]
+    assert settings["batch_size"] == winner.params[BATCH]
+
+
+def test_same_command_again_only_says_what_was_found(recorded: Recorded) -> None:
+    before = told(study_of(recorded.plan))
+    winner = recorded.plan.folder / "best" / "checkpoint_best" / "model.safetensors"
+    written = winner.stat().st_mtime_ns
+    result = run_sweep(recorded.plan)
+    assert result.is_complete
+    assert result.best is not None
+    assert result.figures["test/mcd"] > 0
+    assert told(study_of(recorded.plan)) == before
+    assert winner.stat().st_mtime_ns == written
+    assert len(recorded.runs()[1]) == 8
+    versions = recorded.client.search_model_versions("name = 'tiny'")
+    assert len(versions) == 1
+
+
+def test_other_space_is_another_sweep(recorded: Recorded) -> None:
+    config = load_config(SweepVoice, recorded.configs, [*recorded.overrides, "sweep.validations=2"])
+    with pytest.raises(UserError, match=r"was begun with sweep\.validations=4, not 2") as error:
+        run_sweep(config.plan())
+    assert "\n" not in str(error.value)
+
+
+def test_sweep_that_runs_is_not_run_twice(recorded: Recorded) -> None:
+    with (recorded.plan.folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another process runs this sweep"):
+            run_sweep(recorded.plan)
+
+
+def test_more_trials_go_on_from_those_that_there_are(recorded: Recorded, ray_session: None) -> None:
+    """The last test of this sweep: it changes it."""
+    before = told(study_of(recorded.plan))[:-1]
+    overrides = [*recorded.overrides, "sweep.trials=10", "sweep.parallel=2"]
+    plan = load_config(SweepVoice, recorded.configs, overrides).plan()
+    assert run_sweep(plan).is_complete
+    after = told(study_of(plan))[:-1]
+    assert after[:8] == before
+    assert len(after) == 10
+    parent, trials = recorded.runs()
+    assert len(trials) == 10
+    assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {parent.info.run_id}
+
+
+# Trials that go wrong
+
+
+def test_trial_that_diverges_counts_against_its_settings_and_the_sweep_goes_on(
+    planned: Build, ray_session: None
+) -> None:
+    wild = {**SPACE[LR], "high": 1e12}
+    plan = planned(
+        "training.max_bad_steps=2", trials=2, space={LR: wild},
+        known_good=[{LR: 1e12}, {LR: 1e-2}],
+    )  # fmt: skip
+    result = run_sweep(plan)
+    assert outcomes(plan) == ["diverged", "finished"]
+    trial = study_of(plan).trials[0]
+    assert trial.state.name == "PRUNED"
+    assert "not finite" in trial.user_attrs["reason"]
+    assert result.best is not None
+    assert result.best.number == 1
+
+
+def at_odds(**more: Any) -> dict[str, Any]:
+    """A space in which a batch of two cannot be cut into as many parts; each by itself can be."""
+    batch = {"type": "categorical", "choices": [4, 2]}
+    return {BATCH: batch, ACCUMULATE: {"type": "categorical", "choices": [4]}, **more}
+
+
+def test_values_that_do_not_fit_together_fail_their_trial_alone(
+    planned: Build, ray_session: None
+) -> None:
+    plan = planned(trials=2, space=at_odds(), known_good=[{BATCH: 2}, {BATCH: 4}])
+    assert run_sweep(plan).is_complete
+    assert outcomes(plan) == ["failed", "finished"]
+    assert (
+        "accumulate (4) must not exceed batch_size (2)"
+        in (study_of(plan).trials[0].user_attrs["reason"])
+    )
+
+
+def test_first_trials_that_fail_alike_end_the_sweep_in_one_line(
+    planned: Build, ray_session: None
+) -> None:
+    bad = [{LR: rate, BATCH: 2} for rate in (1e-2, 1e-3, 2e-3, 3e-3)]
+    plan = planned(trials=6, space=at_odds(**{LR: SPACE[LR]}), known_good=bad)
+    with pytest.raises(UserError, match=r"all for one reason: .*must not exceed") as error:
+        run_sweep(plan)
+    assert "\n" not in str(error.value)
+    assert outcomes(plan) == ["failed"] * 3
+
+
+# Two objectives, two workers, part of a GPU
+
+
+def test_two_objectives_have_a_front_and_a_limit(
+    voice_file: Path, base: BaseVoice, tmp_path: Path, ray_session: None
+) -> None:
+    goals = {"val/mcd": "minimize", "forgetting/mcd_change": "minimize"}
+    space = write_space(
+        tmp_path, trials=3, parallel=0, objectives=goals, early_stopping=None,
+        limits={"forgetting/mcd_change": -100.0},
+        space={FREEZE: {"type": "categorical", "choices": [0, "n_base"]}, LR: SPACE[LR]},
+        known_good=[{LR: 1e-4, FREEZE: "n_base"}],
+    )  # fmt: skip
+    overrides = [
+        f"run.storage={tmp_path}", f"base.bundle={base.run_dir}",
+        f"base.features=[{', '.join(map(str, base.features))}]",
+    ]  # fmt: skip
+    plan = load_config(SweepVoice, [voice_file, space], overrides).plan()
+    result = run_sweep(plan)
+    trials = study_of(plan).trials
+    assert outcomes(plan) == ["finished"] * 3
+    assert all(len(trial.values) == 2 for trial in trials)
+    for trial in result.front:
+        others = [t.values for t in trials if t.number != trial.number]
+        assert not any(all(a < b for a, b in zip(o, trial.values, strict=True)) for o in others)
+    assert result.best is not None
+    least = min(result.front, key=lambda trial: trial.values[1])
+    assert result.best.number == least.number, "none keeps the limit: that which comes nearest"
+    assert "forgetting/mcd_change" in result.figures
+    kept = {trial.number for trial in result.front}
+    for trial in trials:
+        run_dir = plan.folder / "trials" / f"{trial.number:03d}"
+        assert bool(checkpoints(run_dir)) == (trial.number in kept)
+
+
+def test_trials_of_two_workers_take_turns_on_two_cores(planned: Build, ray_session: None) -> None:
+    import ray
+
+    plan = planned(
+        "ray.workers=2", "training.max_steps=120", trials=2, parallel=0,
+        early_stopping={"min_trials": 2}, space={LR: SPACE[LR]},
+        known_good=[{LR: 1e-2}, {LR: 1e-4}],
+    )  # fmt: skip
+    result = run_sweep(plan)
+    assert result.is_complete
+    assert outcomes(plan) == ["finished", "stopped early"]
+    assert study_of(plan).trials[1].user_attrs["step"] < 120
+    group = ray.util.placement_group([{"CPU": 1}, {"CPU": 1}])
+    ray.get(group.ready(), timeout=60)  # all cores are free again
+    ray.util.remove_placement_group(group)
+
+
+def test_workers_go_on_where_earlier_checkpoints_are_gone(
+    voice_file: Path, tmp_path: Path, ray_session: None
+) -> None:
+    """Only the latest are kept, though Ray Train was told of them all."""
+    how = [f"run.storage={tmp_path}", "ray.workers=1", "training.checkpoint_every=2"]
+    how += ["training.keep_checkpoints=1"]
+    config = load_config(VoiceConfig, [voice_file], how)
+    assert start_run(config.launch(), config.ray)["step"] == 12
+    assert not (config.run.run_dir / "checkpoint_epoch0_step2").exists()
+    assert start_run(config.launch(), config.ray)["status"] == "finished"
+
+
+SCHEDULED = """
+import sys
+import ray
+from dimts.config import build_config
+from dimts.errors import UserError
+from dimts.launch.settings import RayConfig
+from dimts.tuning.config import SweepConfig
+from dimts.tuning.ray_tune import _resources, parallel_trials
+ray.init(num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False)
+CASES = (
+    (0.5, 0, 1), (0.25, 0, 1), (0.1, 0, 1), (0.1, 3, 1), (1, 0, 1), (0.25, 0, 2), (2, 0, 1)
+)
+for share, parallel, cpus in CASES:
+    space = {"a": {"type": "int", "low": 1, "high": 2}}
+    sweep = build_config(SweepConfig, {"name": "t", "space": space, "parallel": parallel,
+                                       "gpus_per_trial": share, "cpus_per_trial": cpus})
+    config = RayConfig(gpu=True)
+    try:
+        n = parallel_trials(sweep, config)
+    except UserError as error:
+        print("refused", error)
+        continue
+    needs = _resources(sweep, config)
+    groups = [ray.util.placement_group([needs]) for _ in range(n)]
+    ray.get([group.ready() for group in groups])
+    print(share, n, needs)
+    for group in groups:
+        ray.util.remove_placement_group(group)
+"""
+
+
+def test_trials_share_a_gpu_as_far_as_it_goes() -> None:
+    """Ray counts GPUs whether they are there or not; nothing is computed here."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCHEDULED], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "0.5 2 {'CPU': 1.0, 'GPU': 0.5}",
+        "0.25 4 {'CPU': 1.0, 'GPU': 0.25}",
+        "0.1 4 {'CPU': 1.0, 'GPU': 0.1}",
+        "0.1 3 {'CPU': 1.0, 'GPU': 0.1}",
+        "1 1 {'CPU': 1.0, 'GPU': 1.0}",
+        "0.25 2 {'CPU': 2.0, 'GPU': 0.25}",
+        "refused a trial needs 1 CPU and 2 GPU, the cluster has 4 and 1; lower "
+        "sweep.cpus_per_trial, sweep.gpus_per_trial, ray.workers or ray.cpus_per_worker",
+    ]
