@@ -76,6 +76,16 @@ def test_gpu_benchmark_runs_on_a_cpu_with_torch_and_small_wheels_only(tmp_path: 
     assert "| tiny | 4 | bf16 | searched |" in table
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="would train for minutes")
+def test_gpu_voice_says_in_one_line_that_it_needs_a_gpu() -> None:
+    command = ["benchmarks/gpu_voice.py", "--config", "jobs/configs/sample_am.yaml"]
+    environment = {**os.environ, "PYTHONPATH": "platform:."}
+    done = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (2, "error: torch finds no CUDA device\n")
+
+
 def test_loop_benchmark_trains_the_same_bare_and_on_ray(tmp_path: Path) -> None:
     file = tmp_path / "loop.json"
     table = run("benchmarks/loop.py", "--quick", "--json", str(file))

@@ -35,6 +35,7 @@ ELSEWHERE = {
     "benchmarks/mel.py": "tests/test_mel.py and tests/test_benchmarks.py",
     "benchmarks/loop.py": "tests/test_benchmarks.py",
     "benchmarks/gpu.py": "tests/test_benchmarks.py",
+    "benchmarks/gpu_voice.py": "needs a GPU: tests/test_benchmarks.py",
     "benchmarks/loop_slices.py": "tests/test_benchmarks.py",
     "benchmarks/transfer.py": "tests/test_benchmarks.py",
     "benchmarks/tune.py": "tests/test_tune_benchmark.py",
