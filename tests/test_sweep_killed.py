@@ -10,7 +10,10 @@ from typing import Any, NamedTuple
 import pytest
 from tuning_fixtures import TuneJob, parent_of, steps_of, study_of, told, wait_until, write_space
 
+from dimts.config import load_config
 from dimts.training.checkpoint import LATEST
+from dimts.tuning.sweep import run_sweep
+from jobs.sweep_config import SweepVoice
 
 STEPS = ("training.max_steps=80", "training.log_every=1")
 VALIDATE_EVERY = 20
@@ -48,11 +51,12 @@ def make_sweep(voice_file: Path, folder: Path) -> Sweep:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(voice_file: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+def undisturbed(
+    voice_file: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: None
+) -> list[Any]:
     """What a sweep comes to that nobody disturbs."""
     sweep = make_sweep(voice_file, tmp_path_factory.mktemp("undisturbed"))
-    code, _, err = sweep.start().result()
-    assert code == 0, err
+    run_sweep(load_config(SweepVoice, sweep.configs, sweep.overrides).plan())
     trials = sweep.told()
     assert {state for _, state, *_ in trials[:-1]} == {"finished", "stopped early"}
     return trials

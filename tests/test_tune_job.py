@@ -291,6 +291,8 @@ def test_trial_that_diverges_counts_against_its_settings_and_the_sweep_goes_on(
     trial = study_of(plan).trials[0]
     assert trial.state.name == "PRUNED"
     assert "not finite" in trial.user_attrs["reason"]
+    assert trial.user_attrs["step"] > 0
+    assert trial.user_attrs["frames"] > 0
     assert result.best is not None
     assert result.best.number == 1
 

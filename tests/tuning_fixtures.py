@@ -24,7 +24,7 @@ from jobs.sweep_config import SweepVoice
 ROOT = Path(__file__).parents[1]
 LR = "training.optimizer.learning_rate"
 BATCH = "training.batch_size"
-SPACE = {
+SPACE: dict[str, dict[str, Any]] = {
     LR: {"type": "float", "low": 1e-4, "high": 1e-1, "log": True},
     BATCH: {"type": "categorical", "choices": [2, 4]},
 }
