@@ -29,6 +29,12 @@ class Progress:
         self._began = time.monotonic()
         self._guard = threading.Lock()
 
+    def introduce(self, title: str) -> None:
+        """Say what begins, or goes on."""
+        ended = sum(self.counts.values())
+        before = f", {ended} of them ended before" if ended else ""
+        print(f"{title}: {self.trials} trials{before}", flush=True)
+
     def began(self) -> None:
         """A trial was handed out."""
         self.running += 1

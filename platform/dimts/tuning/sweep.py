@@ -101,6 +101,7 @@ def run_sweep(plan: Plan) -> SweepResult:
             trials = SweepTrials(plan, study, record)
             trials.tidy()
             if not trials.are_done:
+                trials.progress.introduce(plan.title)
                 with connected(plan.ray), trials.progress.shown(), trials.watched():
                     run_on_tune(trials, plan.sweep, plan.ray, plan.tracking, measured, plan.folder)
             if trials.failure:
