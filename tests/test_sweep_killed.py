@@ -15,8 +15,8 @@ from dimts.training.checkpoint import LATEST
 from dimts.tuning.sweep import run_sweep
 from jobs.sweep_config import SweepVoice
 
-STEPS = ("training.max_steps=80", "training.log_every=1")
-VALIDATE_EVERY = 20
+STEPS = ("training.max_steps=160", "training.log_every=1")
+VALIDATE_EVERY = 40
 
 
 class Sweep(NamedTuple):
@@ -70,8 +70,8 @@ def kill_driver(sweep: Sweep, number: int, step: int) -> None:
 
 def kill_trial(sweep: Sweep, job: TuneJob, number: int, step: int) -> None:
     """The job sees to it itself, and the trial goes on from its checkpoint."""
-    sweep.wait_for_step(job, number, step)
     process = job.trial_process(sweep.trial(number))
+    sweep.wait_for_step(job, number, step)
     before = steps_of(sweep.trial(number))
     os.kill(process, signal.SIGKILL)
     wait_until(lambda: len(steps_of(sweep.trial(number))) > len(before) + 2, job)
@@ -81,10 +81,10 @@ def kill_trial(sweep: Sweep, job: TuneJob, number: int, step: int) -> None:
 
 def kill_ray(sweep: Sweep, job: TuneJob, number: int, step: int) -> None:
     """The raylet is what started the trial's process."""
-    sweep.wait_for_step(job, number, step)
     raylet = parent_of(job.trial_process(sweep.trial(number)))
     assert raylet is not None
     assert parent_of(raylet) == job.process.pid
+    sweep.wait_for_step(job, number, step)
     os.kill(raylet, signal.SIGKILL)
     code, _, err = job.result()
     assert code != 0
@@ -125,18 +125,16 @@ def test_sweep_killed_three_times_in_each_way_ends_as_an_undisturbed_one(
 ) -> None:
     sweep = make_sweep(voice_file, tmp_path)
     kill_driver(sweep, 0, 3)
-    kill_driver(sweep, 0, 2 * VALIDATE_EVERY + 1)
+    kill_driver(sweep, 0, VALIDATE_EVERY + 5)
     job = sweep.start()
-    kill_trial(sweep, job, 0, 3 * VALIDATE_EVERY + 3)
+    kill_trial(sweep, job, 0, 3 * VALIDATE_EVERY + 1)
     kill_trial(sweep, job, 1, 4)
-    kill_ray(sweep, job, 1, VALIDATE_EVERY + 1)
-    job = sweep.start()
-    kill_trial(sweep, job, 1, 3 * VALIDATE_EVERY + 1)
-    kill_ray(sweep, job, 2, 1)
-    job = sweep.start()
-    kill_ray(sweep, job, 3, 10)
-    kill_driver(sweep, 4, 2)
-    interrupt(sweep, 5, 1)
+    kill_trial(sweep, job, 1, 2 * VALIDATE_EVERY + 5)
+    for number in (2, 3, 4):
+        kill_ray(sweep, job, number, 1)
+        job = sweep.start()
+    sweep.wait_for_step(job, 5, 2)
+    job.kill_driver()
     code, _, err = sweep.start().result()
     assert code == 0, err
     assert sweep.told() == undisturbed

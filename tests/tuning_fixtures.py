@@ -102,6 +102,14 @@ def descendants(pid: int) -> list[int]:
     return found[1:]
 
 
+def holds(pid: int, run_dir: Path) -> bool:
+    """Whether a process has a trial's lock open."""
+    lock, is_open = str(run_dir / "lock"), False
+    with suppress(FileNotFoundError):
+        is_open = any(os.readlink(fd) == lock for fd in Path(f"/proc/{pid}/fd").iterdir())
+    return is_open
+
+
 class TuneJob:
     """`jobs/tune.py` in a session of its own."""
 
@@ -123,13 +131,15 @@ class TuneJob:
         return self.process.returncode, out, err
 
     def trial_process(self, run_dir: Path) -> int:
-        """The process that holds a trial's lock."""
-        lock = str(run_dir / "lock")
-        for pid in descendants(self.process.pid):
-            with suppress(FileNotFoundError):
-                if any(os.readlink(fd) == lock for fd in Path(f"/proc/{pid}/fd").iterdir()):
-                    return pid
-        raise AssertionError(f"nobody holds {lock}")
+        """The process that holds a trial's lock, as soon as there is one."""
+        found: list[int] = []
+
+        def is_there() -> bool:
+            found.extend(pid for pid in descendants(self.process.pid) if holds(pid, run_dir))
+            return bool(found)
+
+        wait_until(is_there, self)
+        return found[0]
 
     def kill_driver(self) -> None:
         """SIGKILL to the job itself; what Ray started for it may end a little later."""
