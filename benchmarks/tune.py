@@ -1,6 +1,6 @@
 """What a sweep is worth, and what it costs: TPE and early stopping beside random search.
 
-    python benchmarks/tune.py                     # half an hour on two cores
+    python benchmarks/tune.py                     # an hour on two cores
     python benchmarks/tune.py --quick             # does it run at all?
 
 Every arm is a real sweep of `benchmarks/tune_space.yaml` through Ray Tune. Random search without
@@ -37,10 +37,10 @@ SPACE = ROOT / "benchmarks" / "tune_space.yaml"
 RANDOM = "random"
 ARMS: dict[str, tuple[str, tuple[str, ...], float]] = {
     RANDOM: ("random", ("sweep.sampler=random", "sweep.early_stopping=null"), 1),
-    "random_asha": ("random + ASHA", ("sweep.sampler=random",), 2.5),
+    "random_asha": ("random + ASHA", ("sweep.sampler=random",), 1.5),
     "tpe": ("TPE", ("sweep.early_stopping=null",), 1),
-    "tpe_asha_complete": ("TPE + ASHA, stopped trials as COMPLETE", (), 2.5),
-    "tpe_asha": ("**TPE + ASHA, stopped trials as PRUNED (dimts)**", (), 2.5),
+    "tpe_asha_complete": ("TPE + ASHA, stopped trials as COMPLETE", (), 1.5),
+    "tpe_asha": ("**TPE + ASHA, stopped trials as PRUNED (dimts)**", (), 1.5),
 }
 """Name -> title, settings, and how many times as many trials as random search has."""
 
