@@ -22,7 +22,7 @@ demo: install
 	$(BIN)/python jobs/demo.py
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: install
 	$(BIN)/ruff check .
