@@ -20,9 +20,10 @@ from dimts.launch.start import start_run
 from dimts.tracking.mlflow_tracker import SPOOL
 from dimts.tracking.spool import Spool
 from dimts.tuning.outcomes import outcome
+from dimts.tuning.record import SweepRecord
 from dimts.tuning.report import front
 from dimts.tuning.study import SweepStudy
-from dimts.tuning.sweep import Plan, run_sweep
+from dimts.tuning.sweep import Plan, SweepTrials, run_sweep
 from jobs.sweep_config import SweepVoice
 from jobs.voice_config import VoiceConfig
 
@@ -327,6 +328,17 @@ def test_first_trials_that_fail_alike_end_the_sweep_in_one_line(
 
 
 # Two objectives, two workers, part of a GPU
+
+
+def test_what_goes_wrong_in_the_sweep_itself_ends_it_and_is_raised(planned: Build) -> None:
+    plan = planned(trials=3)
+    plan.folder.mkdir(parents=True)
+    study = study_of(plan)
+    with SweepRecord(plan, study.study) as record:
+        trials = SweepTrials(plan, study, record)
+        trials.told(7, 1, 0.5)  # no such trial
+        assert isinstance(trials.error, LookupError)
+        assert trials.next() is None
 
 
 def test_two_objectives_have_a_front_and_a_limit(

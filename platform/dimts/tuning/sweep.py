@@ -104,6 +104,8 @@ def run_sweep(plan: Plan) -> SweepResult:
                 trials.progress.introduce(plan.title)
                 with connected(plan.ray), trials.progress.shown(), trials.watched():
                     run_on_tune(trials, plan.sweep, plan.ray, plan.tracking, measured, plan.folder)
+            if trials.error:
+                raise trials.error
             if trials.failure:
                 raise UserError(trials.failure)
             figures: dict[str, float] = {}
@@ -124,6 +126,7 @@ class SweepTrials:
     def __init__(self, plan: Plan, study: SweepStudy, record: SweepRecord):
         self.plan, self.study, self.record = plan, study, record
         self.failure: str | None = None
+        self.error: Exception | None = None
         self._running: dict[int, Launch] = {}
         ended = [t for t in study.trials if t.state.is_finished()]
         self.progress = Progress(plan.sweep.trials, Counter(map(outcome_of, ended)), self._best())
@@ -136,9 +139,32 @@ class SweepTrials:
 
     @property
     def _is_ending(self) -> bool:
-        return self.failure is not None or stop_requested(self.plan.folder)
+        return bool(self.failure or self.error) or stop_requested(self.plan.folder)
 
     def next(self) -> tuple[int, Launch] | None:
+        following: tuple[int, Launch] | None = None
+        with self._kept():
+            following = self._next()
+        return following
+
+    def told(self, number: int, validation: int, loss: float) -> None:
+        with self._kept():
+            if self.study.reported(number, validation, loss):
+                stop_early(self._running[number].run_dir)
+
+    def ended(self, number: int, error: str | None) -> None:
+        with self._kept():
+            self._ended(number, error)
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        """What goes wrong inside is ours; Tune would take it for a failure of the trial."""
+        try:
+            yield
+        except Exception as error:
+            self.error = self.error or error
+
+    def _next(self) -> tuple[int, Launch] | None:
         while not self._is_ending and (assignment := self.study.next()) is not None:
             number, values, _ = assignment
             self.progress.began()
@@ -151,11 +177,7 @@ class SweepTrials:
             return number, launch
         return None
 
-    def told(self, number: int, validation: int, loss: float) -> None:
-        if self.study.reported(number, validation, loss):
-            stop_early(self._running[number].run_dir)
-
-    def ended(self, number: int, error: str | None) -> None:
+    def _ended(self, number: int, error: str | None) -> None:
         run_dir = self._running.pop(number).run_dir
         ending = read_ending(run_dir)
         if error and ending is None:
