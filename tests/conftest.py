@@ -56,6 +56,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+LONG = ("test_readme.py", "test_sweep_killed.py", "test_train_job.py", "test_tune_job.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of minutes come first: begun last, one core would wait for the other."""
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 @pytest.fixture(scope="session")
 def spoken_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An LJSpeech folder: the shortest of the sample sentences, spoken by espeak."""

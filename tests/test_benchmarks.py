@@ -86,6 +86,7 @@ def test_gpu_voice_says_in_one_line_that_it_needs_a_gpu() -> None:
     assert (done.returncode, done.stderr) == (2, "error: torch finds no CUDA device\n")
 
 
+@pytest.mark.slow
 def test_loop_benchmark_trains_the_same_bare_and_on_ray(tmp_path: Path) -> None:
     file = tmp_path / "loop.json"
     table = run("benchmarks/loop.py", "--quick", "--json", str(file))

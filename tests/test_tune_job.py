@@ -132,7 +132,8 @@ def recorded(voice_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Reco
 
 
 def test_sweep_says_a_line_for_each_trial_and_what_it_found(recorded: Recorded) -> None:
-    lines = recorded.printed.splitlines()
+    first, *lines = recorded.printed.splitlines()
+    assert first == "tiny-small: 8 trials"
     assert [line.split()[0] for line in lines[:8]] == [f"{n}/8" for n in range(1, 9)]
     assert sorted(line.split()[1] for line in lines[:8]) == [f"{n:03d}" for n in range(8)]
     assert "distortion / untrained" in recorded.printed
