@@ -108,7 +108,8 @@ class SweepRecord:
         if winner:
             figures = self._log_winner(winner)
         if self._tracker:
-            self._tracker.set_tags({"mlflow.note.content": summary(self.study)})
+            picked = f"\n\nThe voice is that of trial {winner.name}." if winner else ""
+            self._tracker.set_tags({"mlflow.note.content": summary(self.study) + picked})
             self._send_what_waits()
         return figures
 
