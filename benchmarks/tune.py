@@ -35,12 +35,14 @@ from dimts.machine import machine_facts, n_cores
 ROOT = Path(__file__).resolve().parents[1]
 SPACE = ROOT / "benchmarks" / "tune_space.yaml"
 RANDOM = "random"
+AGGRESSIVE = "sweep.early_stopping.factor=4"
 ARMS: dict[str, tuple[str, tuple[str, ...], float]] = {
     RANDOM: ("random", ("sweep.sampler=random", "sweep.early_stopping=null"), 1),
     "random_asha": ("random + ASHA", ("sweep.sampler=random",), 1.5),
     "tpe": ("TPE", ("sweep.early_stopping=null",), 1),
     "tpe_asha_complete": ("TPE + ASHA, stopped trials as COMPLETE", (), 1.5),
-    "tpe_asha": ("**TPE + ASHA, stopped trials as PRUNED (dimts)**", (), 1.5),
+    "tpe_asha": ("TPE + ASHA, stopped trials as PRUNED (dimts)", (), 1.5),
+    "tpe_asha_4": ("the same, one in four goes on", (AGGRESSIVE,), 3),
 }
 """Name -> title, settings, and how many times as many trials as random search has."""
 
@@ -151,7 +153,8 @@ def run_one(arm: str, seed: int, file: Path, options: argparse.Namespace) -> Non
         overrides = [*_settings(arm, seed, options), f"run.storage={folder}"]
         plan = load_config(SweepVoice, [SPACE], overrides).plan()
         clock = CpuClock()
-        run_sweep(plan)
+        if not run_sweep(plan).is_complete:
+            raise UserError(f"{plan.title}: was stopped, so there is nothing to compare")
         spans = [
             (t.datetime_complete.timestamp(), t.datetime_start.timestamp(), t)
             for t in SweepStudy(plan.sweep, plan.folder).trials
