@@ -146,6 +146,7 @@ def run(task: Task) -> str:
     from dimts.launch.figures import base_figures
     from dimts.training.corpora import load_corpus
     from dimts.training.data import open_data
+    from dimts.training.job import Silence
     from dimts.training.run import initial_model, run_training
 
     start = time.monotonic()
@@ -153,7 +154,7 @@ def run(task: Task) -> str:
         launch = _config(task, Path(folder)).launch()
         settings, data = launch.settings, open_data(launch.settings)
         launch.run_dir.mkdir(parents=True)
-        result = run_training(settings, _Quiet())
+        result = run_training(settings, Silence())
         assert result.checkpoint is not None
         model = load_bundle(result.checkpoint).model
     figures: dict[str, float] = {}
@@ -208,19 +209,6 @@ def _rows_moved(before: Any, after: Any, n_base: int) -> float:
     with torch.no_grad():
         was, now = (model.encoder.embedding(ids)[0] for model in (before, after))
         return float((now - was).norm(dim=1).max() / was.norm(dim=1).mean())
-
-
-class _Quiet:
-    """The loop's callbacks, all of them silent."""
-
-    def log(self, values: dict[str, float], step: int) -> None: ...
-
-    def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None: ...
-
-    def sample(self, model: Any, step: int) -> None: ...
-
-    def should_stop(self) -> bool:
-        return False
 
 
 def tables(results: dict[tuple[str, int, int], Any], options: argparse.Namespace) -> str:

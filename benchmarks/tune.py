@@ -23,7 +23,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -205,6 +205,7 @@ class CpuClock:
 def bare_seconds(options: argparse.Namespace) -> float:
     """The same training in this process, with its validations and checkpoints: the median of
     three settings of random search, after one that warms up."""
+    from dimts.training.job import Silence
     from dimts.training.run import run_training
     from dimts.tuning.study import SweepStudy
     from jobs.sweep_config import SweepVoice
@@ -222,22 +223,9 @@ def bare_seconds(options: argparse.Namespace) -> float:
             launch = plan.launch(assignment.number, assignment.values)
             launch.run_dir.mkdir(parents=True)
             start = time.monotonic()
-            run_training(launch.settings, _Quiet())
+            run_training(launch.settings, Silence())
             seconds.append(time.monotonic() - start)
     return median(seconds[1:])
-
-
-class _Quiet:
-    """The loop's callbacks, all of them silent."""
-
-    def log(self, values: dict[str, float], step: int) -> None: ...
-
-    def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None: ...
-
-    def sample(self, model: Any, step: int) -> None: ...
-
-    def should_stop(self) -> bool:
-        return False
 
 
 def best_loss(sweep: Sweep, frames: float = float("inf")) -> float:

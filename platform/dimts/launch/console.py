@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,19 @@ def following(run_dir: Path) -> Iterator[None]:
 
 
 def _follow(path: Path, position: int, done: threading.Event) -> None:
+    for event in written(path, position, lambda: done.wait(POLL_S)):
+        if (text := line(event)) is not None:
+            print(text, flush=True)
+
+
+def written(path: Path, position: int, wait: Callable[[], bool]) -> Iterator[Any]:
+    """Lines of JSON as some process writes them.
+
+    Args:
+        path: the file, which may not be there yet.
+        position: where to begin, in bytes.
+        wait: waits a little; whether nobody writes any more.
+    """
     last = False
     while True:
         if path.exists():
@@ -63,8 +76,7 @@ def _follow(path: Path, position: int, done: threading.Event) -> None:
                     if not raw.endswith(b"\n"):
                         break
                     position += len(raw)
-                    if (text := line(json.loads(raw))) is not None:
-                        print(text, flush=True)
+                    yield json.loads(raw)
         if last:
             return
-        last = done.wait(POLL_S)
+        last = wait()

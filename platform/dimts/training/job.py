@@ -30,6 +30,19 @@ class Callbacks(Protocol):
         """Whether to end after this step with a checkpoint; asked on rank 0 only."""
 
 
+class Silence:
+    """Callbacks that tell nobody anything and never ask to stop; see `Callbacks`."""
+
+    def log(self, values: dict[str, float], step: int) -> None: ...
+
+    def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None: ...
+
+    def sample(self, model: T3, step: int) -> None: ...
+
+    def should_stop(self) -> bool:
+        return False
+
+
 class Job(NamedTuple):
     """What is trained on what.
 

@@ -10,9 +10,8 @@ import json
 import logging
 import os
 import shutil
-import time
 import traceback
-from collections.abc import Callable, Iterator
+from concurrent.futures import wait
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +26,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from dimts.errors import UserError
+from dimts.launch.console import written
 from dimts.launch.ray_train import in_another_thread, report, torch_trainer
 from dimts.launch.recorder import device_of
 from dimts.launch.settings import Launch, RayConfig
@@ -226,27 +226,9 @@ def _run_group(launch: Launch, config: RayConfig, measured: Measured) -> None:
             group_worker, launch, config, max(1, config.cpus_per_worker), {"measured": measured}
         )
         group = in_another_thread(trainer.fit)
-        for values in _following(told, group.done):
+        for values in written(told, 0, lambda: bool(wait([group], POLL_S).done)):
             tune.report(values)
         group.result()
-
-
-def _following(path: Path, done: Callable[[], bool]) -> Iterator[dict[str, float]]:
-    """Lines of a file as they come, until nobody writes any more."""
-    position, last = 0, False
-    while True:
-        if path.exists():
-            with path.open("rb") as file:
-                file.seek(position)
-                for line in file:
-                    if not line.endswith(b"\n"):
-                        break
-                    position += len(line)
-                    yield json.loads(line)
-        if last:
-            return
-        last = done()
-        time.sleep(0 if last else POLL_S)
 
 
 def group_worker(config: dict[str, Any]) -> None:
