@@ -46,7 +46,7 @@ from dimts.text.tokenizer import Tokenizer
 from dimts.training.batches import BucketSampler, Corpus, Position, padding_share
 from dimts.training.config import TrainingConfig
 from dimts.training.flops import Precision, flops_a_frame, peak_flops
-from dimts.training.job import Job
+from dimts.training.job import Job, Silence
 from dimts.training.loop import Trainer
 from dimts.training.precision import float32_precision
 from dimts.training.synthetic import MEAN, STD, synthetic_corpus
@@ -116,7 +116,7 @@ class Row:
     mfu: float | None
 
 
-class Clock:
+class Clock(Silence):
     """`Callbacks` that note the time and the wait for data at the end of each window."""
 
     def __init__(self, device: torch.device):
@@ -130,15 +130,6 @@ class Clock:
             torch.cuda.synchronize(self._device)
         self.marks.append(time.perf_counter())
         self.waited.append(self.trainer.seconds["data"])
-
-    def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None:
-        pass
-
-    def sample(self, model: T3, step: int) -> None:
-        pass
-
-    def should_stop(self) -> bool:
-        return False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

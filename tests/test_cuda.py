@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import subprocess
 import sys
@@ -25,11 +24,11 @@ from dimts.model.t3 import T3, ModelConfig, align
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
-from dimts.training.batches import Corpus
+from dimts.training.batches import Corpus, Position
 from dimts.training.checkpoint import read_state
 from dimts.training.config import TrainingConfig
 from dimts.training.job import Job, Result
-from dimts.training.loop import Trainer, train
+from dimts.training.loop import Trainer, Turn, train
 from dimts.training.synthetic import MEAN, STD, synthetic_corpus
 
 ROOT = Path(__file__).parents[1]
@@ -172,12 +171,17 @@ def test_cpu_waits_for_the_device_nowhere_in_a_step(make_job: MakeJob, amp: str)
     job = make_job("waits", amp=amp, ema_decay=0.9, aligner={"fixed_share": 0.0})
     trainer = Trainer(job, Listener())
     batches = [job.train.batch(range(i, i + 4), grains=True).pin() for i in range(4)]
-    trainer._step([batches[0]])
-    trainer._step([batches[1]])
+    turns = [Turn(Position(0, i + 1), b.ids, [b]) for i, b in enumerate(batches)]
+
+    def step(turn: Turn) -> None:
+        trainer._update(turn, trainer._gradients(turn.micro_batches))
+
+    step(turns[0])
+    step(turns[1])
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for batch in batches:
-            trainer._step([batch])
+        for turn in turns:
+            step(turn)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -215,15 +219,13 @@ def bad_corpus(corpus: Corpus, bad: set[str]) -> Corpus:
 @needs_cuda
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
 def test_bad_batch_is_left_out_on_the_device_and_named(
-    make_job: MakeJob, corpus: Corpus, amp: str, caplog: pytest.LogCaptureFixture
+    make_job: MakeJob, corpus: Corpus, amp: str
 ) -> None:
     bad = corpus.utterances.ids[7]
     job = make_job("bad", amp=amp, train=bad_corpus(corpus, {bad}), max_steps=24, log_every=6)
-    with caplog.at_level(logging.WARNING):
-        listener, result = run(job)
-    messages = [r.getMessage() for r in caplog.records if "left out" in r.getMessage()]
-    assert result.skipped == len(messages) == 2, "once an epoch of 12 batches"
-    assert all(bad in message for message in messages)
+    listener, result = run(job)
+    assert result.skipped == len(listener.told) == 2, "once an epoch of 12 batches"
+    assert all("left out" in text and bad in text for text in listener.told)
     assert listener.values[24]["train/skipped_steps"] == 2
     assert np.isfinite(listener.curve("train/total_loss")).all()
     assert all(t.isfinite().all() for t in job.model.state_dict().values())

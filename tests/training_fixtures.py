@@ -28,6 +28,7 @@ class Listener:
         self.values: dict[int, dict[str, float]] = {}
         self.reports: list[tuple[dict[str, float], Path | None]] = []
         self.sampled: list[int] = []
+        self.told: list[str] = []
         self.steps = 0
         self._stop_after = stop_after
 
@@ -41,9 +42,15 @@ class Listener:
         assert not model.training
         self.sampled.append(step)
 
+    def tell(self, text: str) -> None:
+        self.told.append(text)
+
     def should_stop(self) -> bool:
         self.steps += 1
         return self._stop_after is not None and self.steps >= self._stop_after
+
+    def should_save(self) -> bool:
+        return False
 
     def curve(self, key: str) -> list[float]:
         """A metric's values in the order of steps."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dimts.errors import UserError
 from dimts.launch.console import following
 from dimts.launch.recorder import Recorder, device_of
 from dimts.launch.settings import Launch
 from dimts.launch.stopping import stop_on_signal
+from dimts.training.claim import Superseded
 from dimts.training.run import run_training
 
 
@@ -20,6 +22,8 @@ def run_bare(launch: Launch, gpu: bool = False) -> None:
         recorder.start()
         try:
             recorder.finish(run_training(launch.settings, recorder, device_of(gpu)))
+        except Superseded as error:
+            raise UserError(str(error)) from error
         except BaseException:
             recorder.end("FAILED")
             raise

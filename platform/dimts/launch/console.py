@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,13 @@ POLL_S = 0.3
 
 
 def append_event(run_dir: Path, event: Mapping[str, Any]) -> None:
-    """Add one line to the run's record on disk."""
-    with (run_dir / EVENTS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(event, ensure_ascii=False) + "\n")
+    """Add one line to the run's record on disk, and end one that a kill has cut off."""
+    text = json.dumps(event, ensure_ascii=False) + "\n"
+    with (run_dir / EVENTS).open("ab+", buffering=0) as file:
+        if size := file.seek(0, os.SEEK_END):
+            file.seek(size - 1)
+            text = text if file.read(1) == b"\n" else "\n" + text
+        file.write(text.encode())
 
 
 def line(event: Mapping[str, Any]) -> str | None:
@@ -76,7 +81,8 @@ def written(path: Path, position: int, wait: Callable[[], bool]) -> Iterator[Any
                     if not raw.endswith(b"\n"):
                         break
                     position += len(raw)
-                    yield json.loads(raw)
+                    with suppress(ValueError):  # what was cut off
+                        yield json.loads(raw)
         if last:
             return
         last = wait()

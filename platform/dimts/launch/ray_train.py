@@ -21,20 +21,25 @@ from dimts.launch.console import following
 from dimts.launch.recorder import Recorder
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.stopping import stop_on_signal
+from dimts.training.claim import Superseded
 from dimts.training.run import run_training
 
 QUIET = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-NO_IDLE_WORKERS = {
+OWN_RAY = {
     "RAY_num_workers_soft_limit": "0",
     "RAY_idle_worker_killing_time_threshold_ms": "10000",
+    "MALLOC_ARENA_MAX": "2",
 }
-"""An idle worker wakes a hundred times a second to look for signals. Where torch has all cores,
-each time holds up a step. So those that Ray started ahead, or that data preparation leaves, end
-after ten seconds, instead of never."""
+"""For a Ray on this machine alone. An idle worker wakes a hundred times a second to look for
+signals. Where torch has all cores, each time holds up a step. So those that Ray started ahead, or
+that data preparation leaves, end after ten seconds, instead of never. Memory that one of a
+worker's thirty threads has freed is of no use to the others where each may have a heap of its own:
+without a limit a process that runs a dozen trials grows to three times the size."""
+WATCHES_NODES = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
+"""An actor that asks for nodes that are to go; of no use where there is one."""
 
 FAILURE = "failure.txt"
 TOLD_OF_CHECKPOINTS = "checkpoint_manager_snapshot.json"
@@ -58,8 +63,8 @@ def run_on_ray(launch: Launch, config: RayConfig) -> None:
             trainer = torch_trainer(train_worker, launch, config, cpus_per_worker(config))
             in_another_thread(trainer.fit).result()
         finally:
-            if failure.exists():
-                raise UserError(failure.read_text(encoding="utf-8"))
+            if failure.exists() and (why := failure.read_text(encoding="utf-8")):
+                raise UserError(why)
 
 
 def in_another_thread(function: Callable[[], Any]) -> Future[None]:
@@ -93,7 +98,7 @@ def connected(config: RayConfig) -> Iterator[None]:
         address = None if os.environ.get("RAY_ADDRESS") else "local"
         if address:  # unset, Ray would write a token into the home folder and ask for it ever after
             os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-            for name, value in NO_IDLE_WORKERS.items():
+            for name, value in OWN_RAY.items():
                 os.environ.setdefault(name, value)
         ray.init(
             address=address,
@@ -101,6 +106,7 @@ def connected(config: RayConfig) -> Iterator[None]:
             log_to_driver=False,
             logging_level=logging.WARNING,
         )
+    os.environ.setdefault(WATCHES_NODES, str(int(len(ray.nodes()) > 1)))
     try:
         _check_resources(config)
         yield
@@ -148,7 +154,11 @@ def torch_trainer(
     return TorchTrainer(
         worker,
         # Not as JSON, in which the credentials of a tracking server are masked.
-        train_loop_config={"launch": launch.model_dump(), **(more or {})},
+        train_loop_config={
+            "launch": launch.model_dump(),
+            "nodes_may_go": os.environ.get(WATCHES_NODES) == "1",
+            **(more or {}),
+        },
         scaling_config=ScalingConfig(
             num_workers=config.workers, use_gpu=config.gpu, resources_per_worker=resources
         ),
@@ -167,10 +177,12 @@ def train_worker(config: dict[str, Any]) -> None:
     if (launch.run_dir / FAILURE).exists():  # started again after what would only be met again
         return
     rank = ray.train.get_context().get_world_rank()
-    recorder = Recorder(launch, rank, report)
+    recorder = Recorder(launch, rank, report, node_goes if config["nodes_may_go"] else never)
     recorder.start()
     try:
         recorder.finish(run_training(launch.settings, recorder, get_device()))
+    except Superseded:  # on a node that was given up for dead: the run is another's now
+        return
     except UserError as error:
         # To try again would fail again: this worker ends, and the driver says why.
         (launch.run_dir / FAILURE).write_text(str(error), encoding="utf-8")
@@ -180,6 +192,16 @@ def train_worker(config: dict[str, Any]) -> None:
     except BaseException:
         recorder.end("FAILED")
         raise
+
+
+def node_goes() -> bool:
+    """Whether the machine of a worker is to be taken away; all workers ask together."""
+    return ray.train.get_preemption_info() is not None
+
+
+def never() -> bool:
+    """Nobody takes a machine away that is the only one."""
+    return False
 
 
 def report(metrics: dict[str, float], checkpoint: Path | None) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dimts.errors import UserError
-from dimts.launch.console import append_event
+from dimts.launch.console import EVENTS, append_event
 from dimts.launch.figures import forgetting_figures, held_out_figures
 from dimts.launch.samples import STEP_FOLDER, all_samples, plot_alignment, speak_samples
 from dimts.launch.settings import Launch
@@ -26,6 +27,8 @@ from dimts.training.job import Result
 RESULT = "result.json"
 Report = Callable[[dict[str, float], Path | None], None]
 
+log = logging.getLogger(__name__)
+
 
 class Recorder:
     """Callbacks of one worker; those that are not rank 0 only report.
@@ -34,12 +37,21 @@ class Recorder:
         launch: the run.
         rank: of this worker.
         report: passes metrics and checkpoints on, to Ray Train for one.
+        will_end: whether the machine has given notice; see `Callbacks.should_save`.
     """
 
-    def __init__(self, launch: Launch, rank: int = 0, report: Report | None = None):
+    def __init__(
+        self,
+        launch: Launch,
+        rank: int = 0,
+        report: Report | None = None,
+        will_end: Callable[[], bool] = lambda: False,
+    ):
         self.launch = launch
         self.rank = rank
         self._report = report
+        self._will_end = will_end
+        self._told_full = False
         self._tracker = make_tracker(launch.tracking)
         self._data: Data | None = None
 
@@ -55,8 +67,20 @@ class Recorder:
             )
 
     def log(self, values: dict[str, float], step: int) -> None:
-        append_event(self.launch.run_dir, {"step": step, "values": values})
+        self._append({"step": step, "values": values})
         self._tracker.log_metrics(values, step)
+
+    def tell(self, text: str) -> None:
+        self._append({"text": text})
+
+    def _append(self, event: Mapping[str, Any]) -> None:
+        """A full disk costs lines of the record, not the training."""
+        try:
+            append_event(self.launch.run_dir, event)
+        except OSError as error:
+            if not self._told_full:
+                self._told_full = True
+                log.warning("%s takes no more: %s", self.launch.run_dir / EVENTS, error.strerror)
 
     def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None:
         if self._report:
@@ -65,7 +89,16 @@ class Recorder:
     def should_stop(self) -> bool:
         return stop_requested(self.launch.run_dir)
 
+    def should_save(self) -> bool:
+        return self._will_end()
+
     def sample(self, model: T3, step: int) -> None:
+        try:
+            self._sample(model, step)
+        except OSError as error:
+            self.tell(f"no samples of step {step}: {error}")
+
+    def _sample(self, model: T3, step: int) -> None:
         data = self._open()
         synthesizer = Synthesizer(model, data.tokenizer, self.launch.settings.mel)
         texts = self.launch.settings.training.sample_texts or data.val.utterances.texts[-2:]

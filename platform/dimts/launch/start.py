@@ -13,8 +13,10 @@ from dimts.errors import UserError
 from dimts.launch.recorder import read_result
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.stopping import clear_stop
+from dimts.lock import locked
 
 CONFIG_FILE = "config.yaml"
+LOCK = "lock"
 MAY_CHANGE = ("tracking.", "ray.", "run.", "prepare.engine", "prepare.workers", "training.threads")
 
 
@@ -22,20 +24,29 @@ def start_run(launch: Launch, ray_config: RayConfig) -> dict[str, Any]:
     """Run to the end, or until asked to stop; what `recorder.read_result` says of it.
 
     Raises:
-        UserError: a run of this name was made with other settings; or training failed.
+        UserError: a run of this name was made with other settings, or is going on; or training
+            failed.
     """
     launch.run_dir.mkdir(parents=True, exist_ok=True)
-    keep_settings(launch.run_dir, launch.settings.config_yaml)
-    clear_stop(launch.run_dir)
-    if ray_config.workers:
-        from dimts.launch.ray_train import run_on_ray  # a bare run needs no Ray
 
-        run_on_ray(launch, ray_config)
-    else:
-        from dimts.launch.bare import run_bare
+    def busy(pid: str) -> str:
+        return (
+            f"run {launch.name} is being trained already, by process {pid}; wait for it, or give "
+            "this one another run.name"
+        )
 
-        run_bare(launch, ray_config.gpu)
-    return read_result(launch.run_dir)
+    with locked(launch.run_dir / LOCK, busy):
+        keep_settings(launch.run_dir, launch.settings.config_yaml)
+        clear_stop(launch.run_dir)
+        if ray_config.workers:
+            from dimts.launch.ray_train import run_on_ray  # a bare run needs no Ray
+
+            run_on_ray(launch, ray_config)
+        else:
+            from dimts.launch.bare import run_bare
+
+            run_bare(launch, ray_config.gpu)
+        return read_result(launch.run_dir)
 
 
 def keep_settings(folder: Path, config_yaml: str, may_change: tuple[str, ...] = ()) -> None:

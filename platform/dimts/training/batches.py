@@ -182,6 +182,11 @@ class BucketSampler:
     def batches_per_epoch(self) -> int:
         return -(-len(self._n_frames) // self._batch_size)
 
+    @property
+    def smallest_batch(self) -> int:
+        """Utterances of the smallest batch."""
+        return len(self._n_frames) // max(1, self.batches_per_epoch)
+
     def batches(self, epoch: int) -> list[list[int]]:
         """The batches of an epoch, in order; the same for the same seed."""
         if epoch != self._epoch:

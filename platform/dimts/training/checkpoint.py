@@ -7,7 +7,6 @@ a name that exists is a checkpoint that is whole.
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import shutil
@@ -17,6 +16,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from dimts.bundle import BundleError, read_manifest
 
@@ -24,7 +24,9 @@ TRAINER_STATE = "trainer_state.pt"
 LATEST, BEST = "checkpoint_latest", "checkpoint_best"
 _NAME = re.compile(r"checkpoint_epoch(\d+)_step(\d+)")
 
-log = logging.getLogger(__name__)
+
+class NotWritten(Exception):
+    """A checkpoint could not be written; the message says why."""
 
 
 def save_checkpoint(
@@ -35,8 +37,11 @@ def save_checkpoint(
     write_bundle: Callable[[Path], None],
     best: bool,
     keep: int,
+    before_rename: Callable[[], None] = lambda: None,
 ) -> Path:
     """Write a checkpoint and point ``checkpoint_latest`` (and ``checkpoint_best``) at it.
+
+    What fails half-way leaves the checkpoints before it, and the links to them, as they were.
 
     Args:
         run_dir: the run's folder.
@@ -45,35 +50,70 @@ def save_checkpoint(
         write_bundle: writes the bundle's files, and last the manifest, into a folder.
         best: whether it is the best so far.
         keep: how many of the latest stay; the best one stays in any case.
+        before_rename: called when all is written and before anything is changed; what it raises
+            ends this.
+
+    Raises:
+        NotWritten: there is no room, or the disk or its file system fails.
     """
     name = f"checkpoint_epoch{epoch}_step{step}"
-    temporary = run_dir / f".{name}.partial"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    torch.save(state, temporary / TRAINER_STATE)
-    write_bundle(temporary)
-    for file in temporary.iterdir():
-        _sync(file)
-    final = run_dir / name
-    if final.exists():  # of an attempt that went on from an earlier checkpoint: same content
-        shutil.rmtree(final)
-    temporary.rename(final)
-    _sync(run_dir)
-    _point(run_dir / LATEST, name)
-    if best:
-        _point(run_dir / BEST, name)
+    temporary = run_dir / f".{name}.{os.getpid()}"
+    try:
+        temporary.mkdir(parents=True, exist_ok=True)
+        _write_state(temporary / TRAINER_STATE, state)
+        write_bundle(temporary)
+        for file in temporary.iterdir():
+            _sync(file)
+        before_rename()
+        final = run_dir / name
+        if final.exists():  # of an attempt that went on from an earlier checkpoint: same content
+            shutil.rmtree(final)
+        temporary.rename(final)
+        _sync(run_dir)
+        _point(run_dir / LATEST, name)
+        if best:
+            _point(run_dir / BEST, name)
+    except (OSError, SafetensorError) as error:
+        raise NotWritten(getattr(error, "strerror", None) or str(error)) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     _remove_old(run_dir, keep)
     return final
 
 
-def find_latest(run_dir: Path) -> Path | None:
-    """The newest checkpoint that is whole, or None; one that is damaged is passed over aloud."""
+def _write_state(file: Path, state: dict[str, Any]) -> None:
+    """torch's own writer turns what the system says of a full disk into words of its insides."""
+    with file.open("wb") as stream:
+        try:
+            torch.save(state, stream)
+        except RuntimeError as error:
+            stream.write(b"\0")  # says it itself
+            stream.flush()
+            raise OSError(str(error).splitlines()[0]) from error
+
+
+def clear_partial(run_dir: Path) -> None:
+    """Remove what processes that were killed while they wrote a checkpoint have left."""
+    for path in run_dir.glob(".checkpoint_*"):
+        if path.is_symlink():
+            path.unlink(missing_ok=True)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def find_latest(run_dir: Path, tell: Callable[[str], None] = lambda text: None) -> Path | None:
+    """The newest checkpoint that is whole, or None; one that is damaged is passed over.
+
+    Args:
+        run_dir: the run's folder.
+        tell: is told of each that is damaged.
+    """
     for folder in _checkpoints(run_dir):
         try:
             read_manifest(folder)
             return folder
         except BundleError as error:
-            log.warning("%s; going back to the checkpoint before it", error)
+            tell(f"{error}; going back to the checkpoint before it")
     return None
 
 
@@ -101,7 +141,7 @@ def _checkpoints(run_dir: Path) -> list[Path]:
 
 
 def _point(link: Path, name: str) -> None:
-    temporary = link.with_name(f".{link.name}.partial")
+    temporary = link.with_name(f".{link.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(name)
     os.replace(temporary, link)

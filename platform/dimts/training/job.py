@@ -26,8 +26,15 @@ class Callbacks(Protocol):
     def sample(self, model: T3, step: int) -> None:
         """Speak and plot with the weights that would ship; rank 0 only."""
 
+    def tell(self, text: str) -> None:
+        """Something a person should know, in one line; rank 0 only."""
+
     def should_stop(self) -> bool:
         """Whether to end after this step with a checkpoint; asked on rank 0 only."""
+
+    def should_save(self) -> bool:
+        """Whether the end may come unasked for, so that a checkpoint is worth its time; asked on
+        every rank after the same steps, and answered alike."""
 
 
 class Silence:
@@ -39,7 +46,12 @@ class Silence:
 
     def sample(self, model: T3, step: int) -> None: ...
 
+    def tell(self, text: str) -> None: ...
+
     def should_stop(self) -> bool:
+        return False
+
+    def should_save(self) -> bool:
         return False
 
 
@@ -91,7 +103,18 @@ class Result(NamedTuple):
 
 @dataclass
 class Progress:
-    """Where a run stands; saved with every checkpoint."""
+    """Where a run stands; saved with every checkpoint.
+
+    Attributes:
+        step: optimizer steps done.
+        position: of the next batch.
+        best, latest: metrics of the best and the latest validation.
+        since_best: validations since the best.
+        skipped: steps left out for a loss that was not finite.
+        bad_in_a_row: those of them that came last.
+        frames: mel frames trained on.
+        parts: micro-batches that a worker's share of a batch is cut into.
+    """
 
     step: int = 0
     position: Position = field(default_factory=lambda: Position(0, 0))
@@ -99,4 +122,6 @@ class Progress:
     latest: dict[str, float] | None = None
     since_best: int = 0
     skipped: int = 0
+    bad_in_a_row: int = 0
     frames: int = 0
+    parts: int = 1

@@ -7,14 +7,13 @@ alone, so a run that goes on from a checkpoint repeats what an undisturbed one w
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import distributed as dist
@@ -24,16 +23,38 @@ from torch.nn.parallel import DistributedDataParallel
 from dimts.errors import Diverged
 from dimts.model.loss import TTSLoss, tts_loss
 from dimts.training.batches import Batch, BucketSampler, Position, Prefetcher, split_batch
-from dimts.training.checkpoint import find_latest, read_state, save_checkpoint
 from dimts.training.corpora import check_lengths, turns
 from dimts.training.job import Callbacks, Job, Progress, Result
+from dimts.training.memory import (
+    OutOfMemory,
+    fits,
+    longest,
+    most_parts,
+    read_parts,
+    room_for_moments,
+    smaller_parts,
+    write_parts,
+)
 from dimts.training.optimizer import MovingAverage, build_optimizer, learning_rate_share
 from dimts.training.precision import autocast, float32_precision, same_order
+from dimts.training.saving import Saver
 from dimts.training.trainer_state import TrainerState
 from dimts.training.validation import validation_losses
-from dimts.training.verdict import Verdict, means, send, vote
+from dimts.training.verdict import Verdict, Window, any_rank, send, vote
 
-log = logging.getLogger(__name__)
+
+class Turn(NamedTuple):
+    """What a worker computes of a step.
+
+    Attributes:
+        after: the position that follows it.
+        ids: of the utterances of the whole batch, over all workers.
+        micro_batches: this worker's.
+    """
+
+    after: Position
+    ids: list[str]
+    micro_batches: list[Batch]
 
 
 def train(job: Job, callbacks: Callbacks) -> Result:
@@ -73,13 +94,14 @@ class Trainer:
             frames = job.rehearsal.utterances.n_frames
             self.rehearsal = BucketSampler(frames, self.config.batch_size, self.config.seed)
         self.progress = Progress()
-        self.checkpoint: Path | None = None
-        self.saved_step = -1
+        self.saver = Saver(
+            job.run_dir, self.rank, self.device, self.config.keep_checkpoints, self._tell
+        )
         self.seconds: dict[str, float] = defaultdict(float)
-        self.window: list[Verdict] = []
+        self.window = Window()
+        self.timed_frames = 0
         self.verdict: Verdict | None = None
         self.stop = False
-        self.bad_in_a_row = 0
 
     def run(self) -> Result:
         for corpus in (self.job.train, self.job.val, self.job.rehearsal):
@@ -90,38 +112,40 @@ class Trainer:
 
     def _run(self) -> Result:
         self._resume()
+        if self.progress.step < self.config.max_steps:
+            self._fit_memory()
         if self.config.validate_every and self.progress.step == 0:
             self._validate()  # a broken validation fails now, not after an epoch
             self.progress.best = None  # of no checkpoint: the first one that is trained is better
         status = self._steps()
         self._settle()
-        if self.saved_step != self.progress.step:
+        if self.saver.step != self.progress.step:
             last = status == "finished" and bool(self.config.validate_every)
             unseen = last and not self._due(self.config.validate_every)
-            self._save(self._validate() if unseen else False)
+            self._save(self._validate() if unseen else False, must=True)
         return Result(
             status,
             self.progress.step,
             self.progress.best or {},
-            self.checkpoint,
+            self.saver.checkpoint,
             dict(self.seconds),
             self.progress.skipped,
             self.progress.frames,
         )
 
     def _steps(self) -> Literal["finished", "stopped", "early_stopped"]:
-        batches = Prefetcher(self._micro_batches())
+        turns_ahead = Prefetcher(self._turns())
         started = time.perf_counter()
         try:
             while self.progress.step < self.config.max_steps:
                 if self.config.patience and self.progress.since_best >= self.config.patience:
                     return "early_stopped"
-                with self._timed("data"):
-                    position, micro_batches = cast(tuple[Position, list[Batch]], batches.next())
-                with self._timed("step"):
-                    self._step(micro_batches)
-                self.progress.position = position
-                self.progress.step += 1
+                self.saver.check()
+                if not self._computed(turns_ahead):
+                    turns_ahead.close()
+                    self._smaller_parts()
+                    turns_ahead = Prefetcher(self._turns())
+                    continue
                 if self._due(self.config.log_every):
                     self._log(time.perf_counter() - started)
                     started = time.perf_counter()
@@ -131,32 +155,50 @@ class Trainer:
                 if self.stop:
                     return "stopped"
         finally:
-            batches.close()
+            turns_ahead.close()
         return "finished"
 
-    def _micro_batches(self) -> Iterator[tuple[Position, list[Batch]]]:
+    def _computed(self, turns_ahead: Prefetcher) -> bool:
+        """Do the next step; False if there was not memory enough for it.
+
+        Raises:
+            OutOfMemory: so it was, and other workers wait for the gradients of this one.
+        """
+        computed: list[tuple[Turn, TTSLoss]] = []
+
+        def compute() -> None:
+            with self._timed("data"):
+                turn = cast(Turn, turns_ahead.next())
+            with self._timed("step"):
+                computed.append((turn, self._gradients(turn.micro_batches)))
+
+        if not fits(compute, self.device):
+            if self.world_size > 1:
+                write_parts(self.job.run_dir, 2 * self.progress.parts)
+                raise OutOfMemory(f"rank {self.rank} at step {self.progress.step}")
+            return False
+        [(turn, losses)] = computed
+        with self._timed("step"):
+            self._update(turn, losses)
+        self.progress.position = turn.after
+        self.progress.step += 1
+        return True
+
+    def _turns(self) -> Iterator[Turn]:
         share, position = self.job.rehearsal_share, self.progress.position
+        parts, on_gpu = self.progress.parts, self.device.type == "cuda"
         for turn in turns(self.sampler, self.rehearsal, share, position):
             corpus = self.job.rehearsal if turn.rehearsal else self.job.train
             assert corpus is not None
-            parts = split_batch(turn.indices, self.rank, self.world_size, self.config.accumulate)
-            if self.device.type == "cuda":
-                batches = [corpus.batch(part, turn.indices, grains=True).pin() for part in parts]
-            else:
-                batches = [corpus.batch(part, turn.indices) for part in parts]
-            yield turn.after, batches
+            own = split_batch(turn.indices, self.rank, self.world_size, parts)
+            batches = [corpus.batch(part, turn.indices, grains=on_gpu) for part in own]
+            ids = [corpus.utterances.ids[i] for i in turn.indices]
+            yield Turn(turn.after, ids, [b.pin() for b in batches] if on_gpu else batches)
 
-    def _step(self, micro_batches: list[Batch]) -> None:
-        """One optimizer step.
-
-        On a GPU the CPU goes on to the next step without waiting for this one: the device itself
-        leaves a bad step out, and `_settle` hears of it a step later.
-        """
+    def _gradients(self, micro_batches: list[Batch]) -> TTSLoss:
+        """Gradients of the whole batch; the sum of this worker's losses, not differentiable."""
         step, config = self.progress.step, self.config
         torch.manual_seed((config.seed * 1_000_003 + step) * 4096 + self.rank)
-        share = learning_rate_share(step, config.max_steps, config.optimizer)
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.optimizer.learning_rate * share
         if not self.model.training:  # to say it anew to every module takes a while
             self.parallel.train()
         losses = []
@@ -166,7 +208,18 @@ class Trainer:
                 loss = self._loss(self.parallel, batch.to(self.device), step)
                 self.scaler.scale(loss.total).backward()
             losses.append(TTSLoss(*(part.detach() for part in loss)))
-        loss = TTSLoss(*(torch.stack(parts).sum() for parts in zip(*losses, strict=True)))
+        return TTSLoss(*(torch.stack(parts).sum() for parts in zip(*losses, strict=True)))
+
+    def _update(self, turn: Turn, loss: TTSLoss) -> None:
+        """Change the weights by the gradients.
+
+        On a GPU the CPU goes on to the next step without waiting for this one: the device itself
+        leaves a bad step out, and `_settle` hears of it a step later.
+        """
+        step, config = self.progress.step, self.config
+        share = learning_rate_share(step, config.max_steps, config.optimizer)
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.optimizer.learning_rate * share
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.parameters, config.optimizer.clip_norm)
         finite = torch.isfinite(loss.total)
@@ -180,9 +233,8 @@ class Trainer:
         self.optimizer.step()
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        ids = [i for batch in micro_batches for i in batch.ids]
-        frames = micro_batches[0].total_frames
-        self.verdict = Verdict(step, ids, frames, loss, norm.detach(), *send(votes))
+        frames = turn.micro_batches[0].total_frames
+        self.verdict = Verdict(step, turn.ids, frames, loss, norm.detach(), *send(votes))
         self.stop |= stop and self.world_size == 1  # several ranks hear of it together
         if self.device.type != "cuda":
             self._settle()
@@ -197,11 +249,12 @@ class Trainer:
         if bad:
             self._skip(verdict)
             return
-        self.bad_in_a_row = 0
+        self.progress.bad_in_a_row = 0
         if self.average:
             self.average.update(self.model, verdict.step)
-        self.window.append(verdict)
+        self.window.add(verdict)
         self.progress.frames += verdict.n_frames
+        self.timed_frames += verdict.n_frames
 
     def _loss(self, model: nn.Module, batch: Batch, step: int) -> TTSLoss:
         mel_BTM = self.model.normalise(batch.mel_BTM)
@@ -229,23 +282,60 @@ class Trainer:
 
     def _skip(self, verdict: Verdict) -> None:
         self.progress.skipped += 1
-        self.bad_in_a_row += 1
+        self.progress.bad_in_a_row += 1
         ids = ", ".join(verdict.ids)
-        log.warning("step %d left out, its loss is not finite: %s", verdict.step, ids)
-        if self.bad_in_a_row >= self.config.max_bad_steps:
+        self._tell(f"step {verdict.step} left out, its loss is not finite: {ids}")
+        if self.progress.bad_in_a_row >= self.config.max_bad_steps:
             raise Diverged(
-                f"the loss was not finite {self.bad_in_a_row} steps in a row, up to step "
+                f"the loss was not finite {self.progress.bad_in_a_row} steps in a row, up to step "
                 f"{verdict.step}; lower training.optimizer.learning_rate or look at the "
                 f"last batch: {ids}"
             )
 
+    def _tell(self, text: str) -> None:
+        if self.rank == 0:
+            self.callbacks.tell(text)
+
+    def _fit_memory(self) -> None:
+        """Before the first step, cut batches until the longest that could be is computed."""
+        with self._timed("memory"):
+            self.parallel.train()
+            while any_rank(not fits(self._longest_batches, self.device), self.device):
+                self._smaller_parts()
+            self.optimizer.zero_grad(set_to_none=True)
+
+    def _longest_batches(self) -> None:
+        """Forwards and backwards; no weight changes, and nobody waits for other workers."""
+        room = room_for_moments(self.parameters, self.optimizer)
+        for corpus in filter(None, (self.job.train, self.job.rehearsal)):
+            whole = longest(corpus, self.config.batch_size)
+            own = split_batch(whole, self.rank, self.world_size, self.progress.parts)[0]
+            batch = corpus.batch(own, whole, grains=self.device.type == "cuda")
+            batch.durations_BNS = None  # to search for them takes more memory
+            self._loss(self.model, batch.to(self.device), self.progress.step).total.backward()
+        del room
+
+    def _smaller_parts(self) -> None:
+        """Cut batches into more micro-batches from now on."""
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = smaller_parts(self.progress.parts, self._samplers, self.world_size)
+        self._tell(
+            f"out of memory at step {self.progress.step}: each batch is computed in {parts} "
+            f"micro-batches from now on; training.accumulate={parts} says so beforehand"
+        )
+        self.progress.parts = parts
+
+    @property
+    def _samplers(self) -> list[BucketSampler]:
+        return [self.sampler, *filter(None, (self.rehearsal,))]
+
     def _log(self, seconds: float) -> None:
         """Means over the steps since the last call that were not left out."""
         self._settle()
-        values = means(self.window)
+        values = self.window.means()
         values |= {
             "train/learning_rate": self.optimizer.param_groups[0]["lr"],
-            "train/frames_per_second": sum(v.n_frames for v in self.window) / seconds,
+            "train/frames_per_second": self.timed_frames / seconds,
             "train/data_wait_share": self.seconds["data"]
             / (self.seconds["data"] + self.seconds["step"]),
             "train/skipped_steps": self.progress.skipped,
@@ -253,6 +343,7 @@ class Trainer:
             "train/frames": self.progress.frames,
         }
         self.window.clear()
+        self.timed_frames = 0
         if self.rank == 0:
             self.callbacks.log(values, self.progress.step)
 
@@ -271,7 +362,8 @@ class Trainer:
             with self._timed("sample"), self._averaged():
                 self.model.eval()
                 self.callbacks.sample(self.model, self.progress.step)
-        if improved or self._due(self.config.checkpoint_every):
+        unasked = self._due(config.log_every) and self.callbacks.should_save()
+        if improved or unasked or self._due(self.config.checkpoint_every):
             self._save(improved)
         elif self._due(self.config.validate_every):
             self.callbacks.report(self.progress.latest or {}, None)
@@ -315,24 +407,23 @@ class Trainer:
         yield
         self.seconds[part] += time.perf_counter() - start
 
-    def _save(self, best: bool = False) -> None:
-        """A checkpoint by rank 0; every rank reports it. Unvalidated, the latest is the best."""
+    def _save(self, best: bool = False, must: bool = False) -> None:
+        """A checkpoint by rank 0; every rank reports it. Unvalidated, the latest is the best.
+
+        Raises:
+            UserError: it could not be written although it `must`.
+        """
         best = best or not self.config.validate_every
         with self._timed("checkpoint"):
-            if self.rank == 0:
-                self.checkpoint = save_checkpoint(
-                    self.job.run_dir,
-                    self.progress.position.epoch,
-                    self.progress.step,
-                    self._parts().collect(self.progress),
-                    self._write_bundle,
-                    best,
-                    self.config.keep_checkpoints,
-                )
-            if self.world_size > 1:
-                dist.barrier()
-        self.saved_step = self.progress.step
-        self.callbacks.report(self.progress.latest or {}, self.checkpoint)
+            failure = self.saver.save(self._parts(), self.progress, self._write_bundle, best)
+        checkpoint = None if failure else self.saver.checkpoint
+        if failure:
+            self.progress.best = self.saver.best  # what is best has to be there
+        self.callbacks.report(self.progress.latest or {}, checkpoint)
+        if failure and must:
+            raise self.saver.refused(self.progress.step, failure)
+        if failure:
+            self._tell(f"{self.saver.missing(self.progress.step, failure)}; training goes on")
 
     def _write_bundle(self, folder: Path) -> None:
         facts = {
@@ -344,11 +435,9 @@ class Trainer:
             self.job.write_bundle(folder, dict(self.model.state_dict()), facts)
 
     def _resume(self) -> None:
-        checkpoint = find_latest(self.job.run_dir)
-        if checkpoint is None:
-            return
-        self.progress = self._parts().restore(read_state(checkpoint))
-        self.checkpoint, self.saved_step = checkpoint, self.progress.step
+        self.progress = self.saver.resume(self._parts()) or Progress()
+        needed = min(read_parts(self.job.run_dir), most_parts(self._samplers, self.world_size))
+        self.progress.parts = max(self.config.accumulate, self.progress.parts, needed)
 
     def _parts(self) -> TrainerState:
-        return TrainerState(self.model, self.optimizer, self.scaler, self.average)
+        return TrainerState(self.model, self.optimizer, self.scaler, self.average, self.window)

@@ -10,6 +10,7 @@ from dimts.model.t3 import T3
 from dimts.training.batches import Position
 from dimts.training.job import Progress
 from dimts.training.optimizer import MovingAverage
+from dimts.training.verdict import Window
 
 
 class TrainerState(NamedTuple):
@@ -19,15 +20,17 @@ class TrainerState(NamedTuple):
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     average: MovingAverage | None
+    window: Window
 
     def collect(self, progress: Progress) -> dict[str, Any]:
-        """Tensors and plain values only."""
+        """Tensors and plain values only; called on every rank."""
         return {
             "progress": {**vars(progress), "position": list(progress.position)},
             "weights": {n: p.detach() for n, p in self.model.named_parameters()},
             "average": self.average.weights if self.average else None,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "window": self.window.state_dict(),
         }
 
     @torch.no_grad()
@@ -40,5 +43,6 @@ class TrainerState(NamedTuple):
                 weight.copy_(state["average"][name])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+        self.window.load_state_dict(state.get("window", {}), self.model.mel_mean_M.device)
         progress = state["progress"]
         return Progress(**{**progress, "position": Position(*progress["position"])})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +17,7 @@ class Verdict:
 
     Attributes:
         step: which.
-        ids: of its utterances.
+        ids: of its utterances, over all workers.
         n_frames: of the whole batch over all workers.
         loss, norm: its parts and the gradient's norm, on the device.
         votes: see `vote`; on its way to the CPU.
@@ -55,6 +54,15 @@ def vote(left_out: Tensor, bad: Tensor, stop: bool) -> Tensor:
     return votes
 
 
+def any_rank(flag: bool, device: torch.device) -> bool:
+    """Whether one rank at least raises the flag; each waits for all the others."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return flag
+    flags = torch.tensor(float(flag), device=device)
+    dist.all_reduce(flags, dist.ReduceOp.MAX)
+    return bool(flags.item())
+
+
 def send(votes: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
     """Votes on the CPU, and when they are there."""
     if not votes.is_cuda:
@@ -64,17 +72,45 @@ def send(votes: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
     return host, arrived
 
 
-def means(verdicts: Sequence[Verdict]) -> dict[str, float]:
-    """``train/*`` of steps that were not left out; nothing of none."""
-    if not verdicts:
-        return {}
-    losses = torch.stack([torch.stack(list(verdict.loss)) for verdict in verdicts]).mean(0)
-    world_size = dist.get_world_size() if dist.is_initialized() else 1
-    if world_size > 1:
-        dist.all_reduce(losses)
-    names = zip(TTSLoss._fields, (losses / world_size).tolist(), strict=True)
-    values = {f"train/{name}_loss": mean for name, mean in names}
-    values["train/mel_mse"] = values.pop("train/mel_mse_loss")
-    norms = torch.stack([verdict.norm for verdict in verdicts])
-    values["train/gradient_norm"] = float(norms[norms.isfinite()].mean())
-    return values
+class Window:
+    """Steps since the last line of the record that were not left out."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, verdict: Verdict) -> None:
+        self._rows.append((torch.stack(list(verdict.loss)), verdict.norm))
+
+    def clear(self) -> None:
+        self._rows.clear()
+
+    def means(self) -> dict[str, float]:
+        """``train/*`` over the steps and all ranks; nothing of none."""
+        if not self._rows:
+            return {}
+        losses, norms = self._stacked()
+        names = zip(TTSLoss._fields, losses.mean(0).tolist(), strict=True)
+        values = {f"train/{name}_loss": mean for name, mean in names}
+        values["train/mel_mse"] = values.pop("train/mel_mse_loss")
+        values["train/gradient_norm"] = float(norms[norms.isfinite()].mean())
+        return values
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a run that goes on from here needs to write the same next line."""
+        if not self._rows:
+            return {}
+        losses, norms = self._stacked()
+        return {"losses": losses, "norms": norms}
+
+    def load_state_dict(self, state: dict[str, Tensor], device: torch.device) -> None:
+        """Take over what `state_dict` gave, the same on all ranks."""
+        rows = [state[name].to(device) for name in ("losses", "norms")] if state else []
+        self._rows = list(zip(*rows, strict=True)) if rows else []
+
+    def _stacked(self) -> tuple[Tensor, Tensor]:
+        """Losses [steps, parts], each the mean over the ranks, and gradient norms [steps]."""
+        losses = torch.stack([loss for loss, _ in self._rows])
+        if dist.is_initialized() and (world_size := dist.get_world_size()) > 1:
+            dist.all_reduce(losses)
+            losses /= world_size
+        return losses, torch.stack([norm for _, norm in self._rows])

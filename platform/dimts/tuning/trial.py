@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import distributed as dist
 
+from dimts import lock
 from dimts.bundle import load_bundle, read_manifest
 from dimts.errors import Diverged, UserError
 from dimts.evaluation.evaluate import evaluate, summary
@@ -22,6 +22,7 @@ from dimts.launch.recorder import Recorder
 from dimts.launch.settings import Launch
 from dimts.launch.stopping import clear_stop, request_stop
 from dimts.training.checkpoint import BEST, find_latest
+from dimts.training.claim import Superseded
 from dimts.training.data import Data
 from dimts.training.job import Result
 from dimts.training.run import run_training
@@ -155,6 +156,8 @@ def train_trial(recorder: TrialRecorder, device: torch.device) -> None:
     try:
         recorder.tell_again()
         recorder.finish(run_training(recorder.launch.settings, recorder, device))
+    except Superseded:
+        raise
     except Diverged as error:
         recorder.give_up("diverged", error)
     except (UserError, torch.OutOfMemoryError) as error:
@@ -218,22 +221,13 @@ def read_ending(run_dir: Path) -> Ending | None:
         return None
 
 
-@contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
+def locked(run_dir: Path) -> AbstractContextManager[None]:
     """Inside, no other process runs this trial: one of a sweep that was killed may still.
 
     Raises:
         UserError: it does not end.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    with (run_dir / "lock").open("w") as file:
-        until = time.monotonic() + LOCK_S
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if time.monotonic() > until:
-                    raise UserError(f"{run_dir}: another process runs this trial") from None
-                time.sleep(0.2)
-        yield
+    return lock.locked(
+        run_dir / "lock", lambda pid: f"{run_dir}: process {pid} runs this trial", LOCK_S
+    )

@@ -1,0 +1,101 @@
+"""How much of a batch is computed at a time: as much as memory allows, found out beforehand.
+
+The batch of an optimizer step stays what it is. Where it does not fit into memory it is computed
+in more micro-batches, whose gradients are added up.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from dimts.errors import UserError
+from dimts.training.batches import BucketSampler, Corpus
+
+PARTS = "micro_batches"
+_CPU_ALLOCATOR = ("can't allocate memory", "not enough memory")
+MOMENTS = 2
+"""Values that AdamW keeps for each weight."""
+
+
+class OutOfMemory(Exception):
+    """A worker of several ran out of memory in a step. Started again, the group goes on from the
+    last checkpoint with smaller micro-batches."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device or the machine has no memory left."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _CPU_ALLOCATOR)
+
+
+def free_memory(device: torch.device) -> None:
+    """Give back what nothing refers to any more."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def longest(corpus: Corpus, batch_size: int) -> list[int]:
+    """The utterances of the longest batch that could be, the longest first."""
+    order = (-corpus.utterances.n_frames).argsort(kind="stable")
+    return [int(i) for i in order[:batch_size]]
+
+
+def fits(compute: Callable[[], None], device: torch.device) -> bool:
+    """Whether something can be computed in the memory there is; what it took is free again."""
+    try:
+        compute()
+        return True
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    free_memory(device)  # not above, where the error still holds what was computed
+    return False
+
+
+def smaller_parts(parts: int, samplers: Sequence[BucketSampler], world_size: int) -> int:
+    """Twice as many micro-batches as before, or as many as each worker has utterances.
+
+    Raises:
+        UserError: they are of one utterance each already.
+    """
+    more = min(2 * parts, most_parts(samplers, world_size))
+    if more <= parts:
+        raise UserError(
+            "there is not memory enough for one utterance at a time; lower prepare.max_seconds "
+            "and prepare again, or take a smaller model"
+        )
+    return more
+
+
+def most_parts(samplers: Sequence[BucketSampler], world_size: int) -> int:
+    """Into how many micro-batches each worker's share of every batch can be cut."""
+    return max(1, min(sampler.smallest_batch for sampler in samplers) // world_size)
+
+
+def room_for_moments(
+    parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer
+) -> list[torch.Tensor]:
+    """As much memory as the optimizer will take at its first step, until this is let go."""
+    if optimizer.state:
+        return []
+    return [torch.empty_like(p) for p in parameters for _ in range(MOMENTS)]
+
+
+def read_parts(run_dir: Path) -> int:
+    """Micro-batches that an earlier start of the run found to be needed; 1 if none did."""
+    try:
+        return max(1, int((run_dir / PARTS).read_text(encoding="ascii")))
+    except (FileNotFoundError, ValueError):
+        return 1
+
+
+def write_parts(run_dir: Path, parts: int) -> None:
+    """Remember for the next start how many micro-batches are needed."""
+    (run_dir / PARTS).write_text(str(parts), encoding="ascii")
