@@ -16,7 +16,8 @@ from dimts.command import config_parser, run_job
 from dimts.config import build_config, load_config
 from dimts.evaluation.compare import Difference, Limits, mcd_difference, objections
 from dimts.launch.promotion import HeldOut, Measured, record
-from dimts.tracking.config import TrackingConfig, mask_secrets
+from dimts.masking import mask_secrets
+from dimts.tracking.config import TrackingConfig
 from dimts.tracking.registry import CANDIDATE, CHAMPION, Registry, Version
 from jobs.voice_config import VoiceConfig
 

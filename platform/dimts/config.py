@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -17,6 +18,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import ErrorDetails
 
 from dimts.errors import ConfigError
+from dimts.masking import mask_secrets
+from dimts.plain_files import MAX_DEPTH, MAX_YAML_BYTES, parse_yaml, read_bytes
 
 INCLUDE = "include"
 
@@ -33,8 +36,11 @@ def _odd(kernel: int) -> int:
     return kernel
 
 
-OddKernel = Annotated[int, Field(ge=1), AfterValidator(_odd)]
+OddKernel = Annotated[int, Field(ge=1, le=1001), AfterValidator(_odd)]
 """Width of a convolution that keeps the length of what it is given."""
+
+WIDEST, DEEPEST = 65_536, 1000
+"""Channels and layers of a model, at most: beyond them it is a mistake, or meant to do harm."""
 
 C = TypeVar("C", bound=Config)
 
@@ -74,8 +80,9 @@ def build_config(
 
 
 def to_yaml(config: Config) -> str:
-    """The resolved configuration, every default written out."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    """The resolved configuration, every default written out, secrets masked."""
+    values = _masked(config.model_dump(mode="json"))
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -96,18 +103,39 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _read(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, dict[str, Any]]:
-    """A file and what it includes, as ``{origin: values}`` in the order of merging."""
-    if file.resolve() in seen:
+def _masked(value: Any) -> Any:
+    if isinstance(value, str):
+        return mask_secrets(value)
+    if isinstance(value, dict):
+        return {key: _masked(part) for key, part in value.items()}
+    return [_masked(part) for part in value] if isinstance(value, list) else value
+
+
+def _read(
+    file: Path, including: tuple[Path, ...] = (), read: set[Path] | None = None
+) -> dict[str, dict[str, Any]]:
+    """A file and what it includes, as ``{origin: values}`` in the order of merging.
+
+    Args:
+        file: that is to be read.
+        including: files that include it, directly or not.
+        read: files that were read before it, which say nothing new if they are named again.
+    """
+    here = Path(os.path.realpath(file))
+    read = set() if read is None else read
+    if here in including:
         raise ConfigError(f"{file}: includes itself")
+    if here in read:
+        return {}
+    read.add(here)
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_bytes(file, MAX_YAML_BYTES).decode("utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{file}: no such config file") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file}: cannot be read as UTF-8 text: {error}") from error
     try:
-        values = _parse_yaml(text)
+        values = parse_yaml(text)
     except ValueError as error:
         raise ConfigError(f"{file}: not valid YAML: {error}") from error
     if values is None:
@@ -119,36 +147,9 @@ def _read(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, dict[str, Any]]:
         raise ConfigError(f"{file}: {INCLUDE}: must be a list of YAML files")
     parts: dict[str, dict[str, Any]] = {}
     for name in includes:
-        for origin, part in _read(file.parent / name, (*seen, file.resolve())).items():
-            parts.setdefault(origin, part)
+        parts |= _read(file.parent / name, (*including, here), read)
     parts[str(file)] = values
     return parts
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe, and refuses a key that is given twice, of which YAML would ignore the first."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        nodes = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        keys = [self.construct_object(key, deep=True) for key in nodes]
-        if twice := [key for n, key in enumerate(keys) if key in keys[:n]]:
-            line = node.start_mark.line + 1
-            raise ValueError(f"key {twice[0]!r} is given twice in the section at line {line}")
-        return super().construct_mapping(node, deep)
-
-
-def _parse_yaml(text: str) -> Any:
-    """The values of a YAML text.
-
-    Raises:
-        ValueError: one line that says what is wrong with it.
-    """
-    try:
-        values = yaml.load(text, _Loader)
-        json.dumps(values, default=str)  # an alias inside what it names makes an endless value
-    except Exception as error:  # its constructors let whatever they meet through
-        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
-    return values
 
 
 def _parse_override(text: str) -> dict[str, Any]:
@@ -156,10 +157,13 @@ def _parse_override(text: str) -> dict[str, Any]:
     if not separator or not key.strip():
         raise ConfigError(f"--set {text}: write it as section.key=value")
     try:
-        parsed = _parse_yaml(value)
+        parsed = parse_yaml(value)
     except ValueError as error:
         raise ConfigError(f"--set {text}: the value is not valid YAML: {error}") from error
-    for part in reversed(key.strip().split(".")):
+    parts = key.strip().split(".")
+    if len(parts) > MAX_DEPTH:
+        raise ConfigError(f"--set {text:.80}: deeper than {MAX_DEPTH} levels")
+    for part in reversed(parts):
         parsed = {part: parsed}
     return parsed
 
@@ -208,9 +212,14 @@ def _describe(
     elif error["type"] == "value_error" and isinstance(error["input"], Mapping | BaseModel):
         pass  # settings that do not fit together: the message says which
     else:
-        message = f"{message[:1].lower()}{message[1:]}, got {error['input']!r:.80}"
+        message = f"{message[:1].lower()}{message[1:]}, got {_short(error['input'])}"
     line = f"{origin}: {key}: {message}" if origin else f"{key}: {message}"
     return " ".join(line.splitlines())
+
+
+def _short(value: Any) -> str:
+    """As Python writes it; masked before it is cut, as half of a secret is not known as one."""
+    return mask_secrets(repr(value))[:80]
 
 
 def _allowed(cls: type[Config], path: Sequence[str]) -> list[str]:

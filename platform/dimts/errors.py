@@ -1,8 +1,16 @@
 """What a user can do something about. A job prints such an error as one line and stops."""
 
+from dimts.masking import mask_secrets
+
 
 class UserError(Exception):
-    """A mistake in the input or the settings; the message is one line that says what to do."""
+    """A mistake in the input or the settings; the message is one line that says what to do.
+
+    Secrets in it are masked, wherever it is printed or written.
+    """
+
+    def __str__(self) -> str:
+        return mask_secrets(super().__str__())
 
 
 class ConfigError(UserError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -10,6 +9,7 @@ from pydantic import Field, model_validator
 
 from dimts.config import Config
 from dimts.errors import UserError
+from dimts.plain_files import MAX_JSON_BYTES, parse_json, read_bytes
 from dimts.text.language import Language
 from dimts.text.normaliser import TextConfig
 from dimts.text.segmentation import added_tokens, segmenter_problem
@@ -113,10 +113,10 @@ def read_json(path: str | Path) -> dict[str, Any]:
         UserError: no such file, or no JSON object.
     """
     try:
-        values = json.loads(Path(path).read_bytes())
+        values = parse_json(read_bytes(Path(path), MAX_JSON_BYTES))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path}: not a tokenizer: {error}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: not a tokenizer: no object of keys and values")

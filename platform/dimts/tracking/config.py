@@ -1,4 +1,4 @@
-"""Where runs are recorded, and how secrets are kept out of what is recorded."""
+"""Where runs are recorded."""
 
 from __future__ import annotations
 
@@ -10,16 +10,10 @@ from pydantic import Field, PlainSerializer, field_validator
 
 from dimts.config import Config
 from dimts.errors import UserError
+from dimts.masking import MASK, mask_secrets
 
 SQLITE = "sqlite:///"
 _STORE = re.compile(r"(https?|sqlite|postgresql|mysql|mssql)(\+\w+)?://.+")
-_CREDENTIALS = re.compile(r"(\w[\w+.-]*://)[^/\s]*@")
-_MASKED = r"\1***@"
-
-
-def mask_secrets(text: str) -> str:
-    """`text` with the ``user:password@`` of every URI in it replaced by ``***@``."""
-    return _CREDENTIALS.sub(_MASKED, text)
 
 
 class TrackingConfig(Config):
@@ -38,7 +32,8 @@ class TrackingConfig(Config):
         tensorboard: also writes event files to ``<run folder>/tensorboard``.
         send_every_s: pause between two batches sent to the store, in seconds.
         flush_timeout_s: the longest that the end of a run waits for the store, in seconds.
-        spool_mb: megabytes that may wait on disk while the store is away.
+        spool_mb: megabytes that may wait on disk while the store is away, a quarter of them for
+            metrics alone; the voice at the end of a run is kept beyond them.
     """
 
     enabled: bool = True
@@ -56,7 +51,7 @@ class TrackingConfig(Config):
     @field_validator("uri")
     @classmethod
     def _known_store(cls, uri: str) -> str:
-        if "***@" in uri:
+        if MASK in uri:
             raise ValueError(
                 "the credentials were masked; set MLFLOW_TRACKING_USERNAME and _PASSWORD"
             )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dimts.errors import UserError
-from dimts.tracking.config import mask_secrets
+from dimts.masking import mask_secrets
 from dimts.tracking.tracker import Status
 
 if TYPE_CHECKING:
