@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -26,6 +25,7 @@ from dimts.audio.mel import MelConfig
 from dimts.config import Config, build_config
 from dimts.errors import UserError
 from dimts.model.t3 import T3, ModelConfig
+from dimts.plain_files import MAX_JSON_BYTES, MAX_YAML_BYTES, inside, parse_yaml, read_bytes
 from dimts.text.tokenizer import Tokenizer
 
 FORMAT_VERSION = 1
@@ -35,6 +35,7 @@ WEIGHTS, CONFIG, TOKENIZER, MANIFEST = (
     "tokenizer.json",
     "manifest.json",
 )
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class BundleError(UserError):
@@ -166,8 +167,8 @@ def export_bundle(source: Path, folder: Path, metrics: Mapping[str, float]) -> i
     write_bundle(
         folder,
         weights,
-        Tokenizer.load(source / TOKENIZER),
-        (source / CONFIG).read_text(encoding="utf-8"),
+        Tokenizer.load(file_of(source, TOKENIZER)),
+        file_of(source, CONFIG).read_text(encoding="utf-8"),
         {**facts, "metrics": {k: v for k, v in metrics.items() if math.isfinite(v)}},
     )
     return (folder / WEIGHTS).stat().st_size
@@ -188,11 +189,11 @@ def read_manifest(folder: Path, verify: bool = True) -> BundleManifest:
         BundleError: a file is missing, cut short or changed, or the format is another.
     """
     try:
-        text = (folder / MANIFEST).read_text(encoding="utf-8")
+        text = read_bytes(inside(folder, MANIFEST), MAX_JSON_BYTES)
         manifest = BundleManifest.model_validate_json(text)
     except (FileNotFoundError, NotADirectoryError):
         raise BundleError(f"{folder}: not a voice bundle, it has no {MANIFEST}") from None
-    except (OSError, UnicodeDecodeError, ValidationError) as error:
+    except (OSError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise BundleError(f"{folder / MANIFEST}: cannot be read: {first}") from error
     if manifest.format_version != FORMAT_VERSION:
@@ -205,14 +206,25 @@ def read_manifest(folder: Path, verify: bool = True) -> BundleManifest:
             raise BundleError(f"{folder / MANIFEST}: has no checksum of {name}")
     for name, expected in manifest.sha256.items() if verify else ():
         if Path(name).name != name:
-            raise BundleError(f"{folder / MANIFEST}: names a file outside the bundle: {name}")
-        try:
-            actual = sha256(folder / name)
-        except OSError:
-            raise BundleError(f"{folder}: {name} is missing") from None
+            raise BundleError(f"{folder / MANIFEST}: names a file outside the bundle: {name!r}")
+        actual = sha256(file_of(folder, name))
         if actual != expected:
             raise BundleError(f"{folder}: {name} is damaged, its checksum differs")
     return manifest
+
+
+def file_of(folder: Path, name: str) -> Path:
+    """A file of a bundle.
+
+    Raises:
+        BundleError: it is missing, is no regular file, or is a link that leads out of the folder.
+    """
+    try:
+        return inside(folder, name)
+    except OSError:
+        raise BundleError(f"{folder}: {name} is missing") from None
+    except ValueError as error:
+        raise BundleError(f"{folder}: {error}") from error
 
 
 def load_bundle(folder: str | Path, device: str | torch.device = "cpu") -> Bundle:
@@ -224,16 +236,12 @@ def load_bundle(folder: str | Path, device: str | torch.device = "cpu") -> Bundl
     folder = Path(folder)
     manifest = read_manifest(folder)
     settings = read_settings(folder)
-    mel = build_config(MelConfig, settings["mel"])
+    config, mel = read_sizes(folder)
     tokenizer = read_tokenizer(folder, manifest)
     weights = read_weights(folder)
-    model = build_model(
-        build_config(ModelConfig, settings["model"]),
-        tokenizer,
-        torch.zeros(mel.n_mels),
-        torch.ones(mel.n_mels),
-    )
-    load_weights(model, weights, folder)
+    check_fits(config, tokenizer, mel, weights, folder)
+    model = build_model(config, tokenizer, torch.zeros(mel.n_mels), torch.ones(mel.n_mels))
+    model.load_state_dict(weights)
     return Bundle(model.to(device).eval(), tokenizer, mel, settings, manifest)
 
 
@@ -244,13 +252,26 @@ def read_settings(folder: Path) -> dict[str, Any]:
         BundleError: it cannot be read, or has no sections ``model`` and ``mel``.
     """
     try:
-        settings = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-    except (ValueError, yaml.YAMLError) as error:
-        first = str(error).splitlines()[0]
-        raise BundleError(f"{folder / CONFIG}: cannot be read: {first}") from error
+        settings = parse_yaml(read_bytes(file_of(folder, CONFIG), MAX_YAML_BYTES).decode("utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{folder / CONFIG}: cannot be read: {error}") from error
     if not isinstance(settings, dict) or not {"model", "mel"} <= settings.keys():
         raise BundleError(f"{folder / CONFIG}: has no sections 'model' and 'mel'")
     return settings
+
+
+def read_sizes(folder: Path) -> tuple[ModelConfig, MelConfig]:
+    """The model's sizes and the mel that it predicts.
+
+    Raises:
+        BundleError: see `read_settings`.
+        ConfigError: they are no such settings; names the file and the key.
+    """
+    settings, origin = read_settings(folder), {(): str(folder / CONFIG)}
+    return (
+        build_config(ModelConfig, settings["model"], origin),
+        build_config(MelConfig, settings["mel"], origin),
+    )
 
 
 def read_tokenizer(folder: Path, manifest: BundleManifest) -> Tokenizer:
@@ -260,7 +281,7 @@ def read_tokenizer(folder: Path, manifest: BundleManifest) -> Tokenizer:
         BundleError: it is not the one that `manifest` names.
         UserError: it cannot be read.
     """
-    tokenizer = Tokenizer.load(folder / TOKENIZER)
+    tokenizer = Tokenizer.load(file_of(folder, TOKENIZER))
     if tokenizer.fingerprint != manifest.tokenizer:
         raise BundleError(
             f"{folder}: {TOKENIZER} is not the tokenizer that the model was trained with"
@@ -275,16 +296,43 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
         BundleError: the file cannot be read as safetensors.
     """
     try:
-        return load_file(folder / WEIGHTS)
-    except (SafetensorError, OSError) as error:
-        raise BundleError(f"{folder / WEIGHTS}: cannot be read: {error}") from error
+        return load_file(file_of(folder, WEIGHTS))
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BundleError(f"{folder / WEIGHTS}: cannot be read: {first}") from error
 
 
 def load_weights(model: T3, weights: Mapping[str, torch.Tensor], source: Path) -> None:
-    """Copy `weights` into `model`, every one of them.
+    """Copy `weights` into `model`, every one of them; raises like `check_weights`."""
+    check_weights(model, weights, source)
+    model.load_state_dict(dict(weights))
+
+
+def check_fits(
+    config: ModelConfig,
+    tokenizer: Tokenizer,
+    mel: MelConfig,
+    weights: Mapping[str, torch.Tensor],
+    source: Path,
+) -> None:
+    """Refuse weights that are not those of the model that `config` asks for.
+
+    No memory is taken for that model, so sizes that the weights do not have cost nothing.
 
     Raises:
-        BundleError: a tensor is missing, unexpected or of another shape; names the first.
+        BundleError: see `check_weights`.
+    """
+    with torch.device("meta"):
+        statistics = torch.zeros(mel.n_mels), torch.ones(mel.n_mels)
+        check_weights(build_model(config, tokenizer, *statistics), weights, source)
+
+
+def check_weights(model: T3, weights: Mapping[str, torch.Tensor], source: Path) -> None:
+    """Refuse weights that are not those of such a model, which may be one without memory.
+
+    Raises:
+        BundleError: a tensor is missing, unexpected, of another shape, or holds no numbers;
+            names the first.
     """
     own = model.state_dict()
     for name in sorted(own.keys() ^ weights.keys()):
@@ -296,7 +344,8 @@ def load_weights(model: T3, weights: Mapping[str, torch.Tensor], source: Path) -
                 f"{source}: tensor {name} is {tuple(weights[name].shape)}, the tokenizer and "
                 f"the configuration ask for {tuple(tensor.shape)}"
             )
-    model.load_state_dict(dict(weights))
+        if weights[name].dtype not in FLOATS or not weights[name].isfinite().all():
+            raise BundleError(f"{source}: tensor {name} holds values that are no finite numbers")
 
 
 def sha256(file: Path) -> str:

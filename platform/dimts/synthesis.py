@@ -66,7 +66,7 @@ class Synthesizer:
 
         Raises:
             UserError: the text is empty, has characters outside the vocabulary, the speed is
-                out of range, or the voice does not know the language.
+                out of range, the voice does not know the language, or it learned nonsense.
         """
         if not SLOWEST <= speed <= FASTEST:
             raise UserError(f"speed {speed:g}: must be between {SLOWEST} and {FASTEST:g}")
@@ -76,6 +76,8 @@ class Synthesizer:
         count = torch.tensor([tokens.shape[1]], device=device)
         output = self.model(tokens, count, speed=speed)
         mel_TM = self.model.denormalise(output.mel_BTM)[0].cpu().numpy()
+        if not np.isfinite(mel_TM).all():
+            raise UserError(f"{text!r:.60}: the voice has no mel for it: its weights are nonsense")
         return mel_TM, output.durations_BNS[0].cpu().numpy()
 
     def speak(

@@ -13,15 +13,15 @@ from torch import Tensor
 from dimts.audio.mel import MelConfig
 from dimts.bundle import (
     WEIGHTS,
-    BundleError,
+    check_fits,
     read_manifest,
-    read_settings,
+    read_sizes,
     read_tokenizer,
     read_weights,
 )
 from dimts.config import Config, build_config, flatten
 from dimts.errors import ConfigError, UserError
-from dimts.extension.rows import FACTOR, TOKEN, StartMethod, extend_rows
+from dimts.extension.rows import StartMethod, extend_rows
 from dimts.model.t3 import ModelConfig
 from dimts.text.language import load_language
 from dimts.text.merging import merge
@@ -66,7 +66,7 @@ class BaseConfig(Config):
 
 
 class Base(NamedTuple):
-    """A base's parts, read without building its model.
+    """A base's parts, which fit together; its model is not built.
 
     Attributes:
         tokenizer: its own, before any extension.
@@ -92,24 +92,15 @@ def read_base(folder: Path) -> Base:
         BundleError: it is no bundle, is damaged, or its parts do not fit together.
     """
     manifest = read_manifest(folder)
-    settings = read_settings(folder)
+    model, mel = read_sizes(folder)
     tokenizer = read_tokenizer(folder, manifest)
     weights = read_weights(folder)
-    rows = {TOKEN: tokenizer.n_vocab}
-    rows |= {FACTOR.format(i): size for i, size in enumerate(tokenizer.factor_sizes)}
-    if missing := [name for name in (*STATISTICS, *rows) if name not in weights]:
-        raise BundleError(f"{folder / WEIGHTS}: lacks tensor {missing[0]}")
-    for name, size in rows.items():
-        if weights[name].ndim != 2 or len(weights[name]) != size:
-            raise BundleError(
-                f"{folder / WEIGHTS}: tensor {name} is {tuple(weights[name].shape)}, the "
-                f"tokenizer asks for {size} rows"
-            )
+    check_fits(model, tokenizer, mel, weights, folder)
     return Base(
         tokenizer,
         weights,
-        build_config(ModelConfig, settings["model"]),
-        build_config(MelConfig, settings["mel"]),
+        model,
+        mel,
         manifest.sha256[WEIGHTS],
         manifest.origin,
     )

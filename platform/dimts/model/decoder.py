@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dimts.config import Config, OddKernel
+from dimts.config import DEEPEST, WIDEST, Config, OddKernel
 from dimts.model.convolution import Convolution
 
 
@@ -20,8 +20,8 @@ class DecoderConfig(Config):
         dropout: share of activations dropped in training.
     """
 
-    channels: int = Field(192, ge=1)
-    blocks: int = Field(6, ge=1)
+    channels: int = Field(192, ge=1, le=WIDEST)
+    blocks: int = Field(6, ge=1, le=DEEPEST)
     kernel: OddKernel = 5
     dropout: float = Field(0.1, ge=0, lt=1)
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dimts.config import Config, OddKernel
+from dimts.config import DEEPEST, WIDEST, Config, OddKernel
 from dimts.model.convolution import Convolution
 
 N_POSITION_FEATURES = 12
@@ -26,8 +26,8 @@ class DurationConfig(Config):
         dropout: share of activations dropped in training.
     """
 
-    channels: int = Field(192, ge=1)
-    layers: int = Field(2, ge=1)
+    channels: int = Field(192, ge=1, le=WIDEST)
+    layers: int = Field(2, ge=1, le=DEEPEST)
     kernel: OddKernel = 3
     dropout: float = Field(0.2, ge=0, lt=1)
 

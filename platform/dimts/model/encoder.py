@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dimts.config import Config, OddKernel
+from dimts.config import DEEPEST, WIDEST, Config, OddKernel
 from dimts.model.convolution import Convolution
 from dimts.model.embedding import TextEmbedding
 
@@ -29,13 +29,13 @@ class EncoderConfig(Config):
             model's width, as of an embedding made elsewhere; a projection follows.
     """
 
-    layers: int = Field(4, ge=1)
-    heads: int = Field(4, ge=1)
-    feed_forward: int = Field(512, ge=1)
+    layers: int = Field(4, ge=1, le=DEEPEST)
+    heads: int = Field(4, ge=1, le=WIDEST)
+    feed_forward: int = Field(512, ge=1, le=WIDEST)
     kernel: OddKernel = 3
     dropout: float = Field(0.1, ge=0, lt=1)
     language_everywhere: bool = False
-    embedding_width: int | None = Field(None, ge=1)
+    embedding_width: int | None = Field(None, ge=1, le=WIDEST)
 
 
 def sinusoidal_positions(n: int, width: int, device: torch.device) -> Tensor:

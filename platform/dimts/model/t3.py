@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dimts.alignment.search import search, skippable_states
-from dimts.config import Config
+from dimts.config import WIDEST, Config
 from dimts.model.decoder import DecoderConfig, MelDecoder
 from dimts.model.durations import (
     N_POSITION_FEATURES,
@@ -24,6 +24,9 @@ from dimts.model.durations import (
     round_durations,
 )
 from dimts.model.encoder import EncoderConfig, TextEncoder
+
+MOST_FRAMES = 1000.0
+"""Of a state, as predicted, lest a voice that learned nonsense asks for all memory there is."""
 
 
 def _freeze_index(value: Any) -> Any:
@@ -62,8 +65,8 @@ class ModelConfig(Config):
         freeze_blocks: blocks that training leaves as they are.
     """
 
-    width: int = Field(192, ge=2)
-    states_per_token: int = Field(2, ge=1)
+    width: int = Field(192, ge=2, le=WIDEST)
+    states_per_token: int = Field(2, ge=1, le=100)
     encoder: EncoderConfig = EncoderConfig()
     duration: DurationConfig = DurationConfig()
     decoder: DecoderConfig = DecoderConfig()
@@ -189,7 +192,8 @@ class T3(nn.Module):
             assert n_frames_B is not None
             durations_BNS = align(means_BNSM, n_tokens_B, mel_BTM, n_frames_B)
         elif durations_BNS is None:
-            durations_BNS = round_durations(log_durations_BNS.exp() / speed, valid_BN)
+            expected_BNS = log_durations_BNS.exp().nan_to_num(0).clamp_max(MOST_FRAMES)
+            durations_BNS = round_durations(expected_BNS / speed, valid_BN)
         # A mel is as wide as its longest row; without one the CPU has to ask the durations.
         n_frames = int(durations_BNS.sum((1, 2)).max()) if mel_BTM is None else mel_BTM.shape[1]
         mel_BTM, valid_BT = self._decode(x_BND, durations_BNS, n_frames)

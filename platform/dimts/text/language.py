@@ -21,7 +21,9 @@ from dimts.errors import ConfigError
 LANGUAGES = Path(__file__).parent / "languages"
 
 Character = Annotated[str, Field(min_length=1, max_length=1)]
-Word = Annotated[str, Field(min_length=1)]
+Word = Annotated[str, Field(min_length=1, max_length=1000)]
+Said = Annotated[str, Field(max_length=1000)]
+LARGEST_ALPHABET = 200_000
 
 
 class SyllableRow(Config):
@@ -82,7 +84,7 @@ class Ordinals(Config):
     """A numeral followed by a suffix: the last word of the cardinal changes."""
 
     suffixes: tuple[Word, ...]
-    words: dict[str, str] = Field(description="last word of a cardinal -> its ordinal")
+    words: dict[str, Said] = Field(description="last word of a cardinal -> its ordinal")
 
 
 class Scale(Config):
@@ -96,13 +98,13 @@ class Numbers(Config):
     """Tables from which every cardinal is composed, and how numerals are written."""
 
     units: tuple[Word, ...] = Field(min_length=10, description="words of 0, 1, 2, ...")
-    tens: dict[int, str]
+    tens: dict[int, Said]
     scales: tuple[Scale, ...]
     minus: Word
     point: Word
     decimal_separator: Character = "."
     group_separator: Character = ","
-    between: dict[str, str] = Field(default={}, description="mark between two numerals -> said as")
+    between: dict[str, Said] = Field(default={}, description="mark between two numerals -> said as")
     ordinals: Ordinals | None = None
     numerals: dict[Character, int] = Field(
         default={}, description="letters of an additive-multiplicative system, hundreds included"
@@ -127,7 +129,7 @@ class Numbers(Config):
 class Acronyms(Config):
     """Words in capitals that are spelled letter by letter."""
 
-    letter_names: dict[Character, str]
+    letter_names: dict[Character, Said]
     vowels: Word = Field(description="a word in capitals without any of these is an acronym")
     words: tuple[Word, ...] = Field(default=(), description="acronyms that do have vowels")
     suffixes: tuple[Word, ...] = Field(default=(), description="endings in small letters")
@@ -150,14 +152,14 @@ class Language(Config):
     affixes: Literal["attached", "separate"] = Field(
         default="separate", description="whether a numeral or abbreviation may touch its prefixes"
     )
-    replacements: dict[str, str] = Field(default={}, description="literal variants -> known text")
+    replacements: dict[str, Said] = Field(default={}, description="literal variants -> known text")
     homophones: dict[Character, Character] = Field(default={}, description="letter -> same sound")
     syllables: Syllables | None = None
     numbers: Numbers | None = None
-    abbreviations: dict[str, str] = Field(default={}, description="short form -> words")
+    abbreviations: dict[str, Said] = Field(default={}, description="short form -> words")
     acronyms: Acronyms | None = None
-    symbols: dict[str, str] = Field(default={}, description="mark -> word, where it stands")
-    units_before: dict[str, str] = Field(
+    symbols: dict[str, Said] = Field(default={}, description="mark -> word, where it stands")
+    units_before: dict[str, Said] = Field(
         default={}, description="mark before a number that is said after it, as currencies are"
     )
 
@@ -223,6 +225,8 @@ def _expand(letters: Iterable[str]) -> list[str]:
     """``["a-z", "'"]`` -> its characters; letters are kept in the composed form (NFC)."""
     expanded: list[str] = []
     for entry in letters:
+        if len(expanded) > LARGEST_ALPHABET:
+            raise ValueError(f"letters: more than {LARGEST_ALPHABET} characters")
         if len(entry) == 3 and entry[1] == "-" and entry[0] < entry[2]:
             expanded.extend(chr(code) for code in range(ord(entry[0]), ord(entry[2]) + 1))
         else:

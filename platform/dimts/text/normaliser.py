@@ -14,6 +14,8 @@ from dimts.text.language import Language
 from dimts.text.numbers import NUMBER, number_reader
 
 MAX_PASSES = 8
+LONGEST = 1_000_000
+"""Characters of a text and of what its rules make of it."""
 Rule = Callable[[str], str]
 
 
@@ -93,6 +95,8 @@ class Normaliser:
     def _pass(self, text: str) -> str:
         text = " ".join(_visible(unicodedata.normalize("NFC", text)).split())
         for rule in self._rules:
+            if len(text) > LONGEST:
+                raise UserError(f"a text of more than {LONGEST} characters, or rules that swell it")
             text = rule(text)
         return self._spaced(text.translate(self._homophones))
 

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tokenizers
+
+SIMPLE = {
+    "normalizer": ("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip", "StripAccents", "Nmt"),
+    "pre_tokenizer": (
+        "Whitespace", "WhitespaceSplit", "Punctuation", "Digits", "UnicodeScripts",
+        "BertPreTokenizer", "CharDelimiterSplit",
+    ),
+}  # fmt: skip
+WITH_PATTERN = {"normalizer": "Replace", "pre_tokenizer": "Split"}
+"""Only with a literal text: a regular expression can take longer than anybody waits."""
+LISTS = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers"}
 
 
 class Segmenter:
@@ -18,7 +29,7 @@ class Segmenter:
     """
 
     def __init__(self, values: Mapping[str, Any], space: str) -> None:
-        self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(values))
+        self._tokenizer = _load(values)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._space = space
@@ -50,13 +61,41 @@ def segmenter_problem(values: Mapping[str, Any], tokens: Sequence[str]) -> str |
     kind = model.get("type") if isinstance(model, dict) else None
     if not isinstance(model, dict) or kind != "BPE":
         return f"model.type is {kind!r}, only BPE can be read"
-    if '"Precompiled"' in json.dumps(values.get("normalizer")):
-        return "normalizer is Precompiled, which cannot be read"  # damaged, it ends the process
+    for key in SIMPLE:
+        if problem := next(_unreadable(values.get(key), key), None):
+            return problem
     try:
-        vocabulary = tokenizers.Tokenizer.from_str(json.dumps(values)).get_vocab()
+        vocabulary = _load(values).get_vocab()
     except Exception as error:  # the library raises nothing more precise
         return " ".join(str(error).split()) or type(error).__name__
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of its Rust side
+            raise
+        return " ".join(str(error).split())
     for token, index in sorted(vocabulary.items(), key=lambda item: item[1]):
         if not (0 <= index < len(tokens) and tokens[index] == token):
             return f"token {token!r} of id {index} is not that of the vocabulary"
     return None
+
+
+def _load(values: Mapping[str, Any]) -> tokenizers.Tokenizer:
+    """Of the parts that segment; what would stand around a text or pads it is left out."""
+    parts = ("version", "added_tokens", "normalizer", "pre_tokenizer", "model")
+    others = dict.fromkeys(("truncation", "padding", "post_processor", "decoder"))
+    return tokenizers.Tokenizer.from_str(json.dumps({k: values.get(k) for k in parts} | others))
+
+
+def _unreadable(part: Any, key: str) -> Iterator[str]:
+    """What in a normalizer or pre-tokenizer is not read: damaged, some of it ends the process."""
+    if part is None:
+        return
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind == "Sequence" and isinstance(inner := part.get(LISTS[key]), list):
+        for one in inner:
+            yield from _unreadable(one, key)
+    elif kind == WITH_PATTERN[key]:
+        pattern = part.get("pattern")
+        if not (isinstance(pattern, dict) and list(pattern) == ["String"] and pattern["String"]):
+            yield f"its {key} is {kind} by a regular expression, which is not read"
+    elif kind not in SIMPLE[key]:
+        yield f"its {key} is {kind}, which is not read"
