@@ -10,6 +10,8 @@ from dimts.errors import UserError
 from dimts.text.normaliser import Normaliser, UnknownCharacters
 
 BOS_AND_EOS = 2
+MAX_CHARACTERS = 50_000
+"""Of a raw text: an hour of speech, and little enough for any rule of the normaliser."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,9 @@ class Candidate:
 
 def check_text(utterance: Utterance, normaliser: Normaliser) -> Candidate | Rejected:
     """Normalise the text; refuse characters that the language does not have, and no words."""
+    if len(utterance.text) > MAX_CHARACTERS:
+        detail = f"{len(utterance.text)} characters, at most {MAX_CHARACTERS}"
+        return Rejected(utterance.row, utterance.id, Reason.TEXT_TOO_LONG_FOR_AUDIO, detail)
     try:
         return Candidate(utterance, normaliser.normalise(utterance.text))
     except UnknownCharacters as error:

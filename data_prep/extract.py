@@ -16,19 +16,24 @@ import pyarrow as pa
 
 from data_prep.arrow_writer import mel_column, to_ipc_bytes
 from data_prep.utterance import Reason
-from dimts.audio.files import AudioError, read_audio
+from dimts.audio.files import MAX_SAMPLE_RATE, AudioError, read_open_audio
 from dimts.audio.mel import Float32Array, MelConfig, log_mel
 from dimts.audio.trim import TrimConfig, trim_silence
 from dimts.config import Config, fingerprint
+from dimts.regular_file import NotAFile, open_regular
 
-EXTRACTOR_VERSION = 1
+EXTRACTOR_VERSION = 2
 """To be raised when the same recording and settings would give other features."""
 
+MAX_BYTES_A_SECOND = MAX_SAMPLE_RATE * 32
+"""Eight channels of 32 bits at the highest rate. Only reading a file gives its hash, so one that
+cannot be short enough is not read."""
+
 _REASONS = {
-    "not_found": Reason.MISSING_FILE,
     "empty": Reason.EMPTY_AUDIO,
     "too_long": Reason.TOO_LONG,
     "not_finite": Reason.NOT_FINITE,
+    "channels_cancel": Reason.CHANNELS_CANCEL,
     "silent": Reason.SILENT,
 }
 
@@ -93,15 +98,30 @@ def extract(root: Path, audio: str, settings: ExtractSettings) -> Extracted:
     """Hash, decode, trim and analyse one recording. Never raises for what a file can hold."""
     path = root / audio
     try:
-        stamp, sha256 = hash_file(path)
+        with open_regular(path) as descriptor:
+            return _extract_open(descriptor, path, audio, settings)
     except OSError as error:
-        reason = Reason.MISSING_FILE if isinstance(error, FileNotFoundError) else None
-        return Extracted(
-            audio, reason=reason or Reason.BROKEN_AUDIO, detail=f"cannot be read: {error.strerror}"
-        )
+        reason = unusable_file(error)
+        return Extracted(audio, reason=reason, detail=f"{audio}: {error.strerror or error}")
+
+
+def unusable_file(error: OSError) -> Reason:
+    """Which reason it is that a file could not be opened or read."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return Reason.MISSING_FILE
+    return Reason.NOT_A_FILE if isinstance(error, NotAFile) else Reason.NOT_READABLE
+
+
+def _extract_open(descriptor: int, path: Path, audio: str, settings: ExtractSettings) -> Extracted:
+    """What is hashed is what is decoded: the file is opened once."""
+    stamp = FileStamp.of(os.fstat(descriptor))
+    if stamp.size > settings.max_seconds * MAX_BYTES_A_SECOND:
+        detail = f"{stamp.size} bytes, more than {settings.max_seconds:g} s can take"
+        return Extracted(audio, stamp, reason=Reason.TOO_LONG, detail=detail)
+    sha256 = _hash(descriptor)
     key = settings.key(sha256)
     try:
-        start, seconds, mel = _features(path, settings)
+        start, seconds, mel = _features(descriptor, path, settings)
     except AudioError as error:
         reason = _REASONS.get(error.reason, Reason.BROKEN_AUDIO)
         # The path is known, and the number of a file descriptor changes from run to run.
@@ -143,10 +163,18 @@ def chunk_table(results: Sequence[Extracted], n_mels: int) -> pa.Table:
 
 
 def hash_file(path: Path) -> tuple[FileStamp, str]:
-    """Stamp and SHA-256 of a file's bytes; the stamp is older than the bytes, never newer."""
-    with path.open("rb") as file:
-        stamp = FileStamp.of(os.fstat(file.fileno()))
-        return stamp, hashlib.file_digest(file, "sha256").hexdigest()
+    """Stamp and SHA-256 of a file's bytes; the stamp is older than the bytes, never newer.
+
+    Raises:
+        OSError: it is no regular file or cannot be read.
+    """
+    with open_regular(path) as descriptor:
+        return FileStamp.of(os.fstat(descriptor)), _hash(descriptor)
+
+
+def _hash(descriptor: int) -> str:
+    with open(descriptor, "rb", buffering=0, closefd=False) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
@@ -162,10 +190,12 @@ def _one_torch_thread() -> Iterator[None]:
         torch.set_num_threads(n_threads)
 
 
-def _features(path: Path, settings: ExtractSettings) -> tuple[float, float, Float32Array]:
+def _features(
+    descriptor: int, path: Path, settings: ExtractSettings
+) -> tuple[float, float, Float32Array]:
     """Seconds cut off at the start, seconds of speech, mel [T, n_mels]."""
     rate = settings.mel.sample_rate
-    wave = read_audio(path, rate, settings.max_seconds)
+    wave = read_open_audio(descriptor, path, rate, settings.max_seconds)
     start, end = trim_silence(wave, rate, settings.trim)
     if (end - start) / rate < settings.min_seconds:
         return start / rate, (end - start) / rate, np.empty((0, settings.mel.n_mels), np.float32)

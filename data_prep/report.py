@@ -13,15 +13,22 @@ import numpy as np
 from data_prep.assemble import Accepted
 from data_prep.utterance import Rejected
 from dimts.features.manifest import QUARANTINE, SPLITS, Manifest
+from dimts.printable import printable
+
+LONGEST_CELL = 300
 
 
 def quarantine_csv(rejected: Iterable[Rejected]) -> str:
-    """Rows that are not used, in the order of the corpus: row, id, reason, detail."""
+    """Rows that are not used, in the order of the corpus: row, id, reason, detail.
+
+    Each is one line whatever stands in the corpus, and can be shown in a terminal.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["row", "id", "reason", "detail"])
     for row in sorted(rejected, key=lambda row: row.row):
-        writer.writerow([row.row, row.id, row.reason.value, row.detail])
+        cells = (printable(cell, LONGEST_CELL) for cell in (row.id, row.reason.value, row.detail))
+        writer.writerow([row.row, *cells])
     return text.getvalue()
 
 

@@ -103,6 +103,7 @@ BROKEN: dict[str, Callable[[Path], object]] = {
     "truncated": lambda path: path.write_bytes(wav_bytes()[:-1000]),
     "too_long": lambda path: write_wav(path, np.tile(WAVE, 3), RATE),
     "silent": lambda path: write_wav(path, np.zeros(RATE), RATE),
+    "channels_cancel": lambda path: soundfile.write(path, np.stack([WAVE, -WAVE], 1), RATE),
     "bad_sample_rate": lambda path: path.write_bytes(wav_bytes(rate=100)),
     "not_finite": lambda path: soundfile.write(path, [0.1, np.nan, 0.2], RATE, subtype="FLOAT"),
     "out_of_range": lambda path: soundfile.write(path, 30_000 * WAVE, RATE, subtype="FLOAT"),

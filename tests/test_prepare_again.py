@@ -25,9 +25,13 @@ from prepare_fixtures import (
     tone,
 )
 
+from data_prep.extract import ExtractSettings, extract, hash_file
 from data_prep.store import locked
+from data_prep.utterance import Reason
+from dimts.audio.trim import TrimConfig
 from dimts.errors import UserError
 from dimts.features.feature_set import FeatureSet
+from dimts.regular_file import NotAFile
 
 TESTS = Path(__file__).parent
 
@@ -225,6 +229,19 @@ def test_leftovers_that_are_no_arrow_files_do_no_harm(corpus: Path, features: Pa
     (features / "train-00000.arrow").write_bytes(b"ARROW1\0\0 cut off")
     run_prepare(corpus, features)
     assert contents(features) == before
+
+
+def test_pipe_put_in_a_recordings_place_meanwhile_blocks_nothing(corpus: Path) -> None:
+    """The reader has seen a file; what opens it later looks again."""
+    settings = ExtractSettings(mel=MEL, trim=TrimConfig(), min_seconds=0.3, max_seconds=20)
+    file = corpus / "wavs" / "u000.wav"
+    file.unlink()
+    os.mkfifo(file)
+    extracted = extract(corpus, "wavs/u000.wav", settings)
+    assert (extracted.reason, extracted.key) == (Reason.NOT_A_FILE, "")
+    assert extracted.detail == "wavs/u000.wav: is a named pipe, not a file"
+    with pytest.raises(NotAFile, match="named pipe"):
+        hash_file(file)
 
 
 def test_second_run_at_the_same_time_is_refused(corpus: Path, features: Path) -> None:

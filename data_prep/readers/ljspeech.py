@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from pathlib import Path, PurePosixPath
 from data_prep.config import CorpusConfig
 from data_prep.utterance import Reason, Rejected, Utterance
 from dimts.errors import UserError
+from dimts.printable import DRIVES_A_TERMINAL
+from dimts.regular_file import NotAFile, open_regular
 
 METADATA = "metadata.csv"
 AUDIO_FOLDER = "wavs"
@@ -18,6 +21,13 @@ ASSUMED_SUFFIXES = (".wav", ".flac")
 
 _UTF8_BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
+
+MAX_BYTES = 1 << 30
+"""Of `metadata.csv`: ten million rows."""
+MAX_LINE_BYTES = 1 << 20
+"""Of a row: more than an hour of speech."""
+LONGEST_NOTE = 1000
+"""Characters kept of what a refused row says."""
 
 
 class _RowError(Exception):
@@ -39,10 +49,9 @@ def read_ljspeech(corpus: CorpusConfig, language: str) -> Iterator[Utterance | R
     Raises:
         UserError: there is no such corpus.
     """
-    data = _metadata(corpus.path)
     root = Path(os.path.realpath(corpus.path))
     seen: dict[str, int] = {}
-    for row, line in enumerate(data.removeprefix(_UTF8_BOM).splitlines(), start=1):
+    for row, line in enumerate(_lines(corpus.path, root), start=1):
         if not line.strip():
             continue
         utterance_id = ""
@@ -55,32 +64,55 @@ def read_ljspeech(corpus: CorpusConfig, language: str) -> Iterator[Utterance | R
             if not text:
                 raise _RowError(Reason.EMPTY_TEXT, "the text column is empty")
         except _RowError as error:
-            readable = utterance_id or _first_column(line)
-            yield Rejected(row, readable, error.reason, error.detail)
+            readable = (utterance_id or _first_column(line))[:LONGEST_NOTE]
+            yield Rejected(row, readable, error.reason, error.detail[:LONGEST_NOTE])
         else:
             seen[utterance_id] = row
             yield Utterance(utterance_id, audio, text, corpus.speaker, language, row)
 
 
-def _metadata(folder: Path) -> bytes:
+def _lines(folder: Path, root: Path) -> Iterator[bytes]:
+    """Lines of the table, of one that is too long its beginning; ends are those of any system."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such corpus folder; set corpus.path")
     metadata = folder / METADATA
+    real = Path(os.path.realpath(metadata))
+    if not real.is_relative_to(root):
+        raise UserError(f"{metadata}: is a link to {real}, out of the corpus folder; copy it there")
     try:
-        data = metadata.read_bytes()
+        with open_regular(metadata) as descriptor:
+            _check_table(metadata, descriptor)
+            # Latin-1 keeps each byte; text mode knows all ends of lines, and so whole rows fail.
+            with open(descriptor, encoding="latin-1", closefd=False) as file:
+                while line := file.readline(MAX_LINE_BYTES + 1):
+                    yield line.encode("latin-1")
+                    while len(line) > MAX_LINE_BYTES and not line.endswith("\n"):
+                        line = file.readline(MAX_LINE_BYTES + 1)
     except FileNotFoundError:
         raise UserError(
             f"{metadata}: no such file; an LJSpeech corpus has {METADATA} and {AUDIO_FOLDER}/"
         ) from None
+    except NotAFile as error:
+        raise UserError(f"{metadata}: {error.strerror}") from None
     except OSError as error:
         raise UserError(f"{metadata}: cannot be read: {error.strerror}") from error
-    if data.startswith(_UTF16_BOMS):
+
+
+def _check_table(metadata: Path, descriptor: int) -> None:
+    """Refuse a table that as a whole is none; leaves the position behind a byte-order mark."""
+    size = os.fstat(descriptor).st_size
+    if size > MAX_BYTES:
+        raise UserError(f"{metadata}: has {size} bytes, at most {MAX_BYTES}; split the corpus")
+    start = os.read(descriptor, 4)
+    if start.startswith(_UTF16_BOMS) or b"\0\0" in (start[::2], start[1::2]):
         raise UserError(f"{metadata}: is UTF-16; save it as UTF-8")
-    return data
+    os.lseek(descriptor, len(_UTF8_BOM) if start.startswith(_UTF8_BOM) else 0, os.SEEK_SET)
 
 
 def _columns(line: bytes) -> tuple[str, str]:
     """The name of the file and the text."""
+    if len(line.rstrip(b"\n")) > MAX_LINE_BYTES:
+        raise _RowError(Reason.UNDECODABLE_LINE, f"longer than {MAX_LINE_BYTES} bytes")
     try:
         columns = [column.strip() for column in line.decode("utf-8").split("|")]
     except UnicodeDecodeError as error:
@@ -92,6 +124,9 @@ def _columns(line: bytes) -> tuple[str, str]:
         )
     if not columns[0]:
         raise _RowError(Reason.EMPTY_ID, "the first column is empty")
+    if control := DRIVES_A_TERMINAL.search(columns[0]):
+        detail = f"U+{ord(control[0]):04X} in the name of the file"
+        raise _RowError(Reason.UNPRINTABLE_ID, detail)
     return columns[0], next((text for text in reversed(columns[1:]) if text), "")
 
 
@@ -111,19 +146,29 @@ def _find_audio(root: Path, name: str) -> Path:
         raise _RowError(Reason.OUTSIDE_CORPUS, f"{name} leads out of the corpus folder")
     named = path.suffix.lower() in AUDIO_SUFFIXES
     candidates = [name] if named else [name + suffix for suffix in ASSUMED_SUFFIXES]
+    problems: list[_RowError] = []
     for candidate in candidates:
         audio = Path(AUDIO_FOLDER, candidate)
-        if _is_file_inside(root, audio):
+        problem = _problem(root, audio)
+        if problem is None:
             return audio
-    raise _RowError(Reason.MISSING_FILE, f"{AUDIO_FOLDER}/{candidates[0]} does not exist")
+        problems.append(problem)
+    raise min(problems, key=lambda problem: problem.reason == Reason.MISSING_FILE)
 
 
-def _is_file_inside(root: Path, audio: Path) -> bool:
-    try:
-        real = Path(os.path.realpath(root / audio))
-        mode = real.stat().st_mode
-    except (OSError, ValueError):  # ValueError: a NUL in the name
-        return False
+def _problem(root: Path, audio: Path) -> _RowError | None:
+    """Why a file of the corpus cannot be used, as far as can be told without opening it."""
+    real = Path(os.path.realpath(root / audio))
     if not real.is_relative_to(root):
-        raise _RowError(Reason.OUTSIDE_CORPUS, f"{audio} is a link to {real}")
-    return stat.S_ISREG(mode)
+        return _RowError(Reason.OUTSIDE_CORPUS, f"{audio} is a link to {real}")
+    try:
+        mode = os.stat(real).st_mode
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return _RowError(Reason.NOT_A_FILE, f"{audio} is a link in a circle")
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+            return _RowError(Reason.MISSING_FILE, f"{audio} does not exist")
+        return _RowError(Reason.NOT_READABLE, f"{audio}: {error.strerror}")
+    if not stat.S_ISREG(mode):
+        return _RowError(Reason.NOT_A_FILE, f"{audio} {NotAFile(mode).strerror}")
+    return None

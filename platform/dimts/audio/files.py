@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +12,7 @@ import numpy.typing as npt
 
 from dimts.audio.mel import Float32Array
 from dimts.errors import UserError
+from dimts.regular_file import NotAFile, open_regular
 
 if TYPE_CHECKING:
     import soundfile
@@ -25,17 +23,22 @@ MAX_SAMPLE_RATE = 384_000
 SILENT_PEAK = 1e-4  # three steps of 16 bits
 LOUDEST_PEAK = 4.0  # float files may overshoot 1.0, but not be scaled like integers
 
+CANCELLED_SHARE = 0.02
+"""Of the energy that channels with nothing in common would leave; speech and its copy turned upside
+down leave none, ordinary stereo leaves more than all of it."""
+
 _BLOCK_VALUES = 1 << 18  # samples times channels decoded at once: 1 MiB
 _UNKNOWN_FRAMES = 1 << 62  # libsndfile's word for "the header does not say" is near 2^63
 _STREAMED_SIZES = {0, 0x7FFFF000, 0xFFFFFFFF}  # programs that write to a pipe leave these
+_MAX_WAV_CHUNKS = 1000  # before the sound; a file of nothing but empty ones would take minutes
 
 
 class AudioError(UserError):
     """An audio file that cannot be used.
 
     `reason` is one word for counting: not_found, not_a_file, unreadable, empty, undecodable,
-    bad_sample_rate, too_long, truncated, not_finite, out_of_range, silent. `detail` says what
-    is the matter with this file.
+    bad_sample_rate, too_long, truncated, not_finite, out_of_range, channels_cancel, silent.
+    `detail` says what is the matter with this file.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -64,9 +67,26 @@ def read_audio(
     Raises:
         AudioError: the file cannot be used; `reason` and `detail` say why.
     """
-    with _open_regular(path) as descriptor:
-        _refuse_cut_off_wav(path, descriptor)
-        wave, file_rate = _decode(path, descriptor, max_seconds)
+    try:
+        with open_regular(path) as descriptor:
+            return read_open_audio(descriptor, path, sample_rate, max_seconds)
+    except (FileNotFoundError, NotADirectoryError):
+        raise AudioError("not_found", f"{path}: no such file") from None
+    except NotAFile as error:
+        raise AudioError("not_a_file", f"{path}: {error.strerror}") from None
+    except OSError as error:
+        raise AudioError("unreadable", f"{path}: {error.strerror or error}") from error
+
+
+def read_open_audio(
+    descriptor: int, path: str | Path, sample_rate: int, max_seconds: float = MAX_SECONDS
+) -> Float32Array:
+    """`read_audio` of a regular file that is open already; `path` is for messages alone."""
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    if os.fstat(descriptor).st_size == 0:
+        raise AudioError("empty", f"{path}: the file has no bytes")
+    _refuse_cut_off_wav(path, descriptor)
+    wave, file_rate = _decode(path, descriptor, max_seconds)
     peak = _peak(wave)
     if not np.isfinite(peak):
         raise AudioError("not_finite", f"{path}: holds NaN or infinite samples")
@@ -113,27 +133,6 @@ def write_wav(path: str | Path, wave: npt.ArrayLike, sample_rate: int) -> None:
         temporary.unlink(missing_ok=True)
 
 
-@contextmanager
-def _open_regular(path: str | Path) -> Iterator[int]:
-    """File descriptor of a non-empty regular file, checked after opening: no race, no blocking."""
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    try:
-        descriptor = os.open(path, flags)
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        raise AudioError("not_found", f"{path}: no such file") from None
-    except OSError as error:
-        raise AudioError("unreadable", f"{path}: {error.strerror}") from error
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise AudioError("not_a_file", f"{path}: not a regular file")
-        if status.st_size == 0:
-            raise AudioError("empty", f"{path}: the file has no bytes")
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
 def _refuse_cut_off_wav(path: str | Path, descriptor: int) -> None:
     """libsndfile reads a WAV that ends too early without complaint, so its header is checked."""
     size = os.fstat(descriptor).st_size
@@ -142,7 +141,9 @@ def _refuse_cut_off_wav(path: str | Path, descriptor: int) -> None:
         riff = os.read(descriptor, position)
         if riff[:4] != b"RIFF" or riff[8:12] != b"WAVE":
             return
-        while position + 8 <= size:
+        for _ in range(_MAX_WAV_CHUNKS):
+            if position + 8 > size:
+                return
             os.lseek(descriptor, position, os.SEEK_SET)
             chunk = os.read(descriptor, 8)
             length = int.from_bytes(chunk[4:8], "little")
@@ -154,6 +155,8 @@ def _refuse_cut_off_wav(path: str | Path, descriptor: int) -> None:
                     raise AudioError("truncated", detail)
                 return
             position += length + length % 2
+        detail = f"{path}: more than {_MAX_WAV_CHUNKS} chunks and no sound"
+        raise AudioError("undecodable", detail)
     finally:
         os.lseek(descriptor, 0, os.SEEK_SET)
 
@@ -194,7 +197,7 @@ def _read_mono(path: str | Path, file: soundfile.SoundFile, max_seconds: float) 
     block_frames = max(1, _BLOCK_VALUES // file.channels)
     limit = int(max_seconds * file.samplerate)
     blocks: list[Float32Array] = []
-    n_samples = 0
+    n_samples, energy, loudest = 0, 0.0, 0.0
     while True:
         block = file.read(block_frames, dtype="float32", always_2d=True)
         if not len(block):
@@ -202,10 +205,27 @@ def _read_mono(path: str | Path, file: soundfile.SoundFile, max_seconds: float) 
         n_samples += len(block)
         if n_samples > limit:
             raise AudioError("too_long", f"{path}: more than {max_seconds:g} s")
-        blocks.append(block.reshape(-1) if file.channels == 1 else block.mean(axis=1))
-    if len(blocks) == 1:
-        return blocks[0]
-    return np.concatenate(blocks) if blocks else np.empty(0, np.float32)
+        if file.channels == 1:
+            blocks.append(block.reshape(-1))
+            continue
+        loudest = max(loudest, _peak(block))
+        with np.errstate(invalid="ignore", over="ignore"):  # NaN and Inf are refused later
+            blocks.append(block.mean(axis=1))
+            energy += _energy(block)
+    if len(blocks) <= 1:
+        wave = blocks[0] if blocks else np.empty(0, np.float32)
+    else:
+        wave = np.concatenate(blocks)
+    left = CANCELLED_SHARE * energy / file.channels**2
+    if loudest >= SILENT_PEAK and _energy(wave) < left:
+        detail = f"{path}: its {file.channels} channels cancel each other when mixed to one"
+        raise AudioError("channels_cancel", detail)
+    return wave
+
+
+def _energy(wave: Float32Array) -> float:
+    flat = wave.reshape(-1)
+    return float(np.einsum("i,i->", flat, flat, dtype=np.float64))
 
 
 def _peak(wave: Float32Array) -> float:
