@@ -125,6 +125,25 @@ def test_manifest_that_does_not_fit_is_refused(
         FeatureSet.open(copy)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../secret",
+        "/etc/passwd",
+        "sub/train-00000.arrow",
+        "train-00000.arrow\n",
+        "x-00000.arrow",
+    ],
+)
+def test_manifest_that_leads_out_of_its_folder_is_refused(copy: Path, name: str) -> None:
+    file = copy / "manifest.json"
+    values = json.loads(file.read_text())
+    values["splits"]["train"]["shards"][0]["name"] = name
+    file.write_text(json.dumps(values))
+    with pytest.raises(UserError, match=r"splits\.train\.shards\.0\.name: .*should match pattern"):
+        FeatureSet.open(copy)
+
+
 def test_cut_off_shard_is_refused(copy: Path) -> None:
     shard = copy / "train-00000.arrow"
     shard.write_bytes(shard.read_bytes()[:-1])

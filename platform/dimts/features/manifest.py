@@ -21,6 +21,9 @@ FORMAT_VERSION = 1
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
+SHARD_NAME = rf"^({'|'.join(SPLITS)})-[0-9]{{5,}}\.arrow$"
+"""A plain file's name: the manifest of others must not lead out of its folder."""
+
 
 class ShardFacts(Config):
     """One Arrow file.
@@ -28,7 +31,7 @@ class ShardFacts(Config):
     `fingerprint` is of the rows it was made for and stands in the file itself too.
     """
 
-    name: str
+    name: str = Field(pattern=SHARD_NAME)
     n_utterances: int
     n_bytes: int
     sha256: str
