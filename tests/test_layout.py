@@ -18,15 +18,19 @@ TORCH_ONLY = (
 )  # fmt: skip
 BELOW: dict[str, set[str]] = {
     # A room and what it may import; what is not listed stands at the edge and may import all.
-    "errors": set(),
-    "config": {"errors"},
+    "masking": set(),
+    "plain_files": set(),
+    "errors": {"masking"},
+    "config": {"errors", "masking", "plain_files"},
     "machine": set(),
-    "audio": {"config", "errors"},
-    "text": {"config", "errors"},
+    "printable": set(),
+    "regular_file": set(),
+    "audio": {"config", "errors", "regular_file"},
+    "text": {"config", "errors", "plain_files"},
     "features": {"audio", "text", "config", "errors"},
     "alignment": {"config", "errors"},
     "model": {"alignment", "config", "errors"},
-    "bundle": {"model", "audio", "text", "config", "errors"},
+    "bundle": {"model", "audio", "text", "config", "errors", "plain_files"},
     "extension": {"bundle", "features", "model", "text", "audio", "config", "errors"},
     "training": {
         "extension", "bundle", "model", "alignment", "features", "audio", "text", "config",
