@@ -71,6 +71,13 @@ def test_user_error_is_one_line_and_exit_2(run: Run) -> None:
     assert run(job) == (2, "", "error: no such corpus; name another\n")
 
 
+def test_what_an_error_quotes_cannot_drive_the_terminal(run: Run) -> None:
+    def job() -> None:
+        raise UserError("no such corpus: \x1b[2J\nerror: none\u202e")
+
+    assert run(job) == (2, "", "error: no such corpus: \\x1b[2J\\nerror: none\\u202e\n")
+
+
 def test_other_error_is_one_line_and_its_traceback_is_kept(run: Run) -> None:
     def job() -> None:
         raise ZeroDivisionError("by\nzero")

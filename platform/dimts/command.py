@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dimts.errors import UserError
+from dimts.printable import printable
 
 EXIT_USER_ERROR = 2
 
@@ -50,7 +51,7 @@ def run_job(main: Callable[[], int | None]) -> None:
     try:
         sys.exit(main() or 0)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -58,6 +59,6 @@ def run_job(main: Callable[[], int | None]) -> None:
     except Exception as error:
         log = Path(tempfile.mkstemp(prefix="dimts-error-", suffix=".log")[1])
         log.write_text(traceback.format_exc(), encoding="utf-8")
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        first = printable((str(error).strip() or type(error).__name__).splitlines()[0])
         print(f"error: {type(error).__name__}: {first} (traceback: {log})", file=sys.stderr)
         sys.exit(1)
