@@ -17,7 +17,8 @@ from dimts.errors import UserError
 from dimts.training.batches import BucketSampler, Corpus
 
 PARTS = "micro_batches"
-_CPU_ALLOCATOR = ("can't allocate memory", "not enough memory")
+ON_THE_CPU = ("can't allocate memory", "not enough memory", "could not create a primitive")
+"""What torch's allocator says on a CPU, and oneDNN where it is out of memory."""
 MOMENTS = 2
 """Values that AdamW keeps for each weight."""
 
@@ -31,7 +32,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a device or the machine has no memory left."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _CPU_ALLOCATOR)
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in ON_THE_CPU)
 
 
 def free_memory(device: torch.device) -> None:

@@ -1,0 +1,150 @@
+"""A batch that does not fit into memory is computed in parts; what is learned is the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from training_fixtures import Listener, make_job, run
+
+from dimts.errors import UserError
+from dimts.training.batches import BucketSampler
+from dimts.training.loop import train
+from dimts.training.memory import (
+    is_out_of_memory,
+    longest,
+    most_parts,
+    read_parts,
+    smaller_parts,
+    write_parts,
+)
+from dimts.training.settings import RunSettings
+
+ROOT = Path(__file__).parents[1]
+Settings = Callable[..., RunSettings]
+
+
+ENOUGH_FOR = 0.65
+"""Share of what a step wants that it gets."""
+
+
+def trained(folder: Path, *limit: str) -> dict[str, Any]:
+    """What `memory_fixtures` says of a run in a process of its own."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "platform"), str(ROOT / "tests"), str(ROOT)]),
+        # What is limited is address space: one heap, and what is freed is given back.
+        "MALLOC_ARENA_MAX": "1",
+        "MALLOC_MMAP_THRESHOLD_": "65536",
+    }
+    command = [sys.executable, str(ROOT / "tests" / "memory_fixtures.py"), str(folder), *limit]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    outcome: dict[str, Any] = json.loads(done.stdout)
+    return outcome
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A run that has all the memory it wants."""
+    return trained(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.mark.parametrize(("when", "steps"), [("before", {0}), ("during", {2, 3})])
+def test_batch_too_large_for_memory_is_computed_in_parts(
+    when: str, steps: set[int], whole: dict[str, Any], tmp_path: Path
+) -> None:
+    """Found before the first step, or where memory went missing later."""
+    parts = trained(tmp_path, when, str(int(ENOUGH_FOR * whole["wanted"])))
+    assert whole["told"] == []
+    assert 1 <= len(parts["told"]) <= 3, "said once for each time that batches are cut"
+    assert "micro-batches from now on; training.accumulate=" in parts["told"][0]
+    first = parts["told"][0].split(":")[0]
+    assert first in {f"out of memory at step {step}" for step in steps}
+    assert parts["step"] == whole["step"] == 4
+    assert parts["frames"] == whole["frames"]
+    assert parts["finite"]
+    assert parts["losses"] == pytest.approx(whole["losses"], rel=1e-3)
+
+
+def test_what_is_no_lack_of_memory_is_not_taken_for_one() -> None:
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    text = (
+        "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+    )
+    assert is_out_of_memory(RuntimeError(text))
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not is_out_of_memory(OSError("Cannot allocate memory"))
+
+
+def test_error_of_another_kind_ends_the_run(settings: Settings) -> None:
+    job = make_job(settings("broken"))
+    job.model.decoder.out.register_forward_hook(fails)
+    with pytest.raises(RuntimeError, match="something else"):
+        train(job, listener := Listener())
+    assert listener.told == []
+
+
+def fails(*_: object) -> None:
+    raise RuntimeError("something else")
+
+
+def has_no_memory(*_: object) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_one_utterance_that_does_not_fit_is_said(settings: Settings) -> None:
+    job = make_job(settings("huge"))
+    job.model.decoder.out.register_forward_hook(has_no_memory)
+    with pytest.raises(UserError, match=r"one utterance at a time; lower prepare\.max_seconds"):
+        train(job, listener := Listener())
+    assert [text.split(" micro")[0].rsplit(" ", 1)[1] for text in listener.told] == ["2", "4"]
+
+
+def test_parts_stay_after_an_interruption(settings: Settings) -> None:
+    how = ("training.max_steps=6", "training.validate_every=0")
+    config = settings("goes_on", *how)
+    config.run_dir.mkdir(parents=True)
+    write_parts(config.run_dir, 2)  # as a worker of several does before its group starts again
+    run(config, stop_after=3)
+    (config.run_dir / "micro_batches").unlink()
+    _, resumed = run(config)
+    _, asked = run(settings("asked", *how, "training.accumulate=2"))
+    assert resumed.checkpoint and asked.checkpoint
+    one, other = (
+        (r.checkpoint / "model.safetensors").read_bytes() for r in (resumed, asked) if r.checkpoint
+    )
+    assert one == other
+
+
+def test_parts_are_at_most_the_utterances_of_a_worker() -> None:
+    frames = np.full(23, 100, np.int64)
+    samplers = [BucketSampler(frames, 8, seed=0), BucketSampler(frames[:15], 8, seed=0)]
+    assert min(len(batch) for s in samplers for batch in s.batches(0)) == 7
+    assert (most_parts(samplers, 1), most_parts(samplers, 2)) == (7, 3)
+    assert [smaller_parts(parts, samplers, 1) for parts in (1, 2, 4)] == [2, 4, 7]
+    with pytest.raises(UserError, match="not memory enough for one utterance"):
+        smaller_parts(3, samplers, 2)
+
+
+def test_parts_are_remembered_and_nonsense_is_not(tmp_path: Path) -> None:
+    assert read_parts(tmp_path) == 1
+    write_parts(tmp_path, 4)
+    assert read_parts(tmp_path) == 4
+    (tmp_path / "micro_batches").write_text("")
+    assert read_parts(tmp_path) == 1
+
+
+def test_longest_batch_is_of_the_longest_utterances(settings: Settings) -> None:
+    corpus = make_job(settings("any")).train
+    frames = corpus.utterances.n_frames
+    assert frames[longest(corpus, 4)].tolist() == sorted(frames.tolist(), reverse=True)[:4]
