@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ WEIGHTS, CONFIG, TOKENIZER, MANIFEST = (
     "tokenizer.json",
     "manifest.json",
 )
+PLAIN_NAME = re.compile(r"[^/\\\0]*[^/\\\0.][^/\\\0]*")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -205,7 +207,7 @@ def read_manifest(folder: Path, verify: bool = True) -> BundleManifest:
         if name not in manifest.sha256:
             raise BundleError(f"{folder / MANIFEST}: has no checksum of {name}")
     for name, expected in manifest.sha256.items() if verify else ():
-        if Path(name).name != name:
+        if not PLAIN_NAME.fullmatch(name):
             raise BundleError(f"{folder / MANIFEST}: names a file outside the bundle: {name!r}")
         actual = sha256(file_of(folder, name))
         if actual != expected:

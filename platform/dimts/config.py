@@ -22,6 +22,8 @@ from dimts.masking import mask_secrets
 from dimts.plain_files import MAX_DEPTH, MAX_YAML_BYTES, parse_yaml, read_bytes
 
 INCLUDE = "include"
+MOST_ERRORS = 10
+"""That are told at once."""
 
 
 class Config(BaseModel):
@@ -75,7 +77,10 @@ def build_config(
     try:
         return cls.model_validate(values)
     except ValidationError as error:
-        message = "; ".join(_describe(cls, e, origins or {}) for e in error.errors())
+        errors = [_describe(cls, e, origins or {}) for e in error.errors()[:MOST_ERRORS]]
+        if (more := error.error_count() - MOST_ERRORS) > 0:
+            errors.append(f"and {more} more")
+        message = "; ".join(errors)
         raise ConfigError(message) from error
 
 
