@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 
 from dimts.errors import UserError
+from dimts.masking import mask_secrets
 from dimts.printable import printable
 
 EXIT_USER_ERROR = 2
@@ -47,7 +48,9 @@ def config_parser(description: str, default: str | None = None) -> argparse.Argu
 
 def run_job(main: Callable[[], int | None]) -> None:
     """Run `main` and exit: a `UserError` is one line, anything else also names its log."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    console = logging.StreamHandler()
+    console.setFormatter(_Masking("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[console])
     try:
         sys.exit(main() or 0)
     except UserError as error:
@@ -57,8 +60,17 @@ def run_job(main: Callable[[], int | None]) -> None:
         print("stopped", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        log = Path(tempfile.mkstemp(prefix="dimts-error-", suffix=".log")[1])
-        log.write_text(traceback.format_exc(), encoding="utf-8")
-        first = printable((str(error).strip() or type(error).__name__).splitlines()[0])
+        descriptor, log = tempfile.mkstemp(prefix="dimts-error-", suffix=".log")  # ours to read
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(mask_secrets(traceback.format_exc()))
+        first = (mask_secrets(str(error)).strip() or type(error).__name__).splitlines()[0]
+        first = printable(first)
         print(f"error: {type(error).__name__}: {first} (traceback: {log})", file=sys.stderr)
         sys.exit(1)
+
+
+class _Masking(logging.Formatter):
+    """Keeps secrets out of what libraries have to say."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return mask_secrets(super().format(record))
