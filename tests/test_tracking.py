@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,8 @@ from tracking_fixtures import free_port, make_store, serving, settings_of, write
 
 from dimts.config import build_config, to_yaml
 from dimts.errors import ConfigError, UserError
-from dimts.tracking.config import TrackingConfig, mask_secrets
+from dimts.masking import mask_secrets
+from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_tracker import SPOOL, MlflowTracker, sync
 from dimts.tracking.spool import Spool
 from dimts.tracking.tracker import make_tracker
@@ -170,16 +172,20 @@ def test_what_the_store_took_without_our_knowing_is_not_there_twice(
 ) -> None:
     """Killed after the store answered and before we wrote that down."""
     run_dir = tmp_path / "run"
-    first = run(config, run_dir, range(1, 11))
-    assert first.run_id is not None
-    (run_dir / SPOOL / "sent.json").unlink()
+    spool = Spool(run_dir / SPOOL, 2**20)
+    spool.append("start", {"run_name": "run", "params": {}, "tags": {}})
+    for step in range(1, 11):
+        spool.append("metrics", {"step": step, "values": {"train/total_loss": 1 / step}})
+    shutil.copytree(run_dir / SPOOL, tmp_path / "before")
+    assert sync(config, run_dir) == 11
+    shutil.rmtree(run_dir / SPOOL)
+    shutil.copytree(tmp_path / "before", run_dir / SPOOL)
     identity = json.loads((run_dir / "mlflow_run.json").read_text())
-    del identity["run_id"]
+    first = identity.pop("run_id")
     (run_dir / "mlflow_run.json").write_text(json.dumps(identity))
     client = MlflowClient(config.uri)
-    # Its config.yaml was removed from the spool when it was sent: that record is set aside.
-    assert sync(config, run_dir) == 13
-    assert steps_of(client, first.run_id) == list(range(1, 11))
+    assert sync(config, run_dir) == 11
+    assert steps_of(client, first) == list(range(1, 11))
     experiment = client.get_experiment_by_name(config.experiment)
     assert experiment is not None
     assert len(client.search_runs([experiment.experiment_id])) == 1

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from dimts.tracking.config import TrackingConfig, mask_secrets
+from dimts.masking import mask_secrets
+from dimts.tracking.config import TrackingConfig
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -17,8 +18,11 @@ if TYPE_CHECKING:
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    # A server that is overloaded may ask for an hour of patience.
+    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 _NOISY = (
     "alembic",

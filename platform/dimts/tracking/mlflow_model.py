@@ -6,23 +6,25 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dimts
 from dimts.errors import UserError
+from dimts.plain_files import MAX_YAML_BYTES, parse_yaml, read_bytes
 from dimts.tracking.config import TrackingConfig
+from dimts.tracking.files import write_json
 from dimts.tracking.mlflow_client import connect, mlflow_environment, reason
 from dimts.tracking.registry import register
-from dimts.tracking.spool import write_json
 from dimts.training.checkpoint import BEST
 
 if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel
     from mlflow.tracking import MlflowClient
 
 MODEL_NAME = "voice"
+DIGEST_TAG = "dimts.digest"
 # What `dimts.synthesis` needs; the library itself travels inside the model.
 SYNTHESIS_PACKAGES = (
     "mlflow",
@@ -60,7 +62,7 @@ def log_bundle(
     """
     digest = _digest(bundle)
     if not _is_logged(client, logged.get(digest)):
-        logged[digest] = _log_new(client, run_id, experiment_id, bundle, fields, digest)
+        logged[digest] = _log(client, run_id, experiment_id, bundle, fields, digest)
     registration = f"{digest} as {registered_model}"
     if registered_model and registration not in logged:
         tags = {key: f"{value:.4g}" for key, value in fields["metrics"].items()}
@@ -82,7 +84,7 @@ def _is_logged(client: MlflowClient, model_id: str | None) -> bool:
         return False
 
 
-def _log_new(
+def _log(
     client: MlflowClient,
     run_id: str,
     experiment_id: str,
@@ -90,27 +92,45 @@ def _log_new(
     fields: Mapping[str, Any],
     digest: str,
 ) -> str:
-    """Make the model, fill it, and say that it is ready; its id is returned."""
-    from mlflow.entities import LoggedModelOutput, Metric
+    """Fill a model, say that it is ready, and return its id.
 
-    tags = {"dimts.digest": digest}
-    model = client.create_logged_model(experiment_id, MODEL_NAME, run_id, tags)
-    try:
+    One that was begun and not ended, as the store went away, is gone on with.
+    """
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
+
+    model = _begun(client, run_id, experiment_id, digest)
+    if model is None:
+        tags = {DIGEST_TAG: digest}
+        model = client.create_logged_model(experiment_id, MODEL_NAME, run_id, tags)
+    if model.status != LoggedModelStatus.READY:
         with tempfile.TemporaryDirectory() as folder:
             _save(Path(folder) / "model", bundle, model, run_id)
             client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
+    outputs = client.get_run(run_id).outputs
+    if outputs is None or model.model_id not in [o.model_id for o in outputs.model_outputs]:
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, fields["step"])])
-        metrics = [
-            Metric(f"best/{key}", value, fields["time_ms"], fields["step"], model.model_id)
-            for key, value in fields["metrics"].items()
-        ]
-        client.log_batch(run_id, metrics=metrics)
-        client.finalize_logged_model(model.model_id, "READY")
-    except Exception:
-        with suppress(Exception):  # The store may be the reason.
-            client.finalize_logged_model(model.model_id, "FAILED")
-        raise
+    metrics = [
+        Metric(f"best/{key}", value, fields["time_ms"], fields["step"], model.model_id)
+        for key, value in fields["metrics"].items()
+    ]
+    client.log_batch(run_id, metrics=metrics)
+    client.finalize_logged_model(model.model_id, "READY")
     return str(model.model_id)
+
+
+def _begun(
+    client: MlflowClient, run_id: str, experiment_id: str, digest: str
+) -> LoggedModel | None:
+    """The run's model of a bundle, if one was made before; of several the furthest is kept."""
+    from mlflow.entities import LoggedModelStatus
+
+    query = f"tags.`{DIGEST_TAG}` = '{digest}' AND source_run_id = '{run_id}'"
+    found = list(client.search_logged_models([experiment_id], query))
+    found.sort(key=lambda model: bool(model.status != LoggedModelStatus.READY))
+    for twin in found[1:]:
+        if twin.status != LoggedModelStatus.READY:
+            client.delete_logged_model(twin.model_id)
+    return found[0] if found else None
 
 
 def resolve_model(uri_or_path: str | Path, config: TrackingConfig | None = None) -> Path:
@@ -184,17 +204,18 @@ def _location_in_run(client: MlflowClient, uri: str, run_id: str, path: str) -> 
 
 def _bundle_in(folder: Path, text: str) -> Path:
     """The bundle inside a downloaded model; a folder that is no model is the bundle itself."""
-    import yaml
-
     description = folder / "MLmodel"
     if not description.is_file():
         return folder
-    model = yaml.safe_load(description.read_text(encoding="utf-8"))
     try:
-        inside = model["flavors"]["python_function"]["artifacts"]["bundle"]["path"]
-    except (KeyError, TypeError):
+        model = parse_yaml(read_bytes(description, MAX_YAML_BYTES).decode("utf-8"))
+        inside = str(model["flavors"]["python_function"]["artifacts"]["bundle"]["path"])
+    except (KeyError, TypeError, ValueError):
         raise UserError(f"{text}: this MLflow model was not logged by dimts") from None
-    return folder / str(inside)
+    bundle = folder / inside
+    if not bundle.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{text}: names a bundle outside the model: {inside}")
+    return bundle
 
 
 def _save(path: Path, bundle: Path, logged_model: Any, run_id: str) -> None:

@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import logging
 import threading
-import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dimts.tracking.config import TrackingConfig, mask_secrets
+from dimts.masking import mask_secrets
+from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_client import connect
-from dimts.tracking.spool import Record, Spool, write_json
+from dimts.tracking.mlflow_run import RunIdentity
+from dimts.tracking.points import Points
+from dimts.tracking.spool import Record, Spool
 
 if TYPE_CHECKING:
+    from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
 log = logging.getLogger(__name__)
 
-RUN_FILE = "mlflow_run.json"
-KEY_TAG = "dimts.run_key"
 CHANGED_TAG = "dimts.changed_params"
+DROPPED_TAG = "dimts.dropped_records"
 METRICS_PER_CALL = 1000
 PARAMS_PER_CALL = 100
 LONGEST_PARAM = 6000
 LONGEST_TAG = 8000
 CUT = "... (cut, see config.yaml)"
 # Answers that will be the same however often we ask; everything else is worth another try.
-_FINAL = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE")
+_FINAL = ("INVALID_PARAMETER_VALUE", "INVALID_STATE")
+# What MLflow answers to most errors of its database, those that pass among them.
+_DOUBTFUL = "BAD_REQUEST"
+TRIES = 5
 
 
 class Sender:
@@ -39,7 +43,7 @@ class Sender:
     Args:
         config: with absolute paths.
         run_dir: where ``mlflow_run.json`` lies.
-        spool: what is sent; its ``memory`` holds the highest step sent of each metric.
+        spool: what is sent.
 
     Attributes:
         run_id: MLflow's; None until the store has answered.
@@ -48,11 +52,13 @@ class Sender:
 
     def __init__(self, config: TrackingConfig, run_dir: Path, spool: Spool) -> None:
         self._config = config
-        self._run_file = run_dir / RUN_FILE
-        self._run_name = run_dir.name
+        self._identity = RunIdentity(config, run_dir)
         self._spool = spool
+        self._points = Points(spool, self._history)
         self._client: MlflowClient | None = None
         self._told_refused = False
+        self._doubts: Counter[tuple[str, int]] = Counter()
+        self._trouble: Exception | None = None
         self.run_id: str | None = None
         self.opened = threading.Event()
         self.experiment_id = ""
@@ -68,11 +74,19 @@ class Sender:
         """
         if not self._spool.lock():
             return False
+        self._trouble = None
         for batch in self._batches():
             if stopped():
                 return False
             self._send(batch)
+        for record in self._spool.postponed():
+            if stopped():
+                return False
+            self._send_postponed(record)
+        self._tell_dropped()
         self._spool.sweep()
+        if self._trouble:
+            raise self._trouble
         return True
 
     def _batches(self) -> Iterator[list[Record]]:
@@ -107,15 +121,72 @@ class Sender:
                 self._send_metrics(batch)
             else:
                 self._send_one(record)
-        except MlflowException as error:
-            if error.error_code not in _FINAL:
+        except Exception as error:
+            if isinstance(error, MlflowException) and self._is_final(batch[0], error):
+                if len(batch) > 1:
+                    for single in batch:
+                        self._send([single])
+                    return
+                self._refused(record, error)
+            elif "file" in record.fields and self._answers():
+                # The artifacts' place is away or full: that does not concern the metrics.
+                self._trouble = error
+                self._spool.postpone(record)
+                return
+            else:
                 raise
-            if len(batch) > 1:
-                for single in batch:
-                    self._send([single])
+        self._spool.commit(record)
+
+    def _send_postponed(self, record: Record) -> None:
+        """Try again, once between two batches."""
+        from mlflow.exceptions import MlflowException
+
+        if self._trouble:
+            return
+        if self.run_id is None:
+            self._open_run()
+            self.opened.set()
+        try:
+            self._send_one(record)
+        except Exception as error:
+            if not (isinstance(error, MlflowException) and self._is_final(record, error)):
+                self._trouble = error
                 return
             self._refused(record, error)
-        self._spool.commit(record)
+        self._spool.settle(record)
+
+    def _is_final(self, record: Record, error: MlflowException) -> bool:
+        """Whether the store will never take this.
+
+        Raises:
+            RuntimeError: it takes nothing of this run any more.
+        """
+        if error.error_code == _DOUBTFUL:
+            self._doubts[record.segment, record.end] += 1
+            return self._doubts[record.segment, record.end] >= TRIES
+        if error.error_code not in _FINAL:
+            return False
+        assert self.run_id is not None
+        if self._connected.get_run(self.run_id).info.lifecycle_stage != "active":
+            raise RuntimeError(f"run {self.run_id} is deleted; a new one follows at the next start")
+        return True
+
+    def _answers(self) -> bool:
+        """Whether the store itself is there."""
+        assert self.run_id is not None
+        try:
+            self._connected.get_run(self.run_id)
+        except Exception:
+            return False
+        return True
+
+    def _tell_dropped(self) -> None:
+        """Say in the record itself how much of it is missing."""
+        n, memory = self._spool.dropped.n, self._spool.memory
+        if self.run_id is not None and n != memory.get("told_dropped", 0):
+            self._send_tags({DROPPED_TAG: f"{n}: {self._spool.dropped}"})
+            memory["told_dropped"] = n
+            self._spool.remember()
 
     def _send_one(self, record: Record) -> None:
         fields, client = record.fields, self._connected
@@ -125,6 +196,7 @@ class Sender:
         elif record.kind == "tags":
             self._send_tags(fields["tags"])
         elif record.kind == "finish":
+            self._identity.delete_twins(client)
             client.set_terminated(self.run_id, fields["status"], end_time=fields["time_ms"])
         elif not self._spool.kept(fields["file"]).exists():
             self._refused(record, FileNotFoundError(f"{fields['file']} is no longer in the spool"))
@@ -182,19 +254,11 @@ class Sender:
         """
         from mlflow.entities import Metric
 
-        sent: dict[str, int] = self._spool.memory.setdefault("steps", {})
-        highest: dict[str, int] = {}
-        metrics = []
-        for record in batch:
-            step, time_ms = record.fields["step"], record.fields["time_ms"]
-            for key, value in record.fields["values"].items():
-                if step > highest.get(key, sent.get(key, -1)):
-                    metrics.append(Metric(key, value, time_ms, step))
-                    highest[key] = step
-        if metrics:
+        points = self._points.new(batch)
+        if points:
             assert self.run_id is not None
-            self._connected.log_batch(self.run_id, metrics=metrics)
-        sent |= highest
+            self._connected.log_batch(self.run_id, metrics=[Metric(*point) for point in points])
+        self._points.were_sent(points)
 
     def _refused(self, record: Record, error: Exception) -> None:
         """Set a record aside that the store will never take, so that the rest can follow."""
@@ -215,77 +279,18 @@ class Sender:
         return self._client
 
     def _open_run(self) -> None:
-        """Find the run that ``mlflow_run.json`` names, or make one.
+        run = self._identity.open(self._connected, self._spool.memory.get("start", {}))
+        memory = self._spool.memory
+        if run.is_another:
+            for key in ("steps", "models", "told_dropped"):
+                memory.pop(key, None)
+        in_doubt = "steps" not in memory and not run.is_new
+        self._points = Points(self._spool, self._history, in_doubt)
+        self.run_id, self.experiment_id = run.run_id, run.experiment_id
 
-        The key in the file is drawn before the run is made, and the run carries it as a
-        tag: killed in between, we find that run again instead of making a second one.
-        """
-        from mlflow.exceptions import MlflowException
-
-        client, uri = self._connected, mask_secrets(self._config.uri)
-        saved: dict[str, str] = {}
-        with suppress(FileNotFoundError):
-            saved = json.loads(self._run_file.read_text(encoding="utf-8"))
-        if saved.get("uri") == uri and saved.get("run_id"):
-            try:
-                info = client.get_run(saved["run_id"]).info
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                    raise
-            else:
-                if info.lifecycle_stage == "active":
-                    self.run_id, self.experiment_id = info.run_id, info.experiment_id
-                    return
-        if saved.get("uri") != uri or saved.get("run_id"):
-            saved = {"uri": uri, "key": uuid.uuid4().hex}
-            write_json(self._run_file, saved)
-            self._spool.memory.pop("steps", None)
-            self._spool.memory.pop("models", None)
-        self._make_run(saved)
-
-    def _make_run(self, saved: dict[str, str]) -> None:
-        client = self._connected
-        self.experiment_id = self._experiment()
-        query = f"tags.`{KEY_TAG}` = '{saved['key']}'"
-        found = client.search_runs([self.experiment_id], query, max_results=1)
-        start = self._spool.memory.get("start", {})
-        if found:
-            run = found[0]
-        else:
-            tags = {KEY_TAG: saved["key"], "mlflow.source.name": "dimts"}
-            with suppress(OSError, KeyError, ImportError):
-                tags["mlflow.user"] = getpass.getuser()
-            run = client.create_run(
-                self.experiment_id,
-                start_time=start.get("time_ms"),
-                tags=tags,
-                run_name=start.get("run_name", self._run_name),
-            )
-        saved |= {"run_id": run.info.run_id, "experiment_id": self.experiment_id}
-        write_json(self._run_file, saved)
-        self.run_id = run.info.run_id
-
-    def _experiment(self) -> str:
-        """The experiment's id; runs that start together may all try to make it."""
-        from mlflow.exceptions import MlflowException
-
-        client, name = self._connected, self._config.experiment
-        experiment = client.get_experiment_by_name(name)
-        if experiment is None:
-            root = self._config.artifact_root
-            location = None if root is None or "://" in root else Path(root).as_uri()
-            location = root if root is not None and "://" in root else location
-            try:
-                kind = {"mlflow.experimentKind": "custom_model_development"}  # Not GenAI.
-                return str(client.create_experiment(name, location, kind))
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-            experiment = client.get_experiment_by_name(name)
-        assert experiment is not None
-        if experiment.lifecycle_stage != "active":
-            raise RuntimeError(f"experiment '{name}' is deleted; restore it or name another one")
-        return str(experiment.experiment_id)
+    def _history(self, key: str) -> set[int]:
+        assert self.run_id is not None
+        return {point.step for point in self._connected.get_metric_history(self.run_id, key)}
 
 
 def _cut(value: str, longest: int) -> str:

@@ -11,7 +11,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from dimts.tracking.config import TrackingConfig, mask_secrets
+from dimts.masking import mask_secrets
+from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_client import mlflow_environment, reason
 from dimts.tracking.mlflow_model import forget_files
 from dimts.tracking.mlflow_sender import Sender
@@ -77,7 +78,7 @@ class MlflowTracker:
             "params": {_key(name): mask_secrets(str(value)) for name, value in params.items()},
             "tags": _tags(tags or {}),
         }
-        self._spool.append("start", beginning, always=True)
+        self._keep(lambda spool: spool.append("start", beginning, always=True))
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "config.yaml"
             path.write_text(mask_secrets(config_yaml), encoding="utf-8")
@@ -94,7 +95,7 @@ class MlflowTracker:
     def log_metrics(self, values: Mapping[str, float], step: int) -> None:
         """Append the values to the spool."""
         fields = {"step": int(step), "values": {_key(k): float(v) for k, v in values.items()}}
-        self._keep(lambda spool: spool.append("metrics", fields))
+        self._keep(lambda spool: spool.append("metrics", fields), int(step))
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
         """Copy the file into the spool."""
@@ -129,6 +130,12 @@ class MlflowTracker:
         self._abandoned = True
         self._wake.set()
         self._thread.join(CLOSING_PAUSE_S)
+        if self._told_dropping:
+            log.warning(
+                "tracking records were dropped, as there was no place for them in %s: %s",
+                self._opened.folder,
+                self._opened.dropped,
+            )
         waiting = self._opened.n_pending()
         if waiting:
             log.warning(
@@ -145,13 +152,19 @@ class MlflowTracker:
         assert self._spool is not None, "start() comes first"
         return self._spool
 
-    def _keep(self, write: Callable[[Spool], bool]) -> None:
+    def _keep(self, write: Callable[[Spool], bool], step: int | None = None) -> None:
         """Write to the spool; a full spool or disk costs records, never the training."""
         try:
             problem = "" if write(self._opened) else f"tracking.spool_mb={self._config.spool_mb}"
+        except FileNotFoundError as error:
+            log.warning("tracking: %s", reason(error))
+            return
         except OSError as error:
             problem = reason(error)
-        if problem and not self._told_dropping:
+        if not problem:
+            return
+        self._opened.drop(step)
+        if not self._told_dropping:
             self._told_dropping = True
             log.warning(
                 "the tracking spool %s takes no more (%s): records are dropped until it does",
@@ -171,11 +184,12 @@ class MlflowTracker:
         n_failures = 0
         while not self._abandoned:
             closing = self._closing  # Read first: what is appended before it must be sent.
-            pause = self._config.send_every_s
+            if closing:
+                self._opened.end_writing()
             try:
                 done = self._sender.drain(lambda: self._abandoned)
                 if n_failures:
-                    log.warning("tracking: %s answers again", mask_secrets(self._config.uri))
+                    self._tell_back()
                 n_failures = 0
                 if closing and done:
                     return
@@ -183,11 +197,13 @@ class MlflowTracker:
                 if n_failures == 0:
                     self._tell_away(error)
                 n_failures += 1
-                pause = min(pause * 2**n_failures, LONGEST_PAUSE_S)
-            if self._closing:
-                pause = min(pause, CLOSING_PAUSE_S)
-            self._wake.wait(pause)
+            pause = pause_after(n_failures, self._config.send_every_s)
+            self._wake.wait(min(pause, CLOSING_PAUSE_S) if self._closing else pause)
             self._wake.clear()
+
+    def _tell_back(self) -> None:
+        dropped = f"; dropped meanwhile: {self._opened.dropped}" if self._told_dropping else ""
+        log.warning("tracking: %s answers again%s", mask_secrets(self._config.uri), dropped)
 
     def _tell_away(self, error: Exception) -> None:
         log.warning(
@@ -196,6 +212,12 @@ class MlflowTracker:
             reason(error),
             self._opened.folder,
         )
+
+
+def pause_after(n_failures: int, send_every_s: float) -> float:
+    """Seconds to wait after so many failures in a row."""
+    doublings = min(n_failures, 10)  # A number of days of failures has no float.
+    return min(send_every_s * 2**doublings, max(send_every_s, LONGEST_PAUSE_S))
 
 
 def sync(config: TrackingConfig, run_dir: Path) -> int:

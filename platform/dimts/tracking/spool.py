@@ -5,14 +5,17 @@ Layout of the folder::
     00000001.jsonl      records, one JSON object a line; each writer appends to its own file
     files/              copies of the files that records speak of
     sent.json           how far each file was sent, and what the sender has to remember
+    dropped.json        how many records the writers had to drop
     lock                held by the one process that sends
 
 A writer never shares its file, so a killed run that goes on for a while beside its
-successor does no harm. Only the sender, who holds the lock, moves ``sent.json``.
+successor does no harm. Only the sender, who holds the lock, moves ``sent.json`` and
+removes what was sent; a writer whose file is gone begins another one.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -22,10 +25,16 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from dimts.tracking.dropped import Dropped
+from dimts.tracking.files import size_of, write_json
+
 SEGMENT_BYTES = 4 * 2**20
+# Of the limit; the rest is left to metrics, which are small and cannot be had again.
+FILES_SHARE = 0.75
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,8 @@ class Spool:
 
     Args:
         folder: made when missing.
-        limit_bytes: records beyond it are refused unless they are appended with ``always``.
+        limit_bytes: records beyond it are refused unless they are appended with ``always``;
+            files are from `FILES_SHARE` of it on.
     """
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
@@ -57,9 +67,10 @@ class Spool:
         self._lock_fd: int | None = None
         self._offsets: dict[str, int] = {}
         self.memory: dict[str, Any] = {}
+        self.dropped = Dropped.load(folder / "dropped.json")
         self._load_state()
         self._pending_bytes = sum(self._unsent(path) for path in self._segments())
-        self._pending_bytes += sum(_size(path) for path in self.files.iterdir())
+        self._pending_bytes += sum(size_of(path) for path in self.files.iterdir())
 
     # Writing
 
@@ -70,13 +81,49 @@ class Spool:
         with self._guard:
             if not always and self._pending_bytes + len(line) > self._limit:
                 return False
-            path = self._own_segment()
-            with path.open("ab", buffering=0) as file:
-                file.write(line)
-                if file.tell() >= SEGMENT_BYTES:
-                    self._segment = None
+            while not self._write(self._own_segment(), line):
+                self._segment = None
             self._pending_bytes += len(line)
         return True
+
+    def _write(self, segment: Path, line: bytes) -> bool:
+        """Add a line to our file; False when the sender has removed it."""
+        try:
+            file = segment.open("r+b", buffering=0)  # Never makes it anew.
+        except FileNotFoundError:
+            return False
+        with file:
+            fcntl.flock(file, fcntl.LOCK_SH)  # Waits while the sender looks at it to remove it.
+            if not os.fstat(file.fileno()).st_nlink:
+                return False
+            begin = file.seek(0, os.SEEK_END)
+            try:
+                if file.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                self._cut(file, begin)
+                raise
+            if file.tell() >= SEGMENT_BYTES:
+                self._segment = None
+        return True
+
+    def _cut(self, file: FileIO, size: int) -> None:
+        """Take half a line off our file, or leave the file: what came after would be lost too."""
+        try:
+            file.truncate(size)
+        except OSError:
+            self._segment = None
+
+    def drop(self, step: int | None = None) -> None:
+        """Count a record that was refused; one of metrics has a step."""
+        self.dropped.add(step)
+        with suppress(OSError):
+            self.dropped.store(self.folder / "dropped.json")
+
+    def end_writing(self) -> None:
+        """Nothing is appended any more, so our file may be removed when it was sent."""
+        with self._guard:
+            self._segment = None
 
     def keep(self, source: Path, always: bool = False, skip: tuple[str, ...] = ()) -> str | None:
         """Copy a file or folder into the spool.
@@ -88,20 +135,32 @@ class Spool:
 
         Returns:
             The name that `kept` knows it by, or None when the spool is full.
+
+        Raises:
+            OSError: there is no such file, or no place on the disk.
         """
-        size = _size(source)
+        size = size_of(source)
         with self._guard:
-            if not always and self._pending_bytes + size > self._limit:
+            if not always and self._pending_bytes + size > self._limit * FILES_SHARE:
                 return None
             self._n_files += 1
             name = f"{self._own_segment().stem}-{self._n_files:06d}"
             self._pending_bytes += size
         target = self.files / name / source.name
-        target.parent.mkdir()
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns(*skip))
-        else:
-            shutil.copyfile(source, target)
+        copied = 0
+        try:
+            target.parent.mkdir()
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns(*skip))
+            else:
+                shutil.copyfile(source, target)
+            copied = size_of(target)
+        except OSError:
+            shutil.rmtree(target.parent, ignore_errors=True)
+            raise
+        finally:
+            with self._guard:
+                self._pending_bytes += copied - size
         return f"{name}/{source.name}"
 
     def _own_segment(self) -> Path:
@@ -124,9 +183,12 @@ class Spool:
         descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             os.close(descriptor)
             return False
+        except OSError:
+            os.close(descriptor)
+            raise
         self._lock_fd = descriptor
         self._load_state()
         return True
@@ -144,18 +206,51 @@ class Spool:
 
     def commit(self, record: Record) -> None:
         """`record` and all before it in its segment were sent; `memory` is stored with it."""
+        try:
+            self._pass(record)
+        except OSError:  # The disk is full, and what was sent is in its way.
+            self._forget_file(record)
+            self._pass(record)
+        self._forget_file(record)
+
+    def postpone(self, record: Record) -> None:
+        """Go on with what follows `record`, which waits among `postponed` from now on."""
+        postponed = self.memory.setdefault("postponed", [])
+        postponed.append({"kind": record.kind, **record.fields})
+        self._pass(record)
+
+    def postponed(self) -> list[Record]:
+        """Records that wait outside the order."""
+        waiting = [dict(fields) for fields in self.memory.get("postponed", [])]
+        return [Record(fields.pop("kind"), fields, "", 0) for fields in waiting]
+
+    def settle(self, record: Record) -> None:
+        """A postponed record was sent."""
+        self.memory["postponed"].remove({"kind": record.kind, **record.fields})
+        self.remember()
+        self._forget_file(record)
+
+    def remember(self) -> None:
+        """Store `memory`."""
         assert self._lock_fd is not None, "only the sender commits"
+        state = {"offsets": self._offsets, "memory": self.memory}
+        write_json(self.folder / "sent.json", state)
+
+    def _pass(self, record: Record) -> None:
         begin = self._offsets.get(record.segment, 0)
         self._offsets[record.segment] = record.end
-        self._store_state()
-        kept = record.fields.get("file")
-        freed = record.end - begin
-        if kept:
+        self._freed(record.end - begin)
+        self.remember()
+
+    def _forget_file(self, record: Record) -> None:
+        if kept := record.fields.get("file"):
             folder = self.kept(kept).parent
-            freed += _size(folder)
+            self._freed(size_of(folder))
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _freed(self, n_bytes: int) -> None:
         with self._guard:
-            self._pending_bytes = max(0, self._pending_bytes - freed)
+            self._pending_bytes = max(0, self._pending_bytes - n_bytes)
 
     def kept(self, name: str) -> Path:
         """The copy that `keep` made under this name."""
@@ -163,22 +258,32 @@ class Spool:
 
     def n_pending(self) -> int:
         """How many records wait."""
-        return sum(1 for _ in self.pending())
+        if self._lock_fd is None:  # Another process may have sent some.
+            self._load_state()
+        return sum(1 for _ in self.pending()) + len(self.postponed())
 
     def sweep(self) -> None:
-        """Remove what earlier writers left and nobody needs: sent segments, orphaned files."""
+        """Remove what nobody needs: sent segments, files that no record speaks of."""
         assert self._lock_fd is not None, "only the sender removes"
         with self._guard:
             own = self._segment
-        if own is None:
-            return
-        needed = {record.fields.get("file", "").split("/")[0] for record in self.pending()}
         for path in self._segments():
-            if int(path.stem) < own and next(self._read(path), None) is None:
-                path.unlink(missing_ok=True)
+            if own is None or int(path.stem) < own:
+                self._remove_sent(path)
+        if own is None:
+            return  # A writer elsewhere may have copied a file and not yet said so.
+        waiting = [*self.pending(), *self.postponed()]
+        needed = {record.fields.get("file", "").split("/")[0] for record in waiting}
         for folder in self.files.iterdir():
             if int(folder.name.split("-")[0]) < own and folder.name not in needed:
                 shutil.rmtree(folder, ignore_errors=True)
+
+    def _remove_sent(self, path: Path) -> None:
+        """Remove a segment that was sent; no writer can add to it meanwhile."""
+        with suppress(OSError), path.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if next(self._read(path), None) is None:
+                path.unlink()
 
     def _segments(self) -> list[Path]:
         return sorted(self.folder.glob("*.jsonl"))
@@ -194,27 +299,12 @@ class Spool:
                 if not line.endswith(b"\n"):
                     return  # A write that was cut short by a kill, or is being made now.
                 end += len(line)
-                fields = json.loads(line)
-                yield Record(fields.pop("kind"), fields, path.name, end)
+                with suppress(ValueError):  # Half a line that a full disk left of two.
+                    fields = json.loads(line)
+                    yield Record(fields.pop("kind"), fields, path.name, end)
 
     def _load_state(self) -> None:
-        with suppress(FileNotFoundError):
+        # A state that a crash of the machine emptied is like none: the sender asks the store.
+        with suppress(FileNotFoundError, ValueError):
             state = json.loads((self.folder / "sent.json").read_text(encoding="utf-8"))
             self._offsets, self.memory = state["offsets"], state["memory"]
-
-    def _store_state(self) -> None:
-        write_json(self.folder / "sent.json", {"offsets": self._offsets, "memory": self.memory})
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file so that a reader sees the old one or the new one, never a part."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    draft.write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")
-    draft.replace(path)
-
-
-def _size(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder; 0 when there is none."""
-    if path.is_file():
-        return path.stat().st_size
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
