@@ -1,0 +1,196 @@
+"""A tracking server that is away for a part of a real training: nothing lost, nothing twice."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from away_fixtures import (
+    GOES,
+    RETURNS,
+    Fault,
+    Relay,
+    Server,
+    away_settings,
+    check_each_point_once,
+    relaying,
+    run_id_of,
+    train_watched,
+    until,
+)
+from tracking_fixtures import free_port, make_store
+
+from dimts.tracking.mlflow_tracker import SPOOL
+from jobs.voice_config import VoiceConfig
+
+Voice = Callable[..., VoiceConfig]
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(make_store(tmp_path_factory.mktemp("store")), free_port())
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def relay(server: Server) -> Iterator[Relay]:
+    with relaying(server.address) as relay:
+        yield relay
+
+
+@pytest.fixture
+def away(caplog: pytest.LogCaptureFixture) -> Callable[[], None]:
+    """Waits until the run has noticed that the server is away."""
+    return lambda: until(lambda: "does not take records" in caplog.text)
+
+
+def check_all_recorded(server: Server, run_dir: Path, status: str = "FINISHED") -> None:
+    """Points, artifacts, model and status; and that the spool's place on the disk is free again."""
+    check_each_point_once(server.client, run_dir)
+    run_id = run_id_of(run_dir)
+    run = server.client.get_run(run_id)
+    assert run.info.status == status
+    assert "config.yaml" in [file.path for file in server.client.list_artifacts(run_id)]
+    assert run.outputs is not None
+    assert len(run.outputs.model_outputs) == 1
+    [model] = server.client.search_logged_models([run.info.experiment_id])
+    assert str(model.status) == "READY"
+    spool = run_dir / SPOOL
+    assert not list(spool.glob("*.jsonl"))
+    assert not list((spool / "files").iterdir())
+    assert not (spool / "refused.txt").exists()
+
+
+def test_server_killed_for_the_middle_third_of_a_run(
+    server: Server,
+    voice: Voice,
+    away: Callable[[], None],
+    caplog: pytest.LogCaptureFixture,
+    request: pytest.FixtureRequest,
+) -> None:
+    """With requests always in flight: it is asked again as soon as it has answered."""
+    launch = voice(*away_settings(server.address, request.node.name)).launch()
+
+    def back() -> None:
+        away()
+        server.start()
+
+    train_watched(launch, {GOES: server.kill, RETURNS: back})
+    check_all_recorded(server, launch.run_dir)
+    assert caplog.text.count("does not take records") == caplog.text.count("answers again") == 1
+
+
+@pytest.mark.parametrize("how", ["silent", "locked", "busy"])
+def test_server_that_does_nothing_for_the_middle_third_of_a_run(
+    how: str,
+    server: Server,
+    relay: Relay,
+    voice: Voice,
+    away: Callable[[], None],
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It takes connections and never answers; its database is another's; or it is overloaded."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    address = relay.address if how == "busy" else server.address
+    launch = voice(*away_settings(address, request.node.name)).launch()
+    with closing(sqlite3.connect(server.database, isolation_level=None)) as database:
+
+        def goes() -> None:
+            if how == "silent":
+                server.silence()
+            elif how == "locked":
+                database.execute("BEGIN EXCLUSIVE")
+            else:
+                relay.fault = lambda path: "busy"
+
+        def returns() -> None:
+            away()
+            if how == "silent":
+                server.go_on()
+            elif how == "locked":
+                database.rollback()
+            else:
+                relay.fault = lambda path: None
+
+        train_watched(launch, {GOES: goes, RETURNS: returns})
+    check_all_recorded(server, launch.run_dir)
+
+
+def killed_with_the_server(server: Server, voice_file: Path, settings: list[str]) -> None:
+    """The first part of a run: at step 10 its server is killed, at step 18 it is."""
+    script = str(ROOT / "tests" / "away_fixtures.py")
+    command = [sys.executable, script, str(voice_file), str(server.process.pid), *settings]
+    dead = subprocess.run(command, cwd=ROOT, check=False, capture_output=True)
+    assert dead.returncode == -signal.SIGKILL, dead.stderr
+    server.process.wait()
+
+
+def test_run_is_killed_while_the_server_is_away_and_ends_before_it_is_back(
+    server: Server,
+    voice_file: Path,
+    voice: Voice,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    request: pytest.FixtureRequest,
+) -> None:
+    settings = [f"run.storage={tmp_path}", *away_settings(server.address, request.node.name)]
+    killed_with_the_server(server, voice_file, settings)
+    launch = voice(*settings, "tracking.flush_timeout_s=0").launch()
+    recorder = train_watched(launch, {})
+    assert recorder.trained == 15, "from the checkpoint of step 15; 16 to 18 are done twice"
+    assert json.loads((launch.run_dir / "result.json").read_text())["status"] == "finished"
+    assert f"jobs/ui.py --sync {launch.run_dir}" in caplog.text
+
+    server.start()
+    uri = f"tracking.uri={server.address}"
+    command = [sys.executable, "jobs/ui.py", "--set", uri, "--sync", str(launch.run_dir)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    check_all_recorded(server, launch.run_dir)
+
+
+@pytest.mark.slow
+def test_run_is_killed_while_the_server_is_away_and_goes_on_when_it_is_back(
+    server: Server, voice_file: Path, voice: Voice, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    settings = [f"run.storage={tmp_path}", *away_settings(server.address, request.node.name)]
+    killed_with_the_server(server, voice_file, settings)
+    server.start()
+    launch = voice(*settings).launch()
+    recorder = train_watched(launch, {})
+    assert recorder.trained == 15
+    check_all_recorded(server, launch.run_dir)
+
+
+def test_answers_that_are_lost_make_nothing_twice(
+    server: Server, relay: Relay, voice: Voice, request: pytest.FixtureRequest
+) -> None:
+    """The server takes a batch, or makes the run, and dies before it says so."""
+    name = request.node.name
+    asked: dict[str, int] = {}
+
+    def fault(path: str) -> Fault | None:
+        asked[path] = asked.get(path, 0) + 1
+        making = path.endswith(("/runs/create", "/logged-models"))
+        # Twice, as MLflow's client asks again by itself.
+        lost = path.endswith("/runs/log-batch") and asked[path] % 5 in (1, 2)
+        return "lost" if lost or (making and asked[path] <= 2) else None
+
+    relay.fault = fault
+    launch = voice(*away_settings(relay.address, name)).launch()
+    train_watched(launch, {})
+    assert relay.n_faults >= 6
+    check_all_recorded(server, launch.run_dir)
+    experiment = server.client.get_experiment_by_name(name)
+    assert experiment is not None
+    [run] = server.client.search_runs([experiment.experiment_id])
+    assert run.info.run_id == run_id_of(launch.run_dir)
