@@ -39,6 +39,7 @@ ELSEWHERE = {
     "benchmarks/loop_slices.py": "tests/test_benchmarks.py",
     "benchmarks/transfer.py": "tests/test_benchmarks.py",
     "benchmarks/tune.py": "tests/test_tune_benchmark.py",
+    "jobs/ui.py --auth": "tests/test_loopback.py",
     "jobs/pretrain.py --config jobs/configs/mix/latin.yaml --export": "tests/test_pretrain.py",
     "jobs/tune.py --config jobs/configs/sample_am_finetune.yaml": (
         "tests/test_space.py and tests/test_tune_job.py"
