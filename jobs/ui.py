@@ -2,22 +2,26 @@
 
 python jobs/ui.py
 python jobs/ui.py --config jobs/configs/sample_am.yaml --port 5001
+python jobs/ui.py --host 0.0.0.0 --auth
 python jobs/ui.py --sync runs/sample_am
 """
 
 from __future__ import annotations
 
+import ipaddress
 import signal
+import sys
 from contextlib import suppress
 from pathlib import Path
 
 from dimts.command import config_parser, run_job
 from dimts.config import Config, load_config
 from dimts.errors import UserError
-from dimts.tracking.config import TrackingConfig, mask_secrets
+from dimts.masking import mask_secrets
+from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_client import reason
 from dimts.tracking.mlflow_tracker import sync
-from dimts.tracking.ui import page, start_ui, stop
+from dimts.tracking.ui import EVERYWHERE, LOOPBACK, page, start_ui, stop
 
 
 class UiConfig(Config):
@@ -31,11 +35,26 @@ def main() -> int:
     parser = config_parser(__doc__ or "", default="sqlite:///mlflow.db in this folder")
     parser.add_argument("--port", type=int, default=5000, help="TCP port (default: 5000)")
     parser.add_argument(
+        "--host",
+        type=ipv4,
+        default=LOOPBACK,
+        help=f"IPv4 address to listen on; {EVERYWHERE}: every one of this machine (default: "
+        f"{LOOPBACK}, which others cannot reach)",
+    )
+    parser.add_argument(
+        "--auth", action="store_true", help="ask for a name and a password; docs/security.md"
+    )
+    parser.add_argument(
         "--sync", type=Path, metavar="RUN_DIR", help="send what waits in this run's folder"
     )
     args = parser.parse_args()
     config = tracking_config(args.config or [], args.overrides)
-    return send(config, args.sync) if args.sync else serve(config, args.port)
+    return send(config, args.sync) if args.sync else serve(config, args.port, args.host, args.auth)
+
+
+def ipv4(text: str) -> str:
+    """An IPv4 address, or argparse refuses it."""
+    return str(ipaddress.IPv4Address(text))
 
 
 def tracking_config(files: list[str], overrides: list[str]) -> TrackingConfig:
@@ -47,12 +66,18 @@ def tracking_config(files: list[str], overrides: list[str]) -> TrackingConfig:
     return load_config(VoiceConfig, files, overrides).tracking
 
 
-def serve(config: TrackingConfig, port: int) -> int:
+def serve(config: TrackingConfig, port: int, host: str = LOOPBACK, auth: bool = False) -> int:
     """Show the pages until Ctrl-C or SIGTERM."""
+    if not (auth or ipaddress.IPv4Address(host).is_loopback):
+        print(
+            f"warning: everyone who reaches port {port} of {host} can read and delete runs; "
+            "docs/security.md says how to ask them for a password",
+            file=sys.stderr,
+        )
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     print("starting MLflow ...", flush=True)
-    server = start_ui(config, port)
-    print(f"MLflow: {page(config, port)}  (Ctrl-C stops it)", flush=True)
+    server = start_ui(config, port, host, auth)
+    print(f"MLflow: {page(config, port, host)}  (Ctrl-C stops it)", flush=True)
     with suppress(KeyboardInterrupt):
         server.wait()
     stop(server)

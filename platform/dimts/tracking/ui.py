@@ -1,9 +1,12 @@
-"""MLflow's pages over the store of a config, on this machine only."""
+"""MLflow's pages over a store; unless told otherwise for this machine only, without passwords."""
 
 from __future__ import annotations
 
+import errno
+import importlib.util
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -15,25 +18,42 @@ from contextlib import suppress
 from pathlib import Path
 
 from dimts.errors import UserError
-from dimts.tracking.config import SQLITE, TrackingConfig, mask_secrets
+from dimts.masking import mask_secrets
+from dimts.tracking.config import SQLITE, TrackingConfig
 
-HOST = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
+EVERYWHERE = "0.0.0.0"
+AUTH_CONFIG, AUTH_DATABASE = "mlflow_auth.ini", "mlflow_auth.db"
+AUTH_SETTINGS = f"""\
+; MLflow's basic authentication, as `python jobs/ui.py --auth` uses it. docs/security.md
+[mlflow]
+; what a user may do with the runs of others: NO_PERMISSIONS, READ, EDIT or MANAGE
+default_permission = EDIT
+database_uri = sqlite:///{AUTH_DATABASE}
+admin_username = admin
+authorization_function = mlflow.server.auth:authenticate_request_basic_auth
+"""
 START_TIMEOUT_S = 120
 POLL_S = 0.3
 
 
-def start_ui(config: TrackingConfig, port: int) -> subprocess.Popen[bytes]:
-    """Start ``mlflow server`` on the loopback interface and wait until it answers.
+def start_ui(
+    config: TrackingConfig, port: int, host: str = LOOPBACK, auth: bool = False
+) -> subprocess.Popen[bytes]:
+    """Start ``mlflow server`` and wait until it answers.
 
     Args:
         config: says which store and which folder of artifacts.
         port: TCP port.
+        host: IPv4 address of the interface to listen on.
+        auth: ask everybody for a name and a password, see `auth_environment`.
 
     Returns:
         The server; whoever called terminates it.
 
     Raises:
-        UserError: the store is a server already, holds nothing yet, or the port is taken.
+        UserError: the store is a server already, holds nothing yet, the port is taken, or users
+            cannot be asked for passwords.
     """
     config = config.absolute()
     if config.is_server:
@@ -44,15 +64,18 @@ def start_ui(config: TrackingConfig, port: int) -> subprocess.Popen[bytes]:
         # A port that a former server has just left is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
-        except OSError:
-            raise UserError(f"port {port} is taken; choose another one with --port") from None
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise UserError(f"port {port} is taken; choose another one with --port") from None
+            raise UserError(f"{host}:{port}: cannot listen there: {error.strerror}") from None
+    environment = _environment(config) | (auth_environment() if auth else {})
     # A group of its own, so that its workers end with it and Ctrl-C reaches us alone.
     server = subprocess.Popen(
-        _command(config, port), env=_environment(config), start_new_session=True
+        _command(config, port, host, auth), env=environment, start_new_session=True
     )
     try:
-        _wait(server, port)
+        _wait(server, address(host, port))
     except BaseException:
         stop(server)
         raise
@@ -70,26 +93,64 @@ def stop(server: subprocess.Popen[bytes]) -> None:
         server.wait()
 
 
-def page(config: TrackingConfig, port: int) -> str:
+def address(host: str, port: int) -> str:
+    """Where this machine itself finds the pages."""
+    return f"http://{LOOPBACK if host == EVERYWHERE else host}:{port}"
+
+
+def page(config: TrackingConfig, port: int, host: str = LOOPBACK) -> str:
     """Address of the experiment's runs; MLflow's front page is about something else."""
-    base = f"http://{HOST}:{port}"
+    base = address(host, port)
     query = urllib.parse.urlencode({"experiment_name": config.experiment})
     try:
-        address = f"{base}/api/2.0/mlflow/experiments/get-by-name?{query}"
-        with urllib.request.urlopen(address, timeout=30) as answer:
+        question = f"{base}/api/2.0/mlflow/experiments/get-by-name?{query}"
+        with urllib.request.urlopen(question, timeout=30) as answer:
             experiment = json.load(answer)["experiment"]["experiment_id"]
     except urllib.error.HTTPError:
         return f"{base}/#/experiments?workflowType=machine_learning"
     return f"{base}/#/experiments/{experiment}/runs?workflowType=machine_learning"
 
 
-def _command(config: TrackingConfig, port: int) -> list[str]:
+def auth_environment() -> dict[str, str]:
+    """What MLflow needs to ask for names and passwords; files for it are made where there are none.
+
+    The user ``admin`` gets the password in ``MLFLOW_AUTH_ADMIN_PASSWORD`` at the first start, and
+    makes other users. ``MLFLOW_AUTH_CONFIG_PATH`` names another configuration than ours.
+
+    Raises:
+        UserError: Flask-WTF is not installed, or there is no password for the first start.
+    """
+    if importlib.util.find_spec("flask_wtf") is None:
+        raise UserError("--auth needs Flask-WTF: pip install 'dimts[auth]'")
+    given = (
+        {}
+        if "MLFLOW_FLASK_SERVER_SECRET_KEY" in os.environ
+        else {
+            "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(
+                32
+            )  # signs forms until the next start
+        }
+    )
+    if "MLFLOW_AUTH_CONFIG_PATH" in os.environ:
+        return given
+    config, database = Path(AUTH_CONFIG).absolute(), Path(AUTH_DATABASE)
+    if not database.exists():
+        if not os.environ.get("MLFLOW_AUTH_ADMIN_PASSWORD"):
+            raise UserError("--auth: set MLFLOW_AUTH_ADMIN_PASSWORD, 12 characters or more, once")
+        database.touch(mode=0o600)
+    if not config.exists():
+        config.write_text(AUTH_SETTINGS, encoding="utf-8")
+    return given | {"MLFLOW_AUTH_CONFIG_PATH": str(config)}
+
+
+def _command(config: TrackingConfig, port: int, host: str, auth: bool) -> list[str]:
     assert config.artifact_root is not None, "only a server has no artifact root of its own"
     return [
-        *(sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port)),
+        *(sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port)),
         # Runs name their own folder; this one is for runs that come in through this server.
         *("--artifacts-destination", config.artifact_root, "--workers", "1"),
         *("--uvicorn-opts", "--log-level warning"),
+        *(("--app-name", "basic-auth") if auth else ()),
     ]
 
 
@@ -105,10 +166,10 @@ def _environment(config: TrackingConfig) -> dict[str, str]:
     }
 
 
-def _wait(server: subprocess.Popen[bytes], port: int) -> None:
+def _wait(server: subprocess.Popen[bytes], base: str) -> None:
     for _ in range(int(START_TIMEOUT_S / POLL_S)):
         try:
-            with urllib.request.urlopen(f"http://{HOST}:{port}/health", timeout=5):
+            with urllib.request.urlopen(f"{base}/health", timeout=5):
                 return
         except (urllib.error.URLError, OSError):
             pass
@@ -117,4 +178,4 @@ def _wait(server: subprocess.Popen[bytes], port: int) -> None:
         except subprocess.TimeoutExpired:
             continue
         raise UserError(f"mlflow server ended with code {code}; its messages are above")
-    raise UserError(f"mlflow server did not answer on port {port} in {START_TIMEOUT_S} s")
+    raise UserError(f"mlflow server did not answer at {base} in {START_TIMEOUT_S} s")
