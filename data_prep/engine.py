@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,10 +15,12 @@ from typing import Any
 
 from data_prep.config import PrepareConfig
 from data_prep.extract import ExtractSettings, extract_chunk
+from dimts.errors import UserError
 
 # Starting Ray and its workers costs about 10 s, in which a core extracts hours of speech. Only
 # the order of magnitude matters here.
 RAY_PAYS_FROM_BYTES = 1_000_000_000
+GO_ON = "give the same command again, it goes on where it stopped"
 
 
 def extract_all(
@@ -59,9 +62,9 @@ def _use_ray(root: Path, audios: Sequence[str], prepare: PrepareConfig) -> bool:
 def _extract_with_ray(
     root: Path, audios: Sequence[str], settings: ExtractSettings, prepare: PrepareConfig
 ) -> Iterator[bytes]:
-    """Tasks on all CPUs; only what is in flight is in memory."""
+    """Tasks on all CPUs; only what is in flight is in memory. A worker that dies is replaced."""
     root = root.absolute()  # workers have their own current directory
-    with _ray(prepare.workers):
+    with _last_words(), _ray(prepare.workers):
         import ray
 
         rows = ray.data.from_items(
@@ -74,8 +77,9 @@ def _extract_with_ray(
             num_cpus=1,
             compute=ray.data.TaskPoolStrategy(size=prepare.workers),
         )
-        for row in chunks.iter_rows():
-            yield row["chunk"]
+        with _one_line_if_ray_ends():
+            for row in chunks.iter_rows():
+                yield row["chunk"]
 
 
 def _extract_batch(
@@ -83,6 +87,33 @@ def _extract_batch(
 ) -> dict[str, list[bytes]]:
     """In a worker of Ray Data. Bytes, because Ray's own tensor type would tie the files to it."""
     return {"chunk": [extract_chunk(root, [str(audio) for audio in batch["audio"]], settings)]}
+
+
+@contextmanager
+def _one_line_if_ray_ends() -> Iterator[None]:
+    """What Ray cannot mend itself: its node is gone, or nothing can be reached."""
+    from ray.exceptions import RayError, RayTaskError
+
+    try:
+        yield
+    except RayTaskError:  # a mistake of ours, whose traceback is wanted
+        raise
+    except RayError as error:
+        raise UserError(
+            f"Ray has ended while recordings were extracted ({type(error).__name__}); {GO_ON}"
+        ) from error
+
+
+@contextmanager
+def _last_words() -> Iterator[None]:
+    """Ray ends this process at once when its object store is gone, so another one says so."""
+    words = f"error: ended while recordings were extracted, killed or by Ray; {GO_ON}"
+    command = ["sh", "-c", 'read -r finished || echo "$1" >&2', "sh", words]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as watcher:
+        try:
+            yield
+        finally:
+            watcher.communicate(b"finished\n")
 
 
 @contextmanager
@@ -99,7 +130,7 @@ def _ray(workers: int | None) -> Iterator[None]:
             options |= {"num_cpus": workers, "include_dashboard": False}
         ray.init(**options)
     context = ray.data.DataContext.get_current()  # only once loaded can Ray Data be quietened
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its errors are raised as well
     bars = context.enable_progress_bars
     context.enable_progress_bars = False  # ours counts utterances
     try:
