@@ -87,7 +87,7 @@ class Relay(ThreadingHTTPServer):
     """Hands requests on to a server, but for those that `fault` names.
 
     Attributes:
-        fault: of a request's path: ``busy`` answers 503, ``bad_request`` what MLflow answers when
+        fault: of a request's path and body: ``busy`` answers 503, ``bad_request`` what MLflow answers when
             its database fails; ``lost`` lets the server do it, and hangs up.
         n_faults: how many there were.
     """
@@ -98,7 +98,7 @@ class Relay(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Relayed)
         self.target = urlsplit(target)
         self.address = f"http://127.0.0.1:{self.server_address[1]}"
-        self.fault: Callable[[str], Fault | None] = lambda path: None
+        self.fault: Callable[[str, bytes], Fault | None] = lambda path, body: None
         self.n_faults = 0
 
 
@@ -107,7 +107,7 @@ class _Relayed(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         body = self._body()
-        fault = self.server.fault(self.path)
+        fault = self.server.fault(self.path, body)
         self.server.n_faults += fault is not None
         if fault == "busy":
             self._answer(503, [("Retry-After", "3600")], b"")

@@ -27,7 +27,9 @@ from away_fixtures import (
 )
 from tracking_fixtures import free_port, make_store
 
-from dimts.tracking.mlflow_tracker import SPOOL
+from dimts.tracking.config import TrackingConfig
+from dimts.tracking.mlflow_sender import TRIES
+from dimts.tracking.mlflow_tracker import SPOOL, MlflowTracker
 from jobs.voice_config import VoiceConfig
 
 Voice = Callable[..., VoiceConfig]
@@ -111,7 +113,7 @@ def test_server_that_does_nothing_for_the_middle_third_of_a_run(
             elif how == "locked":
                 database.execute("BEGIN EXCLUSIVE")
             else:
-                relay.fault = lambda path: "busy"
+                relay.fault = lambda path, body: "busy"
 
         def returns() -> None:
             away()
@@ -120,7 +122,7 @@ def test_server_that_does_nothing_for_the_middle_third_of_a_run(
             elif how == "locked":
                 database.rollback()
             else:
-                relay.fault = lambda path: None
+                relay.fault = lambda path, body: None
 
         train_watched(launch, {GOES: goes, RETURNS: returns})
     check_all_recorded(server, launch.run_dir)
@@ -178,7 +180,7 @@ def test_answers_that_are_lost_make_nothing_twice(
     name = request.node.name
     asked: dict[str, int] = {}
 
-    def fault(path: str) -> Fault | None:
+    def fault(path: str, body: bytes) -> Fault | None:
         asked[path] = asked.get(path, 0) + 1
         making = path.endswith(("/runs/create", "/logged-models"))
         # Twice, as MLflow's client asks again by itself.
@@ -194,3 +196,60 @@ def test_answers_that_are_lost_make_nothing_twice(
     assert experiment is not None
     [run] = server.client.search_runs([experiment.experiment_id])
     assert run.info.run_id == run_id_of(launch.run_dir)
+
+
+def test_errors_of_the_database_pass_and_what_is_refused_for_good_is_set_aside(
+    server: Server, relay: Relay, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """MLflow answers BAD_REQUEST to both."""
+    n_asked = 0
+
+    def fault(path: str, body: bytes) -> Fault | None:
+        nonlocal n_asked
+        n_asked += path.endswith("/runs/log-batch") and b"metrics" in body
+        return "bad_request" if b"odd" in body or 0 < n_asked < TRIES else None
+
+    relay.fault = fault
+    config = TrackingConfig(
+        uri=relay.address, experiment=request.node.name, send_every_s=0.001, flush_timeout_s=60
+    )
+    tracker = MlflowTracker(config)
+    tracker.start("run", tmp_path, {}, "")
+    for step in range(1, 11):
+        tracker.log_metrics({"odd" if step == 5 else "even": 1.0}, step)
+    tracker.finish("FINISHED")
+    history = server.client.get_metric_history(run_id_of(tmp_path), "even")
+    assert [point.step for point in history] == [1, 2, 3, 4, 6, 7, 8, 9, 10]
+    [refused] = (tmp_path / SPOOL / "refused.txt").read_text().splitlines()
+    assert json.loads(refused)["values"] == {"odd": 1.0}
+
+
+def test_a_full_spool_says_how_much_it_dropped_and_so_does_the_record(
+    server: Server,
+    relay: Relay,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    request: pytest.FixtureRequest,
+) -> None:
+    relay.fault = lambda path, body: "busy"
+    config = TrackingConfig(
+        uri=relay.address, experiment=request.node.name, send_every_s=0.001, spool_mb=1
+    )
+    tracker = MlflowTracker(config)
+    tracker.start("run", tmp_path, {}, "")
+    values = {f"key_{number:03d}_{'x' * 200}": 1.0 for number in range(300)}
+    for step in range(1, 21):
+        tracker.log_metrics(values, step)
+    told = f"{tracker.dropped.metrics} of metrics (steps {21 - tracker.dropped.metrics} to 20)"
+    assert 0 < tracker.dropped.metrics < 10
+    until(lambda: "does not take records" in caplog.text)
+    relay.fault = lambda path, body: None
+    until(lambda: "answers again" in caplog.text)
+    tracker.log_metrics({"last": 1.0}, 21)
+    tracker.finish("FINISHED")
+    assert caplog.text.count("takes no more") == 1
+    assert f"answers again; dropped meanwhile: {told}, 0 others" in caplog.text
+    assert f"records were dropped, as there was no place for them in {tmp_path}" in caplog.text
+    run = server.client.get_run(run_id_of(tmp_path))
+    assert run.data.tags["dimts.dropped_records"].endswith(f": {told}, 0 others")
+    assert run.data.metrics["last"] == 1.0

@@ -13,6 +13,7 @@ from typing import Any
 
 from dimts.masking import mask_secrets
 from dimts.tracking.config import TrackingConfig
+from dimts.tracking.dropped import Dropped
 from dimts.tracking.mlflow_client import mlflow_environment, reason
 from dimts.tracking.mlflow_model import forget_files
 from dimts.tracking.mlflow_sender import Sender
@@ -50,6 +51,11 @@ class MlflowTracker:
     def run_id(self) -> str | None:
         """MLflow's id of the run; None until the store has answered once."""
         return self._sender.run_id if self._sender else None
+
+    @property
+    def dropped(self) -> Dropped:
+        """What was not recorded, by earlier sessions too."""
+        return self._opened.dropped
 
     def wait_for_run_id(self, timeout_s: float) -> str | None:
         """MLflow's id of the run as soon as the store has answered, for runs to be nested in it.
@@ -99,6 +105,9 @@ class MlflowTracker:
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
         """Copy the file into the spool."""
+        if not Path(path).is_file():
+            log.warning("tracking: %s is not there, so it is not recorded", path)
+            return
 
         def keep(spool: Spool) -> bool:
             kept = spool.keep(Path(path))
@@ -134,7 +143,7 @@ class MlflowTracker:
             log.warning(
                 "tracking records were dropped, as there was no place for them in %s: %s",
                 self._opened.folder,
-                self._opened.dropped,
+                self.dropped,
             )
         waiting = self._opened.n_pending()
         if waiting:
@@ -156,9 +165,6 @@ class MlflowTracker:
         """Write to the spool; a full spool or disk costs records, never the training."""
         try:
             problem = "" if write(self._opened) else f"tracking.spool_mb={self._config.spool_mb}"
-        except FileNotFoundError as error:
-            log.warning("tracking: %s", reason(error))
-            return
         except OSError as error:
             problem = reason(error)
         if not problem:
@@ -202,7 +208,7 @@ class MlflowTracker:
             self._wake.clear()
 
     def _tell_back(self) -> None:
-        dropped = f"; dropped meanwhile: {self._opened.dropped}" if self._told_dropping else ""
+        dropped = f"; dropped meanwhile: {self.dropped}" if self._told_dropping else ""
         log.warning("tracking: %s answers again%s", mask_secrets(self._config.uri), dropped)
 
     def _tell_away(self, error: Exception) -> None:

@@ -165,6 +165,8 @@ class Spool:
 
     def _own_segment(self) -> Path:
         while self._segment is None:
+            if self._lock_fd is None:  # A number that another process has sent is not free.
+                self._load_state()
             taken = [int(path.stem) for path in self._segments()]
             taken += [int(name.split("-")[0]) for name in os.listdir(self.files)]
             taken += [int(Path(name).stem) for name in self._offsets]
