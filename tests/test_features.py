@@ -87,6 +87,12 @@ def test_pickle_holds_a_path_not_the_mels(
     assert again.ids == split.ids
 
 
+def test_split_of_no_utterances_is_empty(tmp_path: Path) -> None:
+    run_prepare(make_corpus(tmp_path / "corpus", 3), tmp_path / "features", val_share=0)
+    split = FeatureSet.open(tmp_path / "features").split("val")
+    assert (len(split), split.ids, split.n_frames.tolist()) == (0, [], [])
+
+
 def test_open_split_outlives_a_new_preparation(tmp_path: Path) -> None:
     corpus = make_corpus(tmp_path / "corpus", 4)
     run_prepare(corpus, tmp_path / "features")

@@ -70,7 +70,7 @@ class FeatureSplit:
         self._batch_of = [n for n, batch in enumerate(batches) for _ in range(batch.num_rows)]
         self._first = [first for starts in offsets for first in starts[:-1]]
         self._end = [end for starts in offsets for end in starts[1:]]
-        self.n_frames: npt.NDArray[np.int64] = np.subtract(self._end, self._first, dtype=np.int64)
+        self.n_frames = np.array(self._end, np.int64) - np.array(self._first, np.int64)
 
     def __len__(self) -> int:
         return len(self._first)
