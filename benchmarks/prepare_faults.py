@@ -29,6 +29,7 @@ import numpy as np
 from dimts.audio.files import write_wav
 from dimts.audio.speech_like import speech_like
 from dimts.command import run_job
+from dimts.errors import UserError
 from dimts.machine import machine_facts
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -135,7 +136,8 @@ class Run:
 
 def events(features: Path, name: str) -> list[dict[str, Any]]:
     """What the runs into this folder have noted under one name."""
-    lines = log_of(features).read_text(encoding="utf-8").splitlines()
+    log = log_of(features)
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
     return [event for event in map(json.loads, lines) if event["event"] == name]
 
 
@@ -159,6 +161,8 @@ def disturb(corpus: Path, features: Path, undisturbed: Path, engine: str, kill: 
     """Prepare with a kill in the middle, and go on until it is done."""
     victim = kill.partition("@")[0]
     status, words = Run(corpus, features, engine, kill).result()
+    if not events(features, "kill"):
+        raise UserError(f"the run ended before anything was killed: {words}")
     ended = status != 0
     if ended:
         status, _ = Run(corpus, features, engine).result()
