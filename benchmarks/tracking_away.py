@@ -276,7 +276,8 @@ def _table(slices: Sequence[Slice], options: argparse.Namespace) -> str:
         "",
         f"A step is one of {frames:.0f} frames, the mean. Medians of {options.rounds} rounds with "
         f"slices of {options.steps} steps, in one run of one torch thread; intervals by the "
-        f"bootstrap. The first row compares slices with the server there with each other. Goal: away it costs at most {GOAL:.0%} of a step: "
+        "bootstrap. The first row compares slices with the server there with each other. Goal: "
+        f"away it costs at most {GOAL:.0%} of a step: "
         f"{'met' if met else 'not met'}.",
         "",
     ]
