@@ -87,8 +87,8 @@ class Relay(ThreadingHTTPServer):
     """Hands requests on to a server, but for those that `fault` names.
 
     Attributes:
-        fault: of a request's path and body: ``busy`` answers 503, ``bad_request`` what MLflow answers when
-            its database fails; ``lost`` lets the server do it, and hangs up.
+        fault: of a request's path and body: ``busy`` answers 503, ``bad_request`` what MLflow
+            answers when its database fails; ``lost`` lets the server do it, and hangs up.
         n_faults: how many there were.
     """
 
