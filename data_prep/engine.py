@@ -126,8 +126,8 @@ def _ray(workers: int | None) -> Iterator[None]:
     started = not ray.is_initialized()
     if started:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        if not os.environ.get("RAY_ADDRESS"):
-            options |= {"num_cpus": workers, "include_dashboard": False}
+        if not os.environ.get("RAY_ADDRESS"):  # not one that someone else has started here
+            options |= {"address": "local", "num_cpus": workers, "include_dashboard": False}
         ray.init(**options)
     context = ray.data.DataContext.get_current()  # only once loaded can Ray Data be quietened
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its errors are raised as well
