@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,8 +16,12 @@ POLL_S = 0.3
 
 
 def append_event(run_dir: Path, event: Mapping[str, Any]) -> None:
-    """Add one line to the run's record on disk, and end one that a kill has cut off."""
-    text = json.dumps(event, ensure_ascii=False) + "\n"
+    """Add one line to the run's record on disk, and end one that a kill has cut off.
+
+    Each has the time of day in seconds; an event is ``step`` and ``values``, a ``text`` for
+    people, or the ``start`` of a process that trains.
+    """
+    text = json.dumps({"time": round(time.time(), 3), **event}, ensure_ascii=False) + "\n"
     with (run_dir / EVENTS).open("ab+", buffering=0) as file:
         if size := file.seek(0, os.SEEK_END):
             file.seek(size - 1)
@@ -28,6 +33,8 @@ def line(event: Mapping[str, Any]) -> str | None:
     """What to print for an event; None for nothing."""
     if "text" in event:
         return str(event["text"])
+    if "values" not in event:
+        return None
     values, step = event["values"], event["step"]
     if "val/total_loss" in values:
         return (

@@ -17,6 +17,7 @@ from ray.train import Checkpoint, CheckpointUploadMode, FailureConfig, RunConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from dimts.errors import UserError
+from dimts.launch.attempts import count_attempt, forget_attempts
 from dimts.launch.console import following
 from dimts.launch.recorder import Recorder
 from dimts.launch.settings import Launch, RayConfig
@@ -42,6 +43,8 @@ WATCHES_NODES = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 """An actor that asks for nodes that are to go; of no use where there is one."""
 
 FAILURE = "failure.txt"
+RESTARTS = 1000
+"""Of a run's group of workers; an end to what never gets as far as to count."""
 TOLD_OF_CHECKPOINTS = "checkpoint_manager_snapshot.json"
 """Ray Train's own list, in the run's folder. It refuses to go on where one of them is gone, though
 the loop keeps only the latest."""
@@ -58,9 +61,13 @@ def run_on_ray(launch: Launch, config: RayConfig) -> None:
     """
     failure = launch.run_dir / FAILURE
     failure.unlink(missing_ok=True)
+    forget_attempts(launch.run_dir)
     with connected(config), following(launch.run_dir), stop_on_signal(launch.run_dir):
         try:
-            trainer = torch_trainer(train_worker, launch, config, cpus_per_worker(config))
+            # How often is too often the workers count by themselves: `count_attempt`.
+            restarts = RESTARTS if config.max_failures else 0
+            cpus = cpus_per_worker(config)
+            trainer = torch_trainer(train_worker, launch, config, cpus, restarts)
             in_another_thread(trainer.fit).result()
         finally:
             if failure.exists() and (why := failure.read_text(encoding="utf-8")):
@@ -136,6 +143,7 @@ def torch_trainer(
     launch: Launch,
     config: RayConfig,
     cpus: int,
+    restarts: int,
     more: Mapping[str, Any] | None = None,
 ) -> TorchTrainer:
     """The group of workers for a run.
@@ -145,6 +153,7 @@ def torch_trainer(
         launch: the run.
         config: of the group.
         cpus: cores reserved for each worker.
+        restarts: times that Ray starts a group that died again.
         more: for `worker`.
     """
     (launch.run_dir / TOLD_OF_CHECKPOINTS).unlink(missing_ok=True)
@@ -156,6 +165,7 @@ def torch_trainer(
         # Not as JSON, in which the credentials of a tracking server are masked.
         train_loop_config={
             "launch": launch.model_dump(),
+            "max_failures": config.max_failures,
             "nodes_may_go": os.environ.get(WATCHES_NODES) == "1",
             **(more or {}),
         },
@@ -166,7 +176,7 @@ def torch_trainer(
         run_config=RunConfig(
             name=launch.name,
             storage_path=str(launch.run_dir.parent),
-            failure_config=FailureConfig(max_failures=config.max_failures),
+            failure_config=FailureConfig(max_failures=restarts),
         ),
     )
 
@@ -180,6 +190,8 @@ def train_worker(config: dict[str, Any]) -> None:
     recorder = Recorder(launch, rank, report, node_goes if config["nodes_may_go"] else never)
     recorder.start()
     try:
+        if rank == 0 and (died := count_attempt(launch.run_dir, config["max_failures"])):
+            recorder.tell(died)
         recorder.finish(run_training(launch.settings, recorder, get_device()))
     except Superseded:  # on a node that was given up for dead: the run is another's now
         return

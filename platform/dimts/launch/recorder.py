@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import platform
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,8 @@ from dimts.training.data import Data, open_data
 from dimts.training.job import Result
 
 RESULT = "result.json"
+LONGEST_SILENCE = 10_000
+"""Events that wait for room on a full disk; older ones are let go."""
 Report = Callable[[dict[str, float], Path | None], None]
 
 log = logging.getLogger(__name__)
@@ -51,6 +56,7 @@ class Recorder:
         self.rank = rank
         self._report = report
         self._will_end = will_end
+        self._unsaid: deque[Mapping[str, Any]] = deque(maxlen=LONGEST_SILENCE)
         self._told_full = False
         self._tracker = make_tracker(launch.tracking)
         self._data: Data | None = None
@@ -58,6 +64,7 @@ class Recorder:
     def start(self) -> None:
         """Begin the record, or go on with it."""
         if self.rank == 0:
+            self._append({"start": {"host": platform.node(), "pid": os.getpid()}})
             self._tracker.start(
                 self.launch.title or self.launch.name,
                 self.launch.run_dir,
@@ -74,9 +81,12 @@ class Recorder:
         self._append({"text": text})
 
     def _append(self, event: Mapping[str, Any]) -> None:
-        """A full disk costs lines of the record, not the training."""
+        """What a full disk does not take waits for the next time, and never ends the training."""
+        self._unsaid.append(event)
         try:
-            append_event(self.launch.run_dir, event)
+            while self._unsaid:
+                append_event(self.launch.run_dir, self._unsaid[0])
+                self._unsaid.popleft()
         except OSError as error:
             if not self._told_full:
                 self._told_full = True

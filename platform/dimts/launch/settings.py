@@ -35,7 +35,8 @@ class RayConfig(Config):
         workers: processes that share each batch; 0 trains in this process, without Ray.
         gpu: one GPU for each worker; the loop then runs on CUDA and reduces by NCCL.
         cpus_per_worker: cores reserved for each; 0 shares out those that there are.
-        max_failures: times that a crashed group of workers is started again.
+        max_failures: times in a row that a group of workers may die without a new checkpoint
+            in between, and is started again.
         report_interval_s: how often Ray's controller looks at its workers, in seconds.
     """
 

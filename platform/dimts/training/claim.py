@@ -6,9 +6,12 @@ started in its place. Both compute the same, but two must not write into one fol
 
 from __future__ import annotations
 
+import json
 import os
+import platform
 import uuid
 from pathlib import Path
+from typing import Any
 
 CLAIM = "claim"
 
@@ -26,11 +29,12 @@ class Claim:
 
     def __init__(self, run_dir: Path) -> None:
         self._file = run_dir / CLAIM
-        self._token = uuid.uuid4().hex
+        token = uuid.uuid4().hex
+        self._text = json.dumps({"token": token, "host": platform.node(), "pid": os.getpid()})
         run_dir.mkdir(parents=True, exist_ok=True)
-        draft = run_dir / f".{CLAIM}.{self._token}"
+        draft = run_dir / f".{CLAIM}.{token}"
         try:
-            draft.write_text(self._token, encoding="ascii")
+            draft.write_text(self._text, encoding="utf-8")
             os.replace(draft, self._file)
         finally:
             draft.unlink(missing_ok=True)
@@ -42,8 +46,17 @@ class Claim:
             Superseded: it is not, or its folder is gone.
         """
         try:
-            token = self._file.read_text(encoding="ascii")
+            text = self._file.read_text(encoding="utf-8")
         except FileNotFoundError:
-            token = ""
-        if token != self._token:
+            text = ""
+        if text != self._text:
             raise Superseded(f"{self._file.parent}: another process goes on with this run")
+
+
+def read_claim(run_dir: Path) -> dict[str, Any] | None:
+    """``host`` and ``pid`` of the process that writes into a run's folder, if any ever did."""
+    try:
+        claim: dict[str, Any] = json.loads((run_dir / CLAIM).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return claim

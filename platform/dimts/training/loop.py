@@ -416,7 +416,8 @@ class Trainer:
         best = best or not self.config.validate_every
         with self._timed("checkpoint"):
             failure = self.saver.save(self._parts(), self.progress, self._write_bundle, best)
-        checkpoint = None if failure else self.saver.checkpoint
+        # Of rank 0 alone: Ray refuses two, and the others have seen none but that they began with.
+        checkpoint = self.saver.checkpoint if self.rank == 0 and not failure else None
         if failure:
             self.progress.best = self.saver.best  # what is best has to be there
         self.callbacks.report(self.progress.latest or {}, checkpoint)

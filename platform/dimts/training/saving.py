@@ -85,6 +85,7 @@ class Saver:
             first = " ".join(str(error).split())[:200] or type(error).__name__
             raise BundleError(f"{checkpoint}: is not a state of this training: {first}") from error
         self.checkpoint, self.step, self.best = checkpoint, progress.step, progress.best
+        self._tell(f"going on from {name}")
         return progress
 
     def save(

@@ -223,7 +223,12 @@ def _run_group(launch: Launch, config: RayConfig, measured: Measured) -> None:
         begin(launch.run_dir)
         told.unlink(missing_ok=True)
         trainer = torch_trainer(
-            group_worker, launch, config, max(1, config.cpus_per_worker), {"measured": measured}
+            group_worker,
+            launch,
+            config,
+            max(1, config.cpus_per_worker),
+            config.max_failures,
+            {"measured": measured},
         )
         group = in_another_thread(trainer.fit)
         for values in written(told, 0, lambda: bool(wait([group], POLL_S).done)):
