@@ -145,9 +145,10 @@ def voice_that_says(log_frames: float) -> Make:
 
 
 def text_file(text: str | bytes) -> Make:
-    return lambda path: (
-        path.write_bytes(text if isinstance(text, bytes) else text.encode()) and None
-    )
+    def make(path: Path) -> None:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+
+    return make
 
 
 TERABYTES = {"x": {"dtype": "F32", "shape": [2**20, 2**20], "data_offsets": [0, 2**42]}}

@@ -20,7 +20,7 @@ BELOW: dict[str, set[str]] = {
     # A room and what it may import; what is not listed stands at the edge and may import all.
     "masking": set(),
     "plain_files": set(),
-    "errors": {"masking"},
+    "errors": {"masking", "printable"},
     "config": {"errors", "masking", "plain_files"},
     "machine": set(),
     "printable": set(),

@@ -269,7 +269,8 @@ def read_sizes(folder: Path) -> tuple[ModelConfig, MelConfig]:
         BundleError: see `read_settings`.
         ConfigError: they are no such settings; names the file and the key.
     """
-    settings, origin = read_settings(folder), {(): str(folder / CONFIG)}
+    settings = read_settings(folder)
+    origin: dict[tuple[str, ...], str] = {(): str(folder / CONFIG)}
     return (
         build_config(ModelConfig, settings["model"], origin),
         build_config(MelConfig, settings["mel"], origin),

@@ -159,15 +159,16 @@ def _read(
 
 def _parse_override(text: str) -> dict[str, Any]:
     key, separator, value = text.partition("=")
+    shown = f"--set {' '.join(text.split())}"
     if not separator or not key.strip():
-        raise ConfigError(f"--set {text}: write it as section.key=value")
+        raise ConfigError(f"{shown}: write it as section.key=value")
     try:
         parsed = parse_yaml(value)
     except ValueError as error:
-        raise ConfigError(f"--set {text}: the value is not valid YAML: {error}") from error
+        raise ConfigError(f"{shown}: the value is not valid YAML: {error}") from error
     parts = key.strip().split(".")
     if len(parts) > MAX_DEPTH:
-        raise ConfigError(f"--set {text:.80}: deeper than {MAX_DEPTH} levels")
+        raise ConfigError(f"{mask_secrets(shown)[:80]}: deeper than {MAX_DEPTH} levels")
     for part in reversed(parts):
         parsed = {part: parsed}
     return parsed

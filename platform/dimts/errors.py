@@ -1,16 +1,18 @@
 """What a user can do something about. A job prints such an error as one line and stops."""
 
 from dimts.masking import mask_secrets
+from dimts.printable import printable
 
 
 class UserError(Exception):
     """A mistake in the input or the settings; the message is one line that says what to do.
 
-    Secrets in it are masked, wherever it is printed or written.
+    Wherever it is printed or written, secrets in it are masked, and what would end its line or
+    drive a terminal is shown instead.
     """
 
     def __str__(self) -> str:
-        return mask_secrets(super().__str__())
+        return printable(mask_secrets(super().__str__()))
 
 
 class ConfigError(UserError):

@@ -71,6 +71,12 @@ def parse_json(data: bytes) -> Any:
         level = [part for value in level for part in _inside(value)]
     if level:
         raise ValueError(f"deeper than {MAX_DEPTH} levels")
+    try:
+        json.dumps(values, ensure_ascii=False, allow_nan=False).encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError("half a character, which is no text") from None
+    except ValueError:
+        raise ValueError("a number that is none, or is infinite") from None
     return values
 
 
@@ -104,7 +110,7 @@ class _Loader(yaml.SafeLoader):
         self._sizes: dict[int, int] = {}
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        line = self.peek_event().start_mark.line + 1
+        line: int = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]
         if self.check_event(yaml.AliasEvent):
             node = super().compose_node(parent, index)
             if id(node) not in self._sizes:
