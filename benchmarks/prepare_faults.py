@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"seed {seed}", file=sys.stderr, flush=True)
     places = random.Random(seed)
     outcomes: dict[str, list[Outcome]] = {}
-    with tempfile.TemporaryDirectory(prefix="dimts-faults-") as name:
+    with tempfile.TemporaryDirectory(prefix="dimts-prepare-faults-") as name:
         corpus = make_corpus(Path(name) / "corpus", options.utterances)
         undisturbed = Path(name) / "undisturbed"
         prepare_corpus(corpus, undisturbed, "local")
