@@ -283,10 +283,10 @@ def interruption(training: Training, begin: float) -> tuple[int, float]:
 
 
 @contextmanager
-def small_disk(folder: Path) -> Iterator[None]:
+def small_disk(folder: Path, size_mb: int = DISK_MB) -> Iterator[None]:
     """A file system of its own at `folder`."""
     folder.mkdir(parents=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size_mb}m", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True).returncode:
         raise UserError("full_disk: to make a small disk takes the rights of root; leave it out")
     try:
@@ -320,7 +320,8 @@ def cluster(n_nodes: int, environment: dict[str, str]) -> Iterator[Any]:
     try:
         yield nodes
     finally:
-        nodes.shutdown()
+        for node in [*nodes.worker_nodes, nodes.head_node]:
+            nodes.remove_node(node, allow_graceful=False)
 
 
 if __name__ == "__main__":

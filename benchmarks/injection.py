@@ -98,18 +98,20 @@ class Training:
     def running(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
-    def wait_for(self, happened: Callable[[], bool], what: str, alive: bool = True) -> float:
+    def wait_for(
+        self, happened: Callable[[], bool], what: str, patience_s: float = PATIENCE_S
+    ) -> float:
         """Look until something has happened; seconds that it took.
 
         Raises:
-            UserError: it did not, or the training ended before although it is to be alive.
+            UserError: it did not, or the training ended before.
         """
         start = time.monotonic()
         while not happened():
-            if alive and not self.running() and not happened():
+            if not self.running() and not happened():
                 raise UserError(f"the training ended before {what}; see {self.console}")
-            if time.monotonic() - start > PATIENCE_S:
-                raise UserError(f"not in {PATIENCE_S:g} s: {what}; see {self.console}")
+            if time.monotonic() - start > patience_s:
+                raise UserError(f"not in {patience_s:g} s: {what}; see {self.console}")
             time.sleep(POLL_S)
         return time.monotonic() - start
 

@@ -241,6 +241,66 @@ def test_ten_bad_steps_end_the_run_and_change_nothing(make_job: MakeJob, corpus:
     assert all(torch.equal(before[name], tensor) for name, tensor in after.items())
 
 
+# Memory
+
+
+@needs_cuda
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_batch_too_large_for_the_device_is_computed_in_parts(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Found before the first step, or where another process takes memory later."""
+    decoder = {"channels": 256, "blocks": 6, "dropout": 0.0}
+    still = {name: {**part, "dropout": 0.0} for name, part in MODEL.items() if name != "width"}
+    monkeypatch.setattr(f"{__name__}.MODEL", {**MODEL, **still, "decoder": decoder})
+    how: dict[str, object] = {"max_steps": 6, "batch_size": 16, "ema_decay": 0.9}
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    whole, undisturbed = run(make_job("whole", **how))
+    room = 0.6 * torch.cuda.max_memory_reserved()
+    torch.cuda.empty_cache()
+    share = room / torch.cuda.get_device_properties(0).total_memory
+
+    job, listener = make_job("squeezed", **how), Listener()
+    tell = listener.log
+
+    def log(values: dict[str, float], step: int) -> None:
+        tell(values, step)
+        if when == "during" and step == 2:
+            torch.cuda.empty_cache()
+            torch.cuda.set_per_process_memory_fraction(share)
+
+    listener.log = log  # type: ignore[method-assign]
+    if when == "before":
+        torch.cuda.set_per_process_memory_fraction(share)
+    try:
+        result = train(job, listener)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert undisturbed.step == result.step == 6
+    assert undisturbed.frames == result.frames
+    assert whole.told == []
+    assert 1 <= len(listener.told) <= 3
+    steps = {0} if when == "before" else {2, 3, 4, 5}
+    assert listener.told[0].split(":")[0] in {f"out of memory at step {step}" for step in steps}
+    for key in ("train/total_loss", "train/gradient_norm"):
+        assert listener.curve(key) == pytest.approx(whole.curve(key), rel=5e-3), key
+
+
+@needs_cuda
+def test_memory_of_the_longest_batch_bounds_that_of_the_training(make_job: MakeJob) -> None:
+    """What is found out before the first step is what the steps need."""
+    job = make_job("bounded", max_steps=12, batch_size=16)
+    trainer = Trainer(job, Listener())
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    trainer._fit_memory()
+    scanned = torch.cuda.max_memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    trainer.run()
+    assert torch.cuda.max_memory_allocated() <= 1.02 * scanned
+
+
 # Going on
 
 

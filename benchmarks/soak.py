@@ -1,0 +1,379 @@
+"""An hour of training in which something fails every two minutes, beside one that nobody disturbs.
+
+    python benchmarks/soak.py                          # an hour, and a few minutes more
+    python benchmarks/soak.py --minutes 6 --every 45   # a look
+
+Both trainings are `jobs/train.py` with the same settings and seed: one without Ray, one as a worker
+on a Ray cluster of two nodes beside a head (on this machine), with a real MLflow server, on a disk
+of its own. Each fault is drawn at random from those of `benchmarks/faults.py` and of the tracking
+server. At the end the disturbed training is asked to stop; its latest regular checkpoint has to be,
+bit for bit, the other's of the same step, and MLflow has to hold each point of the other's record
+once. Then all is shut down and what is left over is counted.
+Features must have been prepared: python jobs/prepare.py --config jobs/configs/sample_am.yaml
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+from benchmarks.faults import (
+    CONFIGS,
+    cluster,
+    fill_disk,
+    give_notice,
+    halve_checkpoint,
+    kill_driver,
+    kill_raylet,
+    kill_worker,
+    small_disk,
+    terminate,
+)
+from benchmarks.injection import MARK, ROOT, Training, kill, marked
+from dimts.command import run_job
+from dimts.errors import UserError
+from dimts.machine import machine_facts
+from dimts.tracking.config import TrackingConfig
+from dimts.tracking.ui import start_ui, stop
+
+PORT = 5077
+EVERY_STEPS = 200
+LOG_EVERY = 20
+AWAY_S = 45.0
+MANY_STEPS = 10_000_000
+"""More than an hour's; the learning rate is a constant, so the number is no matter."""
+
+
+class Server:
+    """MLflow's server over SQLite in a folder, which can be killed, silent and there again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.config = TrackingConfig(
+            uri=f"sqlite:///{folder}/mlflow.db", artifacts=str(folder / "artifacts")
+        )
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        from mlflow.tracking import MlflowClient
+
+        MlflowClient(self.config.uri).search_experiments()  # makes the tables
+        self.process = start_ui(self.config, PORT)
+
+    def kill_for_a_while(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        time.sleep(AWAY_S)
+        self.process = start_ui(self.config, PORT)
+
+    def be_silent(self) -> None:
+        os.killpg(self.process.pid, signal.SIGSTOP)
+        time.sleep(AWAY_S)
+        os.killpg(self.process.pid, signal.SIGCONT)
+
+    def end(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGCONT)
+        stop(self.process)
+
+
+class Event(NamedTuple):
+    """What came of one fault.
+
+    Attributes:
+        kind: of the fault.
+        survived: the training went on, and nobody had to do more than the fault's title says.
+        lost: steps that were computed again.
+        seconds: the longest time without a step.
+    """
+
+    kind: str
+    survived: bool
+    lost: int
+    seconds: float
+
+
+class Soak:
+    """The disturbed training and all around it that can fail."""
+
+    def __init__(self, training: Training, nodes: Any, server: Server) -> None:
+        self.training, self.nodes, self.server = training, nodes, server
+        self.events: list[Event] = []
+        self.kinds: dict[str, Callable[[], None]] = {
+            "kill -9 of the worker": lambda: kill_worker(training, nodes),
+            "kill -9 of its node's raylet": self._raylet,
+            "notice that its node goes": self._notice,
+            "kill -9 of the command": lambda: kill_driver(training, nodes),
+            "SIGTERM to the command": lambda: terminate(training, nodes),
+            "no room for a checkpoint": lambda: fill_disk(training, nodes),
+            "latest checkpoint cut in half": lambda: halve_checkpoint(training, nodes),
+            "MLflow's server killed": server.kill_for_a_while,
+            "MLflow's server silent": server.be_silent,
+        }
+
+    def _raylet(self) -> None:
+        kill_raylet(self.training, self.nodes)
+        self.nodes.add_node(num_cpus=1, wait=False)
+
+    def _notice(self) -> None:
+        give_notice(self.training, self.nodes)
+        self.nodes.add_node(num_cpus=1, wait=False)
+
+    def inject(self, kind: str) -> Event:
+        """One fault; waits until the training has come further than it was."""
+        training = self.training
+        before, begin = training.events(), time.time()
+        reached, survived = max((e["step"] for e in before if "step" in e), default=0), True
+        try:
+            self.kinds[kind]()
+            self._further(reached, kind)
+        except UserError as error:
+            print(f"          {error}", file=sys.stderr, flush=True)
+            survived = False
+            if not training.running():
+                training.start()
+            self._further(reached, kind)
+        event = Event(kind, survived, *cost(training.events(), len(before), begin))
+        self.events.append(event)
+        return event
+
+    def _further(self, reached: int, kind: str) -> None:
+        training = self.training
+        training.wait_for(lambda: training.reached() > reached + LOG_EVERY, f"steps after {kind}")
+
+
+def cost(events: Sequence[Mapping[str, Any]], n_before: int, begin: float) -> tuple[int, float]:
+    """Steps that were computed again since a fault, and the longest time without a record of one.
+
+    The record has a line every `LOG_EVERY` steps, so this is what the steps are counted in.
+    """
+    times, lost, last = [begin], 0, 0
+    for number, event in enumerate(events):
+        if "train/total_loss" not in event.get("values", {}):
+            continue
+        if number >= n_before:
+            times.append(event["time"])
+            lost = max(lost, last - event["step"] + LOG_EVERY)
+        last = event["step"]
+    return lost, max(later - earlier for earlier, later in pairwise(times))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _options(arguments)
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    folder = Path(tempfile.mkdtemp(prefix="dimts-soak-"))
+    shm_before = shared_memory()
+    mark = uuid.uuid4().hex
+    with ExitStack() as stack:
+        undisturbed = _training(folder / "undisturbed", {"ray.workers": "0"}, {})
+        stack.callback(undisturbed.stop)
+        stack.enter_context(small_disk(folder / "soak", 400))
+        os.environ[MARK] = mark  # the server is to be found, too
+        server = Server(folder / "mlflow")
+        stack.callback(server.end)
+        environment = {MARK: mark}
+        nodes = stack.enter_context(cluster(2, environment))
+        tracking = {
+            "tracking.enabled": "true", "tracking.uri": f"http://127.0.0.1:{PORT}",
+            "tracking.experiment": "soak", "ray.workers": "1", "ray.cpus_per_worker": "1",
+        }  # fmt: skip
+        training = _training(folder / "soak", tracking, environment)
+        stack.callback(training.stop)
+        undisturbed.start()
+        training.start()
+        soak = Soak(training, nodes, server)
+        growth = _run(soak, options)
+        findings = _compare(undisturbed, training, server)
+    findings["processes left over"] = str(len(_left(mark)))
+    findings["bytes of shared memory left over"] = str(max(0, shared_memory() - shm_before))
+    findings |= growth
+    print(_table(soak.events))
+    print("\n".join(f"- {key}: {value}" for key, value in findings.items()))
+    print(", ".join(map(str, machine_facts(["torch", "ray", "mlflow"]).values())))
+    shutil.rmtree(folder, ignore_errors=True)
+    return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--every", type=float, default=120.0, help="seconds between faults (120)")
+    parser.add_argument("--seed", type=int, default=0, help="of which fault comes when")
+    return parser.parse_args(arguments)
+
+
+def _training(folder: Path, more: Mapping[str, str], environment: Mapping[str, str]) -> Training:
+    overrides = {
+        "run.storage": str(folder), "run.name": "run", "training.max_steps": str(MANY_STEPS),
+        "training.checkpoint_every": str(EVERY_STEPS), "training.validate_every": "1000",
+        "training.sample_every": "0", "training.log_every": str(LOG_EVERY),
+        "training.threads": "1", "training.ema_decay": "0.999", "training.batch_size": "4",
+        "training.optimizer.final_share": "1", "training.optimizer.learning_rate": "0.0005",
+        "training.aligner.fixed_share": "0", "tracking.enabled": "false", **more,
+    }  # fmt: skip
+    if more.get("ray.workers") == "0":
+        overrides["training.keep_checkpoints"] = "100000"
+    pairs = [f"{key}={value}" for key, value in overrides.items()]
+    return Training([ROOT / c for c in CONFIGS], pairs, folder / "run", environment)
+
+
+def _run(soak: Soak, options: argparse.Namespace) -> dict[str, str]:
+    """Faults until the time is over, then SIGTERM; how much the training's processes grew."""
+    training, draw = soak.training, random.Random(options.seed)
+    training.wait_for_step(2 * EVERY_STEPS)
+    start, number = time.monotonic(), 0
+    handles: dict[int, list[int]] = defaultdict(list)
+    memory: dict[int, list[int]] = defaultdict(list)
+    bag: list[str] = []
+    while time.monotonic() < start + 60 * options.minutes:
+        due = start + number * options.every
+        while time.monotonic() < due:
+            for pid in (training.rank_0(), training.process.pid if training.process else 0):
+                with suppress(OSError):
+                    handles[pid].append(len(os.listdir(f"/proc/{pid}/fd")))
+                    memory[pid].append(resident_mb(pid))
+            time.sleep(2)
+        if not bag:  # at random, and each comes up
+            bag = sorted(soak.kinds)
+            draw.shuffle(bag)
+        kind = bag.pop()
+        number += 1
+        print(f"{time.monotonic() - start:6.0f} s  step {training.reached():>7}  {kind}",
+              file=sys.stderr, flush=True)  # fmt: skip
+        event = soak.inject(kind)
+        print(f"          lost {event.lost} steps, {event.seconds:.1f} s",
+              file=sys.stderr, flush=True)  # fmt: skip
+    training.terminate()
+    grown = [
+        counts[-1] - counts[len(counts) // 3] for counts in handles.values() if len(counts) > 9
+    ]
+    bigger = [mbs[-1] - mbs[len(mbs) // 3] for mbs in memory.values() if len(mbs) > 9]
+    return {
+        "file handles that a process had more at its end than after a third of its life, at most":
+            str(max(grown, default=0)),
+        "resident memory likewise, MB, at most": str(max(bigger, default=0)),
+        "steps in all": str(training.reached()), "commands given": str(training.starts),
+    }  # fmt: skip
+
+
+def resident_mb(pid: int) -> int:
+    """Memory of a process, MB."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") // 2**20
+
+
+def _compare(undisturbed: Training, training: Training, server: Server) -> dict[str, str]:
+    """Weights of the same step, and the points of both records up to it."""
+    regular = sorted(
+        (step, folder) for folder in training.run_dir.glob("checkpoint_epoch*")
+        if (step := int(folder.name.rpartition("step")[2])) % EVERY_STEPS == 0
+    )  # fmt: skip
+    step, ours = regular[-1]
+    undisturbed.wait_for(
+        lambda: bool(list(undisturbed.run_dir.glob(f"checkpoint_epoch*_step{step}"))),
+        f"step {step} of the undisturbed training", patience_s=7200,
+    )  # fmt: skip
+    undisturbed.terminate()
+    [theirs] = undisturbed.run_dir.glob(f"checkpoint_epoch*_step{step}")
+    same = all(
+        (ours / name).read_bytes() == (theirs / name).read_bytes()
+        for name in ("model.safetensors",)
+    )
+    _deliver(training)
+    return {
+        f"weights of step {step} the same, bit for bit": "yes" if same else "NO",
+        **_points(undisturbed, server, step),
+    }
+
+
+def _deliver(training: Training) -> None:
+    """What waits for the server although it is there, as docs say to send it."""
+    subprocess.run(
+        [sys.executable, str(ROOT / "jobs" / "ui.py"), "--set",
+         f"tracking.uri=http://127.0.0.1:{PORT}", "--set", "tracking.experiment=soak",
+         "--sync", str(training.run_dir)],
+        check=False, capture_output=True, cwd=ROOT,
+    )  # fmt: skip
+
+
+def _points(undisturbed: Training, server: Server, step: int) -> dict[str, str]:
+    """How many points of the undisturbed record MLflow holds once, with the same value."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(server.config.uri)
+    experiment = client.get_experiment_by_name("soak")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    timed = ("second", "wait")
+    wanted: dict[str, dict[int, float]] = defaultdict(dict)
+    for event in undisturbed.events():
+        for key, value in event.get("values", {}).items():
+            if event["step"] <= step and not any(word in key for word in timed):
+                wanted[key][event["step"]] = value
+    missing = different = twice = n = 0
+    for key, values in wanted.items():
+        found: dict[int, list[float]] = defaultdict(list)
+        for run in runs:
+            for point in client.get_metric_history(run.info.run_id, key):
+                found[point.step].append(point.value)
+        for at, value in values.items():
+            n += 1
+            missing += not found[at]
+            twice += len(found[at]) > 1
+            different += bool(found[at]) and found[at][0] != value
+    return {
+        "runs in MLflow": str(len(runs)),
+        "points of the record, missing, there twice, with another value":
+            f"{n}, {missing}, {twice}, {different}",
+    }  # fmt: skip
+
+
+def _left(mark: str) -> list[int]:
+    """Processes of the training, its cluster and its server that still run."""
+    own = os.getpid()
+    until = time.monotonic() + 90  # agents of a cluster that was shut down notice it by and by
+    while (left := [p for p in marked(mark) if p != own]) and time.monotonic() < until:
+        time.sleep(1)
+    for pid in left:
+        with suppress(ProcessLookupError):
+            kill(pid)
+    return left
+
+
+def shared_memory() -> int:
+    """Bytes in use in the machine's shared memory."""
+    free = os.statvfs("/dev/shm")
+    return (free.f_blocks - free.f_bfree) * free.f_frsize
+
+
+def _table(events: Sequence[Event]) -> str:
+    lines = ["| fault | times | survived | steps lost | seconds to go on |",
+             "| --- | --- | --- | --- | --- |"]  # fmt: skip
+    for kind in dict.fromkeys(event.kind for event in events):
+        of_kind = [event for event in events if event.kind == kind]
+        lost = sorted(event.lost for event in of_kind)
+        took = sorted(event.seconds for event in of_kind)
+        survived = sum(event.survived for event in of_kind)
+        lines.append(
+            f"| {kind} | {len(of_kind)} | {survived} | {median(lost):.0f} ({lost[0]}-{lost[-1]}) "
+            f"| {median(took):.1f} ({took[0]:.1f}-{took[-1]:.1f}) |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run_job(main)
