@@ -7,7 +7,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -25,8 +25,10 @@ GO_ON = "give the same command again, it goes on where it stopped"
 
 def extract_all(
     root: Path, audios: Sequence[str], settings: ExtractSettings, prepare: PrepareConfig
-) -> Iterator[bytes]:
+) -> Generator[bytes, None, None]:
     """Extract recordings in chunks, in no fixed order; each is an Arrow file in bytes.
+
+    To be closed, as it may hold a Ray of its own.
 
     Args:
         root: folder of the corpus.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from tqdm import tqdm
@@ -128,8 +129,11 @@ def _extract(
             keys[audio] = key
         else:
             new.append(audio)
-    with tqdm(total=len(new), desc="mel", unit="utt", disable=None if new else True) as bar:
-        for chunk in extract_all(root, new, settings, prepare):
+    with (
+        closing(extract_all(root, new, settings, prepare)) as chunks,
+        tqdm(total=len(new), desc="mel", unit="utt", disable=None if new else True) as bar,
+    ):
+        for chunk in chunks:
             outcomes = store.commit(chunk)
             keys |= outcomes
             bar.update(len(outcomes))

@@ -103,6 +103,22 @@ def test_second_run_is_refused_and_a_kill_loses_nothing_that_was_safe(
 
 
 @pytest.mark.slow
+def test_what_fails_beside_ray_stops_it_and_is_not_blamed_on_it(
+    corpus: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import ray
+
+    def full(n: int) -> None:
+        raise OSError("no space left")
+
+    was_running = ray.is_initialized()
+    with pytest.raises(OSError, match="no space left"):
+        prepare_corpus(corpus, tmp_path / "features", "ray", full)
+    assert ray.is_initialized() == was_running
+    assert GO_ON not in capfd.readouterr().err
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [DRIVER, WORKER, RAYLET])
 @pytest.mark.parametrize("repetition", range(3))
 def test_a_kill_on_ray_costs_what_was_under_way(
