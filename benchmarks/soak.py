@@ -47,6 +47,7 @@ from benchmarks.faults import (
 from benchmarks.injection import MARK, ROOT, Training, kill, marked
 from dimts.command import run_job
 from dimts.errors import UserError
+from dimts.launch.console import EVENTS
 from dimts.machine import machine_facts
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.ui import start_ui, stop
@@ -190,6 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "tracking.experiment": "soak", "ray.workers": "1", "ray.cpus_per_worker": "1",
         }  # fmt: skip
         training = _training(folder / "soak", tracking, environment)
+        stack.callback(keep_record, training, folder)
         stack.callback(training.stop)
         undisturbed.start()
         training.start()
@@ -202,8 +204,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(_table(soak.events))
     print("\n".join(f"- {key}: {value}" for key, value in findings.items()))
     print(", ".join(map(str, machine_facts(["torch", "ray", "mlflow"]).values())))
-    shutil.rmtree(folder, ignore_errors=True)
+    print(f"records: {folder}", file=sys.stderr)
     return 0
+
+
+def keep_record(training: Training, folder: Path) -> None:
+    """What can be looked at when the training's own disk is gone."""
+    for file in (training.run_dir / EVENTS, training.console):
+        if file.exists():
+            shutil.copy(file, folder)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -225,8 +234,8 @@ def _training(folder: Path, more: Mapping[str, str], environment: Mapping[str, s
         "training.optimizer.final_share": "1", "training.optimizer.learning_rate": "0.0005",
         "training.aligner.fixed_share": "0", "tracking.enabled": "false", **more,
     }  # fmt: skip
-    if more.get("ray.workers") == "0":
-        overrides["training.keep_checkpoints"] = "100000"
+    # Of the undisturbed one all, of the other enough for a regular one to be among the last.
+    overrides["training.keep_checkpoints"] = "100000" if more["ray.workers"] == "0" else "8"
     pairs = [f"{key}={value}" for key, value in overrides.items()]
     return Training([ROOT / c for c in CONFIGS], pairs, folder / "run", environment)
 

@@ -27,8 +27,9 @@ from dimts.text.tokenizer import Tokenizer
 from dimts.training.batches import Corpus, Position
 from dimts.training.checkpoint import read_state
 from dimts.training.config import TrainingConfig
+from dimts.training.feed import Turn
 from dimts.training.job import Job, Result
-from dimts.training.loop import Trainer, Turn, train
+from dimts.training.loop import Trainer, train
 from dimts.training.synthetic import MEAN, STD, synthetic_corpus
 
 ROOT = Path(__file__).parents[1]

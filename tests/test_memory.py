@@ -10,18 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from training_fixtures import Listener, make_job, run
 
 from dimts.errors import UserError
-from dimts.training.batches import BucketSampler
+from dimts.training.feed import Feed
 from dimts.training.loop import train
 from dimts.training.memory import (
     is_out_of_memory,
-    longest,
-    most_parts,
     read_parts,
     smaller_parts,
     write_parts,
@@ -126,14 +123,14 @@ def test_parts_stay_after_an_interruption(settings: Settings) -> None:
     assert one == other
 
 
-def test_parts_are_at_most_the_utterances_of_a_worker() -> None:
-    frames = np.full(23, 100, np.int64)
-    samplers = [BucketSampler(frames, 8, seed=0), BucketSampler(frames[:15], 8, seed=0)]
-    assert min(len(batch) for s in samplers for batch in s.batches(0)) == 7
-    assert (most_parts(samplers, 1), most_parts(samplers, 2)) == (7, 3)
-    assert [smaller_parts(parts, samplers, 1) for parts in (1, 2, 4)] == [2, 4, 7]
+def test_parts_are_at_most_the_utterances_of_a_worker(settings: Settings) -> None:
+    job = make_job(settings("any", "training.batch_size=8"))
+    smallest = min(len(batch) for batch in Feed(job, 0, 1, on_gpu=False).sampler.batches(0))
+    most = [Feed(job, 0, workers, on_gpu=False).most_parts() for workers in (1, 2, 4)]
+    assert most == [smallest, smallest // 2, smallest // 4]
+    assert [smaller_parts(parts, most=7) for parts in (1, 2, 4)] == [2, 4, 7]
     with pytest.raises(UserError, match="not memory enough for one utterance"):
-        smaller_parts(3, samplers, 2)
+        smaller_parts(7, most=7)
 
 
 def test_parts_are_remembered_and_nonsense_is_not(tmp_path: Path) -> None:
@@ -145,6 +142,13 @@ def test_parts_are_remembered_and_nonsense_is_not(tmp_path: Path) -> None:
 
 
 def test_longest_batch_is_of_the_longest_utterances(settings: Settings) -> None:
-    corpus = make_job(settings("any")).train
-    frames = corpus.utterances.n_frames
-    assert frames[longest(corpus, 4)].tolist() == sorted(frames.tolist(), reverse=True)[:4]
+    """Of several workers and micro-batches, each sees a share with one of the longest."""
+    job = make_job(settings("any"))
+    frames = sorted(job.train.utterances.n_frames.tolist(), reverse=True)[:4]
+    [whole] = Feed(job, 0, 1, on_gpu=False).longest(1)
+    assert whole.n_frames_B.tolist() == frames
+    [first] = Feed(job, 0, 2, on_gpu=False).longest(1)
+    [second] = Feed(job, 1, 2, on_gpu=False).longest(1)
+    assert sorted([*first.n_frames_B.tolist(), *second.n_frames_B.tolist()])[::-1] == frames
+    [part] = Feed(job, 0, 1, on_gpu=False).longest(4)
+    assert part.n_frames_B.tolist() == frames[:1]

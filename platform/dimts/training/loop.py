@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import distributed as dist
@@ -22,14 +22,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dimts.errors import Diverged
 from dimts.model.loss import TTSLoss, tts_loss
-from dimts.training.batches import Batch, BucketSampler, Position, Prefetcher, split_batch
-from dimts.training.corpora import check_lengths, turns
+from dimts.training.batches import Batch, Prefetcher
+from dimts.training.corpora import check_lengths
+from dimts.training.feed import Feed, Turn
 from dimts.training.job import Callbacks, Job, Progress, Result
 from dimts.training.memory import (
     OutOfMemory,
     fits,
-    longest,
-    most_parts,
     read_parts,
     room_for_moments,
     smaller_parts,
@@ -41,20 +40,6 @@ from dimts.training.saving import Saver
 from dimts.training.trainer_state import TrainerState
 from dimts.training.validation import validation_losses
 from dimts.training.verdict import Verdict, Window, any_rank, send, vote
-
-
-class Turn(NamedTuple):
-    """What a worker computes of a step.
-
-    Attributes:
-        after: the position that follows it.
-        ids: of the utterances of the whole batch, over all workers.
-        micro_batches: this worker's.
-    """
-
-    after: Position
-    ids: list[str]
-    micro_batches: list[Batch]
 
 
 def train(job: Job, callbacks: Callbacks) -> Result:
@@ -86,13 +71,7 @@ class Trainer:
         if self.config.ema_decay:
             self.average = MovingAverage(self.model, self.config.ema_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.config.amp == "fp16")
-        self.sampler = BucketSampler(
-            job.train.utterances.n_frames, self.config.batch_size, self.config.seed
-        )
-        self.rehearsal: BucketSampler | None = None
-        if job.rehearsal:
-            frames = job.rehearsal.utterances.n_frames
-            self.rehearsal = BucketSampler(frames, self.config.batch_size, self.config.seed)
+        self.feed = Feed(job, self.rank, self.world_size, self.device.type == "cuda")
         self.progress = Progress()
         self.saver = Saver(
             job.run_dir, self.rank, self.device, self.config.keep_checkpoints, self._tell
@@ -134,7 +113,7 @@ class Trainer:
         )
 
     def _steps(self) -> Literal["finished", "stopped", "early_stopped"]:
-        turns_ahead = Prefetcher(self._turns())
+        turns_ahead = self._turns_ahead()
         started = time.perf_counter()
         try:
             while self.progress.step < self.config.max_steps:
@@ -144,7 +123,7 @@ class Trainer:
                 if not self._computed(turns_ahead):
                     turns_ahead.close()
                     self._smaller_parts()
-                    turns_ahead = Prefetcher(self._turns())
+                    turns_ahead = self._turns_ahead()
                     continue
                 if self._due(self.config.log_every):
                     self._log(time.perf_counter() - started)
@@ -157,6 +136,9 @@ class Trainer:
         finally:
             turns_ahead.close()
         return "finished"
+
+    def _turns_ahead(self) -> Prefetcher:
+        return self.feed.ahead(self.progress.position, self.progress.parts)
 
     def _computed(self, turns_ahead: Prefetcher) -> bool:
         """Do the next step; False if there was not memory enough for it.
@@ -183,17 +165,6 @@ class Trainer:
         self.progress.position = turn.after
         self.progress.step += 1
         return True
-
-    def _turns(self) -> Iterator[Turn]:
-        share, position = self.job.rehearsal_share, self.progress.position
-        parts, on_gpu = self.progress.parts, self.device.type == "cuda"
-        for turn in turns(self.sampler, self.rehearsal, share, position):
-            corpus = self.job.rehearsal if turn.rehearsal else self.job.train
-            assert corpus is not None
-            own = split_batch(turn.indices, self.rank, self.world_size, parts)
-            batches = [corpus.batch(part, turn.indices, grains=on_gpu) for part in own]
-            ids = [corpus.utterances.ids[i] for i in turn.indices]
-            yield Turn(turn.after, ids, [b.pin() for b in batches] if on_gpu else batches)
 
     def _gradients(self, micro_batches: list[Batch]) -> TTSLoss:
         """Gradients of the whole batch; the sum of this worker's losses, not differentiable."""
@@ -307,10 +278,7 @@ class Trainer:
     def _longest_batches(self) -> None:
         """Forwards and backwards; no weight changes, and nobody waits for other workers."""
         room = room_for_moments(self.parameters, self.optimizer)
-        for corpus in filter(None, (self.job.train, self.job.rehearsal)):
-            whole = longest(corpus, self.config.batch_size)
-            own = split_batch(whole, self.rank, self.world_size, self.progress.parts)[0]
-            batch = corpus.batch(own, whole, grains=self.device.type == "cuda")
+        for batch in self.feed.longest(self.progress.parts):
             batch.durations_BNS = None  # to search for them takes more memory
             self._loss(self.model, batch.to(self.device), self.progress.step).total.backward()
         del room
@@ -318,16 +286,12 @@ class Trainer:
     def _smaller_parts(self) -> None:
         """Cut batches into more micro-batches from now on."""
         self.optimizer.zero_grad(set_to_none=True)
-        parts = smaller_parts(self.progress.parts, self._samplers, self.world_size)
+        parts = smaller_parts(self.progress.parts, self.feed.most_parts())
         self._tell(
             f"out of memory at step {self.progress.step}: each batch is computed in {parts} "
             f"micro-batches from now on; training.accumulate={parts} says so beforehand"
         )
         self.progress.parts = parts
-
-    @property
-    def _samplers(self) -> list[BucketSampler]:
-        return [self.sampler, *filter(None, (self.rehearsal,))]
 
     def _log(self, seconds: float) -> None:
         """Means over the steps since the last call that were not left out."""
@@ -349,7 +313,7 @@ class Trainer:
 
     def _epoch(self) -> float:
         epoch, batch, _ = self.progress.position
-        return epoch + batch / self.sampler.batches_per_epoch
+        return epoch + batch / self.feed.sampler.batches_per_epoch
 
     def _after_step(self) -> None:
         config, improved = self.config, False
@@ -437,7 +401,7 @@ class Trainer:
 
     def _resume(self) -> None:
         self.progress = self.saver.resume(self._parts()) or Progress()
-        needed = min(read_parts(self.job.run_dir), most_parts(self._samplers, self.world_size))
+        needed = min(read_parts(self.job.run_dir), self.feed.most_parts())
         self.progress.parts = max(self.config.accumulate, self.progress.parts, needed)
 
     def _parts(self) -> TrainerState:

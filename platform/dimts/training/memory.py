@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from dimts.errors import UserError
-from dimts.training.batches import BucketSampler, Corpus
 
 PARTS = "micro_batches"
 ON_THE_CPU = ("can't allocate memory", "not enough memory", "could not create a primitive")
@@ -42,12 +41,6 @@ def free_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-def longest(corpus: Corpus, batch_size: int) -> list[int]:
-    """The utterances of the longest batch that could be, the longest first."""
-    order = (-corpus.utterances.n_frames).argsort(kind="stable")
-    return [int(i) for i in order[:batch_size]]
-
-
 def fits(compute: Callable[[], None], device: torch.device) -> bool:
     """Whether something can be computed in the memory there is; what it took is free again."""
     try:
@@ -60,24 +53,18 @@ def fits(compute: Callable[[], None], device: torch.device) -> bool:
     return False
 
 
-def smaller_parts(parts: int, samplers: Sequence[BucketSampler], world_size: int) -> int:
-    """Twice as many micro-batches as before, or as many as each worker has utterances.
+def smaller_parts(parts: int, most: int) -> int:
+    """Twice as many micro-batches as before, or `most`, which are of one utterance each.
 
     Raises:
-        UserError: they are of one utterance each already.
+        UserError: they are so already.
     """
-    more = min(2 * parts, most_parts(samplers, world_size))
-    if more <= parts:
+    if parts >= most:
         raise UserError(
             "there is not memory enough for one utterance at a time; lower prepare.max_seconds "
             "and prepare again, or take a smaller model"
         )
-    return more
-
-
-def most_parts(samplers: Sequence[BucketSampler], world_size: int) -> int:
-    """Into how many micro-batches each worker's share of every batch can be cut."""
-    return max(1, min(sampler.smallest_batch for sampler in samplers) // world_size)
+    return min(2 * parts, most)
 
 
 def room_for_moments(
