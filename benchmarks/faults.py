@@ -127,12 +127,14 @@ def fill_disk(training: Training, _: Any) -> None:
     disk = training.run_dir.parent
     ballast, told = disk / "ballast", len(training.texts("no checkpoint of step"))
     free = os.statvfs(disk)
-    with ballast.open("wb") as file:
-        file.write(bytes(max(0, free.f_bavail * free.f_frsize - LEFT_BYTES)))
-    training.wait_for(
-        lambda: len(training.texts("no checkpoint of step")) > told, "a checkpoint without room"
-    )
-    ballast.unlink()
+    try:
+        with ballast.open("wb") as file:
+            file.write(bytes(max(0, free.f_bavail * free.f_frsize - LEFT_BYTES)))
+        training.wait_for(
+            lambda: len(training.texts("no checkpoint of step")) > told, "a checkpoint without room"
+        )
+    finally:
+        ballast.unlink()
 
 
 def give_notice(training: Training, nodes: Any) -> None:
