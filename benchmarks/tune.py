@@ -35,14 +35,19 @@ from dimts.machine import machine_facts, n_cores
 ROOT = Path(__file__).resolve().parents[1]
 SPACE = ROOT / "benchmarks" / "tune_space.yaml"
 RANDOM = "random"
+GENTLE = "sweep.early_stopping.factor=2"
 AGGRESSIVE = "sweep.early_stopping.factor=4"
 ARMS: dict[str, tuple[str, tuple[str, ...], float]] = {
     RANDOM: ("random", ("sweep.sampler=random", "sweep.early_stopping=null"), 1),
-    "random_asha": ("random + ASHA", ("sweep.sampler=random",), 1.5),
+    "random_asha": ("random + ASHA, one in two goes on", ("sweep.sampler=random", GENTLE), 1.5),
     "tpe": ("TPE", ("sweep.early_stopping=null",), 1),
-    "tpe_asha_complete": ("TPE + ASHA, stopped trials as COMPLETE", (), 1.5),
-    "tpe_asha": ("TPE + ASHA, stopped trials as PRUNED (dimts)", (), 1.5),
-    "tpe_asha_4": ("the same, one in four goes on", (AGGRESSIVE,), 3),
+    "tpe_asha_complete": (
+        "TPE + ASHA, one in two goes on, stopped trials as COMPLETE",
+        (GENTLE,),
+        1.5,
+    ),
+    "tpe_asha": ("the same, stopped trials as PRUNED", (GENTLE,), 1.5),
+    "tpe_asha_4": ("TPE + ASHA, one in four goes on, PRUNED (dimts)", (AGGRESSIVE,), 3),
 }
 """Name -> title, settings, and how many times as many trials as random search has."""
 

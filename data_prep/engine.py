@@ -16,6 +16,7 @@ from typing import Any
 from data_prep.config import PrepareConfig
 from data_prep.extract import ExtractSettings, extract_chunk
 from dimts.errors import UserError
+from dimts.own_ray import prepare_own_ray
 
 # Starting Ray and its workers costs about 10 s, in which a core extracts hours of speech. Only
 # the order of magnitude matters here.
@@ -121,8 +122,7 @@ def _last_words() -> Iterator[None]:
 @contextmanager
 def _ray(workers: int | None) -> Iterator[None]:
     """Ray, started quietly and stopped afterwards unless it is running already."""
-    # Unset, a local Ray would write a token into the home folder and ask for it ever after.
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    prepare_own_ray()
     import ray
 
     started = not ray.is_initialized()

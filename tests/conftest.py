@@ -23,6 +23,7 @@ os.environ |= {
     "OMP_NUM_THREADS": "1",
     "NUMBA_NUM_THREADS": "2",
     "RAY_AUTH_MODE": "disabled",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
 }
 
@@ -212,6 +213,9 @@ def ray_session() -> Iterator[None]:
     """One Ray of two CPUs for all tests that need it."""
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init(
+        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
+        logging_level=logging.ERROR,
+    )  # fmt: skip
     yield
     ray.shutdown()

@@ -164,7 +164,6 @@ with connected(RayConfig(workers=1)):
 """
 
 
-@pytest.mark.xfail(reason="Ray listens on every interface until dimts.launch.ray_train says where")
 def test_ray_that_a_job_starts_listens_on_the_loopback_interface_alone(tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     driver = subprocess.Popen(

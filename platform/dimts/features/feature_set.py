@@ -132,8 +132,16 @@ def read_batches(path: Path) -> tuple[pa.Schema, list[pa.RecordBatch]]:
         OSError, pa.ArrowInvalid: the file is missing or not a complete Arrow file.
     """
     with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
+        if not all(map(_is_plain, reader.schema.types)):
+            raise pa.ArrowInvalid("it holds types of other programs, which may run code")
         batches = [reader.get_batch(n) for n in range(reader.num_record_batches)]
         return reader.schema, batches
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    """Whether a type is Arrow's own, down to its parts: Ray Data's, for one, may hold a pickle."""
+    parts = (kind.field(n).type for n in range(kind.num_fields))
+    return not isinstance(kind, pa.BaseExtensionType) and all(map(_is_plain, parts))
 
 
 def mel_frames(column: pa.LargeListArray) -> tuple[Float32Array, npt.NDArray[np.int64]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal, Self
 
@@ -11,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from dimts.audio.mel import MelConfig
 from dimts.config import Config
 from dimts.errors import UserError
+from dimts.plain_files import MAX_JSON_BYTES, parse_json, read_bytes
 from dimts.text.normaliser import TextConfig
 
 MANIFEST = "manifest.json"
@@ -105,7 +105,7 @@ def read_manifest(folder: Path) -> Manifest:
     file = folder / MANIFEST
     again = "run jobs/prepare.py again"
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = parse_json(read_bytes(file, MAX_JSON_BYTES))
     except (FileNotFoundError, NotADirectoryError):
         if folder.is_dir():
             raise UserError(f"{file}: missing, the features are not complete; {again}") from None

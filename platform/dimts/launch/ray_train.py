@@ -29,16 +29,6 @@ QUIET = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-OWN_RAY = {
-    "RAY_num_workers_soft_limit": "0",
-    "RAY_idle_worker_killing_time_threshold_ms": "10000",
-    "MALLOC_ARENA_MAX": "2",
-}
-"""For a Ray on this machine alone. An idle worker wakes a hundred times a second to look for
-signals. Where torch has all cores, each time holds up a step. So those that Ray started ahead, or
-that data preparation leaves, end after ten seconds, instead of never. Memory that one of a
-worker's thirty threads has freed is of no use to the others where each may have a heap of its own:
-without a limit a process that runs a dozen trials grows to three times the size."""
 WATCHES_NODES = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 """An actor that asks for nodes that are to go; of no use where there is one."""
 
@@ -103,10 +93,6 @@ def connected(config: RayConfig) -> Iterator[None]:
     logging.getLogger("ray.train.v2._internal.execution.context").setLevel(logging.WARNING)
     if started:
         address = None if os.environ.get("RAY_ADDRESS") else "local"
-        if address:  # unset, Ray would write a token into the home folder and ask for it ever after
-            os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-            for name, value in OWN_RAY.items():
-                os.environ.setdefault(name, value)
         ray.init(
             address=address,
             include_dashboard=False if address else None,

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import distributed as dist
 
@@ -189,8 +190,16 @@ def fixed_durations(settings: RunSettings, data: Data) -> list[NDArray[np.int32]
         _write_durations(file, durations)
     if dist.is_initialized():
         dist.barrier()
-    stored = load_file(file)
-    return [stored[str(i)] for i in range(len(data.train))]
+    try:
+        stored = load_file(file)
+        durations = [stored[str(i)] for i in range(len(data.train))]
+    except (SafetensorError, OSError, KeyError) as error:
+        raise UserError(f"{file}: cannot be read ({error}); remove it") from error
+    for i, of_tokens in enumerate(durations):
+        frames = int(data.train.utterances.n_frames[i])
+        if len(of_tokens) != data.train.n_tokens[i] or of_tokens.sum() != frames:
+            raise UserError(f"{file}: does not fit {data.train.utterances.ids[i]}; remove it")
+    return durations
 
 
 def _align(settings: RunSettings, data: Data) -> list[NDArray[np.int32]]:

@@ -1,0 +1,3 @@
+from dimts.own_ray import prepare_own_ray
+
+prepare_own_ray()  # before a module of this package loads Ray

@@ -21,12 +21,12 @@ class EarlyStopping(Config):
     Attributes:
         first: validation at which trials are compared first.
         factor: of the trials compared, one in `factor` goes on; the next comparison comes after
-            `factor` times as many validations.
+            `factor` times as many validations. (What 2 and 4 find: docs/tuning.md.)
         min_trials: comparisons of fewer trials stop none.
     """
 
     first: int = Field(1, ge=1)
-    factor: int = Field(2, ge=2)
+    factor: int = Field(4, ge=2)
     min_trials: int = Field(4, ge=2)
 
     def rungs(self, validations: int) -> list[int]:

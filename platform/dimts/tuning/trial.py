@@ -21,6 +21,7 @@ from dimts.launch.figures import base_figures
 from dimts.launch.recorder import Recorder
 from dimts.launch.settings import Launch
 from dimts.launch.stopping import clear_stop, request_stop
+from dimts.masking import mask_secrets
 from dimts.training.checkpoint import BEST, find_latest
 from dimts.training.claim import Superseded
 from dimts.training.data import Data
@@ -129,7 +130,7 @@ class TrialRecorder(Recorder):
 
     def give_up(self, outcome: Outcome, error: Exception) -> None:
         """The trial ends with nothing to show but how far it came."""
-        self.conclude(outcome, {}, *self._trained, " ".join(str(error).split())[:500])
+        self.conclude(outcome, {}, *self._trained, " ".join(mask_secrets(str(error)).split())[:500])
 
     def _tell(self, step: int, metrics: Mapping[str, float]) -> None:
         every = self.launch.settings.training.validate_every
