@@ -57,7 +57,7 @@ class TrialRecorder(Recorder):
     Args:
         launch: the trial's run.
         measured: beside the losses.
-        tell: the sweep's ear.
+        tell: the sweep's ear, see `Tell`.
         rank: of this worker.
         report: passes metrics and checkpoints on to Ray Train, where it launched the worker.
     """
@@ -71,7 +71,7 @@ class TrialRecorder(Recorder):
         report: Callable[[dict[str, float], Path | None], None] | None = None,
     ):
         super().__init__(launch, rank, report)
-        self.measured, self.tell = measured, tell
+        self.measured, self._ear = measured, tell
         self._began = time.monotonic()
         self._trained = (0, 0)
 
@@ -135,7 +135,7 @@ class TrialRecorder(Recorder):
     def _tell(self, step: int, metrics: Mapping[str, float]) -> None:
         every = self.launch.settings.training.validate_every
         if step >= every and RUNG_LOSS in metrics:
-            self.tell({"validation": step // every, "loss": metrics[RUNG_LOSS]})
+            self._ear({"validation": step // every, "loss": metrics[RUNG_LOSS]})
 
 
 def run_trial(launch: Launch, measured: Measured, tell: Tell, device: torch.device) -> None:
