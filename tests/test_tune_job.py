@@ -41,6 +41,7 @@ import ray
 from dimts.command import run_job
 from jobs.tune import main
 node = ray.init(
+    address="local",
     num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
 )
 print("logs:", ray._private.worker._global_node.get_logs_dir_path())
@@ -163,7 +164,7 @@ def test_no_point_of_four_trials_at_once_is_missing(recorded: Recorded) -> None:
     for run, trial in zip(trials, study_of(recorded.plan).trials, strict=True):
         run_dir = recorded.plan.folder / "trials" / f"{trial.number:03d}"
         events = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
-        written = {(k, e["step"]): v for e in events for k, v in e["values"].items()}
+        written = {(k, e["step"]): v for e in events for k, v in e.get("values", {}).items()}
         kept = {
             (key, metric.step): metric.value
             for key in {key for key, _ in written}
@@ -411,7 +412,7 @@ from dimts.errors import UserError
 from dimts.launch.settings import RayConfig
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.ray_tune import _resources, parallel_trials
-ray.init(num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False)
+ray.init(address="local", num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False)
 CASES = (
     (0.5, 0, 1), (0.25, 0, 1), (0.1, 0, 1), (0.1, 3, 1), (1, 0, 1), (0.25, 0, 2), (2, 0, 1)
 )

@@ -92,7 +92,9 @@ class SweepRecord:
         if best := front(study):
             names = self.plan.sweep.objectives
             figures |= {f"best/{n}": v for n, v in zip(names, best[0].values, strict=True)}
-        self._tracker.log_metrics(figures, trial.number)
+        # Counted as they end, which of two at a time is not always in the order of their numbers.
+        n_ended = sum(t.state.is_finished() for t in study.get_trials(deepcopy=False))
+        self._tracker.log_metrics(figures, n_ended)
         self._log_tables()
 
     def conclude(self, winner: Launch | None) -> dict[str, float]:
