@@ -88,8 +88,19 @@ def kill_second_worker(training: Training, _: Any) -> None:
     kill(training.worker(1))
 
 
-def kill_raylet(training: Training, _: Any) -> None:
-    kill(training.raylet())
+def kill_raylet(training: Training, nodes: Any) -> None:
+    """Its workers may go on for seconds, until they or the head notice."""
+    first = training.rank_0()
+    lose(nodes, training.raylet())
+    training.wait_for(lambda: training.rank_0() != first, "the run on another node")
+
+
+def lose(nodes: Any, raylet: int) -> None:
+    """A node is gone. Its raylet is waited for: unburied, its workers would take it for alive."""
+    node = next(n for n in nodes.list_all_nodes() if raylet_of(n) == raylet)
+    with suppress(ProcessLookupError):
+        kill(raylet)
+    node.all_processes["raylet"][0].process.wait()
 
 
 def kill_only_raylet(training: Training, _: Any) -> None:
@@ -147,8 +158,7 @@ def give_notice(training: Training, nodes: Any) -> None:
     claim = training.rank_0()
     subprocess.run(command, check=True, capture_output=True)
     training.wait_for(lambda: training.rank_0() != claim, "the run on another machine")
-    with suppress(ProcessLookupError):
-        kill(raylet)
+    lose(nodes, raylet)
 
 
 def raylet_of(node: Any) -> int:

@@ -160,14 +160,17 @@ def cost(events: Sequence[Mapping[str, Any]], n_before: int, begin: float) -> tu
 
     The record has a line every `LOG_EVERY` steps, so this is what the steps are counted in.
     """
-    times, lost, last = [begin], 0, 0
-    for number, event in enumerate(events):
-        if "train/total_loss" not in event.get("values", {}):
-            continue
-        if number >= n_before:
-            times.append(event["time"])
-            lost = max(lost, last - event["step"] + LOG_EVERY)
-        last = event["step"]
+    steps = [
+        (number, event["step"], event["time"])
+        for number, event in enumerate(events)
+        if "train/total_loss" in event.get("values", {})
+    ]
+    lost = sum(
+        before - after + LOG_EVERY
+        for (_, before, _), (number, after, _) in pairwise(steps)
+        if number >= n_before and after <= before
+    )
+    times = [begin, *(at for number, _, at in steps if number >= n_before)]
     return lost, max(later - earlier for earlier, later in pairwise(times))
 
 
