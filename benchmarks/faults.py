@@ -57,11 +57,13 @@ class Trial(NamedTuple):
         survived: the weights at the end are those of an undisturbed run.
         lost: steps that were computed again.
         seconds: from the fault to the next step.
+        saved_after_s: from SIGTERM to the checkpoint, where that was the fault.
     """
 
     survived: bool
     lost: int
     seconds: float
+    saved_after_s: float | None = None
 
 
 class Kind(NamedTuple):
@@ -223,6 +225,8 @@ def _row(name: str, options: argparse.Namespace, folder: Path) -> str:
     survived = sum(trial.survived for trial in trials)
     lost = _spread([trial.lost for trial in trials], 0)
     took = _spread([trial.seconds for trial in trials], 1)
+    if saved := [trial.saved_after_s for trial in trials if trial.saved_after_s is not None]:
+        took += f", checkpoint after {_spread(saved, 1)}"
     return f"| {kind.title} | {len(trials)} | {survived} | {lost} | {took} |"
 
 
@@ -256,7 +260,7 @@ def run_trial(kind: Kind, options: argparse.Namespace, folder: Path, number: int
             raise UserError(f"after {kind.title} the training fails; see {training.console}")
         same = training.weights() == _weights(undisturbed)
         lost, seconds = interruption(training, begin)
-        return Trial(same, lost, seconds)
+        return Trial(same, lost, seconds, training.saved_after_s)
 
 
 def _weights(folder: Path) -> bytes:

@@ -38,6 +38,11 @@ class Training:
         overrides: likewise; ``run.storage`` and ``run.name`` are among them.
         run_dir: the run's folder.
         environment: for its processes, beside this one's.
+
+    Attributes:
+        process: the command that was given last.
+        starts: how often it was given.
+        saved_after_s: seconds from the last SIGTERM to the checkpoint; None if there was none.
     """
 
     def __init__(
@@ -57,6 +62,7 @@ class Training:
         self.run_dir = run_dir
         self.process: subprocess.Popen[bytes] | None = None
         self.starts = 0
+        self.saved_after_s: float | None = None
 
     def start(self) -> None:
         """Give the command once more; what it says is appended to ``console.txt``."""
@@ -175,8 +181,12 @@ class Training:
     def terminate(self) -> int:
         """SIGTERM to the command, as a cluster's scheduler sends it; its exit status."""
         assert self.process is not None
+        signalled = time.time()
         self.process.send_signal(signal.SIGTERM)
-        return self.wait_for_end()
+        code = self.wait_for_end()
+        if checkpoint := self.checkpoint():
+            self.saved_after_s = checkpoint.stat().st_ctime - signalled
+        return code
 
 
 def marked(mark: str) -> list[int]:
