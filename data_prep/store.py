@@ -8,9 +8,7 @@ appears complete or not at all, so whatever a killed run left is true; any of it
 
 from __future__ import annotations
 
-import fcntl
 import itertools
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -23,6 +21,7 @@ import pyarrow as pa
 from data_prep.arrow_writer import to_ipc_bytes, write_atomic
 from data_prep.extract import Extracted, FileStamp, chunk_table, hash_file
 from data_prep.utterance import Reason
+from dimts import lock
 from dimts.audio.mel import Float32Array
 from dimts.errors import UserError
 from dimts.features.feature_set import mel_frames, read_batches
@@ -181,25 +180,18 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another run is writing there, or the folder cannot be made.
     """
-    work = folder / ".work"
+    file = folder / ".work" / "lock"
     try:
-        work.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(work / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
     except OSError as error:
         raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(descriptor, 20).decode(errors="replace").strip()
-            raise UserError(
-                f"{folder}: another run (process {holder}) is writing there; wait for it"
-            ) from None
-        os.truncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
+
+    def busy(pid: str) -> str:
+        return f"{folder}: another run (process {pid}) is writing there; wait for it"
+
+    with lock.locked(file, busy):
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _batches(file: Path, columns: Iterable[str]) -> list[pa.RecordBatch]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import shutil
 import threading
@@ -20,6 +19,7 @@ from dimts.launch.ray_train import connected
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.start import keep_settings
 from dimts.launch.stopping import clear_stop, request_stop, stop_on_signal, stop_requested
+from dimts.lock import locked
 from dimts.tracking.config import TrackingConfig
 from dimts.training.checkpoint import BEST, LATEST
 from dimts.tuning.config import SweepConfig
@@ -91,7 +91,7 @@ def run_sweep(plan: Plan) -> SweepResult:
             or its first trials failed for one reason.
     """
     plan.folder.mkdir(parents=True, exist_ok=True)
-    with _only_one(plan.folder):
+    with locked(plan.folder / "lock", lambda pid: f"{plan.folder}: process {pid} runs this sweep"):
         ground = check(plan.sweep, plan.launch)
         keep_settings(plan.folder, plan.config_yaml, MAY_CHANGE)
         clear_stop(plan.folder)
@@ -276,18 +276,3 @@ def write_settings(path: Path, values: Mapping[str, Any]) -> None:
         section[name] = value
     text = yaml.safe_dump(nested, sort_keys=False, allow_unicode=True)
     path.write_text(f"# The best trial of this sweep.\n{text}", encoding="utf-8")
-
-
-@contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Inside, no other process runs this sweep.
-
-    Raises:
-        UserError: one does.
-    """
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"{folder}: another process runs this sweep") from None
-        yield
