@@ -46,8 +46,11 @@ def train(job: Job, callbacks: Callbacks) -> Result:
     """Train to the end, or until asked to stop, from the run's latest checkpoint if any.
 
     Raises:
-        UserError: the loss was not finite too often in a row, a batch cannot be shared out, or
-            there is nothing to validate on.
+        UserError: the loss was not finite too often in a row, a batch cannot be shared out, there
+            is nothing to validate on, one utterance does not fit into memory, or the last
+            checkpoint cannot be written.
+        Superseded: another process goes on with this run.
+        OutOfMemory: a worker of several ran out of memory in a step; to be started again.
     """
     return Trainer(job, callbacks).run()
 
