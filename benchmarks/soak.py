@@ -204,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     findings["processes left over"] = str(len(_left(mark)))
     findings["bytes of shared memory left over"] = str(max(0, shared_memory() - shm_before))
     findings |= growth
-    print(_table(soak.events))
+    print(table(soak.events))
     print("\n".join(f"- {key}: {value}" for key, value in findings.items()))
     print(", ".join(map(str, machine_facts(["torch", "ray", "mlflow"]).values())))
     print(f"records: {folder}", file=sys.stderr)
@@ -372,7 +372,7 @@ def shared_memory() -> int:
     return (free.f_blocks - free.f_bfree) * free.f_frsize
 
 
-def _table(events: Sequence[Event]) -> str:
+def table(events: Sequence[Event]) -> str:
     lines = ["| fault | times | survived | steps lost | seconds to go on |",
              "| --- | --- | --- | --- | --- |"]  # fmt: skip
     for kind in dict.fromkeys(event.kind for event in events):

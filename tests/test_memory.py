@@ -16,8 +16,9 @@ from training_fixtures import Listener, make_job, run
 
 from dimts.errors import UserError
 from dimts.training.feed import Feed
-from dimts.training.loop import train
+from dimts.training.loop import Trainer, train
 from dimts.training.memory import (
+    OutOfMemory,
     is_out_of_memory,
     read_parts,
     smaller_parts,
@@ -105,6 +106,29 @@ def test_one_utterance_that_does_not_fit_is_said(settings: Settings) -> None:
     with pytest.raises(UserError, match=r"one utterance at a time; lower prepare\.max_seconds"):
         train(job, listener := Listener())
     assert [text.split(" micro")[0].rsplit(" ", 1)[1] for text in listener.told] == ["2", "4"]
+
+
+def test_worker_of_several_without_memory_has_its_group_started_again_with_more_parts(
+    settings: Settings,
+) -> None:
+    """The others wait for its gradients, so it cannot just try again."""
+    config = settings("several", "training.validate_every=0", "training.max_steps=6")
+    trainer = Trainer(job := make_job(config), listener := Listener())
+    trainer.world_size = 2
+
+    def fails_later(*_: object) -> None:
+        if trainer.progress.step == 3:
+            has_no_memory()
+
+    hook = job.model.decoder.out.register_forward_hook(fails_later)
+    with pytest.raises(OutOfMemory, match="rank 0 at step 3"):
+        trainer.run()
+    hook.remove()
+    assert read_parts(config.run_dir) == 2
+    assert listener.told == []
+    again, result = run(config)
+    assert result.step == 6
+    assert "each batch is computed in 2 micro-batches, as before" in again.told
 
 
 def test_parts_stay_after_an_interruption(settings: Settings) -> None:

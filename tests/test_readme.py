@@ -39,6 +39,10 @@ ELSEWHERE = {
     "benchmarks/loop_slices.py": "tests/test_benchmarks.py",
     "benchmarks/transfer.py": "tests/test_benchmarks.py",
     "benchmarks/tune.py": "tests/test_tune_benchmark.py",
+    "benchmarks/faults.py": "tests/test_faults.py",
+    "benchmarks/soak.py": "tests/test_soak.py",
+    "benchmarks/prepare_faults.py": "tests/test_prepare_killed.py",
+    "benchmarks/tracking_away.py": "tests/test_tracking_away_benchmark.py",
     "jobs/ui.py --auth": "tests/test_loopback.py",
     "jobs/pretrain.py --config jobs/configs/mix/latin.yaml --export": "tests/test_pretrain.py",
     "jobs/tune.py --config jobs/configs/sample_am_finetune.yaml": (

@@ -406,6 +406,8 @@ class Trainer:
         self.progress = self.saver.resume(self._parts()) or Progress()
         needed = min(read_parts(self.job.run_dir), self.feed.most_parts())
         self.progress.parts = max(self.config.accumulate, self.progress.parts, needed)
+        if self.progress.parts > self.config.accumulate:
+            self._tell(f"each batch is computed in {self.progress.parts} micro-batches, as before")
 
     def _parts(self) -> TrainerState:
         return TrainerState(self.model, self.optimizer, self.scaler, self.average, self.window)
