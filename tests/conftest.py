@@ -57,7 +57,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-LONG = ("test_readme.py", "test_sweep_killed.py", "test_train_job.py", "test_tune_job.py")
+LONG = (
+    "test_readme.py", "test_sweep_killed.py", "test_faults.py", "test_train_job.py",
+    "test_tune_job.py", "test_prepare_killed.py", "test_tracking_away.py",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -79,7 +79,7 @@ def disturbed(tmp_path: Path) -> Iterator[Callable[..., Disturbed]]:
         yield build
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ["bf16", pytest.param("float32", marks=pytest.mark.slow)])
 def test_process_killed_at_any_step_goes_on_bit_for_bit(
     voice_file: Path,
     tmp_path: Path,
@@ -105,6 +105,7 @@ def at(folder: Path) -> list[str]:
     return [f"run.storage={folder}", "run.name=undisturbed"]
 
 
+@pytest.mark.slow
 def test_rehearsing_process_killed_at_any_step_goes_on_bit_for_bit(
     adapted: Adapted, tmp_path: Path, disturbed: Callable[..., Disturbed], draw: random.Random
 ) -> None:

@@ -78,6 +78,7 @@ def test_ray_loses_a_worker_and_then_its_driver(
     finish(corpus, features, undisturbed)
 
 
+@pytest.mark.slow
 def test_ray_loses_its_raylet(
     corpus: Path, undisturbed: Path, tmp_path: Path, places: random.Random
 ) -> None:

@@ -91,7 +91,9 @@ def test_server_killed_for_the_middle_third_of_a_run(
     assert caplog.text.count("does not take records") == caplog.text.count("answers again") == 1
 
 
-@pytest.mark.parametrize("how", ["silent", "locked", "busy"])
+@pytest.mark.parametrize(
+    "how", ["silent", *(pytest.param(how, marks=pytest.mark.slow) for how in ("locked", "busy"))]
+)
 def test_server_that_does_nothing_for_the_middle_third_of_a_run(
     how: str,
     server: Server,
