@@ -392,6 +392,7 @@ def test_trials_of_two_workers_take_turns_on_two_cores(planned: Build, ray_sessi
     ray.util.remove_placement_group(group)
 
 
+@pytest.mark.slow
 def test_workers_go_on_where_earlier_checkpoints_are_gone(
     voice_file: Path, tmp_path: Path, ray_session: None
 ) -> None:
