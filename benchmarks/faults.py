@@ -294,6 +294,8 @@ def interruption(training: Training, begin: float) -> tuple[int, float]:
         return 0, later[0] - begin
     before = [e for e in events[: starts[1]] if "train/total_loss" in e.get("values", {})]
     after = [e for e in events[starts[1] :] if "train/total_loss" in e.get("values", {})]
+    if not after:  # what was left alone came to the end before it was missed
+        return 0, events[-1]["time"] - begin
     lost = before[-1]["step"] - (after[0]["step"] - 1)
     return lost, after[0]["time"] - max(begin, before[-1]["time"])
 
