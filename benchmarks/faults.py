@@ -43,7 +43,7 @@ FASTER_HEALTH = {
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "3",
 }
-"""How soon a node that does not answer is given up for dead; Ray's own is five times as long."""
+"""How soon a node that does not answer is given up for dead; Ray's own settings wait longer."""
 NOTICE_S = 20
 DISK_MB = 96
 LEFT_BYTES = 400_000

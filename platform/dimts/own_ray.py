@@ -17,8 +17,7 @@ OWN_RAY = {
 """An idle worker wakes a hundred times a second to look for signals. Where torch has all cores,
 each time holds up a step. So those that Ray started ahead, or that data preparation leaves, end
 after ten seconds, instead of never. Memory that one of a worker's thirty threads has freed is of no
-use to the others where each may have a heap of its own: without a limit a process that runs a dozen
-trials grows to three times the size."""
+use to the others where each may have a heap of its own."""
 
 
 def prepare_own_ray() -> None:
