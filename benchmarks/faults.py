@@ -91,10 +91,12 @@ def kill_second_worker(training: Training, _: Any) -> None:
 
 
 def kill_raylet(training: Training, nodes: Any) -> None:
-    """Its workers may go on for seconds, until they or the head notice."""
+    """Its workers may go on for seconds, until they or the head notice, or to the run's end."""
     first = training.rank_0()
     lose(nodes, training.raylet())
-    training.wait_for(lambda: training.rank_0() != first, "the run on another node")
+    training.wait_for(
+        lambda: training.rank_0() != first or not training.running(), "the run on another node"
+    )
 
 
 def lose(nodes: Any, raylet: int) -> None:
@@ -320,7 +322,9 @@ def cluster(n_nodes: int, environment: dict[str, str]) -> Iterator[Any]:
     `environment` is what its processes get, and becomes that of drivers.
     """
     from ray.cluster_utils import Cluster
+    from ray.experimental import internal_kv
 
+    store = internal_kv.internal_kv_get_gcs_client()
     own = {**FASTER_HEALTH, **environment}
     before = {name: os.environ.get(name) for name in own}
     os.environ |= own
@@ -340,6 +344,10 @@ def cluster(n_nodes: int, environment: dict[str, str]) -> Iterator[Any]:
     finally:
         for node in [*nodes.worker_nodes, nodes.head_node]:
             nodes.remove_node(node, allow_graceful=False)
+        # A head takes this over. Left at one that is gone, it ends this process within a minute.
+        internal_kv._internal_kv_reset()
+        if store is not None:
+            internal_kv._initialize_internal_kv(store)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +17,7 @@ from tuning_fixtures import BATCH, LR, ROOT, SPACE, told, write_space
 from dimts.config import load_config
 from dimts.errors import UserError
 from dimts.launch.start import start_run
+from dimts.lock import locked
 from dimts.tracking.mlflow_tracker import SPOOL
 from dimts.tracking.spool import Spool
 from dimts.tuning.outcomes import outcome
@@ -258,10 +259,11 @@ def test_other_space_is_another_sweep(recorded: Recorded) -> None:
 
 
 def test_sweep_that_runs_is_not_run_twice(recorded: Recorded) -> None:
-    with (recorded.plan.folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match=r"process \d+ runs this sweep"):
-            run_sweep(recorded.plan)
+    with (
+        locked(recorded.plan.folder / "lock", str),
+        pytest.raises(UserError, match=rf"process {os.getpid()} runs this sweep"),
+    ):
+        run_sweep(recorded.plan)
 
 
 def test_more_trials_go_on_from_those_that_there_are(recorded: Recorded, ray_session: None) -> None:
