@@ -32,6 +32,7 @@ from benchmarks.injection import MARK, ROOT, Training, kill
 from dimts.command import run_job
 from dimts.errors import UserError
 from dimts.machine import machine_facts
+from dimts.own_ray import NO_DASHBOARD
 from dimts.training.checkpoint import TRAINER_STATE
 
 CONFIGS = ("jobs/configs/sample_am.yaml", "jobs/configs/models/tiny.yaml")
@@ -325,7 +326,7 @@ def cluster(n_nodes: int, environment: dict[str, str]) -> Iterator[Any]:
     from ray.experimental import internal_kv
 
     store = internal_kv.internal_kv_get_gcs_client()
-    own = {**FASTER_HEALTH, **environment}
+    own = {**FASTER_HEALTH, **NO_DASHBOARD, **environment}
     before = {name: os.environ.get(name) for name in own}
     os.environ |= own
     try:

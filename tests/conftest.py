@@ -24,6 +24,7 @@ os.environ |= {
     "NUMBA_NUM_THREADS": "2",
     "RAY_AUTH_MODE": "disabled",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
 }
 
