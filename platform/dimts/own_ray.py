@@ -6,8 +6,8 @@ import os
 import sys
 
 NO_DASHBOARD = {"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1"}
-"""Ray Train asks the dashboard whether its controller is alive. Where there is none it is looked for,
-so long that a short run ends twelve seconds later; with this the answer comes at once."""
+"""Ray Train asks the dashboard whether its controller is alive. Where there is none it is looked
+for so long that a short run ends twelve seconds later; with this the answer comes at once."""
 OWN_RAY = {
     # Everything listens on 127.0.0.1: Ray's switch for systems on which it knows no clusters.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
