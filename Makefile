@@ -1,13 +1,21 @@
 # make demo   install into .venv, then corpus -> features -> voice -> speech (Amharic sample)
 # make test   the tests      make lint   ruff and mypy      make ui   MLflow on 127.0.0.1:5000
 # make bench  the benchmarks that run without a GPU
+# make head   a Ray cluster of this machine, which asks for a token      make head-stop  its end
+# make submit JOB=train ARGS="--config VOICE.yaml"   a job on the cluster at RAY_API_SERVER_ADDRESS
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # No token is written to the home folder, and a local cluster needs none.
 export RAY_AUTH_MODE ?= disabled
 
-.PHONY: demo test lint ui bench install format
+# The cluster that jobs are submitted to, and the folder of corpora, features and runs that it sees.
+export RAY_API_SERVER_ADDRESS ?= http://127.0.0.1:8265
+DIMTS_HOME ?= $(CURDIR)
+JOB ?= train
+ARGS ?= --config jobs/configs/sample_am.yaml
+
+.PHONY: demo test lint ui bench install format head head-stop submit
 .DEFAULT_GOAL := demo
 
 install: $(VENV)/installed
@@ -39,3 +47,16 @@ ui: install
 bench: install
 	$(BIN)/python benchmarks/mel.py
 	$(BIN)/python benchmarks/loop.py
+
+head: export RAY_AUTH_MODE = token
+head: install
+	@$(BIN)/ray get-auth-token --generate > /dev/null
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/ray start --head --node-ip-address 127.0.0.1 --disable-usage-stats
+
+head-stop: install
+	$(BIN)/ray stop
+
+submit: export RAY_AUTH_MODE = token
+submit: install
+	$(BIN)/ray job submit --runtime-env runtime_env.yaml -- \
+		env DIMTS_HOME="$(DIMTS_HOME)" python jobs/$(JOB).py $(ARGS)

@@ -44,12 +44,15 @@ def main() -> int:
     parser.add_argument(
         "--auth", action="store_true", help="ask for a name and a password; docs/security.md"
     )
+    parser.add_argument("--new", action="store_true", help="begin a record where there is none")
     parser.add_argument(
         "--sync", type=Path, metavar="RUN_DIR", help="send what waits in this run's folder"
     )
     args = parser.parse_args()
     config = tracking_config(args.config or [], args.overrides)
-    return send(config, args.sync) if args.sync else serve(config, args.port, args.host, args.auth)
+    if args.sync:
+        return send(config, args.sync)
+    return serve(config, args.port, args.host, args.auth, args.new)
 
 
 def ipv4(text: str) -> str:
@@ -66,7 +69,9 @@ def tracking_config(files: list[str], overrides: list[str]) -> TrackingConfig:
     return load_config(VoiceConfig, files, overrides).tracking
 
 
-def serve(config: TrackingConfig, port: int, host: str = LOOPBACK, auth: bool = False) -> int:
+def serve(
+    config: TrackingConfig, port: int, host: str = LOOPBACK, auth: bool = False, new: bool = False
+) -> int:
     """Show the pages until Ctrl-C or SIGTERM."""
     if not (auth or ipaddress.IPv4Address(host).is_loopback):
         print(
@@ -76,7 +81,7 @@ def serve(config: TrackingConfig, port: int, host: str = LOOPBACK, auth: bool = 
         )
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     print("starting MLflow ...", flush=True)
-    server = start_ui(config, port, host, auth)
+    server = start_ui(config, port, host, auth, new)
     print(f"MLflow: {page(config, port, host)}  (Ctrl-C stops it)", flush=True)
     with suppress(KeyboardInterrupt):
         server.wait()

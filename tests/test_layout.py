@@ -27,6 +27,7 @@ BELOW: dict[str, set[str]] = {
     "regular_file": set(),
     "audio": {"config", "errors", "regular_file"},
     "text": {"config", "errors", "plain_files"},
+    "home": {"errors"},
     "lock": {"errors"},
     "own_ray": set(),
     "features": {"audio", "text", "config", "errors", "plain_files"},

@@ -15,13 +15,14 @@ import pytest
 import torch
 
 from dimts.bundle import load_bundle, read_weights
-from dimts.config import load_config
+from dimts.config import build_config, load_config
 from dimts.errors import UserError
 from dimts.extension.rows import TOKEN
-from dimts.launch.settings import Launch
+from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.start import start_run
 from dimts.tracking.config import TrackingConfig
 from dimts.training.checkpoint import BEST, LATEST
+from dimts.tuning.config import SweepConfig
 from jobs.voice_config import VoiceConfig
 
 if TYPE_CHECKING:
@@ -307,6 +308,27 @@ def test_more_workers_than_cores_are_refused(voice: Voice, ray_session: None) ->
     config = voice("ray.workers=3")
     with pytest.raises(UserError, match=r"ray\.workers=3 need 3 CPU, the cluster has 2"):
         start_run(config.launch(), config.ray)
+
+
+def test_cluster_that_starts_nodes_is_waited_for(
+    ray_session: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dimts.launch.ray_train import connected, cpus_per_worker
+    from dimts.tuning.ray_tune import parallel_trials
+
+    wish = RayConfig(workers=3, cpus_per_worker=2, gpu=True, autoscaled=True)
+    with connected(wish):
+        assert cpus_per_worker(wish) == 2
+    assert capsys.readouterr().out.splitlines() == [
+        "ray.workers=3 need 6 CPU, the cluster has 2; waiting for nodes",
+        "ray.workers=3 need 3 GPU, the cluster has 0; waiting for nodes",
+    ]
+    assert cpus_per_worker(RayConfig(workers=3, autoscaled=True)) == 1
+    space = {"a": {"type": "int", "low": 1, "high": 2}}
+    sweep = build_config(SweepConfig, {"name": "s", "space": space, "parallel": 5})
+    assert parallel_trials(sweep, wish) == 5, "though there is room for none"
+    with pytest.raises(UserError, match=r"sweep\.parallel: how many trials at a time"):
+        parallel_trials(sweep.model_copy(update={"parallel": 0}), wish)
 
 
 def test_credentials_reach_the_workers_and_no_file(voice: Voice) -> None:

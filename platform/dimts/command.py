@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable
 
 from dimts.errors import UserError
+from dimts.home import go_home, shipped
 from dimts.masking import mask_secrets
 from dimts.printable import printable
 
@@ -29,6 +30,7 @@ def config_parser(description: str, default: str | None = None) -> argparse.Argu
     )
     parser.add_argument(
         "--config",
+        type=shipped,
         action="append",
         metavar="FILE",
         required=default is None,
@@ -52,6 +54,7 @@ def run_job(main: Callable[[], int | None]) -> None:
     console.setFormatter(_Masking("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[console])
     try:
+        go_home()
         sys.exit(main() or 0)
     except UserError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)

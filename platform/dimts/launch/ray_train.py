@@ -99,7 +99,7 @@ def connected(config: RayConfig) -> Iterator[None]:
             log_to_driver=False,
             logging_level=logging.WARNING,
         )
-    os.environ.setdefault(WATCHES_NODES, str(int(len(ray.nodes()) > 1)))
+    os.environ.setdefault(WATCHES_NODES, str(int(config.autoscaled or len(ray.nodes()) > 1)))
     try:
         _check_resources(config)
         yield
@@ -111,15 +111,24 @@ def connected(config: RayConfig) -> Iterator[None]:
 def _check_resources(config: RayConfig) -> None:
     available = ray.cluster_resources()
     for name, each in (("CPU", cpus_per_worker(config)), ("GPU", int(config.gpu))):
-        if each * config.workers > available.get(name, 0):
+        if each * config.workers <= available.get(name, 0):
+            continue
+        lack = (
+            f"ray.workers={config.workers} need {each * config.workers} {name}, the cluster "
+            f"has {available.get(name, 0):g}"
+        )
+        if not config.autoscaled:
             raise UserError(
-                f"ray.workers={config.workers} need {each * config.workers} {name}, the cluster "
-                f"has {available.get(name, 0):g}; lower ray.workers or ray.cpus_per_worker"
+                f"{lack}; lower ray.workers or ray.cpus_per_worker, or set ray.autoscaled if the "
+                "cluster starts nodes for what it is asked"
             )
+        print(f"{lack}; waiting for nodes", flush=True)
 
 
 def cpus_per_worker(config: RayConfig) -> int:
     """Cores reserved for each worker: as asked for, or an equal share of the cluster's."""
+    if config.autoscaled:  # it may have none yet
+        return config.cpus_per_worker or 1
     cores = int(ray.cluster_resources().get("CPU", 1))
     return config.cpus_per_worker or max(1, cores // max(1, config.workers))
 

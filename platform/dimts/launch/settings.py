@@ -34,9 +34,12 @@ class RayConfig(Config):
     Attributes:
         workers: processes that share each batch; 0 trains in this process, without Ray.
         gpu: one GPU for each worker; the loop then runs on CUDA and reduces by NCCL.
-        cpus_per_worker: cores reserved for each; 0 shares out those that there are.
+        cpus_per_worker: cores reserved for each; 0 shares out those that there are, and is one
+            where `autoscaled`.
         max_failures: times in a row that a group of workers may die without a new checkpoint
             in between, and is started again.
+        autoscaled: the cluster starts nodes for what is asked of it, so that workers may need more
+            than there is now; they are waited for.
         report_interval_s: how often Ray's controller looks at its workers, in seconds.
     """
 
@@ -44,6 +47,7 @@ class RayConfig(Config):
     gpu: bool = False
     cpus_per_worker: int = Field(0, ge=0)
     max_failures: int = Field(2, ge=0)
+    autoscaled: bool = False
     report_interval_s: float = Field(0.5, gt=0)
 
     @model_validator(mode="after")

@@ -38,7 +38,7 @@ POLL_S = 0.3
 
 
 def start_ui(
-    config: TrackingConfig, port: int, host: str = LOOPBACK, auth: bool = False
+    config: TrackingConfig, port: int, host: str = LOOPBACK, auth: bool = False, new: bool = False
 ) -> subprocess.Popen[bytes]:
     """Start ``mlflow server`` and wait until it answers.
 
@@ -47,6 +47,7 @@ def start_ui(
         port: TCP port.
         host: IPv4 address of the interface to listen on.
         auth: ask everybody for a name and a password, see `auth_environment`.
+        new: begin a record where there is none.
 
     Returns:
         The server; whoever called terminates it.
@@ -58,8 +59,9 @@ def start_ui(
     config = config.absolute()
     if config.is_server:
         raise UserError(f"tracking.uri is a server: open {mask_secrets(config.uri)} in a browser")
-    if config.uri.startswith(SQLITE) and not Path(config.uri.removeprefix(SQLITE)).exists():
-        raise UserError(f"{config.uri.removeprefix(SQLITE)}: no run was recorded here yet")
+    file = Path(config.uri.removeprefix(SQLITE))
+    if config.uri.startswith(SQLITE) and not (new or file.exists()):
+        raise UserError(f"{file}: no run was recorded here yet")
     with socket.socket() as probe:
         # A port that a former server has just left is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

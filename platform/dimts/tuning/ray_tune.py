@@ -108,8 +108,15 @@ def parallel_trials(sweep: SweepConfig, config: RayConfig) -> int:
     """How many trials run at a time.
 
     Raises:
-        UserError: the cluster has no room for one.
+        UserError: the cluster has no room for one, or nobody knows how much it may have.
     """
+    if config.autoscaled:
+        if not sweep.parallel:
+            raise UserError(
+                "sweep.parallel: how many trials at a time? with ray.autoscaled the cluster starts "
+                "nodes for as many as there are to be"
+            )
+        return sweep.parallel
     resources = ray.cluster_resources()
     cpus, gpus = _needs(sweep, config)
     room = int(resources.get("CPU", 0) / cpus + 1e-9)
