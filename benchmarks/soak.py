@@ -202,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         growth = _run(soak, options)
         findings = _compare(undisturbed, training, server)
     findings["processes left over"] = str(len(_left(mark)))
-    findings["bytes of shared memory left over"] = str(max(0, shared_memory() - shm_before))
+    findings["bytes of shared memory left over"] = str(_shared_memory_left(shm_before))
     findings |= growth
     print(table(soak.events))
     print("\n".join(f"- {key}: {value}" for key, value in findings.items()))
@@ -364,6 +364,14 @@ def _left(mark: str) -> list[int]:
         with suppress(ProcessLookupError):
             kill(pid)
     return left
+
+
+def _shared_memory_left(before: int) -> int:
+    """Bytes more than before, once those that are being given back are."""
+    until = time.monotonic() + 30
+    while (left := shared_memory() - before) > 0 and time.monotonic() < until:
+        time.sleep(1)
+    return max(0, left)
 
 
 def shared_memory() -> int:
