@@ -43,6 +43,7 @@ ELSEWHERE = {
     "benchmarks/soak.py": "tests/test_soak.py",
     "benchmarks/prepare_faults.py": "tests/test_prepare_killed.py",
     "benchmarks/tracking_away.py": "tests/test_tracking_away_benchmark.py",
+    "benchmarks/submit.py": "tests/test_submit.py",
     "jobs/ui.py --auth": "tests/test_loopback.py",
     "jobs/pretrain.py --config jobs/configs/mix/latin.yaml --export": "tests/test_pretrain.py",
     "jobs/tune.py --config jobs/configs/sample_am_finetune.yaml": (
