@@ -75,12 +75,14 @@ class Kind(NamedTuple):
         workers: of Ray; 0 for none.
         inject: what is done to a training that has reached a step.
         nodes: machines of the cluster beside its head, each with one core; 0 for a local Ray.
+        longer: as many times as many steps, where it takes long until the fault has an effect.
     """
 
     title: str
     workers: int
     inject: Callable[[Training, Any], None]
     nodes: int = 0
+    longer: int = 1
 
 
 def kill_worker(training: Training, _: Any) -> None:
@@ -182,7 +184,9 @@ KINDS = {
     "only_raylet": Kind("kill -9 of the only raylet, started again", 1, kill_only_raylet),
     "driver": Kind("kill -9 of the command, started again", 1, kill_driver),
     "sigterm": Kind("SIGTERM to the command, started again", 1, terminate),
-    "notice": Kind(f"notice of {NOTICE_S} s, then the node is gone", 1, give_notice, nodes=2),
+    "notice": Kind(
+        f"notice of {NOTICE_S} s, then the node is gone", 1, give_notice, nodes=2, longer=8
+    ),
     "full_disk": Kind("no room for a checkpoint, then some", 1, fill_disk),
     "half_checkpoint": Kind("kill -9, latest checkpoint cut in half", 1, halve_checkpoint),
 }
@@ -192,8 +196,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     folder = Path(tempfile.mkdtemp(prefix="dimts-faults-"))  # stays, to be looked at, if one fails
-    rows = [_row(name, options, folder) for name in options.faults]
-    shutil.rmtree(folder)
+    found = {name: _try(name, options, folder) for name in options.faults}
+    rows = [_row(KINDS[name], trials, options.times) for name, trials in found.items()]
     print("\n".join(["| fault | tried | survived | steps lost | seconds to go on |",
                      "| --- | --- | --- | --- | --- |", *rows]))  # fmt: skip
     facts = ", ".join(map(str, machine_facts(["torch", "ray"]).values()))
@@ -201,6 +205,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"\nA tiny model, a checkpoint every {EVERY} steps, of {options.steps}. Medians, in "
         f"brackets the least and the greatest. {facts}"
     )
+    if any(len(trials) < options.times for trials in found.values()):
+        raise UserError(f"not all trials came to an end; what they left is in {folder}")
+    shutil.rmtree(folder)
     return 0
 
 
@@ -220,17 +227,28 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _row(name: str, options: argparse.Namespace, folder: Path) -> str:
-    kind, trials = KINDS[name], []
+def _try(name: str, options: argparse.Namespace, folder: Path) -> list[Trial]:
+    """All trials of a fault that came to an end."""
+    trials = []
     for number in range(options.times):
-        trials.append(run_trial(kind, options, folder / f"{name}{number}", number))
+        try:
+            trials.append(run_trial(KINDS[name], options, folder / f"{name}{number}", number))
+        except UserError as error:  # the other faults are tried all the same
+            print(f"{name} {number}: {error}", file=sys.stderr, flush=True)
+            continue
         print(f"{name} {number}: {trials[-1]}", file=sys.stderr, flush=True)
+    return trials
+
+
+def _row(kind: Kind, trials: Sequence[Trial], times: int) -> str:
+    if not trials:
+        return f"| {kind.title} | {times} | 0 | | |"
     survived = sum(trial.survived for trial in trials)
     lost = _spread([trial.lost for trial in trials], 0)
     took = _spread([trial.seconds for trial in trials], 1)
     if saved := [trial.saved_after_s for trial in trials if trial.saved_after_s is not None]:
         took += f", checkpoint after {_spread(saved, 1)}"
-    return f"| {kind.title} | {len(trials)} | {survived} | {lost} | {took} |"
+    return f"| {kind.title} | {times} | {survived} | {lost} | {took} |"
 
 
 def _spread(values: Sequence[float], digits: int) -> str:
@@ -239,12 +257,13 @@ def _spread(values: Sequence[float], digits: int) -> str:
 
 def run_trial(kind: Kind, options: argparse.Namespace, folder: Path, number: int) -> Trial:
     """A run that meets one fault, and what it comes to."""
+    n_steps = options.steps * kind.longer
     step = random.Random(f"{options.seed} {kind.title} {number}").randrange(
         EVERY + 3, options.steps - 2 * EVERY
     )
-    undisturbed = folder.parent / f"undisturbed{kind.workers}"
+    undisturbed = folder.parent / f"undisturbed{kind.workers}_{n_steps}"
     if not undisturbed.exists():
-        whole = _training(kind, options, undisturbed, {})
+        whole = _training(kind, options, n_steps, undisturbed, {})
         whole.start()
         if whole.wait_for_end() != 0:
             raise UserError(f"without a fault the training fails; see {whole.console}")
@@ -253,7 +272,7 @@ def run_trial(kind: Kind, options: argparse.Namespace, folder: Path, number: int
             stack.enter_context(small_disk(folder))
         environment = {MARK: uuid.uuid4().hex}
         nodes = stack.enter_context(cluster(kind.nodes, environment)) if kind.nodes else None
-        training = _training(kind, options, folder, environment)
+        training = _training(kind, options, n_steps, folder, environment)
         training.start()
         stack.callback(training.stop)
         training.wait_for_step(step)
@@ -271,11 +290,15 @@ def _weights(folder: Path) -> bytes:
 
 
 def _training(
-    kind: Kind, options: argparse.Namespace, folder: Path, environment: dict[str, str]
+    kind: Kind,
+    options: argparse.Namespace,
+    n_steps: int,
+    folder: Path,
+    environment: dict[str, str],
 ) -> Training:
     overrides = [
         f"run.storage={folder}", "run.name=run", "tracking.enabled=false",
-        f"training.max_steps={options.steps}", f"training.checkpoint_every={EVERY}",
+        f"training.max_steps={n_steps}", f"training.checkpoint_every={EVERY}",
         "training.validate_every=0", "training.sample_every=0", "training.log_every=1",
         "training.threads=1", "training.ema_decay=0.99", f"ray.workers={kind.workers}",
     ]  # fmt: skip
