@@ -132,7 +132,10 @@ def terminate(training: Training, _: Any) -> None:
 
 def halve_checkpoint(training: Training, _: Any) -> None:
     """The machine loses power and the last file is half there."""
+    writer = training.rank_0()
     training.kill_driver()
+    with suppress(ProcessLookupError):  # it would write further ones
+        kill(writer)
     checkpoint = training.checkpoint()
     assert checkpoint is not None
     file = checkpoint / TRAINER_STATE
