@@ -143,7 +143,8 @@ def survives(
     assert training.wait_for_end() == 0, training.console.read_text()
     assert weights(training.run_dir) == expected
     lost, _ = interruption(training, 0)
-    assert 0 <= lost <= EVERY, "no more than what came after the last checkpoint"
+    most = 2 * EVERY if name == "half_checkpoint" else EVERY
+    assert 0 <= lost <= most, "no more than what came after the last whole checkpoint"
     return training
 
 
