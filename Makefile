@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 export RAY_AUTH_MODE ?= disabled
 
 # The cluster that jobs are submitted to, and the folder of corpora, features and runs that it sees.
-export RAY_API_SERVER_ADDRESS ?= http://127.0.0.1:8265
+RAY_API_SERVER_ADDRESS ?= http://127.0.0.1:8265
 DIMTS_HOME ?= $(CURDIR)
 JOB ?= train
 ARGS ?= --config jobs/configs/sample_am.yaml
@@ -58,5 +58,5 @@ head-stop: install
 
 submit: export RAY_AUTH_MODE = token
 submit: install
-	$(BIN)/ray job submit --runtime-env runtime_env.yaml -- \
+	$(BIN)/ray job submit --address "$(RAY_API_SERVER_ADDRESS)" --runtime-env runtime_env.yaml -- \
 		env DIMTS_HOME="$(DIMTS_HOME)" python jobs/$(JOB).py $(ARGS)

@@ -80,12 +80,13 @@ def test_ui_listens_on_the_loopback_interface_alone(store: Path) -> None:
         assert status(f"http://127.0.0.1:{port}/") == 200
 
 
-def test_ui_asks_everybody_for_a_password(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ui_asks_everybody_for_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on the head of a cluster, before there is a run."""
+    store = tmp_path / "fresh"
+    store.mkdir()
     port = free_port()
     address = f"http://127.0.0.1:{port}"
-    arguments = ("--port", str(port), "--host", "0.0.0.0", "--auth")
+    arguments = ("--port", str(port), "--host", "0.0.0.0", "--auth", "--new")
     with ui(store, *arguments, MLFLOW_AUTH_ADMIN_PASSWORD=PASSWORD) as job:
         assert ("0.0.0.0", port) in listening(job.pid)
         for path in ("/", "/api/2.0/mlflow/experiments/get?experiment_id=0", "/graphql"):

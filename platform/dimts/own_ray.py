@@ -13,7 +13,6 @@ OWN_RAY = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     # Unset, a local Ray writes a token into the home folder and asks for it ever after.
     "RAY_AUTH_MODE": "disabled",
-    **NO_DASHBOARD,
     "RAY_num_workers_soft_limit": "0",
     "RAY_idle_worker_killing_time_threshold_ms": "10000",
     "MALLOC_ARENA_MAX": "2",
@@ -30,3 +29,5 @@ def prepare_own_ray() -> None:
         return
     for name, value in OWN_RAY.items():
         os.environ.setdefault(name, value)
+    # Of a cluster that jobs are submitted to, which would not know this one's controller.
+    os.environ.update(NO_DASHBOARD)
