@@ -167,7 +167,9 @@ def give_notice(training: Training, nodes: Any) -> None:
     command += ["--reason-message", "spot", "--deadline-remaining-seconds", str(NOTICE_S)]
     claim = training.rank_0()
     subprocess.run(command, check=True, capture_output=True)
-    training.wait_for(lambda: training.rank_0() != claim, "the run on another machine")
+    training.wait_for(
+        lambda: training.rank_0() != claim or not training.running(), "the run on another machine"
+    )
     lose(nodes, raylet)
 
 
@@ -332,7 +334,7 @@ def interruption(training: Training, begin: float) -> tuple[int, float]:
 @contextmanager
 def small_disk(folder: Path, size_mb: int = DISK_MB) -> Iterator[None]:
     """A file system of its own at `folder`."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size_mb}m", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True).returncode:
         raise UserError("full_disk: to make a small disk takes the rights of root; leave it out")

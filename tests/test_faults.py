@@ -184,9 +184,7 @@ def test_fault_is_survived(
 ) -> None:
     with ExitStack() as stack:
         if name == "full_disk":
-            folder = tmp_path / "small"
-            stack.enter_context(small_disk(folder))
-            tmp_path = folder
+            stack.enter_context(small_disk(tmp_path))
         survives(name, voice_file, tmp_path, disturbed, draw)
 
 
