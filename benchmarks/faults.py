@@ -22,31 +22,23 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from benchmarks.grounds import cluster, lose, raylet_of, small_disk
 from benchmarks.injection import MARK, ROOT, Training, kill
 from dimts.command import run_job
 from dimts.errors import UserError
 from dimts.machine import machine_facts
-from dimts.own_ray import NO_DASHBOARD
 from dimts.training.checkpoint import TRAINER_STATE
 
 CONFIGS = ("jobs/configs/sample_am.yaml", "jobs/configs/models/tiny.yaml")
 EVERY = 20
 STEPS = 120
-FASTER_HEALTH = {
-    "RAY_health_check_initial_delay_ms": "1000",
-    "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "2000",
-    "RAY_health_check_failure_threshold": "3",
-}
-"""How soon a node that does not answer is given up for dead; Ray's own settings wait longer."""
 NOTICE_S = 20
-DISK_MB = 96
 LEFT_BYTES = 400_000
 REASON = "DRAIN_NODE_REASON_PREEMPTION"
 
@@ -94,20 +86,10 @@ def kill_second_worker(training: Training, _: Any) -> None:
 
 
 def kill_raylet(training: Training, nodes: Any) -> None:
-    """Its workers may go on for seconds, until they or the head notice, or to the run's end."""
+    """Its workers may go on for seconds, until they or the head notice."""
     first = training.rank_0()
     lose(nodes, training.raylet())
-    training.wait_for(
-        lambda: training.rank_0() != first or not training.running(), "the run on another node"
-    )
-
-
-def lose(nodes: Any, raylet: int) -> None:
-    """A node is gone. Its raylet is waited for: unburied, its workers would take it for alive."""
-    node = next(n for n in nodes.list_all_nodes() if raylet_of(n) == raylet)
-    with suppress(ProcessLookupError):
-        kill(raylet)
-    node.all_processes["raylet"][0].process.wait()
+    training.wait_for(lambda: training.rank_0() != first, "the run on another node")
 
 
 def kill_only_raylet(training: Training, _: Any) -> None:
@@ -167,22 +149,17 @@ def give_notice(training: Training, nodes: Any) -> None:
     command += ["--reason-message", "spot", "--deadline-remaining-seconds", str(NOTICE_S)]
     claim = training.rank_0()
     subprocess.run(command, check=True, capture_output=True)
-    training.wait_for(
-        lambda: training.rank_0() != claim or not training.running(), "the run on another machine"
-    )
+    training.wait_for(lambda: training.rank_0() != claim, "the run on another machine")
     lose(nodes, raylet)
-
-
-def raylet_of(node: Any) -> int:
-    """The process of a node of `ray.cluster_utils.Cluster`."""
-    return int(node.all_processes["raylet"][0].process.pid)
 
 
 KINDS = {
     "bare": Kind("kill -9 of a run without Ray, started again", 0, kill_driver),
     "worker": Kind("kill -9 of a worker", 1, kill_worker),
     "second_worker": Kind("kill -9 of one worker of two", 2, kill_second_worker),
-    "raylet": Kind("kill -9 of a node's raylet, another node is free", 1, kill_raylet, nodes=2),
+    "raylet": Kind(
+        "kill -9 of a node's raylet, another node is free", 1, kill_raylet, nodes=2, longer=2
+    ),
     "one_of_two_nodes": Kind(
         "the same, two workers on two nodes, a third is free", 2, kill_raylet, nodes=3
     ),
@@ -329,54 +306,6 @@ def interruption(training: Training, begin: float) -> tuple[int, float]:
         return 0, events[-1]["time"] - begin
     lost = before[-1]["step"] - (after[0]["step"] - 1)
     return lost, after[0]["time"] - max(begin, before[-1]["time"])
-
-
-@contextmanager
-def small_disk(folder: Path, size_mb: int = DISK_MB) -> Iterator[None]:
-    """A file system of its own at `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size_mb}m", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        raise UserError("full_disk: to make a small disk takes the rights of root; leave it out")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-@contextmanager
-def cluster(n_nodes: int, environment: dict[str, str]) -> Iterator[Any]:
-    """Ray on several nodes of one core each, on this machine; a head without any beside them.
-
-    `environment` is what its processes get, and becomes that of drivers.
-    """
-    from ray.cluster_utils import Cluster
-    from ray.experimental import internal_kv
-
-    store = internal_kv.internal_kv_get_gcs_client()
-    own = {**FASTER_HEALTH, **NO_DASHBOARD, **environment}
-    before = {name: os.environ.get(name) for name in own}
-    os.environ |= own
-    try:
-        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-        for _ in range(n_nodes):
-            nodes.add_node(num_cpus=1)
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name)
-            else:
-                os.environ[name] = value
-    environment |= {"RAY_ADDRESS": nodes.address}
-    try:
-        yield nodes
-    finally:
-        for node in [*nodes.worker_nodes, nodes.head_node]:
-            nodes.remove_node(node, allow_graceful=False)
-        # A head takes this over. Left at one that is gone, it ends this process within a minute.
-        internal_kv._internal_kv_reset()
-        if store is not None:
-            internal_kv._initialize_internal_kv(store)
 
 
 if __name__ == "__main__":

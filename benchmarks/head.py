@@ -82,7 +82,7 @@ def head(folder: Path, cpus: int = 2) -> Iterator[Head]:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, number)
             with suppress(subprocess.TimeoutExpired):
-                process.wait(5)
+                process.wait(2)
 
 
 def free_port() -> int:

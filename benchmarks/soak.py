@@ -19,7 +19,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -34,17 +33,25 @@ from typing import Any, NamedTuple
 
 from benchmarks.faults import (
     CONFIGS,
-    cluster,
     fill_disk,
     give_notice,
     halve_checkpoint,
     kill_driver,
     kill_raylet,
     kill_worker,
-    small_disk,
     terminate,
 )
-from benchmarks.injection import MARK, ROOT, Training, kill, marked
+from benchmarks.grounds import cluster, small_disk
+from benchmarks.injection import MARK, ROOT, Training
+from benchmarks.soak_findings import (
+    EVERY_STEPS,
+    EXPERIMENT,
+    compare,
+    processes_left,
+    resident_mb,
+    shared_memory,
+    shared_memory_left,
+)
 from dimts.command import run_job
 from dimts.errors import UserError
 from dimts.launch.console import EVENTS
@@ -53,7 +60,6 @@ from dimts.tracking.config import TrackingConfig
 from dimts.tracking.ui import start_ui, stop
 
 PORT = 5077
-EVERY_STEPS = 200
 LOG_EVERY = 20
 AWAY_S = 45.0
 MANY_STEPS = 10_000_000
@@ -191,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nodes = stack.enter_context(cluster(2, environment))
         tracking = {
             "tracking.enabled": "true", "tracking.uri": f"http://127.0.0.1:{PORT}",
-            "tracking.experiment": "soak", "ray.workers": "1", "ray.cpus_per_worker": "1",
+            "tracking.experiment": EXPERIMENT, "ray.workers": "1", "ray.cpus_per_worker": "1",
         }  # fmt: skip
         training = _training(folder / "soak", tracking, environment)
         stack.callback(keep_record, training, folder)
@@ -200,9 +206,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         training.start()
         soak = Soak(training, nodes, server)
         growth = _run(soak, options)
-        findings = _compare(undisturbed, training, server)
-    findings["processes left over"] = str(len(_left(mark)))
-    findings["bytes of shared memory left over"] = str(_shared_memory_left(shm_before))
+        findings = compare(undisturbed, training, server.config, f"http://127.0.0.1:{PORT}")
+    findings["processes left over"] = str(len(processes_left(mark)))
+    findings["bytes of shared memory left over"] = str(shared_memory_left(shm_before))
     findings |= growth
     print(table(soak.events))
     print("\n".join(f"- {key}: {value}" for key, value in findings.items()))
@@ -280,104 +286,6 @@ def _run(soak: Soak, options: argparse.Namespace) -> dict[str, str]:
         "resident memory likewise, MB, at most": str(max(bigger, default=0)),
         "steps in all": str(training.reached()), "commands given": str(training.starts),
     }  # fmt: skip
-
-
-def resident_mb(pid: int) -> int:
-    """Memory of a process, MB."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") // 2**20
-
-
-def _compare(undisturbed: Training, training: Training, server: Server) -> dict[str, str]:
-    """Weights of the same step, and the points of both records up to it."""
-    regular = sorted(
-        (step, folder) for folder in training.run_dir.glob("checkpoint_epoch*")
-        if (step := int(folder.name.rpartition("step")[2])) % EVERY_STEPS == 0
-    )  # fmt: skip
-    step, ours = regular[-1]
-    undisturbed.wait_for(
-        lambda: bool(list(undisturbed.run_dir.glob(f"checkpoint_epoch*_step{step}"))),
-        f"step {step} of the undisturbed training", patience_s=7200,
-    )  # fmt: skip
-    undisturbed.terminate()
-    [theirs] = undisturbed.run_dir.glob(f"checkpoint_epoch*_step{step}")
-    same = all(
-        (ours / name).read_bytes() == (theirs / name).read_bytes()
-        for name in ("model.safetensors",)
-    )
-    _deliver(training)
-    return {
-        f"weights of step {step} the same, bit for bit": "yes" if same else "NO",
-        **_points(undisturbed, server, step),
-    }
-
-
-def _deliver(training: Training) -> None:
-    """What waits for the server although it is there, as docs say to send it."""
-    subprocess.run(
-        [sys.executable, str(ROOT / "jobs" / "ui.py"), "--set",
-         f"tracking.uri=http://127.0.0.1:{PORT}", "--set", "tracking.experiment=soak",
-         "--sync", str(training.run_dir)],
-        check=False, capture_output=True, cwd=ROOT,
-    )  # fmt: skip
-
-
-def _points(undisturbed: Training, server: Server, step: int) -> dict[str, str]:
-    """How many points of the undisturbed record MLflow holds once, with the same value."""
-    from mlflow.tracking import MlflowClient
-
-    client = MlflowClient(server.config.uri)
-    experiment = client.get_experiment_by_name("soak")
-    assert experiment is not None
-    runs = client.search_runs([experiment.experiment_id])
-    timed = ("second", "wait")
-    wanted: dict[str, dict[int, float]] = defaultdict(dict)
-    for event in undisturbed.events():
-        for key, value in event.get("values", {}).items():
-            if event["step"] <= step and not any(word in key for word in timed):
-                wanted[key][event["step"]] = value
-    missing = different = twice = n = 0
-    for key, values in wanted.items():
-        found: dict[int, list[float]] = defaultdict(list)
-        for run in runs:
-            for point in client.get_metric_history(run.info.run_id, key):
-                found[point.step].append(point.value)
-        for at, value in values.items():
-            n += 1
-            missing += not found[at]
-            twice += len(found[at]) > 1
-            different += bool(found[at]) and found[at][0] != value
-    return {
-        "runs in MLflow": str(len(runs)),
-        "points of the record, missing, there twice, with another value":
-            f"{n}, {missing}, {twice}, {different}",
-    }  # fmt: skip
-
-
-def _left(mark: str) -> list[int]:
-    """Processes of the training, its cluster and its server that still run."""
-    own = os.getpid()
-    until = time.monotonic() + 90  # agents of a cluster that was shut down notice it by and by
-    while (left := [p for p in marked(mark) if p != own]) and time.monotonic() < until:
-        time.sleep(1)
-    for pid in left:
-        with suppress(ProcessLookupError):
-            kill(pid)
-    return left
-
-
-def _shared_memory_left(before: int) -> int:
-    """Bytes more than before, once those that are being given back are."""
-    until = time.monotonic() + 30
-    while (left := shared_memory() - before) > 0 and time.monotonic() < until:
-        time.sleep(1)
-    return max(0, left)
-
-
-def shared_memory() -> int:
-    """Bytes in use in the machine's shared memory."""
-    free = os.statvfs("/dev/shm")
-    return (free.f_blocks - free.f_bfree) * free.f_frsize
 
 
 def table(events: Sequence[Event]) -> str:

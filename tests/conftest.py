@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 import yaml
 
+from dimts.own_ray import NO_DASHBOARD
+
 if TYPE_CHECKING:
     from dimts.training.settings import RunSettings
     from jobs.voice_config import VoiceConfig
@@ -24,8 +26,8 @@ os.environ |= {
     "NUMBA_NUM_THREADS": "2",
     "RAY_AUTH_MODE": "disabled",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    **NO_DASHBOARD,
 }
 
 N_SENTENCES = 32

@@ -37,6 +37,14 @@ def test_a_key_that_ray_does_not_know_is_found(cluster: dict[str, Any]) -> None:
         validate_config(cluster | {"idle_timeout": 5})
 
 
+def test_clouds_differ_in_their_machines_alone() -> None:
+    aws, gcp = (yaml.safe_load(file.read_text(encoding="utf-8")) for file in FILES)
+    for part in (*COMMANDS, "file_mounts", "rsync_exclude", "idle_timeout_minutes"):
+        private = str(gcp[part]).replace("10.0.0.0/8", "172.31.0.0/16")
+        assert private == str(aws[part]), part
+    assert aws["available_node_types"].keys() == gcp["available_node_types"].keys()
+
+
 def test_commands_are_shell(cluster: dict[str, Any]) -> None:
     commands = [command for part in COMMANDS for command in cluster[part]]
     assert len(commands) > 8

@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 from sockets_fixtures import is_loopback, listening
-from tracking_fixtures import free_port, make_store
+from tracking_fixtures import make_store
 
+from benchmarks.head import free_port
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_tracker import MlflowTracker
 
