@@ -29,7 +29,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from benchmarks.grounds import cluster, lose, raylet_of, small_disk
-from benchmarks.injection import MARK, ROOT, Training, kill
+from benchmarks.injection import MARK, POLL_S, ROOT, Training, kill
 from dimts.command import run_job
 from dimts.errors import UserError
 from dimts.machine import machine_facts
@@ -129,15 +129,27 @@ def fill_disk(training: Training, _: Any) -> None:
     """No room for the next checkpoint, though for some lines of the record."""
     disk = training.run_dir.parent
     ballast, told = disk / "ballast", len(training.texts("no checkpoint of step"))
-    free = os.statvfs(disk)
     try:
         with ballast.open("wb") as file:
-            file.write(bytes(max(0, free.f_bavail * free.f_frsize - LEFT_BYTES)))
+            _fill(file.fileno(), disk)
         training.wait_for(
             lambda: len(training.texts("no checkpoint of step")) > told, "a checkpoint without room"
         )
     finally:
         ballast.unlink()
+
+
+def _fill(descriptor: int, disk: Path) -> None:
+    """Make a file so large that `LEFT_BYTES` are left, though others write as well."""
+    while True:
+        free = os.statvfs(disk)
+        size = max(1, free.f_bavail * free.f_frsize - LEFT_BYTES)
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+        except OSError:  # meanwhile there was less
+            time.sleep(POLL_S)
+        else:
+            return
 
 
 def give_notice(training: Training, nodes: Any) -> None:

@@ -313,12 +313,14 @@ def test_more_workers_than_cores_are_refused(voice: Voice, ray_session: None) ->
 def test_cluster_that_starts_nodes_is_waited_for(
     ray_session: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from dimts.launch.ray_train import connected, cpus_per_worker
+    from dimts.launch.ray_train import WATCHES_NODES, connected, cpus_per_worker
     from dimts.tuning.ray_tune import parallel_trials
 
     wish = RayConfig(workers=3, cpus_per_worker=2, gpu=True, autoscaled=True)
     with connected(wish):
         assert cpus_per_worker(wish) == 2
+        assert os.environ[WATCHES_NODES] == "1"
+    assert WATCHES_NODES not in os.environ, "the next cluster may be another one"
     assert capsys.readouterr().out.splitlines() == [
         "ray.workers=3 need 6 CPU, the cluster has 2; waiting for nodes",
         "ray.workers=3 need 3 GPU, the cluster has 0; waiting for nodes",

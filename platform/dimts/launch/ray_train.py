@@ -87,25 +87,37 @@ def connected(config: RayConfig) -> Iterator[None]:
         UserError: the cluster cannot run as many workers as asked for.
     """
     started = not ray.is_initialized()
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(config.report_interval_s))
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
     logging.getLogger("ray.train.v2._internal.execution.context").setLevel(logging.WARNING)
-    if started:
-        address = None if os.environ.get("RAY_ADDRESS") else "local"
-        ray.init(
-            address=address,
-            include_dashboard=False if address else None,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-        )
-    os.environ.setdefault(WATCHES_NODES, str(int(config.autoscaled or len(ray.nodes()) > 1)))
+    interval = str(config.report_interval_s)
+    with environment({**QUIET, "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": interval}):
+        if started:
+            address = None if os.environ.get("RAY_ADDRESS") else "local"
+            ray.init(
+                address=address,
+                include_dashboard=False if address else None,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+            )
+        watches = int(config.autoscaled or len(ray.nodes()) > 1)
+        try:
+            with environment({WATCHES_NODES: str(watches)}):
+                _check_resources(config)
+                yield
+        finally:
+            if started:
+                ray.shutdown()
+
+
+@contextmanager
+def environment(defaults: Mapping[str, str]) -> Iterator[None]:
+    """Inside, those that are not set are; they hold for this cluster, not for the next one."""
+    own = {name: value for name, value in defaults.items() if name not in os.environ}
+    os.environ |= own
     try:
-        _check_resources(config)
         yield
     finally:
-        if started:
-            ray.shutdown()
+        for name in own:
+            os.environ.pop(name, None)
 
 
 def _check_resources(config: RayConfig) -> None:
