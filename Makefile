@@ -1,7 +1,7 @@
 # make demo   install into .venv, then corpus -> features -> voice -> speech (Amharic sample)
 # make test   the tests      make lint   ruff and mypy      make ui   MLflow on 127.0.0.1:5000
 # make bench  the benchmarks that run without a GPU
-# make head   a Ray cluster of this machine, which asks for a token      make head-stop  its end
+# make head   a Ray cluster of this machine, which asks for a token      make head-stop  the end of every Ray here
 # make submit JOB=train ARGS="--config VOICE.yaml"   a job on the cluster at RAY_API_SERVER_ADDRESS
 PYTHON ?= python3
 VENV ?= .venv
