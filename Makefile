@@ -51,7 +51,8 @@ bench: install
 head: export RAY_AUTH_MODE = token
 head: install
 	@$(BIN)/ray get-auth-token --generate > /dev/null
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/ray start --head --node-ip-address 127.0.0.1 --disable-usage-stats
+	PATH="$(abspath $(BIN)):$$PATH" RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 \
+		$(BIN)/ray start --head --disable-usage-stats
 
 head-stop: install
 	$(BIN)/ray stop
