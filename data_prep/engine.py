@@ -15,6 +15,7 @@ from typing import Any
 
 from data_prep.config import PrepareConfig
 from data_prep.extract import ExtractSettings, extract_chunk
+from data_prep.recordings import Root, stamp_of
 from dimts.errors import UserError
 from dimts.own_ray import prepare_own_ray
 
@@ -25,14 +26,14 @@ GO_ON = "give the same command again, it goes on where it stopped"
 
 
 def extract_all(
-    root: Path, audios: Sequence[str], settings: ExtractSettings, prepare: PrepareConfig
+    root: Root, audios: Sequence[str], settings: ExtractSettings, prepare: PrepareConfig
 ) -> Generator[bytes, None, None]:
     """Extract recordings in chunks, in no fixed order; each is an Arrow file in bytes.
 
     To be closed, as it may hold a Ray of its own.
 
     Args:
-        root: folder of the corpus.
+        root: the corpus.
         audios: recordings, relative to it.
         settings: what to make of them.
         prepare: engine, workers, size of a chunk.
@@ -46,7 +47,7 @@ def extract_all(
         yield extract_chunk(root, audios[first : first + prepare.chunk], settings)
 
 
-def _use_ray(root: Path, audios: Sequence[str], prepare: PrepareConfig) -> bool:
+def _use_ray(root: Root, audios: Sequence[str], prepare: PrepareConfig) -> bool:
     if prepare.engine != "auto":
         return prepare.engine == "ray"
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
@@ -54,7 +55,7 @@ def _use_ray(root: Path, audios: Sequence[str], prepare: PrepareConfig) -> bool:
     n_bytes = 0
     for audio in audios:
         try:
-            n_bytes += (root / audio).stat().st_size
+            n_bytes += stamp_of(root, audio).size
         except OSError:  # extraction will say what is wrong with it
             continue
         if n_bytes >= RAY_PAYS_FROM_BYTES:
@@ -63,10 +64,12 @@ def _use_ray(root: Path, audios: Sequence[str], prepare: PrepareConfig) -> bool:
 
 
 def _extract_with_ray(
-    root: Path, audios: Sequence[str], settings: ExtractSettings, prepare: PrepareConfig
+    root: Root, audios: Sequence[str], settings: ExtractSettings, prepare: PrepareConfig
 ) -> Iterator[bytes]:
     """Tasks on all CPUs; only what is in flight is in memory. A worker that dies is replaced."""
-    root = root.absolute()  # workers have their own current directory
+    root = (
+        root.absolute() if isinstance(root, Path) else root
+    )  # workers have their own current directory
     with _last_words(), _ray(prepare.workers):
         import ray
 
@@ -86,7 +89,7 @@ def _extract_with_ray(
 
 
 def _extract_batch(
-    batch: dict[str, Any], root: Path, settings: ExtractSettings
+    batch: dict[str, Any], root: Root, settings: ExtractSettings
 ) -> dict[str, list[bytes]]:
     """In a worker of Ray Data. Bytes, because Ray's own tensor type would tie the files to it."""
     return {"chunk": [extract_chunk(root, [str(audio) for audio in batch["audio"]], settings)]}
@@ -99,7 +102,9 @@ def _one_line_if_ray_ends() -> Iterator[None]:
 
     try:
         yield
-    except RayTaskError:  # a mistake of ours, whose traceback is wanted
+    except RayTaskError as error:  # a mistake of ours, whose traceback is wanted
+        if isinstance(error.cause, UserError):
+            raise error.cause from None
         raise
     except RayError as error:
         raise UserError(

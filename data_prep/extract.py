@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_prep.arrow_writer import mel_column, to_ipc_bytes
+from data_prep.recordings import Fetched, FileStamp, Opened, Root, at_hand, opened
 from data_prep.utterance import Reason
 from dimts.audio.files import MAX_SAMPLE_RATE, AudioError, read_open_audio
 from dimts.audio.mel import Float32Array, MelConfig, log_mel
@@ -46,25 +47,14 @@ class ExtractSettings(Config):
     min_seconds: float
     max_seconds: float
 
+    @property
+    def most_bytes(self) -> float:
+        """Of a recording; a larger one is too long whatever its format."""
+        return self.max_seconds * MAX_BYTES_A_SECOND
+
     def key(self, sha256: str) -> str:
         """Address of what these settings make of the audio file with this hash."""
         return fingerprint(EXTRACTOR_VERSION, self, sha256)
-
-
-@dataclass(frozen=True, slots=True)
-class FileStamp:
-    """What tells without reading it that a file has not changed.
-
-    The change time is among it because a copy can restore an older modification time.
-    """
-
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-
-    @classmethod
-    def of(cls, status: os.stat_result) -> FileStamp:
-        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +84,11 @@ class Extracted:
     mel: Float32Array = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
 
-def extract(root: Path, audio: str, settings: ExtractSettings) -> Extracted:
+def extract(root: Path | Fetched, audio: str, settings: ExtractSettings) -> Extracted:
     """Hash, decode, trim and analyse one recording. Never raises for what a file can hold."""
-    path = root / audio
     try:
-        with open_regular(path) as descriptor:
-            return _extract_open(descriptor, path, audio, settings)
+        with opened(root, audio) as recording:
+            return _extract_open(recording, audio, settings)
     except OSError as error:
         reason = unusable_file(error)
         return Extracted(audio, reason=reason, detail=f"{audio}: {error.strerror or error}")
@@ -112,10 +101,10 @@ def unusable_file(error: OSError) -> Reason:
     return Reason.NOT_A_FILE if isinstance(error, NotAFile) else Reason.NOT_READABLE
 
 
-def _extract_open(descriptor: int, path: Path, audio: str, settings: ExtractSettings) -> Extracted:
+def _extract_open(recording: Opened, audio: str, settings: ExtractSettings) -> Extracted:
     """What is hashed is what is decoded: the file is opened once."""
-    stamp = FileStamp.of(os.fstat(descriptor))
-    if stamp.size > settings.max_seconds * MAX_BYTES_A_SECOND:
+    (descriptor, stamp), path = recording, Path(audio)
+    if stamp.size > settings.most_bytes:
         detail = f"{stamp.size} bytes, more than {settings.max_seconds:g} s can take"
         return Extracted(audio, stamp, reason=Reason.TOO_LONG, detail=detail)
     sha256 = _hash(descriptor)
@@ -136,10 +125,14 @@ def _extract_open(descriptor: int, path: Path, audio: str, settings: ExtractSett
     return Extracted(audio, stamp, sha256, key, None, "", start, seconds, mel)
 
 
-def extract_chunk(root: Path, audios: Sequence[str], settings: ExtractSettings) -> bytes:
-    """Extract several recordings into one Arrow file, see `chunk_table`."""
-    with _one_torch_thread():
-        results = [extract(root, audio, settings) for audio in audios]
+def extract_chunk(root: Root, audios: Sequence[str], settings: ExtractSettings) -> bytes:
+    """Extract several recordings into one Arrow file, see `chunk_table`.
+
+    Raises:
+        RemoteError: object storage, which they are in, cannot be reached.
+    """
+    with _one_torch_thread(), at_hand(root, audios, settings.most_bytes) as recordings:
+        results = [extract(recordings, audio, settings) for audio in audios]
     return to_ipc_bytes(chunk_table(results, settings.mel.n_mels))
 
 

@@ -15,6 +15,8 @@ from data_prep.config import CorpusConfig, PrepareConfig
 from data_prep.engine import extract_all
 from data_prep.extract import ExtractSettings
 from data_prep.readers import READERS
+from data_prep.recordings import Root, root_of
+from data_prep.remote_features import fetch_known, send, send_quarantine, working_folder
 from data_prep.report import count_reasons, quarantine_csv, summary
 from data_prep.splits import assign_splits
 from data_prep.store import Features, Refusal, Store, locked
@@ -35,6 +37,7 @@ from dimts.features.manifest import (
     SplitName,
     read_manifest,
 )
+from dimts.storage.place import Folder
 from dimts.text.language import load_language
 from dimts.text.normaliser import Normaliser, TextConfig
 
@@ -52,7 +55,8 @@ def prepare(
     """Bring the folder `prepare.features` up to date with the corpus and the settings.
 
     Only recordings that are new or changed are read; a killed run goes on where it stopped, and
-    the files it ends with are those of a run that was never killed.
+    the files it ends with are those of a run that was never killed. A folder in object storage is
+    made on this machine and sent when it is whole.
 
     Args:
         corpus: what to read.
@@ -65,8 +69,10 @@ def prepare(
         UserError: there is no such corpus, no row of it can be used, or another run is at it.
     """
     candidates, rejected = read_rows(corpus, text)
-    folder = prepare.features
+    place, root = prepare.features, root_of(corpus.path)
+    folder = working_folder(place)
     with locked(folder):
+        fetch_known(place, folder)
         store = Store(folder)
         settings = ExtractSettings(
             mel=mel,
@@ -74,19 +80,21 @@ def prepare(
             min_seconds=prepare.min_seconds,
             max_seconds=prepare.max_seconds,
         )
-        results = _extract(corpus.path, candidates, store, settings, prepare, on_chunk)
+        results = _extract(root, candidates, store, settings, prepare, on_chunk)
         accepted, refused = _judge(candidates, results, prepare)
         rejected += refused
         _write_if_new(folder / QUARANTINE, quarantine_csv(rejected))
         if not accepted:
-            raise UserError(_nothing_left(corpus.path, folder, rejected))
+            send_quarantine(place, folder)
+            raise UserError(_nothing_left(corpus.path, place, rejected))
         manifest = _finish(corpus, text, mel, prepare, store, accepted, rejected)
         used = {row.features.key for row in accepted}
         unused = [result for result in results.values() if result.key not in used]
         store.settle(results, unused, mel.n_mels)
-        _write_if_new(folder / SUMMARY, summary(folder, manifest, accepted))
+        _write_if_new(folder / SUMMARY, summary(place, manifest, accepted))
         _write_if_new(folder / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
         store.sweep()
+        send(place, folder)
     return manifest
 
 
@@ -112,7 +120,7 @@ def read_rows(corpus: CorpusConfig, text: TextConfig) -> tuple[list[Candidate], 
 
 
 def _extract(
-    root: Path,
+    root: Root,
     candidates: Sequence[Candidate],
     store: Store,
     settings: ExtractSettings,
@@ -233,7 +241,7 @@ def _write_if_new(file: Path, content: str) -> None:
         write_atomic(file, content)
 
 
-def _nothing_left(corpus: Path, folder: Path, rejected: Sequence[Rejected]) -> str:
+def _nothing_left(corpus: Folder, folder: Folder, rejected: Sequence[Rejected]) -> str:
     reasons = ", ".join(f"{n} {name}" for name, n in count_reasons(rejected).items())
     n_rows = len(rejected)
     return f"{corpus}: none of {n_rows} rows can be used ({reasons}); see {folder / QUARANTINE}"

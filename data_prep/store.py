@@ -19,7 +19,8 @@ from typing import Any
 import pyarrow as pa
 
 from data_prep.arrow_writer import to_ipc_bytes, write_atomic
-from data_prep.extract import Extracted, FileStamp, chunk_table, hash_file
+from data_prep.extract import Extracted, chunk_table, hash_file
+from data_prep.recordings import FileStamp, Root, stamp_of
 from data_prep.utterance import Reason
 from dimts import lock
 from dimts.audio.mel import Float32Array
@@ -27,6 +28,9 @@ from dimts.errors import UserError
 from dimts.features.feature_set import mel_frames, read_batches
 
 SHARD_FILES = "*-[0-9][0-9][0-9][0-9][0-9].arrow"
+
+STAMPS, UNUSED = "stamps.arrow", "unused.arrow"
+WORK_FILES = (STAMPS, UNUSED)
 
 STAMP_COLUMNS = ("audio", "size", "mtime_ns", "ctime_ns", "sha256")
 FEATURE_COLUMNS = ("key", "start", "seconds")
@@ -55,9 +59,11 @@ class Refusal:
 class Store:
     """Results by key, and the hash of each audio file that has not changed since it was read."""
 
+    WORK = ".work"
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.work = folder / ".work"
+        self.work = folder / self.WORK
         self.new_shards = self.work / "new"
         self._results: dict[str, Features | Refusal] = {}
         self._hashes: dict[tuple[str, FileStamp], str] = {}
@@ -77,23 +83,23 @@ class Store:
 
     @property
     def _stamps_file(self) -> Path:
-        return self.work / "stamps.arrow"
+        return self.work / STAMPS
 
     @property
     def _unused_file(self) -> Path:
-        return self.work / "unused.arrow"
+        return self.work / UNUSED
 
     def _chunk_files(self) -> list[Path]:
         return sorted(self.work.glob("chunk-*.arrow"))
 
-    def sha256(self, root: Path, audio: str) -> str | None:
+    def sha256(self, root: Root, audio: str) -> str | None:
         """Hash of an audio file if it was read before; it is read again only if it may differ."""
-        path = root / audio
         try:
-            stamp = FileStamp.of(path.stat())
+            stamp = stamp_of(root, audio)
             known = self._hashes.get((audio, stamp))
-            if known is None and stamp.size in self._sizes.get(audio, ()):
-                stamp, known = hash_file(path)
+            here = isinstance(root, Path)  # what has to be fetched anyway is hashed then
+            if known is None and here and stamp.size in self._sizes.get(audio, ()):
+                stamp, known = hash_file(root / audio)
                 self._remember(audio, stamp, known)
         except OSError:  # extraction will meet it again and say so
             return None
@@ -180,7 +186,7 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another run is writing there, or the folder cannot be made.
     """
-    file = folder / ".work" / "lock"
+    file = folder / Store.WORK / "lock"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()

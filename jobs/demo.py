@@ -52,7 +52,7 @@ def main() -> None:
             print((config.prepare.features / SUMMARY).read_text(encoding="utf-8"), end="")
         with stage(f"3/4 training: {config.training.max_steps} steps"):
             result = start_run(config.launch(), config.ray)
-    print_result(config.run.run_dir, result)
+    print_result(config.run.place, result)
     if result["status"] == "stopped":
         return
     with stage("4/4 speech"):

@@ -40,7 +40,7 @@ def main() -> None:
         return
     with connected(config.ray) if config.ray.workers else nullcontext():
         result = start_run(config.launch(), config.ray)
-    print_result(config.run.run_dir, result)
+    print_result(config.run.place, result)
     if arguments.export and result["status"] == "stopped":
         raise UserError(f"{config.run.run_dir}: was stopped; it is exported when it has ended")
     if arguments.export:

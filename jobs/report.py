@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
+
+from dimts.storage.place import Folder
 
 ROWS = (
     ("mcd", "mel-cepstral distortion, dB"),
@@ -45,7 +46,7 @@ def forgetting_line(figures: Mapping[str, float]) -> str:
     )
 
 
-def print_result(run_dir: Path, result: Mapping[str, Any]) -> None:
+def print_result(run: Folder, result: Mapping[str, Any]) -> None:
     """The end of a run: status, figures, and where the voice is."""
     print(f"\n{result['status']} at step {result['step']}")
     if table := figures_table(result["figures"]):
@@ -55,4 +56,4 @@ def print_result(run_dir: Path, result: Mapping[str, Any]) -> None:
     if result["status"] == "stopped":
         print("start it again to go on from the checkpoint")
     elif result["best"]:
-        print(f"voice: {run_dir / 'checkpoint_best'}")
+        print(f"voice: {run / 'checkpoint_best'}")

@@ -35,6 +35,11 @@ class SweepVoice(VoiceConfig):
         Raises:
             UserError: there is no such base, or a setting of the space is none of the voice's.
         """
+        if self.run.remote:
+            raise ConfigError(
+                f"run.storage={self.run.storage}: a sweep keeps its study in a database file; name "
+                "a folder that all nodes see (features may be in object storage)"
+            )
         title = f"{self.run.name}-{self.sweep.name}"
         voice = VoiceConfig.model_validate(self.model_dump(exclude={"sweep"}, exclude_unset=True))
         _check_keys(self.sweep.space)

@@ -17,7 +17,7 @@ def main() -> None:
     """Train one voice and print its held-out figures."""
     arguments = config_parser(__doc__ or "").parse_args()
     config = load_config(VoiceConfig, arguments.config, arguments.overrides)
-    print_result(config.run.run_dir, start_run(config.launch(), config.ray))
+    print_result(config.run.place, start_run(config.launch(), config.ray))
 
 
 if __name__ == "__main__":

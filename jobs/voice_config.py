@@ -12,6 +12,8 @@ from dimts.config import Config, flatten, to_yaml
 from dimts.extension.base import BaseConfig, model_from_base, read_base
 from dimts.launch.settings import Launch, RayConfig, RunConfig
 from dimts.model.t3 import ModelConfig
+from dimts.storage.bundles import find_bundle
+from dimts.storage.place import Remote, is_remote
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.tracking.config import TrackingConfig
@@ -81,9 +83,14 @@ class VoiceConfig(Config):
         """
         if self.base is None:
             return self
-        folder = resolve_model(self.base.bundle, self.tracking).absolute()
         features = tuple(path.absolute() for path in self.base.features)
-        base = self.base.model_copy(update={"bundle": str(folder), "features": features})
+        bundle = self.base.bundle
+        if is_remote(bundle):  # each machine fetches it, and all of them the same
+            bundle = str(find_bundle(Remote(bundle)))
+        folder = resolve_model(bundle, self.tracking).absolute()
+        if not is_remote(bundle):
+            bundle = str(folder)
+        base = self.base.model_copy(update={"bundle": bundle, "features": features})
         model = model_from_base(self.model, read_base(folder).model)
         return self.model_copy(update={"base": base, "model": model})
 
@@ -106,4 +113,5 @@ class VoiceConfig(Config):
             ),
             tracking=config.tracking.absolute(),
             params=flatten(recorded.model_dump(mode="json")),
+            remote=config.run.remote,
         )

@@ -5,14 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from data_prep.config import CorpusConfig
+from data_prep.recordings import RemoteCorpus, Root, root_of
 from data_prep.utterance import Reason, Rejected, Utterance
 from dimts.errors import UserError
 from dimts.printable import DRIVES_A_TERMINAL
 from dimts.regular_file import NotAFile, open_regular
+from dimts.storage.place import Folder
 
 METADATA = "metadata.csv"
 AUDIO_FOLDER = "wavs"
@@ -49,7 +52,7 @@ def read_ljspeech(corpus: CorpusConfig, language: str) -> Iterator[Utterance | R
     Raises:
         UserError: there is no such corpus.
     """
-    root = Path(os.path.realpath(corpus.path))
+    root = _root(corpus.path)
     seen: dict[str, int] = {}
     for row, line in enumerate(_lines(corpus.path, root), start=1):
         if not line.strip():
@@ -71,17 +74,41 @@ def read_ljspeech(corpus: CorpusConfig, language: str) -> Iterator[Utterance | R
             yield Utterance(utterance_id, audio, text, corpus.speaker, language, row)
 
 
-def _lines(folder: Path, root: Path) -> Iterator[bytes]:
+def _root(place: Folder) -> Root:
+    root = root_of(place)
+    return Path(os.path.realpath(root)) if isinstance(root, Path) else root
+
+
+def _lines(place: Folder, root: Root) -> Iterator[bytes]:
     """Lines of the table, of one that is too long its beginning; ends are those of any system."""
+    if isinstance(place, Path):
+        yield from _lines_here(place, Path(os.path.realpath(place)))
+        return
+    assert isinstance(root, RemoteCorpus)
+    stamp = root.stamps.get(METADATA)
+    if stamp is None:
+        raise UserError(
+            f"{place / METADATA}: no such file; an LJSpeech corpus has {METADATA} and "
+            f"{AUDIO_FOLDER}/"
+        )
+    if stamp.size > MAX_BYTES:
+        raise UserError(f"{place / METADATA}: has {stamp.size} bytes, at most {MAX_BYTES}")
+    with tempfile.TemporaryDirectory(prefix="dimts-metadata-") as folder:
+        (place / METADATA).download(Path(folder, METADATA))
+        yield from _lines_here(Path(folder), Path(os.path.realpath(folder)), place)
+
+
+def _lines_here(folder: Path, root: Path, place: Folder | None = None) -> Iterator[bytes]:
+    """Of a table in a folder of this machine; `place` is where it was found."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such corpus folder; set corpus.path")
-    metadata = folder / METADATA
+    metadata, name = folder / METADATA, (place or folder) / METADATA
     real = Path(os.path.realpath(metadata))
     if not real.is_relative_to(root):
-        raise UserError(f"{metadata}: is a link to {real}, out of the corpus folder; copy it there")
+        raise UserError(f"{name}: is a link to {real}, out of the corpus folder; copy it there")
     try:
         with open_regular(metadata) as descriptor:
-            _check_table(metadata, descriptor)
+            _check_table(name, descriptor)
             # Latin-1 keeps each byte; text mode knows all ends of lines, and so whole rows fail.
             with open(descriptor, encoding="latin-1", closefd=False) as file:
                 while line := file.readline(MAX_LINE_BYTES + 1):
@@ -90,15 +117,15 @@ def _lines(folder: Path, root: Path) -> Iterator[bytes]:
                         line = file.readline(MAX_LINE_BYTES + 1)
     except FileNotFoundError:
         raise UserError(
-            f"{metadata}: no such file; an LJSpeech corpus has {METADATA} and {AUDIO_FOLDER}/"
+            f"{name}: no such file; an LJSpeech corpus has {METADATA} and {AUDIO_FOLDER}/"
         ) from None
     except NotAFile as error:
-        raise UserError(f"{metadata}: {error.strerror}") from None
+        raise UserError(f"{name}: {error.strerror}") from None
     except OSError as error:
-        raise UserError(f"{metadata}: cannot be read: {error.strerror}") from error
+        raise UserError(f"{name}: cannot be read: {error.strerror}") from error
 
 
-def _check_table(metadata: Path, descriptor: int) -> None:
+def _check_table(metadata: Folder, descriptor: int) -> None:
     """Refuse a table that as a whole is none; leaves the position behind a byte-order mark."""
     size = os.fstat(descriptor).st_size
     if size > MAX_BYTES:
@@ -139,7 +166,7 @@ def _id(name: str) -> str:
     return str(path.with_suffix("")) if path.suffix.lower() in AUDIO_SUFFIXES else str(path)
 
 
-def _find_audio(root: Path, name: str) -> Path:
+def _find_audio(root: Root, name: str) -> Path:
     """The audio file, relative to `root`; it must exist and really lie inside."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
@@ -156,8 +183,12 @@ def _find_audio(root: Path, name: str) -> Path:
     raise min(problems, key=lambda problem: problem.reason == Reason.MISSING_FILE)
 
 
-def _problem(root: Path, audio: Path) -> _RowError | None:
+def _problem(root: Root, audio: Path) -> _RowError | None:
     """Why a file of the corpus cannot be used, as far as can be told without opening it."""
+    if isinstance(root, RemoteCorpus):
+        if audio.as_posix() in root.stamps:
+            return None
+        return _RowError(Reason.MISSING_FILE, f"{audio} does not exist")
     real = Path(os.path.realpath(root / audio))
     if not real.is_relative_to(root):
         return _RowError(Reason.OUTSIDE_CORPUS, f"{audio} is a link to {real}")

@@ -23,6 +23,7 @@ from dimts.config import Config, build_config, flatten
 from dimts.errors import ConfigError, UserError
 from dimts.extension.rows import StartMethod, extend_rows
 from dimts.model.t3 import ModelConfig
+from dimts.storage.place import Place
 from dimts.text.language import load_language
 from dimts.text.merging import merge
 from dimts.text.normaliser import TextConfig
@@ -39,7 +40,7 @@ class BaseConfig(Config):
     """What a voice is adapted from, and what is done lest the base forgets.
 
     Attributes:
-        bundle: folder of a bundle, a run's folder, or an MLflow URI.
+        bundle: folder of a bundle or a run, here or in object storage, or an MLflow URI.
         start: how the rows of new tokens begin.
         transliteration: code or file of the table that `start` reads; that of the language if
             not given.
@@ -52,7 +53,7 @@ class BaseConfig(Config):
     bundle: str = Field(min_length=1)
     start: StartMethod = "transliteration"
     transliteration: str | None = None
-    features: tuple[Path, ...] = ()
+    features: tuple[Place, ...] = ()
     rehearsal_share: float = Field(0.0, ge=0, lt=1)
     held_out: int = Field(50, ge=1)
 

@@ -12,7 +12,9 @@ import pyarrow as pa
 
 from dimts.audio.mel import Float32Array
 from dimts.errors import UserError
+from dimts.features.cache import fetch_features
 from dimts.features.manifest import Manifest, ShardFacts, SplitName, read_manifest
+from dimts.storage.place import Folder, Remote
 
 SHARD_FINGERPRINT = b"dimts.fingerprint"
 
@@ -25,13 +27,15 @@ class FeatureSet:
         self.manifest = manifest
 
     @classmethod
-    def open(cls, folder: str | Path) -> FeatureSet:
+    def open(cls, place: str | Folder) -> FeatureSet:
         """Read the manifest and check that its files are there.
+
+        Of a set in object storage this machine gets a copy, once, which all processes share.
 
         Raises:
             UserError: no such folder, another format version, or files that do not fit.
         """
-        folder = Path(folder)
+        folder = fetch_features(place) if isinstance(place, Remote) else Path(place)
         manifest = read_manifest(folder)
         for split in manifest.splits.values():
             for shard in split.shards:
@@ -103,7 +107,7 @@ class FeatureSplit:
         return self._strings("speaker")
 
     @cached_property
-    def audio_paths(self) -> list[Path]:
+    def audio_paths(self) -> list[Folder]:
         """The recordings themselves, where they were when the features were made."""
         return [self.manifest.corpus.path / audio for audio in self._strings("audio")]
 

@@ -11,12 +11,15 @@ from dimts.audio.mel import MelConfig
 from dimts.config import Config
 from dimts.errors import UserError
 from dimts.plain_files import MAX_JSON_BYTES, parse_json, read_bytes
+from dimts.storage.place import Folder, Place
 from dimts.text.normaliser import TextConfig
 
 MANIFEST = "manifest.json"
 QUARANTINE = "quarantine.csv"
 SUMMARY = "summary.txt"
 FORMAT_VERSION = 1
+
+AGAIN = "run jobs/prepare.py again"
 
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
@@ -34,7 +37,7 @@ class ShardFacts(Config):
     name: str = Field(pattern=SHARD_NAME)
     n_utterances: int
     n_bytes: int
-    sha256: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
     fingerprint: str
 
 
@@ -50,7 +53,7 @@ class SplitFacts(Config):
 class CorpusFacts(Config):
     """Where the utterances come from; audio paths in the shards are relative to `path`."""
 
-    path: Path
+    path: Place
     n_rows: int
     languages: tuple[str, ...]
     speakers: tuple[str, ...]
@@ -103,23 +106,35 @@ def read_manifest(folder: Path) -> Manifest:
         UserError: there is none, or another version of dimts wrote it.
     """
     file = folder / MANIFEST
-    again = "run jobs/prepare.py again"
     try:
-        values = parse_json(read_bytes(file, MAX_JSON_BYTES))
+        data = read_bytes(file, MAX_JSON_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         if folder.is_dir():
-            raise UserError(f"{file}: missing, the features are not complete; {again}") from None
+            raise UserError(f"{file}: missing, the features are not complete; {AGAIN}") from None
         raise UserError(f"{folder}: no such folder of features; run jobs/prepare.py") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read ({error}); {again}") from error
+        raise UserError(f"{file}: cannot be read ({error}); {AGAIN}") from error
+    return parse_manifest(data, file)
+
+
+def parse_manifest(data: bytes, file: Folder) -> Manifest:
+    """A manifest from what its file holds.
+
+    Raises:
+        UserError: it is none, or another version of dimts wrote it; names `file`.
+    """
+    try:
+        values = parse_json(data)
+    except ValueError as error:
+        raise UserError(f"{file}: cannot be read ({error}); {AGAIN}") from error
     version = values.get("format_version") if isinstance(values, dict) else None
     if version != FORMAT_VERSION:
         raise UserError(
-            f"{file}: format version {version}, this dimts reads version {FORMAT_VERSION}; {again}"
+            f"{file}: format version {version}, this dimts reads version {FORMAT_VERSION}; {AGAIN}"
         )
     try:
         return Manifest.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        raise UserError(f"{file}: {key}: {first['msg']}; {again}") from error
+        raise UserError(f"{file}: {key}: {first['msg']}; {AGAIN}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dimts.errors import UserError
 from dimts.launch.console import following
 from dimts.launch.recorder import Recorder, device_of
+from dimts.launch.remote_run import here
 from dimts.launch.settings import Launch
 from dimts.launch.stopping import stop_on_signal
 from dimts.training.claim import Superseded
@@ -17,8 +18,8 @@ def run_bare(launch: Launch, gpu: bool = False) -> None:
     Raises:
         UserError: see `run_training`; a GPU is asked for and there is none.
     """
-    recorder = Recorder(launch)
-    with following(launch.run_dir), stop_on_signal(launch.run_dir):
+    with here(launch) as (launch, saved), following(launch.run_dir), stop_on_signal(launch.run_dir):
+        recorder = Recorder(launch, report=lambda _, checkpoint: saved() if checkpoint else None)
         recorder.start()
         try:
             recorder.finish(run_training(launch.settings, recorder, device_of(gpu)))

@@ -19,9 +19,13 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from dimts.errors import UserError
 from dimts.launch.attempts import count_attempt, forget_attempts
 from dimts.launch.console import following
+from dimts.launch.names import FAILURE, TOLD_OF_CHECKPOINTS
 from dimts.launch.recorder import Recorder
+from dimts.launch.remote_driver import in_touch
+from dimts.launch.remote_run import here
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.stopping import stop_on_signal
+from dimts.storage.place import Remote
 from dimts.training.claim import Superseded
 from dimts.training.run import run_training
 
@@ -32,12 +36,10 @@ QUIET = {
 WATCHES_NODES = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 """An actor that asks for nodes that are to go; of no use where there is one."""
 
-FAILURE = "failure.txt"
 RESTARTS = 1000
 """Of a run's group of workers; an end to what never gets as far as to count."""
-TOLD_OF_CHECKPOINTS = "checkpoint_manager_snapshot.json"
-"""Ray Train's own list, in the run's folder. It refuses to go on where one of them is gone, though
-the loop keeps only the latest."""
+REMOTE_RESTARTS = 20
+"""The same where the run's folder is in object storage, which a worker may fail to reach."""
 
 
 def run_on_ray(launch: Launch, config: RayConfig) -> None:
@@ -55,10 +57,12 @@ def run_on_ray(launch: Launch, config: RayConfig) -> None:
     with connected(config), following(launch.run_dir), stop_on_signal(launch.run_dir):
         try:
             # How often is too often the workers count by themselves: `count_attempt`.
-            restarts = RESTARTS if config.max_failures else 0
+            most = REMOTE_RESTARTS if launch.remote else RESTARTS
+            restarts = most if config.max_failures else 0
             cpus = cpus_per_worker(config)
             trainer = torch_trainer(train_worker, launch, config, cpus, restarts)
-            in_another_thread(trainer.fit).result()
+            with in_touch(launch):
+                in_another_thread(trainer.fit).result()
         finally:
             if failure.exists() and (why := failure.read_text(encoding="utf-8")):
                 raise UserError(why)
@@ -182,26 +186,49 @@ def torch_trainer(
         torch_config=TorchConfig(backend="nccl" if config.gpu else "gloo"),
         run_config=RunConfig(
             name=launch.name,
-            storage_path=str(launch.run_dir.parent),
+            **_storage(launch),
             failure_config=FailureConfig(max_failures=restarts),
         ),
     )
 
 
+def _storage(launch: Launch) -> dict[str, Any]:
+    """Where Ray Train keeps what it knows of the run."""
+    if not isinstance(launch.remote, Remote):
+        return {"storage_path": str(launch.run_dir.parent)}
+    parent = launch.remote.parent
+    return {"storage_path": parent.path, "storage_filesystem": parent.filesystem}
+
+
 def train_worker(config: dict[str, Any]) -> None:
     """One worker of the group; the loop finds the others through `torch.distributed`."""
     launch = Launch.model_validate(config["launch"])
+    context = ray.train.get_context()
+    rank = context.get_world_rank()
+    try:
+        with here(launch, rank, context.get_local_rank()) as (launch, saved):
+            _train(launch, config, rank, saved)
+    except Superseded:  # on a node that was given up for dead: the run is another's now
+        return
+
+
+def _train(launch: Launch, config: dict[str, Any], rank: int, saved: Callable[[], None]) -> None:
     if (launch.run_dir / FAILURE).exists():  # started again after what would only be met again
         return
-    rank = ray.train.get_context().get_world_rank()
-    recorder = Recorder(launch, rank, report, node_goes if config["nodes_may_go"] else never)
+
+    def tell_ray(metrics: dict[str, float], checkpoint: Path | None) -> None:
+        report(metrics, None if launch.remote else checkpoint)
+        if checkpoint:
+            saved()
+
+    recorder = Recorder(launch, rank, tell_ray, node_goes if config["nodes_may_go"] else never)
     recorder.start()
     try:
         if rank == 0 and (died := count_attempt(launch.run_dir, config["max_failures"])):
             recorder.tell(died)
         recorder.finish(run_training(launch.settings, recorder, get_device()))
-    except Superseded:  # on a node that was given up for dead: the run is another's now
-        return
+    except Superseded:
+        raise
     except UserError as error:
         # To try again would fail again: this worker ends, and the driver says why.
         (launch.run_dir / FAILURE).write_text(str(error), encoding="utf-8")

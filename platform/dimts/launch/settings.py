@@ -8,6 +8,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from dimts.config import Config
+from dimts.storage.place import Place, Remote, cache_folder
 from dimts.tracking.config import TrackingConfig
 from dimts.training.settings import RunSettings
 
@@ -17,15 +18,30 @@ class RunConfig(Config):
 
     Attributes:
         name: of the run; one that was interrupted goes on when it is started again.
-        storage: folder of all runs; the run's own folder is inside it.
+        storage: folder of all runs; the run's own folder is inside it. All nodes see it, or it is
+            in object storage.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
-    storage: Path = Path("runs")
+    storage: Place = Path("runs")
+
+    @property
+    def place(self) -> Path | Remote:
+        """Of the run, wherever that is."""
+        return (self.storage / self.name).absolute()
+
+    @property
+    def remote(self) -> Remote | None:
+        """The same, if that is in object storage."""
+        return self.place if isinstance(self.place, Remote) else None
 
     @property
     def run_dir(self) -> Path:
-        return (self.storage / self.name).absolute()
+        """Its folder on the machine that it is started from."""
+        place = self.place
+        return (
+            place if isinstance(place, Path) else cache_folder("runs", place) / "driver" / self.name
+        )
 
 
 class RayConfig(Config):
@@ -68,6 +84,7 @@ class Launch(Config):
         tags: of the recorded run; ``mlflow.parentRunId`` nests it, ``mlflow.note.content``
             describes it.
         title: what people see of it in MLflow; the name if empty.
+        remote: where the run is in object storage; None if its folder is one that all nodes see.
     """
 
     name: str
@@ -76,6 +93,7 @@ class Launch(Config):
     params: dict[str, Any]
     tags: dict[str, str] = Field(default_factory=dict)
     title: str = ""
+    remote: Place | None = None
 
     @property
     def run_dir(self) -> Path:

@@ -10,13 +10,14 @@ import yaml
 
 from dimts.config import flatten
 from dimts.errors import UserError
+from dimts.launch.names import CONFIG_FILE, LOCK
 from dimts.launch.recorder import read_result
+from dimts.launch.remote_driver import fetch_result, fetch_settings, send_settings
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.stopping import clear_stop
 from dimts.lock import locked
+from dimts.storage.place import Folder
 
-CONFIG_FILE = "config.yaml"
-LOCK = "lock"
 MAY_CHANGE = ("tracking.", "ray.", "run.", "prepare.engine", "prepare.workers", "training.threads")
 
 
@@ -36,8 +37,10 @@ def start_run(launch: Launch, ray_config: RayConfig) -> dict[str, Any]:
         )
 
     with locked(launch.run_dir / LOCK, busy):
-        keep_settings(launch.run_dir, launch.settings.config_yaml)
+        fetch_settings(launch)
+        keep_settings(launch.run_dir, launch.settings.config_yaml, place=launch.remote)
         clear_stop(launch.run_dir)
+        send_settings(launch)
         if ray_config.workers:
             from dimts.launch.ray_train import run_on_ray  # a bare run needs no Ray
 
@@ -46,16 +49,23 @@ def start_run(launch: Launch, ray_config: RayConfig) -> dict[str, Any]:
             from dimts.launch.bare import run_bare
 
             run_bare(launch, ray_config.gpu)
+        fetch_result(launch)
         return read_result(launch.run_dir)
 
 
-def keep_settings(folder: Path, config_yaml: str, may_change: tuple[str, ...] = ()) -> None:
+def keep_settings(
+    folder: Path,
+    config_yaml: str,
+    may_change: tuple[str, ...] = (),
+    place: Folder | None = None,
+) -> None:
     """Store the resolved settings with a run, or compare them with those it was begun with.
 
     Args:
         folder: of the run.
         config_yaml: its settings.
         may_change: beginnings of keys that are no matter, beside `MAY_CHANGE`.
+        place: of the run, where that is not `folder`.
 
     Raises:
         UserError: one that matters has changed.
@@ -67,7 +77,7 @@ def keep_settings(folder: Path, config_yaml: str, may_change: tuple[str, ...] = 
         if change := _first_change(before, now, (*MAY_CHANGE, *may_change)):
             raise UserError(
                 f"run {folder.name} was begun with {change}; give this one another run.name, or "
-                f"remove {folder} to begin anew"
+                f"remove {place or folder} to begin anew"
             )
     file.write_text(config_yaml, encoding="utf-8")
 

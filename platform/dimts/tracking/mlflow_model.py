@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import dimts
 from dimts.errors import UserError
 from dimts.plain_files import MAX_YAML_BYTES, parse_yaml, read_bytes
+from dimts.storage.bundles import local_bundle
+from dimts.storage.place import is_remote
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.files import write_json
 from dimts.tracking.mlflow_client import connect, mlflow_environment, reason
@@ -137,7 +139,8 @@ def resolve_model(uri_or_path: str | Path, config: TrackingConfig | None = None)
     """The local bundle folder behind a path or an MLflow URI.
 
     Args:
-        uri_or_path: a bundle's folder, a run's folder (its best bundle), ``runs:/RUN_ID``
+        uri_or_path: a bundle's folder, a run's folder (its best bundle), either of them in object
+            storage (``s3://``, ``gs://``), ``runs:/RUN_ID``
             (its newest model), ``runs:/RUN_ID/voice``, ``models:/m-ID``, ``models:/NAME@ALIAS``,
             ``models:/NAME/VERSION``.
         config: says where MLflow is; the default settings when None.
@@ -146,6 +149,8 @@ def resolve_model(uri_or_path: str | Path, config: TrackingConfig | None = None)
         UserError: there is no such folder or model, or MLflow cannot be reached.
     """
     text = str(uri_or_path)
+    if is_remote(text):
+        return local_bundle(text)
     if not text.startswith(("runs:/", "models:/")):
         path = Path(uri_or_path)
         if not path.is_dir():

@@ -132,6 +132,12 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     return state
 
 
+def step_of(name: str) -> int | None:
+    """The step of a checkpoint by its folder's name; None if that is no checkpoint's."""
+    found = _NAME.fullmatch(name)
+    return int(found[2]) if found else None
+
+
 def _checkpoints(run_dir: Path) -> list[Path]:
     """Newest first."""
     if not run_dir.is_dir():

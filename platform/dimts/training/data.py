@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,8 @@ from dimts.errors import UserError
 from dimts.extension.base import Base, extend_tokenizer, read_base
 from dimts.features.feature_set import FeatureSet
 from dimts.machine import n_cores
+from dimts.storage.bundles import local_bundle
+from dimts.storage.place import Folder, Remote
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
@@ -63,7 +66,7 @@ def open_data(settings: RunSettings) -> Data:
             configuration or the base say.
     """
     opened = tuple(_open(s.features, s.text, settings.mel) for s in settings.sources)
-    base = read_base(Path(settings.base.bundle)) if settings.base else None
+    base = read_base(local_bundle(settings.base.bundle)) if settings.base else None
     tokenizer = _tokenizer(settings, base)
     train = [load_corpus(features, tokenizer, "train") for features in opened]
     if settings.training.max_utterances:
@@ -81,7 +84,7 @@ def open_data(settings: RunSettings) -> Data:
     return _with_base(data, settings, base) if base else data
 
 
-def _open(folder: Path, text: TextConfig, mel: MelConfig) -> FeatureSet:
+def _open(folder: Folder, text: TextConfig, mel: MelConfig) -> FeatureSet:
     features = FeatureSet.open(folder)
     for section, wanted, found in (
         ("mel", mel, features.manifest.mel),
@@ -183,14 +186,18 @@ def fixed_durations(settings: RunSettings, data: Data) -> list[NDArray[np.int32]
         # Without a base they follow from the features.
         *((data.mel_mean_M.tolist(), data.mel_std_M.tolist()) if data.base else ()),
     )
-    file = settings.sources[0].features / "alignments" / f"{key}.safetensors"
+    name = Path("alignments", f"{key}.safetensors")
+    file, place = data.features[0].folder / name, settings.sources[0].features
     rank = dist.get_rank() if dist.is_initialized() else 0
-    if rank == 0 and not file.exists():
+    if rank == 0 and not _fetched(file, place / name):
         durations = _align(settings, data)
         _write_durations(file, durations)
+        if isinstance(place, Remote):  # other machines have them from there
+            (place / name).upload(file)
     if dist.is_initialized():
         dist.barrier()
     try:
+        _fetched(file, place / name)
         stored = load_file(file)
         durations = [stored[str(i)] for i in range(len(data.train))]
     except (SafetensorError, OSError, KeyError) as error:
@@ -200,6 +207,14 @@ def fixed_durations(settings: RunSettings, data: Data) -> list[NDArray[np.int32]
         if len(of_tokens) != data.train.n_tokens[i] or of_tokens.sum() != frames:
             raise UserError(f"{file}: does not fit {data.train.utterances.ids[i]}; remove it")
     return durations
+
+
+def _fetched(file: Path, place: Folder) -> bool:
+    """Whether it is here, or was in object storage and now is here."""
+    if not file.exists() and isinstance(place, Remote):
+        with suppress(FileNotFoundError):
+            place.download(file)
+    return file.exists()
 
 
 def _align(settings: RunSettings, data: Data) -> list[NDArray[np.int32]]:

@@ -14,6 +14,7 @@ from dimts.errors import UserError
 from dimts.extension.base import extended_weights
 from dimts.machine import n_cores
 from dimts.model.t3 import T3
+from dimts.storage.bundles import local_bundle
 from dimts.training.checkpoint import find_latest
 from dimts.training.config import TrainingConfig
 from dimts.training.data import Data, fixed_durations, open_data
@@ -75,7 +76,7 @@ def initial_model(settings: RunSettings, data: Data) -> T3:
     if data.base and settings.base:
         seed = settings.training.seed
         weights = extended_weights(data.base, data.tokenizer, settings.base, seed)
-        load_weights(model, weights, Path(settings.base.bundle))
+        load_weights(model, weights, local_bundle(settings.base.bundle))
     return model
 
 
@@ -137,7 +138,7 @@ def _check_goes_on(checkpoint: Path, settings: RunSettings, data: Data) -> None:
         if before != now:
             raise UserError(
                 f"{checkpoint}: was trained with another {what} than there is now; give this run "
-                f"another run.name, or remove {settings.run_dir} to begin anew"
+                f"another run.name, or remove the run to begin anew"
             )
 
 

@@ -11,6 +11,7 @@ from dimts.audio.mel import MelConfig
 from dimts.config import Config
 from dimts.extension.base import BaseConfig
 from dimts.model.t3 import ModelConfig
+from dimts.storage.place import Place
 from dimts.text.normaliser import TextConfig
 from dimts.training.config import TrainingConfig
 
@@ -19,11 +20,11 @@ class Source(Config):
     """One set of features to learn from.
 
     Attributes:
-        features: folder that data preparation wrote.
+        features: folder that data preparation wrote, here or in object storage.
         text: what its texts must have been normalised with.
     """
 
-    features: Path
+    features: Place
     text: TextConfig
 
 

@@ -1,0 +1,149 @@
+"""Where recordings are opened: in a folder, or fetched from object storage a chunk at a time."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dimts.regular_file import open_regular
+from dimts.storage.place import Entry, Folder, Remote, transfer
+
+
+@dataclass(frozen=True, slots=True)
+class FileStamp:
+    """What tells without reading it that a file has not changed.
+
+    The change time is among it because a copy can restore an older modification time. Object
+    storage has none, and its times are those of the upload.
+    """
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> FileStamp:
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+    @classmethod
+    def of_entry(cls, entry: Entry) -> FileStamp:
+        return cls(entry.size, entry.mtime_ns, 0)
+
+
+class RemoteCorpus:
+    """A corpus in object storage; which files it has is asked once, and not told to workers."""
+
+    def __init__(self, remote: Remote) -> None:
+        self.remote = remote
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (RemoteCorpus, (self.remote,))
+
+    def __str__(self) -> str:
+        return str(self.remote)
+
+    @cached_property
+    def stamps(self) -> dict[str, FileStamp]:
+        """Of every file, by its name relative to the corpus."""
+        return {entry.name: FileStamp.of_entry(entry) for entry in self.remote.entries()}
+
+
+Root = Path | RemoteCorpus
+
+
+class Opened(NamedTuple):
+    """A recording that can be read.
+
+    Attributes:
+        descriptor: at its start; of nothing if `stamp` says that it is larger than was wanted.
+        stamp: of the recording, older than what is read.
+    """
+
+    descriptor: int
+    stamp: FileStamp
+
+
+class Fetched:
+    """Some recordings of a `RemoteCorpus`, in files of this machine."""
+
+    def __init__(self, stamps: dict[str, FileStamp], files: dict[str, Path]) -> None:
+        self._stamps, self._files = stamps, files
+
+    @contextmanager
+    def opened(self, audio: str) -> Iterator[Opened]:
+        """Like `opened`."""
+        if audio not in self._stamps:
+            raise FileNotFoundError(2, os.strerror(2))
+        with open_regular(self._files[audio]) as descriptor:
+            yield Opened(descriptor, self._stamps[audio])
+
+
+def root_of(place: Folder) -> Root:
+    """The corpus at a place."""
+    return RemoteCorpus(place) if isinstance(place, Remote) else place
+
+
+def stamp_of(root: Root, audio: str) -> FileStamp:
+    """Of a recording, as far as is known without opening it.
+
+    Raises:
+        OSError: there is none.
+    """
+    if isinstance(root, Path):
+        return FileStamp.of((root / audio).stat())
+    try:
+        return root.stamps[audio]
+    except KeyError:
+        raise FileNotFoundError(2, os.strerror(2)) from None
+
+
+@contextmanager
+def at_hand(root: Root, audios: Sequence[str], most_bytes: float) -> Iterator[Path | Fetched]:
+    """Inside, recordings can be opened at once; several are fetched at a time.
+
+    Args:
+        root: the corpus.
+        audios: which ones.
+        most_bytes: a larger one is not fetched.
+
+    Raises:
+        RemoteError: object storage cannot be reached.
+    """
+    if isinstance(root, Path):
+        yield root
+        return
+    with tempfile.TemporaryDirectory(prefix="dimts-recordings-") as folder:
+        stamps: dict[str, FileStamp] = {}
+        files = {audio: Path(folder, str(n)) for n, audio in enumerate(audios)}
+
+        def fetch(audio: str) -> None:
+            if entry := (root.remote / audio).entry():
+                files[audio].touch()
+                with suppress(FileNotFoundError):  # removed a moment ago
+                    if entry.size <= most_bytes:
+                        (root.remote / audio).download(files[audio])
+                    stamps[audio] = FileStamp.of_entry(entry)
+
+        transfer([partial(fetch, audio) for audio in audios])
+        yield Fetched(stamps, files)
+
+
+@contextmanager
+def opened(root: Path | Fetched, audio: str) -> Iterator[Opened]:
+    """A recording, to be read from.
+
+    Raises:
+        OSError: it is missing, no regular file, or cannot be opened.
+    """
+    if isinstance(root, Fetched):
+        with root.opened(audio) as found:
+            yield found
+        return
+    with open_regular(root / audio) as descriptor:
+        yield Opened(descriptor, FileStamp.of(os.fstat(descriptor)))

@@ -1,0 +1,8 @@
+"""Files in a run's folder that several parts of the launcher know."""
+
+CONFIG_FILE = "config.yaml"
+LOCK = "lock"
+FAILURE = "failure.txt"
+TOLD_OF_CHECKPOINTS = "checkpoint_manager_snapshot.json"
+"""Ray Train's own list. It refuses to go on where one of them is gone, though the loop keeps only
+the latest."""

@@ -1,0 +1,110 @@
+"""The driver's side of a run in object storage; that of the workers is `remote_run`."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from dimts.launch.attempts import ATTEMPTS
+from dimts.launch.console import EVENTS
+from dimts.launch.names import CONFIG_FILE, FAILURE, TOLD_OF_CHECKPOINTS
+from dimts.launch.recorder import RESULT
+from dimts.launch.settings import Launch
+from dimts.launch.stopping import STOP_FILE, stop_requested
+from dimts.storage.place import Remote, RemoteError
+
+POLL_S = 0.5
+
+log = logging.getLogger(__name__)
+
+
+def fetch_settings(launch: Launch) -> None:
+    """The settings that the run was begun with, to be compared; nothing if it is not remote.
+
+    Raises:
+        RemoteError: the storage cannot be reached.
+    """
+    if isinstance(launch.remote, Remote):
+        file = launch.run_dir / CONFIG_FILE
+        file.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            (launch.remote / CONFIG_FILE).download(file)
+
+
+def send_settings(launch: Launch) -> None:
+    """Its settings now; and what a start of before asked for or met is forgotten."""
+    if isinstance(launch.remote, Remote):
+        (launch.remote / CONFIG_FILE).upload(launch.run_dir / CONFIG_FILE)
+        for name in (STOP_FILE, FAILURE, ATTEMPTS, RESULT, TOLD_OF_CHECKPOINTS):
+            (launch.remote / name).remove()
+            (launch.run_dir / name).unlink(missing_ok=True)
+        (launch.run_dir / EVENTS).unlink(missing_ok=True)
+
+
+def fetch_result(launch: Launch) -> None:
+    """How the run ended, as `recorder.read_result` reads it."""
+    if isinstance(launch.remote, Remote):
+        with suppress(FileNotFoundError):
+            (launch.remote / RESULT).download(launch.run_dir / RESULT)
+
+
+@contextmanager
+def in_touch(launch: Launch) -> Iterator[None]:
+    """Inside, the workers hear of a wish to stop, and their record comes into the folder here;
+    afterwards how it ended is here too."""
+    if not isinstance(launch.remote, Remote):
+        yield
+        return
+    touch = _Touch(launch.run_dir, launch.remote)
+    thread = threading.Thread(target=touch.keep, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        touch.done.set()
+        thread.join()
+        touch.end()
+
+
+class _Touch:
+    def __init__(self, folder: Path, remote: Remote) -> None:
+        self._folder, self._remote = folder, remote
+        self._events = remote / EVENTS
+        known = self._events.entry()
+        self._position = known.size if known else 0
+        self._asked = False
+        self.done = threading.Event()
+
+    def keep(self) -> None:
+        told = False
+        while not self.done.wait(POLL_S):
+            try:
+                self._look()
+                told = False
+            except RemoteError as error:
+                if not told:
+                    log.warning("%s; trying again", error)
+                told = True
+
+    def _look(self) -> None:
+        if not self._asked and stop_requested(self._folder):
+            (self._remote / STOP_FILE).write_bytes(b"")
+            self._asked = True
+        now = self._events.entry()
+        if now is None or now.size <= self._position:
+            # A group on another machine goes on from less than was told already.
+            self._position = min(self._position, now.size if now else 0)
+            return
+        data = self._events.read_bytes(self._position)
+        self._position += len(data)
+        with (self._folder / EVENTS).open("ab") as file:
+            file.write(data)
+
+    def end(self) -> None:
+        """The rest of the record, and why it failed if it did."""
+        self._look()
+        with suppress(FileNotFoundError):
+            (self._remote / FAILURE).download(self._folder / FAILURE)
