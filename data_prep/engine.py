@@ -67,9 +67,8 @@ def _extract_with_ray(
     root: Root, audios: Sequence[str], settings: ExtractSettings, prepare: PrepareConfig
 ) -> Iterator[bytes]:
     """Tasks on all CPUs; only what is in flight is in memory. A worker that dies is replaced."""
-    root = (
-        root.absolute() if isinstance(root, Path) else root
-    )  # workers have their own current directory
+    if isinstance(root, Path):
+        root = root.absolute()  # workers have their own current directory
     with _last_words(), _ray(prepare.workers):
         import ray
 

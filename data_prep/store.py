@@ -97,8 +97,9 @@ class Store:
         try:
             stamp = stamp_of(root, audio)
             known = self._hashes.get((audio, stamp))
-            here = isinstance(root, Path)  # what has to be fetched anyway is hashed then
-            if known is None and here and stamp.size in self._sizes.get(audio, ()):
+            if known is None and stamp.size in self._sizes.get(audio, ()):
+                if not isinstance(root, Path):  # it is hashed when it is fetched
+                    return None
                 stamp, known = hash_file(root / audio)
                 self._remember(audio, stamp, known)
         except OSError:  # extraction will meet it again and say so

@@ -22,6 +22,7 @@ from dimts.config import load_config
 from dimts.features.manifest import SUMMARY
 from dimts.launch.ray_train import connected
 from dimts.launch.start import start_run
+from dimts.storage.place import folder_here
 from dimts.synthesis import Synthesizer
 from dimts.training.checkpoint import BEST
 from jobs.mix_config import MixConfig
@@ -43,7 +44,8 @@ def main() -> None:
     config = load_config(VoiceConfig, arguments.config or [CONFIG], arguments.overrides)
     start = time.monotonic()
     with stage("1/4 corpora: sample sentences, and those of the base, spoken by espeak"):
-        render_corpus(SAMPLE_SENTENCES, config.corpus.path, config.corpus.language or "am")
+        corpus = folder_here(config.corpus.path, "the sentences are spoken into a folder")
+        render_corpus(SAMPLE_SENTENCES, corpus, config.corpus.language or "am")
         if config.base and config.base.features:
             prepare_parts(load_config(MixConfig, [BASE]))  # to rehearse, and to measure
     with connected(config.ray) if config.ray.workers else nullcontext():

@@ -17,6 +17,7 @@ from dimts.config import load_config
 from dimts.errors import UserError
 from dimts.launch.ray_train import connected
 from dimts.launch.start import start_run
+from dimts.storage.place import folder_here
 from dimts.text.language import load_language
 from dimts.training.checkpoint import BEST
 from jobs.mix_config import MixConfig
@@ -55,7 +56,8 @@ def prepare_parts(config: MixConfig) -> None:
     for part in config.parts:
         language = load_language(part.text.language).code
         if part.sentences:
-            render_corpus(part.sentences, part.corpus.path, part.voice or language)
+            corpus = folder_here(part.corpus.path, "the sentences are spoken into a folder")
+            render_corpus(part.sentences, corpus, part.voice or language)
         manifest = prepare(part.corpus, part.text, config.mel, part.prepare)
         print(
             f"{part.prepare.features}: {manifest.n_utterances} utterances, "

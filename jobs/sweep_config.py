@@ -7,6 +7,7 @@ from typing import Any
 
 from dimts.config import build_config, flatten, to_yaml
 from dimts.errors import ConfigError
+from dimts.storage.place import folder_here
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.space import Space, examples
 from dimts.tuning.sweep import TRIALS, Plan
@@ -35,11 +36,7 @@ class SweepVoice(VoiceConfig):
         Raises:
             UserError: there is no such base, or a setting of the space is none of the voice's.
         """
-        if self.run.remote:
-            raise ConfigError(
-                f"run.storage={self.run.storage}: a sweep keeps its study in a database file; name "
-                "a folder that all nodes see (features may be in object storage)"
-            )
+        storage = folder_here(self.run.storage, "a sweep keeps its study in a database file there")
         title = f"{self.run.name}-{self.sweep.name}"
         voice = VoiceConfig.model_validate(self.model_dump(exclude={"sweep"}, exclude_unset=True))
         _check_keys(self.sweep.space)
@@ -48,7 +45,7 @@ class SweepVoice(VoiceConfig):
         return Plan(
             title=title,
             voice=self.run.name,
-            folder=(self.run.storage / title).absolute(),
+            folder=(storage / title).absolute(),
             sweep=self.sweep,
             ray=self.ray,
             tracking=self.tracking.absolute(),

@@ -73,12 +73,11 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.fixture(scope="module")
 def features(spoken_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of the tiny voice, with a test split of more than a sentence."""
-    prepare = PrepareConfig(
-        features=tmp_path_factory.mktemp("features"), engine="local", val_share=0.1, test_share=0.3
-    )
+    folder = tmp_path_factory.mktemp("features")
+    prepare = PrepareConfig(features=folder, engine="local", val_share=0.1, test_share=0.3)
     corpus, text = CorpusConfig(path=spoken_corpus), TextConfig(language="am")
     run_prepare(corpus, text, MelConfig(), prepare)
-    return prepare.features
+    return folder
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ def test_pickle_in_the_place_of_an_alignment_does_not_run(
 ) -> None:
     run = settings("hostile", "training.aligner.iterations=4")
     data = open_data(run)
-    folder = run.sources[0].features / "alignments"
+    folder = Path(str(run.sources[0].features)) / "alignments"
     before = set(folder.glob("*")) if folder.exists() else set()
     fixed_durations(run, data)
     [file] = set(folder.glob("*")) - before

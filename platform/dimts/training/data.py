@@ -154,7 +154,7 @@ def _with_base(data: Data, settings: RunSettings, base: Base) -> Data:
     )
 
 
-def _text_of(base: Base, folder: Path) -> TextConfig:
+def _text_of(base: Base, folder: Folder) -> TextConfig:
     """The base's rules for the language of a set of features."""
     code = FeatureSet.open(folder).manifest.text.language
     known = {k.text.language: k.text for k in base.tokenizer.spec.languages}
