@@ -11,13 +11,16 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_prep.config import PrepareConfig
 from data_prep.extract import ExtractSettings, extract_chunk
 from data_prep.recordings import Root, stamp_of
 from dimts.errors import UserError
 from dimts.own_ray import prepare_own_ray
+
+if TYPE_CHECKING:
+    from ray.exceptions import RayTaskError
 
 # Starting Ray and its workers costs about 10 s, in which a core extracts hours of speech. Only
 # the order of magnitude matters here.
@@ -102,13 +105,21 @@ def _one_line_if_ray_ends() -> Iterator[None]:
     try:
         yield
     except RayTaskError as error:  # a mistake of ours, whose traceback is wanted
-        if isinstance(error.cause, UserError):
-            raise error.cause from None
+        if reason := _user_error(error):
+            raise reason from None
         raise
     except RayError as error:
         raise UserError(
             f"Ray has ended while recordings were extracted ({type(error).__name__}); {GO_ON}"
         ) from error
+
+
+def _user_error(error: RayTaskError) -> UserError | None:
+    """What a task had to say to people, such as that object storage is away."""
+    cause: BaseException | None = error.cause
+    while cause is not None and not isinstance(cause, UserError):
+        cause = cause.__cause__
+    return cause
 
 
 @contextmanager

@@ -28,6 +28,9 @@ CACHE = "DIMTS_CACHE"
 N_THREADS = 8
 """Files on their way at a time: what holds them up is the distance, not this machine."""
 PART_BYTES = 8 * 2**20
+TIMEOUT_S = 5.0
+"""Of a connection, and of each wait for the next bytes."""
+ATTEMPTS = 3
 
 _URI = re.compile(r"(s3|gs)://([a-z0-9][a-z0-9._-]{1,61}[a-z0-9])((?:/[^/]+)*)/?")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -285,11 +288,30 @@ def cache_folder(kind: str, *of: Any) -> Path:
 
 @lru_cache
 def _filesystem(scheme: str, _: str, bucket: str) -> pa_fs.FileSystem:
-    # Delayed: a small file is one request, not three.
-    options = "?allow_delayed_open=true" if scheme == "s3:" else ""
     try:
-        filesystem, _path = pa_fs.FileSystem.from_uri(f"{scheme}//{bucket}{options}")
+        if scheme == "gs:":
+            return pa_fs.FileSystem.from_uri(f"gs://{bucket}")[0]
+        return pa_fs.S3FileSystem(
+            region=_region(bucket),
+            endpoint_override=_endpoint(),
+            connect_timeout=TIMEOUT_S,
+            request_timeout=TIMEOUT_S,
+            retry_strategy=pa_fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+            allow_delayed_open=True,  # a small file is one request, not three
+        )
     except (OSError, ValueError) as error:
         why = " ".join(str(error).split())[:300]
         raise RemoteError(f"{scheme}//{bucket}: {why}") from error
-    return filesystem
+
+
+def _endpoint() -> str | None:
+    """As Amazon's own tools take it."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+
+
+def _region(bucket: str) -> str | None:
+    """Where a bucket is; whoever names another server says so himself, or it does not matter."""
+    if _endpoint():
+        return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    region: str = pa_fs.resolve_s3_region(bucket)
+    return region

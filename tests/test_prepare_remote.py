@@ -1,0 +1,151 @@
+"""`prepare` from and to object storage gives what it gives from and to a folder."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+from prepare_fixtures import MEL, RATE, TEXT, add_row, add_utterance, contents, make_corpus, tone
+from s3_fixtures import S3, another_machine, names, put
+
+from data_prep.config import CorpusConfig, PrepareConfig
+from data_prep.pipeline import prepare
+from data_prep.remote_features import working_folder
+from dimts.errors import UserError
+from dimts.features.feature_set import FeatureSet
+from dimts.features.manifest import MANIFEST, Manifest
+from dimts.storage.place import Folder, Remote
+
+pytest_plugins = ("s3_fixtures",)
+
+JOBS = Path(__file__).parents[1] / "jobs"
+
+
+class Chunks(list[int]):
+    """Sizes of the chunks that were extracted."""
+
+
+def run(corpus: Folder, features: Folder, **more: object) -> tuple[Manifest, Chunks]:
+    chunks, settings = Chunks(), {"engine": "local", "chunk": 4, "max_seconds": 3.0, **more}
+    config = PrepareConfig.model_validate({"features": features, **settings})
+    return prepare(CorpusConfig(path=corpus), TEXT, MEL, config, chunks.append), chunks
+
+
+def corpus_with_faults(folder: Path) -> Path:
+    """Good recordings, and one of each kind that object storage can hold too."""
+    corpus = make_corpus(folder, 9)
+    for name in ("a b'c", "ሰ?@%2F"):
+        soundfile.write(corpus / "wavs" / f"{name}.wav", tone(len(name)), RATE)
+        add_row(corpus, f"{name}|ሰላም ነው።")
+    (corpus / "wavs" / "empty.wav").touch()
+    (corpus / "wavs" / "broken.wav").write_bytes(b"RIFF of something else")
+    soundfile.write(corpus / "wavs" / "long.wav", np.zeros(RATE * 4, np.float32), RATE)
+    with (corpus / "wavs" / "huge.wav").open("wb") as file:
+        file.truncate(60_000_000)
+    for name in ("empty", "broken", "long", "huge", "missing", "../outside"):
+        add_row(corpus, f"{name}|ሰላም ነው።")
+    return corpus
+
+
+def by_ray(corpus: Remote, place: Remote, folder: Path) -> Manifest:
+    """`jobs/prepare.py` with the settings of `run`, in a process that starts a Ray."""
+    settings = {
+        "corpus": {"path": str(corpus)},
+        "text": TEXT.model_dump(),
+        "mel": MEL.model_dump(),
+        "prepare": {"features": str(place), "engine": "ray", "chunk": 4, "max_seconds": 3.0},
+        "run": {"name": "remote"},
+    }
+    (folder / "voice.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    command = [sys.executable, str(JOBS / "prepare.py"), "--config", str(folder / "voice.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return FeatureSet.open(place).manifest
+
+
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.slow)])
+def test_same_features_as_from_a_folder(bucket: Remote, tmp_path: Path, engine: str) -> None:
+    corpus = corpus_with_faults(tmp_path / "corpus")
+    ours, _ = run(corpus, tmp_path / "features")
+    place, there = bucket / "features", put(corpus, bucket / "corpus")
+    theirs = by_ray(there, place, tmp_path) if engine == "ray" else run(there, place)[0]
+    assert theirs.fingerprint == ours.fingerprint
+    assert theirs.quarantined == ours.quarantined
+    assert len(theirs.quarantined) == 5
+    here = contents(tmp_path / "features")
+    same = [name for name in here if name not in (MANIFEST, "summary.txt")]
+    assert {name: (place / name).read_bytes() for name in same} == {n: here[n] for n in same}
+    assert theirs.corpus.path == bucket / "corpus"
+    assert FeatureSet.open(place).manifest == theirs
+
+
+def test_only_what_is_new_is_fetched_on_any_machine(
+    bucket: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = make_corpus(tmp_path / "corpus", 9)
+    place, there = bucket / "features", put(corpus, bucket / "corpus")
+    first, chunks = run(there, place, shard_mb=0.01)
+    assert sum(chunks) == 9
+    assert run(there, place, shard_mb=0.01) == (first, [])
+    new = f"wavs/{add_utterance(corpus, 9)}.wav"
+    for name in ("metadata.csv", new):
+        (there / name).upload(corpus / name)
+    assert run(there, place, shard_mb=0.01)[1] == [1]
+    another_machine(monkeypatch, tmp_path / "other")
+    again, chunks = run(there, place, shard_mb=0.01)
+    assert (again.n_utterances, chunks) == (10, [])
+    shards = {s.name for split in again.splits.values() for s in split.shards}
+    assert {name for name in names(place) if name.endswith("0.arrow")} <= shards | {
+        ".work/stamps.arrow"
+    }
+    run(there, place)  # larger shards are fewer: the others go
+    shards = {s.name for s in FeatureSet.open(place).manifest.splits["train"].shards}
+    assert {n for n in names(place) if n.startswith("train-")} == shards
+
+
+def test_run_that_was_not_sent_is_sent_by_the_next(
+    s3: S3, bucket: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = make_corpus(tmp_path / "corpus", 6)
+    place = bucket / "features"
+
+    def refuse(*_: object) -> None:
+        raise UserError("the network is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("data_prep.pipeline.send", refuse)
+        with pytest.raises(UserError, match="network"):
+            run(corpus, place)
+    assert names(place) == []
+    manifest, chunks = run(corpus, place)
+    assert (sum(chunks), FeatureSet.open(place).manifest) == (0, manifest)
+
+
+def test_machine_that_lost_its_copy_does_not_lose_what_is_there(
+    bucket: Remote, tmp_path: Path
+) -> None:
+    corpus = make_corpus(tmp_path / "corpus", 6)
+    place = bucket / "features"
+    manifest, _ = run(corpus, place)
+    shutil.rmtree(working_folder(place))
+    assert run(corpus, place) == (manifest, [])
+
+
+def test_corpus_of_which_nothing_can_be_used_says_why_there(bucket: Remote, tmp_path: Path) -> None:
+    corpus = make_corpus(tmp_path / "corpus", 0)
+    add_row(corpus, "missing|ሰላም ነው።")
+    place = bucket / "features"
+    with pytest.raises(UserError, match=f"{place}/quarantine.csv"):
+        run(put(corpus, bucket / "corpus"), place)
+    assert "missing_file" in (place / "quarantine.csv").read_text()
+
+
+def test_corpus_that_is_not_there_is_one_line(bucket: Remote, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"^{bucket}/corpus/metadata.csv: no such file"):
+        run(bucket / "corpus", tmp_path / "features")

@@ -1,0 +1,216 @@
+"""Runs whose folder is in object storage: as good as in a folder that all machines see."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from s3_fixtures import S3, another_machine, names, put
+from test_train_job import TrainJob
+
+from dimts.bundle import load_bundle
+from dimts.config import load_config
+from dimts.errors import UserError
+from dimts.launch.remote_run import RemoteRun, worker_folder
+from dimts.launch.start import start_run
+from dimts.launch.stopping import STOP_FILE, stop_requested
+from dimts.storage.bundles import fetch_bundle
+from dimts.storage.place import Remote
+from dimts.tracking.mlflow_model import resolve_model
+from dimts.training.checkpoint import BEST, LATEST
+from dimts.training.claim import CLAIM, Claim, Superseded
+from jobs.voice_config import VoiceConfig
+
+pytest_plugins = ("s3_fixtures",)
+
+Voice = Callable[..., VoiceConfig]
+WEIGHTS = "model.safetensors"
+WAIT_S = 30.0
+
+
+def until(happened: Callable[[], object]) -> None:
+    give_up = time.monotonic() + WAIT_S
+    while not happened():
+        assert time.monotonic() < give_up, "it did not happen"
+        time.sleep(0.1)
+
+
+def trained(config: VoiceConfig) -> Path:
+    """The run's folder, when it has ended."""
+    start_run(config.launch(), config.ray)
+    return config.run.run_dir
+
+
+def latest_weights(run: Remote) -> bytes:
+    return (run / (run / f"{LATEST}.link").read_text() / WEIGHTS).read_bytes()
+
+
+def undisturbed(voice: Voice, *settings: str) -> bytes:
+    """Weights of the same training in a folder."""
+    return (trained(voice("run.name=undisturbed", *settings)) / LATEST / WEIGHTS).read_bytes()
+
+
+def test_run_in_storage_is_the_run_in_a_folder(bucket: Remote, voice: Voice) -> None:
+    here = voice("run.name=here")
+    folder = trained(here)
+    features = put(Path(str(here.prepare.features)), bucket / "features")
+    config = voice("run.name=there", f"run.storage={bucket}/runs", f"prepare.features={features}")
+    trained(config)
+    place = bucket / "runs" / "there"
+    assert latest_weights(place) == (folder / LATEST / WEIGHTS).read_bytes()
+    kept = {name for name in names(place) if not name.startswith("checkpoint_")}
+    assert kept == {CLAIM, "config.yaml", "metrics.jsonl", "result.json"}
+    best = (place / f"{BEST}.link").read_text()
+    folders = {name.split("/")[0] for name in names(place) if "/" in name}
+    assert best == (folder / BEST).resolve().name
+    assert folders == {p.name for p in folder.glob("checkpoint_epoch*")}
+    for found in (place, place / BEST, place / best):
+        assert load_bundle(resolve_model(str(found))).manifest.step == 12
+    assert fetch_bundle(place) == fetch_bundle(place / BEST)
+    with pytest.raises(UserError, match=f"^{bucket}/nothing: no bundle"):
+        resolve_model(f"{bucket}/nothing")
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_stopped_run_goes_on_on_another_machine(
+    bucket: Remote,
+    voice: Voice,
+    voice_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    workers: int,
+) -> None:
+    settings = ("training.max_steps=60", f"ray.workers={workers}")
+    there = (*settings, "run.name=moved", f"run.storage={bucket}/runs")
+    job = TrainJob(voice_file, *there)
+    code, out, err = job.signal_after_a_step(signal.SIGTERM)
+    assert code == 0, err
+    assert "stopped at step" in out
+    assert int((bucket / "runs" / "moved" / f"{LATEST}.link").read_text().rsplit("step")[-1]) < 60
+    another_machine(monkeypatch, tmp_path / "other")
+    code, out, err = TrainJob(voice_file, *there).result()
+    assert code == 0, err
+    assert "going on from checkpoint_" in out
+    assert f"voice: {bucket}/runs/moved/checkpoint_best" in out
+    assert latest_weights(bucket / "runs" / "moved") == undisturbed(voice, *settings)
+
+
+def test_damaged_checkpoint_there_is_passed_over(
+    bucket: Remote, voice: Voice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = f"run.storage={bucket}/runs"
+    trained(voice("run.name=damaged", stored, "training.max_steps=12"))
+    place = bucket / "runs" / "damaged"
+    last = place / (place / f"{LATEST}.link").read_text() / WEIGHTS
+    whole = last.read_bytes()
+    last.write_bytes(whole[: len(whole) // 2])
+    another_machine(monkeypatch, tmp_path / "other")
+    trained(voice("run.name=damaged", stored, "training.max_steps=12"))
+    assert "going back to the checkpoint before it" in (place / "metrics.jsonl").read_text()
+    assert last.read_bytes() == whole
+
+
+def test_run_begun_with_other_settings_is_refused_by_its_place(
+    bucket: Remote, voice: Voice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = ("run.name=same", f"run.storage={bucket}/runs", "training.max_steps=2")
+    trained(voice(*stored))
+    another_machine(monkeypatch, tmp_path / "other")
+    with pytest.raises(UserError, match=f"remove {bucket}/runs/same to begin anew"):
+        trained(voice(*stored, "training.seed=5"))
+
+
+def test_whoever_took_up_the_run_last_has_it(bucket: Remote, tmp_path: Path) -> None:
+    place = bucket / "runs" / "claimed"
+    first, second = (RemoteRun(tmp_path / name, place) for name in ("first", "second"))
+    first.begin()
+    ours = Claim(tmp_path / "first")
+    first.start()
+    until(lambda: (place / CLAIM).entry())
+    (tmp_path / "first" / "kept").write_text("1")
+    until(lambda: (place / "kept").entry())
+    second.begin()
+    assert (tmp_path / "second" / "kept").read_text() == "1"
+    theirs = Claim(tmp_path / "second")
+    second.start()
+
+    def is_superseded() -> bool:
+        try:
+            ours.check()
+        except Superseded:
+            return True
+        return False
+
+    until(is_superseded)
+    (tmp_path / "first" / "late").touch()
+    first.finish()
+    second.finish()
+    theirs.check()
+    assert names(place) == [CLAIM, "kept"]
+
+
+def test_what_was_not_sent_is_sent_by_the_next_start(bucket: Remote, tmp_path: Path) -> None:
+    place, folder = bucket / "runs" / "cut", tmp_path / "first"
+    first = RemoteRun(folder, place)
+    first.begin()
+    Claim(folder)
+    (folder / "kept").write_text("old")
+    first.finish()
+    (folder / "kept").write_text("new")  # and then it was killed
+    again = RemoteRun(folder, place)
+    again.begin()
+    assert (folder / "kept").read_text() == "new"
+    again.finish()
+    assert (place / "kept").read_text() == "new"
+    other = RemoteRun(tmp_path / "second", place)
+    other.begin()
+    Claim(tmp_path / "second")
+    other.finish()
+    (folder / "kept").write_text("too late")
+    late = RemoteRun(folder, place)
+    late.begin()
+    assert (folder / "kept").read_text() == "new"
+
+
+def test_wish_to_stop_reaches_the_machine_that_trains(bucket: Remote, tmp_path: Path) -> None:
+    place = bucket / "runs" / "wished"
+    run = RemoteRun(tmp_path, place)
+    run.begin()
+    run.start()
+    (place / STOP_FILE).write_bytes(b"")
+    until(lambda: stop_requested(tmp_path))
+    run.finish()
+
+
+@pytest.mark.slow
+def test_training_goes_on_while_the_storage_is_away(
+    s3: S3, bucket: Remote, voice: Voice, voice_file: Path
+) -> None:
+    settings = ("training.max_steps=600", "training.checkpoint_every=50")
+    there = (*settings, "run.name=away", f"run.storage={bucket}/runs")
+    place = bucket / "runs" / "away"
+    folder = worker_folder(place)
+    job = TrainJob(voice_file, *there)
+    until(lambda: (place / f"{LATEST}.link").entry())
+
+    def reached() -> int:
+        return int(os.readlink(folder / LATEST).rsplit("step")[-1])
+
+    with s3.silent():
+        before = reached()
+        until(lambda: reached() >= before + 200)
+    code, _, err = job.result()
+    assert code == 0, err
+    assert latest_weights(place) == undisturbed(voice, *settings)
+
+
+def test_sweep_in_object_storage_is_refused(voice_file: Path) -> None:
+    from jobs.sweep_config import SweepVoice
+
+    space = Path(__file__).parents[1] / "search_spaces" / "quick.yaml"
+    with pytest.raises(UserError, match="a sweep keeps its study in a database file"):
+        load_config(SweepVoice, [voice_file, space], ["run.storage=s3://bucket/runs"]).plan()

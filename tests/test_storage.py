@@ -1,0 +1,206 @@
+"""Object storage as a place: files, mirrors, features by fingerprint, bundles."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from prepare_fixtures import make_corpus, run_prepare
+from s3_fixtures import another_machine, names, put
+
+from benchmarks.head import free_port
+from dimts.config import Config, build_config
+from dimts.errors import ConfigError, UserError
+from dimts.features.feature_set import FeatureSet
+from dimts.features.manifest import MANIFEST
+from dimts.storage.mirror import Mirror
+from dimts.storage.place import Place, Remote, RemoteError, cache_folder
+
+pytest_plugins = ("s3_fixtures",)
+
+
+class Somewhere(Config):
+    place: Place
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of 12 recordings, in several shards."""
+    folder = tmp_path_factory.mktemp("features")
+    corpus = make_corpus(folder / "corpus", 12)
+    run_prepare(corpus, folder / "features", shard_mb=0.01)
+    return folder / "features"
+
+
+@pytest.mark.parametrize("text", ["runs", "/data/runs", "s3://voices", "gs://voices/am/run 1"])
+def test_place_is_written_as_it_was_read(text: str) -> None:
+    place = build_config(Somewhere, {"place": text})
+    assert place.model_dump(mode="json") == {"place": text}
+    assert Somewhere.model_validate(place.model_dump()) == place
+    assert isinstance(place.place, Path) == ("://" not in text)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("http://voices/am", "s3://BUCKET/PREFIX"),
+        ("s3://", "s3://BUCKET/PREFIX"),
+        ("s3://voices/../other", "s3://BUCKET/PREFIX"),
+        ("s3://key:secret@voices/am", "credentials"),
+        ("s3://voices/am?endpoint_override=host", "AWS_ENDPOINT_URL"),
+    ],
+)
+def test_place_that_is_none_is_refused_in_one_line(text: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=f"place: .*{why}") as raised:
+        build_config(Somewhere, {"place": text})
+    assert "secret" not in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_files_come_back_as_they_were_sent(bucket: Remote, tmp_path: Path) -> None:
+    large = tmp_path / "large"
+    large.write_bytes(np.random.default_rng(0).bytes(11_000_000))  # more than one part
+    place = bucket / "some where" / "ድምፅ?@.bin"
+    place.upload(large)
+    place.download(tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == large.read_bytes()
+    (bucket / "small").write_bytes(b"0123")
+    assert (bucket / "small").read_bytes(2) == b"23"
+    with pytest.raises(ValueError, match="larger"):
+        (bucket / "small").read_bytes(most=3)
+    assert names(bucket) == ["small", "some where/ድምፅ?@.bin"]
+    assert names(bucket / "some where") == ["ድምፅ?@.bin"]
+    (bucket / "small").remove()
+    (bucket / "small").remove()
+    assert (bucket / "small").entry() is None
+    assert names(bucket / "nothing") == []
+    with pytest.raises(FileNotFoundError):
+        (bucket / "small").download(tmp_path / "none")
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name != "cache") == ["back", "large"]
+
+
+def test_storage_that_refuses_says_so_in_one_line(
+    bucket: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RemoteError, match=r"s3://no-such-bucket/run: .*not exist") as raised:
+        Remote("s3://no-such-bucket/run").write_bytes(b"")
+    assert "\n" not in str(raised.value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(RemoteError, match="AWS_ENDPOINT_URL"):
+        Remote("s3://another-bucket/run").read_bytes()
+
+
+def test_mirror_copies_what_differs_and_removes_what_is_gone(
+    bucket: Remote, tmp_path: Path
+) -> None:
+    here = tmp_path / "here"
+    (here / "a" / "b").mkdir(parents=True)
+    (here / "a" / "b" / "file").write_text("1")
+    (here / ".hidden").touch()
+    (here / "ours").touch()
+    (here / "link").symlink_to("a")
+    mirror = Mirror(here, bucket / "copy", ours=("ours",))
+    mirror.push()
+    assert names(bucket / "copy") == ["a/b/file", "link.link"]
+    untouched = (bucket / "copy" / "a" / "b" / "file").entry()
+    (here / "new").write_text("2")
+    (here / "link").unlink()
+    (here / "link").symlink_to("new")
+    mirror.push(only=lambda name: name != "link")
+    assert (bucket / "copy" / "link.link").read_text() == "a"
+    mirror.push()
+    assert (bucket / "copy" / "a" / "b" / "file").entry() == untouched
+    shutil.rmtree(here / "a")
+    mirror.push()
+    assert names(bucket / "copy") == ["link.link", "new"]
+
+    there = tmp_path / "there"
+    there.mkdir()
+    (there / "stale").touch()
+    (there / "ours").touch()
+    other = Mirror(there, bucket / "copy", ours=("ours",))
+    other.pull()
+    assert sorted(p.name for p in there.iterdir()) == ["link", "new", "ours"]
+    assert (there / "link").read_text() == "2"
+    (there / "new").unlink()
+    (there / "link").unlink()
+    other.push()
+    assert names(bucket / "copy") == []
+
+
+def test_link_in_storage_does_not_lead_out_of_its_folder(bucket: Remote, tmp_path: Path) -> None:
+    (bucket / "copy" / "link.link").write_bytes(b"../../etc")
+    with pytest.raises(RemoteError, match="does not point to its own folder"):
+        Mirror(tmp_path / "here", bucket / "copy").pull()
+
+
+def test_features_are_fetched_once_by_fingerprint(
+    bucket: Remote, features: Path, tmp_path: Path
+) -> None:
+    place = put(features, bucket / "features")
+    with ThreadPoolExecutor(3) as pool:
+        opened = list(pool.map(FeatureSet.open, [place] * 3))
+    assert len({one.folder for one in opened}) == 1
+    ours, theirs = FeatureSet.open(features).split("train"), opened[0].split("train")
+    assert theirs.ids == ours.ids
+    assert all(np.array_equal(ours.mel(n), theirs.mel(n)) for n in range(len(ours)))
+    for entry in place.entries():  # what was fetched is not asked for again
+        if entry.name != MANIFEST:
+            (place / entry.name).remove()
+    assert FeatureSet.open(place).folder == opened[0].folder
+
+
+def test_shards_that_stay_are_not_fetched_again(bucket: Remote, tmp_path: Path) -> None:
+    corpus = make_corpus(tmp_path / "corpus", 12)
+    run_prepare(corpus, tmp_path / "features", shard_mb=0.01)
+    place = put(tmp_path / "features", bucket / "features")
+    FeatureSet.open(place)
+    kept = cache_folder("features") / "shards"
+    before = {file.name: file.stat().st_ino for file in kept.iterdir()}
+    with (corpus / "metadata.csv").open("a", encoding="utf-8") as file:
+        shutil.copy(corpus / "wavs" / "u003.wav", corpus / "wavs" / "u900.wav")
+        file.write("u900|ሰላም ነው።\n")
+    run_prepare(corpus, tmp_path / "features", shard_mb=0.01)
+    put(tmp_path / "features", place)
+    assert FeatureSet.open(place).manifest.n_utterances == 13
+    after = {file.name: file.stat().st_ino for file in kept.iterdir()}
+    assert before.items() <= after.items()
+    assert 0 < len(after) - len(before) < len(before)
+
+
+def test_features_that_are_not_those_of_their_manifest_are_refused(
+    bucket: Remote, features: Path
+) -> None:
+    place = put(features, bucket / "features")
+    (place / "train-00000.arrow").write_bytes(b"something else")
+    with pytest.raises(UserError, match=r"features/train-00000.arrow: is not the file"):
+        FeatureSet.open(place)
+    (place / "train-00000.arrow").remove()
+    with pytest.raises(UserError, match=r"features/train-00000.arrow: missing"):
+        FeatureSet.open(place)
+    with pytest.raises(UserError, match=r"^s3://.*/nothing: no such folder of features"):
+        FeatureSet.open(bucket / "nothing")
+
+
+def test_manifest_of_others_does_not_lead_out_of_the_cache(bucket: Remote, features: Path) -> None:
+    place = put(features, bucket / "features")
+    values = json.loads((features / MANIFEST).read_bytes())
+    values["splits"]["train"]["shards"][0]["sha256"] = "../../" + "0" * 58
+    (place / MANIFEST).write_bytes(json.dumps(values).encode())
+    with pytest.raises(UserError, match="sha256"):
+        FeatureSet.open(place)
+
+
+def test_another_machine_fetches_its_own(
+    bucket: Remote, features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = put(features, bucket / "features")
+    first = FeatureSet.open(place)
+    another_machine(monkeypatch, tmp_path / "other")
+    second = FeatureSet.open(place)
+    assert second.folder.is_relative_to(tmp_path / "other")
+    assert second.manifest == first.manifest
