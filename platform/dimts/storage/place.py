@@ -276,10 +276,10 @@ def transfer(jobs: list[Any]) -> None:
 
 
 def cache_folder(kind: str, *of: Any) -> Path:
-    """Where this machine keeps what it has of object storage; may be removed between jobs.
+    """Where this machine keeps what can be had again; may be removed between jobs.
 
     Args:
-        kind: ``features``, ``runs`` and so on.
+        kind: ``features``, ``fonts`` and so on.
         of: what it is of.
     """
     root = os.environ.get(CACHE) or Path.home() / ".cache" / "dimts"
