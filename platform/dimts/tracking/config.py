@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,15 @@ from dimts.masking import MASK, mask_secrets
 
 SQLITE = "sqlite:///"
 _STORE = re.compile(r"(https?|sqlite|postgresql|mysql|mssql)(\+\w+)?://.+")
+
+_CLIENTS = {"s3": ("boto3", "aws"), "gs": ("google.cloud.storage", "gcp")}
+
+
+def _is_missing(library: str) -> bool:
+    try:
+        return find_spec(library) is None
+    except ModuleNotFoundError:  # of a package that it would be in
+        return True
 
 
 class TrackingConfig(Config):
@@ -58,6 +68,15 @@ class TrackingConfig(Config):
         if not _STORE.fullmatch(uri) or uri == SQLITE:
             raise ValueError("must be sqlite:///FILE, another database's URI or http(s)://SERVER")
         return uri
+
+    @field_validator("artifacts")
+    @classmethod
+    def _can_be_reached(cls, artifacts: str | None) -> str | None:
+        scheme = (artifacts or "").split("://")[0]
+        library, extra = _CLIENTS.get(scheme, ("", ""))
+        if library and _is_missing(library):
+            raise ValueError(f"{scheme}:// needs {library}; pip install 'dimts[{extra}]'")
+        return artifacts
 
     @property
     def is_server(self) -> bool:
