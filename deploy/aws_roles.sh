@@ -3,6 +3,7 @@
 # may use the bucket. Once an account and bucket:
 #   deploy/aws_roles.sh YOUR-BUCKET us-east-1
 set -euo pipefail
+export AWS_PAGER=
 bucket=${1:?name of the bucket} region=${2:?region of ray_cluster.yaml}
 account=$(aws sts get-caller-identity --query Account --output text)
 
@@ -20,8 +21,8 @@ of_head='{"Version": "2012-10-17", "Statement": [
   {"Effect": "Allow", "Action": ["iam:GetInstanceProfile", "iam:CreateServiceLinkedRole"], "Resource": "*"}]}'
 
 placed=(); [ "$region" = us-east-1 ] || placed=(--create-bucket-configuration "LocationConstraint=$region")
-aws s3api head-bucket --bucket "$bucket" 2> /dev/null ||
-  aws s3api create-bucket --bucket "$bucket" --region "$region" "${placed[@]}"
+aws s3api head-bucket --bucket "$bucket" > /dev/null 2>&1 ||
+  aws s3api create-bucket --bucket "$bucket" --region "$region" "${placed[@]}" > /dev/null
 aws s3api put-public-access-block --bucket "$bucket" --public-access-block-configuration \
   BlockPublicAcls=true,IgnorePublicAcls=true,BlockPublicPolicy=true,RestrictPublicBuckets=true
 # Parts of uploads that were never finished cost as much as whole ones.
@@ -31,8 +32,8 @@ aws s3api put-bucket-lifecycle-configuration --bucket "$bucket" --lifecycle-conf
 
 for name in dimts-head dimts-worker; do
   aws iam get-role --role-name $name > /dev/null 2>&1 || {
-    aws iam create-role --role-name $name --assume-role-policy-document "$machines"
-    aws iam create-instance-profile --instance-profile-name $name
+    aws iam create-role --role-name $name --assume-role-policy-document "$machines" > /dev/null
+    aws iam create-instance-profile --instance-profile-name $name > /dev/null
     aws iam add-role-to-instance-profile --instance-profile-name $name --role-name $name
   }
   aws iam put-role-policy --role-name $name --policy-name "bucket-$bucket" --policy-document "$of_bucket"

@@ -10,13 +10,16 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from dimts.config import load_config
+from jobs.sweep_config import SweepVoice
 from jobs.ui import UiConfig
+from jobs.voice_config import VoiceConfig
 
 ROOT = Path(__file__).parents[1]
 FILES = [ROOT / "ray_cluster.yaml", ROOT / "docs" / "ray_cluster_gcp.yaml"]
@@ -183,7 +186,7 @@ def cloud(request: pytest.FixtureRequest) -> Iterator[tuple[type[Cloud], str]]:
 
 def test_a_spot_machine_that_is_taken_away_says_so_once(cloud: tuple[type[Cloud], str]) -> None:
     handler, url = cloud
-    script = [ROOT / "deploy/spot_notice.sh", "echo", "it goes"]
+    script = [str(ROOT / "deploy/spot_notice.sh"), "echo", "it goes"]
     environment = os.environ | {"METADATA_URL": url, "POLL_S": "0.05"}
     with subprocess.Popen(script, env=environment, stdout=subprocess.PIPE, text=True) as watch:
         assert watch.stdout
@@ -202,6 +205,27 @@ def test_the_notice_is_a_command_that_ray_has(cluster: dict[str, Any]) -> None:
     assert (ray, name) == ("ray", drain_node.name)
     drain_node.make_context("ray drain-node", options)
     assert os.access(ROOT / "deploy/spot_notice.sh", os.X_OK)
+
+
+def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every setting of a configuration, by its place."""
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from keys(kind, f"{prefix}{name}.")
+
+
+def test_the_page_names_jobs_and_settings_that_there_are() -> None:
+    page = (ROOT / "docs/cluster.md").read_text(encoding="utf-8")
+    known = {*keys(VoiceConfig), *keys(SweepVoice)}
+    named = re.findall(r"--set ([a-z_.]+)=", page)
+    assert len(named) > 8
+    assert not [key for key in named if key not in known]
+    files = re.findall(r"(?:jobs|search_spaces|deploy|docs|tests|benchmarks)/[\w./]+\w", page)
+    mine = "jobs/configs/mine.yaml"
+    assert mine in files
+    assert not [file for file in files if file != mine and not (ROOT / file).exists()]
 
 
 def test_scripts_are_shell() -> None:
