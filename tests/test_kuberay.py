@@ -2,7 +2,7 @@
 
 No cluster is asked. The fields of RayCluster and RayJob are held to `kuberay_fields.yaml`, what is
 Kubernetes' own to its schema (`kubernetes-validate`, strict), the options of ``ray start`` to the
-installed command, and the whole RayCluster to the autoscaler of the installed Ray.
+installed command. What Ray's autoscaler makes of it: test_kuberay_autoscaler.py.
 """
 
 from __future__ import annotations
@@ -10,39 +10,22 @@ from __future__ import annotations
 import copy
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from kuberay_fixtures import CONTAINERS, FILES, ROOT, Manifest, manifests, only
 
 from dimts.config import load_config
 from jobs.ui import UiConfig
 from jobs.voice_config import VoiceConfig
 
-ROOT = Path(__file__).parents[1]
-FILES = ("raycluster.yaml", "mlflow.yaml", "rayjob.yaml")
 FIELDS = Path(__file__).with_name("kuberay_fields.yaml")
 KUBERNETES = "1.30"
 """The oldest Kubernetes that is promised; what is new in later ones is refused."""
-
-Manifest = dict[str, Any]
-
-
-def manifests(*files: str) -> list[Manifest]:
-    return [
-        manifest
-        for file in files or FILES
-        for manifest in yaml.safe_load_all((ROOT / "deploy" / file).read_text(encoding="utf-8"))
-    ]
-
-
-def only(kind: str) -> Manifest:
-    (found,) = (m for m in manifests() if m["kind"] == kind)
-    return found
 
 
 def check(manifest: Manifest) -> None:
@@ -140,55 +123,6 @@ def test_what_is_wrong_is_refused(case: str) -> None:
     spoil(manifest)
     with pytest.raises(Exception, match=named):
         check(manifest)
-
-
-def test_rays_autoscaler_reads_the_cluster() -> None:
-    """Ray's own code, which runs in the head's pod, makes of it the groups that are meant."""
-    from ray.autoscaler._private.kuberay.autoscaling_config import (
-        _derive_autoscaling_config_from_ray_cr,
-    )
-
-    cluster = only("RayCluster")
-    cluster["metadata"]["namespace"] = "default"
-    config = _derive_autoscaling_config_from_ray_cr(cluster)
-    groups = config["available_node_types"]
-    assert config["idle_timeout_minutes"] == 10
-    head = groups[config["head_node_type"]]
-    assert head["resources"]["CPU"] == 0
-    assert head["max_workers"] == 0
-    assert not any(group["min_workers"] for group in groups.values())
-    resources = {
-        name: (group["resources"]["CPU"], group["resources"].get("GPU"), group.get("priority"))
-        for name, group in groups.items()
-        if name != config["head_node_type"]
-    }
-    assert resources == {
-        "gpu-spot": (7, 1, 2), "gpu-on-demand": (7, 1, 1), "cpu-spot": (15, None, 3),
-    }  # fmt: skip
-
-
-def test_on_demand_is_another_machine_and_preparation_takes_no_gpus() -> None:
-    spot, on_demand, cpu = (
-        g["template"]["spec"] for g in only("RayCluster")["spec"]["workerGroupSpecs"]
-    )
-    assert spot["nodeSelector"] != on_demand["nodeSelector"]
-    assert spot["containers"] == on_demand["containers"]
-    assert spot["tolerations"] and not cpu["tolerations"]
-    assert "nvidia.com/gpu" not in cpu["containers"][0]["resources"]["limits"]
-
-
-def containers() -> Iterator[tuple[str, Manifest, Manifest]]:
-    """Each container of ours with its pod and a name."""
-    cluster = only("RayCluster")["spec"]
-    pods = {"head": cluster["headGroupSpec"]["template"]["spec"]}
-    pods |= {g["groupName"]: g["template"]["spec"] for g in cluster["workerGroupSpecs"]}
-    pods["mlflow"] = only("Deployment")["spec"]["template"]["spec"]
-    for name, pod in pods.items():
-        for container in pod["containers"]:
-            yield name, pod, container
-
-
-CONTAINERS = list(containers())
 
 
 @pytest.mark.parametrize(("name", "pod", "container"), CONTAINERS, ids=[c[0] for c in CONTAINERS])
