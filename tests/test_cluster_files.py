@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
 import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
+from pydantic import BaseModel
+
+from dimts.config import load_config
+from jobs.sweep_config import SweepVoice
+from jobs.ui import UiConfig
+from jobs.voice_config import VoiceConfig
 
 ROOT = Path(__file__).parents[1]
 FILES = [ROOT / "ray_cluster.yaml", ROOT / "docs" / "ray_cluster_gcp.yaml"]
@@ -40,8 +52,8 @@ def test_a_key_that_ray_does_not_know_is_found(cluster: dict[str, Any]) -> None:
 def test_clouds_differ_in_their_machines_alone() -> None:
     aws, gcp = (yaml.safe_load(file.read_text(encoding="utf-8")) for file in FILES)
     for part in (*COMMANDS, "file_mounts", "rsync_exclude", "idle_timeout_minutes"):
-        private = str(gcp[part]).replace("10.0.0.0/8", "172.31.0.0/16")
-        assert private == str(aws[part]), part
+        same = str(gcp[part]).replace("10.0.0.0/8", "172.31.0.0/16").replace("gs://", "s3://")
+        assert same == str(aws[part]), part
     assert aws["available_node_types"].keys() == gcp["available_node_types"].keys()
 
 
@@ -79,6 +91,146 @@ def test_every_node_asks_for_the_token_and_knows_the_home(
 def test_versions_are_the_pinned_ones(cluster: dict[str, Any]) -> None:
     install = next(command for command in cluster["setup_commands"] if "pip install" in command)
     assert "--constraint ~/dimts/constraints.txt" in install
+    (extras,) = re.findall(r"dimts\[([a-z,]*)\]", install)
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert not [extra for extra in extras.split(",") if f"\n{extra} = [" not in project]
+
+
+def words_after(command: str, program: str) -> list[str]:
+    """The arguments of a program within a shell command, variables as they stand."""
+    words = shlex.split(command)
+    return words[words.index(program) + 1 :]
+
+
+def test_ray_start_knows_its_options(cluster: dict[str, Any]) -> None:
+    from ray.scripts.scripts import start
+
+    head, worker = (
+        next(c for c in cluster[part] if "ray start" in c)
+        for part in ("head_start_ray_commands", "worker_start_ray_commands")
+    )
+    given = start.make_context("ray start", words_after(head, "~/venv/bin/ray")[1:]).params
+    assert given["head"] and given["block"] and given["dashboard_host"] == "127.0.0.1"
+    given = start.make_context("ray start", words_after(worker, "ray")[1:]).params
+    assert given["address"] == f"$RAY_HEAD_IP:{given['port'] or 6379}"
+
+
+def test_a_head_whose_ray_fails_starts_it_again(cluster: dict[str, Any]) -> None:
+    """With ``--block`` a process that fails ends ``ray start``, which is what systemd sees."""
+    stops, ends, *starts = cluster["head_start_ray_commands"]
+    assert ends == "ray stop"
+    for unit, restart in (("dimts-ray", "on-failure"), ("dimts-mlflow", "always")):
+        (command,) = (c for c in starts if f"--unit={unit}" in c)
+        assert f"--property=Restart={restart}" in command
+        assert unit in stops, "`ray up` once more replaces what runs"
+    assert "ray health-check" in starts[-1], "`ray up` ends when Ray answers, or tells that not"
+
+
+def test_mlflows_artifacts_are_on_object_storage(cluster: dict[str, Any]) -> None:
+    (command,) = (c for c in cluster["head_start_ray_commands"] if "jobs/ui.py" in c)
+    words = words_after(command, "~/dimts/jobs/ui.py")
+    settings = [words[n + 1] for n, word in enumerate(words) if word == "--set"]
+    scheme = {"aws": "s3", "gcp": "gs"}[cluster["provider"]["type"]]
+    tracking = load_config(UiConfig, [], settings).tracking.absolute()
+    assert tracking.artifacts == f"{scheme}://YOUR-BUCKET/mlflow"
+
+
+def test_workers_may_use_the_bucket_and_start_no_machines(cluster: dict[str, Any]) -> None:
+    key = {"aws": "IamInstanceProfile", "gcp": "serviceAccounts"}[cluster["provider"]["type"]]
+    types = cluster["available_node_types"]
+    accounts = {name: str(t["node_config"].get(key)) for name, t in types.items()}
+    head = accounts.pop(cluster["head_node_type"])
+    (workers,) = set(accounts.values())
+    assert "dimts-worker" in workers
+    assert workers != head
+
+
+class Cloud(BaseHTTPRequestHandler):
+    """What a machine hears of its cloud: of AWS, or of Google, once it is to be taken away."""
+
+    taken: dict[str, bool]
+    asked: list[str]
+
+    def do_PUT(self) -> None:
+        aws = "aws" in self.taken and self.path == "/latest/api/token"
+        self._answer(aws and "X-aws-ec2-metadata-token-ttl-seconds" in self.headers, "secret")
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        if self.path == "/latest/meta-data/spot/instance-action":
+            knows = self.headers.get("X-aws-ec2-metadata-token") == "secret"
+            self._answer(knows and self.taken.get("aws", False), '{"action": "terminate"}')
+        elif self.path == "/computeMetadata/v1/instance/preempted":
+            knows = "google" in self.taken and self.headers.get("Metadata-Flavor") == "Google"
+            self._answer(knows, str(self.taken.get("google")).upper())
+        else:
+            self._answer(False, "")
+
+    def _answer(self, found: bool, text: str) -> None:
+        self.send_response(200 if found else 404)
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(params=["aws", "google"])
+def cloud(request: pytest.FixtureRequest) -> Iterator[tuple[type[Cloud], str]]:
+    handler = type("Of", (Cloud,), {"taken": {request.param: False}, "asked": []})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield handler, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_spot_machine_that_is_taken_away_says_so_once(cloud: tuple[type[Cloud], str]) -> None:
+    handler, url = cloud
+    script = [str(ROOT / "deploy/spot_notice.sh"), "echo", "it goes"]
+    environment = os.environ | {"METADATA_URL": url, "POLL_S": "0.05"}
+    with subprocess.Popen(script, env=environment, stdout=subprocess.PIPE, text=True) as watch:
+        assert watch.stdout
+        while len(handler.asked) < 6:
+            assert watch.poll() is None, "it said so before"
+        handler.taken = dict.fromkeys(handler.taken, True)
+        assert watch.stdout.read() == "it goes\n"
+    assert watch.returncode == 0
+
+
+def test_the_notice_is_a_command_that_ray_has(cluster: dict[str, Any]) -> None:
+    from ray.scripts.scripts import drain_node
+
+    (command,) = (c for c in cluster["worker_start_ray_commands"] if "spot_notice.sh" in c)
+    ray, name, *options = words_after(command, "~/dimts/deploy/spot_notice.sh")
+    assert (ray, name) == ("ray", drain_node.name)
+    drain_node.make_context("ray drain-node", options)
+    assert os.access(ROOT / "deploy/spot_notice.sh", os.X_OK)
+
+
+def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every setting of a configuration, by its place."""
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from keys(kind, f"{prefix}{name}.")
+
+
+def test_the_page_names_jobs_and_settings_that_there_are() -> None:
+    page = (ROOT / "docs/cluster.md").read_text(encoding="utf-8")
+    known = {*keys(VoiceConfig), *keys(SweepVoice)}
+    named = re.findall(r"--set ([a-z_.]+)=", page)
+    assert len(named) > 8
+    assert not [key for key in named if key not in known]
+    files = re.findall(r"(?:jobs|search_spaces|deploy|docs|tests|benchmarks)/[\w./]+\w", page)
+    mine = "jobs/configs/mine.yaml"
+    assert mine in files
+    assert not [file for file in files if file != mine and not (ROOT / file).exists()]
+
+
+def test_scripts_are_shell() -> None:
+    for script in sorted((ROOT / "deploy").glob("*.sh")):
+        subprocess.run(["bash", "-n", script], check=True)
 
 
 def test_secrets_are_on_no_command_line(cluster: dict[str, Any]) -> None:

@@ -44,6 +44,7 @@ ELSEWHERE = {
     "benchmarks/prepare_faults.py": "tests/test_prepare_killed.py",
     "benchmarks/tracking_away.py": "tests/test_tracking_away_benchmark.py",
     "benchmarks/submit.py": "tests/test_submit.py",
+    "benchmarks/scaling.py": "tests/test_scaling.py",
     "jobs/ui.py --auth": "tests/test_loopback.py",
     "jobs/pretrain.py --config jobs/configs/mix/latin.yaml --export": "tests/test_pretrain.py",
     "jobs/tune.py --config jobs/configs/sample_am_finetune.yaml": (
