@@ -59,8 +59,9 @@ def measure(features: Path) -> str:
         UserError: they or the corpus are not there, or a job fails.
     """
     of = FeatureSet.open(features)
-    if not of.manifest.corpus.path.is_dir():
-        raise UserError(f"{features}: its corpus {of.manifest.corpus.path} is not there")
+    corpus = of.manifest.corpus.path
+    if not (isinstance(corpus, Path) and corpus.is_dir()):
+        raise UserError(f"{features}: its corpus {corpus} is not there")
     facts = machine_facts(("torch", "numpy"))
     machine = f"{facts['cpu']}, {facts['software']}, load before {facts['load before']}"
     with tempfile.TemporaryDirectory(prefix="dimts-scaling-") as folder:

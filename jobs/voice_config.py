@@ -12,13 +12,13 @@ from dimts.config import Config, flatten, to_yaml
 from dimts.extension.base import BaseConfig, model_from_base, read_base
 from dimts.launch.settings import Launch, RayConfig, RunConfig
 from dimts.model.t3 import ModelConfig
-from dimts.storage.bundles import find_bundle
 from dimts.storage.place import Remote, is_remote
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_model import resolve_model
 from dimts.training.config import TrainingConfig
+from dimts.training.remote_bundle import find_bundle
 from dimts.training.settings import RunSettings, Source
 
 

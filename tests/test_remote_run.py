@@ -18,11 +18,11 @@ from dimts.errors import UserError
 from dimts.launch.remote_run import RemoteRun, worker_folder
 from dimts.launch.start import start_run
 from dimts.launch.stopping import STOP_FILE, stop_requested
-from dimts.storage.bundles import fetch_bundle
 from dimts.storage.place import Remote
 from dimts.tracking.mlflow_model import resolve_model
 from dimts.training.checkpoint import BEST, LATEST
 from dimts.training.claim import CLAIM, Claim, Superseded
+from dimts.training.remote_bundle import fetch_bundle
 from jobs.voice_config import VoiceConfig
 
 pytest_plugins = ("s3_fixtures",)

@@ -28,6 +28,7 @@ def start_run(launch: Launch, ray_config: RayConfig) -> dict[str, Any]:
         UserError: a run of this name was made with other settings, or is going on; or training
             failed.
     """
+    launch.tracking.check_client()
     launch.run_dir.mkdir(parents=True, exist_ok=True)
 
     def busy(pid: str) -> str:

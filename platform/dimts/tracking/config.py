@@ -69,15 +69,6 @@ class TrackingConfig(Config):
             raise ValueError("must be sqlite:///FILE, another database's URI or http(s)://SERVER")
         return uri
 
-    @field_validator("artifacts")
-    @classmethod
-    def _can_be_reached(cls, artifacts: str | None) -> str | None:
-        scheme = (artifacts or "").split("://")[0]
-        library, extra = _CLIENTS.get(scheme, ("", ""))
-        if library and _is_missing(library):
-            raise ValueError(f"{scheme}:// needs {library}; pip install 'dimts[{extra}]'")
-        return artifacts
-
     @property
     def is_server(self) -> bool:
         """True when `uri` is a tracking server, False when it is a database."""
@@ -100,6 +91,20 @@ class TrackingConfig(Config):
             file = Path(self.uri.removeprefix(SQLITE))
             if not file.exists():
                 raise UserError(f"{file}: no run was recorded here yet; tracking.uri says where")
+
+    def check_client(self) -> None:
+        """Refuse a bucket for artifacts that MLflow has no client for.
+
+        Raises:
+            UserError: so it is.
+        """
+        scheme = (self.artifacts or "").split("://")[0]
+        library, extra = _CLIENTS.get(scheme, ("", ""))
+        if self.enabled and library and _is_missing(library):
+            raise UserError(
+                f"tracking.artifacts={self.artifacts}: {scheme}:// needs {library}; "
+                f"pip install 'dimts[{extra}]'"
+            )
 
     def absolute(self, base: Path | None = None) -> TrackingConfig:
         """The same settings with paths that no longer depend on the current directory.

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import dimts
 from dimts.errors import UserError
 from dimts.plain_files import MAX_YAML_BYTES, parse_yaml, read_bytes
-from dimts.storage.bundles import local_bundle
 from dimts.storage.place import is_remote
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.files import write_json
 from dimts.tracking.mlflow_client import connect, mlflow_environment, reason
 from dimts.tracking.registry import register
 from dimts.training.checkpoint import BEST
+from dimts.training.remote_bundle import local_bundle
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel

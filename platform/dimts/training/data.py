@@ -21,13 +21,13 @@ from dimts.errors import UserError
 from dimts.extension.base import Base, extend_tokenizer, read_base
 from dimts.features.feature_set import FeatureSet
 from dimts.machine import n_cores
-from dimts.storage.bundles import local_bundle
 from dimts.storage.place import Folder, Remote
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
 from dimts.training.batches import Corpus
 from dimts.training.corpora import draw, join, load_corpus
+from dimts.training.remote_bundle import local_bundle
 from dimts.training.settings import RunSettings
 
 

@@ -14,13 +14,13 @@ from dimts.errors import UserError
 from dimts.extension.base import extended_weights
 from dimts.machine import n_cores
 from dimts.model.t3 import T3
-from dimts.storage.bundles import local_bundle
 from dimts.training.checkpoint import find_latest
 from dimts.training.config import TrainingConfig
 from dimts.training.data import Data, fixed_durations, open_data
 from dimts.training.freezing import FreezeReport, freeze
 from dimts.training.job import Callbacks, Job, Result
 from dimts.training.loop import train
+from dimts.training.remote_bundle import local_bundle
 from dimts.training.settings import RunSettings
 
 

@@ -90,6 +90,7 @@ def run_sweep(plan: Plan) -> SweepResult:
         UserError: its settings have changed or do not fit the features, it is running already,
             or its first trials failed for one reason.
     """
+    plan.tracking.check_client()
     plan.folder.mkdir(parents=True, exist_ok=True)
     with locked(plan.folder / "lock", lambda pid: f"{plan.folder}: process {pid} runs this sweep"):
         ground = check(plan.sweep, plan.launch)
