@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from s3_fixtures import S3, another_machine, names, put
@@ -19,11 +20,15 @@ from dimts.launch.remote_run import RemoteRun, worker_folder
 from dimts.launch.start import start_run
 from dimts.launch.stopping import STOP_FILE, stop_requested
 from dimts.storage.place import Remote
+from dimts.tracking.config import is_missing
 from dimts.tracking.mlflow_model import resolve_model
 from dimts.training.checkpoint import BEST, LATEST
 from dimts.training.claim import CLAIM, Claim, Superseded
 from dimts.training.remote_bundle import fetch_bundle
 from jobs.voice_config import VoiceConfig
+
+if TYPE_CHECKING:
+    from conftest import BaseVoice
 
 pytest_plugins = ("s3_fixtures",)
 
@@ -206,6 +211,37 @@ def test_training_goes_on_while_the_storage_is_away(
     code, _, err = job.result()
     assert code == 0, err
     assert latest_weights(place) == undisturbed(voice, *settings)
+
+
+def test_base_what_it_rehearses_and_artifacts_may_be_in_storage(
+    bucket: Remote, adapted: Voice, base: BaseVoice, tmp_path: Path
+) -> None:
+    settings = ("training.max_steps=4", "training.validate_every=2", "base.rehearsal_share=0.5")
+    here = trained(adapted("run.name=here", *settings))
+    run = put(base.run_dir, bucket / "base")
+    sets = ", ".join(str(put(folder, bucket / folder.name)) for folder in base.features)
+    there = adapted(
+        "run.name=there",
+        *settings,
+        f"base.bundle={run}",
+        f"base.features=[{sets}]",
+        "tracking.enabled=true",
+        f"tracking.uri=sqlite:///{tmp_path}/mlflow.db",
+        f"tracking.artifacts={bucket}/mlflow",
+    )
+    launch = there.launch()
+    assert launch.settings.base
+    assert launch.settings.base.bundle == str(run / (base.run_dir / BEST).resolve().name)
+    folder = trained(there)
+    assert (folder / LATEST / WEIGHTS).read_bytes() == (here / LATEST / WEIGHTS).read_bytes()
+    assert [name for name in names(bucket / "mlflow") if name.endswith(WEIGHTS)]
+
+
+@pytest.mark.skipif(not is_missing("google.cloud.storage"), reason="it is here")
+def test_artifacts_in_a_bucket_need_a_client(voice: Voice) -> None:
+    config = voice("tracking.enabled=true", "tracking.artifacts=gs://bucket/mlflow")
+    with pytest.raises(UserError, match=r"google.cloud.storage; pip install 'dimts\[gcp\]'"):
+        trained(config)
 
 
 def test_sweep_in_object_storage_is_refused(voice_file: Path) -> None:

@@ -19,7 +19,8 @@ _STORE = re.compile(r"(https?|sqlite|postgresql|mysql|mssql)(\+\w+)?://.+")
 _CLIENTS = {"s3": ("boto3", "aws"), "gs": ("google.cloud.storage", "gcp")}
 
 
-def _is_missing(library: str) -> bool:
+def is_missing(library: str) -> bool:
+    """Whether a library is not installed."""
     try:
         return find_spec(library) is None
     except ModuleNotFoundError:  # of a package that it would be in
@@ -100,7 +101,7 @@ class TrackingConfig(Config):
         """
         scheme = (self.artifacts or "").split("://")[0]
         library, extra = _CLIENTS.get(scheme, ("", ""))
-        if self.enabled and library and _is_missing(library):
+        if self.enabled and library and is_missing(library):
             raise UserError(
                 f"tracking.artifacts={self.artifacts}: {scheme}:// needs {library}; "
                 f"pip install 'dimts[{extra}]'"
