@@ -10,10 +10,12 @@ takes its network away, so there is nothing to tidy up.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -48,6 +50,7 @@ class Machine(NamedTuple):
         core: of this machine's, on which its Ray runs; None for all of them.
         pid: of the process that holds it up, as seen from outside.
         environment: of commands on it.
+        ray: the folder of its Ray.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Machine(NamedTuple):
     core: int | None
     pid: int
     environment: dict[str, str]
+    ray: Path
 
     def command(self, *arguments: str) -> list[str]:
         """What to start here for a command to run there, with `environment`."""
@@ -87,6 +91,20 @@ class Machine(NamedTuple):
                 if os.readlink(entry / "ns" / "pid") == own:
                     found.append(int(entry.name))
         return found
+
+    def started(self) -> Counter[str]:
+        """How often its Ray has begun each task and actor, by its own logs."""
+        said = "".join(
+            file.read_text(encoding="utf-8", errors="replace")
+            for file in self.ray.glob("session_2*/logs/worker-*.out")
+        )
+        return Counter(re.findall(r"^:(?:task|actor)_name:(.+)$", said, re.MULTILINE))
+
+    def sent_bytes(self) -> int:
+        """Into the network so far."""
+        lines = Path(f"/proc/{self.pid}/net/dev").read_text(encoding="ascii").splitlines()
+        [counts] = [line.partition(":")[2] for line in lines if line.strip().startswith("eth0:")]
+        return int(counts.split()[8])
 
     def signal(self, number: signal.Signals) -> None:
         """To all that run there."""
@@ -205,7 +223,7 @@ def _machine(
         try:
             if not pid:
                 raise UserError(f"there is no machine {name}; it has said why")
-            yield Machine(name, f"{NETWORK}.{number + 1}", core, int(pid), environment)
+            yield Machine(name, f"{NETWORK}.{number + 1}", core, int(pid), environment, ray)
         finally:
             holder.stdin.close()  # the end of all that runs there, which is waited for
 
