@@ -145,7 +145,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _settings(options: argparse.Namespace, folder: Path) -> tuple[Settings, VoiceConfig]:
     environment = {"RAY_AUTH_MODE": "disabled", **os.environ}
     if options.features is None:
-        options.features = _sample_features(folder, options.quick, environment)
+        options.features = sample_features(folder, options.quick, environment)
     overrides = [
         f"prepare.features={options.features.absolute()}",
         f"run.storage={folder / 'runs'}",
@@ -170,7 +170,7 @@ def _settings(options: argparse.Namespace, folder: Path) -> tuple[Settings, Voic
     ), config
 
 
-def _sample_features(folder: Path, quick: bool, environment: dict[str, str]) -> Path:
+def sample_features(folder: Path, quick: bool, environment: dict[str, str]) -> Path:
     """Speak the sample corpus and prepare it, in `folder`."""
     sentences, corpus, features = folder / "sentences.txt", folder / "corpus", folder / "features"
     lines = SENTENCES.read_text(encoding="utf-8").splitlines(keepends=True)

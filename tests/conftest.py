@@ -63,6 +63,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 LONG = (
     "test_readme.py", "test_sweep_killed.py", "test_faults.py", "test_train_job.py",
     "test_tune_job.py", "test_prepare_killed.py", "test_tracking_away.py", "test_submit.py",
+    "test_nodes.py",
 )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,17 @@ import ray
 import ray.train
 from ray.train import Checkpoint, CheckpointUploadMode, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.torch.config import _TorchBackend
 
 from dimts.errors import UserError
 from dimts.launch.attempts import count_attempt, forget_attempts
 from dimts.launch.console import following
+from dimts.launch.interface import interface_of
 from dimts.launch.names import FAILURE, TOLD_OF_CHECKPOINTS
 from dimts.launch.recorder import Recorder
 from dimts.launch.remote_driver import in_touch
 from dimts.launch.remote_run import here
+from dimts.launch.room import equal_share, places
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.stopping import stop_on_signal
 from dimts.storage.place import Remote
@@ -139,14 +143,26 @@ def _check_resources(config: RayConfig) -> None:
                 "cluster starts nodes for what it is asked"
             )
         print(f"{lack}; waiting for nodes", flush=True)
+    cpus = cpus_per_worker(config)
+    room = places(node_resources(), {"CPU": cpus, "GPU": int(config.gpu)})
+    if room < config.workers and not config.autoscaled:
+        raise UserError(
+            f"ray.workers={config.workers} with {cpus} CPU{' and a GPU' if config.gpu else ''} "
+            f"each: on the cluster's nodes there is room for {room}, as none is spread over two; "
+            "lower ray.workers or ray.cpus_per_worker"
+        )
+
+
+def node_resources() -> list[dict[str, float]]:
+    """What each node of the cluster has."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def cpus_per_worker(config: RayConfig) -> int:
-    """Cores reserved for each worker: as asked for, or an equal share of the cluster's."""
+    """Cores reserved for each worker: as asked for, or as many as each can have on its node."""
     if config.autoscaled:  # it may have none yet
         return config.cpus_per_worker or 1
-    cores = int(ray.cluster_resources().get("CPU", 1))
-    return config.cpus_per_worker or max(1, cores // max(1, config.workers))
+    return config.cpus_per_worker or equal_share(node_resources(), config.workers, config.gpu)
 
 
 def torch_trainer(
@@ -183,7 +199,7 @@ def torch_trainer(
         scaling_config=ScalingConfig(
             num_workers=config.workers, use_gpu=config.gpu, resources_per_worker=resources
         ),
-        torch_config=TorchConfig(backend="nccl" if config.gpu else "gloo"),
+        torch_config=ClusterNetwork(backend="nccl" if config.gpu else "gloo"),
         run_config=RunConfig(
             name=launch.name,
             **_storage(launch),
@@ -198,6 +214,31 @@ def _storage(launch: Launch) -> dict[str, Any]:
         return {"storage_path": str(launch.run_dir.parent)}
     parent = launch.remote.parent
     return {"storage_path": parent.path, "storage_filesystem": parent.filesystem}
+
+
+@dataclass
+class ClusterNetwork(TorchConfig):
+    """Gloo's workers meet at the addresses by which Ray knows their nodes.
+
+    By itself Gloo takes what the host name resolves to. On Debian and Ubuntu that is 127.0.1.1,
+    where no other node finds it.
+    """
+
+    @property
+    def backend_cls(self) -> type[_TorchBackend]:
+        return _ClusterBackend
+
+
+class _ClusterBackend(_TorchBackend):
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
+        worker_group.execute(_name_interface)
+        super().on_start(worker_group, backend_config)
+
+
+def _name_interface() -> None:
+    """In a worker, before it looks for the others; what the node's owner has set stays."""
+    if interface := interface_of(ray.util.get_node_ip_address()):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
 
 
 def train_worker(config: dict[str, Any]) -> None:

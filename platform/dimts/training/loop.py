@@ -67,7 +67,10 @@ class Trainer:
         self.parallel: nn.Module = self.model
         if self.world_size > 1:
             ids = [self.device.index] if self.device.type == "cuda" else None
-            self.parallel = DistributedDataParallel(self.model, device_ids=ids)
+            # Its buffers are constants. Gradients are sent from where they lie, without a copy.
+            self.parallel = DistributedDataParallel(
+                self.model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
         self.optimizer = build_optimizer(self.model, self.config.optimizer)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.average: MovingAverage | None = None

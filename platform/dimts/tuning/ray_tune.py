@@ -27,8 +27,9 @@ from ray.tune.search import Searcher
 
 from dimts.errors import UserError
 from dimts.launch.console import written
-from dimts.launch.ray_train import in_another_thread, report, torch_trainer
+from dimts.launch.ray_train import in_another_thread, node_resources, report, torch_trainer
 from dimts.launch.recorder import device_of
+from dimts.launch.room import places
 from dimts.launch.settings import Launch, RayConfig
 from dimts.tracking.config import TrackingConfig
 from dimts.tuning.config import SweepConfig
@@ -117,24 +118,24 @@ def parallel_trials(sweep: SweepConfig, config: RayConfig) -> int:
                 "nodes for as many as there are to be"
             )
         return sweep.parallel
-    resources = ray.cluster_resources()
+    nodes, workers = node_resources(), max(1, config.workers)
     cpus, gpus = _needs(sweep, config)
-    room = int(resources.get("CPU", 0) / cpus + 1e-9)
-    if gpus:
-        room = min(room, int(resources.get("GPU", 0) / gpus + 1e-9))
+    room = places(nodes, {"CPU": cpus, "GPU": gpus}) // workers
     if room < 1:
+        has = (sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU"))
         raise UserError(
-            f"a trial needs {cpus:g} CPU and {gpus:g} GPU, the cluster has "
-            f"{resources.get('CPU', 0):g} and {resources.get('GPU', 0):g}; lower "
+            f"a trial needs {cpus * workers:g} CPU and {gpus * workers:g} GPU"
+            f"{', each worker on one node' if len(nodes) > 1 else ''}, the cluster has "
+            f"{' and '.join(f'{n:g}' for n in has)}; lower "
             "sweep.cpus_per_trial, sweep.gpus_per_trial, ray.workers or ray.cpus_per_worker"
         )
     return min(room, sweep.parallel) if sweep.parallel else room
 
 
 def _needs(sweep: SweepConfig, config: RayConfig) -> tuple[float, float]:
-    """CPUs and GPUs of a trial, its workers included."""
+    """CPUs and GPUs of a trial's process, or of each of its workers."""
     if config.workers > 1:
-        return config.workers * max(1, config.cpus_per_worker), config.workers * int(config.gpu)
+        return max(1, config.cpus_per_worker), int(config.gpu)
     return sweep.cpus_per_trial, sweep.gpus_per_trial if config.gpu else 0
 
 

@@ -1,0 +1,42 @@
+"""How much of something fits onto a cluster's nodes: what is one process is on one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+ROUNDING = 1e-9
+
+
+def places(nodes: Iterable[Mapping[str, float]], needs: Mapping[str, float]) -> int:
+    """How many processes fit that each need so much.
+
+    Args:
+        nodes: what each node has, by Ray's names: ``CPU``, ``GPU``.
+        needs: of one process, likewise; a share of a GPU is of a single one.
+    """
+    return sum(
+        min(_times(name, node.get(name, 0), need) for name, need in needs.items() if need)
+        for node in nodes
+    )
+
+
+def _times(name: str, there: float, need: float) -> int:
+    if name == "GPU" and need < 1:
+        return int(there + ROUNDING) * int(1 / need + ROUNDING)
+    return int(there / need + ROUNDING)
+
+
+def equal_share(nodes: Iterable[Mapping[str, float]], workers: int, gpu: bool) -> int:
+    """The most cores that each of so many workers can have; 1 if there are too few.
+
+    Args:
+        nodes: what each node has.
+        workers: processes, each on one node.
+        gpu: each needs a GPU as well.
+    """
+    nodes = list(nodes)
+    cores = int(sum(node.get("CPU", 0) for node in nodes))
+    for share in range(cores // max(1, workers), 1, -1):
+        if places(nodes, {"CPU": share, "GPU": int(gpu)}) >= workers:
+            return share
+    return 1
