@@ -7,10 +7,11 @@ from typing import Any
 
 from dimts.config import build_config, flatten, to_yaml
 from dimts.errors import ConfigError
-from dimts.storage.place import folder_here
+from dimts.launch.settings import driver_folder
 from dimts.tuning.config import SweepConfig
+from dimts.tuning.remote_sweep import TRIALS
 from dimts.tuning.space import Space, examples
-from dimts.tuning.sweep import TRIALS, Plan
+from dimts.tuning.sweep import Plan
 from jobs.voice_config import VoiceConfig
 
 SEARCHED = ("model.", "training.", "base.")
@@ -36,7 +37,7 @@ class SweepVoice(VoiceConfig):
         Raises:
             UserError: there is no such base, or a setting of the space is none of the voice's.
         """
-        storage = folder_here(self.run.storage, "a sweep keeps its study in a database file there")
+        place = (self.run.storage / f"{self.run.name}-{self.sweep.name}").absolute()
         title = f"{self.run.name}-{self.sweep.name}"
         voice = VoiceConfig.model_validate(self.model_dump(exclude={"sweep"}, exclude_unset=True))
         _check_keys(self.sweep.space)
@@ -45,7 +46,8 @@ class SweepVoice(VoiceConfig):
         return Plan(
             title=title,
             voice=self.run.name,
-            folder=(storage / title).absolute(),
+            folder=driver_folder(place),
+            place=place,
             sweep=self.sweep,
             ray=self.ray,
             tracking=self.tracking.absolute(),

@@ -40,9 +40,9 @@ def print_sweep(plan: Plan, result: SweepResult) -> None:
         if part:
             print(part)
     print(
-        f"voice: {plan.folder / WINNER / 'checkpoint_best'}\n"
+        f"voice: {plan.place / WINNER}\n"
         f"its settings: --config {plan.folder / WINNERS_SETTINGS}\n"
-        f"tables and plots: {plan.folder}"
+        f"tables and plots: {plan.place}"
     )
     if plan.tracking.enabled:
         name = plan.tracking.registered_model or plan.voice

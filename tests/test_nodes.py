@@ -132,7 +132,7 @@ def test_preparation_spreads_and_makes_the_same_features(
     nodes: Nodes, voice_file: Path, tmp_path: Path, begun: Callable[[str], list[int]]
 ) -> None:
     """Of bytes that are the same, though two machines have made them."""
-    local = load_config(VoiceConfig, [voice_file]).prepare.features
+    local = Path(str(load_config(VoiceConfig, [voice_file]).prepare.features))
     overrides = (f"prepare.features={tmp_path}", "prepare.engine=ray", "prepare.chunk=2")
     done = nodes.job("prepare", f"--config={voice_file}", *(f"--set={t}" for t in overrides))
     assert done.returncode == 0, done.stdout + done.stderr

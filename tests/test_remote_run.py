@@ -14,7 +14,6 @@ from s3_fixtures import S3, another_machine, names, put
 from test_train_job import TrainJob
 
 from dimts.bundle import load_bundle
-from dimts.config import load_config
 from dimts.errors import UserError
 from dimts.launch.remote_run import RemoteRun, worker_folder
 from dimts.launch.start import start_run
@@ -242,11 +241,3 @@ def test_artifacts_in_a_bucket_need_a_client(voice: Voice) -> None:
     config = voice("tracking.enabled=true", "tracking.artifacts=gs://bucket/mlflow")
     with pytest.raises(UserError, match=r"google.cloud.storage; pip install 'dimts\[gcp\]'"):
         trained(config)
-
-
-def test_sweep_in_object_storage_is_refused(voice_file: Path) -> None:
-    from jobs.sweep_config import SweepVoice
-
-    space = Path(__file__).parents[1] / "search_spaces" / "quick.yaml"
-    with pytest.raises(UserError, match="a sweep keeps its study in a database file"):
-        load_config(SweepVoice, [voice_file, space], ["run.storage=s3://bucket/runs"]).plan()

@@ -22,6 +22,7 @@ from dimts.tracking.mlflow_tracker import SPOOL
 from dimts.tracking.spool import Spool
 from dimts.tuning.outcomes import outcome
 from dimts.tuning.record import SweepRecord
+from dimts.tuning.remote_sweep import SweepCopy
 from dimts.tuning.report import front
 from dimts.tuning.study import SweepStudy
 from dimts.tuning.sweep import Plan, SweepTrials, run_sweep
@@ -339,7 +340,7 @@ def test_what_goes_wrong_in_the_sweep_itself_ends_it_and_is_raised(planned: Buil
     plan.folder.mkdir(parents=True)
     study = study_of(plan)
     with SweepRecord(plan, study.study) as record:
-        trials = SweepTrials(plan, study, record)
+        trials = SweepTrials(plan, study, record, SweepCopy(plan.folder, plan.place))
         trials.told(7, 1, 0.5)  # no such trial
         assert isinstance(trials.error, LookupError)
         assert trials.next() is None

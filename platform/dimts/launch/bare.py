@@ -18,8 +18,10 @@ def run_bare(launch: Launch, gpu: bool = False) -> None:
     Raises:
         UserError: see `run_training`; a GPU is asked for and there is none.
     """
-    with here(launch) as (launch, saved), following(launch.run_dir), stop_on_signal(launch.run_dir):
-        recorder = Recorder(launch, report=lambda _, checkpoint: saved() if checkpoint else None)
+    with here(launch) as (launch, copy), following(launch.run_dir), stop_on_signal(launch.run_dir):
+        recorder = Recorder(
+            launch, report=lambda _, checkpoint: copy.saved() if checkpoint else None
+        )
         recorder.start()
         try:
             recorder.finish(run_training(launch.settings, recorder, device_of(gpu)))

@@ -29,7 +29,7 @@ from dimts.launch.remote_run import here
 from dimts.launch.room import equal_share, places
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.stopping import stop_on_signal
-from dimts.storage.place import Remote
+from dimts.storage.place import Folder, Remote
 from dimts.training.claim import Superseded
 from dimts.training.run import run_training
 
@@ -202,18 +202,17 @@ def torch_trainer(
         torch_config=ClusterNetwork(backend="nccl" if config.gpu else "gloo"),
         run_config=RunConfig(
             name=launch.name,
-            **_storage(launch),
+            **storage_of(launch.remote.parent if launch.remote else launch.run_dir.parent),
             failure_config=FailureConfig(max_failures=restarts),
         ),
     )
 
 
-def _storage(launch: Launch) -> dict[str, Any]:
-    """Where Ray Train keeps what it knows of the run."""
-    if not isinstance(launch.remote, Remote):
-        return {"storage_path": str(launch.run_dir.parent)}
-    parent = launch.remote.parent
-    return {"storage_path": parent.path, "storage_filesystem": parent.filesystem}
+def storage_of(place: Folder) -> dict[str, Any]:
+    """Where Ray Train and Tune keep what they know of a run, as settings of theirs."""
+    if isinstance(place, Remote):
+        return {"storage_path": place.path, "storage_filesystem": place.filesystem}
+    return {"storage_path": str(place)}
 
 
 @dataclass
@@ -247,8 +246,8 @@ def train_worker(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank = context.get_world_rank()
     try:
-        with here(launch, rank, context.get_local_rank()) as (launch, saved):
-            _train(launch, config, rank, saved)
+        with here(launch, rank, context.get_local_rank()) as (launch, copy):
+            _train(launch, config, rank, copy.saved)
     except Superseded:  # on a node that was given up for dead: the run is another's now
         return
 

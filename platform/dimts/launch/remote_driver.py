@@ -13,7 +13,7 @@ from dimts.launch.console import EVENTS
 from dimts.launch.names import CONFIG_FILE, FAILURE, TOLD_OF_CHECKPOINTS
 from dimts.launch.recorder import RESULT
 from dimts.launch.settings import Launch
-from dimts.launch.stopping import STOP_FILE, stop_requested
+from dimts.launch.stopping import EARLY_FILE, STOP_FILE, request_stop, stop_early, stop_requested
 from dimts.storage.place import Remote, RemoteError
 
 POLL_S = 0.5
@@ -27,7 +27,7 @@ def fetch_settings(launch: Launch) -> None:
     Raises:
         RemoteError: the storage cannot be reached.
     """
-    if isinstance(launch.remote, Remote):
+    if launch.remote:
         file = launch.run_dir / CONFIG_FILE
         file.unlink(missing_ok=True)
         with suppress(FileNotFoundError):
@@ -36,7 +36,7 @@ def fetch_settings(launch: Launch) -> None:
 
 def send_settings(launch: Launch) -> None:
     """Its settings now; and what a start of before asked for or met is forgotten."""
-    if isinstance(launch.remote, Remote):
+    if launch.remote:
         (launch.remote / CONFIG_FILE).upload(launch.run_dir / CONFIG_FILE)
         for name in (STOP_FILE, FAILURE, ATTEMPTS, RESULT, TOLD_OF_CHECKPOINTS):
             (launch.remote / name).remove()
@@ -46,19 +46,33 @@ def send_settings(launch: Launch) -> None:
 
 def fetch_result(launch: Launch) -> None:
     """How the run ended, as `recorder.read_result` reads it."""
-    if isinstance(launch.remote, Remote):
+    if launch.remote:
         with suppress(FileNotFoundError):
             (launch.remote / RESULT).download(launch.run_dir / RESULT)
 
 
+def wish_stop(launch: Launch, early: bool = False) -> None:
+    """Wish a run to end after its current step; `early` says that a sweep does.
+
+    Raises:
+        RemoteError: the storage cannot be reached.
+    """
+    launch.run_dir.mkdir(parents=True, exist_ok=True)
+    (stop_early if early else request_stop)(launch.run_dir)
+    if launch.remote:
+        if early:
+            (launch.remote / EARLY_FILE).write_bytes(b"")
+        (launch.remote / STOP_FILE).write_bytes(b"")
+
+
 @contextmanager
-def in_touch(launch: Launch) -> Iterator[None]:
-    """Inside, the workers hear of a wish to stop, and their record comes into the folder here;
-    afterwards how it ended is here too."""
-    if not isinstance(launch.remote, Remote):
+def in_touch(launch: Launch, events: str = EVENTS) -> Iterator[None]:
+    """Inside, the workers hear of a wish to stop, and what they write into `events` comes into the
+    folder here; afterwards why it failed, if it did, is here too."""
+    if launch.remote is None:
         yield
         return
-    touch = _Touch(launch.run_dir, launch.remote)
+    touch = _Touch(launch.run_dir, launch.remote, events)
     thread = threading.Thread(target=touch.keep, daemon=True)
     thread.start()
     try:
@@ -70,9 +84,9 @@ def in_touch(launch: Launch) -> Iterator[None]:
 
 
 class _Touch:
-    def __init__(self, folder: Path, remote: Remote) -> None:
+    def __init__(self, folder: Path, remote: Remote, events: str) -> None:
         self._folder, self._remote = folder, remote
-        self._events = remote / EVENTS
+        self._events, self._here = remote / events, folder / events
         known = self._events.entry()
         self._position = known.size if known else 0
         self._asked = False
@@ -100,7 +114,7 @@ class _Touch:
             return
         data = self._events.read_bytes(self._position)
         self._position += len(data)
-        with (self._folder / EVENTS).open("ab") as file:
+        with self._here.open("ab") as file:
             file.write(data)
 
     def end(self) -> None:

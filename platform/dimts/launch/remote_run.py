@@ -8,12 +8,12 @@ copy has. The other side is `remote_driver`.
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from torch import distributed as dist
 
@@ -22,14 +22,21 @@ from dimts.launch.attempts import ATTEMPTS
 from dimts.launch.console import EVENTS
 from dimts.launch.names import CONFIG_FILE, FAILURE, LOCK, TOLD_OF_CHECKPOINTS
 from dimts.launch.settings import Launch
-from dimts.launch.stopping import STOP_FILE, request_stop, stop_requested
+from dimts.launch.stopping import (
+    EARLY_FILE,
+    STOP_FILE,
+    clear_stop,
+    request_stop,
+    stop_early,
+    stop_requested,
+)
 from dimts.storage.mirror import LINK, Mirror
 from dimts.storage.place import Remote, RemoteError, cache_folder
 from dimts.training.checkpoint import BEST, LATEST, step_of
 from dimts.training.claim import CLAIM, Superseded
 from dimts.training.memory import PARTS
 
-NOT_COPIED = (CONFIG_FILE, LOCK, CLAIM, STOP_FILE, TOLD_OF_CHECKPOINTS)
+NOT_COPIED = (CONFIG_FILE, LOCK, CLAIM, STOP_FILE, EARLY_FILE, TOLD_OF_CHECKPOINTS)
 """Of one machine, of the driver, or sent in another way."""
 POLL_S = 1.0
 EVENTS_BYTES_A_SECOND = 2**20
@@ -75,7 +82,7 @@ class RemoteRun:
         """
         theirs = _read(self._remote / CLAIM)
         self._claim = theirs
-        (self._folder / STOP_FILE).unlink(missing_ok=True)
+        clear_stop(self._folder)
         if theirs and theirs == _read_here(self._folder / CLAIM):
             there = self._mirror.adopt()
             for name in {ATTEMPTS, FAILURE} - set(there):  # the driver removes them
@@ -103,6 +110,12 @@ class RemoteRun:
     def saved(self) -> None:
         """There is a new checkpoint: it is sent while training goes on."""
         self._saved.set()
+
+    def hear(self) -> None:
+        """Whether someone wishes the run to end, as of now."""
+        if not stop_requested(self._folder) and (self._remote / STOP_FILE).exists():
+            early = (self._remote / EARLY_FILE).exists()
+            (stop_early if early else request_stop)(self._folder)
 
     def finish(self) -> None:
         """Send what is left.
@@ -151,8 +164,7 @@ class RemoteRun:
                 self._claims()
                 if not self._is_ours:
                     return
-                if not stop_requested(self._folder) and (self._remote / STOP_FILE).entry():
-                    request_stop(self._folder)
+                self.hear()
                 self._mirror.push(self._is_due)
                 self._told = False
             except RemoteError as error:
@@ -199,8 +211,18 @@ class RemoteRun:
             log.warning("%s; trying again", error)
 
 
+class NoCopy:
+    """What a run does for its copy that has none: its folder is one that all see."""
+
+    def saved(self) -> None: ...
+
+    def hear(self) -> None: ...
+
+
 @contextmanager
-def here(launch: Launch, rank: int = 0, local_rank: int = 0) -> Iterator[tuple[Launch, Any]]:
+def here(
+    launch: Launch, rank: int = 0, local_rank: int = 0, stays: bool = True
+) -> Iterator[tuple[Launch, RemoteRun | NoCopy]]:
     """Inside, the run has a folder on this machine, whatever holds it.
 
     Every worker of a group calls this.
@@ -209,12 +231,13 @@ def here(launch: Launch, rank: int = 0, local_rank: int = 0) -> Iterator[tuple[L
         launch: as the driver handed it out.
         rank: of this worker.
         local_rank: among those on its machine, which share the folder.
+        stays: whether a folder that has a copy stays when the run has ended.
 
     Yields:
-        The launch with that folder, and a function to be called after each checkpoint.
+        The launch with that folder, and what is to be told of each checkpoint.
     """
-    if not isinstance(launch.remote, Remote):
-        yield launch, _nothing
+    if launch.remote is None:
+        yield launch, NoCopy()
         return
     folder = worker_folder(launch.remote)
     settings = launch.settings.model_copy(update={"run_dir": folder})
@@ -228,7 +251,7 @@ def here(launch: Launch, rank: int = 0, local_rank: int = 0) -> Iterator[tuple[L
     if rank == 0:
         run.start()
     try:
-        yield launch.model_copy(update={"settings": settings}), run.saved if rank == 0 else _nothing
+        yield launch.model_copy(update={"settings": settings}), run if rank == 0 else NoCopy()
     except Superseded:
         raise
     except BaseException:
@@ -238,10 +261,8 @@ def here(launch: Launch, rank: int = 0, local_rank: int = 0) -> Iterator[tuple[L
         run.finish()
     else:
         run.give_up()
-
-
-def _nothing() -> None:
-    """A folder that all see needs no sending."""
+    if local_rank == 0 and not stays:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _read(file: Remote) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from dimts.config import Config
-from dimts.storage.place import Place, Remote, cache_folder
+from dimts.storage.place import Folder, Place, Remote, Store, cache_folder
 from dimts.tracking.config import TrackingConfig
 from dimts.training.settings import RunSettings
 
@@ -38,10 +38,12 @@ class RunConfig(Config):
     @property
     def run_dir(self) -> Path:
         """Its folder on the machine that it is started from."""
-        place = self.place
-        return (
-            place if isinstance(place, Path) else cache_folder("runs", place) / "driver" / self.name
-        )
+        return driver_folder(self.place)
+
+
+def driver_folder(place: Folder) -> Path:
+    """Where the machine that starts a run keeps what it has of it."""
+    return place if isinstance(place, Path) else cache_folder("runs", place) / "driver" / place.name
 
 
 class RayConfig(Config):
@@ -93,7 +95,7 @@ class Launch(Config):
     params: dict[str, Any]
     tags: dict[str, str] = Field(default_factory=dict)
     title: str = ""
-    remote: Place | None = None
+    remote: Store | None = None
 
     @property
     def run_dir(self) -> Path:

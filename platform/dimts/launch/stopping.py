@@ -13,6 +13,8 @@ from pathlib import Path
 from types import FrameType
 
 STOP_FILE = "stop_requested"
+EARLY_FILE = "stopped_early"
+"""Beside it: it is a sweep that wishes so, as other runs are better."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -26,9 +28,21 @@ def request_stop(run_dir: Path) -> None:
     (run_dir / STOP_FILE).touch()
 
 
+def stop_early(run_dir: Path) -> None:
+    """Wish the same as a sweep."""
+    (run_dir / EARLY_FILE).touch()
+    request_stop(run_dir)
+
+
+def stopped_early(run_dir: Path) -> bool:
+    """Whether it is a sweep that wishes so."""
+    return (run_dir / EARLY_FILE).exists()
+
+
 def clear_stop(run_dir: Path) -> None:
     """Forget a wish that an earlier start of the run was given."""
-    (run_dir / STOP_FILE).unlink(missing_ok=True)
+    for name in (STOP_FILE, EARLY_FILE):
+        (run_dir / name).unlink(missing_ok=True)
 
 
 @contextmanager

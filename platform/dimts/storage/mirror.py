@@ -127,7 +127,7 @@ class Mirror:
             return
         target = (self.remote / name).read_bytes().decode()
         link = self.folder / name.removesuffix(LINK)
-        if "/" in target or target in ("", ".", ".."):
+        if not target or target.startswith("/") or {".", ".."} & set(target.split("/")):
             raise RemoteError(f"{self.remote / name}: does not point to its own folder")
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(target)

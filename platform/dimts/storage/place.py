@@ -194,6 +194,10 @@ class Remote:
             if info.type == pa_fs.FileType.File
         )
 
+    def remove_all(self) -> None:
+        """Remove every file below; raises like `entries`."""
+        transfer([(self / entry.name).remove for entry in self.entries()])
+
     def remove(self) -> None:
         """Remove the file here, if there is one."""
         with reaching(self):
@@ -242,11 +246,15 @@ class _Known:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
-        return core_schema.is_instance_schema((Path, Remote))
+        return core_schema.is_instance_schema(Remote if source is Remote else (Path, Remote))
 
 
 Place = Annotated[Folder, _Known, BeforeValidator(_folder), PlainSerializer(_text, str)]
 """A setting that names a folder here or a prefix in object storage."""
+
+
+Store = Annotated[Remote, _Known, BeforeValidator(_folder), PlainSerializer(_text, str)]
+"""A setting that names a prefix in object storage."""
 
 
 @contextmanager

@@ -25,17 +25,22 @@ def local_bundle(place: str) -> Path:
     return fetch_bundle(Remote(place)) if is_remote(place) else Path(place)
 
 
-def find_bundle(place: Remote) -> Remote:
+def find_bundle(place: Remote, links: int = 3) -> Remote:
     """The bundle behind a bundle's own place, a run's (its best) or a link's, as of now.
+
+    Args:
+        place: of it.
+        links: that are followed at most, one after another.
 
     Raises:
         UserError: there is none.
     """
     if (place / MANIFEST).entry():
         return place
-    for link in (place / (BEST + LINK), place.parent / (place.name + LINK)):
+    names = (place / (BEST + LINK), place.parent / (place.name + LINK))
+    for link in names if links else ():
         try:
-            return link.parent / link.read_bytes(most=1000).decode()
+            return find_bundle(link.parent / link.read_bytes(most=1000).decode(), links - 1)
         except FileNotFoundError:
             continue
         except ValueError as error:

@@ -27,13 +27,31 @@ from ray.tune.search import Searcher
 
 from dimts.errors import UserError
 from dimts.launch.console import written
-from dimts.launch.ray_train import in_another_thread, node_resources, report, torch_trainer
+from dimts.launch.ray_train import (
+    in_another_thread,
+    node_resources,
+    report,
+    storage_of,
+    torch_trainer,
+)
 from dimts.launch.recorder import device_of
+from dimts.launch.remote_driver import in_touch
+from dimts.launch.remote_run import here
 from dimts.launch.room import places
 from dimts.launch.settings import Launch, RayConfig
+from dimts.storage.place import Folder, Remote
 from dimts.tracking.config import TrackingConfig
 from dimts.tuning.config import SweepConfig
-from dimts.tuning.trial import Measured, TrialRecorder, begin, locked, run_trial, train_trial
+from dimts.tuning.remote_sweep import SCRATCH
+from dimts.tuning.trial import (
+    Measured,
+    TrialRecorder,
+    begin,
+    begin_remotely,
+    locked,
+    run_trial,
+    train_trial,
+)
 
 QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -41,7 +59,6 @@ QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
-SCRATCH = "ray_tune"
 TOLD = "told.jsonl"
 ERROR = "error.txt"
 POLL_S = 0.1
@@ -64,11 +81,11 @@ class Trials(Protocol):
 
 def run_on_tune(
     trials: Trials, sweep: SweepConfig, config: RayConfig, tracking: TrackingConfig,
-    measured: Measured, folder: Path,
+    measured: Measured, place: Folder,
 ) -> None:  # fmt: skip
     """Run the trials that `trials` hands out, as many at a time as there is room for.
 
-    Ray is connected. Tune keeps in `folder`, which all nodes must see, what it needs meanwhile.
+    Ray is connected. Tune keeps in `place`, which all nodes must see, what it needs meanwhile.
 
     Raises:
         UserError: there is not room for one.
@@ -80,8 +97,7 @@ def run_on_tune(
     function = tune.with_parameters(
         trial_process, config=config, tracking=tracking, measured=measured
     )
-    scratch = folder / SCRATCH
-    shutil.rmtree(scratch, ignore_errors=True)  # of a start that was killed
+    _clear(place)  # of a start that was killed
     tuner = tune.Tuner(
         tune.with_resources(function, _resources(sweep, config)),
         tune_config=tune.TuneConfig(
@@ -93,7 +109,7 @@ def run_on_tune(
         ),
         run_config=tune.RunConfig(
             name=SCRATCH,
-            storage_path=str(folder),
+            **storage_of(place),
             verbose=0,
             callbacks=[_Silence()],
             failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
@@ -102,7 +118,14 @@ def run_on_tune(
     try:
         in_another_thread(tuner.fit).result()
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        _clear(place)
+
+
+def _clear(place: Folder) -> None:
+    if isinstance(place, Remote):
+        (place / SCRATCH).remove_all()
+    else:
+        shutil.rmtree(place / SCRATCH, ignore_errors=True)
 
 
 def parallel_trials(sweep: SweepConfig, config: RayConfig) -> int:
@@ -219,17 +242,23 @@ def trial_process(
         else:
             run_trial(launch, measured, tune.report, device_of(config.gpu))
     except Exception:  # Tune tries again; what was wrong is to be found where the trial is
+        launch.run_dir.mkdir(parents=True, exist_ok=True)
         with (launch.run_dir / ERROR).open("a", encoding="utf-8") as file:
             file.write(f"{traceback.format_exc()}\n")
+        if launch.remote:
+            (launch.remote / ERROR).upload(launch.run_dir / ERROR)
         raise
 
 
 def _run_group(launch: Launch, config: RayConfig, measured: Measured) -> None:
     """Several workers; what rank 0 tells comes here through a file, wherever it runs."""
     told = launch.run_dir / TOLD
+    begin_remotely(launch)
     with locked(launch.run_dir):
         begin(launch.run_dir)
         told.unlink(missing_ok=True)
+        if launch.remote:
+            (launch.remote / TOLD).remove()
         trainer = torch_trainer(
             group_worker,
             launch,
@@ -238,20 +267,27 @@ def _run_group(launch: Launch, config: RayConfig, measured: Measured) -> None:
             config.max_failures,
             {"measured": measured},
         )
-        group = in_another_thread(trainer.fit)
-        for values in written(told, 0, lambda: bool(wait([group], POLL_S).done)):
-            tune.report(values)
+        with in_touch(launch, TOLD):
+            group = in_another_thread(trainer.fit)
+            for values in written(told, 0, lambda: bool(wait([group], POLL_S).done)):
+                tune.report(values)
         group.result()
 
 
 def group_worker(config: dict[str, Any]) -> None:
     """One worker of a trial's group."""
     launch = Launch.model_validate(config["launch"])
-    told = launch.run_dir / TOLD
+    context = ray.train.get_context()
+    rank = context.get_world_rank()
+    with here(launch, rank, context.get_local_rank(), stays=False) as (launch, copy):
+        told = launch.run_dir / TOLD
 
-    def tell(values: dict[str, float]) -> None:
-        with told.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+        def tell(values: dict[str, float]) -> None:
+            with told.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(values) + "\n")
 
-    rank = ray.train.get_context().get_world_rank()
-    train_trial(TrialRecorder(launch, config["measured"], tell, rank, report), get_device())
+        def tell_ray(metrics: dict[str, float], checkpoint: Path | None) -> None:
+            report(metrics, None if launch.remote else checkpoint)
+
+        recorder = TrialRecorder(launch, config["measured"], tell, rank, tell_ray, copy)
+        train_trial(recorder, get_device())

@@ -16,7 +16,9 @@ from dimts.launch.settings import Launch
 from dimts.tracking.spool import Spool
 from dimts.training.checkpoint import BEST
 from dimts.training.data import open_data
+from dimts.training.remote_bundle import fetch_bundle
 from dimts.tuning.plots import write_plots
+from dimts.tuning.remote_sweep import TRIALS
 from dimts.tuning.report import front, short, summary, write_csv, write_html
 
 if TYPE_CHECKING:
@@ -117,6 +119,8 @@ class SweepRecord:
 
     def _log_winner(self, winner: Launch) -> dict[str, float]:
         data, best = open_data(winner.settings), (winner.run_dir / BEST).resolve()
+        if winner.remote:
+            best = fetch_bundle(winner.remote)
         figures = held_out_figures(winner, data, best)
         before, after = forgetting_figures(winner, data, best)
         figures |= after
@@ -141,7 +145,7 @@ class SweepRecord:
         """Records of trials that the store did not take while they ran."""
         from dimts.tracking.mlflow_tracker import SPOOL, sync
 
-        for run_dir in sorted((self.plan.folder / "trials").glob("*")):
+        for run_dir in sorted((self.plan.folder / TRIALS).glob("*")):
             if not (run_dir / SPOOL).is_dir() or not Spool(run_dir / SPOOL, 0).n_pending():
                 continue
             try:

@@ -7,7 +7,7 @@ import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,10 +16,12 @@ from optuna.trial import FrozenTrial
 
 from dimts.errors import UserError
 from dimts.launch.ray_train import connected
+from dimts.launch.remote_driver import wish_stop
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.start import keep_settings
-from dimts.launch.stopping import clear_stop, request_stop, stop_on_signal, stop_requested
+from dimts.launch.stopping import clear_stop, stop_on_signal, stop_requested
 from dimts.lock import locked
+from dimts.storage.place import Folder, Remote, RemoteError, transfer
 from dimts.tracking.config import TrackingConfig
 from dimts.training.checkpoint import BEST, LATEST
 from dimts.tuning.config import SweepConfig
@@ -28,11 +30,11 @@ from dimts.tuning.prepare import check, prepare
 from dimts.tuning.progress import Progress
 from dimts.tuning.ray_tune import run_on_tune
 from dimts.tuning.record import SweepRecord
+from dimts.tuning.remote_sweep import TRIALS, SweepCopy
 from dimts.tuning.report import front, short
 from dimts.tuning.study import Ending, SweepStudy, same_failure
-from dimts.tuning.trial import read_ending, stop_early
+from dimts.tuning.trial import read_ending
 
-TRIALS = "trials"
 WINNER = "best"
 WINNERS_SETTINGS = "best.yaml"
 MAY_CHANGE = (
@@ -50,7 +52,8 @@ class Plan(NamedTuple):
     Attributes:
         title: what people see of it.
         voice: name that the best trial's voice is registered under.
-        folder: of the sweep.
+        folder: of the sweep, on this machine.
+        place: of the sweep; `folder`, or where that has a copy in object storage.
         sweep, ray, tracking: its settings, those of its trials' processes and of its record.
         config_yaml, params: the resolved settings.
         launch: (number, values) -> the run of a trial.
@@ -59,6 +62,7 @@ class Plan(NamedTuple):
     title: str
     voice: str
     folder: Path
+    place: Folder
     sweep: SweepConfig
     ray: RayConfig
     tracking: TrackingConfig
@@ -94,17 +98,19 @@ def run_sweep(plan: Plan) -> SweepResult:
     plan.folder.mkdir(parents=True, exist_ok=True)
     with locked(plan.folder / "lock", lambda pid: f"{plan.folder}: process {pid} runs this sweep"):
         ground = check(plan.sweep, plan.launch)
-        keep_settings(plan.folder, plan.config_yaml, MAY_CHANGE)
+        copy = SweepCopy(plan.folder, plan.place)
+        copy.begin()
+        keep_settings(plan.folder, plan.config_yaml, MAY_CHANGE, plan.place)
         clear_stop(plan.folder)
         study = SweepStudy(plan.sweep, plan.folder)
         measured = prepare(plan.sweep, ground, study.study)
         with SweepRecord(plan, study.study) as record:
-            trials = SweepTrials(plan, study, record)
+            trials = SweepTrials(plan, study, record, copy)
             trials.tidy()
             if not trials.are_done:
                 trials.progress.introduce(plan.title)
                 with connected(plan.ray), trials.progress.shown(), trials.watched():
-                    run_on_tune(trials, plan.sweep, plan.ray, plan.tracking, measured, plan.folder)
+                    run_on_tune(trials, plan.sweep, plan.ray, plan.tracking, measured, plan.place)
             if trials.error:
                 raise trials.error
             if trials.failure:
@@ -114,6 +120,7 @@ def run_sweep(plan: Plan) -> SweepResult:
             if trials.are_done:
                 figures = record.conclude(_run_of(plan, study, winner) if winner else None)
             record.is_complete = trials.are_done
+            copy.keep()
             return SweepResult(trials.are_done, winner, front(study.study), figures)
 
 
@@ -124,11 +131,12 @@ def _run_of(plan: Plan, study: SweepStudy, trial: FrozenTrial) -> Launch:
 class SweepTrials:
     """What the sweep answers to Ray Tune; see `ray_tune.Trials`."""
 
-    def __init__(self, plan: Plan, study: SweepStudy, record: SweepRecord):
-        self.plan, self.study, self.record = plan, study, record
+    def __init__(self, plan: Plan, study: SweepStudy, record: SweepRecord, copy: SweepCopy):
+        self.plan, self.study, self.record, self.copy = plan, study, record, copy
         self.failure: str | None = None
         self.error: Exception | None = None
         self._running: dict[int, Launch] = {}
+        self._tidied: set[int] = set()
         ended = [t for t in study.trials if t.state.is_finished()]
         self.progress = Progress(plan.sweep.trials, Counter(map(outcome_of, ended)), self._best())
 
@@ -151,7 +159,7 @@ class SweepTrials:
     def told(self, number: int, validation: int, loss: float) -> None:
         with self._kept():
             if self.study.reported(number, validation, loss):
-                stop_early(self._running[number].run_dir)
+                wish_stop(self._running[number], early=True)
 
     def ended(self, number: int, error: str | None) -> None:
         with self._kept():
@@ -179,8 +187,7 @@ class SweepTrials:
         return None
 
     def _ended(self, number: int, error: str | None) -> None:
-        run_dir = self._running.pop(number).run_dir
-        ending = read_ending(run_dir)
+        ending = read_ending(self._running.pop(number))
         if error and ending is None:
             ending = Ending("failed", {}, 0, 0, 0.0, error)
         if ending is None:
@@ -217,7 +224,8 @@ class SweepTrials:
             while not done.wait(POLL_S):
                 if self._is_ending:
                     for launch in list(self._running.values()):
-                        request_stop(launch.run_dir)
+                        with suppress(RemoteError):  # it is wished again
+                            wish_stop(launch)
 
         thread = threading.Thread(target=watch, daemon=True)
         thread.start()
@@ -254,11 +262,17 @@ class SweepTrials:
         if self.plan.sweep.keep == "best":
             kept = {trial.number for trial in front(self.study.study)}
             for trial in self.study.trials:
-                if trial.state.is_finished() and trial.number not in kept:
-                    _remove_checkpoints(self.plan.folder / TRIALS / f"{trial.number:03d}")
+                if trial.state.is_finished() and trial.number not in kept | self._tidied:
+                    _remove_checkpoints(self.plan.place / TRIALS / f"{trial.number:03d}")
+                    self._tidied.add(trial.number)
+        self.copy.keep()
 
 
-def _remove_checkpoints(run_dir: Path) -> None:
+def _remove_checkpoints(run_dir: Folder) -> None:
+    if isinstance(run_dir, Remote):
+        names = [entry.name for entry in run_dir.entries()]
+        transfer([(run_dir / name).remove for name in names if name.startswith("checkpoint_")])
+        return
     for link in (BEST, LATEST):
         (run_dir / link).unlink(missing_ok=True)
     for folder in run_dir.glob("checkpoint_*"):

@@ -19,8 +19,9 @@ from dimts.errors import Diverged, UserError
 from dimts.evaluation.evaluate import evaluate, summary
 from dimts.launch.figures import base_figures
 from dimts.launch.recorder import Recorder
+from dimts.launch.remote_run import NoCopy, RemoteRun, here
 from dimts.launch.settings import Launch
-from dimts.launch.stopping import clear_stop, request_stop
+from dimts.launch.stopping import EARLY_FILE, STOP_FILE, clear_stop, stopped_early
 from dimts.masking import mask_secrets
 from dimts.training.checkpoint import BEST, find_latest
 from dimts.training.claim import Superseded
@@ -60,6 +61,7 @@ class TrialRecorder(Recorder):
         tell: the sweep's ear, see `Tell`.
         rank: of this worker.
         report: passes metrics and checkpoints on to Ray Train, where it launched the worker.
+        copy: of the trial's run in object storage.
     """
 
     def __init__(
@@ -69,9 +71,10 @@ class TrialRecorder(Recorder):
         tell: Tell,
         rank: int = 0,
         report: Callable[[dict[str, float], Path | None], None] | None = None,
+        copy: RemoteRun | NoCopy | None = None,
     ):
         super().__init__(launch, rank, report)
-        self.measured, self._ear = measured, tell
+        self.measured, self._ear, self._copy = measured, tell, copy or NoCopy()
         self._began = time.monotonic()
         self._trained = (0, 0)
 
@@ -91,6 +94,8 @@ class TrialRecorder(Recorder):
 
     def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None:
         super().report(metrics, checkpoint)
+        if checkpoint:
+            self._copy.saved()
         if self.rank == 0 and checkpoint:
             self._tell(read_manifest(checkpoint, verify=False).step, metrics)
 
@@ -136,6 +141,7 @@ class TrialRecorder(Recorder):
         every = self.launch.settings.training.validate_every
         if step >= every and RUNG_LOSS in metrics:
             self._ear({"validation": step // every, "loss": metrics[RUNG_LOSS]})
+            self._copy.hear()  # of what the sweep has decided
 
 
 def run_trial(launch: Launch, measured: Measured, tell: Tell, device: torch.device) -> None:
@@ -145,10 +151,10 @@ def run_trial(launch: Launch, measured: Measured, tell: Tell, device: torch.devi
         UserError: another process keeps running this trial.
         Exception: what is no matter of the trial's settings; it is worth another try.
     """
-    with locked(launch.run_dir):
+    begin_remotely(launch)
+    with here(launch, stays=False) as (launch, copy), locked(launch.run_dir):
         begin(launch.run_dir)
-        recorder = TrialRecorder(launch, measured, tell)
-        train_trial(recorder, device)
+        train_trial(TrialRecorder(launch, measured, tell, copy=copy), device)
 
 
 def train_trial(recorder: TrialRecorder, device: torch.device) -> None:
@@ -192,32 +198,25 @@ def base_mcd(launch: Launch, data: Data, model: Any) -> float:
 
 # The folder of a trial
 
-STOPPED_EARLY = "stopped_early"
-
 
 def begin(run_dir: Path) -> None:
     """Forget how an earlier start of the trial was ended."""
     run_dir.mkdir(parents=True, exist_ok=True)
     clear_stop(run_dir)
-    for name in (STOPPED_EARLY, ENDING):
-        (run_dir / name).unlink(missing_ok=True)
+    (run_dir / ENDING).unlink(missing_ok=True)
 
 
-def stop_early(run_dir: Path) -> None:
-    """The sweep wants the trial to end after its current step."""
-    (run_dir / STOPPED_EARLY).touch()
-    request_stop(run_dir)
+def begin_remotely(launch: Launch) -> None:
+    """The same for what object storage has of it, before anything is fetched from there."""
+    if launch.remote:
+        for name in (STOP_FILE, EARLY_FILE, ENDING):
+            (launch.remote / name).remove()
 
 
-def stopped_early(run_dir: Path) -> bool:
-    """Whether it is the sweep that wants the trial to end."""
-    return (run_dir / STOPPED_EARLY).exists()
-
-
-def read_ending(run_dir: Path) -> Ending | None:
+def read_ending(launch: Launch) -> Ending | None:
     """How a trial ended; None if it is to go on another time."""
     try:
-        return Ending(**json.loads((run_dir / ENDING).read_text(encoding="utf-8")))
+        return Ending(**json.loads(((launch.remote or launch.run_dir) / ENDING).read_text()))
     except FileNotFoundError:
         return None
 
