@@ -2,7 +2,8 @@
 
 ``s3://BUCKET/PREFIX`` and ``gs://BUCKET/PREFIX`` are reached through `pyarrow.fs`, with the
 credentials that the provider's own tools find: environment, files, the role of a machine.
-``AWS_ENDPOINT_URL`` names another server that speaks S3.
+``AWS_ENDPOINT_URL`` names another server that speaks S3, ``STORAGE_EMULATOR_HOST`` one that
+speaks as Google's does.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, NamedTuple
@@ -298,7 +300,7 @@ def cache_folder(kind: str, *of: Any) -> Path:
 def _filesystem(scheme: str, _: str, bucket: str) -> pa_fs.FileSystem:
     try:
         if scheme == "gs:":
-            return pa_fs.FileSystem.from_uri(f"gs://{bucket}")[0]
+            return _google()
         return pa_fs.S3FileSystem(
             region=_region(bucket),
             endpoint_override=_endpoint(),
@@ -310,6 +312,16 @@ def _filesystem(scheme: str, _: str, bucket: str) -> pa_fs.FileSystem:
     except (OSError, ValueError) as error:
         why = " ".join(str(error).split())[:300]
         raise RemoteError(f"{scheme}//{bucket}: {why}") from error
+
+
+def _google() -> pa_fs.FileSystem:
+    limit = timedelta(seconds=ATTEMPTS * TIMEOUT_S)
+    if not (emulator := os.environ.get("STORAGE_EMULATOR_HOST")):
+        return pa_fs.GcsFileSystem(retry_time_limit=limit)
+    scheme, _, host = emulator.rpartition("://")
+    return pa_fs.GcsFileSystem(
+        anonymous=True, scheme=scheme or "http", endpoint_override=host, retry_time_limit=limit
+    )
 
 
 def _endpoint() -> str | None:
