@@ -145,14 +145,15 @@ class Recorder:
             self._tracker.finish(status)
 
     def _write_result(self, result: Result, figures: dict[str, float], best: Path) -> None:
+        place = self.launch.remote or self.launch.run_dir
         values: dict[str, Any] = {
             "status": result.status,
             "step": result.step,
             "seconds": result.seconds,
             "skipped_steps": result.skipped,
             "frames": result.frames,
-            "checkpoint": str(result.checkpoint),
-            "best": str(best) if best.is_dir() else None,
+            "checkpoint": str(place / result.checkpoint.name) if result.checkpoint else None,
+            "best": str(place / best.name) if best.is_dir() else None,
             "figures": {**result.best, **figures},
         }
         text = json.dumps(values, indent=2)

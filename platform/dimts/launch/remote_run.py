@@ -74,8 +74,8 @@ class RemoteRun:
     def begin(self) -> None:
         """Bring the folder to where the run stands.
 
-        If this very folder was the last that wrote there, it is as new, or newer: then what could
-        not be sent before is sent now.
+        If rank 0 has the folder that was the last to write there, it is as new, or newer: then what
+        could not be sent before is sent now.
 
         Raises:
             RemoteError: the storage cannot be reached.
@@ -83,10 +83,13 @@ class RemoteRun:
         theirs = _read(self._remote / CLAIM)
         self._claim = theirs
         clear_stop(self._folder)
-        if theirs and theirs == _read_here(self._folder / CLAIM):
+        if self._rank == 0 and theirs and theirs == _read_here(self._folder / CLAIM):
             there = self._mirror.adopt()
-            for name in {ATTEMPTS, FAILURE} - set(there):  # the driver removes them
+            for name in (ATTEMPTS, FAILURE, PARTS):  # of the driver and of other workers
                 (self._folder / name).unlink(missing_ok=True)
+                if name in there:
+                    (self._remote / name).download(self._folder / name)
+            self._mirror.push()
             return
         (self._folder / CLAIM).unlink(missing_ok=True)
         self._mirror.pull(self._needed())
