@@ -107,8 +107,10 @@ class Machine(NamedTuple):
         return int(counts.split()[8])
 
     def signal(self, number: signal.Signals) -> None:
-        """To all that run there."""
+        """To all that run there, but for what holds it up."""
         for pid in self.processes():
+            if pid == self.pid:
+                continue
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 
