@@ -45,6 +45,27 @@ POLL_S = 0.1
 ENDLESS = 10**6
 
 
+class Used(NamedTuple):
+    """What a training has taken.
+
+    Attributes:
+        steps: that were done with it.
+        sent_bytes: by a node.
+        worker_s, beside_s: seconds of a core, by a worker and by all that is no worker.
+    """
+
+    steps: int
+    sent_bytes: float
+    worker_s: float
+    beside_s: float
+
+    def a_step(self, before: Used) -> Used:
+        """Of each step since `before`."""
+        steps = self.steps - before.steps
+        used = [(now - then) / steps for now, then in zip(self[1:], before[1:], strict=True)]
+        return Used(steps, *used)
+
+
 class Side:
     """A training on a cluster of its own, which can be stopped and go on.
 
@@ -90,22 +111,17 @@ class Side:
         while len(self.done()) < n:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 said = self._said.read_text(encoding="utf-8").strip().splitlines() or ["nothing"]
-                raise UserError(f"a training does not get going: {said[-1]}")
+                raise UserError(f"a training does not go on: {said[-1]}")
             time.sleep(POLL_S)
 
     def run(self, seconds: float) -> None:
-        """Let all of it go on for a while, and count the steps that are wholly inside.
-
-        Raises:
-            UserError: there was none.
-        """
+        """Let all of it go on for a while, and count the steps that are wholly inside."""
         before = len(self.done())
         self.signal(signal.SIGCONT)
         time.sleep(seconds)
+        self.wait_for_steps(before + 2)
         self.signal(signal.SIGSTOP)
         inside = self.done()[before + 1 :]
-        if not inside:
-            raise UserError(f"no whole step in {seconds:g} s; set --slice-s higher")
         frames, took = map(sum, zip(*inside, strict=True))
         self.speeds.append(frames / took)
         self.steps += len(inside)
@@ -115,6 +131,15 @@ class Side:
         for machine in self.nodes.machines:
             machine.signal(number)
         self._process.send_signal(number)
+
+    def used(self) -> Used:
+        """Since the start."""
+        one = self.nodes.workers[0]
+        workers = sum(node.cpu_s("RayTrainWorker") for node in self.nodes.workers)
+        everything = sum(machine.cpu_s() for machine in self.nodes.machines)
+        return Used(
+            len(self.done()), one.sent_bytes(), one.cpu_s("RayTrainWorker"), everything - workers
+        )
 
     def hosts(self) -> list[str]:
         """Names of the machines that have a worker."""
@@ -133,7 +158,7 @@ class Found(NamedTuple):
         workers, batch: how many, and utterances a step over all of them.
         speeds: frames per second of each slice.
         steps: that were counted.
-        sent_mb: by a node, megabytes a step.
+        used: in the mean of a step.
         hosts: machines that had a worker.
     """
 
@@ -141,7 +166,7 @@ class Found(NamedTuple):
     batch: int
     speeds: list[float]
     steps: int
-    sent_mb: float
+    used: Used
     hosts: list[str]
 
 
@@ -192,16 +217,16 @@ def _measure(size: int, options: argparse.Namespace, folder: Path) -> list[Found
             sides.append(stack.enter_context(_side(workers, batch, options, own)))
             sides[-1].wait_for_steps(options.warmup)
             sides[-1].signal(signal.SIGSTOP)
-        before = [(len(side.done()), side.nodes.workers[0].sent_bytes()) for side in sides]
+        before = [side.used() for side in sides]
         for number in range(options.rounds):
             for side in sides:
                 side.run(options.slice_s)
             now = ", ".join(f"{side.speeds[-1]:,.0f}" for side in sides)
             print(f"{size}: {number + 1}/{options.rounds}: {now} frames/s", file=sys.stderr)
         found = []
-        for (workers, batch), side, (n, sent) in zip(ways, sides, before, strict=True):
-            sent_mb = (side.nodes.workers[0].sent_bytes() - sent) / (len(side.done()) - n) / 1e6
-            found.append(Found(workers, batch, side.speeds, side.steps, sent_mb, side.hosts()))
+        for (workers, batch), side, then in zip(ways, sides, before, strict=True):
+            used = side.used().a_step(then)
+            found.append(Found(workers, batch, side.speeds, side.steps, used, side.hosts()))
         return found
 
 
@@ -235,18 +260,21 @@ def _side(workers: int, batch: int, options: argparse.Namespace, folder: Path) -
 def _markdown(rows: list[list[Found]], options: argparse.Namespace, facts: dict[str, Any]) -> str:
     lines = [
         "| workers | utterances a step | each | frames/s | of one worker's | 95 % interval | "
+        "a worker's core time, ms a step | all beside the workers, ms a step | "
         "sent by a node, MB a step |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     reached = []
     for one, *others in rows:
-        lines.append(f"| 1 | {one.batch} | {one.batch} | {_median(one.speeds)} | 1.00 | | |")
+        lines.append(
+            f"| 1 | {one.batch} | {one.batch} | {_median(one.speeds)} | 1.00 | {_used(one)}"
+        )
         for two in others:
             ratios = [b / a for a, b in zip(one.speeds, two.speeds, strict=True)]
             ratio, (low, high) = statistics.median(ratios), interval(ratios)
             lines.append(
                 f"| 2 | {two.batch} | {two.batch / 2:g} | {_median(two.speeds)} | {ratio:.2f} | "
-                f"{low:.2f} - {high:.2f} | {two.sent_mb:.1f} |"
+                f"{low:.2f} - {high:.2f} {_used(two)}"
             )
         reached.append(ratio)  # of two with as many utterances each
     hosts = {" and ".join(f.hosts) for row in rows for f in row if f.workers == 2}
@@ -261,6 +289,12 @@ def _markdown(rows: list[list[Found]], options: argparse.Namespace, facts: dict[
         *(f"- {key}: {value}" for key, value in facts.items()),
     ]
     return "\n".join(lines)
+
+
+def _used(found: Found) -> str:
+    used = found.used
+    sent = f"{used.sent_bytes / 1e6:.1f}" if found.workers > 1 else ""
+    return f"| {1000 * used.worker_s:.0f} | {1000 * used.beside_s:.0f} | {sent} |"
 
 
 def _median(speeds: list[float]) -> str:
