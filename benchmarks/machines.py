@@ -18,10 +18,11 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.injection import ROOT
+from benchmarks.injection import ROOT, command_line
 from dimts.errors import UserError
 from dimts.own_ray import NO_DASHBOARD
 
@@ -100,6 +101,16 @@ class Machine(NamedTuple):
         )
         return Counter(re.findall(r"^:(?:task|actor)_name:(.+)$", said, re.MULTILINE))
 
+    def cpu_s(self, name: str = "") -> float:
+        """Seconds of a core that its processes have used whose command line holds `name`."""
+        ticks = 0
+        for pid in self.processes():
+            with suppress(OSError):  # ended meanwhile
+                if name in command_line(pid):
+                    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                    ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def sent_bytes(self) -> int:
         """Into the network so far."""
         lines = Path(f"/proc/{self.pid}/net/dev").read_text(encoding="ascii").splitlines()
@@ -107,8 +118,10 @@ class Machine(NamedTuple):
         return int(counts.split()[8])
 
     def signal(self, number: signal.Signals) -> None:
-        """To all that run there."""
+        """To all that run there, but for what holds it up."""
         for pid in self.processes():
+            if pid == self.pid:
+                continue
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 
@@ -140,6 +153,7 @@ def job(name: str, *arguments: str) -> list[str]:
     return [sys.executable, str(ROOT / "jobs" / f"{name}.py"), *arguments]
 
 
+@cache
 def lacking() -> str:
     """Why there cannot be machines here; empty if there can."""
     if not sys.platform.startswith("linux"):
@@ -199,7 +213,9 @@ def ray_nodes(
             address = f"--address={own['RAY_ADDRESS']}"
             starting.append(_start_ray(worker, folder, "--num-cpus=1", address))
         for process in starting:
-            if process.wait(PATIENCE_S):
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(PATIENCE_S)
+            if process.returncode != 0:
                 raise UserError(f"Ray does not start on all machines; see {folder}")
         yield Nodes(head, workers)
 

@@ -1,17 +1,18 @@
 """What a second node adds to a training: frames per second of two workers against one.
 
     python benchmarks/two_nodes.py                                 # on the sample corpus
-    python benchmarks/two_nodes.py --features features/sample_am --batch-sizes 8 32
+    python benchmarks/two_nodes.py --features features/sample_am --batch-sizes 8 16
     python benchmarks/two_nodes.py --quick                         # does it run at all?
 
-Two clusters of Ray on this machine (`benchmarks/machines.py`): one has two nodes of one core each
-with a worker on either, the other has one such node with one worker. A node's processes are pinned
-to its core, and each worker has one thread. Both do the same training, `jobs/train.py` with the
-same batches in the same order, at once, but only one of them at a time: every few seconds
-all processes of one are stopped (SIGSTOP) and those of the other go on. So step i of one is
-compared with step i of the other, done seconds apart. Gradients go from node to node by Gloo
-through a virtual cable, whose ends are work for the same two cores, as are both nodes' Rays, their
-head and the command.
+Clusters of Ray on this machine (`benchmarks/machines.py`), with a worker of one thread on each of
+their nodes, whose processes are pinned to a core of their own: one worker on one node with
+so many utterances a step, two workers on two nodes that share as many, and two that have as
+many each. Each is `jobs/train.py` on its own cluster. They are there at once, but only one of them
+runs at a time: every few seconds all processes of one are stopped (SIGSTOP) and those of the
+next go on. Ratios are taken within a round of neighbouring slices. The clock is the loop's own,
+which counts steps; the step that a stop falls into is left out. Gradients go from node to node by
+Gloo through a virtual cable, whose ends are work for the same two cores, as are the nodes'
+Rays, their head and the command.
 """
 
 from __future__ import annotations
@@ -39,21 +40,30 @@ from dimts.launch.console import EVENTS
 from dimts.machine import machine_facts
 
 GOAL = 1.6
-SIDES = (1, 2)
 START_S = 240
 POLL_S = 0.1
+ENDLESS = 10**6
 
 
-class Steps(NamedTuple):
-    """What a training has done so far, a value for each step.
+class Used(NamedTuple):
+    """What a training has taken.
 
     Attributes:
-        frames_per_second: by the loop's own clock.
-        losses: of the batch.
+        steps: that were done with it.
+        sent_bytes: by a node.
+        worker_s, beside_s: seconds of a core, by a worker and by all that is no worker.
     """
 
-    frames_per_second: list[float]
-    losses: list[float]
+    steps: int
+    sent_bytes: float
+    worker_s: float
+    beside_s: float
+
+    def a_step(self, before: Used) -> Used:
+        """Of each step since `before`."""
+        steps = self.steps - before.steps
+        used = [(now - then) / steps for now, then in zip(self[1:], before[1:], strict=True)]
+        return Used(steps, *used)
 
 
 class Side:
@@ -63,28 +73,33 @@ class Side:
         nodes: the cluster; it has a worker on each.
         arguments: of `jobs/train.py`.
         storage: folder of its run.
+
+    Attributes:
+        speeds: frames per second of each slice.
+        steps: that were counted.
     """
 
     def __init__(self, nodes: Nodes, arguments: Sequence[str], storage: Path):
-        self._nodes, self.workers = nodes, len(nodes.workers)
-        name = f"workers{self.workers}"
-        self._events, self._said = storage / name / EVENTS, storage / f"{name}.txt"
-        own = [f"run.storage={storage}", f"run.name={name}", f"ray.workers={self.workers}"]
+        self.nodes, self.speeds, self.steps = nodes, list[float](), 0
+        self._events, self._said = storage / "run" / EVENTS, storage / "said.txt"
+        own = [f"run.storage={storage}", "run.name=run", f"ray.workers={len(nodes.workers)}"]
         command = job("train", *arguments, *(f"--set={text}" for text in own))
-        storage.mkdir(parents=True, exist_ok=True)
         with self._said.open("w") as said:
             self._process = subprocess.Popen(
                 nodes.head.command(*command), env=nodes.head.environment, stdout=said,
                 stderr=subprocess.STDOUT,
             )  # fmt: skip
 
-    def steps(self) -> Steps:
+    def done(self) -> list[tuple[float, float]]:
+        """Frames and seconds of each step so far."""
         lines = self._events.read_bytes().splitlines(True) if self._events.exists() else []
-        values = [json.loads(line).get("values", {}) for line in lines if line.endswith(b"\n")]
-        values = [v for v in values if "train/total_loss" in v]
-        return Steps(
-            [v["train/frames_per_second"] for v in values], [v["train/total_loss"] for v in values]
-        )
+        found, before = [], 0.0
+        for line in lines:
+            values = json.loads(line).get("values", {}) if line.endswith(b"\n") else {}
+            if "train/total_loss" in values:
+                frames, before = values["train/frames"] - before, values["train/frames"]
+                found.append((frames, frames / values["train/frames_per_second"]))
+        return found
 
     def wait_for_steps(self, n: int) -> None:
         """Let it go on until it has done so many.
@@ -93,72 +108,79 @@ class Side:
             UserError: it does not.
         """
         deadline = time.monotonic() + START_S
-        while self.done() < n:
+        while len(self.done()) < n:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 said = self._said.read_text(encoding="utf-8").strip().splitlines() or ["nothing"]
-                raise UserError(f"a training of {self.workers} does not get going: {said[-1]}")
+                raise UserError(f"a training does not go on: {said[-1]}")
             time.sleep(POLL_S)
 
-    def done(self) -> int:
-        return len(self.steps().losses)
-
-    def sent_bytes(self) -> int:
-        """Into the network so far, by one of the nodes."""
-        return self._nodes.workers[0].sent_bytes()
-
-    def hosts(self) -> list[str]:
-        """Names of the machines that have a worker."""
-        return [m.name for m in self._nodes.machines if m.started()["RayTrainWorker"]]
-
     def run(self, seconds: float) -> None:
-        """Let all of it go on for a while."""
+        """Let all of it go on for a while, and count the steps that are wholly inside."""
+        before = len(self.done())
         self.signal(signal.SIGCONT)
         time.sleep(seconds)
+        self.wait_for_steps(before + 2)
         self.signal(signal.SIGSTOP)
+        inside = self.done()[before + 1 :]
+        frames, took = map(sum, zip(*inside, strict=True))
+        self.speeds.append(frames / took)
+        self.steps += len(inside)
 
     def signal(self, number: signal.Signals) -> None:
         """To all processes of its cluster, and to what waits for the command."""
-        for machine in self._nodes.machines:
+        for machine in self.nodes.machines:
             machine.signal(number)
         self._process.send_signal(number)
 
+    def used(self) -> Used:
+        """Since the start."""
+        one = self.nodes.workers[0]
+        workers = sum(node.cpu_s("RayTrainWorker") for node in self.nodes.workers)
+        everything = sum(machine.cpu_s() for machine in self.nodes.machines)
+        return Used(
+            len(self.done()), one.sent_bytes(), one.cpu_s("RayTrainWorker"), everything - workers
+        )
+
+    def hosts(self) -> list[str]:
+        """Names of the machines that have a worker."""
+        return [m.name for m in self.nodes.machines if m.started()["RayTrainWorker"]]
+
     def end(self) -> None:
-        """The command ends with its cluster."""
-        self.signal(signal.SIGCONT)
+        """The command's own end is that of its cluster."""
         self._process.kill()
         self._process.wait()
 
 
 class Found(NamedTuple):
-    """What came of one size of batch.
+    """What came of one way to train.
 
     Attributes:
-        speeds: of each side, frames per second of each counted step.
-        sent_mb: by a node of two, megabytes a step.
-        workers_on: of each side, the machines that had a worker.
+        workers, batch: how many, and utterances a step over all of them.
+        speeds: frames per second of each slice.
+        steps: that were counted.
+        used: in the mean of a step.
+        hosts: machines that had a worker.
     """
 
-    speeds: list[list[float]]
-    sent_mb: float
-    workers_on: list[list[str]]
-
-    def ratios(self) -> list[float]:
-        one, two = self.speeds
-        return [b / a for a, b in zip(one, two, strict=True)]
+    workers: int
+    batch: int
+    speeds: list[float]
+    steps: int
+    used: Used
+    hosts: list[str]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     machine = machine_facts(("torch", "ray"))
-    found: dict[int, Found] = {}
+    rows: list[list[Found]] = []
     with tempfile.TemporaryDirectory(prefix="dimts-nodes-") as folder:
         if options.features is None:
             environment = {"RAY_AUTH_MODE": "disabled", **os.environ}
             options.features = sample_features(Path(folder), options.quick, environment)
         for size in options.batch_sizes:
-            found[size] = _measure(size, options, Path(folder) / f"batch{size}")
-            print(f"batch {size}: {statistics.median(found[size].ratios()):.2f}", file=sys.stderr)
-    print(_markdown(found, options, machine))
+            rows.append(_measure(size, options, Path(folder) / str(size)))
+    print(_markdown(rows, options, machine))
     return 0
 
 
@@ -169,94 +191,114 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--config", type=Path, default=CONFIG, help="voice (sample_am.yaml)")
     parser.add_argument("--features", type=Path, help="prepared (default: the sample corpus)")
     parser.add_argument(
-        "--batch-sizes", type=int, nargs="+", default=[8, 16, 32],
-        help="utterances a step, over all workers (8 16 32)",
+        "--batch-sizes", type=int, nargs="+", default=[8, 16],
+        help="utterances a step of one worker (8 16)",
     )  # fmt: skip
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
-    parser.add_argument("--steps", type=int, default=100, help="compared steps (100)")
-    parser.add_argument("--warmup", type=int, default=20, help="steps before those (20)")
+    parser.add_argument("--rounds", type=int, default=15, help="slices of each (15)")
     parser.add_argument("--slice-s", type=float, default=6.0, help="seconds of a slice (6)")
+    parser.add_argument("--warmup", type=int, default=20, help="steps before the first (20)")
     parser.add_argument("--quick", action="store_true", help="a tiny model, a few steps")
     options = parser.parse_args(arguments)
     if options.quick:
-        options.batch_sizes, options.steps, options.warmup, options.slice_s = [8], 8, 2, 1.0
-    if min(*options.batch_sizes, options.steps, options.warmup) < 1:
-        parser.error("--batch-sizes, --steps and --warmup must be at least 1")
+        options.batch_sizes, options.rounds, options.warmup, options.slice_s = [4], 2, 2, 1.0
+    if min(*options.batch_sizes, options.rounds, options.warmup) < 1:
+        parser.error("--batch-sizes, --rounds and --warmup must be at least 1")
     return options
 
 
-def _measure(size: int, options: argparse.Namespace, folder: Path) -> Found:
-    total = options.warmup + options.steps
+def _measure(size: int, options: argparse.Namespace, folder: Path) -> list[Found]:
+    """One worker, two that share as many utterances a step, and two with as many each."""
+    ways = [(1, size), (2, size), (2, 2 * size)]
+    with ExitStack() as stack:
+        sides = []
+        for workers, batch in ways:
+            own = folder / f"{workers}x{batch}"
+            sides.append(stack.enter_context(_side(workers, batch, options, own)))
+            sides[-1].wait_for_steps(options.warmup)
+            sides[-1].signal(signal.SIGSTOP)
+        before = [side.used() for side in sides]
+        for number in range(options.rounds):
+            for side in sides:
+                side.run(options.slice_s)
+            now = ", ".join(f"{side.speeds[-1]:,.0f}" for side in sides)
+            print(f"{size}: {number + 1}/{options.rounds}: {now} frames/s", file=sys.stderr)
+        found = []
+        for (workers, batch), side, then in zip(ways, sides, before, strict=True):
+            used = side.used().a_step(then)
+            found.append(Found(workers, batch, side.speeds, side.steps, used, side.hosts()))
+        return found
+
+
+@contextmanager
+def _side(workers: int, batch: int, options: argparse.Namespace, folder: Path) -> Iterator[Side]:
     settings = [
         f"prepare.features={options.features.absolute()}",
-        f"training.batch_size={size}",
-        f"training.max_steps={total}",
+        f"training.batch_size={batch}",
+        f"training.max_steps={ENDLESS}",
+        "training.aligner.fixed_share=0",  # each step searches, as three of four do otherwise
         "training.threads=1",
         "training.log_every=1",
         "training.validate_every=0",
         "training.checkpoint_every=0",
         "training.sample_every=0",
         "tracking.enabled=false",
-        "ray.cpus_per_worker=1",
         *options.overrides,
     ]
     files = [options.config, *([TINY] if options.quick else [])]
     arguments = [f"--config={file.absolute()}" for file in files]
     arguments += [f"--set={text}" for text in settings]
-    with ExitStack() as stack:
-        sides = []
-        for workers in SIDES:
-            side = stack.enter_context(_side(workers, arguments, folder))
-            side.wait_for_steps(2)
-            side.signal(signal.SIGSTOP)
-            sides.append(side)
-        before, sent = sides[-1].done(), sides[-1].sent_bytes()
-        while any(side.done() < total for side in sides):
-            for side in sides:
-                if side.done() < total:
-                    side.run(options.slice_s)
-        sent_mb = (sides[-1].sent_bytes() - sent) / (total - before) / 1e6
-        speeds = [side.steps().frames_per_second[options.warmup : total] for side in sides]
-        return Found(speeds, sent_mb, [side.hosts() for side in sides])
-
-
-@contextmanager
-def _side(workers: int, arguments: Sequence[str], folder: Path) -> Iterator[Side]:
-    own = folder / str(workers)
-    own.mkdir(parents=True)
-    with ray_nodes(workers, own) as nodes:
-        side = Side(nodes, arguments, folder / "runs")
+    folder.mkdir(parents=True)
+    with ray_nodes(workers, folder) as nodes:
+        side = Side(nodes, arguments, folder)
         try:
             yield side
         finally:
             side.end()
 
 
-def _markdown(found: dict[int, Found], options: argparse.Namespace, facts: dict[str, Any]) -> str:
+def _markdown(rows: list[list[Found]], options: argparse.Namespace, facts: dict[str, Any]) -> str:
     lines = [
-        "| batch | 1 worker, frames/s | 2 workers on 2 nodes, frames/s | times as many | "
-        "95 % interval | sent by a node, MB a step |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| workers | utterances a step | each | frames/s | of one worker's | 95 % interval | "
+        "a worker's core time, ms a step | all beside the workers, ms a step | "
+        "sent by a node, MB a step |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for size, of_size in found.items():
-        ratios = of_size.ratios()
-        low, high = interval(ratios)
-        one, two = map(statistics.median, of_size.speeds)
-        cells = [str(size), f"{one:,.0f}", f"{two:,.0f}", f"{statistics.median(ratios):.2f}"]
-        cells += [f"{low:.2f} - {high:.2f}", f"{of_size.sent_mb:.1f}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    best = max(statistics.median(of_size.ratios()) for of_size in found.values())
-    where = {" and ".join(hosts) for of_size in found.values() for hosts in of_size.workers_on[1:]}
+    reached = []
+    for one, *others in rows:
+        lines.append(
+            f"| 1 | {one.batch} | {one.batch} | {_median(one.speeds)} | 1.00 | {_used(one)}"
+        )
+        for two in others:
+            ratios = [b / a for a, b in zip(one.speeds, two.speeds, strict=True)]
+            ratio, (low, high) = statistics.median(ratios), interval(ratios)
+            lines.append(
+                f"| 2 | {two.batch} | {two.batch / 2:g} | {_median(two.speeds)} | {ratio:.2f} | "
+                f"{low:.2f} - {high:.2f} {_used(two)}"
+            )
+        reached.append(ratio)  # of two with as many utterances each
+    hosts = {" and ".join(f.hosts) for row in rows for f in row if f.workers == 2}
+    steps = [f.steps for row in rows for f in row]
     lines += [
         "",
-        f"Medians over {options.steps} steps of the ratio of the same step; the interval is of "
-        f"the median. Goal: at least {GOAL} times: {'met' if best >= GOAL else 'not met'}. "
-        f"The two workers were on {', '.join(sorted(where))}.",
+        f"Medians of {options.rounds} slices of {options.slice_s:g} s, ratios of neighbours; the "
+        f"interval is of the median. Two workers with as many utterances each as one: goal at "
+        f"least {GOAL} times the frames: {'met' if min(reached) >= GOAL else 'not met'}. The two "
+        f"were on {', '.join(sorted(hosts))}; {min(steps)} to {max(steps)} steps counted of each.",
         "",
-        f"- slices of {options.slice_s:g} s, {options.warmup} steps before those that count",
         *(f"- {key}: {value}" for key, value in facts.items()),
     ]
     return "\n".join(lines)
+
+
+def _used(found: Found) -> str:
+    used = found.used
+    sent = f"{used.sent_bytes / 1e6:.1f}" if found.workers > 1 else ""
+    return f"| {1000 * used.worker_s:.0f} | {1000 * used.beside_s:.0f} | {sent} |"
+
+
+def _median(speeds: list[float]) -> str:
+    return f"{statistics.median(speeds):,.0f}"
 
 
 def interval(values: list[float]) -> tuple[float, float]:
