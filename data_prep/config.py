@@ -38,10 +38,12 @@ class PrepareConfig(Config):
     val_share: float = Field(0.05, ge=0, lt=0.5, description="share of the utterances")
     test_share: float = Field(0.05, ge=0, lt=0.5, description="share of the utterances")
     shard_mb: float = Field(128, gt=0, description="mel in one Arrow file, MB at most")
-    engine: Literal["auto", "ray", "local"] = Field(
-        "auto", description="local: in this process; auto: Ray if it is running or worth its start"
+    engine: Literal["auto", "ray", "pool", "local"] = Field(
+        "auto",
+        description="local: in this process; pool: processes of this machine; auto: Ray if it is "
+        "running, else the quicker of the two",
     )
-    workers: int | None = Field(None, ge=1, description="processes of Ray; one a CPU if not given")
+    workers: int | None = Field(None, ge=1, description="processes; one a CPU if not given")
     chunk: int = Field(32, ge=1, description="utterances in one task, and lost by a kill")
 
     @model_validator(mode="after")

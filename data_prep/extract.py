@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data_prep.arrow_writer import mel_column, to_ipc_bytes
+from data_prep.arrow_writer import mel_column, to_ipc_bytes, write_atomic
 from data_prep.utterance import Reason
 from dimts.audio.files import MAX_SAMPLE_RATE, AudioError, read_open_audio
 from dimts.audio.mel import Float32Array, MelConfig, log_mel
@@ -141,6 +142,15 @@ def extract_chunk(root: Path, audios: Sequence[str], settings: ExtractSettings) 
     with _one_torch_thread():
         results = [extract(root, audio, settings) for audio in audios]
     return to_ipc_bytes(chunk_table(results, settings.mel.n_mels))
+
+
+def extract_to_file(
+    root: Path, audios: Sequence[str], settings: ExtractSettings, folder: Path
+) -> Path:
+    """`extract_chunk` into a new file of `folder`, which appears complete or not at all."""
+    file = folder / f"{uuid.uuid4().hex}.arrow"
+    write_atomic(file, extract_chunk(root, audios, settings))
+    return file
 
 
 def chunk_table(results: Sequence[Extracted], n_mels: int) -> pa.Table:

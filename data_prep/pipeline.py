@@ -35,6 +35,7 @@ from dimts.features.manifest import (
     SplitName,
     read_manifest,
 )
+from dimts.machine import n_cores
 from dimts.text.language import load_language
 from dimts.text.normaliser import Normaliser, TextConfig
 
@@ -130,7 +131,7 @@ def _extract(
         else:
             new.append(audio)
     with (
-        closing(extract_all(root, new, settings, prepare)) as chunks,
+        closing(extract_all(root, new, settings, prepare, store.parts)) as chunks,
         tqdm(total=len(new), desc="mel", unit="utt", disable=None if new else True) as bar,
     ):
         for chunk in chunks:
@@ -185,12 +186,13 @@ def _finish(
     """Publish the shards; what they hold as a manifest, not yet written."""
     old = _old_manifest(store.folder)
     shards = plan_shards(accepted, prepare.shard_mb)
-    facts = publish(store, shards, old)
+    threads = 1 if prepare.engine == "local" else prepare.workers or n_cores()
+    facts = publish(store, shards, old, threads)
     content = fingerprint(mel, text, [[row.split, *row.identity] for row in accepted])
     if old and old.fingerprint == content:
         mean, std = list(old.mel_mean), list(old.mel_std)
     else:
-        mean, std = mel_statistics(accepted, mel.n_mels)
+        mean, std = mel_statistics(accepted, mel.n_mels, threads)
     return Manifest(
         dimts_version=__version__,
         fingerprint=content,
