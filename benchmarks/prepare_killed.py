@@ -73,10 +73,12 @@ def note_what_is_extracted(log: Path) -> None:
         return extract_chunk(root, audios, settings)
 
     def noted_batch(
-        batch: dict[str, Any], root: Path, settings: ExtractSettings
-    ) -> dict[str, list[bytes]]:
-        return {"chunk": [noted_chunk(root, [str(a) for a in batch["audio"]], settings)]}
+        batch: dict[str, Any], root: Path, settings: ExtractSettings, folder: Path | None
+    ) -> dict[str, list[bytes | str]]:
+        note(log, "extract", audios=[str(audio) for audio in batch["audio"]])
+        return extract_batch(batch, root, settings, folder)
 
+    extract_batch = engine_module._extract_batch
     setattr(engine_module, "extract_chunk", noted_chunk)  # noqa: B010
     setattr(engine_module, "_extract_batch", noted_batch)  # noqa: B010
 

@@ -44,7 +44,9 @@ class PrepareConfig(Config):
         "running, else the quicker of the two",
     )
     workers: int | None = Field(None, ge=1, description="processes; one a CPU if not given")
-    chunk: int = Field(32, ge=1, description="utterances in one task, and lost by a kill")
+    chunk: int = Field(
+        256, ge=1, description="utterances in one task at most, and lost by a kill: half a second"
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -21,6 +21,8 @@ from dimts.machine import n_cores
 from dimts.own_ray import prepare_own_ray
 
 POOL_PAYS_FROM_BYTES = 300_000_000
+TASKS_A_WORKER = 4
+"""At least, so that none waits long for the last one."""
 Engine = Literal["ray", "pool", "local"]
 GO_ON = "give the same command again, it goes on where it stopped"
 
@@ -52,9 +54,11 @@ def extract_all(
     if engine == "ray":
         yield from _extract_with_ray(root, audios, settings, prepare, folder)
         return
-    chunks = [audios[n : n + prepare.chunk] for n in range(0, len(audios), prepare.chunk)]
+    workers = 1 if engine == "local" else prepare.workers or n_cores()
+    size = chunk_size(len(audios), workers, prepare)
+    chunks = [audios[first : first + size] for first in range(0, len(audios), size)]
     if engine == "pool":
-        yield from extract_with_pool(root, chunks, settings, folder, prepare.workers or n_cores())
+        yield from extract_with_pool(root, chunks, settings, folder, workers)
         return
     for chunk in chunks:
         yield extract_chunk(root, chunk, settings)
@@ -81,6 +85,11 @@ def choose_engine(root: Path, audios: Sequence[str], prepare: PrepareConfig) -> 
     return "local"
 
 
+def chunk_size(n: int, workers: int, prepare: PrepareConfig) -> int:
+    """Utterances in a task: `prepare.chunk`, or fewer where workers would wait for the last."""
+    return min(prepare.chunk, math.ceil(n / (TASKS_A_WORKER * workers)))
+
+
 def _extract_with_ray(
     root: Path,
     audios: Sequence[str],
@@ -96,9 +105,11 @@ def _extract_with_ray(
     with _last_words(), _ray(prepare.workers) as our_own:
         import ray
 
+        workers = prepare.workers or int(ray.cluster_resources().get("CPU", 1))
+        size = chunk_size(len(audios), workers, prepare)
         rows = ray.data.from_items(
             [{"audio": audio} for audio in audios],
-            override_num_blocks=math.ceil(len(audios) / prepare.chunk),
+            override_num_blocks=math.ceil(len(audios) / size),
         )
         chunks = rows.map_batches(
             partial(
@@ -107,7 +118,7 @@ def _extract_with_ray(
                 settings=settings,
                 folder=folder.absolute() if our_own else None,
             ),
-            batch_size=prepare.chunk,
+            batch_size=size,
             num_cpus=1,
             compute=ray.data.TaskPoolStrategy(size=prepare.workers),
         )

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data_prep.arrow_writer import mel_column, to_ipc_bytes, write_atomic
+from data_prep.arrow_writer import atomic_file, mel_column, to_ipc_bytes
 from data_prep.utterance import Reason
 from dimts.audio.files import MAX_SAMPLE_RATE, AudioError, read_open_audio
 from dimts.audio.mel import Float32Array, MelConfig, log_mel
@@ -139,18 +139,24 @@ def _extract_open(descriptor: int, path: Path, audio: str, settings: ExtractSett
 
 def extract_chunk(root: Path, audios: Sequence[str], settings: ExtractSettings) -> bytes:
     """Extract several recordings into one Arrow file, see `chunk_table`."""
-    with _one_torch_thread():
-        results = [extract(root, audio, settings) for audio in audios]
-    return to_ipc_bytes(chunk_table(results, settings.mel.n_mels))
+    return to_ipc_bytes(_extract_table(root, audios, settings))
 
 
 def extract_to_file(
     root: Path, audios: Sequence[str], settings: ExtractSettings, folder: Path
 ) -> Path:
     """`extract_chunk` into a new file of `folder`, which appears complete or not at all."""
-    file = folder / f"{uuid.uuid4().hex}.arrow"
-    write_atomic(file, extract_chunk(root, audios, settings))
-    return file
+    path = folder / f"{uuid.uuid4().hex}.arrow"
+    table = _extract_table(root, audios, settings)
+    with atomic_file(path) as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    return path
+
+
+def _extract_table(root: Path, audios: Sequence[str], settings: ExtractSettings) -> pa.Table:
+    with _one_torch_thread():
+        results = [extract(root, audio, settings) for audio in audios]
+    return chunk_table(results, settings.mel.n_mels)
 
 
 def chunk_table(results: Sequence[Extracted], n_mels: int) -> pa.Table:
