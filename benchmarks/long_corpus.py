@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -105,7 +105,7 @@ def _receipt(corpus: Path) -> dict[str, object]:
     return receipt
 
 
-def _finish(corpus: Path, rows: Sequence[str], receipt: dict[str, object]) -> None:
+def _finish(corpus: Path, rows: Sequence[str], receipt: Mapping[str, object]) -> None:
     table = "".join(f"u{n:06d}|{text}\n" for n, text in enumerate(rows))
     (corpus / "metadata.csv").write_text(table, encoding="utf-8")
     (corpus / RECEIPT).write_text(json.dumps(receipt) + "\n", encoding="utf-8")

@@ -29,6 +29,7 @@ CONFIGS = ("jobs/configs/sample_am.yaml", "jobs/configs/models/tiny.yaml")
 SHARE = 3  # the shorter corpus has a third of the rows
 FEW = 300
 BATCH = 32
+BYTES_A_SECOND = 2 * 22_050
 MB = 1e6
 PLAIN = "plain pool, 2 workers"
 WAYS = {
@@ -74,16 +75,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if epochs:
         print(f"{epoch_table(epochs, hours)}\n")
     facts = ", ".join(map(str, machine_facts(["ray", "pyarrow", "torch"]).values()))
-    print(
-        f"Medians of {options.times} rounds in turns, in brackets the least and the greatest. {facts}"
-    )
+    print(f"Medians of {options.times} rounds in turns, in brackets the range. {facts}")
     return 0
 
 
 def len_of(corpus: Path) -> str:
     rows = (corpus / "metadata.csv").read_bytes().count(b"\n")
     n_bytes = sum(file.stat().st_size for file in (corpus / "wavs").iterdir())
-    return f"{rows:,} utterances, {n_bytes / 44_100 / 3600:.1f} h"
+    return f"{rows:,} utterances, {n_bytes / BYTES_A_SECOND / 3600:.1f} h"
 
 
 def in_turns(

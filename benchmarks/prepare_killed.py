@@ -54,7 +54,7 @@ def prepare_corpus(
 ) -> None:
     """The preparation itself."""
     settings: dict[str, Any] = {"features": features, "engine": engine, "chunk": CHUNK}
-    if engine == "ray":
+    if engine != "local":
         settings["workers"] = WORKERS
     prepare(
         CorpusConfig(path=corpus),
@@ -66,7 +66,7 @@ def prepare_corpus(
 
 
 def note_what_is_extracted(log: Path) -> None:
-    """In this process or in workers, to which the wrapper goes by value."""
+    """In this process or in workers of Ray, to which the wrapper goes by value."""
 
     def noted_chunk(root: Path, audios: Sequence[str], settings: ExtractSettings) -> bytes:
         note(log, "extract", audios=list(audios))

@@ -85,9 +85,9 @@ def tree(root: int, cpu: dict[tuple[int, str], float]) -> list[int]:
     """A process and all that descend from it; notes the CPU seconds of each, by id and start."""
     stats = {int(p.name): _stat(p) for p in Path("/proc").glob("[0-9]*")}
     children: dict[int, list[int]] = {}
-    for pid, stat in stats.items():
-        if stat:
-            children.setdefault(int(stat[1]), []).append(pid)
+    for pid, facts in stats.items():
+        if facts:
+            children.setdefault(int(facts[1]), []).append(pid)
     found = [root]
     for pid in found:
         found += children.get(pid, [])

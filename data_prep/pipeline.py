@@ -14,6 +14,7 @@ from data_prep.checks import Candidate, check_text, check_text_fits_audio
 from data_prep.config import CorpusConfig, PrepareConfig
 from data_prep.engine import extract_all
 from data_prep.extract import ExtractSettings
+from data_prep.pool import load_ahead
 from data_prep.readers import READERS
 from data_prep.report import count_reasons, quarantine_csv, summary
 from data_prep.splits import assign_splits
@@ -65,8 +66,10 @@ def prepare(
     Raises:
         UserError: there is no such corpus, no row of it can be used, or another run is at it.
     """
-    candidates, rejected = read_rows(corpus, text)
     folder = prepare.features
+    if prepare.engine == "pool" and not (folder / MANIFEST).exists():
+        load_ahead()
+    candidates, rejected = read_rows(corpus, text)
     with locked(folder):
         store = Store(folder)
         settings = ExtractSettings(

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from multiprocessing import get_context, parent_process
+from multiprocessing import forkserver, get_context, parent_process
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 from data_prep.extract import ExtractSettings, extract_to_file
@@ -18,6 +19,18 @@ PRELOADED = ["__main__", "data_prep.extract", "dimts.audio.mel_kernel", "librosa
 """What a worker would load; it is loaded once, in the process that all of them are forked from."""
 IN_FLIGHT = 2
 """Chunks a worker has been given: the one it is at, and one so that it need not wait."""
+
+
+def load_ahead() -> None:
+    """Begin to load what workers need, in another process, while this one does something else."""
+    _context()
+    forkserver.ensure_running()
+
+
+def _context() -> ForkServerContext:
+    context = get_context("forkserver")  # this process has threads, which a fork would not take on
+    context.set_forkserver_preload(PRELOADED)
+    return context
 
 
 def extract_with_pool(
@@ -32,11 +45,9 @@ def extract_with_pool(
     Raises:
         UserError: a worker was killed.
     """
-    context = get_context("forkserver")  # this process has threads, which a fork would not take on
-    context.set_forkserver_preload(PRELOADED)
     waiting = iter(chunks)
     under_way: set[Future[Path]] = set()
-    pool = ProcessPoolExecutor(min(workers, len(chunks)), context, initializer=_end_with_parent)
+    pool = ProcessPoolExecutor(min(workers, len(chunks)), _context(), _end_with_parent)
     try:
         while True:
             for chunk in islice(waiting, IN_FLIGHT * workers - len(under_way)):

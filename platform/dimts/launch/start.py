@@ -17,7 +17,10 @@ from dimts.lock import locked
 
 CONFIG_FILE = "config.yaml"
 LOCK = "lock"
-MAY_CHANGE = ("tracking.", "ray.", "run.", "prepare.engine", "prepare.workers", "training.threads")
+MAY_CHANGE = (
+    "tracking.", "ray.", "run.", "prepare.engine", "prepare.workers", "prepare.chunk",
+    "training.threads",
+)  # fmt: skip
 
 
 def start_run(launch: Launch, ray_config: RayConfig) -> dict[str, Any]:
