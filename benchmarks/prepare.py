@@ -2,7 +2,8 @@
 
 Side by side and in turns, each the whole command in a process of its own: one worker and two, the
 pool and Ray Data, beside the plainest pool of processes that does the same work. Then memory, of 10
-hours and of 30, and one epoch of training on each. All ways must end with the same bytes.
+hours and of 30, and one epoch of training on each, of the features that memory was measured with.
+All ways must end with the same bytes.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ WAYS = {
 }
 SHIPPED = {"as shipped (`auto`)": ("jobs/prepare.py", "auto", 0), PLAIN: WAYS[PLAIN]}
 IN_MEMORY = ("`pool`, 2 workers", "Ray Data, 2 workers")
+PARTS = ["speed", "few", "memory", "training"]
 Way = tuple[str, str, int]
 
 
@@ -53,30 +55,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--times", type=int, default=3, help="runs of each way (3)")
     parser.add_argument("--utterances", type=int, default=N_UTTERANCES, help="of the corpus")
-    parser.add_argument("--no-training", action="store_true", help="leave out the epochs")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="all if not given")
     options = parser.parse_args(arguments)
     folder = options.folder.resolve()
     whole = long_corpus(folder, options.utterances)
     third = beginning(whole, options.utterances // SHARE)
-    few = beginning(whole, min(FEW, options.utterances // SHARE))
-    speed = in_turns(WAYS, third, folder, options.times)
-    small = in_turns(SHIPPED, few, folder, options.times)
+    if "speed" in options.parts:
+        speed = in_turns(WAYS, third, folder, options.times)
+        show(f"{len_of(third)}:\n\n{speed_table(speed)}\n\n{findings(speed)}")
+    if "few" in options.parts:
+        few = beginning(whole, min(FEW, options.utterances // SHARE))
+        show(f"{len_of(few)}:\n\n{speed_table(in_turns(SHIPPED, few, folder, options.times))}")
     features = {corpus: folder / f"features-{corpus.name}" for corpus in (third, whole)}
-    memory = {
-        (way, corpus): prepared(WAYS[way], corpus, features[corpus])
-        for way in IN_MEMORY
-        for corpus in features
-    }
-    epochs = {} if options.no_training else {c: epoch(features[c], folder) for c in features}
-    hours = {c: read_manifest(f).hours for c, f in features.items()}
-    print(f"{len_of(third)}:\n\n{speed_table(speed)}\n\n{findings(speed)}\n")
-    print(f"{len_of(few)}:\n\n{speed_table(small)}\n")
-    print(f"{memory_table(memory, hours)}\n\n{units(memory, features, hours)}\n")
-    if epochs:
-        print(f"{epoch_table(epochs, hours)}\n")
+    if "memory" in options.parts:
+        memory = {
+            (way, corpus): prepared(WAYS[way], corpus, features[corpus])
+            for way in IN_MEMORY
+            for corpus in features
+        }
+        show(f"{memory_table(memory, hours_of(features))}\n\n{units(memory, features)}")
+    if "training" in options.parts:
+        epochs = {corpus: epoch(features[corpus], folder) for corpus in features}
+        show(epoch_table(epochs, hours_of(features)))
     facts = ", ".join(map(str, machine_facts(["ray", "pyarrow", "torch"]).values()))
-    print(f"Medians of {options.times} rounds in turns, in brackets the range. {facts}")
+    show(f"Medians of {options.times} rounds in turns, in brackets the range. {facts}")
     return 0
+
+
+def show(text: str) -> None:
+    print(text + "\n", flush=True)
+
+
+def hours_of(features: dict[Path, Path]) -> dict[Path, float]:
+    """Of speech, the silence around it cut off."""
+    return {corpus: read_manifest(folder).hours for corpus, folder in features.items()}
 
 
 def len_of(corpus: Path) -> str:
@@ -96,7 +108,6 @@ def in_turns(
             features = folder / "features"
             spent[name].append(prepared(way, corpus, features))
             contents[name] = digest(features)
-            print(f"{corpus.name} {name}: {spent[name][-1]}", file=sys.stderr, flush=True)
     if len(set(contents.values())) > 1:
         raise UserError(f"not the same features: {contents}")
     return spent
@@ -112,7 +123,9 @@ def prepared(way: Way, corpus: Path, features: Path) -> Spent:
         first.append(str(workers))
     elif workers:
         settings.append(f"prepare.workers={workers}")
-    return measure([*first, *words(settings)], features / ".work", "chunk-*.arrow")
+    spent = measure([*first, *words(settings)], features / ".work", "chunk-*.arrow")
+    print(f"{corpus.name} {way}: {spent}", file=sys.stderr, flush=True)
+    return spent
 
 
 def words(settings: Sequence[str]) -> list[str]:
@@ -139,6 +152,7 @@ def epoch(features: Path, folder: Path) -> tuple[Spent, float]:
     ]  # fmt: skip
     spent = measure(["jobs/train.py", *words(settings)], run, "checkpoint_*")
     lines = (run / EVENTS).read_text(encoding="utf-8").splitlines()
+    print(f"{features.name} epoch: {spent}", file=sys.stderr, flush=True)
     values = [json.loads(line).get("values", {}) for line in lines]
     rates = [v["train/frames_per_second"] for v in values if "train/frames_per_second" in v]
     return spent, median(rates)
@@ -220,11 +234,10 @@ def memory_table(memory: dict[tuple[str, Path], Spent], hours: dict[Path, float]
     return "\n".join(lines)
 
 
-def units(
-    memory: dict[tuple[str, Path], Spent], features: dict[Path, Path], hours: dict[Path, float]
-) -> str:
+def units(memory: dict[tuple[str, Path], Spent], features: dict[Path, Path]) -> str:
     """What one hour takes, and what two corpora tell of each further one."""
     small, large = features
+    hours = hours_of(features)
     more = hours[large] - hours[small]
     lines = []
     for way in IN_MEMORY:
