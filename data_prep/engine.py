@@ -21,7 +21,7 @@ from dimts.machine import n_cores
 from dimts.own_ray import prepare_own_ray
 
 POOL_PAYS_FROM_BYTES = 400_000_000
-"""Measured on two cores of an EPYC: two workers had their first chunk after 1.8 s, in which a core
+"""Measured on two cores of a Xeon: two workers had their first chunk after 1.8 s, in which a core
 gets through 210 MB of recordings (120 MB a second); they save half of the time of the rest."""
 TASKS_A_WORKER = 4
 """At least, so that none waits long for the last one."""
