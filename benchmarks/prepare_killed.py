@@ -54,7 +54,7 @@ def prepare_corpus(
 ) -> None:
     """The preparation itself."""
     settings: dict[str, Any] = {"features": features, "engine": engine, "chunk": CHUNK}
-    if engine == "ray":
+    if engine != "local":
         settings["workers"] = WORKERS
     prepare(
         CorpusConfig(path=corpus),
@@ -66,17 +66,19 @@ def prepare_corpus(
 
 
 def note_what_is_extracted(log: Path) -> None:
-    """In this process or in workers, to which the wrapper goes by value."""
+    """In this process or in workers of Ray, to which the wrapper goes by value."""
 
     def noted_chunk(root: Path, audios: Sequence[str], settings: ExtractSettings) -> bytes:
         note(log, "extract", audios=list(audios))
         return extract_chunk(root, audios, settings)
 
     def noted_batch(
-        batch: dict[str, Any], root: Path, settings: ExtractSettings
-    ) -> dict[str, list[bytes]]:
-        return {"chunk": [noted_chunk(root, [str(a) for a in batch["audio"]], settings)]}
+        batch: dict[str, Any], root: Path, settings: ExtractSettings, folder: Path | None
+    ) -> dict[str, list[bytes | str]]:
+        note(log, "extract", audios=[str(audio) for audio in batch["audio"]])
+        return extract_batch(batch, root, settings, folder)
 
+    extract_batch = engine_module._extract_batch
     setattr(engine_module, "extract_chunk", noted_chunk)  # noqa: B010
     setattr(engine_module, "_extract_batch", noted_batch)  # noqa: B010
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from data_prep.arrow_writer import atomic_file, mel_column
 from data_prep.checks import Candidate
-from data_prep.extract import hash_file
 from data_prep.store import SHARD_FILES, Features, Store
+from dimts.audio.mel import Float32Array
 from dimts.config import fingerprint
 from dimts.features.feature_set import SHARD_FINGERPRINT, read_batches
 from dimts.features.manifest import FORMAT_VERSION, MANIFEST, Manifest, ShardFacts, SplitName
@@ -25,6 +29,9 @@ MIN_STD = 1e-2
 _MB = 1_000_000
 _BATCH_BYTES = 8 * _MB  # of mel held in memory while writing
 _FLOAT_BYTES = 4
+_SUMMED_TOGETHER = 64  # utterances, so that threads do not meet at every one
+
+Float64Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +87,16 @@ def plan_shards(accepted: Iterable[Accepted], shard_mb: float) -> list[Shard]:
     ]
 
 
-def publish(store: Store, shards: Sequence[Shard], old: Manifest | None) -> list[ShardFacts]:
+def publish(
+    store: Store, shards: Sequence[Shard], old: Manifest | None, threads: int
+) -> list[ShardFacts]:
     """Bring the folder's Arrow files up to `shards`; the others go. No manifest stands meanwhile.
 
     Args:
         store: of the folder.
         shards: what it should hold.
         old: the manifest that stood there.
+        threads: that write files side by side.
 
     Returns:
         Facts of each shard, in order.
@@ -94,8 +104,9 @@ def publish(store: Store, shards: Sequence[Shard], old: Manifest | None) -> list
     kept = {fact.name: fact for fact in _kept(store.folder, shards, old)}
     changed = [shard for shard in shards if shard.name not in kept]
     # New files first come to lie beside the old ones: a kill between two renames loses no row.
-    for shard in changed:
-        _write(store.new_shards / shard.name, shard)
+    with ThreadPoolExecutor(threads) as pool:  # most of it is done without Python's lock
+        written = list(pool.map(partial(_write, store.new_shards), changed))
+    facts = kept | {fact.name: fact for fact in written}
     obsolete = {file.name for file in store.folder.glob(SHARD_FILES)} - {s.name for s in shards}
     if changed or obsolete:
         (store.folder / MANIFEST).unlink(missing_ok=True)
@@ -103,23 +114,35 @@ def publish(store: Store, shards: Sequence[Shard], old: Manifest | None) -> list
         os.replace(store.new_shards / shard.name, store.folder / shard.name)
     for name in obsolete:
         (store.folder / name).unlink()
-    return [kept.get(shard.name) or _facts(store.folder, shard) for shard in shards]
+    return [facts[shard.name] for shard in shards]
 
 
-def mel_statistics(accepted: Iterable[Accepted], n_mels: int) -> tuple[list[float], list[float]]:
+def mel_statistics(
+    accepted: Iterable[Accepted], n_mels: int, threads: int
+) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each mel bin over the train split's frames."""
+    mels = [row.features.mel for row in accepted if row.split == "train"]
     total = np.zeros(n_mels)
     squares = np.zeros(n_mels)
-    n_frames = 0
-    for row in accepted:
-        if row.split == "train":
-            mel = row.features.mel.astype(np.float64)
-            total += mel.sum(axis=0)
-            squares += np.square(mel).sum(axis=0)
-            n_frames += len(mel)
+    with ThreadPoolExecutor(threads) as pool:
+        for sums in pool.map(_sums, _slices(mels, _SUMMED_TOGETHER)):
+            for mel_sum, square_sum in sums:  # one by one: the order of a sum is part of its bits
+                total += mel_sum
+                squares += square_sum
+    n_frames = sum(map(len, mels))
     mean = total / n_frames
     variance = np.maximum(squares / n_frames - mean**2, 0)
     return mean.tolist(), np.maximum(np.sqrt(variance), MIN_STD).tolist()
+
+
+def _slices(mels: Sequence[Float32Array], n: int) -> list[Sequence[Float32Array]]:
+    return [mels[first : first + n] for first in range(0, len(mels), n)]
+
+
+def _sums(mels: Sequence[Float32Array]) -> list[tuple[Float64Array, Float64Array]]:
+    """Of each mel the sum and the sum of squares of its frames, float64 [n_mels] both."""
+    wide = (mel.astype(np.float64) for mel in mels)
+    return [(mel.sum(axis=0), np.square(mel).sum(axis=0)) for mel in wide]
 
 
 def _groups(rows: Sequence[Accepted], n_bytes: float) -> Iterator[list[Accepted]]:
@@ -159,23 +182,44 @@ def _fingerprint_in(file: Path) -> str:
     return str(metadata.get(SHARD_FINGERPRINT, b""), "utf-8")
 
 
-def _facts(folder: Path, shard: Shard) -> ShardFacts:
-    stamp, sha256 = hash_file(folder / shard.name)
+class _Hashed:
+    """A file that is written to and hashed at once."""
+
+    closed = False
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._sha256 = hashlib.sha256()
+        self.n_bytes = 0
+
+    def write(self, content: Any) -> int:
+        self._sha256.update(content)
+        self.n_bytes += memoryview(content).nbytes
+        return self._file.write(content)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    @property
+    def sha256(self) -> str:
+        return self._sha256.hexdigest()
+
+
+def _write(folder: Path, shard: Shard) -> ShardFacts:
+    n_mels = shard.rows[0].features.mel.shape[1]
+    schema = _schema(n_mels).with_metadata({SHARD_FINGERPRINT: shard.fingerprint})
+    with atomic_file(folder / shard.name) as plain:
+        file = _Hashed(plain)
+        with pa.ipc.new_file(file, schema) as writer:
+            for rows in _groups(shard.rows, _BATCH_BYTES):
+                writer.write_batch(_batch(rows, schema, n_mels))
     return ShardFacts(
         name=shard.name,
         n_utterances=len(shard.rows),
-        n_bytes=stamp.size,
-        sha256=sha256,
+        n_bytes=file.n_bytes,
+        sha256=file.sha256,
         fingerprint=shard.fingerprint,
     )
-
-
-def _write(path: Path, shard: Shard) -> None:
-    n_mels = shard.rows[0].features.mel.shape[1]
-    schema = _schema(n_mels).with_metadata({SHARD_FINGERPRINT: shard.fingerprint})
-    with atomic_file(path) as file, pa.ipc.new_file(file, schema) as writer:
-        for rows in _groups(shard.rows, _BATCH_BYTES):
-            writer.write_batch(_batch(rows, schema, n_mels))
 
 
 def _schema(n_mels: int) -> pa.Schema:

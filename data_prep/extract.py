@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data_prep.arrow_writer import mel_column, to_ipc_bytes
+from data_prep.arrow_writer import atomic_file, mel_column, to_ipc_bytes
 from data_prep.recordings import Fetched, FileStamp, Opened, Root, at_hand, opened
 from data_prep.utterance import Reason
 from dimts.audio.files import MAX_SAMPLE_RATE, AudioError, read_open_audio
@@ -131,9 +132,24 @@ def extract_chunk(root: Root, audios: Sequence[str], settings: ExtractSettings) 
     Raises:
         RemoteError: object storage, which they are in, cannot be reached.
     """
+    return to_ipc_bytes(_extract_table(root, audios, settings))
+
+
+def extract_to_file(
+    root: Root, audios: Sequence[str], settings: ExtractSettings, folder: Path
+) -> Path:
+    """`extract_chunk` into a new file of `folder`, which appears complete or not at all."""
+    path = folder / f"{uuid.uuid4().hex}.arrow"
+    table = _extract_table(root, audios, settings)
+    with atomic_file(path) as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    return path
+
+
+def _extract_table(root: Root, audios: Sequence[str], settings: ExtractSettings) -> pa.Table:
     with _one_torch_thread(), at_hand(root, audios, settings.most_bytes) as recordings:
         results = [extract(recordings, audio, settings) for audio in audios]
-    return to_ipc_bytes(chunk_table(results, settings.mel.n_mels))
+    return chunk_table(results, settings.mel.n_mels)
 
 
 def chunk_table(results: Sequence[Extracted], n_mels: int) -> pa.Table:

@@ -14,6 +14,7 @@ from data_prep.checks import Candidate, check_text, check_text_fits_audio
 from data_prep.config import CorpusConfig, PrepareConfig
 from data_prep.engine import extract_all
 from data_prep.extract import ExtractSettings
+from data_prep.pool import load_ahead
 from data_prep.readers import READERS
 from data_prep.recordings import Root, root_of
 from data_prep.remote_features import fetch_known, send, send_quarantine, working_folder
@@ -37,6 +38,7 @@ from dimts.features.manifest import (
     SplitName,
     read_manifest,
 )
+from dimts.machine import n_cores
 from dimts.storage.place import Folder
 from dimts.text.language import load_language
 from dimts.text.normaliser import Normaliser, TextConfig
@@ -68,9 +70,11 @@ def prepare(
     Raises:
         UserError: there is no such corpus, no row of it can be used, or another run is at it.
     """
-    candidates, rejected = read_rows(corpus, text)
     place, root = prepare.features, root_of(corpus.path)
     folder = working_folder(place)
+    if prepare.engine == "pool" and not (folder / MANIFEST).exists():
+        load_ahead()
+    candidates, rejected = read_rows(corpus, text)
     with locked(folder):
         fetch_known(place, folder)
         store = Store(folder)
@@ -138,7 +142,7 @@ def _extract(
         else:
             new.append(audio)
     with (
-        closing(extract_all(root, new, settings, prepare)) as chunks,
+        closing(extract_all(root, new, settings, prepare, store.parts)) as chunks,
         tqdm(total=len(new), desc="mel", unit="utt", disable=None if new else True) as bar,
     ):
         for chunk in chunks:
@@ -193,12 +197,13 @@ def _finish(
     """Publish the shards; what they hold as a manifest, not yet written."""
     old = _old_manifest(store.folder)
     shards = plan_shards(accepted, prepare.shard_mb)
-    facts = publish(store, shards, old)
+    threads = 1 if prepare.engine == "local" else prepare.workers or n_cores()
+    facts = publish(store, shards, old, threads)
     content = fingerprint(mel, text, [[row.split, *row.identity] for row in accepted])
     if old and old.fingerprint == content:
         mean, std = list(old.mel_mean), list(old.mel_std)
     else:
-        mean, std = mel_statistics(accepted, mel.n_mels)
+        mean, std = mel_statistics(accepted, mel.n_mels, threads)
     return Manifest(
         dimts_version=__version__,
         fingerprint=content,

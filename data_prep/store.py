@@ -9,6 +9,7 @@ appears complete or not at all, so whatever a killed run left is true; any of it
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -65,11 +66,13 @@ class Store:
         self.folder = folder
         self.work = folder / self.WORK
         self.new_shards = self.work / "new"
+        self.parts = self.work / "parts"
         self._results: dict[str, Features | Refusal] = {}
         self._hashes: dict[tuple[str, FileStamp], str] = {}
         self._sizes: dict[str, set[int]] = {}
         self._n_chunks = 0
         self.new_shards.mkdir(parents=True, exist_ok=True)
+        self.parts.mkdir(exist_ok=True)
         for batch in _batches(self._stamps_file, STAMP_COLUMNS):
             self._read_stamps(batch)
         for file in [*folder.glob(SHARD_FILES), *self.new_shards.glob(SHARD_FILES)]:
@@ -80,6 +83,9 @@ class Store:
             self._read_chunk(file)
         if chunks:
             self._n_chunks = int(chunks[-1].stem.removeprefix("chunk-"))
+        # Workers had finished these when their run was killed.
+        for file in sorted(self.parts.glob("*.arrow"), key=lambda file: file.stat().st_mtime_ns):
+            self.commit(file)
 
     @property
     def _stamps_file(self) -> Path:
@@ -110,8 +116,11 @@ class Store:
         """What was made of the recording and the settings behind `key`."""
         return self._results.get(key)
 
-    def commit(self, chunk: bytes) -> dict[str, str | Refusal]:
+    def commit(self, chunk: bytes | Path) -> dict[str, str | Refusal]:
         """Keep a chunk of `extract_chunk`: from now on a kill does not lose it.
+
+        Args:
+            chunk: its bytes, or a file in `parts`.
 
         Returns:
             For each recording the key of its features, or the refusal (without a key if the
@@ -119,7 +128,10 @@ class Store:
         """
         self._n_chunks += 1
         file = self.work / f"chunk-{self._n_chunks:06d}.arrow"
-        write_atomic(file, chunk)
+        if isinstance(chunk, Path):
+            os.replace(chunk, file)
+        else:
+            write_atomic(file, chunk)
         return self._read_chunk(file)
 
     def settle(
@@ -145,6 +157,8 @@ class Store:
         for file in self._chunk_files():
             file.unlink()
         shutil.rmtree(self.new_shards)
+        # Workers that a killed run has left behind may still write there.
+        shutil.rmtree(self.parts, ignore_errors=True)
 
     def _remember(self, audio: str, stamp: FileStamp, sha256: str) -> None:
         # Later knowledge goes last: `settle` keeps the last stamp of each file.

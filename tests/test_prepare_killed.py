@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
+from contextlib import suppress
 from pathlib import Path
+from select import select
 
 import pytest
 
@@ -17,10 +20,20 @@ from benchmarks.prepare_faults import (
     make_corpus,
     table,
 )
-from benchmarks.prepare_killed import CHUNK, DRIVER, RAYLET, SECOND_RUN, WORKER, prepare_corpus
+from benchmarks.prepare_killed import (
+    CHUNK,
+    DRIVER,
+    RAYLET,
+    SECOND_RUN,
+    WORKER,
+    prepare_corpus,
+    started,
+)
 from data_prep.store import locked
 
 N_UTTERANCES = 40
+MOST_FINISHED = 5 * CHUNK  # by two workers, while their run did not come to it
+PATIENCE_S = 30
 GO_ON = "give the same command again, it goes on where it stopped"
 
 
@@ -55,11 +68,14 @@ def n_safe(features: Path) -> int:
 
 
 def finish(corpus: Path, features: Path, undisturbed: Path) -> None:
-    """The same command again: all that is left is extracted, and nothing else."""
+    """The same command again: all that is left is extracted, and nothing else.
+
+    What workers had finished, and the run had not yet taken from them, is not extracted again.
+    """
     before = n_safe(features)
     done: list[int] = []
     prepare_corpus(corpus, features, "local", done.append)
-    assert before + sum(done) == N_UTTERANCES
+    assert N_UTTERANCES - MOST_FINISHED <= before + sum(done) <= N_UTTERANCES
     assert contents(features) == contents(undisturbed)
 
 
@@ -75,6 +91,22 @@ def test_ray_loses_a_worker_and_then_its_driver(
         assert len(events(features, "kill")) == 2
     end_what_is_left(features)
     assert driver <= n_safe(features) < N_UTTERANCES
+    finish(corpus, features, undisturbed)
+
+
+def test_killed_pool_leaves_no_process_and_goes_on(
+    corpus: Path, undisturbed: Path, tmp_path: Path, places: random.Random
+) -> None:
+    features = tmp_path / "features"
+    place = places.randrange(1, N_UTTERANCES // 2)
+    assert Run(corpus, features, "pool", f"{DRIVER}@{place}").result()[0] == -9
+    (killed,) = events(features, "kill")
+    assert len(killed["others"]) >= 2
+    for pid, start in killed["others"]:
+        if started(pid) == start:
+            with suppress(ProcessLookupError):
+                assert select([os.pidfd_open(pid)], [], [], PATIENCE_S)[0], f"{pid} goes on"
+    assert place <= n_safe(features) < N_UTTERANCES
     finish(corpus, features, undisturbed)
 
 

@@ -18,7 +18,10 @@ from dimts.launch.stopping import clear_stop
 from dimts.lock import locked
 from dimts.storage.place import Folder
 
-MAY_CHANGE = ("tracking.", "ray.", "run.", "prepare.engine", "prepare.workers", "training.threads")
+MAY_CHANGE = (
+    "tracking.", "ray.", "run.", "prepare.engine", "prepare.workers", "prepare.chunk",
+    "training.threads",
+)  # fmt: skip
 
 
 def start_run(launch: Launch, ray_config: RayConfig) -> dict[str, Any]:

@@ -1,0 +1,50 @@
+"""The preparation with the plainest pool of processes: what `prepare.py` is measured against.
+
+``prepare_plain.py WORKERS --config VOICE.yaml --set ...``: `jobs/prepare.py` whose recordings a
+`ProcessPoolExecutor` of the standard library extracts, by the same `extract_chunk`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+from data_prep.config import PrepareConfig
+from data_prep.extract import ExtractSettings, extract_chunk
+
+CHUNK = 32
+
+
+def main() -> None:
+    from data_prep import pipeline
+    from jobs import prepare
+
+    workers = int(sys.argv.pop(1))
+    setattr(pipeline, "extract_all", partial(extract_plainly, workers))  # noqa: B010
+    prepare.main()
+
+
+def extract_plainly(
+    workers: int,
+    root: Path,
+    audios: Sequence[str],
+    settings: ExtractSettings,
+    prepare: PrepareConfig,
+    folder: Path,
+) -> Iterator[bytes]:
+    """`data_prep.engine.extract_all` without any thought."""
+    chunks = [audios[first : first + CHUNK] for first in range(0, len(audios), CHUNK)]
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        yield from pool.map(partial(_extract, root=root, settings=settings), chunks)
+
+
+def _extract(audios: Sequence[str], root: Path, settings: ExtractSettings) -> bytes:
+    return extract_chunk(root, audios, settings)
+
+
+if __name__ == "__main__":
+    main()
