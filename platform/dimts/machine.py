@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
-
 
 def n_cores() -> int:
     """Cores that this process may use."""
@@ -18,6 +16,8 @@ def n_cores() -> int:
 
 def machine_facts(packages: Sequence[str]) -> dict[str, object]:
     """Facts to stand under a table; the load is that of the minute before the call."""
+    import torch  # a second, which who counts cores need not wait
+
     facts: dict[str, object] = {
         "cpu": f"{_cpu()}, {n_cores()} cores",
         "load before": f"{os.getloadavg()[0]:.1f}",

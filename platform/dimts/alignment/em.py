@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -55,7 +54,8 @@ def align_corpus(
 
     Args:
         tokens: token ids of each utterance, int64 [N].
-        mels: normalised log-mel of each utterance, float32 [T, M].
+        mels: normalised log-mel of each utterance, float32 [T, M]; each is asked for in every
+            round, and none is held, so it may be made when it is asked for.
         factors_VF: what a token's states borrow from, int64 [n_vocab, F], 0 for none; the
             first factor feeds the first state, the last one the last state.
         n_states: states a token.
@@ -84,8 +84,12 @@ def align_corpus(
     with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
         for _ in range(iterations):
             gaussians = _estimate(states, mels, durations, n_classes, tied, prior_frames)
-            segment = partial(_segment, gaussians)
-            durations = list(pool.map(segment, states, mels, skippable))
+
+            def segment(n: int, gaussians: Gaussians = gaussians) -> NDArray[np.int32]:
+                # The mel is asked for here, not handed over: the pool would hold all of them.
+                return _segment(gaussians, states[n], mels[n], skippable[n])
+
+            durations = list(pool.map(segment, range(len(states))))
     return [d.reshape(-1, n_states) for d in durations]
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -217,13 +217,36 @@ def _fetched(file: Path, place: Folder) -> bool:
     return file.exists()
 
 
+class _Normalised(Sequence[NDArray[np.float32]]):
+    """Mels of a corpus by the mean and spread of each bin, float32 [T, M] each, made when asked
+    for: a corpus of many hours does not fit into memory a second time."""
+
+    def __init__(self, corpus: Corpus, mean_M: NDArray[np.float32], std_M: NDArray[np.float32]):
+        self._corpus, self._mean_M, self._std_M = corpus, mean_M, std_M
+
+    def __len__(self) -> int:
+        return len(self._corpus)
+
+    @overload
+    def __getitem__(self, index: int) -> NDArray[np.float32]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[NDArray[np.float32]]: ...
+
+    def __getitem__(self, index: int | slice) -> NDArray[np.float32] | list[NDArray[np.float32]]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)  # which ends a loop over all of them
+        return (self._corpus.utterances.mel(index) - self._mean_M) / self._std_M
+
+
 def _align(settings: RunSettings, data: Data) -> list[NDArray[np.int32]]:
     aligner, train = settings.training.aligner, data.train
-    mels = (train.utterances.mel(i) for i in range(len(train)))
     try:
         return align_corpus(
             train.tokens,
-            [(mel - data.mel_mean_M) / data.mel_std_M for mel in mels],
+            _Normalised(train, data.mel_mean_M, data.mel_std_M),
             data.tokenizer.factors,
             settings.model.states_per_token,
             aligner.iterations,
