@@ -14,6 +14,7 @@ from data_prep.checks import Candidate, check_text, check_text_fits_audio
 from data_prep.config import CorpusConfig, PrepareConfig
 from data_prep.engine import extract_all
 from data_prep.extract import ExtractSettings
+from data_prep.pool import load_ahead
 from data_prep.readers import READERS
 from data_prep.recordings import Root, root_of
 from data_prep.remote_features import fetch_known, send, send_quarantine, working_folder
@@ -71,6 +72,8 @@ def prepare(
     """
     place, root = prepare.features, root_of(corpus.path)
     folder = working_folder(place)
+    if prepare.engine == "pool" and not (folder / MANIFEST).exists():
+        load_ahead()
     candidates, rejected = read_rows(corpus, text)
     with locked(folder):
         fetch_known(place, folder)

@@ -11,13 +11,10 @@ from itertools import islice
 from multiprocessing import forkserver, get_context, parent_process
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from data_prep.extract import ExtractSettings, extract_to_file
+from data_prep.recordings import Root
 from dimts.errors import UserError
-
-if TYPE_CHECKING:  # to load them takes a second, in which workers load already: `load_ahead`
-    from data_prep.extract import ExtractSettings
-    from data_prep.recordings import Root
 
 PRELOADED = ["__main__", "data_prep.extract", "dimts.audio.mel_kernel", "librosa"]
 """What a worker would load; it is loaded once, in the process that all of them are forked from."""
@@ -49,8 +46,6 @@ def extract_with_pool(
     Raises:
         UserError: a worker was killed.
     """
-    from data_prep.extract import extract_to_file
-
     waiting = iter(chunks)
     under_way: set[Future[Path]] = set()
     pool = ProcessPoolExecutor(min(workers, len(chunks)), _context(), _end_with_parent)

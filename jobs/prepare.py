@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import os
-
-from data_prep.pool import load_ahead
+from data_prep.pipeline import prepare
 from dimts.command import config_parser, run_job
-from dimts.machine import n_cores
+from dimts.config import load_config
+from dimts.features.manifest import SUMMARY
+from jobs.voice_config import VoiceConfig
 
 
 def main() -> None:
     """Prepare the features of one voice and print what they hold."""
     arguments = config_parser(__doc__ or "").parse_args()
-    if n_cores() > 1 and not os.environ.get("RAY_ADDRESS"):
-        load_ahead()  # in another process and on another core, what workers may need
-    from data_prep.pipeline import prepare
-    from dimts.config import load_config
-    from dimts.features.manifest import SUMMARY
-    from jobs.voice_config import VoiceConfig
-
     config = load_config(VoiceConfig, arguments.config, arguments.overrides)
     prepare(config.corpus, config.text, config.mel, config.prepare)
     print((config.prepare.features / SUMMARY).read_text(encoding="utf-8"), end="")
