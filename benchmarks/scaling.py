@@ -91,7 +91,7 @@ class Figures(Config):
         feature_bytes_a_frame: of the Arrow files, text and ids included.
         shard_facts_bytes: of one shard in the manifest.
         prepare_cpu_s_an_hour: of all processes of `jobs/prepare.py`, an hour of audio.
-        hash_mb_a_s: that one core hashes; the driver hashes each recording.
+        hash_mb_a_s: that one core hashes; the driver hashes each Arrow file.
         flat_start_s_an_hour: of the flat start's alignment, one core, an hour of speech.
         open_us_an_utterance: of opening the features and encoding their texts, in each worker.
         parameters, checkpoint_bytes: of each size.
@@ -175,15 +175,14 @@ def preparation(config: ScalingConfig) -> Iterable[Row]:
     """From recordings to features."""
     plan, figures = config.plan, config.figures
     cpu_s = plan.hours * figures.prepare_cpu_s_an_hour.known
-    hashing_s = wav_bytes(plan) / (figures.hash_mb_a_s.known * 1e6)
+    written = frames(plan) * figures.feature_bytes_a_frame.known
+    hashing_s = written / (figures.hash_mb_a_s.known * 1e6)
     yield Row(f"tasks of {PREPARE.chunk} utterances", [utterances(plan) / PREPARE.chunk], count)
     yield Row("CPU time of all", [cpu_s], duration)
     yield Row("shared among the cores", [cpu_s / plan.preparing_cores], duration)
-    yield Row("recordings hashed by the driver, one core", [hashing_s], duration)
+    yield Row("Arrow files hashed as the driver writes them, one core", [hashing_s], duration)
     flat_start_s = plan.hours * figures.flat_start_s_an_hour.known
     yield Row("flat start of the alignment, core time", [flat_start_s], duration)
-    in_memory = frames(plan) * MEL.n_mels * FLOAT_BYTES
-    yield Row("mels in memory of the worker that does it", [in_memory], size)
 
 
 def training(config: ScalingConfig) -> Iterable[Row]:
