@@ -166,6 +166,7 @@ def test_one_worker_of_two_that_is_killed(
     assert training.starts == 1
 
 
+@pytest.mark.slow
 def test_node_that_is_lost_under_a_worker(
     ray_session: None,
     voice_file: Path,
