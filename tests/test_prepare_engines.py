@@ -19,6 +19,8 @@ from prepare_fixtures import (
 )
 
 from benchmarks.long_corpus import beginning, long_corpus
+from benchmarks.prepare import IN_MEMORY, WAYS
+from benchmarks.prepare import main as costs
 from benchmarks.process_tree import measure
 from data_prep.config import PrepareConfig
 from data_prep.engine import POOL_PAYS_FROM_BYTES, choose_engine, chunk_size
@@ -110,3 +112,11 @@ def test_long_corpus_is_made_once_and_its_beginning_is_a_corpus(tmp_path: Path) 
     assert 0 < spent.begun <= spent.seconds
     assert spent.memory > 50e6
     assert "25 of 25 rows" in (features / "summary.txt").read_text()
+
+
+@pytest.mark.slow
+def test_what_each_way_costs_is_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert costs(["--folder", str(tmp_path), "--times", "1", "--utterances", "90"]) == 0
+    printed = capsys.readouterr().out
+    for row in (*WAYS, *IN_MEMORY, "as shipped (`auto`)", "features of an hour of speech"):
+        assert row in printed

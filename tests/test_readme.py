@@ -45,6 +45,8 @@ ELSEWHERE = {
     "benchmarks/tracking_away.py": "tests/test_tracking_away_benchmark.py",
     "benchmarks/submit.py": "tests/test_submit.py",
     "benchmarks/scaling.py": "tests/test_scaling.py",
+    "benchmarks/prepare.py": "tests/test_prepare_engines.py",
+    "benchmarks/two_nodes.py": "tests/test_nodes.py",
     "jobs/ui.py --auth": "tests/test_loopback.py",
     "jobs/pretrain.py --config jobs/configs/mix/latin.yaml --export": "tests/test_pretrain.py",
     "jobs/tune.py --config jobs/configs/sample_am_finetune.yaml": (
