@@ -6,9 +6,12 @@ on when the same command is given again. Ctrl-C ends it with checkpoints.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from dimts.command import config_parser, run_job
 from dimts.config import load_config
 from dimts.errors import ConfigError
+from dimts.training.checkpoint import BEST
 from dimts.tuning.report import markdown_table
 from dimts.tuning.study import SweepStudy
 from dimts.tuning.sweep import WINNER, WINNERS_SETTINGS, Plan, SweepResult, run_sweep
@@ -36,11 +39,14 @@ def print_sweep(plan: Plan, result: SweepResult) -> None:
     if result.best is None:
         print("no trial ran to its end, so there is no voice to pick")
         return
+    voice = plan.place / WINNER
+    if isinstance(voice, Path):  # a link to a folder, which has another one in it
+        voice /= BEST
     for part in (figures_table(result.figures), forgetting_line(result.figures)):
         if part:
             print(part)
     print(
-        f"voice: {plan.place / WINNER}\n"
+        f"voice: {voice}\n"
         f"its settings: --config {plan.folder / WINNERS_SETTINGS}\n"
         f"tables and plots: {plan.place}"
     )

@@ -153,6 +153,7 @@ def survives(
     return training
 
 
+@pytest.mark.slow
 def test_one_worker_of_two_that_is_killed(
     ray_session: None,
     voice_file: Path,

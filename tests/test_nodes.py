@@ -128,6 +128,7 @@ def test_worker_that_is_larger_than_any_node_is_refused(nodes: Nodes, voice_file
     )
 
 
+@pytest.mark.slow
 def test_preparation_spreads_and_makes_the_same_features(
     nodes: Nodes, voice_file: Path, tmp_path: Path, begun: Callable[[str], list[int]]
 ) -> None:

@@ -94,6 +94,7 @@ def test_every_worker_gets_several_tasks() -> None:
     assert chunk_size(1, 8, settings(chunk=256)) == 1
 
 
+@pytest.mark.slow
 def test_long_corpus_is_made_once_and_its_beginning_is_a_corpus(tmp_path: Path) -> None:
     corpus = long_corpus(tmp_path, 40)
     before = (corpus / "wavs" / "u000000.wav").stat()

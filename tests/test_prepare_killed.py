@@ -94,6 +94,7 @@ def test_ray_loses_a_worker_and_then_its_driver(
     finish(corpus, features, undisturbed)
 
 
+@pytest.mark.slow
 def test_killed_pool_leaves_no_process_and_goes_on(
     corpus: Path, undisturbed: Path, tmp_path: Path, places: random.Random
 ) -> None:

@@ -104,6 +104,7 @@ def interrupt(sweep: Sweep, number: int, step: int) -> None:
     assert (last / LATEST).resolve().name.endswith(f"_step{max(steps_of(last))}")
 
 
+@pytest.mark.slow
 def test_killed_sweep_ends_as_an_undisturbed_one(
     voice_file: Path, tmp_path: Path, undisturbed: list[Any]
 ) -> None:
