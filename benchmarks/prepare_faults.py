@@ -1,11 +1,11 @@
 """What a kill costs while data are prepared: ``python benchmarks/prepare_faults.py --times 5``.
 
-A corpus is prepared again and again in a process of its own, and each time something is killed at
-a random place in the middle: the process itself, a Ray worker that extracts, Ray's raylet. Where
-that ends the process, the same command is given again. In the end the features must be those of
-a run that nobody disturbed, byte for byte. Lost are utterances extracted more than once; the time
-to go on is from the kill until the first of them is begun again or, if none was lost, until more
-are safe on disk.
+A corpus is prepared again and again in a process of its own, and each time something is killed at a
+random place in the middle: the process itself, one of its pool, a Ray worker that extracts, Ray's
+raylet. Where that ends the process, the same command is given again. In the end the features must
+be those of a run that nobody disturbed, byte for byte. Lost are utterances extracted more than
+once; the time to go on is from the kill until the first of them is begun again or, if none was
+lost, until more are safe on disk.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ if str(ROOT) not in sys.path:
 from benchmarks.prepare_killed import (  # noqa: E402
     CHUNK,
     DRIVER,
+    POOL_WORKER,
     RAYLET,
     SECOND_RUN,
     WORKER,
@@ -51,12 +52,14 @@ from benchmarks.prepare_killed import (  # noqa: E402
 TEXT = "ሰላም ነው። እንዴት ነህ? ደህና ነኝ።"
 FAULTS = {
     "the process, local engine": ("local", DRIVER),
+    "the process, pool": ("pool", DRIVER),
+    "a process of the pool": ("pool", POOL_WORKER),
     "the process, Ray engine": ("ray", DRIVER),
     "a Ray worker that extracts": ("ray", WORKER),
     "the raylet": ("ray", RAYLET),
     "nothing; a second run at once is refused": ("local", SECOND_RUN),
 }
-ENDS_THE_RUN = {DRIVER, RAYLET}
+ENDS_THE_RUN = {DRIVER, POOL_WORKER, RAYLET}
 
 
 class Outcome(NamedTuple):

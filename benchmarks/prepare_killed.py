@@ -13,12 +13,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from data_prep import engine as engine_module
+from data_prep import pool as pool_module
 from data_prep.config import CorpusConfig, PrepareConfig
-from data_prep.extract import ExtractSettings, extract_chunk
+from data_prep.extract import ExtractSettings, extract_chunk, extract_to_file
 from data_prep.pipeline import prepare
 from dimts.audio.mel import MelConfig
 from dimts.command import run_job
@@ -28,6 +30,7 @@ from dimts.text.normaliser import TextConfig
 CHUNK = 4
 WORKERS = 2
 DRIVER, WORKER, RAYLET, SECOND_RUN = "driver", "worker", "raylet", "second_run"
+POOL_WORKER = "pool_worker"
 
 
 def main() -> None:
@@ -66,7 +69,7 @@ def prepare_corpus(
 
 
 def note_what_is_extracted(log: Path) -> None:
-    """In this process or in workers of Ray, to which the wrapper goes by value."""
+    """In this process, in a pool's, or in workers of Ray, to which the wrapper goes by value."""
 
     def noted_chunk(root: Path, audios: Sequence[str], settings: ExtractSettings) -> bytes:
         note(log, "extract", audios=list(audios))
@@ -81,6 +84,14 @@ def note_what_is_extracted(log: Path) -> None:
     extract_batch = engine_module._extract_batch
     setattr(engine_module, "extract_chunk", noted_chunk)  # noqa: B010
     setattr(engine_module, "_extract_batch", noted_batch)  # noqa: B010
+    setattr(pool_module, "extract_to_file", partial(noted_to_file, log))  # noqa: B010
+
+
+def noted_to_file(
+    log: Path, root: Path, audios: Sequence[str], settings: ExtractSettings, folder: Path
+) -> Path:
+    note(log, "extract", audios=list(audios))
+    return extract_to_file(root, audios, settings, folder)
 
 
 def log_of(features: Path) -> Path:
@@ -108,6 +119,13 @@ def kill_worker(log: Path) -> bool:
     return bool(busy) and kill(busy[0], log)
 
 
+def kill_pool_worker(log: Path) -> bool:
+    """One of those that were forked by the process that this one started for it."""
+    ours = str(os.getpid())
+    workers = [pid for pid in descendants() if _stat(pid)[1] not in ("", ours)]
+    return bool(workers) and kill(workers[0], log)
+
+
 def kill_raylet(log: Path) -> bool:
     (raylet,) = (pid for pid in descendants() if name_of(pid).endswith("/raylet"))
     return kill(raylet, log)
@@ -127,6 +145,7 @@ def start_second_run(log: Path) -> bool:
 KILL: dict[str, Callable[[Path], bool]] = {
     DRIVER: kill_driver,
     WORKER: kill_worker,
+    POOL_WORKER: kill_pool_worker,
     RAYLET: kill_raylet,
     SECOND_RUN: start_second_run,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Self
 
 from pydantic import model_validator
@@ -10,15 +11,16 @@ from data_prep.config import CorpusConfig, PrepareConfig
 from dimts.audio.mel import MelConfig
 from dimts.config import Config, flatten, to_yaml
 from dimts.extension.base import BaseConfig, model_from_base, read_base
+from dimts.launch.names import BASES
 from dimts.launch.settings import Launch, RayConfig, RunConfig
 from dimts.model.t3 import ModelConfig
 from dimts.storage.place import Remote, is_remote
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.tracking.config import TrackingConfig
-from dimts.tracking.mlflow_model import resolve_model
+from dimts.tracking.mlflow_model import is_in_mlflow, resolve_model
 from dimts.training.config import TrainingConfig
-from dimts.training.remote_bundle import find_bundle
+from dimts.training.remote_bundle import find_bundle, local_bundle, share_bundle
 from dimts.training.settings import RunSettings, Source
 
 
@@ -84,15 +86,20 @@ class VoiceConfig(Config):
         if self.base is None:
             return self
         features = tuple(path.absolute() for path in self.base.features)
-        bundle = self.base.bundle
-        if is_remote(bundle):  # each machine fetches it, and all of them the same
-            bundle = str(find_bundle(Remote(bundle)))
-        folder = resolve_model(bundle, self.tracking).absolute()
-        if not is_remote(bundle):
-            bundle = str(folder)
+        bundle = self._base_for_all(self.base.bundle)
         base = self.base.model_copy(update={"bundle": bundle, "features": features})
-        model = model_from_base(self.model, read_base(folder).model)
+        model = model_from_base(self.model, read_base(local_bundle(bundle)).model)
         return self.model_copy(update={"base": base, "model": model})
+
+    def _base_for_all(self, bundle: str) -> str:
+        """Where all machines find the base, and each of them the same."""
+        if is_remote(bundle):
+            return str(find_bundle(Remote(bundle)))
+        folder = resolve_model(bundle, self.tracking).absolute()
+        if is_in_mlflow(bundle):
+            name = re.sub(r"[^A-Za-z0-9.-]+", "-", bundle.partition(":/")[2]).strip("-")
+            return str(share_bundle(folder, self.run.storage.absolute() / BASES, name))
+        return str(folder)
 
     def launch(self) -> Launch:
         """What the processes that train are handed; raises like `resolved`."""

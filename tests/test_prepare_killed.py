@@ -23,6 +23,7 @@ from benchmarks.prepare_faults import (
 from benchmarks.prepare_killed import (
     CHUNK,
     DRIVER,
+    POOL_WORKER,
     RAYLET,
     SECOND_RUN,
     WORKER,
@@ -109,6 +110,18 @@ def test_killed_pool_leaves_no_process_and_goes_on(
                 assert select([os.pidfd_open(pid)], [], [], PATIENCE_S)[0], f"{pid} goes on"
     assert place <= n_safe(features) < N_UTTERANCES
     finish(corpus, features, undisturbed)
+
+
+@pytest.mark.slow
+def test_pool_that_loses_a_process_ends_in_one_line_and_goes_on(
+    corpus: Path, undisturbed: Path, tmp_path: Path, places: random.Random
+) -> None:
+    place = places.randrange(1, N_UTTERANCES // 2)
+    features = tmp_path / "features"
+    outcome = disturb(corpus, features, undisturbed, "pool", f"{POOL_WORKER}@{place}")
+    assert outcome.survived, outcome
+    assert outcome.words.startswith("error: ") and outcome.words.endswith(GO_ON)
+    assert outcome.lost <= MOST_FINISHED
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 from s3_fixtures import S3, another_machine, names, put
 from test_train_job import TrainJob
+from tracking_fixtures import make_store, settings_of
 
-from dimts.bundle import load_bundle
+from dimts.bundle import load_bundle, read_manifest
 from dimts.errors import UserError
 from dimts.launch.remote_run import RemoteRun, worker_folder
 from dimts.launch.start import start_run
@@ -21,9 +23,10 @@ from dimts.launch.stopping import STOP_FILE, stop_requested
 from dimts.storage.place import Remote
 from dimts.tracking.config import is_missing
 from dimts.tracking.mlflow_model import resolve_model
+from dimts.tracking.mlflow_tracker import MlflowTracker
 from dimts.training.checkpoint import BEST, LATEST
 from dimts.training.claim import CLAIM, Claim, Superseded
-from dimts.training.remote_bundle import fetch_bundle
+from dimts.training.remote_bundle import fetch_bundle, local_bundle
 from jobs.voice_config import VoiceConfig
 
 if TYPE_CHECKING:
@@ -234,6 +237,45 @@ def test_base_what_it_rehearses_and_artifacts_may_be_in_storage(
     folder = trained(there)
     assert (folder / LATEST / WEIGHTS).read_bytes() == (here / LATEST / WEIGHTS).read_bytes()
     assert [name for name in names(bucket / "mlflow") if name.endswith(WEIGHTS)]
+
+
+@pytest.mark.parametrize("stored", ["in a folder", "in a bucket"])
+def test_base_that_mlflow_keeps_is_copied_to_where_all_machines_find_it(
+    stored: str, bucket: Remote, adapted: Voice, base: BaseVoice, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    settings = ("training.max_steps=2", "training.validate_every=0")
+    here = trained(adapted("run.name=here", *settings))
+    tracking = settings_of(make_store(tmp_path), "bases")
+    tracker = MlflowTracker(tracking.model_copy(update={"registered_model": "latin"}))
+    tracker.start("base", tmp_path / "base", {}, "")
+    tracker.log_model((base.run_dir / BEST).resolve(), {}, step=1)
+    tracker.finish("FINISHED")
+    storage = bucket / "runs" if stored == "in a bucket" else tmp_path / "runs"
+    config = adapted(
+        "run.name=there",
+        f"run.storage={storage}",
+        "base.bundle=models:/latin@candidate",
+        f"tracking.uri={tracking.uri}",
+        *settings,
+    )
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    bases = [config.launch().settings.base for _ in range(2)]
+    places = {found.bundle for found in bases if found}
+    assert len(places) == 1
+    assert not list(temporary.iterdir())
+    place = places.pop()
+    assert place.startswith(f"{storage}/.bases/latin-candidate-")
+    another_machine(monkeypatch, tmp_path / "elsewhere")
+    assert read_manifest(local_bundle(place)).step == load_bundle(base.exported).manifest.step
+    assert "models:/latin@candidate" in config.launch().settings.config_yaml
+    run, place_of_run = trained(config), config.run.remote
+    weights = (
+        latest_weights(place_of_run) if place_of_run else (run / LATEST / WEIGHTS).read_bytes()
+    )
+    assert weights == (here / LATEST / WEIGHTS).read_bytes()
 
 
 @pytest.mark.skipif(not is_missing("google.cloud.storage"), reason="it is here")

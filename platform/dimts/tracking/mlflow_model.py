@@ -19,7 +19,7 @@ from dimts.tracking.files import write_json
 from dimts.tracking.mlflow_client import connect, mlflow_environment, reason
 from dimts.tracking.registry import register
 from dimts.training.checkpoint import BEST
-from dimts.training.remote_bundle import local_bundle
+from dimts.training.remote_bundle import keep_bundle, local_bundle
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -135,6 +135,11 @@ def _begun(
     return found[0] if found else None
 
 
+def is_in_mlflow(text: str) -> bool:
+    """Whether what names a bundle is an MLflow URI, not a path or a place in object storage."""
+    return text.startswith(("runs:/", "models:/"))
+
+
 def resolve_model(uri_or_path: str | Path, config: TrackingConfig | None = None) -> Path:
     """The local bundle folder behind a path or an MLflow URI.
 
@@ -151,7 +156,7 @@ def resolve_model(uri_or_path: str | Path, config: TrackingConfig | None = None)
     text = str(uri_or_path)
     if is_remote(text):
         return local_bundle(text)
-    if not text.startswith(("runs:/", "models:/")):
+    if not is_in_mlflow(text):
         path = Path(uri_or_path)
         if not path.is_dir():
             raise UserError(
@@ -164,14 +169,16 @@ def resolve_model(uri_or_path: str | Path, config: TrackingConfig | None = None)
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
-    with mlflow_environment():
+    with mlflow_environment(), tempfile.TemporaryDirectory() as draft:
         try:
             # MLflow itself would look for the model in the process's default store.
             location = _location(connect(config), text)
-            folder = download_artifacts(artifact_uri=location, tracking_uri=config.uri)
+            folder = download_artifacts(
+                artifact_uri=location, dst_path=draft, tracking_uri=config.uri
+            )
         except (MlflowException, OSError) as error:
             raise UserError(f"{text}: cannot be had from MLflow: {reason(error)}") from error
-    return _bundle_in(Path(folder), text)
+        return keep_bundle(_bundle_in(Path(folder), text), text)
 
 
 def _location(client: MlflowClient, uri: str) -> str:

@@ -1,10 +1,11 @@
-"""Bundles in object storage: found as those of a folder are, and fetched once."""
+"""Bundles that lie elsewhere: found in object storage as in a folder, and kept on this machine."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
+import uuid
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from dimts.bundle import MANIFEST, PLAIN_NAME, BundleError, read_manifest
 from dimts.errors import UserError
 from dimts.plain_files import MAX_JSON_BYTES
 from dimts.storage.mirror import LINK
-from dimts.storage.place import Remote, cache_folder, is_remote, transfer
+from dimts.storage.place import Folder, Remote, cache_folder, is_remote, transfer
 from dimts.training.checkpoint import BEST
 
 
@@ -61,21 +62,80 @@ def fetch_bundle(place: Remote) -> Path:
         raise UserError(f"{remote}: no bundle there") from None
     except ValueError as error:
         raise UserError(f"{remote / MANIFEST}: {error}") from error
-    folder = cache_folder("bundles") / hashlib.sha256(content).hexdigest()[:32]
-    if folder.exists():
-        return folder
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}")
+    return _kept(content, lambda name, file: (remote / name).download(file), str(remote))
+
+
+def keep_bundle(bundle: Path, source: str) -> Path:
+    """Copy a bundle to where this machine keeps those that it fetched; its folder there.
+
+    Args:
+        bundle: the folder, which may go away afterwards.
+        source: what it was fetched from, for errors.
+
+    Raises:
+        UserError: it is none, or is damaged.
+    """
     try:
-        draft.mkdir(parents=True)
-        (draft / MANIFEST).write_bytes(content)
+        read_manifest(bundle)
+    except BundleError as error:
+        raise UserError(f"{source}: {error}") from error
+    content = (bundle / MANIFEST).read_bytes()
+    return _kept(content, lambda name, file: shutil.copyfile(bundle / name, file), source)
+
+
+def share_bundle(bundle: Path, folder: Folder, name: str) -> Folder:
+    """Copy a bundle to where all machines find it, unless it is there; its place.
+
+    Args:
+        bundle: a folder of this machine.
+        folder: of such copies.
+        name: for people; what tells bundles apart is added to it.
+
+    Raises:
+        UserError: it is damaged, or the place cannot be reached.
+    """
+    names = [*read_manifest(bundle).sha256, MANIFEST]  # last, as a copy without it is none
+    place = folder / f"{name}-{_digest((bundle / MANIFEST).read_bytes())[:8]}"
+    if isinstance(place, Remote):
+        if not (place / MANIFEST).entry():
+            for file in names:
+                (place / file).upload(bundle / file)
+        return place
+    _appear(place, lambda draft: [shutil.copyfile(bundle / file, draft / file) for file in names])
+    return place
+
+
+def _kept(manifest: bytes, get: Callable[[str, Path], object], source: str) -> Path:
+    """The bundle's folder among those that this machine keeps, made if it is not there."""
+
+    def fill(draft: Path) -> None:
+        (draft / MANIFEST).write_bytes(manifest)
         names = read_manifest(draft, verify=False).sha256
         plain = [name for name in names if PLAIN_NAME.fullmatch(name)]
-        transfer([partial((remote / name).download, draft / name) for name in plain])
+        transfer([partial(get, name, draft / name) for name in plain])
         read_manifest(draft)
+
+    folder = cache_folder("bundles") / _digest(manifest)[:32]
+    try:
+        _appear(folder, fill)
+    except (BundleError, FileNotFoundError) as error:
+        raise UserError(f"{source}: {error}") from error
+    return folder
+
+
+def _appear(folder: Path, fill: Callable[[Path], object]) -> None:
+    """Make a folder, unless it is there: whole or not at all."""
+    if folder.exists():
+        return
+    draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    try:
+        draft.mkdir(parents=True)
+        fill(draft)
         if not folder.exists():  # another process may have been as quick
             draft.rename(folder)
-    except (BundleError, FileNotFoundError) as error:
-        raise UserError(f"{remote}: {error}") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return folder
+
+
+def _digest(manifest: bytes) -> str:
+    return hashlib.sha256(manifest).hexdigest()
