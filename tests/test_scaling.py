@@ -71,11 +71,12 @@ def test_gpus_share_the_time_but_not_the_bill() -> None:
 
 
 def test_what_was_not_measured_is_said_to_be(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--set", "plan.size=tiny"])
+    unmeasured = "figures.frames_a_s.tiny.value=null"
+    main(["--set", "plan.size=tiny", "--set", unmeasured])
     lines = capsys.readouterr().out.splitlines()
     (step,) = (line for line in lines if line.startswith("| a step, if"))
     assert step.count("not measured") == 3
-    assert math.isnan(config().figures.frames_a_s["tiny"].known)
+    assert math.isnan(config(unmeasured).figures.frames_a_s["tiny"].known)
 
 
 @pytest.mark.parametrize("size", SIZES)
