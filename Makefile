@@ -51,7 +51,7 @@ bench: install
 head: export RAY_AUTH_MODE = token
 head: install
 	@$(BIN)/ray get-auth-token --generate > /dev/null
-	PATH="$(abspath $(BIN)):$$PATH" RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 \
+	PATH="$(abspath $(BIN)):$$PATH" RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 RAY_JOB_STOP_WAIT_TIME_S=60 \
 		$(BIN)/ray start --head --disable-usage-stats
 
 head-stop: install

@@ -15,6 +15,7 @@ from dimts.bundle import export_bundle
 from dimts.command import config_parser, run_job
 from dimts.config import load_config
 from dimts.errors import UserError
+from dimts.home import shipped
 from dimts.launch.ray_train import connected
 from dimts.launch.start import start_run
 from dimts.storage.place import folder_here
@@ -57,7 +58,7 @@ def prepare_parts(config: MixConfig) -> None:
         language = load_language(part.text.language).code
         if part.sentences:
             corpus = folder_here(part.corpus.path, "the sentences are spoken into a folder")
-            render_corpus(part.sentences, corpus, part.voice or language)
+            render_corpus(Path(shipped(str(part.sentences))), corpus, part.voice or language)
         manifest = prepare(part.corpus, part.text, config.mel, part.prepare)
         print(
             f"{part.prepare.features}: {manifest.n_utterances} utterances, "

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import subprocess
 import threading
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, get_args
@@ -124,6 +126,50 @@ def test_a_head_whose_ray_fails_starts_it_again(cluster: dict[str, Any]) -> None
         assert f"--property=Restart={restart}" in command
         assert unit in stops, "`ray up` once more replaces what runs"
     assert "ray health-check" in starts[-1], "`ray up` ends when Ray answers, or tells that not"
+
+
+def test_what_ray_says_of_the_head_reaches_it(cluster: dict[str, Any], tmp_path: Path) -> None:
+    """It says so by variables of the command's shell, as `ray up` does it here."""
+    from ray.autoscaler._private.command_runner import _with_environment_variables
+    from ray.autoscaler._private.util import with_envs
+
+    told = {"RAY_enable_autoscaler_v2": "1", "RAY_CLOUD_INSTANCE_ID": "i-1"}
+    (command,) = (c for c in cluster["head_start_ray_commands"] if "--unit=dimts-ray" in c)
+    (exported,) = with_envs([command], told)
+    resources = cluster["available_node_types"]["head"]["resources"]
+    whole = _with_environment_variables(exported, {"RAY_OVERRIDE_RESOURCES": resources})
+    sudo = tmp_path / "sudo"
+    sudo.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    sudo.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": "/home/ubuntu"}
+    done = subprocess.run(
+        ["bash", "-c", whole], env=environment, capture_output=True, text=True, check=True
+    )
+    words = [word for word in done.stdout.splitlines() if word.startswith("--setenv=")]
+    passed = dict(word.removeprefix("--setenv=").split("=", 1) for word in words)
+    assert json.loads(passed["RAY_OVERRIDE_RESOURCES"]) == {"CPU": 0}
+    assert passed.items() >= told.items()
+    assert "RAY_NODE_TYPE_NAME" not in passed, "what was not said is not set"
+
+
+def test_nodes_get_the_whole_source_and_no_data(cluster: dict[str, Any]) -> None:
+    """As rsync reads patterns: with a slash in front from the top, else any part of a path."""
+    patterns = [pattern.removesuffix("/") for pattern in cluster["rsync_exclude"]]
+
+    def excluded(path: str) -> bool:
+        parts = path.split("/")
+        return any(
+            fnmatch(f"/{parts[0]}", pattern)
+            if pattern.startswith("/")
+            else any(fnmatch(part, pattern) for part in parts)
+            for pattern in patterns
+        )
+
+    folders = ("platform", "data_prep", "jobs", "deploy", "bases", "search_spaces")
+    files = [str(p.relative_to(ROOT)) for name in folders for p in (ROOT / name).rglob("*.*")]
+    assert not [file for file in files if excluded(file) and "__pycache__" not in file]
+    data = ("corpora/a/wavs/1.wav", "features/a/train-0.arrow", "runs/a/x", "mlflow.db-wal")
+    assert not [file for file in (*data, ".git/config", ".venv/bin/ray") if not excluded(file)]
 
 
 def test_mlflows_artifacts_are_on_object_storage(cluster: dict[str, Any]) -> None:
