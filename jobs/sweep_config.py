@@ -39,7 +39,9 @@ class SweepVoice(VoiceConfig):
         """
         place = (self.run.storage / f"{self.run.name}-{self.sweep.name}").absolute()
         title = f"{self.run.name}-{self.sweep.name}"
-        voice = VoiceConfig.model_validate(self.model_dump(exclude={"sweep"}, exclude_unset=True))
+        pinned = self.pinned()  # all trials start from the same base
+        settings = pinned.model_dump(exclude={"sweep"}, exclude_unset=True)
+        voice = VoiceConfig.model_validate(settings)
         _check_keys(self.sweep.space)
         for point in (*self.sweep.known_good, *examples(self.sweep.space)):
             self.trial(voice, 0, point)
@@ -51,8 +53,8 @@ class SweepVoice(VoiceConfig):
             sweep=self.sweep,
             ray=self.ray,
             tracking=self.tracking.absolute(),
-            config_yaml=to_yaml(self),
-            params=flatten(self.model_dump(mode="json")),
+            config_yaml=to_yaml(pinned),
+            params=flatten(pinned.model_dump(mode="json")),
             launch=lambda number, values: self.trial(voice, number, values).launch(),
         )
 

@@ -91,6 +91,14 @@ class VoiceConfig(Config):
         model = model_from_base(self.model, read_base(local_bundle(bundle)).model)
         return self.model_copy(update={"base": base, "model": model})
 
+    def pinned(self) -> Self:
+        """With a base that may be another one tomorrow, an alias of MLflow or a link in object
+        storage, as it is now; raises like `resolved`."""
+        if self.base is None or not (is_remote(self.base.bundle) or is_in_mlflow(self.base.bundle)):
+            return self
+        base = self.base.model_copy(update={"bundle": self._base_for_all(self.base.bundle)})
+        return self.model_copy(update={"base": base})
+
     def _base_for_all(self, bundle: str) -> str:
         """Where all machines find the base, and each of them the same."""
         if is_remote(bundle):

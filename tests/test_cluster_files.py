@@ -135,7 +135,7 @@ def test_what_ray_says_of_the_head_reaches_it(cluster: dict[str, Any], tmp_path:
 
     told = {"RAY_enable_autoscaler_v2": "1", "RAY_CLOUD_INSTANCE_ID": "i-1"}
     (command,) = (c for c in cluster["head_start_ray_commands"] if "--unit=dimts-ray" in c)
-    (exported,) = with_envs([command], told)
+    exported = "".join(with_envs([command], told))
     resources = cluster["available_node_types"]["head"]["resources"]
     whole = _with_environment_variables(exported, {"RAY_OVERRIDE_RESOURCES": resources})
     sudo = tmp_path / "sudo"
@@ -272,6 +272,22 @@ def test_the_page_names_jobs_and_settings_that_there_are() -> None:
     mine = "jobs/configs/mine.yaml"
     assert mine in files
     assert not [file for file in files if file != mine and not (ROOT / file).exists()]
+
+
+def test_the_pages_own_voice_can_be_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (ROOT / "docs/cluster.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^ +include: \[.+\n(?: +\w+: \{.+\n)+", page, re.MULTILINE)
+    values = yaml.safe_load(block)
+    values["include"] = [str(ROOT / "jobs/configs" / file) for file in values["include"]]
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(yaml.safe_dump(values), encoding="utf-8")
+    (space,) = re.findall(r"--config (search_spaces/\S+)", page)
+    voice = load_config(SweepVoice, [str(mine), str(ROOT / space)], [])
+    assert voice.base, "of whose rows the space freezes a share"
+    monkeypatch.chdir(ROOT)
+    assert f"/shared/runs/{voice.plan().title}/" in page, "what is fetched before the end"
 
 
 def test_scripts_are_shell() -> None:

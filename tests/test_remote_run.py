@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import tempfile
 import time
@@ -17,7 +18,9 @@ from tracking_fixtures import make_store, settings_of
 
 from dimts.bundle import load_bundle, read_manifest
 from dimts.errors import UserError
-from dimts.launch.remote_run import RemoteRun, worker_folder
+from dimts.launch.names import START
+from dimts.launch.remote_driver import fetch_result, new_start, take_up, wish_stop
+from dimts.launch.remote_run import RemoteRun, here, worker_folder
 from dimts.launch.start import start_run
 from dimts.launch.stopping import STOP_FILE, stop_requested
 from dimts.storage.place import Remote
@@ -36,7 +39,7 @@ pytest_plugins = ("s3_fixtures",)
 
 Voice = Callable[..., VoiceConfig]
 WEIGHTS = "model.safetensors"
-WAIT_S = 30.0
+WAIT_S = 90.0
 
 
 def until(happened: Callable[[], object]) -> None:
@@ -70,7 +73,7 @@ def test_run_in_storage_is_the_run_in_a_folder(bucket: Remote, voice: Voice) -> 
     place = bucket / "runs" / "there"
     assert latest_weights(place) == (folder / LATEST / WEIGHTS).read_bytes()
     kept = {name for name in names(place) if not name.startswith("checkpoint_")}
-    assert kept == {CLAIM, "config.yaml", "metrics.jsonl", "result.json"}
+    assert kept == {CLAIM, START, "config.yaml", "metrics.jsonl", "result.json"}
     best = (place / f"{BEST}.link").read_text()
     folders = {name.split("/")[0] for name in names(place) if "/" in name}
     assert best == (folder / BEST).resolve().name
@@ -183,6 +186,74 @@ def test_what_was_not_sent_is_sent_by_the_next_start(bucket: Remote, tmp_path: P
     assert (folder / "kept").read_text() == "new"
 
 
+def test_what_was_never_sent_is_sent_by_the_next_start(bucket: Remote, tmp_path: Path) -> None:
+    """As where the storage went away before the training's own claim could be sent."""
+    place = bucket / "runs" / "unsent"
+    RemoteRun(tmp_path, place).begin()
+    Claim(tmp_path)
+    (tmp_path / "trained").write_text("for hours")
+    again = RemoteRun(tmp_path, place)
+    again.begin()
+    assert (place / "trained").read_text() == "for hours"
+
+
+def test_run_that_was_superseded_does_not_send_what_is_older(
+    bucket: Remote, tmp_path: Path
+) -> None:
+    place, folder = bucket / "runs" / "older", tmp_path / "first"
+    first = RemoteRun(folder, place)
+    first.begin()
+    Claim(folder)
+    first.start()
+    (folder / "kept").write_text("old")
+    until(lambda: (place / "kept").entry())
+    second = RemoteRun(tmp_path / "second", place)
+    second.begin()
+    (tmp_path / "second" / "kept").write_text("newer")
+    second.finish()
+    first.finish()  # and finds out
+    RemoteRun(folder, place).begin()
+    assert (folder / "kept").read_text() == (place / "kept").read_text() == "newer"
+
+
+def test_folder_that_is_gone_takes_nothing_with_it(bucket: Remote, tmp_path: Path) -> None:
+    place, folder = bucket / "runs" / "gone", tmp_path / "run"
+    run = RemoteRun(folder, place)
+    run.begin()
+    (folder / "checkpoint_1").mkdir()
+    (folder / "checkpoint_1" / WEIGHTS).write_text("w")
+    (folder / LATEST).symlink_to("checkpoint_1")
+    run.give_up()
+    before = names(place)
+    assert f"checkpoint_1/{WEIGHTS}" in before
+    shutil.rmtree(folder / "checkpoint_1")
+    (folder / LATEST).unlink()
+    run.give_up()
+    assert names(place) == before
+    shutil.rmtree(folder)
+    run.give_up()
+    assert names(place) == before
+
+
+def test_start_elsewhere_is_the_one_that_goes_on(bucket: Remote, voice: Voice) -> None:
+    config = voice("run.name=twice", f"run.storage={bucket}/runs")
+    place = bucket / "runs" / "twice"
+    first, second = (new_start(config.launch()) for _ in range(2))
+    take_up(first)
+    with here(first) as (launch, _):
+        assert launch.run_dir == worker_folder(place)
+    take_up(second)
+    with pytest.raises(Superseded), here(first):
+        pytest.fail("a group that is started again took the run back")
+    wish_stop(first)
+    assert not (place / STOP_FILE).entry()
+    with pytest.raises(UserError, match="was started again elsewhere, and goes on there"):
+        fetch_result(first)
+    with here(second):
+        wish_stop(second)
+    assert (place / STOP_FILE).entry()
+
+
 def test_wish_to_stop_reaches_the_machine_that_trains(bucket: Remote, tmp_path: Path) -> None:
     place = bucket / "runs" / "wished"
     run = RemoteRun(tmp_path, place)
@@ -191,6 +262,30 @@ def test_wish_to_stop_reaches_the_machine_that_trains(bucket: Remote, tmp_path: 
     (place / STOP_FILE).write_bytes(b"")
     until(lambda: stop_requested(tmp_path))
     run.finish()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_run_that_is_started_elsewhere_ends_here(
+    bucket: Remote, voice: Voice, voice_file: Path, tmp_path: Path, workers: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    settings = ("training.max_steps=1000", "training.checkpoint_every=50", f"ray.workers={workers}")
+    there = (*settings, "run.name=twice", f"run.storage={bucket}/runs")
+    place = bucket / "runs" / "twice"
+    first = TrainJob(voice_file, *there)
+    until(lambda: (place / f"{LATEST}.link").entry())
+    another_machine(monkeypatch, tmp_path / "other")
+    second = TrainJob(voice_file, *there)
+    code, _, err = first.result()
+    assert code == 2, err
+    assert err.splitlines()[-1].startswith("error: ")
+    assert "goes on" in err.splitlines()[-1]
+    assert second.process.poll() is None, "the first waited for the second's end"
+    code, out, err = second.result()
+    assert code == 0, err
+    assert "going on from checkpoint_" in out
+    assert latest_weights(place) == undisturbed(voice, *settings)
 
 
 @pytest.mark.slow

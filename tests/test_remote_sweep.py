@@ -3,18 +3,73 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from s3_fixtures import another_machine, names
+from s3_fixtures import another_machine, names, put
 from tuning_fixtures import TuneJob, study_of, told, wait_until, write_space
 
 from dimts.bundle import load_bundle
+from dimts.config import load_config
+from dimts.errors import UserError
 from dimts.storage.place import Remote
 from dimts.tracking.mlflow_model import resolve_model
+from dimts.training.checkpoint import BEST
+from dimts.tuning.remote_sweep import SweepCopy
+from jobs.sweep_config import SweepVoice
+
+if TYPE_CHECKING:
+    from conftest import BaseVoice
 
 pytest_plugins = ("s3_fixtures",)
 
 STEPS = ("training.max_steps=160", "training.log_every=1", "sweep.parallel=1")
+
+
+def test_who_does_not_take_it_up_takes_nothing_away(bucket: Remote, tmp_path: Path) -> None:
+    """As one who is refused, since the sweep was begun with other settings."""
+    place = bucket / "sweep"
+    first, second = tmp_path / "first", tmp_path / "second"
+    copy = SweepCopy(first, place)
+    copy.fetch()
+    copy.take_up()
+    (first / "study").write_text("one trial")
+    copy.keep()
+    SweepCopy(second, place).fetch()
+    assert (second / "study").read_text() == "one trial"
+    (first / "study").write_text("two trials")
+    copy.keep()
+    (first / "study").write_text("three, and then it was killed")
+    for _ in range(2):  # the first of them ends before it takes the sweep up
+        again = SweepCopy(first, place)
+        again.fetch()
+        assert (first / "study").read_text() == "three, and then it was killed"
+    again.take_up()
+    assert (place / "study").read_text() == "three, and then it was killed"
+    other = SweepCopy(second, place)
+    other.fetch()
+    other.take_up()
+    with pytest.raises(UserError, match="another machine goes on with this sweep"):
+        again.keep()
+    (second / "study").write_text("newer")
+    other.keep()
+    SweepCopy(first, place).fetch()
+    assert (first / "study").read_text() == "newer"
+
+
+def test_all_trials_start_from_the_base_that_it_was(
+    bucket: Remote, base: BaseVoice, voice_file: Path, tmp_path: Path
+) -> None:
+    run = put(base.run_dir, bucket / "base")
+    overrides = [f"run.storage={tmp_path}", f"base.bundle={run}"]
+    plan = load_config(SweepVoice, [voice_file, write_space(tmp_path)], overrides).plan()
+    link = run / f"{BEST}.link"
+    found = f"{run}/{link.read_text()}"
+    assert found in plan.config_yaml
+    link.write_bytes(b"another")
+    launch = plan.launch(1, {"training.batch_size": 4})
+    assert launch.settings.base
+    assert launch.settings.base.bundle == found
 
 
 @pytest.mark.slow

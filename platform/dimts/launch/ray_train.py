@@ -14,7 +14,14 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.train import Checkpoint, CheckpointUploadMode, FailureConfig, RunConfig, ScalingConfig
+from ray.train import (
+    Checkpoint,
+    CheckpointUploadMode,
+    FailureConfig,
+    RunConfig,
+    ScalingConfig,
+    WorkerGroupError,
+)
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.torch.config import _TorchBackend
 
@@ -25,7 +32,7 @@ from dimts.launch.interface import interface_of
 from dimts.launch.names import FAILURE, TOLD_OF_CHECKPOINTS
 from dimts.launch.recorder import Recorder
 from dimts.launch.remote_driver import in_touch
-from dimts.launch.remote_run import here
+from dimts.launch.remote_run import NoCopy, RemoteRun, here
 from dimts.launch.room import equal_share, places
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.stopping import stop_on_signal
@@ -65,11 +72,23 @@ def run_on_ray(launch: Launch, config: RayConfig) -> None:
             restarts = most if config.max_failures else 0
             cpus = cpus_per_worker(config)
             trainer = torch_trainer(train_worker, launch, config, cpus, restarts)
-            with in_touch(launch):
+            with in_touch(launch), in_one_line():
                 in_another_thread(trainer.fit).result()
         finally:
             if failure.exists() and (why := failure.read_text(encoding="utf-8")):
                 raise UserError(why)
+
+
+@contextmanager
+def in_one_line() -> Iterator[None]:
+    """What a worker had to say to people is said by itself, without where it was raised."""
+    try:
+        yield
+    except WorkerGroupError as error:
+        for failure in error.worker_failures.values():
+            if isinstance(failure, UserError):
+                raise failure from error
+        raise
 
 
 def in_another_thread(function: Callable[[], Any]) -> Future[None]:
@@ -242,14 +261,31 @@ def _name_interface() -> None:
 
 def train_worker(config: dict[str, Any]) -> None:
     """One worker of the group; the loop finds the others through `torch.distributed`."""
-    launch = Launch.model_validate(config["launch"])
+    in_worker(
+        Launch.model_validate(config["launch"]),
+        lambda launch, rank, copy: _train(launch, config, rank, copy.saved),
+    )
+
+
+def in_worker(
+    launch: Launch, work: Callable[[Launch, int, RemoteRun | NoCopy], None], stays: bool = True
+) -> None:
+    """Do a worker's work, with the run's folder on its machine; nothing where the run is another's.
+
+    Args:
+        launch: as the driver handed it out.
+        work: is given the launch as it is on this machine, the worker's rank, and the run's copy.
+        stays: see `here`.
+    """
     context = ray.train.get_context()
-    rank = context.get_world_rank()
+    rank, begun = context.get_world_rank(), False
     try:
-        with here(launch, rank, context.get_local_rank()) as (launch, copy):
-            _train(launch, config, rank, copy.saved)
-    except Superseded:  # on a node that was given up for dead: the run is another's now
-        return
+        with here(launch, rank, context.get_local_rank(), stays) as (launch_here, copy):
+            begun = True
+            work(launch_here, rank, copy)
+    except Superseded:  # by a start elsewhere, or on a node that was given up for dead
+        if begun and launch.remote and context.get_world_size() > 1:
+            raise  # or the others would wait for this one
 
 
 def _train(launch: Launch, config: dict[str, Any], rank: int, saved: Callable[[], None]) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
+from dimts.errors import UserError
 from dimts.launch.attempts import ATTEMPTS
 from dimts.launch.console import EVENTS
-from dimts.launch.names import CONFIG_FILE, FAILURE, TOLD_OF_CHECKPOINTS
+from dimts.launch.names import CONFIG_FILE, FAILURE, START, TOLD_OF_CHECKPOINTS
 from dimts.launch.recorder import RESULT
 from dimts.launch.settings import Launch
 from dimts.launch.stopping import EARLY_FILE, STOP_FILE, request_stop, stop_early, stop_requested
@@ -34,8 +35,34 @@ def fetch_settings(launch: Launch) -> None:
             (launch.remote / CONFIG_FILE).download(file)
 
 
+def new_start(launch: Launch) -> Launch:
+    """The launch as one that whoever started the run before can tell from its own."""
+    return launch.model_copy(update={"start": uuid.uuid4().hex}) if launch.remote else launch
+
+
+def take_up(launch: Launch) -> None:
+    """From now on this start of the run is the last.
+
+    Raises:
+        RemoteError: the storage cannot be reached.
+    """
+    if launch.remote:
+        (launch.remote / START).write_bytes(launch.start.encode())
+
+
+def is_last_start(launch: Launch) -> bool:
+    """Whether nobody has started the run since; raises like `take_up`."""
+    if launch.remote is None:
+        return True
+    try:
+        return (launch.remote / START).read_text() == launch.start
+    except FileNotFoundError:
+        return not launch.start
+
+
 def send_settings(launch: Launch) -> None:
     """Its settings now; and what a start of before asked for or met is forgotten."""
+    take_up(launch)
     if launch.remote:
         (launch.remote / CONFIG_FILE).upload(launch.run_dir / CONFIG_FILE)
         for name in (STOP_FILE, FAILURE, ATTEMPTS, RESULT, TOLD_OF_CHECKPOINTS):
@@ -45,7 +72,13 @@ def send_settings(launch: Launch) -> None:
 
 
 def fetch_result(launch: Launch) -> None:
-    """How the run ended, as `recorder.read_result` reads it."""
+    """How the run ended, as `recorder.read_result` reads it.
+
+    Raises:
+        UserError: it goes on elsewhere.
+    """
+    if not is_last_start(launch):
+        raise UserError(f"{launch.remote}: was started again elsewhere, and goes on there")
     if launch.remote:
         with suppress(FileNotFoundError):
             (launch.remote / RESULT).download(launch.run_dir / RESULT)
@@ -59,7 +92,7 @@ def wish_stop(launch: Launch, early: bool = False) -> None:
     """
     launch.run_dir.mkdir(parents=True, exist_ok=True)
     (stop_early if early else request_stop)(launch.run_dir)
-    if launch.remote:
+    if launch.remote and is_last_start(launch):
         if early:
             (launch.remote / EARLY_FILE).write_bytes(b"")
         (launch.remote / STOP_FILE).write_bytes(b"")
@@ -72,7 +105,7 @@ def in_touch(launch: Launch, events: str = EVENTS) -> Iterator[None]:
     if launch.remote is None:
         yield
         return
-    touch = _Touch(launch.run_dir, launch.remote, events)
+    touch = _Touch(launch, launch.remote, events)
     thread = threading.Thread(target=touch.keep, daemon=True)
     thread.start()
     try:
@@ -84,9 +117,9 @@ def in_touch(launch: Launch, events: str = EVENTS) -> Iterator[None]:
 
 
 class _Touch:
-    def __init__(self, folder: Path, remote: Remote, events: str) -> None:
-        self._folder, self._remote = folder, remote
-        self._events, self._here = remote / events, folder / events
+    def __init__(self, launch: Launch, remote: Remote, events: str) -> None:
+        self._launch, self._folder, self._remote = launch, launch.run_dir, remote
+        self._events, self._here = remote / events, self._folder / events
         known = self._events.entry()
         self._position = known.size if known else 0
         self._asked = False
@@ -98,14 +131,14 @@ class _Touch:
             try:
                 self._look()
                 told = False
-            except RemoteError as error:
+            except (RemoteError, OSError) as error:
                 if not told:
                     log.warning("%s; trying again", error)
                 told = True
 
     def _look(self) -> None:
         if not self._asked and stop_requested(self._folder):
-            (self._remote / STOP_FILE).write_bytes(b"")
+            wish_stop(self._launch)
             self._asked = True
         now = self._events.entry()
         if now is None or now.size <= self._position:

@@ -11,6 +11,7 @@ import logging
 import shutil
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,7 +21,9 @@ from torch import distributed as dist
 from dimts.errors import UserError
 from dimts.launch.attempts import ATTEMPTS
 from dimts.launch.console import EVENTS
-from dimts.launch.names import CONFIG_FILE, FAILURE, LOCK, TOLD_OF_CHECKPOINTS
+from dimts.launch.names import CONFIG_FILE, FAILURE, LOCK, START, TOLD_OF_CHECKPOINTS
+from dimts.launch.newest import NEWEST, is_newest, note_newest
+from dimts.launch.remote_driver import is_last_start
 from dimts.launch.settings import Launch
 from dimts.launch.stopping import (
     EARLY_FILE,
@@ -36,7 +39,9 @@ from dimts.training.checkpoint import BEST, LATEST, step_of
 from dimts.training.claim import CLAIM, Superseded
 from dimts.training.memory import PARTS
 
-NOT_COPIED = (CONFIG_FILE, LOCK, CLAIM, STOP_FILE, EARLY_FILE, TOLD_OF_CHECKPOINTS)
+NOT_COPIED = (
+    CONFIG_FILE, LOCK, CLAIM, NEWEST, START, STOP_FILE, EARLY_FILE, TOLD_OF_CHECKPOINTS,
+)  # fmt: skip
 """Of one machine, of the driver, or sent in another way."""
 POLL_S = 1.0
 EVENTS_BYTES_A_SECOND = 2**20
@@ -63,7 +68,7 @@ class RemoteRun:
 
     def __init__(self, folder: Path, remote: Remote, rank: int = 0) -> None:
         self._folder, self._remote, self._rank = folder, remote, rank
-        self._mirror = Mirror(folder, remote, NOT_COPIED)
+        self._mirror = Mirror(folder, remote, NOT_COPIED, lasting=LATEST)
         self._claim = ""
         self._is_ours = True
         self._done, self._saved = threading.Event(), threading.Event()
@@ -75,24 +80,27 @@ class RemoteRun:
         """Bring the folder to where the run stands.
 
         If rank 0 has the folder that was the last to write there, it is as new, or newer: then what
-        could not be sent before is sent now.
+        could not be sent before is sent now. Rank 0 takes the copy up.
 
         Raises:
-            RemoteError: the storage cannot be reached.
+            RemoteError: the storage cannot be reached, or must not be written to.
         """
         theirs = _read(self._remote / CLAIM)
-        self._claim = theirs
         clear_stop(self._folder)
-        if self._rank == 0 and theirs and theirs == _read_here(self._folder / CLAIM):
+        if self._rank == 0 and is_newest(self._folder, theirs):
             there = self._mirror.adopt()
             for name in (ATTEMPTS, FAILURE, PARTS):  # of the driver and of other workers
                 (self._folder / name).unlink(missing_ok=True)
                 if name in there:
                     (self._remote / name).download(self._folder / name)
             self._mirror.push()
-            return
-        (self._folder / CLAIM).unlink(missing_ok=True)
-        self._mirror.pull(self._needed())
+        else:
+            (self._folder / CLAIM).unlink(missing_ok=True)
+            self._mirror.pull(self._needed())
+        if self._rank == 0:
+            self._claim = uuid.uuid4().hex
+            note_newest(self._folder, self._claim)
+            (self._remote / CLAIM).write_bytes(self._claim.encode())
 
     def _needed(self) -> Callable[[str], bool]:
         """Of the checkpoints the newest two (one may be damaged) and the best."""
@@ -134,7 +142,7 @@ class RemoteRun:
                 if self._is_ours:
                     self._mirror.push()
                 return
-            except RemoteError as error:
+            except (RemoteError, OSError) as error:
                 if time.monotonic() >= until:
                     raise UserError(
                         f"{error}; what was trained is in {self._folder} and nowhere else: give "
@@ -146,7 +154,7 @@ class RemoteRun:
     def give_up(self) -> None:
         """After a failure: send what can be sent at once."""
         self._stop_threads()
-        with suppress(RemoteError):
+        with suppress(RemoteError, OSError):
             if self._rank == 0:
                 self._claims()
                 if self._is_ours:
@@ -170,7 +178,7 @@ class RemoteRun:
                 self.hear()
                 self._mirror.push(self._is_due)
                 self._told = False
-            except RemoteError as error:
+            except (RemoteError, OSError) as error:  # a full disk, too, may have room again
                 self._say(error)
 
     def _claims(self) -> None:
@@ -180,6 +188,7 @@ class RemoteRun:
             self._is_ours = False
             (self._folder / CLAIM).write_text(theirs, encoding="utf-8")
         elif ours and ours != theirs:
+            note_newest(self._folder, self._claim, ours)
             (self._remote / CLAIM).write_bytes(ours.encode())
             self._claim = ours
 
@@ -203,11 +212,11 @@ class RemoteRun:
                 try:
                     self._mirror.push(lambda name: not self._is_record(name))
                     break
-                except RemoteError as error:
+                except (RemoteError, OSError) as error:
                     self._say(error)
                     self._done.wait(POLL_S)
 
-    def _say(self, error: RemoteError) -> None:
+    def _say(self, error: Exception) -> None:
         """Once each time that it begins."""
         if not self._told:
             self._told = True
@@ -238,10 +247,16 @@ def here(
 
     Yields:
         The launch with that folder, and what is to be told of each checkpoint.
+
+    Raises:
+        Superseded: the run was started again elsewhere.
+        UserError: the storage cannot be reached.
     """
     if launch.remote is None:
         yield launch, NoCopy()
         return
+    if not is_last_start(launch):  # as a group that is started again finds
+        raise Superseded(f"{launch.remote}: was started again elsewhere")
     folder = worker_folder(launch.remote)
     settings = launch.settings.model_copy(update={"run_dir": folder})
     run = RemoteRun(folder, launch.remote, rank)

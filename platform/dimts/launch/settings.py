@@ -87,6 +87,7 @@ class Launch(Config):
             describes it.
         title: what people see of it in MLflow; the name if empty.
         remote: where the run is in object storage; None if its folder is one that all nodes see.
+        start: tells one start of a run in object storage from another.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Launch(Config):
     tags: dict[str, str] = Field(default_factory=dict)
     title: str = ""
     remote: Store | None = None
+    start: str = ""
 
     @property
     def run_dir(self) -> Path:

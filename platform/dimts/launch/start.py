@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from dimts.config import flatten
 from dimts.errors import UserError
 from dimts.launch.names import CONFIG_FILE, LOCK
 from dimts.launch.recorder import read_result
-from dimts.launch.remote_driver import fetch_result, fetch_settings, send_settings
+from dimts.launch.remote_driver import fetch_result, fetch_settings, new_start, send_settings
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.stopping import clear_stop
 from dimts.lock import locked
@@ -32,6 +33,7 @@ def start_run(launch: Launch, ray_config: RayConfig) -> dict[str, Any]:
             failed.
     """
     launch.tracking.check_client()
+    launch = new_start(launch)
     launch.run_dir.mkdir(parents=True, exist_ok=True)
 
     def busy(pid: str) -> str:
@@ -83,7 +85,12 @@ def keep_settings(
                 f"run {folder.name} was begun with {change}; give this one another run.name, or "
                 f"remove {place or folder} to begin anew"
             )
-    file.write_text(config_yaml, encoding="utf-8")
+    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        draft.write_text(config_yaml, encoding="utf-8")
+        draft.replace(file)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _first_change(

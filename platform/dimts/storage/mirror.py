@@ -34,10 +34,13 @@ class Mirror:
         folder: here; made when missing.
         remote: there.
         ours: names at the top that are of this machine alone.
+        lasting: a name that stays once it is there; without it the folder is no longer whole.
     """
 
-    def __init__(self, folder: Path, remote: Remote, ours: Collection[str] = ()) -> None:
-        self.folder, self.remote = folder, remote
+    def __init__(
+        self, folder: Path, remote: Remote, ours: Collection[str] = (), lasting: str = ""
+    ) -> None:
+        self.folder, self.remote, self._lasting = folder, remote, lasting
         self._ours = frozenset(ours)
         self._known: dict[str, Stamp | None] = {}
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +79,8 @@ class Mirror:
             only: the files that matter now; others are left as they are.
 
         Raises:
-            RemoteError: the storage cannot be reached, or the folder changes too often meanwhile.
+            RemoteError: the storage cannot be reached, the folder cannot be read or is not whole,
+                or it changes too often meanwhile.
         """
         for _ in range(MOST_TRIES):
             everything = self._scan()
@@ -90,6 +94,7 @@ class Mirror:
                 if stamp.target and self._known.get(name + LINK) != stamp:
                     (self.remote / (name + LINK)).write_bytes(stamp.target.encode())
                     self._known[name + LINK] = stamp
+            self._check_whole(everything)
             known = list(self._known)  # another thread may push other files meanwhile
             left = [n for n in known if n.removesuffix(LINK) not in everything and only(n)]
             transfer([partial(self._forget, name) for name in left])
@@ -104,9 +109,16 @@ class Mirror:
         parts = name.split("/")
         return parts[0] not in self._ours and not any(part.startswith(".") for part in parts)
 
+    def _check_whole(self, here: Collection[str]) -> None:
+        """What a folder that is being removed lacks must not go from its copy."""
+        if self._lasting not in here and {self._lasting, self._lasting + LINK} & self._known.keys():
+            raise RemoteError(
+                f"{self.folder}: {self._lasting} is gone, so nothing is removed from {self.remote}"
+            )
+
     def _scan(self) -> dict[str, Stamp]:
         found: dict[str, Stamp] = {}
-        for folder, folders, files in os.walk(self.folder):
+        for folder, folders, files in os.walk(self.folder, onerror=self._cannot_be_listed):
             for path in (Path(folder, name) for name in (*files, *folders)):
                 name = path.relative_to(self.folder).as_posix()
                 if not self._is_shared(name):
@@ -120,6 +132,11 @@ class Mirror:
                 except FileNotFoundError:  # removed a moment ago
                     continue
         return dict(sorted(found.items()))
+
+    def _cannot_be_listed(self, error: OSError) -> None:
+        """A folder inside may be removed at any time."""
+        if not isinstance(error, FileNotFoundError) or Path(error.filename) == self.folder:
+            raise RemoteError(f"{error.filename}: {error.strerror}; {self.remote} stays as it is")
 
     def _fetch(self, name: str) -> None:
         if not name.endswith(LINK):

@@ -15,8 +15,6 @@ from concurrent.futures import wait
 from pathlib import Path
 from typing import Any, Protocol
 
-import ray
-import ray.train
 from ray import tune
 from ray.train.torch import get_device
 from ray.tune.execution.tune_controller import TuneController
@@ -29,6 +27,7 @@ from dimts.errors import UserError
 from dimts.launch.console import written
 from dimts.launch.ray_train import (
     in_another_thread,
+    in_worker,
     node_resources,
     report,
     storage_of,
@@ -36,11 +35,12 @@ from dimts.launch.ray_train import (
 )
 from dimts.launch.recorder import device_of
 from dimts.launch.remote_driver import in_touch
-from dimts.launch.remote_run import here
+from dimts.launch.remote_run import NoCopy, RemoteRun
 from dimts.launch.room import places
 from dimts.launch.settings import Launch, RayConfig
 from dimts.storage.place import Folder, Remote
 from dimts.tracking.config import TrackingConfig
+from dimts.training.claim import Superseded
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.remote_sweep import SCRATCH
 from dimts.tuning.trial import (
@@ -241,6 +241,10 @@ def trial_process(
             _run_group(launch, config, measured)
         else:
             run_trial(launch, measured, tune.report, device_of(config.gpu))
+    except Superseded:
+        # Of a sweep that goes on elsewhere, as its driver finds. Another try would take it back.
+        if launch.remote is None:
+            raise
     except Exception:  # Tune tries again; what was wrong is to be found where the trial is
         launch.run_dir.mkdir(parents=True, exist_ok=True)
         with (launch.run_dir / ERROR).open("a", encoding="utf-8") as file:
@@ -276,10 +280,8 @@ def _run_group(launch: Launch, config: RayConfig, measured: Measured) -> None:
 
 def group_worker(config: dict[str, Any]) -> None:
     """One worker of a trial's group."""
-    launch = Launch.model_validate(config["launch"])
-    context = ray.train.get_context()
-    rank = context.get_world_rank()
-    with here(launch, rank, context.get_local_rank(), stays=False) as (launch, copy):
+
+    def work(launch: Launch, rank: int, copy: RemoteRun | NoCopy) -> None:
         told = launch.run_dir / TOLD
 
         def tell(values: dict[str, float]) -> None:
@@ -291,3 +293,5 @@ def group_worker(config: dict[str, Any]) -> None:
 
         recorder = TrialRecorder(launch, config["measured"], tell, rank, tell_ray, copy)
         train_trial(recorder, get_device())
+
+    in_worker(Launch.model_validate(config["launch"]), work, stays=False)

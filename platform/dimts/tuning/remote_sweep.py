@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dimts.errors import UserError
 from dimts.launch.names import LOCK
+from dimts.launch.newest import NEWEST, is_newest, note_newest
 from dimts.launch.stopping import EARLY_FILE, STOP_FILE
 from dimts.storage.mirror import Mirror
 from dimts.storage.place import Folder, Remote
@@ -16,7 +17,7 @@ from dimts.training.claim import CLAIM, Claim
 
 TRIALS = "trials"
 SCRATCH = "ray_tune"
-NOT_COPIED = (LOCK, CLAIM, STOP_FILE, EARLY_FILE, TRIALS, SCRATCH)
+NOT_COPIED = (LOCK, CLAIM, NEWEST, STOP_FILE, EARLY_FILE, TRIALS, SCRATCH)
 
 
 class SweepCopy:
@@ -30,10 +31,10 @@ class SweepCopy:
     def __init__(self, folder: Path, place: Folder) -> None:
         self._folder = folder
         self._remote = place if isinstance(place, Remote) else None
-        self._claim = b""
+        self._claim = ""
 
-    def begin(self) -> None:
-        """Bring the folder to where the sweep stands, and take it up.
+    def fetch(self) -> None:
+        """Bring the folder to where the sweep stands; the copy is left as it is.
 
         Raises:
             RemoteError: the storage cannot be reached.
@@ -41,14 +42,20 @@ class SweepCopy:
         if self._remote is None:
             return
         self._mirror = Mirror(self._folder, self._remote, NOT_COPIED)
-        ours, theirs = self._folder / CLAIM, self._theirs(self._remote)
-        if theirs and ours.exists() and ours.read_bytes() == theirs:
-            self._mirror.adopt()  # what could not be sent before is sent now
+        if is_newest(self._folder, self._theirs(self._remote)):
+            self._mirror.adopt()  # what could not be sent before is sent when it is taken up
         else:
             self._mirror.pull()
+
+    def take_up(self) -> None:
+        """From now on the sweep is this machine's; raises like `fetch`."""
+        if self._remote is None:
+            return
+        self._mirror.push()
         Claim(self._folder)
-        self._claim = ours.read_bytes()
-        (self._remote / CLAIM).write_bytes(self._claim)
+        self._claim = (self._folder / CLAIM).read_text(encoding="utf-8")
+        note_newest(self._folder, self._claim)
+        (self._remote / CLAIM).write_bytes(self._claim.encode())
 
     def keep(self) -> None:
         """Send what has changed.
@@ -63,8 +70,8 @@ class SweepCopy:
         self._mirror.push()
 
     @staticmethod
-    def _theirs(remote: Remote) -> bytes:
+    def _theirs(remote: Remote) -> str:
         try:
-            return (remote / CLAIM).read_bytes()
+            return (remote / CLAIM).read_text()
         except FileNotFoundError:
-            return b""
+            return ""

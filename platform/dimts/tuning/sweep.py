@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import yaml
 from optuna.trial import FrozenTrial
 
-from dimts.errors import UserError
+from dimts.errors import ConfigError, UserError
 from dimts.launch.ray_train import connected
-from dimts.launch.remote_driver import wish_stop
+from dimts.launch.remote_driver import new_start, wish_stop
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.start import keep_settings
 from dimts.launch.stopping import clear_stop, stop_on_signal, stop_requested
@@ -99,8 +99,9 @@ def run_sweep(plan: Plan) -> SweepResult:
     with locked(plan.folder / "lock", lambda pid: f"{plan.folder}: process {pid} runs this sweep"):
         ground = check(plan.sweep, plan.launch)
         copy = SweepCopy(plan.folder, plan.place)
-        copy.begin()
+        copy.fetch()
         keep_settings(plan.folder, plan.config_yaml, MAY_CHANGE, plan.place)
+        copy.take_up()
         clear_stop(plan.folder)
         study = SweepStudy(plan.sweep, plan.folder)
         measured = prepare(plan.sweep, ground, study.study)
@@ -178,8 +179,8 @@ class SweepTrials:
             number, values, _ = assignment
             self.progress.began()
             try:
-                launch = self.plan.launch(number, values)
-            except UserError as error:  # each value fits the voice, but not beside the others
+                launch = new_start(self.plan.launch(number, values))
+            except ConfigError as error:  # each value fits the voice, but not beside the others
                 self._end(number, Ending("failed", {}, 0, 0, 0.0, str(error)))
                 continue
             self._running[number] = launch = self.record.nest(number, values, launch)
@@ -193,6 +194,7 @@ class SweepTrials:
         if ending is None:
             self.study.let_go(number)
             self.progress.let_go()
+            self.copy.keep()  # another machine may have taken up the sweep, and the trial
             return
         self._end(number, ending)
 

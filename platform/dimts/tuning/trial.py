@@ -19,6 +19,7 @@ from dimts.errors import Diverged, UserError
 from dimts.evaluation.evaluate import evaluate, summary
 from dimts.launch.figures import base_figures
 from dimts.launch.recorder import Recorder
+from dimts.launch.remote_driver import take_up
 from dimts.launch.remote_run import NoCopy, RemoteRun, here
 from dimts.launch.settings import Launch
 from dimts.launch.stopping import EARLY_FILE, STOP_FILE, clear_stop, stopped_early
@@ -208,6 +209,7 @@ def begin(run_dir: Path) -> None:
 
 def begin_remotely(launch: Launch) -> None:
     """The same for what object storage has of it, before anything is fetched from there."""
+    take_up(launch)
     if launch.remote:
         for name in (STOP_FILE, EARLY_FILE, ENDING):
             (launch.remote / name).remove()

@@ -1,0 +1,26 @@
+"""Whether a folder of this machine is newer than its copy in object storage.
+
+It is if it was the last to write there, which the claim in the copy tells: then it may hold what
+could not be sent.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+NEWEST = ".newest"
+"""The claims under which the folder has written, or may have, since it took up the copy."""
+
+
+def is_newest(folder: Path, theirs: str) -> bool:
+    """Whether the copy, whose claim is `theirs`, has nothing that the folder lacks."""
+    try:
+        noted = (folder / NEWEST).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return False
+    return bool(theirs) and theirs in noted
+
+
+def note_newest(folder: Path, *claims: str) -> None:
+    """To be called before the first of these claims is written there."""
+    (folder / NEWEST).write_text("\n".join(claims), encoding="utf-8")
