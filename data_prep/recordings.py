@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dimts.regular_file import open_regular
-from dimts.storage.place import Entry, Folder, Remote, transfer
+from dimts.storage.place import Entry, Folder, Remote, cache_folder, transfer
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ def at_hand(root: Root, audios: Sequence[str], most_bytes: float) -> Iterator[Pa
     if isinstance(root, Path):
         yield root
         return
-    with tempfile.TemporaryDirectory(prefix="dimts-recordings-") as folder:
+    with _folder_for_now() as folder:
         stamps: dict[str, FileStamp] = {}
         files = {audio: Path(folder, str(n)) for n, audio in enumerate(audios)}
 
@@ -132,6 +134,21 @@ def at_hand(root: Root, audios: Sequence[str], most_bytes: float) -> Iterator[Pa
 
         transfer([partial(fetch, audio) for audio in audios])
         yield Fetched(stamps, files)
+
+
+@contextmanager
+def _folder_for_now() -> Iterator[str]:
+    """A folder that goes afterwards; of processes that were killed, what they left goes now."""
+    beside = cache_folder("recordings")
+    beside.mkdir(parents=True, exist_ok=True)
+    with (beside / "lock").open("a+") as in_use:  # a lock dies with its process, however that ends
+        with suppress(BlockingIOError):
+            fcntl.flock(in_use, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for left in beside.glob("*/"):
+                shutil.rmtree(left, ignore_errors=True)
+        fcntl.flock(in_use, fcntl.LOCK_SH)
+        with tempfile.TemporaryDirectory(dir=beside) as folder:
+            yield folder
 
 
 @contextmanager

@@ -3,25 +3,46 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from pydantic import Field
+
 from data_prep.arrow_writer import write_atomic
+from data_prep.extract import hash_file
 from data_prep.store import SHARD_FILES, WORK_FILES, Store
+from dimts.config import Config
 from dimts.errors import UserError
 from dimts.features.manifest import (
     MANIFEST,
     QUARANTINE,
     SUMMARY,
     Manifest,
+    ShardFacts,
     parse_manifest,
     read_manifest,
 )
 from dimts.plain_files import MAX_JSON_BYTES
-from dimts.storage.place import Folder, Remote, cache_folder, transfer
+from dimts.storage.place import Entry, Folder, Remote, cache_folder, transfer
 
-SENT = "sent"
-"""Which manifest stood there when this machine was last in touch."""
+KNOWN = "known.json"
+NS_A_SECOND = 10**9
+
+Stamp = tuple[str, int, int]
+"""SHA-256 of a file there, its size, and the second in which it was written."""
+
+
+class Known(Config):
+    """What stood there when this machine was last in touch.
+
+    Attributes:
+        manifest: SHA-256 of the manifest.
+        shards: those of which the manifest spoke; another machine may have written over them.
+    """
+
+    manifest: str = ""
+    shards: dict[str, Stamp] = Field(default={})
 
 
 def working_folder(place: Folder) -> Path:
@@ -34,27 +55,46 @@ def working_folder(place: Folder) -> Path:
 def fetch_known(place: Folder, folder: Path) -> None:
     """Bring what another machine has made there since, so that it need not be made again.
 
+    A shard that is not the one of which the manifest speaks is left out, to be made and sent again.
+    Nothing is brought if the manifest cannot be read.
+
     Raises:
-        UserError: object storage cannot be reached, or holds no features of this format.
+        UserError: object storage cannot be reached, or another machine is writing there.
     """
     if not isinstance(place, Remote):
         return
-    content = _manifest_in(place)
-    if content is None or _digest(content) == _sent(folder):
+    found = _manifest_in(place)
+    if found is None or _digest(found[0]) == _known(folder).manifest:
         return  # what is here is as new, and may be newer
-    manifest = parse_manifest(content, place / MANIFEST)
-    shards = [shard.name for split in manifest.splits.values() for shard in split.shards]
+    content, manifest = found
+    there = {entry.name: entry for entry in place.entries()}
+    shards, intact = _shards(manifest), dict[str, Stamp]()
+
+    def fetch(shard: ShardFacts) -> None:
+        file, entry = folder / shard.name, there.get(shard.name)
+        with suppress(FileNotFoundError):
+            (place / shard.name).download(file)
+            if entry and hash_file(file)[1] == shard.sha256:
+                intact[shard.name] = _stamp(shard, entry)
+            else:
+                file.unlink()
+
+    def fetch_small(name: str) -> None:
+        with suppress(FileNotFoundError):
+            (place / name).download(folder / name)
+
     (folder / MANIFEST).unlink(missing_ok=True)
     for file in folder.glob(SHARD_FILES):
         file.unlink()
-    known = [entry.name for entry in (place / Store.WORK).entries() if entry.name in WORK_FILES]
-    names = [*shards, *(f"{Store.WORK}/{name}" for name in known)]
-    try:
-        transfer([partial((place / name).download, folder / name) for name in names])
-    except FileNotFoundError as error:
-        raise UserError(f"{place}: is being written by another machine; wait for it") from error
+    small = [f"{Store.WORK}/{name}" for name in WORK_FILES]
+    transfer(
+        [partial(fetch, shard) for shard in shards.values()]
+        + [partial(fetch_small, name) for name in small]
+    )
+    if len(intact) < len(shards) and _manifest_in(place) != found:
+        raise UserError(f"{place}: is being written by another machine; wait for it")
     write_atomic(folder / MANIFEST, content)
-    write_atomic(folder / Store.WORK / SENT, _digest(content))
+    _write_known(folder, content, intact)
 
 
 def send(place: Folder, folder: Path) -> None:
@@ -66,24 +106,31 @@ def send(place: Folder, folder: Path) -> None:
     if not isinstance(place, Remote):
         return
     content = (folder / MANIFEST).read_bytes()
-    old, manifest = _manifest_in(place), read_manifest(folder)
-    there = {entry.name: entry.size for entry in place.entries()}
-    before = _shards(parse_manifest(old, place / MANIFEST)) if old else {}
-    shards = _shards(manifest)
-    changed = [
-        name
-        for name, (size, sha256) in shards.items()
-        if (size, sha256) != before.get(name) or there.get(name) != size
-    ]
+    shards, known = _shards(read_manifest(folder)), _known(folder).shards
+    there = {entry.name: entry for entry in place.entries() if "/" not in entry.name}
+    intact = {
+        name: known[name]
+        for name, shard in shards.items()
+        if name in there and known.get(name) == _stamp(shard, there[name])
+    }
+
+    def send_shard(shard: ShardFacts) -> None:
+        (place / shard.name).upload(folder / shard.name)
+        if entry := (place / shard.name).entry():
+            intact[shard.name] = _stamp(shard, entry)
+
+    changed = [shard for name, shard in shards.items() if name not in intact]
     obsolete = [name for name in there if Path(name).match(SHARD_FILES) and name not in shards]
-    if old and (changed or obsolete):
+    if MANIFEST in there and (changed or obsolete):
         (place / MANIFEST).remove()
     small = [f"{Store.WORK}/{name}" for name in WORK_FILES if (folder / Store.WORK / name).exists()]
-    names = [*changed, *small, QUARANTINE, SUMMARY]
-    transfer([partial((place / name).upload, folder / name) for name in names])
+    transfer(
+        [partial(send_shard, shard) for shard in changed]
+        + [partial((place / name).upload, folder / name) for name in (*small, QUARANTINE, SUMMARY)]
+    )
     transfer([(place / name).remove for name in obsolete])
     (place / MANIFEST).write_bytes(content)
-    write_atomic(folder / Store.WORK / SENT, _digest(content))
+    _write_known(folder, content, intact)
 
 
 def send_quarantine(place: Folder, folder: Path) -> None:
@@ -92,23 +139,35 @@ def send_quarantine(place: Folder, folder: Path) -> None:
         (place / QUARANTINE).upload(folder / QUARANTINE)
 
 
-def _shards(manifest: Manifest) -> dict[str, tuple[int, str]]:
-    splits = manifest.splits.values()
-    return {shard.name: (shard.n_bytes, shard.sha256) for split in splits for shard in split.shards}
+def _shards(manifest: Manifest) -> dict[str, ShardFacts]:
+    return {shard.name: shard for split in manifest.splits.values() for shard in split.shards}
 
 
-def _manifest_in(place: Remote) -> bytes | None:
+def _stamp(shard: ShardFacts, entry: Entry) -> Stamp:
+    return (shard.sha256, entry.size, entry.mtime_ns // NS_A_SECOND)
+
+
+def _manifest_in(place: Remote) -> tuple[bytes, Manifest] | None:
+    """Nothing, too, if it cannot be read, or is of another format: then it is made anew."""
+    file = place / MANIFEST
     try:
-        return (place / MANIFEST).read_bytes(most=MAX_JSON_BYTES)
-    except FileNotFoundError:
+        content = file.read_bytes(most=MAX_JSON_BYTES)
+    except (FileNotFoundError, ValueError):
         return None
-    except ValueError as error:
-        raise UserError(f"{place / MANIFEST}: {error}") from error
+    try:
+        return content, parse_manifest(content, file)
+    except UserError:
+        return None
 
 
-def _sent(folder: Path) -> str:
-    file = folder / Store.WORK / SENT
-    return file.read_text(encoding="ascii") if file.exists() else ""
+def _known(folder: Path) -> Known:
+    file = folder / Store.WORK / KNOWN
+    return Known.model_validate_json(file.read_bytes()) if file.exists() else Known()
+
+
+def _write_known(folder: Path, manifest: bytes, shards: dict[str, Stamp]) -> None:
+    known = Known(manifest=_digest(manifest), shards=shards)
+    write_atomic(folder / Store.WORK / KNOWN, known.model_dump_json())
 
 
 def _digest(content: bytes) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -16,11 +18,12 @@ from s3_fixtures import S3, another_machine, names, put
 
 from data_prep.config import CorpusConfig, PrepareConfig
 from data_prep.pipeline import prepare
+from data_prep.recordings import at_hand, opened, root_of
 from data_prep.remote_features import working_folder
 from dimts.errors import UserError
 from dimts.features.feature_set import FeatureSet
-from dimts.features.manifest import MANIFEST, Manifest
-from dimts.storage.place import Folder, Remote
+from dimts.features.manifest import MANIFEST, Manifest, parse_manifest
+from dimts.storage.place import Folder, Remote, cache_folder
 
 pytest_plugins = ("s3_fixtures",)
 
@@ -135,6 +138,100 @@ def test_machine_that_lost_its_copy_does_not_lose_what_is_there(
     manifest, _ = run(corpus, place)
     shutil.rmtree(working_folder(place))
     assert run(corpus, place) == (manifest, [])
+
+
+def test_other_sets_below_a_set_stay(bucket: Remote, tmp_path: Path) -> None:
+    corpus = make_corpus(tmp_path / "corpus", 6)
+    run(corpus, bucket / "features" / "am")
+    before = names(bucket / "features" / "am")
+    run(corpus, bucket / "features")
+    assert "train-00000.arrow" in before
+    assert names(bucket / "features" / "am") == before
+
+
+def other_format(manifest: bytes) -> bytes:
+    return json.dumps(json.loads(manifest) | {"format_version": 0}).encode()
+
+
+def test_manifest_that_cannot_be_read_is_made_anew(
+    bucket: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = make_corpus(tmp_path / "corpus", 6)
+    place = bucket / "features"
+    manifest, _ = run(corpus, place)
+    content = (place / MANIFEST).read_bytes()
+    for machine in ("the same", "another"):
+        for unreadable in (content[:100], other_format(content)):
+            (place / MANIFEST).write_bytes(unreadable)
+            assert run(corpus, place)[0] == manifest
+            assert (place / MANIFEST).read_bytes() == content
+        another_machine(monkeypatch, tmp_path / machine)
+
+
+def write_over(file: Remote) -> None:
+    """Other bits, as many, and later by what object storage tells of times."""
+    before, content = file.entry(), file.read_bytes()
+    assert before
+    while (now := file.entry()) and now.mtime_ns // 10**9 == before.mtime_ns // 10**9:
+        file.write_bytes(content[:-1000] + bytes(1000))
+
+
+def not_those_of_the_manifest(place: Remote) -> list[str]:
+    manifest = parse_manifest((place / MANIFEST).read_bytes(), place)
+    shards = [shard for split in manifest.splits.values() for shard in split.shards]
+    there = {s.name: (place / s.name).read_bytes() for s in shards if (place / s.name).exists()}
+    sha256 = {name: hashlib.sha256(content).hexdigest() for name, content in there.items()}
+    return [shard.name for shard in shards if sha256.get(shard.name) != shard.sha256]
+
+
+def test_shard_that_is_not_the_manifests_is_made_and_sent_again(
+    bucket: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = make_corpus(tmp_path / "corpus", 9)
+    place = bucket / "features"
+    manifest, _ = run(corpus, place, shard_mb=0.01)
+    for machine in ("the same", "another"):
+        write_over(place / "train-00000.arrow")
+        (place / "train-00001.arrow").remove()
+        assert not_those_of_the_manifest(place) == ["train-00000.arrow", "train-00001.arrow"]
+        others = {e for e in place.entries() if "-" in e.name and e.name > "train-00001.arrow"}
+        again, chunks = run(corpus, place, shard_mb=0.01)
+        assert (again, bool(chunks)) == (manifest, machine == "another")
+        assert not_those_of_the_manifest(place) == []
+        assert others and others <= set(place.entries())
+        another_machine(monkeypatch, tmp_path / machine)
+
+
+HELD = """
+import sys
+from pathlib import Path
+from data_prep.recordings import at_hand, root_of
+from dimts.storage.place import Remote
+with at_hand(root_of(Remote(sys.argv[1])), ["metadata.csv"], 1000):
+    print("fetched", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_recordings_of_a_killed_process_are_removed_by_the_next(
+    bucket: Remote, tmp_path: Path
+) -> None:
+    (bucket / "metadata.csv").write_bytes(b"1|1\n")
+    folder = cache_folder("recordings")
+    with subprocess.Popen(
+        [sys.executable, "-c", HELD, str(bucket)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout
+        assert other.stdout.readline() == b"fetched\n"
+        with at_hand(root_of(bucket), ["metadata.csv"], 1000):
+            assert len(list(folder.glob("*/0"))) == 2
+        other.kill()
+    assert len(list(folder.glob("*/0"))) == 1
+    with at_hand(root_of(bucket), ["metadata.csv"], 1000) as fetched:
+        assert len(list(folder.glob("*/0"))) == 1
+        with opened(fetched, "metadata.csv") as recording:
+            assert recording.stamp.size == 4
+    assert list(folder.glob("*/")) == []
 
 
 def test_corpus_of_which_nothing_can_be_used_says_why_there(bucket: Remote, tmp_path: Path) -> None:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 import shutil
+import signal
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +23,7 @@ from dimts.errors import ConfigError, UserError
 from dimts.features.feature_set import FeatureSet
 from dimts.features.manifest import MANIFEST
 from dimts.storage.mirror import Mirror
-from dimts.storage.place import Place, Remote, RemoteError, cache_folder
+from dimts.storage.place import Place, Remote, RemoteError, cache_folder, transfer
 
 pytest_plugins = ("s3_fixtures",)
 
@@ -92,6 +97,52 @@ def test_storage_that_refuses_says_so_in_one_line(
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     with pytest.raises(RemoteError, match="AWS_ENDPOINT_URL"):
         Remote("s3://another-bucket/run").read_bytes()
+
+
+def test_full_disk_is_not_blamed_on_the_storage(bucket: Remote, tmp_path: Path) -> None:
+    (bucket / "large").write_bytes(bytes(10_000))
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, unlimited[1]))
+        with pytest.raises(
+            UserError, match=f"^{tmp_path}/large: cannot be written: File too large"
+        ):
+            (bucket / "large").download(tmp_path / "large")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert not list(tmp_path.glob("*large*"))
+
+
+def test_file_that_cannot_be_read_to_its_end_is_not_there_in_part(
+    bucket: Remote, tmp_path: Path
+) -> None:
+    unreadable = Path("/proc/self/mem")  # opens, and then gives an error
+    with pytest.raises(OSError, match="Input/output error"):
+        (bucket / "half").upload(unreadable)
+    assert names(bucket) == []
+    (tmp_path / "whole").write_bytes(b"1")
+    (bucket / "half").upload(tmp_path / "whole")
+    assert (bucket / "half").read_bytes() == b"1"
+
+
+def interrupt() -> None:
+    """As Ctrl-C does."""
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def fail() -> None:
+    raise RemoteError("it refuses")
+
+
+@pytest.mark.parametrize(("ends", "raised"), [(interrupt, KeyboardInterrupt), (fail, RemoteError)])
+def test_transfer_that_cannot_end_well_leaves_the_rest_out(
+    bucket: Remote, ends: Callable[[], None], raised: type[BaseException]
+) -> None:
+    writes = [partial((bucket / str(n)).write_bytes, b"") for n in range(200)]
+    with pytest.raises(raised):
+        transfer([partial((bucket / "long").write_bytes, bytes(30_000_000)), ends, *writes])
+    assert "long" in names(bucket)  # what had begun is not left half done
+    assert len(names(bucket)) < 100
 
 
 def test_mirror_copies_what_differs_and_removes_what_is_gone(

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, NamedTuple
 
+import pyarrow as pa
 import pyarrow.fs as pa_fs
 from pydantic import BeforeValidator, PlainSerializer
 from pydantic_core import core_schema
@@ -142,20 +143,30 @@ class Remote:
             file.write(data)
 
     def download(self, file: Path) -> None:
-        """Copy a file from here; raises like `read_bytes`. It appears in its folder when whole."""
+        """Copy a file from here; it appears in its folder when whole.
+
+        Raises:
+            FileNotFoundError: there is none.
+            RemoteError: the storage cannot be reached or refuses.
+            UserError: it cannot be written on this machine.
+        """
         draft = file.with_name(f".{file.name}.{os.getpid()}.part")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with (
-                draft.open("wb") as target,
-                reaching(self),
-                self.filesystem.open_input_stream(self.path) as source,
-            ):
-                while part := source.read(PART_BYTES):
-                    target.write(part)
-            os.replace(draft, file)
-        finally:
-            draft.unlink(missing_ok=True)
+        with reaching(self):
+            source = self.filesystem.open_input_stream(self.path)
+        with source, _writing(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with draft.open("wb") as target:
+                    while part := self._next_part(source):
+                        target.write(part)
+                os.replace(draft, file)
+            finally:
+                draft.unlink(missing_ok=True)
+
+    def _next_part(self, source: pa.NativeFile) -> bytes:
+        with reaching(self):
+            part: bytes = source.read(PART_BYTES)
+        return part
 
     def upload(self, file: Path) -> None:
         """Copy a file to here; it is seen there whole or not at all.
@@ -164,13 +175,30 @@ class Remote:
             FileNotFoundError: there is no such file.
             RemoteError: the storage cannot be reached or refuses.
         """
-        with (
-            file.open("rb") as source,
-            reaching(self),
-            self.filesystem.open_output_stream(self.path) as target,
-        ):
+        with file.open("rb") as source, self._sending() as send:
             while part := source.read(PART_BYTES):
+                send(part)
+
+    @contextmanager
+    def _sending(self) -> Iterator[Callable[[bytes], None]]:
+        with reaching(self):
+            target = self.filesystem.open_output_stream(self.path)
+
+        def send(part: bytes) -> None:
+            with reaching(self):
                 target.write(part)
+
+        try:
+            yield send
+        except RemoteError:
+            raise
+        except BaseException:  # of this machine, or Ctrl-C
+            with suppress(OSError):
+                target.close()  # which ends what is half sent as if it were whole
+                self.remove()
+            raise
+        with reaching(self):
+            target.close()
 
     def entry(self) -> Entry | None:
         """The file here, if there is one."""
@@ -278,11 +306,28 @@ def reaching(place: Remote) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def _writing(file: Path) -> Iterator[None]:
+    """What this machine has against a file, such as a full disk, is not the storage's fault."""
+    try:
+        yield
+    except FileNotFoundError:  # there, since it was begun
+        raise
+    except OSError as error:
+        raise UserError(f"{file}: cannot be written: {error.strerror or error}") from error
+
+
 def transfer(jobs: list[Any]) -> None:
-    """Call functions without arguments, several at a time; the first that fails is raised."""
-    with ThreadPoolExecutor(N_THREADS) as pool:
-        for done in [pool.submit(job) for job in jobs]:
+    """Call functions without arguments, several at a time; the first that fails is raised.
+
+    Then, and when this is interrupted, those that have not begun are left out.
+    """
+    pool = ThreadPoolExecutor(N_THREADS)
+    try:
+        for done in as_completed([pool.submit(job) for job in jobs]):
             done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def cache_folder(kind: str, *of: Any) -> Path:
