@@ -147,8 +147,8 @@ def epoch(features: Path, folder: Path) -> tuple[Spent, float]:
     settings = [
         f"prepare.features={features}", f"run.name={run.name}", f"run.storage={run.parent}",
         f"training.max_steps={steps}", f"training.batch_size={BATCH}", "ray.workers=0",
-        "training.validate_every=0", "training.sample_every=0", "training.log_every=4",
-        "training.checkpoint_every=0", "tracking.enabled=false",
+        "training.validate_every=0", "training.sample_every=0", "training.checkpoint_every=0",
+        f"training.log_every={min(4, steps)}", "tracking.enabled=false",
     ]  # fmt: skip
     spent = measure(["jobs/train.py", *words(settings)], run, "checkpoint_*")
     lines = (run / EVENTS).read_text(encoding="utf-8").splitlines()

@@ -48,6 +48,7 @@ from benchmarks.soak_findings import (
     EXPERIMENT,
     compare,
     processes_left,
+    regular_checkpoints,
     resident_mb,
     shared_memory,
     shared_memory_left,
@@ -275,6 +276,8 @@ def _run(soak: Soak, options: argparse.Namespace) -> dict[str, str]:
         event = soak.inject(kind)
         print(f"          lost {event.lost} steps, {event.seconds:.1f} s",
               file=sys.stderr, flush=True)  # fmt: skip
+    # After a notice there are checkpoints at steps of its own, and those before them are removed.
+    training.wait_for(lambda: bool(regular_checkpoints(training)), "a checkpoint to compare")
     training.terminate()
     grown = [
         counts[-1] - counts[len(counts) // 3] for counts in handles.values() if len(counts) > 9

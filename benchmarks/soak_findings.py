@@ -36,11 +36,7 @@ def compare(
         store: of MLflow's server.
         address: of the server, to which is sent what still waits.
     """
-    regular = sorted(
-        (step, folder) for folder in training.run_dir.glob("checkpoint_epoch*")
-        if (step := int(folder.name.rpartition("step")[2])) % EVERY_STEPS == 0
-    )  # fmt: skip
-    step, ours = regular[-1]
+    step, ours = regular_checkpoints(training)[-1]
     undisturbed.wait_for(
         lambda: bool(list(undisturbed.run_dir.glob(f"checkpoint_epoch*_step{step}"))),
         f"step {step} of the undisturbed training", patience_s=7200,
@@ -53,6 +49,14 @@ def compare(
         f"weights of step {step} the same, bit for bit": "yes" if same else "NO",
         **_points(undisturbed, store, step),
     }
+
+
+def regular_checkpoints(training: Training) -> list[tuple[int, Path]]:
+    """Those that the undisturbed training has as well, by their steps: no notice made them."""
+    return sorted(
+        (step, folder) for folder in training.run_dir.glob("checkpoint_epoch*")
+        if (step := int(folder.name.rpartition("step")[2])) % EVERY_STEPS == 0
+    )  # fmt: skip
 
 
 def _deliver(training: Training, address: str) -> None:

@@ -46,7 +46,7 @@ ARMS: dict[str, tuple[str, tuple[str, ...], float]] = {
         (GENTLE,),
         1.5,
     ),
-    "tpe_asha": ("the same, stopped trials as PRUNED", (GENTLE,), 1.5),
+    "tpe_asha": ("TPE + ASHA, one in two goes on, PRUNED", (GENTLE,), 1.5),
     "tpe_asha_4": ("TPE + ASHA, one in four goes on, PRUNED (dimts)", (AGGRESSIVE,), 3),
 }
 """Name -> title, settings, and how many times as many trials as random search has."""

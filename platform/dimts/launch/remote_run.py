@@ -21,7 +21,15 @@ from torch import distributed as dist
 from dimts.errors import UserError
 from dimts.launch.attempts import ATTEMPTS
 from dimts.launch.console import EVENTS
-from dimts.launch.names import CONFIG_FILE, FAILURE, LOCK, START, TOLD_OF_CHECKPOINTS
+from dimts.launch.names import (
+    ANSWERED,
+    CONFIG_FILE,
+    ENDING,
+    FAILURE,
+    LOCK,
+    START,
+    TOLD_OF_CHECKPOINTS,
+)
 from dimts.launch.newest import NEWEST, is_newest, note_newest
 from dimts.launch.remote_driver import is_last_start
 from dimts.launch.settings import Launch
@@ -40,7 +48,7 @@ from dimts.training.claim import CLAIM, Superseded
 from dimts.training.memory import PARTS
 
 NOT_COPIED = (
-    CONFIG_FILE, LOCK, CLAIM, NEWEST, START, STOP_FILE, EARLY_FILE, TOLD_OF_CHECKPOINTS,
+    ANSWERED, CONFIG_FILE, LOCK, CLAIM, NEWEST, START, STOP_FILE, EARLY_FILE, TOLD_OF_CHECKPOINTS,
 )  # fmt: skip
 """Of one machine, of the driver, or sent in another way."""
 POLL_S = 1.0
@@ -89,7 +97,7 @@ class RemoteRun:
         clear_stop(self._folder)
         if self._rank == 0 and is_newest(self._folder, theirs):
             there = self._mirror.adopt()
-            for name in (ATTEMPTS, FAILURE, PARTS):  # of the driver and of other workers
+            for name in (ATTEMPTS, ENDING, FAILURE, PARTS):  # of the driver and of other workers
                 (self._folder / name).unlink(missing_ok=True)
                 if name in there:
                     (self._remote / name).download(self._folder / name)
@@ -159,7 +167,7 @@ class RemoteRun:
                 self._claims()
                 if self._is_ours:
                     self._mirror.push()
-            for name in (FAILURE, PARTS):
+            for name in (ENDING, FAILURE, PARTS):
                 if (self._folder / name).exists():
                     (self._remote / name).upload(self._folder / name)
 

@@ -10,12 +10,15 @@ import json
 import logging
 import os
 import shutil
-import traceback
+import time
+import uuid
 from concurrent.futures import wait
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from ray import tune
+from ray.train import TrainingFailedError
 from ray.train.torch import get_device
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial as TuneTrial
@@ -25,6 +28,7 @@ from ray.tune.search import Searcher
 
 from dimts.errors import UserError
 from dimts.launch.console import written
+from dimts.launch.names import ANSWERED
 from dimts.launch.ray_train import (
     in_another_thread,
     in_worker,
@@ -38,7 +42,7 @@ from dimts.launch.remote_driver import in_touch
 from dimts.launch.remote_run import NoCopy, RemoteRun
 from dimts.launch.room import places
 from dimts.launch.settings import Launch, RayConfig
-from dimts.storage.place import Folder, Remote
+from dimts.storage.place import Folder, Remote, RemoteError
 from dimts.tracking.config import TrackingConfig
 from dimts.training.claim import Superseded
 from dimts.tuning.config import SweepConfig
@@ -49,6 +53,8 @@ from dimts.tuning.trial import (
     begin,
     begin_remotely,
     locked,
+    note_error,
+    read_ending,
     run_trial,
     train_trial,
 )
@@ -60,8 +66,8 @@ QUIET = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 TOLD = "told.jsonl"
-ERROR = "error.txt"
 POLL_S = 0.1
+ANSWER_S = 60.0
 A_LITTLE_MEMORY = 1_000_000
 """A trial of several workers holds no core itself, and Tune refuses one that holds nothing."""
 
@@ -246,11 +252,7 @@ def trial_process(
         if launch.remote is None:
             raise
     except Exception:  # Tune tries again; what was wrong is to be found where the trial is
-        launch.run_dir.mkdir(parents=True, exist_ok=True)
-        with (launch.run_dir / ERROR).open("a", encoding="utf-8") as file:
-            file.write(f"{traceback.format_exc()}\n")
-        if launch.remote:
-            (launch.remote / ERROR).upload(launch.run_dir / ERROR)
+        note_error(launch)
         raise
 
 
@@ -273,9 +275,34 @@ def _run_group(launch: Launch, config: RayConfig, measured: Measured) -> None:
         )
         with in_touch(launch, TOLD):
             group = in_another_thread(trainer.fit)
-            for values in written(told, 0, lambda: bool(wait([group], POLL_S).done)):
-                tune.report(values)
-        group.result()
+            for line in written(told, 0, lambda: bool(wait([group], POLL_S).done)):
+                tune.report(line["values"])
+                _answer(launch, line["id"])
+        try:
+            group.result()
+        except TrainingFailedError:
+            if read_ending(launch) is None:
+                raise
+
+
+def _answer(launch: Launch, number: str) -> None:
+    if launch.remote:
+        (launch.remote / ANSWERED).write_bytes(number.encode())
+        return
+    draft = launch.run_dir / f".{ANSWERED}"
+    draft.write_text(number, encoding="utf-8")
+    draft.replace(launch.run_dir / ANSWERED)
+
+
+def _wait_for_answer(launch: Launch, number: str) -> None:
+    """Until the sweep has decided on what it was told, or is not heard of for long."""
+    file = (launch.remote or launch.run_dir) / ANSWERED
+    until = time.monotonic() + ANSWER_S
+    while time.monotonic() < until:
+        with suppress(FileNotFoundError, RemoteError):
+            if file.read_text() == number:
+                return
+        time.sleep(POLL_S)
 
 
 def group_worker(config: dict[str, Any]) -> None:
@@ -285,8 +312,14 @@ def group_worker(config: dict[str, Any]) -> None:
         told = launch.run_dir / TOLD
 
         def tell(values: dict[str, float]) -> None:
+            """The trial waits, or how far it comes before it is stopped would be chance."""
+            number = uuid.uuid4().hex
             with told.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(values) + "\n")
+                file.write(json.dumps({"id": number, "values": values}) + "\n")
+            if launch.remote:
+                with suppress(RemoteError):  # it is sent with the record, later
+                    (launch.remote / TOLD).upload(told)
+            _wait_for_answer(launch, number)
 
         def tell_ray(metrics: dict[str, float], checkpoint: Path | None) -> None:
             report(metrics, None if launch.remote else checkpoint)

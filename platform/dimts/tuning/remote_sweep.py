@@ -5,6 +5,7 @@ Trials are runs there of their own, see `launch.remote_run`.
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from dimts.errors import UserError
@@ -12,11 +13,12 @@ from dimts.launch.names import LOCK
 from dimts.launch.newest import NEWEST, is_newest, note_newest
 from dimts.launch.stopping import EARLY_FILE, STOP_FILE
 from dimts.storage.mirror import Mirror
-from dimts.storage.place import Folder, Remote
+from dimts.storage.place import Folder, Remote, RemoteError
 from dimts.training.claim import CLAIM, Claim
 
 TRIALS = "trials"
 SCRATCH = "ray_tune"
+PATIENCE_S = 120.0
 NOT_COPIED = (LOCK, CLAIM, NEWEST, STOP_FILE, EARLY_FILE, TRIALS, SCRATCH)
 
 
@@ -61,13 +63,22 @@ class SweepCopy:
         """Send what has changed.
 
         Raises:
-            UserError: another machine has taken up the sweep, or the storage cannot be reached.
+            UserError: another machine has taken up the sweep, or the storage cannot be reached for
+                `PATIENCE_S`.
         """
         if self._remote is None:
             return
-        if self._theirs(self._remote) != self._claim:
-            raise UserError(f"{self._remote}: another machine goes on with this sweep")
-        self._mirror.push()
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                if self._theirs(self._remote) != self._claim:
+                    raise UserError(f"{self._remote}: another machine goes on with this sweep")
+                self._mirror.push()
+                return
+            except RemoteError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(1)
 
     @staticmethod
     def _theirs(remote: Remote) -> str:

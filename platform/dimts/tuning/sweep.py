@@ -33,7 +33,7 @@ from dimts.tuning.record import SweepRecord
 from dimts.tuning.remote_sweep import TRIALS, SweepCopy
 from dimts.tuning.report import front, short
 from dimts.tuning.study import Ending, SweepStudy, same_failure
-from dimts.tuning.trial import read_ending
+from dimts.tuning.trial import forget_errors, last_error, read_ending
 
 WINNER = "best"
 WINNERS_SETTINGS = "best.yaml"
@@ -161,6 +161,7 @@ class SweepTrials:
         with self._kept():
             if self.study.reported(number, validation, loss):
                 wish_stop(self._running[number], early=True)
+            self.copy.keep()
 
     def ended(self, number: int, error: str | None) -> None:
         with self._kept():
@@ -184,13 +185,16 @@ class SweepTrials:
                 self._end(number, Ending("failed", {}, 0, 0, 0.0, str(error)))
                 continue
             self._running[number] = launch = self.record.nest(number, values, launch)
+            forget_errors(launch)
+            self.copy.keep()  # before the trial leaves anything there, its settings are
             return number, launch
         return None
 
     def _ended(self, number: int, error: str | None) -> None:
-        ending = read_ending(self._running.pop(number))
+        launch = self._running.pop(number)
+        ending = read_ending(launch)
         if error and ending is None:
-            ending = Ending("failed", {}, 0, 0, 0.0, error)
+            ending = Ending("failed", {}, 0, 0, 0.0, last_error(launch) or error)
         if ending is None:
             self.study.let_go(number)
             self.progress.let_go()
@@ -204,7 +208,8 @@ class SweepTrials:
         self.record.ended(self.study.study, self.study.trials[number])
         self.tidy()
         if reason := same_failure(self.study.trials):
-            self.failure = f"the first trials failed, all for one reason: {reason}"
+            where = f"{self.plan.place / TRIALS / f'{number:03d}'}"
+            self.failure = f"the first trials failed, all for one reason: {reason}; see {where}"
 
     def winner(self) -> FrozenTrial | None:
         """The best trial; of a Pareto front the first that keeps the limits, or comes nearest."""

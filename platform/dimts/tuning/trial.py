@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import time
+import traceback
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,12 +19,14 @@ from dimts.bundle import load_bundle, read_manifest
 from dimts.errors import Diverged, UserError
 from dimts.evaluation.evaluate import evaluate, summary
 from dimts.launch.figures import base_figures
+from dimts.launch.names import ENDING
 from dimts.launch.recorder import Recorder
 from dimts.launch.remote_driver import take_up
 from dimts.launch.remote_run import NoCopy, RemoteRun, here
 from dimts.launch.settings import Launch
 from dimts.launch.stopping import EARLY_FILE, STOP_FILE, clear_stop, stopped_early
 from dimts.masking import mask_secrets
+from dimts.storage.place import RemoteError
 from dimts.training.checkpoint import BEST, find_latest
 from dimts.training.claim import Superseded
 from dimts.training.data import Data
@@ -32,7 +35,7 @@ from dimts.training.run import run_training
 from dimts.tuning.config import FORGETTING, RUNG_LOSS, SPOKEN
 from dimts.tuning.study import Ending, Outcome
 
-ENDING = "ending.json"
+ERROR = "error.txt"
 LOCK_S = 90.0
 """How long a trial waits for a process of before the sweep was interrupted to notice its end."""
 
@@ -124,25 +127,34 @@ class TrialRecorder(Recorder):
         """Write how the trial ended; no outcome means that it is to go on another time."""
         if self.rank != 0:
             return
-        seconds = time.monotonic() - self._began
         if outcome:
-            ending = Ending(outcome, figures, step, frames, seconds, reason)
-            draft = self.launch.run_dir / f".{ENDING}.partial"
-            draft.write_text(json.dumps(ending._asdict()), encoding="utf-8")
-            draft.replace(self.launch.run_dir / ENDING)
+            self._write(outcome, figures, step, frames, reason)
             self._tracker.set_tags({"dimts.outcome": f"{outcome} at step {step} {reason}".strip()})
         status = {None: "KILLED", "diverged": "FAILED", "failed": "FAILED"}.get(outcome, "FINISHED")
         self.end(status)  # type: ignore[arg-type]
 
+    def _write(
+        self, outcome: Outcome, figures: Mapping[str, float], step: int, frames: int, reason: str
+    ) -> None:
+        seconds = time.monotonic() - self._began
+        ending = Ending(outcome, figures, step, frames, seconds, reason)
+        draft = self.launch.run_dir / f".{ENDING}.{self.rank}"
+        draft.write_text(json.dumps(ending._asdict()), encoding="utf-8")
+        draft.replace(self.launch.run_dir / ENDING)
+
     def give_up(self, outcome: Outcome, error: Exception) -> None:
-        """The trial ends with nothing to show but how far it came."""
-        self.conclude(outcome, {}, *self._trained, " ".join(mask_secrets(str(error)).split())[:500])
+        """The trial ends with nothing to show but how far it came; one worker alone may say so."""
+        reason = " ".join(mask_secrets(str(error)).split())[:500]
+        self.conclude(outcome, {}, *self._trained, reason)
+        if self.rank != 0:
+            self._write(outcome, {}, *self._trained, reason)
 
     def _tell(self, step: int, metrics: Mapping[str, float]) -> None:
         every = self.launch.settings.training.validate_every
         if step >= every and RUNG_LOSS in metrics:
             self._ear({"validation": step // every, "loss": metrics[RUNG_LOSS]})
-            self._copy.hear()  # of what the sweep has decided
+            with suppress(RemoteError):  # it is heard when the storage is back
+                self._copy.hear()  # of what the sweep has decided
 
 
 def run_trial(launch: Launch, measured: Measured, tell: Tell, device: torch.device) -> None:
@@ -159,12 +171,22 @@ def run_trial(launch: Launch, measured: Measured, tell: Tell, device: torch.devi
 
 
 def train_trial(recorder: TrialRecorder, device: torch.device) -> None:
-    """The part of a trial that each of its workers does."""
+    """The part of a trial that each of its workers does.
+
+    Raises:
+        UserError: in a group, whose other workers may not have met it.
+        Exception: what is no matter of the trial's settings; it is worth another try.
+    """
+    if dist.is_initialized() and (recorder.launch.run_dir / ENDING).exists():
+        return
     recorder.start()
     try:
         recorder.tell_again()
         recorder.finish(run_training(recorder.launch.settings, recorder, device))
     except Superseded:
+        raise
+    except RemoteError:  # is no matter of the trial's settings
+        recorder.end("FAILED")
         raise
     except Diverged as error:
         recorder.give_up("diverged", error)
@@ -172,6 +194,8 @@ def train_trial(recorder: TrialRecorder, device: torch.device) -> None:
         if isinstance(error, torch.OutOfMemoryError) and dist.is_initialized():
             raise  # the other workers wait for this one
         recorder.give_up("failed", error)
+        if dist.is_initialized():
+            raise  # likewise; started again, they find how the trial ended
     except BaseException:
         recorder.end("FAILED")
         raise
@@ -221,6 +245,32 @@ def read_ending(launch: Launch) -> Ending | None:
         return Ending(**json.loads(((launch.remote or launch.run_dir) / ENDING).read_text()))
     except FileNotFoundError:
         return None
+
+
+def note_error(launch: Launch) -> None:
+    """Keep the traceback of the exception that is being handled where the trial is."""
+    launch.run_dir.mkdir(parents=True, exist_ok=True)
+    with (launch.run_dir / ERROR).open("a", encoding="utf-8") as file:
+        file.write(mask_secrets(f"{traceback.format_exc()}\n"))
+    if launch.remote:
+        (launch.remote / ERROR).upload(launch.run_dir / ERROR)
+
+
+def forget_errors(launch: Launch) -> None:
+    """Those of an earlier start of the trial."""
+    if launch.remote:
+        (launch.remote / ERROR).remove()
+    (launch.run_dir / ERROR).unlink(missing_ok=True)
+
+
+def last_error(launch: Launch) -> str:
+    """What a trial's process ended with, in one line; empty if it could not say."""
+    try:
+        lines = ((launch.remote or launch.run_dir) / ERROR).read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        return ""
+    said = [line for line in lines if line.strip() and not line.startswith(" ")]
+    return said[-1].strip()[:500] if said else ""
 
 
 def locked(run_dir: Path) -> AbstractContextManager[None]:
