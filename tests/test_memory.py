@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ import torch
 from training_fixtures import Listener, make_job, run
 
 from dimts.errors import UserError
+from dimts.model.loss import TTSLoss
+from dimts.training.batches import Batch
+from dimts.training.data import open_data
 from dimts.training.feed import Feed
 from dimts.training.loop import Trainer, train
 from dimts.training.memory import (
@@ -25,6 +29,7 @@ from dimts.training.memory import (
     write_parts,
 )
 from dimts.training.settings import RunSettings
+from dimts.training.validation import validation_losses
 
 ROOT = Path(__file__).parents[1]
 Settings = Callable[..., RunSettings]
@@ -176,3 +181,24 @@ def test_longest_batch_is_of_the_longest_utterances(settings: Settings) -> None:
     assert sorted([*first.n_frames_B.tolist(), *second.n_frames_B.tolist()])[::-1] == frames
     [part] = Feed(job, 0, 1, on_gpu=False).longest(4)
     assert part.n_frames_B.tolist() == frames[:1]
+
+
+def test_validation_that_does_not_fit_is_computed_in_parts(settings: Settings) -> None:
+    corpus = open_data(settings("v")).val
+    sizes: list[int] = []
+
+    def loss_of(batch: Batch, most: int = 100) -> TTSLoss:
+        sizes.append(len(batch.n_frames_B))
+        if sizes[-1] > most:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+        share = batch.n_frames_B.sum() / batch.total_frames
+        return TTSLoss(*(share.float(),) * len(TTSLoss._fields))
+
+    whole = validation_losses(corpus, loss_of, torch.device("cpu"))
+    sizes.clear()
+    parts = validation_losses(corpus, partial(loss_of, most=1), torch.device("cpu"))
+    assert whole == pytest.approx(dict.fromkeys(whole, 1.0))
+    assert parts == pytest.approx(whole)
+    assert sizes[-len(corpus) :] == [1] * len(corpus) and sizes[0] > 1
+    with pytest.raises(UserError, match="not memory enough for one utterance"):
+        validation_losses(corpus, partial(loss_of, most=0), torch.device("cpu"))

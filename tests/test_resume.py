@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +11,8 @@ import pytest
 import torch
 from training_fixtures import Listener, make_job, run
 
-from dimts.training.checkpoint import read_state
+from dimts.training import checkpoint
+from dimts.training.checkpoint import BEST, LATEST, read_state
 from dimts.training.claim import CLAIM
 from dimts.training.job import Result
 from dimts.training.loop import train
@@ -153,3 +156,90 @@ def test_seed_decides_the_run(settings: Settings) -> None:
     )
     assert one != other
     assert one == same
+
+
+def links(settings: RunSettings) -> dict[str, str]:
+    return {name: os.readlink(settings.run_dir / name) for name in (LATEST, BEST)}
+
+
+def test_last_weights_are_validated_whatever_was_saved_before(settings: Settings) -> None:
+    how = ("training.max_steps=6", "training.validate_every=100", "training.checkpoint_every=3")
+    listener, whole = run(settings("whole", *how))
+    assert whole.best == {k: v for k, v in listener.values[6].items() if k.startswith("val/")}
+    last = ("training.max_steps=6", "training.validate_every=100")
+    _, stopped = run(settings("stopped", *last), stop_after=6)
+    assert (stopped.status, stopped.step, stopped.best) == ("stopped", 6, {})
+    _, resumed = run(settings("stopped", *last))
+    assert resumed.status == "finished"
+    assert resumed.best["val/total_loss"] == pytest.approx(whole.best["val/total_loss"])
+    assert links(settings("stopped", *last)) == links(settings("whole", *how))
+    listener, _ = run(settings("stopped", *last))
+    assert not listener.values, "there is nothing left to do"
+
+
+@pytest.mark.parametrize("validate_every", [2, 0])
+def test_kill_before_the_links_are_set_does_not_lose_the_best(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, validate_every: int
+) -> None:
+    how = (
+        "training.max_steps=6", f"training.validate_every={validate_every}",
+        "training.checkpoint_every=2", "training.keep_checkpoints=1",
+        "training.optimizer.learning_rate=0.01",
+    )  # fmt: skip
+    _, whole = run(settings("whole", *how))
+    point = checkpoint._point
+
+    def killed(link: Path, name: str) -> None:
+        if name.endswith("_step6"):
+            raise KeyboardInterrupt
+        point(link, name)
+
+    monkeypatch.setattr(checkpoint, "_point", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(settings("killed", *how))
+    monkeypatch.setattr(checkpoint, "_point", point)
+    _, resumed = run(settings("killed", *how))
+    assert links(settings("killed", *how)) == links(settings("whole", *how))
+    assert resumed.best == whole.best
+
+
+def test_damaged_checkpoint_does_not_count_as_one_that_is_kept(settings: Settings) -> None:
+    how = (
+        "training.max_steps=30", "training.checkpoint_every=6", "training.validate_every=0",
+        "training.keep_checkpoints=2",
+    )  # fmt: skip
+    run(settings("run", *how), stop_after=8)
+    whole = settings("run", *how).run_dir / "checkpoint_epoch1_step8"
+    for step in (10, 11):
+        shutil.copytree(whole, whole.with_name(f"checkpoint_epoch1_step{step}"))
+        (whole.with_name(f"checkpoint_epoch1_step{step}") / "model.safetensors").write_bytes(b"")
+    listener, resumed = run(settings("run", *how), stop_after=1)
+    assert sum("going back" in line for line in listener.told) == 2
+    assert resumed.checkpoint and resumed.checkpoint.exists()
+    _, again = run(settings("run", *how), stop_after=1)
+    assert again.step == resumed.step + 1 == 10
+
+
+def worker(rank: int, world_size: int, settings: RunSettings, meeting: Path, stop: int) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=world_size
+    )
+    run_training(settings, Listener(stop or None))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_three_workers_resume_bit_for_bit(settings: Settings, tmp_path: Path) -> None:
+    """The sum of three depends on their order, that of two does not."""
+
+    def on_three(name: str, stop: int = 0) -> bytes:
+        how = settings(name, "training.max_steps=12", "training.batch_size=6")
+        meeting = tmp_path / f"meeting-{name}-{stop}"
+        torch.multiprocessing.spawn(  # type: ignore[attr-defined,no-untyped-call]
+            worker, (3, how, meeting, stop), nprocs=3
+        )
+        return (how.run_dir / LATEST / "model.safetensors").read_bytes()
+
+    on_three("parts", stop=6)
+    assert on_three("parts") == on_three("whole")

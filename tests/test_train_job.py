@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 import torch
 
+from data_prep.pipeline import prepare
 from dimts.bundle import load_bundle, read_weights
 from dimts.config import build_config, load_config
 from dimts.errors import UserError
@@ -339,3 +340,16 @@ def test_credentials_reach_the_workers_and_no_file(voice: Voice) -> None:
     assert Launch.model_validate(launch.model_dump()).tracking.uri == uri
     assert "secret" not in voice(f"tracking.uri={uri}").launch().settings.config_yaml
     assert "secret" not in str(voice(f"tracking.uri={uri}").launch().params)
+
+
+def test_voice_without_held_out_utterances_is_trained_and_speaks(
+    spoken_corpus: Path, voice: Callable[..., VoiceConfig], tmp_path: Path
+) -> None:
+    config = voice(
+        "run.name=all", f"prepare.features={tmp_path}/features", "prepare.val_share=0",
+        "prepare.test_share=0", "training.validate_every=0", "training.sample_every=3",
+        "training.max_steps=4", "training.sample_texts=['ሰላም።']", "ray.workers=0",
+    )  # fmt: skip
+    prepare(config.corpus, config.text, config.mel, config.prepare)
+    assert start_run(config.launch(), config.ray)["step"] == 4
+    assert (config.run.run_dir / "samples" / "step_000003" / "sentence_1.wav").exists()

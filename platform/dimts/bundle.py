@@ -209,7 +209,10 @@ def read_manifest(folder: Path, verify: bool = True) -> BundleManifest:
     for name, expected in manifest.sha256.items() if verify else ():
         if not PLAIN_NAME.fullmatch(name):
             raise BundleError(f"{folder / MANIFEST}: names a file outside the bundle: {name!r}")
-        actual = sha256(file_of(folder, name))
+        try:
+            actual = sha256(file_of(folder, name))
+        except OSError as error:  # of the disk
+            raise BundleError(f"{folder}: {name} cannot be read: {error.strerror}") from error
         if actual != expected:
             raise BundleError(f"{folder}: {name} is damaged, its checksum differs")
     return manifest

@@ -105,8 +105,8 @@ class Recorder:
     def sample(self, model: T3, step: int) -> None:
         try:
             self._sample(model, step)
-        except OSError as error:
-            self.tell(f"no samples of step {step}: {error}")
+        except (OSError, UserError, RuntimeError, MemoryError) as error:  # training goes on
+            self.tell(f"no samples of step {step}: {' '.join(str(error).split())[:300]}")
 
     def _sample(self, model: T3, step: int) -> None:
         data = self._open()
@@ -115,7 +115,8 @@ class Recorder:
         folder = self.launch.run_dir / "samples"
         samples = speak_samples(synthesizer, texts, step, folder, data.language)
         files = [file for sample in samples for file in (sample.wav, *sample.plots)]
-        files += plot_alignment(model, data, 0, folder / STEP_FOLDER.format(step))
+        if len(data.val):
+            files += plot_alignment(model, data, 0, folder / STEP_FOLDER.format(step))
         for file in files:
             self._tracker.log_artifact(file, f"samples/{file.parent.name}")
         page = folder / "samples.html"
@@ -128,6 +129,8 @@ class Recorder:
             return
         figures: dict[str, float] = {}
         best = (self.launch.run_dir / BEST).resolve()
+        if result.status != "stopped" and not best.is_dir():
+            self.tell("no voice: the loss on the validation split was never a number")
         if result.status != "stopped" and best.is_dir():
             figures = held_out_figures(self.launch, self._open(), best)
             before, after = forgetting_figures(self.launch, self._open(), best)

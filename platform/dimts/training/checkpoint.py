@@ -73,11 +73,12 @@ def save_checkpoint(
         _point(run_dir / LATEST, name)
         if best:
             _point(run_dir / BEST, name)
+        _sync(run_dir)
     except (OSError, SafetensorError) as error:
         raise NotWritten(getattr(error, "strerror", None) or str(error)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    _remove_old(run_dir, keep)
+    _remove_old(run_dir, step, keep)
     return final
 
 
@@ -90,6 +91,20 @@ def _write_state(file: Path, state: dict[str, Any]) -> None:
             stream.write(b"\0")  # says it itself
             stream.flush()
             raise OSError(str(error).splitlines()[0]) from error
+
+
+def mend_links(checkpoint: Path, best_step: int) -> None:
+    """Point the links as they were to be when a checkpoint was written, had that not been cut off.
+
+    Args:
+        checkpoint: that training goes on from.
+        best_step: of the best one at that time; -1 if there was none.
+    """
+    run_dir = checkpoint.parent
+    best = [f for f in _checkpoints(run_dir) if step_of(f.name) == best_step]
+    for link, folder in ((LATEST, checkpoint), *((BEST, folder) for folder in best)):
+        if not (run_dir / link).is_symlink() or os.readlink(run_dir / link) != folder.name:
+            _point(run_dir / link, folder.name)
 
 
 def clear_partial(run_dir: Path) -> None:
@@ -153,9 +168,11 @@ def _point(link: Path, name: str) -> None:
     os.replace(temporary, link)
 
 
-def _remove_old(run_dir: Path, keep: int) -> None:
+def _remove_old(run_dir: Path, step: int, keep: int) -> None:
+    """Newer ones than of `step` are damaged, or training would have gone on from them."""
     best = (run_dir / BEST).resolve()
-    for folder in _checkpoints(run_dir)[keep:]:
+    good = [f for f in _checkpoints(run_dir) if (s := step_of(f.name)) is not None and s <= step]
+    for folder in good[keep:]:
         if folder.resolve() != best:
             shutil.rmtree(folder)
 

@@ -109,6 +109,8 @@ class Progress:
         step: optimizer steps done.
         position: of the next batch.
         best, latest: metrics of the best and the latest validation.
+        best_step: of the best checkpoint; -1 if there is none.
+        validated: step of the latest validation.
         since_best: validations since the best.
         skipped: steps left out for a loss that was not finite.
         bad_in_a_row: those of them that came last.
@@ -120,6 +122,8 @@ class Progress:
     position: Position = field(default_factory=lambda: Position(0, 0))
     best: dict[str, float] | None = None
     latest: dict[str, float] | None = None
+    best_step: int = -1
+    validated: int = -1
     since_best: int = 0
     skipped: int = 0
     bad_in_a_row: int = 0

@@ -104,10 +104,11 @@ class Trainer:
             self.progress.best = None  # of no checkpoint: the first one that is trained is better
         status = self._steps()
         self._settle()
-        if self.saver.step != self.progress.step:
-            last = status == "finished" and bool(self.config.validate_every)
-            unseen = last and not self._due(self.config.validate_every)
-            self._save(self._validate() if unseen else False, must=True)
+        unseen = self.progress.validated != self.progress.step and bool(self.config.validate_every)
+        if status == "finished" and unseen:
+            self._save(self._validate(), must=True)
+        elif self.saver.step != self.progress.step:
+            self._save(must=True)
         return Result(
             status,
             self.progress.step,
@@ -279,7 +280,15 @@ class Trainer:
             self.parallel.train()
             while any_rank(not fits(self._longest_batches, self.device), self.device):
                 self._smaller_parts()
+            if self.world_size > 1:
+                self._settle_order()
             self.optimizer.zero_grad(set_to_none=True)
+
+    def _settle_order(self) -> None:
+        """Backwards once with all workers: the first time tells DDP in which order gradients come,
+        and from then on it adds them up in another one, which a run that goes on would not have."""
+        batch = self.job.train.batch([0], [0], self.device.type == "cuda").to(self.device)
+        self._loss(self.parallel, batch, self.progress.step).total.backward()
 
     def _longest_batches(self) -> None:
         """Forwards and backwards; no weight changes, and nobody waits for other workers."""
@@ -352,6 +361,7 @@ class Trainer:
         best = self.progress.best
         total = values["val/total_loss"]
         better = math.isfinite(total) and (best is None or total < best["val/total_loss"])
+        self.progress.validated = self.progress.step
         if better:
             self.progress.best = values
         self.progress.since_best = 0 if better else self.progress.since_best + 1
@@ -383,13 +393,15 @@ class Trainer:
         Raises:
             UserError: it could not be written although it `must`.
         """
-        best = best or not self.config.validate_every
+        if best := best or not self.config.validate_every:
+            self.progress.best_step = self.progress.step
         with self._timed("checkpoint"):
             failure = self.saver.save(self._parts(), self.progress, self._write_bundle, best)
         # Of rank 0 alone: Ray refuses two, and the others have seen none but that they began with.
         checkpoint = self.saver.checkpoint if self.rank == 0 and not failure else None
         if failure:
-            self.progress.best = self.saver.best  # what is best has to be there
+            # What is best has to be there.
+            self.progress.best, self.progress.best_step = self.saver.best, self.saver.best_step
         self.callbacks.report(self.progress.latest or {}, checkpoint)
         if failure and must:
             raise self.saver.refused(self.progress.step, failure)

@@ -18,6 +18,10 @@ from dimts.errors import UserError
 PARTS = "micro_batches"
 ON_THE_CPU = ("can't allocate memory", "not enough memory", "could not create a primitive")
 """What torch's allocator says on a CPU, and oneDNN where it is out of memory."""
+TOO_LONG = (
+    "there is not memory enough for one utterance at a time; lower prepare.max_seconds and prepare "
+    "again, or take a smaller model"
+)
 MOMENTS = 2
 """Values that AdamW keeps for each weight."""
 
@@ -60,11 +64,19 @@ def smaller_parts(parts: int, most: int) -> int:
         UserError: they are so already.
     """
     if parts >= most:
-        raise UserError(
-            "there is not memory enough for one utterance at a time; lower prepare.max_seconds "
-            "and prepare again, or take a smaller model"
-        )
+        raise UserError(TOO_LONG)
     return min(2 * parts, most)
+
+
+def smaller_batch(size: int) -> int:
+    """Half as many utterances at a time as before.
+
+    Raises:
+        UserError: it is one already.
+    """
+    if size == 1:
+        raise UserError(TOO_LONG)
+    return size // 2
 
 
 def room_for_moments(

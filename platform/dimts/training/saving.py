@@ -15,6 +15,7 @@ from dimts.training.checkpoint import (
     NotWritten,
     clear_partial,
     find_latest,
+    mend_links,
     read_state,
     save_checkpoint,
 )
@@ -36,7 +37,7 @@ class Saver:
     Attributes:
         checkpoint: the last one that was written or gone on from.
         step: its step; -1 if there is none.
-        best: metrics of the best checkpoint that is there.
+        best, best_step: metrics of the best checkpoint that is there, and its step.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Saver:
         self.checkpoint: Path | None = None
         self.step = -1
         self.best: dict[str, float] | None = None
+        self.best_step = -1
 
     def check(self) -> None:
         """Nothing while the run is still ours.
@@ -84,7 +86,10 @@ class Saver:
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             first = " ".join(str(error).split())[:200] or type(error).__name__
             raise BundleError(f"{checkpoint}: is not a state of this training: {first}") from error
-        self.checkpoint, self.step, self.best = checkpoint, progress.step, progress.best
+        self.checkpoint = checkpoint
+        self._note(progress)
+        if self._rank == 0:
+            mend_links(checkpoint, progress.best_step)
         self._tell(f"going on from {name}")
         return progress
 
@@ -110,8 +115,11 @@ class Saver:
             except NotWritten as error:
                 failure = str(error)
         if not (failure := self._of_rank_0(failure)):
-            self.step, self.best = progress.step, progress.best
+            self._note(progress)
         return failure
+
+    def _note(self, progress: Progress) -> None:
+        self.step, self.best, self.best_step = progress.step, progress.best, progress.best_step
 
     def _write(
         self,

@@ -77,16 +77,18 @@ class Window:
 
     def __init__(self) -> None:
         self._rows: list[tuple[Tensor, Tensor]] = []
+        self._known: list[Tensor] = []  # what a checkpoint had of them, over all ranks
 
     def add(self, verdict: Verdict) -> None:
         self._rows.append((torch.stack(list(verdict.loss)), verdict.norm))
 
     def clear(self) -> None:
         self._rows.clear()
+        self._known.clear()
 
     def means(self) -> dict[str, float]:
         """``train/*`` over the steps and all ranks; nothing of none."""
-        if not self._rows:
+        if not (self._rows or self._known):
             return {}
         losses, norms = self._stacked()
         names = zip(TTSLoss._fields, losses.mean(0).tolist(), strict=True)
@@ -97,20 +99,25 @@ class Window:
 
     def state_dict(self) -> dict[str, Tensor]:
         """What a run that goes on from here needs to write the same next line."""
-        if not self._rows:
+        if not (self._rows or self._known):
             return {}
         losses, norms = self._stacked()
         return {"losses": losses, "norms": norms}
 
     def load_state_dict(self, state: dict[str, Tensor], device: torch.device) -> None:
         """Take over what `state_dict` gave, the same on all ranks."""
-        rows = [state[name].to(device) for name in ("losses", "norms")] if state else []
-        self._rows = list(zip(*rows, strict=True)) if rows else []
+        self.clear()
+        self._known += [state[name].to(device) for name in ("losses", "norms")] if state else []
 
     def _stacked(self) -> tuple[Tensor, Tensor]:
         """Losses [steps, parts], each the mean over the ranks, and gradient norms [steps]."""
+        if not self._rows:
+            return self._known[0], self._known[1]
         losses = torch.stack([loss for loss, _ in self._rows])
+        norms = torch.stack([norm for _, norm in self._rows])
         if dist.is_initialized() and (world_size := dist.get_world_size()) > 1:
             dist.all_reduce(losses)
             losses /= world_size
-        return losses, torch.stack([norm for _, norm in self._rows])
+        if self._known:
+            return torch.cat((self._known[0], losses)), torch.cat((self._known[1], norms))
+        return losses, norms
