@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from dimts.audio.mel import Float32Array
+
+BATCH_BYTES = 8_000_000  # of mel held in memory while writing
+
+
+class _WithMel(Protocol):
+    @property
+    def mel(self) -> Float32Array: ...
+
+
+Row = TypeVar("Row", bound=_WithMel)
 
 
 def mel_column(mels: Sequence[Float32Array], n_mels: int) -> pa.LargeListArray:
@@ -26,6 +36,20 @@ def mel_column(mels: Sequence[Float32Array], n_mels: int) -> pa.LargeListArray:
             flat[start : start + len(mel)] = mel
     frames = pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), n_mels)
     return pa.LargeListArray.from_arrays(pa.array(offsets), frames)
+
+
+def grouped(rows: Iterable[Row], n_bytes: float) -> Iterator[list[Row]]:
+    """Consecutive rows of at most `n_bytes` of mel together, at least one row each."""
+    group: list[Row] = []
+    size = 0
+    for row in rows:
+        if group and size + row.mel.nbytes > n_bytes:
+            yield group
+            group, size = [], 0
+        group.append(row)
+        size += row.mel.nbytes
+    if group:
+        yield group
 
 
 def to_ipc_bytes(table: pa.Table) -> bytes:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from data_prep.arrow_writer import atomic_file, mel_column
+from data_prep.arrow_writer import BATCH_BYTES, atomic_file, grouped, mel_column
 from data_prep.checks import Candidate
 from data_prep.store import SHARD_FILES, Features, Store
 from dimts.audio.mel import Float32Array
@@ -27,8 +27,6 @@ MIN_STD = 1e-2
 """A bin that never changes (above the corpus's band) must not be divided by zero."""
 
 _MB = 1_000_000
-_BATCH_BYTES = 8 * _MB  # of mel held in memory while writing
-_FLOAT_BYTES = 4
 _SUMMED_TOGETHER = 64  # utterances, so that threads do not meet at every one
 
 Float64Array = npt.NDArray[np.float64]
@@ -43,8 +41,8 @@ class Accepted:
     split: SplitName
 
     @property
-    def mel_bytes(self) -> int:
-        return self.features.mel.size * _FLOAT_BYTES
+    def mel(self) -> Float32Array:
+        return self.features.mel
 
     @property
     def identity(self) -> list[str]:
@@ -83,7 +81,7 @@ def plan_shards(accepted: Iterable[Accepted], shard_mb: float) -> list[Shard]:
     return [
         Shard(f"{split}-{n:05d}.arrow", split, rows)
         for split, all_rows in rows_of.items()
-        for n, rows in enumerate(_groups(all_rows, shard_mb * _MB))
+        for n, rows in enumerate(grouped(all_rows, shard_mb * _MB))
     ]
 
 
@@ -145,20 +143,6 @@ def _sums(mels: Sequence[Float32Array]) -> list[tuple[Float64Array, Float64Array
     return [(mel.sum(axis=0), np.square(mel).sum(axis=0)) for mel in wide]
 
 
-def _groups(rows: Sequence[Accepted], n_bytes: float) -> Iterator[list[Accepted]]:
-    """Consecutive rows of at most `n_bytes` of mel together, at least one row each."""
-    group: list[Accepted] = []
-    size = 0
-    for row in rows:
-        if group and size + row.mel_bytes > n_bytes:
-            yield group
-            group, size = [], 0
-        group.append(row)
-        size += row.mel_bytes
-    if group:
-        yield group
-
-
 def _kept(folder: Path, shards: Iterable[Shard], old: Manifest | None) -> Iterator[ShardFacts]:
     """Facts of the files that are as they should be already."""
     known = {
@@ -211,7 +195,7 @@ def _write(folder: Path, shard: Shard) -> ShardFacts:
     with atomic_file(folder / shard.name) as plain:
         file = _Hashed(plain)
         with pa.ipc.new_file(file, schema) as writer:
-            for rows in _groups(shard.rows, _BATCH_BYTES):
+            for rows in grouped(shard.rows, BATCH_BYTES):
                 writer.write_batch(_batch(rows, schema, n_mels))
     return ShardFacts(
         name=shard.name,

@@ -13,13 +13,13 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from data_prep.arrow_writer import to_ipc_bytes, write_atomic
+from data_prep.arrow_writer import BATCH_BYTES, atomic_file, grouped, write_atomic
 from data_prep.extract import Extracted, chunk_table, hash_file
 from data_prep.recordings import FileStamp, Root, stamp_of
 from data_prep.utterance import Reason
@@ -148,9 +148,8 @@ class Store:
         stamps = [Extracted(audio, *last[audio]) for audio in audios if audio in last]
         rest = [_as_extracted(result) for result in unused if result.key]
         for file, rows in ((self._stamps_file, stamps), (self._unused_file, rest)):
-            content = to_ipc_bytes(chunk_table(rows, n_mels))
-            if not file.exists() or file.read_bytes() != content:
-                write_atomic(file, content)
+            if not _holds(file, rows, n_mels):
+                _write(file, rows, n_mels)
 
     def sweep(self) -> None:
         """Remove what the shards and `settle` have made superfluous."""
@@ -222,6 +221,26 @@ def _batches(file: Path, columns: Iterable[str]) -> list[pa.RecordBatch]:
     except (OSError, pa.ArrowException):
         return []
     return batches if {*columns, "mel"} <= set(schema.names) else []
+
+
+def _holds(file: Path, rows: Iterable[Extracted], n_mels: int) -> bool:
+    """Whether it has these rows. Their keys speak for the mels, of which none is read or copied."""
+    wanted = chunk_table([replace(row, mel=row.mel[:0]) for row in rows], n_mels)
+    try:
+        schema, batches = read_batches(file)
+    except (OSError, pa.ArrowException):
+        return False
+    held = pa.Table.from_batches(batches, schema)
+    return schema.equals(wanted.schema) and held.drop(["mel"]).equals(wanted.drop(["mel"]))
+
+
+def _write(file: Path, rows: Iterable[Extracted], n_mels: int) -> None:
+    with (
+        atomic_file(file) as target,
+        pa.ipc.new_file(target, chunk_table([], n_mels).schema) as writer,
+    ):
+        for group in grouped(rows, BATCH_BYTES):
+            writer.write_table(chunk_table(group, n_mels))
 
 
 def _as_extracted(result: Features | Refusal) -> Extracted:

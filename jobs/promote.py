@@ -4,7 +4,8 @@ python jobs/promote.py --config jobs/configs/VOICE.yaml
 python jobs/promote.py --config jobs/configs/VOICE.yaml --version 3 --dry-run
 
 Both speak the test split of the voice's features, and the languages of the base where
-base.features are configured. Exit status: 0 if the voice is the champion now, 1 if it is not.
+base.features are configured; without them a voice that comes from a base is not promoted.
+Exit status: 0 if the voice is the champion now, 1 if it is not.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from dimts.command import config_parser, run_job
 from dimts.config import build_config, load_config
 from dimts.evaluation.compare import Difference, Limits, mcd_difference, objections
-from dimts.launch.promotion import HeldOut, Measured, record
+from dimts.launch.promotion import HeldOut, Measured, record, unmeasured
 from dimts.masking import mask_secrets
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.registry import CANDIDATE, CHAMPION, Registry, Version
@@ -55,6 +56,8 @@ def main() -> int:
     if config.base and not config.base.features:
         print("what was forgotten is not measured: base.features names no sets")
     against = objections(ours.quality, difference, limits)
+    if not arguments.without_forgetting:
+        against += unmeasured(ours)
     if not arguments.dry_run:
         record(registry, ours, champion, difference, against)
     print(verdict(candidate, champion, difference, against, arguments.dry_run))
@@ -84,6 +87,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--length-tolerance", type=float, default=limits.length_tolerance, metavar="SHARE",
         help=f"total length may differ from the recorded by (default: {limits.length_tolerance:g})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--without-forgetting", action="store_true",
+        help="promote a voice from a base also if what it forgot cannot be measured",
     )  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="compare, and change nothing")
     return parser

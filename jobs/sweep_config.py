@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import EllipsisType
 from typing import Any
 
-from dimts.config import build_config, flatten, to_yaml
+from dimts.config import Config, build_config, flatten, to_yaml
 from dimts.errors import ConfigError
 from dimts.launch.settings import driver_folder
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.remote_sweep import TRIALS
-from dimts.tuning.space import Space, examples
+from dimts.tuning.space import IntRange, Space, examples
 from dimts.tuning.sweep import Plan
 from jobs.voice_config import VoiceConfig
 
@@ -24,6 +25,11 @@ OURS = tuple(
     )
 )  # fmt: skip
 """What the sweep itself sets in its trials."""
+
+
+BATCH_SIZE = "training.batch_size"
+MOST_OFF = 0.1
+"""Share of `sweep.utterances` by which a trial may be trained on more or less."""
 
 
 class SweepVoice(VoiceConfig):
@@ -43,6 +49,9 @@ class SweepVoice(VoiceConfig):
         settings = pinned.model_dump(exclude={"sweep"}, exclude_unset=True)
         voice = VoiceConfig.model_validate(settings)
         _check_keys(self.sweep.space)
+        if isinstance(sizes := self.sweep.space.get(BATCH_SIZE), IntRange):
+            for size in range(max(1, sizes.low), sizes.high + 1, sizes.step or 1):
+                self._validate_every(voice, size)  # those between the ends may not divide as well
         for point in (*self.sweep.known_good, *examples(self.sweep.space)):
             self.trial(voice, 0, point)
         return Plan(
@@ -67,11 +76,11 @@ class SweepVoice(VoiceConfig):
         settings = voice.model_dump(exclude_unset=True)  # sizes that are not given are the base's
         for key, value in values.items():
             _put(settings, voice, key, value)
-        batch_size = settings.get("training", {}).get("batch_size", voice.training.batch_size)
-        steps = voice.training.max_steps
-        if self.sweep.utterances:
-            steps = max(1, round(self.sweep.utterances / batch_size))
-        every = max(1, steps // self.sweep.validations)
+        origins = {(): "sweep.space"} | {tuple(key.split(".")): "sweep.space" for key in values}
+        searched = build_config(VoiceConfig, settings, origins)
+        every = self._validate_every(voice, searched.training.batch_size)
+        group = self.ray.workers > 1
+        cpus = self.ray.cpus_per_worker if group else self.sweep.cpus_per_trial
         settings["training"] = settings.get("training", {}) | {
             "max_steps": every * self.sweep.validations,
             "validate_every": every,
@@ -80,14 +89,28 @@ class SweepVoice(VoiceConfig):
             "sample_texts": (),
             "keep_checkpoints": 1,
             "patience": 0,
-            "threads": voice.training.threads or max(1, int(self.sweep.cpus_per_trial)),
+            "threads": voice.training.threads or max(1, int(cpus)),
         }
         settings["run"] = {
             "name": f"{number:03d}",
             "storage": self.run.storage / f"{self.run.name}-{self.sweep.name}" / TRIALS,
         }
-        origins = {(): "sweep.space"} | {tuple(key.split(".")): "sweep.space" for key in values}
         return build_config(VoiceConfig, settings, origins)
+
+    def _validate_every(self, voice: VoiceConfig, batch_size: int) -> int:
+        """Steps from one validation of a trial to the next; raises like `trial`."""
+        wanted, validations = self.sweep.utterances, self.sweep.validations
+        if not wanted:
+            return max(1, voice.training.max_steps // validations)
+        every = max(1, round(wanted / (batch_size * validations)))
+        utterances = every * validations * batch_size
+        if abs(utterances - wanted) > wanted * MOST_OFF:
+            raise ConfigError(
+                f"sweep.utterances={wanted} cannot be had with sweep.validations={validations} "
+                f"and {BATCH_SIZE}={batch_size}: steps that they divide would make {utterances}; "
+                "raise sweep.utterances or lower sweep.validations"
+            )
+        return every
 
 
 def _check_keys(space: Space) -> None:
@@ -99,6 +122,12 @@ def _check_keys(space: Space) -> None:
             )
         if f"{key}.".startswith(OURS):
             raise ConfigError(f"sweep.space: {key} is set by the sweep itself; leave it out")
+        for other in space:
+            if key.startswith(f"{other}."):
+                raise ConfigError(
+                    f"sweep.space: {key} is part of {other}, which is searched as well; leave one "
+                    "of them out"
+                )
 
 
 def _put(settings: dict[str, Any], voice: VoiceConfig, key: str, value: Any) -> None:
@@ -112,5 +141,8 @@ def _put(settings: dict[str, Any], voice: VoiceConfig, key: str, value: Any) -> 
                 f"sweep.space: {key}: this voice has no section {where}; leave it out"
                 + (", or add --config jobs/configs/start/finetune.yaml" if where == "base" else "")
             )
+        if not isinstance(part, Config | EllipsisType):
+            where = ".".join(sections[:n])
+            raise ConfigError(f"sweep.space: {key}: {where} is a setting and has none in it")
         settings = settings.setdefault(section, {})
     settings[name] = value

@@ -12,7 +12,7 @@ from dimts.command import config_parser, run_job
 from dimts.config import load_config
 from dimts.errors import ConfigError
 from dimts.training.checkpoint import BEST
-from dimts.tuning.report import markdown_table
+from dimts.tuning.report import limits_line, markdown_table
 from dimts.tuning.study import SweepStudy
 from dimts.tuning.sweep import WINNER, WINNERS_SETTINGS, Plan, SweepResult, run_sweep
 from jobs.report import figures_table, forgetting_line
@@ -42,7 +42,11 @@ def print_sweep(plan: Plan, result: SweepResult) -> None:
     voice = plan.place / WINNER
     if isinstance(voice, Path):  # a link to a folder, which has another one in it
         voice /= BEST
-    for part in (figures_table(result.figures), forgetting_line(result.figures)):
+    for part in (
+        limits_line(plan.sweep, result.best),
+        figures_table(result.figures),
+        forgetting_line(result.figures),
+    ):
         if part:
             print(part)
     print(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import soundfile
 from prepare_fixtures import (
@@ -25,8 +26,9 @@ from prepare_fixtures import (
     tone,
 )
 
-from data_prep.extract import ExtractSettings, extract, hash_file
-from data_prep.store import locked
+from data_prep.arrow_writer import to_ipc_bytes
+from data_prep.extract import Extracted, ExtractSettings, chunk_table, extract, hash_file
+from data_prep.store import Features, Refusal, Store, locked
 from data_prep.utterance import Reason
 from dimts.audio.trim import TrimConfig
 from dimts.errors import UserError
@@ -34,6 +36,7 @@ from dimts.features.feature_set import FeatureSet
 from dimts.regular_file import NotAFile
 
 TESTS = Path(__file__).parent
+PATHS = os.pathsep.join([str(TESTS), str(TESTS.parent), str(TESTS.parent / "platform")])
 
 
 @pytest.fixture
@@ -144,10 +147,9 @@ run_prepare(Path(sys.argv[1]), Path(sys.argv[2]), kill_after_three_chunks)
 
 
 def test_killed_run_goes_on_where_it_stopped(corpus: Path, features: Path) -> None:
-    paths = os.pathsep.join([str(TESTS), str(TESTS.parent), str(TESTS.parent / "platform")])
     killed = subprocess.run(
         [sys.executable, "-c", KILLED_RUN, corpus, features],
-        env=os.environ | {"PYTHONPATH": paths},
+        env=os.environ | {"PYTHONPATH": PATHS},
         check=False,
     )
     assert killed.returncode == -signal.SIGKILL
@@ -229,6 +231,62 @@ def test_leftovers_that_are_no_arrow_files_do_no_harm(corpus: Path, features: Pa
     (features / "train-00000.arrow").write_bytes(b"ARROW1\0\0 cut off")
     run_prepare(corpus, features)
     assert contents(features) == before
+
+
+SETTLE_120_MB = """
+import sys
+from pathlib import Path
+import numpy as np
+from data_prep.store import Features, Store
+
+def most_mb():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1000
+
+mel = np.ones((25_000, 20), np.float32)
+unused = [Features(f"k{n}", 0.0, 1.0, mel) for n in range(60)]
+Store(Path(sys.argv[1])).settle([], unused[:1], 20)  # what Arrow itself costs
+before = most_mb()
+for _ in range(2):
+    Store(Path(sys.argv[1])).settle([], unused, 20)
+print(most_mb() - before)
+"""
+
+
+def test_what_is_not_used_is_not_held_in_memory_to_write_it_down(features: Path) -> None:
+    settled = subprocess.run(
+        [sys.executable, "-c", SETTLE_120_MB, features],
+        env=os.environ | {"PYTHONPATH": PATHS},
+        check=True,
+        stdout=subprocess.PIPE,
+    )
+    assert (features / ".work" / "unused.arrow").stat().st_size > 120e6
+    assert float(settled.stdout) < 60  # as one table it took more than 300
+
+
+def test_what_is_not_used_is_read_again_and_written_only_if_it_differs(features: Path) -> None:
+    def known() -> list[Features | Refusal]:
+        store = Store(features)
+        return [result for row in rows if (result := store.result(row.key))]
+
+    def mels() -> list[float]:
+        return [float(r.mel.mean()) for r in known() if isinstance(r, Features)]
+
+    wide = [np.full((25_000, 20), n, np.float32) for n in range(9)]  # three batches
+    rows = [Extracted("", key=f"k{n}", seconds=1.0, mel=mel) for n, mel in enumerate(wide)]
+    rows.append(Extracted("", key="r", reason=Reason.TOO_SHORT, detail="0.1 s"))
+    store, file = Store(features), features / ".work" / "unused.arrow"
+    file.write_bytes(to_ipc_bytes(chunk_table(rows, 20)))  # in one piece, as it once was
+    in_one_piece = file.stat()
+    store.settle([], known(), 20)
+    assert file.stat().st_ino == in_one_piece.st_ino
+    store.settle([], known()[1:], 20)  # while it is mapped from the file that it replaces
+    in_groups = file.stat()
+    assert in_groups.st_ino != in_one_piece.st_ino
+    assert mels() == list(range(1, 9))
+    assert known()[-1] == Refusal("r", Reason.TOO_SHORT, "0.1 s")
+    store.settle([], known(), 20)
+    assert file.stat().st_ino == in_groups.st_ino
 
 
 def test_pipe_put_in_a_recordings_place_meanwhile_blocks_nothing(corpus: Path) -> None:

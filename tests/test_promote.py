@@ -223,6 +223,12 @@ def test_a_voice_that_forgets_more_than_the_limit_is_refused(
     recorded = registry.get(CANDIDATE).tags
     change = float(recorded["forgetting/mcd_change"])
     limits = str(change / 2), str(change * 2)
+    for settings in ((), from_base[:1]):
+        code, out, err = promoted(overrides=settings)
+        assert (code, err) == (1, ""), out
+        assert "it was adapted from a base, and what it forgot is not measured; configure" in out
+    code, out, _ = promoted("--dry-run", "--without-forgetting")
+    assert (code, "version 2 would be models:/" in out) == (0, True), out
 
     code, out, err = promoted("--max-forgetting", limits[0], overrides=from_base)
     assert (code, err) == (1, ""), out

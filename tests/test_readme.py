@@ -25,7 +25,7 @@ TINY = ["--config", str(ROOT / "jobs/configs/models/tiny.yaml"), *SHORT]
 FROM_BASE = [*SHORT, "--set", "base.held_out=1"]
 """The sizes are then those of the base."""
 SMALL_SWEEP = [
-    "--set", "sweep.trials=2", "--set", "sweep.utterances=16", "--set", "sweep.validations=2",
+    "--set", "sweep.trials=2", "--set", "sweep.utterances=32", "--set", "sweep.validations=2",
 ]  # fmt: skip
 NO_LIMITS = ["--length-tolerance", "9", "--max-forgetting", "99"]
 """A voice of four steps keeps no time."""

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +19,15 @@ from hypothesis import settings as how
 from hypothesis import strategies as st
 from optuna.samplers import RandomSampler
 
+from data_prep.pipeline import prepare as run_prepare
+from dimts.bundle import CONFIG, write_bundle
 from dimts.config import build_config, load_config
 from dimts.errors import ConfigError, UserError
+from dimts.extension.base import read_base
 from dimts.tuning.config import SweepConfig
-from dimts.tuning.prepare import check
+from dimts.tuning.prepare import GROUND, check, prepare
 from dimts.tuning.space import Space, check_point, examples, suggest
+from dimts.tuning.study import SweepStudy
 from dimts.tuning.sweep import run_sweep
 from jobs.sweep_config import SweepVoice
 
@@ -135,6 +140,7 @@ def adapted_sweep(sweep_voice: Build, base: BaseVoice) -> Build:
             },
             "known_good.0", f"{LR} is not used beside the other values",
         ),
+        ({"space": {LR: RATE}, "gpus_per_trial": 1.5}, "gpus_per_trial", "must be a whole number"),
         ({"space": {LR: RATE}, "trials": 1, "known_good": [{}, {}]}, "sweep", "at least as many"),
         (
             {"space": {LR: RATE}, "objectives": {"val/los": "minimize"}},
@@ -198,6 +204,11 @@ def test_spaces_of_spoken_objectives_may_weigh_losses(sweep_voice: Build) -> Non
             {"base.rehearsal_share": one_of(0.0, 0.5)},
             r"section base.* add .*finetune\.yaml",
         ),
+        ({f"{LR}.x": RATE}, rf"{LR}\.x: {LR} is a setting"),
+        (
+            {"training.optimizer": one_of({"betas": [0.9, 0.99]}), LR: RATE},
+            rf"{LR} is part of training\.optimizer",
+        ),
         ({"training.max_steps": one_of(4, 8)}, "training.max_steps is set by the sweep itself"),
         ({"training.patience": one_of(1, 2)}, "training.patience is set by the sweep itself"),
         ({"training.threads": one_of(1, 2)}, "training.threads is set by the sweep itself"),
@@ -213,6 +224,31 @@ def test_setting_that_no_trial_can_have_is_one_line(
         sweep_voice({"space": space}).plan()
     assert str(error.value).startswith("sweep.space: ")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        one_of(4, 0), one_of(4, None), one_of(4, "eight"),
+        {"type": "int", "low": 0, "high": 8}, {"type": "int", "low": -2, "high": 8},
+    ],
+)  # fmt: skip
+def test_batch_size_that_no_trial_can_have_is_one_line_beside_utterances(
+    sweep_voice: Build, sizes: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError, match=rf"^sweep\.space: {BATCH}: .*, got [^\n]*$"):
+        sweep_voice({"space": {BATCH: sizes}, "utterances": 480}).plan()
+
+
+@pytest.mark.parametrize("sizes", [one_of(4, 16, 32), {"type": "int", "low": 4, "high": 24}])
+def test_utterances_that_trials_would_not_see_are_refused(
+    sweep_voice: Build, sizes: dict[str, Any]
+) -> None:
+    """Both ends of the range can have them, what lies between cannot."""
+    sweep = {"space": {BATCH: sizes}, "utterances": 480, "validations": 20}
+    with pytest.raises(ConfigError, match=r"sweep\.utterances=480 .* sweep\.validations=20 and"):
+        sweep_voice(sweep).plan()
+    assert sweep_voice({**sweep, "validations": 2}).plan()
 
 
 @pytest.mark.parametrize(
@@ -242,6 +278,39 @@ def test_forgetting_without_sentences_of_the_base_is_refused(adapted_sweep: Buil
     assert len(check(plan.sweep, plan.launch).data.base_features) == 2
 
 
+def test_sweep_does_not_go_on_with_other_features_or_another_base(
+    adapted_sweep: Build, base: BaseVoice, tmp_path: Path
+) -> None:
+    """Its losses would be of two kinds; the settings are the same."""
+    features, bundle = tmp_path / "features", tmp_path / "base"
+    shutil.copytree((base.run_dir / "checkpoint_best").resolve(), bundle)
+    where = (f"base.bundle={bundle}", f"prepare.features={features}")
+    config = adapted_sweep({"space": {LR: RATE}}, *where)
+    run_prepare(config.corpus, config.text, config.mel, config.prepare)
+    plan = config.plan()
+    plan.folder.mkdir()
+    study = SweepStudy(plan.sweep, plan.folder).study
+    for _ in range(2):
+        prepare(plan.sweep, check(plan.sweep, plan.launch), study, plan.place)
+
+    found = read_base(bundle)
+    other = {name: weight * 1.01 for name, weight in found.weights.items()}
+    facts = {"step": 1, "epoch": 0, "metrics": {}, "features": "f"}
+    write_bundle(bundle, other, found.tokenizer, (bundle / CONFIG).read_text(), facts)
+    with pytest.raises(UserError, match=r"with another base than .* another sweep\.name"):
+        run_sweep(plan)
+    run_prepare(
+        config.corpus, config.text, config.mel,
+        config.prepare.model_copy(update={"val_share": 0.3}),
+    )  # fmt: skip
+    with pytest.raises(UserError, match="with another set of features than") as error:
+        run_sweep(plan)
+    assert f"or remove {plan.folder}" in str(error.value)
+    assert "\n" not in str(error.value)
+    study.set_user_attr(GROUND, None)  # as one has it that was begun before this was kept
+    prepare(plan.sweep, check(plan.sweep, plan.launch), study, plan.place)
+
+
 def test_freeze_index_of_the_space_fits_the_vocabulary(adapted_sweep: Build) -> None:
     plan = adapted_sweep({"space": {FREEZE: one_of(0, 0.5, "n_base", "n_vocab")}}).plan()
     check(plan.sweep, plan.launch)
@@ -267,10 +336,18 @@ def test_trial_is_the_voice_with_its_values(sweep_voice: Build) -> None:
     assert training.optimizer.learning_rate == 0.02
     assert training.optimizer.warmup_steps == 4, "as the voice has it"
     assert launch.settings.model.freeze_blocks.encoder == (0,)
-    assert (training.max_steps, training.validate_every, training.checkpoint_every) == (28, 7, 7)
+    assert (training.max_steps, training.validate_every, training.checkpoint_every) == (32, 8, 8)
     assert (training.patience, training.sample_every, training.keep_checkpoints) == (0, 0, 1)
     other = plan.launch(8, {BATCH: 4}).settings.training
-    assert (other.max_steps, other.validate_every) == (12, 3), "as many utterances in larger steps"
+    assert (other.max_steps, other.validate_every) == (16, 4), "as many utterances in larger steps"
+
+
+def test_threads_of_a_trial_are_the_cores_that_it_has(sweep_voice: Build) -> None:
+    sweep = {"space": {LR: RATE}, "cpus_per_trial": 2}
+    for workers, threads in ((0, 2), (1, 2), (2, 3)):
+        how = [f"ray.workers={workers}", f"ray.cpus_per_worker={3 if workers else 0}"]
+        plan = sweep_voice(sweep, "training.threads=0", *how).plan()
+        assert plan.launch(0, {}).settings.training.threads == threads
 
 
 def test_password_of_the_store_reaches_the_trials_and_no_file(sweep_voice: Build) -> None:

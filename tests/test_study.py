@@ -18,7 +18,8 @@ from dimts.config import build_config
 from dimts.tuning.asha import EarlyStopping
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.outcomes import outcome
-from dimts.tuning.report import front
+from dimts.tuning.record import note
+from dimts.tuning.report import front, limits_line
 from dimts.tuning.study import Assignment, Ending, Outcome, SweepStudy, same_failure
 
 ONE = {"val/total_loss": "minimize"}
@@ -295,6 +296,21 @@ def test_interrupted_trial_is_handed_out_before_a_new_one(tmp_path: Path) -> Non
     three = study.next()
     assert three is not None
     assert (three.number, three.resumed) == (2, False)
+
+
+def test_winner_that_keeps_no_limit_is_told_of(tmp_path: Path) -> None:
+    study = SweepStudy(sweep(objectives=TWO, early_stopping=None), tmp_path)
+    for mcd, forgetting in ((2.0, 0.9), (1.0, 1.5)):
+        assignment = study.next()
+        assert assignment is not None
+        reached = {"val/mcd": mcd, "forgetting/mcd_change": forgetting}
+        study.end(assignment.number, Ending("finished", reached, 1, 1, 1.0))
+    strict, mild = (sweep(objectives=TWO, limits={"forgetting/mcd_change": n}) for n in (0.5, 0.9))
+    line = "no trial keeps limits.forgetting/mcd_change=0.5; the nearest has 0.9"
+    assert limits_line(strict, study.trials[0]) == line
+    assert note(strict, study.study, 0).endswith(f"The voice is that of trial 000.\n\n{line}")
+    assert limits_line(mild, study.trials[0]) == ""
+    assert note(mild, study.study, 0).endswith("The voice is that of trial 000.")
 
 
 # One reason

@@ -12,27 +12,33 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import yaml
+from s3_fixtures import names, put
+from tracking_fixtures import make_store, settings_of
 from tuning_fixtures import BATCH, LR, ROOT, SPACE, told, write_space
 
 from dimts.config import load_config
 from dimts.errors import UserError
 from dimts.launch.start import start_run
 from dimts.lock import locked
-from dimts.tracking.mlflow_tracker import SPOOL
+from dimts.storage.place import Remote
+from dimts.tracking.mlflow_tracker import SPOOL, MlflowTracker
 from dimts.tracking.spool import Spool
 from dimts.tuning.outcomes import outcome
 from dimts.tuning.record import SweepRecord
 from dimts.tuning.remote_sweep import SweepCopy
 from dimts.tuning.report import front
-from dimts.tuning.study import SweepStudy
+from dimts.tuning.study import Ending, SweepStudy
 from dimts.tuning.sweep import Plan, SweepTrials, run_sweep
 from jobs.sweep_config import SweepVoice
+from jobs.tune import print_sweep
 from jobs.voice_config import VoiceConfig
 
 if TYPE_CHECKING:
     from conftest import BaseVoice
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
+
+pytest_plugins = ("s3_fixtures",)
 
 FREEZE = "model.freeze_until_index"
 ACCUMULATE = "training.accumulate"
@@ -332,6 +338,74 @@ def test_first_trials_that_fail_alike_end_the_sweep_in_one_line(
     assert outcomes(plan) == ["failed"] * 3
 
 
+# What the record has of trials
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Address of a store; making its tables takes seconds."""
+    return settings_of(make_store(tmp_path_factory.mktemp("store")), "small").uri
+
+
+@pytest.fixture
+def recorded_in(planned: Build, store: str, tmp_path: Path) -> Build:
+    """Like `planned`, with a record, in an experiment of the test's own."""
+    how = ["tracking.enabled=true", f"tracking.uri={store}"]
+    how += [f"tracking.experiment={tmp_path.name}"]
+    return lambda *overrides, **sweep: planned(*how, *overrides, **sweep)
+
+
+def runs_of(plan: Plan) -> list[Run]:
+    """All that its experiment has."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(plan.tracking.uri)
+    experiment = client.get_experiment_by_name(plan.tracking.experiment)
+    assert experiment
+    return list(client.search_runs([experiment.experiment_id]))
+
+
+def test_loss_of_a_trial_that_was_stopped_is_not_recorded_as_another_figure(
+    recorded_in: Build,
+) -> None:
+    plan = recorded_in(objectives={"val/mcd": "minimize"})
+    plan.folder.mkdir(parents=True)
+    study = study_of(plan)
+    assert study.next() is not None
+    study.reported(0, 1, 0.5)
+    study.end(0, Ending("stopped early", {"val/total_loss": 0.5}, 1, 1, 1.0))
+    with SweepRecord(plan, study.study) as record:
+        record.ended(study.study, study.trials[0])
+        line = SweepTrials(plan, study, record, SweepCopy(plan.folder, plan.place))._line(0)
+    assert "0.5000" not in line
+    [run] = runs_of(plan)
+    assert run.info.status == "KILLED"
+    assert run.data.metrics == {}
+
+
+def test_records_that_wait_in_object_storage_are_sent_when_the_sweep_has_ended(
+    recorded_in: Build, bucket: Remote, tmp_path: Path
+) -> None:
+    plan = recorded_in(f"run.storage={bucket}")
+    away = plan.tracking.model_copy(update={"uri": "http://127.0.0.1:1", "flush_timeout_s": 0})
+    tracker = MlflowTracker(away)
+    tracker.start("trial", tmp_path / "000", {}, "")
+    tracker.log_metrics({"val/total_loss": 0.5}, 3)
+    tracker.finish("FINISHED")
+    trial = put(tmp_path / "000", bucket / plan.place.name / "trials" / "000")
+    (trial / "checkpoint_latest.link").write_bytes(b"checkpoint")
+    plan.folder.mkdir(parents=True)
+    study = study_of(plan)
+    for _ in range(2):  # the second time there is nothing to send
+        with SweepRecord(plan, study.study) as record:
+            record.conclude(None)
+        runs = {run.info.run_name: run for run in runs_of(plan)}
+        assert set(runs) == {"trial", plan.title}
+        assert runs["trial"].data.metrics == {"val/total_loss": 0.5}
+    assert [n for n in names(trial) if n.endswith(".jsonl")] == []
+    assert {"mlflow_run.json", "checkpoint_latest.link"} <= set(names(trial))
+
+
 # Two objectives, two workers, part of a GPU
 
 
@@ -347,8 +421,9 @@ def test_what_goes_wrong_in_the_sweep_itself_ends_it_and_is_raised(planned: Buil
 
 
 def test_two_objectives_have_a_front_and_a_limit(
-    voice_file: Path, base: BaseVoice, tmp_path: Path, ray_session: None
-) -> None:
+    voice_file: Path, base: BaseVoice, tmp_path: Path, ray_session: None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     goals = {"val/mcd": "minimize", "forgetting/mcd_change": "minimize"}
     space = write_space(
         tmp_path, trials=3, parallel=0, objectives=goals, early_stopping=None,
@@ -372,6 +447,8 @@ def test_two_objectives_have_a_front_and_a_limit(
     least = min(result.front, key=lambda trial: trial.values[1])
     assert result.best.number == least.number, "none keeps the limit: that which comes nearest"
     assert "forgetting/mcd_change" in result.figures
+    print_sweep(plan, result)
+    assert "no trial keeps limits.forgetting/mcd_change=-100; " in capsys.readouterr().out
     kept = {trial.number for trial in result.front}
     for trial in trials:
         run_dir = plan.folder / "trials" / f"{trial.number:03d}"

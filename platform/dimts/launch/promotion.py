@@ -30,11 +30,13 @@ class Measured(NamedTuple):
         rows: figures of the utterances of the test split.
         figures: their means; of the base's languages ``base_mcd`` and ``forgetting``, if those
             were measured.
+        is_adapted: whether it comes from a base.
     """
 
     version: Version
     rows: Sequence[UtteranceFigures]
     figures: Mapping[str, float]
+    is_adapted: bool
 
     @property
     def quality(self) -> Quality:
@@ -91,7 +93,7 @@ class HeldOut:
             data = self._data._replace(tokenizer=voice.tokenizer)
             after = base_figures(voice.model, data, self._limit, "test")["forgetting/mcd"]
             figures |= {"base_mcd": after, "forgetting": after - self._base["forgetting/mcd"]}
-        return Measured(version, rows, figures)
+        return Measured(version, rows, figures, "base_sha256" in voice.manifest.origin)
 
     def _knows_base(self, voice: Bundle) -> bool:
         known = {k.language.code for k in voice.tokenizer.spec.languages}
@@ -136,6 +138,16 @@ def check_origin(voice: Bundle, data: Data, what: str) -> None:
             f"{what}: was adapted from {origin.get('base', 'no base')}, not from base.bundle; "
             "give the configuration of this voice"
         )
+
+
+def unmeasured(voice: Measured) -> list[str]:
+    """What speaks against a voice that was adapted if what it forgot was not measured."""
+    if not voice.is_adapted or "forgetting" in voice.figures:
+        return []
+    return [
+        "it was adapted from a base, and what it forgot is not measured; configure base and "
+        "base.features, or give --without-forgetting"
+    ]
 
 
 def record(

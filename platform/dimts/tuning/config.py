@@ -34,7 +34,8 @@ class SweepConfig(Config):
         sampler: tpe learns from the trials before; random does not.
         startup_trials: random ones before the sampler learns.
         utterances: that a trial is trained on, counted each time; its steps are these by its
-            batch size, so that all trials see as much. 0: `training.max_steps` as it is.
+            batch size, so that all trials see as much, up to a tenth more or less, as its
+            validations are equally far apart. 0: `training.max_steps` as it is.
         validations: of a trial, equally spread over its steps.
         early_stopping: of trials that are worse than others at the same validation; null: none.
         objectives: one or two metrics, and whether they are to be minimized.
@@ -43,7 +44,7 @@ class SweepConfig(Config):
         space: key of a setting -> what is tried for it.
         known_good: settings that are tried first.
         cpus_per_trial: cores of a trial in one process.
-        gpus_per_trial: GPUs of it where `ray.gpu` is on; a fraction shares one.
+        gpus_per_trial: GPUs of it where `ray.gpu` is on; a fraction below 1 shares one.
         keep: checkpoints of the best trials, or of all.
         max_failures: times that a trial whose process died is started again.
     """
@@ -74,6 +75,13 @@ class SweepConfig(Config):
         if not 1 <= len(objectives) <= 2:
             raise ValueError("one or two, please")
         return objectives
+
+    @field_validator("gpus_per_trial")
+    @classmethod
+    def _is_a_share_or_whole(cls, gpus: float) -> float:
+        if gpus > 1 and not gpus.is_integer():
+            raise ValueError("must be a whole number if it is above 1")
+        return gpus
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

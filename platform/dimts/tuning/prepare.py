@@ -9,6 +9,7 @@ from optuna import Study
 
 from dimts.errors import ConfigError, UserError
 from dimts.launch.settings import Launch
+from dimts.storage.place import Folder
 from dimts.training.data import Data, fixed_durations, open_data
 from dimts.training.freezing import frozen_rows
 from dimts.training.run import initial_model
@@ -17,6 +18,8 @@ from dimts.tuning.space import examples
 from dimts.tuning.trial import Measured, base_mcd
 
 BASE_MCD = "base_mcd"
+GROUND = "ground"
+"""What the study's losses were reached with, see `keep_ground`."""
 
 
 class Ground(NamedTuple):
@@ -52,12 +55,22 @@ def check(sweep: SweepConfig, launch: Callable[[int, Mapping[str, Any]], Launch]
     return Ground(launches[0], data)
 
 
-def prepare(sweep: SweepConfig, ground: Ground, study: Study) -> Measured:
+def prepare(sweep: SweepConfig, ground: Ground, study: Study, place: Folder) -> Measured:
     """Compute what trials would each compute.
+
+    Args:
+        sweep: its settings.
+        ground: of its trials.
+        study: of the sweep, which keeps what was computed.
+        place: of the sweep, for errors.
 
     Returns:
         What is measured of each trial, with what it is compared with.
+
+    Raises:
+        UserError: see `keep_ground`.
     """
+    keep_ground(ground.data, study, place)
     settings, data = ground.launch.settings, ground.data
     if settings.training.aligner.fixed_share > 0:
         fixed_durations(settings, data)  # by one process, before several would
@@ -67,6 +80,30 @@ def prepare(sweep: SweepConfig, ground: Ground, study: Study) -> Measured:
         model = initial_model(settings, data)
         study.set_user_attr(BASE_MCD, base_mcd(ground.launch, data, model))
     return Measured(sweep.measured, study.user_attrs[BASE_MCD])
+
+
+def keep_ground(data: Data, study: Study, place: Folder) -> None:
+    """Note what the trials learn from and are compared on, or compare it with what was noted.
+
+    Raises:
+        UserError: it is not what the sweep was begun with.
+    """
+    ground = {
+        "set of features": "+".join(f.manifest.fingerprint for f in data.features),
+        "set of the base's features": "+".join(f.manifest.fingerprint for f in data.base_features),
+        "vocabulary": data.tokenizer.fingerprint,
+        "base": data.base.sha256 if data.base else "",
+    }
+    before = study.user_attrs.get(GROUND)
+    if before is None:
+        study.set_user_attr(GROUND, ground)
+        return
+    for what, now in ground.items():
+        if before[what] != now:
+            raise UserError(
+                f"{place}: was begun with another {what} than there is now, so trials cannot be "
+                f"compared; give this one another sweep.name, or remove {place} to begin anew"
+            )
 
 
 def _check_vocabulary(launches: list[Launch], data: Data) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,16 +15,21 @@ from optuna.trial import FrozenTrial
 
 from dimts.launch.figures import forgetting_figures, held_out_figures
 from dimts.launch.settings import Launch
+from dimts.storage.mirror import Mirror
+from dimts.storage.place import Folder
+from dimts.tracking.mlflow_run import RUN_FILE
+from dimts.tracking.mlflow_tracker import SPOOL, MlflowTracker, sync
 from dimts.tracking.spool import Spool
 from dimts.training.checkpoint import BEST
 from dimts.training.data import open_data
 from dimts.training.remote_bundle import fetch_bundle
+from dimts.tuning.config import SweepConfig
+from dimts.tuning.outcomes import final
 from dimts.tuning.plots import write_plots
 from dimts.tuning.remote_sweep import TRIALS
-from dimts.tuning.report import front, short, summary, write_csv, write_html
+from dimts.tuning.report import front, limits_line, short, summary, write_csv, write_html
 
 if TYPE_CHECKING:
-    from dimts.tracking.mlflow_tracker import MlflowTracker
     from dimts.tuning.sweep import Plan
 
 ANSWER_S = 20.0
@@ -52,8 +59,6 @@ class SweepRecord:
     def __enter__(self) -> Self:
         plan = self.plan
         if plan.tracking.enabled:
-            from dimts.tracking.mlflow_tracker import MlflowTracker
-
             config = plan.tracking.model_copy(
                 update={"registered_model": plan.tracking.registered_model or plan.voice}
             )
@@ -89,8 +94,8 @@ class SweepRecord:
         """A trial ended: its objectives, the best so far, the table as it is now."""
         if not self._tracker:
             return
-        values = dict(zip(self.plan.sweep.objectives, trial.values or (), strict=False))
-        figures = {f"trial/{name}": value for name, value in values.items()}
+        reached = {name: final(trial, n) for n, name in enumerate(self.plan.sweep.objectives)}
+        figures = {f"trial/{name}": v for name, v in reached.items() if v is not None}
         if best := front(study):
             names = self.plan.sweep.objectives
             figures |= {f"best/{n}": v for n, v in zip(names, best[0].values, strict=True)}
@@ -112,8 +117,8 @@ class SweepRecord:
         if winner:
             figures = self._log_winner(winner)
         if self._tracker:
-            picked = f"\n\nThe voice is that of trial {winner.name}." if winner else ""
-            self._tracker.set_tags({"mlflow.note.content": summary(self.study) + picked})
+            said = note(self.plan.sweep, self.study, int(winner.name) if winner else None)
+            self._tracker.set_tags({"mlflow.note.content": said})
             self._send_what_waits()
         return figures
 
@@ -143,13 +148,53 @@ class SweepRecord:
 
     def _send_what_waits(self) -> None:
         """Records of trials that the store did not take while they ran."""
-        from dimts.tracking.mlflow_tracker import SPOOL, sync
+        where = trials = self.plan.place / TRIALS
+        try:
+            for name in _with_records(trials):
+                where = trials / name
+                with _here(where) as run_dir:
+                    if Spool(run_dir / SPOOL, 0).n_pending():
+                        sync(self.plan.tracking, run_dir)
+        except Exception as error:  # whatever the store does, the sweep has ended well
+            log.warning("tracking: records wait in %s: %s", where, error)
 
-        for run_dir in sorted((self.plan.folder / TRIALS).glob("*")):
-            if not (run_dir / SPOOL).is_dir() or not Spool(run_dir / SPOOL, 0).n_pending():
-                continue
-            try:
-                sync(self.plan.tracking, run_dir)
-            except Exception as error:  # whatever the store does, the sweep has ended well
-                log.warning("tracking: records wait in %s: %s", run_dir, error)
-                return
+
+def note(sweep: SweepConfig, study: Study, winner: int | None) -> str:
+    """What a person reads of the sweep first: how it went, and which trial's voice it gave."""
+    parts = [summary(study)]
+    if winner is not None:
+        parts.append(f"The voice is that of trial {winner:03d}.")
+        parts.append(limits_line(sweep, study.trials[winner]))
+    return "\n\n".join(filter(None, parts))
+
+
+def _with_records(trials: Folder) -> list[str]:
+    """Names of the trials that may have records to send."""
+    if isinstance(trials, Path):
+        return sorted(folder.parent.name for folder in trials.glob(f"*/{SPOOL}"))
+    found = (entry.name.split("/") for entry in trials.entries())
+    return sorted({n for n, *file in found if file[:1] == [SPOOL] and _is_to_be_sent(file[1:])})
+
+
+def _is_to_be_sent(file: list[str]) -> bool:
+    """Whether a spool may have it for a record that was not sent."""
+    return file[0] == "files" or file[0].endswith(".jsonl")
+
+
+@contextmanager
+def _here(trial: Folder) -> Iterator[Path]:
+    """Inside, this machine has a trial's records; what was sent then goes from the copy, too."""
+    if isinstance(trial, Path):
+        yield trial
+        return
+
+    def is_record(name: str) -> bool:
+        return name.split("/")[0] in (SPOOL, RUN_FILE)
+
+    with TemporaryDirectory() as folder:
+        mirror = Mirror(Path(folder) / trial.name, trial)
+        mirror.pull(is_record)
+        try:
+            yield mirror.folder
+        finally:
+            mirror.push(is_record)

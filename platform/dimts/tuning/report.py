@@ -15,6 +15,7 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from dimts.tuning.config import SweepConfig
 from dimts.tuning.outcomes import (
     SHORT,
     curve,
@@ -68,6 +69,22 @@ def front(study: Study) -> list[FrozenTrial]:
             on_front.append(trial)
             costs.append(cost)
     return on_front
+
+
+def excess(sweep: SweepConfig, trial: FrozenTrial) -> float:
+    """By how much a trial that ran to its end is beyond the limits; 0: it keeps them."""
+    pairs = zip(sweep.objectives, trial.values, strict=True)
+    return sum(max(0.0, v - sweep.limits[name]) for name, v in pairs if name in sweep.limits)
+
+
+def limits_line(sweep: SweepConfig, winner: FrozenTrial) -> str:
+    """That no trial keeps the limits, if the winner does not; else it is empty."""
+    if not excess(sweep, winner):
+        return ""
+    reached = dict(zip(sweep.objectives, winner.values, strict=True))
+    limits = " and ".join(f"limits.{name}={limit:g}" for name, limit in sweep.limits.items())
+    nearest = " and ".join(text(reached[name], 4) for name in sweep.limits)
+    return f"no trial keeps {limits}; the nearest has {nearest}"
 
 
 def importances(study: Study, objective: int = 0) -> dict[str, float]:

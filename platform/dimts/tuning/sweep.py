@@ -25,13 +25,14 @@ from dimts.storage.place import Folder, Remote, RemoteError, transfer
 from dimts.tracking.config import TrackingConfig
 from dimts.training.checkpoint import BEST, LATEST
 from dimts.tuning.config import SweepConfig
+from dimts.tuning.outcomes import last
 from dimts.tuning.outcomes import outcome as outcome_of
 from dimts.tuning.prepare import check, prepare
 from dimts.tuning.progress import Progress
 from dimts.tuning.ray_tune import run_on_tune
 from dimts.tuning.record import SweepRecord
 from dimts.tuning.remote_sweep import TRIALS, SweepCopy
-from dimts.tuning.report import front, short
+from dimts.tuning.report import excess, front, short
 from dimts.tuning.study import Ending, SweepStudy, same_failure
 from dimts.tuning.trial import forget_errors, last_error, read_ending
 
@@ -101,10 +102,10 @@ def run_sweep(plan: Plan) -> SweepResult:
         copy = SweepCopy(plan.folder, plan.place)
         copy.fetch()
         keep_settings(plan.folder, plan.config_yaml, MAY_CHANGE, plan.place)
-        copy.take_up()
         clear_stop(plan.folder)
         study = SweepStudy(plan.sweep, plan.folder)
-        measured = prepare(plan.sweep, ground, study.study)
+        measured = prepare(plan.sweep, ground, study.study, plan.place)
+        copy.take_up()
         with SweepRecord(plan, study.study) as record:
             trials = SweepTrials(plan, study, record, copy)
             trials.tidy()
@@ -214,13 +215,7 @@ class SweepTrials:
     def winner(self) -> FrozenTrial | None:
         """The best trial; of a Pareto front the first that keeps the limits, or comes nearest."""
         trials = front(self.study.study)
-        names, limits = list(self.plan.sweep.objectives), self.plan.sweep.limits
-
-        def excess(trial: FrozenTrial) -> float:
-            pairs = zip(names, trial.values, strict=True)
-            return sum(max(0.0, v - limits[name]) for name, v in pairs if name in limits)
-
-        return min(trials, key=excess, default=None)
+        return min(trials, key=lambda trial: excess(self.plan.sweep, trial), default=None)
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -250,9 +245,11 @@ class SweepTrials:
 
     def _line(self, number: int) -> str:
         trial = self.study.trials[number]
-        rungs = [v for k, v in trial.user_attrs.items() if k.startswith("rung_")]
-        values = trial.values or rungs[-1:]
-        value = "  ".join(f"{v:.4f}" for v in values) or trial.user_attrs.get("reason", "")[:60]
+        reached = [last(self.study.study, trial, n) for n in range(len(self.plan.sweep.objectives))]
+        value = (
+            "  ".join(f"{v:.4f}" for v in reached if v is not None)
+            or trial.user_attrs.get("reason", "")[:60]
+        )
         settings = short(self.study.values(trial))
         return f"{number:03d}  {outcome_of(trial):<13}  {value:<8}  {settings}"
 
