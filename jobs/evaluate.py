@@ -14,6 +14,7 @@ from dimts.config import load_config
 from dimts.errors import UserError
 from dimts.evaluation.evaluate import UtteranceFigures, evaluate, summary
 from dimts.features.feature_set import FeatureSet
+from dimts.launch.promotion import check_fits
 from dimts.tracking.mlflow_model import resolve_model
 from dimts.training.corpora import load_corpus
 from jobs.report import figures_table
@@ -30,8 +31,7 @@ def main() -> None:
     config = load_config(VoiceConfig, arguments.config, arguments.overrides)
     voice = load_bundle(resolve_model(arguments.model, config.tracking))
     features = FeatureSet.open(config.prepare.features)
-    if voice.mel != features.manifest.mel:
-        raise UserError(f"{config.prepare.features}: has another mel spec than {arguments.model}")
+    check_fits(voice, features, arguments.model)
     figures: dict[str, float] = {}
     utterances: list[tuple[str, UtteranceFigures]] = []
     for split in arguments.split or ("val", "test"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
@@ -12,7 +12,7 @@ from dimts.audio.mel import MelConfig
 from dimts.config import Config, flatten, to_yaml
 from dimts.launch.settings import Launch, RayConfig, RunConfig
 from dimts.model.t3 import ModelConfig
-from dimts.text.language import load_language
+from dimts.text.language import Language, load_language
 from dimts.text.normaliser import TextConfig
 from dimts.tracking.config import TrackingConfig
 from dimts.training.config import TrainingConfig
@@ -60,13 +60,15 @@ class MixConfig(Config):
         folders = [part.prepare.features for part in self.parts]
         if twice := {str(folder) for folder in folders if folders.count(folder) > 1}:
             raise ValueError(f"parts: prepare.features {', '.join(twice)} is there twice")
-        rules = dict.fromkeys(part.text for part in self.parts)
-        codes = [load_language(text.language).code for text in rules]
-        if twice := {code for code in codes if codes.count(code) > 1}:
-            raise ValueError(
-                f"parts: {', '.join(twice)} is read by two sets of rules; give all its parts the "
-                "same text"
-            )
+        rules: dict[str, tuple[Language, dict[str, Any]]] = {}
+        for part in self.parts:
+            language = load_language(part.text.language)
+            own = (language, part.text.switches)
+            if rules.setdefault(language.code, own) != own:
+                raise ValueError(
+                    f"parts: {language.code} is read by two sets of rules; give all its parts the "
+                    "same text"
+                )
         check_workers(self.training, self.ray)
         return self
 
@@ -77,7 +79,8 @@ class MixConfig(Config):
             name=self.run.name,
             settings=RunSettings(
                 sources=tuple(
-                    Source(features=p.prepare.features.absolute(), text=p.text) for p in parts
+                    Source(features=p.prepare.features.absolute(), text=p.text.absolute())
+                    for p in parts
                 ),
                 run_dir=self.run.run_dir,
                 mel=self.mel,

@@ -15,7 +15,7 @@ from dimts.launch.names import BASES
 from dimts.launch.settings import Launch, RayConfig, RunConfig
 from dimts.model.t3 import ModelConfig
 from dimts.storage.place import Remote, is_remote
-from dimts.text.language import load_language
+from dimts.text.language import absolute_file, load_language
 from dimts.text.normaliser import TextConfig
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_model import is_in_mlflow, resolve_model
@@ -88,6 +88,9 @@ class VoiceConfig(Config):
         features = tuple(path.absolute() for path in self.base.features)
         bundle = self._base_for_all(self.base.bundle)
         base = self.base.model_copy(update={"bundle": bundle, "features": features})
+        if base.transliteration:
+            spelled = absolute_file(base.transliteration)
+            base = base.model_copy(update={"transliteration": spelled})
         model = model_from_base(self.model, read_base(local_bundle(bundle)).model)
         return self.model_copy(update={"base": base, "model": model})
 
@@ -114,7 +117,7 @@ class VoiceConfig(Config):
         config = self.resolved()
         # As it was given: the copy of a model that MLflow keeps lies elsewhere each time.
         recorded = config.model_copy(update={"base": self.base})
-        source = Source(features=config.prepare.features.absolute(), text=config.text)
+        source = Source(features=config.prepare.features.absolute(), text=config.text.absolute())
         return Launch(
             name=config.run.name,
             settings=RunSettings(

@@ -27,7 +27,7 @@ from dimts.command import run_job
 from dimts.config import to_yaml
 from dimts.extension.base import extend_tokenizer
 from dimts.synthesis import Synthesizer
-from dimts.text.language import load_language
+from dimts.text.language import LANGUAGES, load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
 from jobs.extend import main
@@ -153,7 +153,9 @@ def test_training_takes_the_bundle_as_it_is(job: Job, base: Path, tmp_path: Path
     """Its language is there, so that nothing is added a second time."""
     assert job("--base", base, "--language", "am", "--out", tmp_path / "am")[0] == 0
     tokenizer = load_bundle(tmp_path / "am").tokenizer
-    assert extend_tokenizer(tokenizer, TextConfig(language="am")) == tokenizer
+    # Wherever the language's file lies by now.
+    elsewhere = TextConfig(language=str(LANGUAGES / "am.yaml"))
+    assert extend_tokenizer(tokenizer, load_language("am"), elsewhere) == tokenizer
     assert tokenizer.n_base == load_bundle(base).tokenizer.n_vocab
 
 

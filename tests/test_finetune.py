@@ -20,9 +20,14 @@ from training_fixtures import Listener
 from dimts.bundle import load_bundle, read_manifest, read_weights, sha256
 from dimts.config import load_config
 from dimts.evaluation.evaluate import evaluate, summary
+from dimts.extension.base import BaseConfig
+from dimts.extension.extended import write_extended_bundle
 from dimts.extension.rows import FACTOR, TOKEN
 from dimts.launch.start import start_run
 from dimts.synthesis import Synthesizer
+from dimts.text.language import load_language
+from dimts.text.merging import merge
+from dimts.text.normaliser import TextConfig
 from dimts.training.checkpoint import BEST
 from dimts.training.corpora import join, load_corpus
 from dimts.training.data import fixed_durations, open_data
@@ -137,6 +142,36 @@ def test_bundle_says_where_it_comes_from(rehearsed: Run, base: BaseVoice) -> Non
         "start": "transliteration",
         "language": "am",
     }
+
+
+def test_bundle_names_the_voice_that_it_was_adapted_from(
+    adapted: Adapted, rehearsed: Run, base: BaseVoice
+) -> None:
+    """Not the base of that one, although nothing was added to its vocabulary."""
+    config = adapted(*QUICK, "base.features=[]", f"base.bundle={rehearsed.bundle}")
+    _, result = trained(config)
+    manifest = read_manifest(bundle_of(result), verify=False)
+    assert manifest.origin["base"] == rehearsed.bundle.resolve().name
+    assert manifest.origin["base_sha256"] == sha256(rehearsed.bundle / "model.safetensors")
+    # Runs begun earlier have the other one, and go on.
+    older = {**manifest.origin, **read_manifest(rehearsed.bundle).origin}
+    text = manifest.model_copy(update={"origin": older}).model_dump_json()
+    (bundle_of(result) / "manifest.json").write_text(text, encoding="utf-8")
+    trained(config)
+
+
+def test_bundle_of_a_base_that_was_extended_names_what_it_was_made_from(
+    adapted: Adapted, base: BaseVoice, tmp_path: Path
+) -> None:
+    source = (base.run_dir / BEST).resolve()
+    tokenizer = load_bundle(source).tokenizer
+    merged = merge(tokenizer, load_language("am"), TextConfig(language="am"))
+    start = BaseConfig(bundle=str(source), start="mean")
+    write_extended_bundle(source, tmp_path / "extended", merged, start, seed=1)
+    _, result = trained(adapted(*QUICK, "base.features=[]", f"base.bundle={tmp_path / 'extended'}"))
+    origin = read_manifest(bundle_of(result)).origin
+    assert (origin["base"], origin["start"]) == (source.name, "mean")
+    assert origin["base_sha256"] == sha256(source / "model.safetensors")
 
 
 def test_record_names_the_base_as_it_was_given(rehearsed: Run, base: BaseVoice) -> None:

@@ -9,12 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from base_fixtures import write_base
 
 from data_prep.recipes.espeak import SAMPLE_SENTENCES
 from dimts.command import config_parser, run_job
 from dimts.config import load_config
 from dimts.errors import UserError
 from dimts.text.language import load_language
+from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
 from jobs.demo import SENTENCE
 from jobs.report import figures_table, print_result
@@ -182,6 +184,16 @@ def test_run_is_trained_measured_and_heard(run: Run, voice_file: Path, tmp_path:
     assert code == 0
     assert out.startswith(str(tmp_path / "a.wav"))
     assert (tmp_path / "a.wav").stat().st_size > 1000
+
+
+def test_voice_that_reads_otherwise_than_the_features_is_not_measured(
+    run: Run, voice_file: Path, tmp_path: Path
+) -> None:
+    folds = TextConfig(language="am", fold_homophones=True)
+    model = write_base(tmp_path / "folds", Tokenizer.from_language(load_language("am"), folds))
+    code, _, err = run("evaluate", "--config", str(voice_file), "--model", str(model))
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "trained with text.fold_homophones=True" in err
 
 
 def same_row(one: str, other: str, title: str) -> bool:

@@ -229,9 +229,46 @@ def test_mistakes_in_a_language_name_file_and_key(tmp_path: Path) -> None:
         ({"homophone": {}}, "homophone: unknown key"),
         ({"symbols": {"%": "Prozent ß"}}, "symbols: 'Prozent ß' has ß"),
         ({"letters": ["a-z", "q"]}, "q is in the alphabet twice"),
+        ({"letters": ["a-z", " "]}, r"letters: U\+0020 is white space"),
+        ({"letters": ["a-z", "\u200c"]}, r"letters: U\+200C is white space or a control character"),
+        ({"punctuation": ". ,"}, r"punctuation: U\+0020 is white space"),
+        ({"abbreviations": {"": "nothing"}}, "abbreviations: has an empty key"),
+        ({"replacements": {"": "nothing"}}, "replacements: has an empty key"),
+        ({"symbols": {"": "nothing"}}, "symbols: has an empty key"),
+        ({"code": "pad"}, "code: 'pad' is the name of a token of its own"),
+        ({"code": "eos"}, "code: 'eos' is"),
         ({"numbers": data["numbers"] | {"tens": {20: "twenty"}}}, "tens: 30 is missing"),
     ]:
         file.write_text(yaml.safe_dump(data | change, allow_unicode=True), encoding="utf-8")
         with pytest.raises(ConfigError, match=message) as error:
             load_language(file)
         assert "\n" not in str(error.value)
+
+
+def written(tmp_path: Path, **settings: object) -> Normaliser:
+    """Of a language of one's own."""
+    file = tmp_path / "x.yaml"
+    plain = {"name": "X", "code": "x", "letters": ["a-z", "A-Z"], "punctuation": ".,"}
+    file.write_text(yaml.safe_dump(plain | settings, allow_unicode=True), encoding="utf-8")
+    return Normaliser(load_language(file), TextConfig(language=str(file), fold_homophones=True))
+
+
+def test_abbreviation_in_capitals_is_expanded_where_case_is_kept(tmp_path: Path) -> None:
+    keeps = written(tmp_path, abbreviations={"Dr.": "Doctor"}, homophones={"q": "k"})
+    assert keeps.normalise("Dr. Abebe, Adr. dr.") == "Doctor Abebe, Adr. dr."
+
+
+def test_language_may_be_written_in_decomposed_letters(tmp_path: Path) -> None:
+    e, a, o = "e\u0301", "a\u0300", "o\u0302"
+    voice = written(
+        tmp_path,
+        letters=["a-z", "\u00e9", o],
+        replacements={f"{a}": "a"},
+        abbreviations={f"b{a}.": f"b{e}"},
+        symbols={"=\u0338": "ne"},
+        homophones={o: "o"},
+        syllables={"series": {"s": ["i"]}, "rows": [
+            {"consonant": "k", "vowels": "s", "letters": "u\u0308"},
+        ]},
+    )  # fmt: skip
+    assert voice.normalise(f"b{a}. {a} {o} =\u0338 u\u0308") == "b\u00e9 a o ne \u00fc"

@@ -57,9 +57,11 @@ def test_file_is_named_with_or_without_suffix(corpus: Path, name: str) -> None:
 
 def test_other_formats_and_dots_in_names(corpus: Path) -> None:
     (corpus / "wavs" / "s1.take2.wav").write_bytes(b"audio")
-    add_row(corpus, "c|ሰላም")
-    add_row(corpus, "s1.take2|ሰላም")
-    assert [row.id for row in read(corpus)] == ["c", "s1.take2"]
+    (corpus / "wavs" / "d.ogg").write_bytes(b"audio")
+    (corpus / "wavs" / "e.mp3").write_bytes(b"audio")
+    for name in ("c", "s1.take2", "d", "e"):
+        add_row(corpus, f"{name}|ሰላም")
+    assert [row.id for row in read(corpus)] == ["c", "s1.take2", "d", "e"]
     assert refused(corpus) == []
 
 

@@ -94,6 +94,11 @@ def test_speed_out_of_range_is_refused(synthesizer: Synthesizer, speed: float) -
         synthesizer.speak(TEXT, speed)
 
 
+def test_text_that_is_too_long_is_refused(synthesizer: Synthesizer) -> None:
+    with pytest.raises(UserError, match=r"8002 tokens, at most 8000 are spoken at once; split"):
+        synthesizer.speak("ሰ" * 8000)
+
+
 def test_raw_text_is_normalised_as_in_training(synthesizer: Synthesizer) -> None:
     assert np.array_equal(synthesizer.mel("  ሰላም   ለዓለም ። ")[0], synthesizer.mel(TEXT)[0])
 
@@ -156,6 +161,10 @@ def test_run_folder_speaks_with_its_best_checkpoint(job: Job, bundle: Path) -> N
         (["--model", "nowhere", "--text", "ሰላም"], "nowhere: no such"),
         (["--model", ".", "--text", "ሰላም"], ".: not a voice bundle"),
         (["--model", "bad.txt", "--text", "ሰላም"], "bad.txt: no such"),
+        (
+            ["--model", "{bundle}", "--text", "ሰላም", "--tracking-uri", "foo"],
+            "--tracking-uri: uri: must be sqlite:///FILE",
+        ),
     ],
 )
 def test_mistake_is_one_line(

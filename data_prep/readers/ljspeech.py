@@ -20,7 +20,6 @@ from dimts.storage.place import Folder
 METADATA = "metadata.csv"
 AUDIO_FOLDER = "wavs"
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
-ASSUMED_SUFFIXES = (".wav", ".flac")
 
 _UTF8_BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
@@ -172,7 +171,7 @@ def _find_audio(root: Root, name: str) -> Path:
     if path.is_absolute() or ".." in path.parts:
         raise _RowError(Reason.OUTSIDE_CORPUS, f"{name} leads out of the corpus folder")
     named = path.suffix.lower() in AUDIO_SUFFIXES
-    candidates = [name] if named else [name + suffix for suffix in ASSUMED_SUFFIXES]
+    candidates = [name] if named else [name + suffix for suffix in AUDIO_SUFFIXES]
     problems: list[_RowError] = []
     for candidate in candidates:
         audio = Path(AUDIO_FOLDER, candidate)

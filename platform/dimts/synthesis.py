@@ -17,6 +17,8 @@ from dimts.model.t3 import T3
 from dimts.text.tokenizer import Tokenizer
 
 SLOWEST, FASTEST = 0.25, 4.0
+MOST_TOKENS = 8000
+"""Of a text that is spoken at once: time and memory grow with their square."""
 
 
 class Synthesizer:
@@ -65,13 +67,19 @@ class Synthesizer:
             language: its code; None: the voice's default, which it learned last.
 
         Raises:
-            UserError: the text is empty, has characters outside the vocabulary, the speed is
-                out of range, the voice does not know the language, or it learned nonsense.
+            UserError: the text is empty, too long to be spoken at once or has characters outside
+                the vocabulary, the speed is out of range, the voice does not know the language,
+                or it learned nonsense.
         """
         if not SLOWEST <= speed <= FASTEST:
             raise UserError(f"speed {speed:g}: must be between {SLOWEST} and {FASTEST:g}")
         device = self.model.mel_mean_M.device
         ids = self.tokenizer.encode(text, language or self.language)
+        if len(ids) > MOST_TOKENS:
+            raise UserError(
+                f"{text!r:.60}: {len(ids)} tokens, at most {MOST_TOKENS} are spoken at once; split "
+                "it into sentences"
+            )
         tokens = torch.tensor([ids], device=device)
         count = torch.tensor([tokens.shape[1]], device=device)
         output = self.model(tokens, count, speed=speed)

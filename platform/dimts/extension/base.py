@@ -24,7 +24,7 @@ from dimts.errors import ConfigError, UserError
 from dimts.extension.rows import StartMethod, extend_rows
 from dimts.model.t3 import ModelConfig
 from dimts.storage.place import Place
-from dimts.text.language import load_language
+from dimts.text.language import Language
 from dimts.text.merging import merge
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
@@ -32,6 +32,9 @@ from dimts.text.transliteration import Transliteration, load_transliteration
 
 OURS = ("freeze_until_index", "freeze_blocks.encoder", "freeze_blocks.decoder")
 """Settings of a model that a training from a base chooses; dropout is another."""
+
+HUGGINGFACE = "huggingface_tokenizer.json"
+"""What jobs/extend.py writes beside a bundle's own files, and no training does."""
 
 STATISTICS = ("mel_mean_M", "mel_std_M")
 
@@ -76,6 +79,7 @@ class Base(NamedTuple):
         mel: the spec of what it predicts.
         sha256: of its weights' file.
         origin: the base that it was made from itself, if any; see `BundleManifest`.
+        extended: whether jobs/extend.py wrote it, and no training has come of it yet.
     """
 
     tokenizer: Tokenizer
@@ -84,6 +88,7 @@ class Base(NamedTuple):
     mel: MelConfig
     sha256: str
     origin: Mapping[str, str]
+    extended: bool
 
 
 def read_base(folder: Path) -> Base:
@@ -104,6 +109,7 @@ def read_base(folder: Path) -> Base:
         mel,
         manifest.sha256[WEIGHTS],
         manifest.origin,
+        HUGGINGFACE in manifest.sha256,
     )
 
 
@@ -130,17 +136,16 @@ def model_from_base(own: ModelConfig, base: ModelConfig) -> ModelConfig:
     return build_config(ModelConfig, sizes)
 
 
-def extend_tokenizer(base: Tokenizer, text: TextConfig) -> Tokenizer:
-    """The base's tokenizer, with the language of `text` added unless it is there.
+def extend_tokenizer(base: Tokenizer, language: Language, text: TextConfig) -> Tokenizer:
+    """The base's tokenizer, with `language` added unless it is there.
 
     Raises:
-        UserError: it is there, but read otherwise than `text` and the language's file say.
+        UserError: it is there, but read otherwise than `language` and `text` say.
     """
-    language = load_language(text.language)
     known = next((k for k in base.spec.languages if k.language.code == language.code), None)
     if known is None:
         return merge(base, language, text)
-    if (known.language, known.text) != (language, text):
+    if (known.language, known.text.switches) != (language, text.switches):
         raise UserError(
             f"base: reads {language.name} ({language.code}) by other rules: its alphabet or its "
             f"normaliser is not that of text and of the language's file; use the base's rules, or "

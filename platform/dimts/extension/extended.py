@@ -16,7 +16,7 @@ from dimts.audio.mel import MelConfig
 from dimts.bundle import CONFIG, TOKENIZER, build_model, read_manifest, sha256, write_bundle
 from dimts.config import Config, to_yaml
 from dimts.errors import UserError
-from dimts.extension.base import BaseConfig, extended_weights, read_base
+from dimts.extension.base import HUGGINGFACE, BaseConfig, extended_weights, read_base
 from dimts.extension.embedding_file import embedding_weights
 from dimts.extension.rows import FACTOR, TOKEN, StartMethod, extend_rows
 from dimts.features.feature_set import FeatureSet
@@ -25,7 +25,7 @@ from dimts.text.huggingface import write_huggingface
 from dimts.text.tokenizer import Tokenizer
 from dimts.text.transliteration import Transliteration
 
-HUGGINGFACE, EMBEDDING = "huggingface_tokenizer.json", "embedding.safetensors"
+EMBEDDING = "embedding.safetensors"
 
 
 class Extension(NamedTuple):
@@ -145,7 +145,7 @@ def write_bundle_around(
             f"model.encoder.embedding_width={model.encoder.embedding_width}: the rows of "
             f"{source} have {rows_VE.shape[1]} channels; leave it out"
         )
-    if manifest.text != merged.spec.languages[-1].text:
+    if manifest.text.switches != merged.spec.languages[-1].text.switches:
         raise UserError(
             f"the features were prepared with text {manifest.text.model_dump()}, the language is "
             f"read with {merged.spec.languages[-1].text.model_dump()}"

@@ -7,11 +7,12 @@ and numbers. A new language is a new file; a file elsewhere is used by naming it
 from __future__ import annotations
 
 import itertools
+import os
 import unicodedata
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -24,6 +25,9 @@ Character = Annotated[str, Field(min_length=1, max_length=1)]
 Word = Annotated[str, Field(min_length=1, max_length=1000)]
 Said = Annotated[str, Field(max_length=1000)]
 LARGEST_ALPHABET = 200_000
+FILES = (".yaml", ".yml")
+NO_LANGUAGES = ("pad", "eos")
+"""Codes whose start token would be one that every vocabulary has for something else."""
 
 
 class SyllableRow(Config):
@@ -163,8 +167,28 @@ class Language(Config):
         default={}, description="mark before a number that is said after it, as currencies are"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _composed(cls, values: Any) -> Any:
+        return _composed(values)
+
     @model_validator(mode="after")
     def _within_alphabet(self) -> Self:
+        if self.code in NO_LANGUAGES:
+            raise ValueError(f"code: {self.code!r} is the name of a token of its own")
+        for key, characters in (
+            ("punctuation", self.punctuation),
+            ("letters", _expand(self.letters)),
+            ("syllables", self.syllables.factors if self.syllables else ()),
+        ):
+            if invisible := next(filter(_is_invisible, characters), None):
+                raise ValueError(
+                    f"{key}: U+{ord(invisible):04X} is white space or a control character, which "
+                    "no normalised text holds"
+                )
+        for key, table in self._tables():
+            if "" in table:
+                raise ValueError(f"{key}: has an empty key")
         repeated = [c for c, n in _counts(self.alphabet).items() if n > 1]
         if repeated:
             raise ValueError(f"{''.join(repeated)} is in the alphabet twice")
@@ -185,6 +209,15 @@ class Language(Config):
         """Every character of a normalised text but the space: punctuation, then letters."""
         syllables = "".join(row.letters for row in self.syllables.rows) if self.syllables else ""
         return (*self.punctuation, *_expand(self.letters), *syllables)
+
+    def _tables(self) -> Iterable[tuple[str, Iterable[str]]]:
+        """Every table whose keys are looked for in a text."""
+        yield "replacements", self.replacements
+        yield "abbreviations", self.abbreviations
+        yield "symbols", self.symbols
+        yield "units_before", self.units_before
+        if self.numbers:
+            yield "numbers.between", self.numbers.between
 
     def _spoken(self) -> Iterable[tuple[str, Iterable[str]]]:
         """Every table whose words end up in normalised text."""
@@ -210,7 +243,7 @@ def load_language(code_or_path: str | Path) -> Language:
         ConfigError: no such language, or the file is not a valid one; names file and key.
     """
     path = Path(code_or_path)
-    if path.suffix not in (".yaml", ".yml"):
+    if path.suffix not in FILES:
         path = LANGUAGES / f"{code_or_path}.yaml"
         if not path.is_file():
             codes = ", ".join(sorted(file.stem for file in LANGUAGES.glob("*.yaml")))
@@ -221,8 +254,26 @@ def load_language(code_or_path: str | Path) -> Language:
     return load_config(Language, [path])
 
 
+def absolute_file(code_or_path: str) -> str:
+    """A file's path from the root, for processes that stand in another folder; a code as it is."""
+    return os.path.abspath(code_or_path) if Path(code_or_path).suffix in FILES else code_or_path
+
+
+def _composed(value: Any) -> Any:
+    """All texts of a language's file in the composed form (NFC), as those that are normalised."""
+    if isinstance(value, str):
+        return unicodedata.normalize("NFC", value)
+    if isinstance(value, dict):
+        return {_composed(key): _composed(part) for key, part in value.items()}
+    return [_composed(part) for part in value] if isinstance(value, list) else value
+
+
+def _is_invisible(character: str) -> bool:
+    return character.isspace() or unicodedata.category(character) in ("Cc", "Cf")
+
+
 def _expand(letters: Iterable[str]) -> list[str]:
-    """``["a-z", "'"]`` -> its characters; letters are kept in the composed form (NFC)."""
+    """``["a-z", "'"]`` -> its characters."""
     expanded: list[str] = []
     for entry in letters:
         if len(expanded) > LARGEST_ALPHABET:
@@ -230,7 +281,7 @@ def _expand(letters: Iterable[str]) -> list[str]:
         if len(entry) == 3 and entry[1] == "-" and entry[0] < entry[2]:
             expanded.extend(chr(code) for code in range(ord(entry[0]), ord(entry[2]) + 1))
         else:
-            expanded.extend(unicodedata.normalize("NFC", entry))
+            expanded.extend(entry)
     return expanded
 
 

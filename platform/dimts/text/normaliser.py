@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Self
 
 from pydantic import Field
 
 from dimts.config import Config
 from dimts.errors import ConfigError, UserError
-from dimts.text.language import Language
+from dimts.text.language import Language, absolute_file
 from dimts.text.numbers import NUMBER, number_reader
 
 MAX_PASSES = 8
@@ -29,6 +30,15 @@ class TextConfig(Config):
 
     language: str = Field(min_length=1)
     fold_homophones: bool = False
+
+    @property
+    def switches(self) -> dict[str, Any]:
+        """All but `language`: one language's file has several paths."""
+        return self.model_dump(exclude={"language"})
+
+    def absolute(self) -> Self:
+        """With the path of a language's file from the root, for processes that stand elsewhere."""
+        return self.model_copy(update={"language": absolute_file(self.language)})
 
 
 class UnknownCharacters(UserError):
@@ -131,11 +141,10 @@ def _abbreviations(language: Language) -> Rule | None:
     """Expands abbreviations; unless affixes attach, only where no letter touches them."""
     if not language.abbreviations:
         return None
-    table = dict(language.abbreviations)
-    flags = re.NOFLAG
-    if language.case == "lower":
-        table = {key.lower(): words for key, words in table.items()}
-        flags = re.IGNORECASE
+    lower = language.case == "lower"
+    written: Rule = str.lower if lower else str
+    table = {written(key): words for key, words in language.abbreviations.items()}
+    flags = re.IGNORECASE if lower else re.NOFLAG
 
     def bounded(key: str) -> str:
         if language.affixes == "attached":
@@ -146,7 +155,7 @@ def _abbreviations(language: Language) -> Rule | None:
 
     pattern = re.compile("|".join(map(bounded, sorted(table, key=len, reverse=True))), flags)
     # IGNORECASE also takes letters whose small form is another one (U+017F): leave those.
-    return lambda text: pattern.sub(lambda match: table.get(match[0].lower(), match[0]), text)
+    return lambda text: pattern.sub(lambda match: table.get(written(match[0]), match[0]), text)
 
 
 def _acronyms(language: Language) -> Rule | None:

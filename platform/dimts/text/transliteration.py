@@ -14,7 +14,7 @@ from pydantic import Field
 
 from dimts.config import Config, load_config
 from dimts.errors import ConfigError
-from dimts.text.language import Character, Language
+from dimts.text.language import FILES, Character, Language
 
 TRANSLITERATIONS = Path(__file__).parent / "transliterations"
 
@@ -61,7 +61,7 @@ def load_transliteration(
             `language`; names file and key.
     """
     path = Path(code_or_path)
-    if path.suffix not in (".yaml", ".yml"):
+    if path.suffix not in FILES:
         path = TRANSLITERATIONS / f"{code_or_path}.yaml"
         if not path.is_file():
             codes = ", ".join(sorted(file.stem for file in TRANSLITERATIONS.glob("*.yaml")))

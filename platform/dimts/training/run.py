@@ -112,8 +112,8 @@ def features_fingerprint(data: Data) -> str:
 def _origin(settings: RunSettings, data: Data) -> dict[str, Any]:
     if not (data.base and settings.base):
         return {}
-    if data.tokenizer == data.base.tokenizer and data.base.origin.get("language") == data.language:
-        return {"origin": dict(data.base.origin)}  # extended beforehand, by jobs/extend.py
+    if data.base.extended and data.base.origin.get("language") == data.language:
+        return {"origin": dict(data.base.origin)}
     return {
         "origin": {
             "base": Path(settings.base.bundle).name,
@@ -129,17 +129,26 @@ def _check_goes_on(checkpoint: Path, settings: RunSettings, data: Data) -> None:
     been prepared anew: ids, mel statistics and batches would not be those that the weights were
     trained with."""
     manifest = read_manifest(checkpoint, verify=False)
-    base = _origin(settings, data).get("origin", {})
+    base = _origin(settings, data).get("origin", {}).get("base_sha256")
+    bases = {base, _older_origin(data) or base}
     for what, before, now in (
-        ("vocabulary", manifest.tokenizer, data.tokenizer.fingerprint),
-        ("set of features", manifest.features, features_fingerprint(data)),
-        ("base", manifest.origin.get("base_sha256"), base.get("base_sha256")),
+        ("vocabulary", manifest.tokenizer, {data.tokenizer.fingerprint}),
+        ("set of features", manifest.features, {features_fingerprint(data)}),
+        ("base", manifest.origin.get("base_sha256"), bases),
     ):
-        if before != now:
+        if before not in now:
             raise UserError(
                 f"{checkpoint}: was trained with another {what} than there is now; give this run "
                 f"another run.name, or remove the run to begin anew"
             )
+
+
+def _older_origin(data: Data) -> str | None:
+    """What runs begun earlier have of a base that was adapted to the language: that base's own."""
+    if data.base is None or data.tokenizer != data.base.tokenizer:
+        return None
+    origin = data.base.origin
+    return origin.get("base_sha256") if origin.get("language") == data.language else None
 
 
 def set_threads(config: TrainingConfig, device: torch.device) -> None:
