@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dimts.audio.files import write_wav
 from dimts.command import run_job
+from dimts.config import build_config
 from dimts.errors import UserError
 from dimts.synthesis import Synthesizer
 from dimts.tracking.config import TrackingConfig
@@ -21,7 +22,8 @@ def main() -> None:
     """Speak one sentence, or each line of a file."""
     arguments = _parser().parse_args()
     texts = _texts(arguments)
-    tracking = TrackingConfig(uri=arguments.tracking_uri)
+    given = {"uri": arguments.tracking_uri}
+    tracking = build_config(TrackingConfig, given, {("uri",): "--tracking-uri"})
     synthesizer = Synthesizer.load(resolve_model(arguments.model, tracking))
     for number, text in texts.items():
         try:

@@ -8,18 +8,23 @@ python jobs/ui.py --sync runs/sample_am
 
 from __future__ import annotations
 
+import argparse
 import ipaddress
 import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, Field
 
 from dimts.command import config_parser, run_job
 from dimts.config import Config, load_config
 from dimts.errors import UserError
-from dimts.masking import mask_secrets
+from dimts.launch.names import CONFIG_FILE
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_client import reason
+from dimts.tracking.mlflow_run import RunIdentity
 from dimts.tracking.mlflow_tracker import sync
 from dimts.tracking.ui import EVERYWHERE, LOOPBACK, page, start_ui, stop
 
@@ -30,10 +35,19 @@ class UiConfig(Config):
     tracking: TrackingConfig = TrackingConfig()
 
 
+class RecordedConfig(UiConfig):
+    """Of the settings of a run or a sweep, those that concern its record."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    run: dict[str, Any] = Field(default_factory=dict)
+    sweep: dict[str, Any] | None = None
+
+
 def main() -> int:
     """Run the job; returns the exit code."""
     parser = config_parser(__doc__ or "", default="sqlite:///mlflow.db in this folder")
-    parser.add_argument("--port", type=int, default=5000, help="TCP port (default: 5000)")
+    parser.add_argument("--port", type=tcp_port, default=5000, help="TCP port (default: 5000)")
     parser.add_argument(
         "--host",
         type=ipv4,
@@ -46,13 +60,25 @@ def main() -> int:
     )
     parser.add_argument("--new", action="store_true", help="begin a record where there is none")
     parser.add_argument(
-        "--sync", type=Path, metavar="RUN_DIR", help="send what waits in this run's folder"
+        "--sync",
+        type=Path,
+        metavar="RUN_DIR",
+        help="send what waits in this run's folder, by the run's own settings",
     )
     args = parser.parse_args()
+    if args.sync and not args.config:
+        return send(recorded_config(args.sync, args.overrides), args.sync)
     config = tracking_config(args.config or [], args.overrides)
     if args.sync:
         return send(config, args.sync)
     return serve(config, args.port, args.host, args.auth, args.new)
+
+
+def tcp_port(text: str) -> int:
+    """A TCP port, or argparse refuses it."""
+    if not (text.isdecimal() and 1 <= int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"{text}: must be 1 to 65535")
+    return int(text)
 
 
 def ipv4(text: str) -> str:
@@ -69,6 +95,17 @@ def tracking_config(files: list[str], overrides: list[str]) -> TrackingConfig:
     return load_config(VoiceConfig, files, overrides).tracking
 
 
+def recorded_config(run_dir: Path, overrides: list[str]) -> TrackingConfig:
+    """What a run was to be recorded with, where `overrides` say nothing else."""
+    load_config(UiConfig, [], overrides)  # Refuses keys that would be ignored below.
+    file = run_dir / CONFIG_FILE
+    files = [file] if file.exists() or not overrides else []
+    config = load_config(RecordedConfig, files, overrides)
+    if config.sweep is None or config.tracking.registered_model:
+        return config.tracking
+    return config.tracking.model_copy(update={"registered_model": config.run["name"]})
+
+
 def serve(
     config: TrackingConfig, port: int, host: str = LOOPBACK, auth: bool = False, new: bool = False
 ) -> int:
@@ -82,25 +119,32 @@ def serve(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     print("starting MLflow ...", flush=True)
     server = start_ui(config, port, host, auth, new)
-    print(f"MLflow: {page(config, port, host)}  (Ctrl-C stops it)", flush=True)
-    with suppress(KeyboardInterrupt):
-        server.wait()
-    stop(server)
+    try:
+        with suppress(KeyboardInterrupt):
+            print(f"MLflow: {page(config, port, host)}  (Ctrl-C stops it)", flush=True)
+            code = server.wait()
+            raise UserError(f"mlflow server ended with code {code}; its messages are above")
+    finally:
+        stop(server)
     return 0
 
 
 def send(config: TrackingConfig, run_dir: Path) -> int:
-    """Send what waits in a run's folder."""
+    """Send what waits in a run's folder, to the store that has the rest of the run."""
+    if store := RunIdentity(config.absolute(), run_dir).elsewhere():
+        raise UserError(
+            f"{run_dir}: is recorded in {store}, not in {config.absolute().shown}; "
+            "--set tracking.uri=... names that store"
+        )
     try:
         n_sent = sync(config, run_dir)
     except UserError:
         raise
     except Exception as error:
         raise UserError(
-            f"{mask_secrets(config.uri)} does not take records ({reason(error)}); "
-            f"they still wait in {run_dir}"
+            f"{config.shown} does not take records ({reason(error)}); they still wait in {run_dir}"
         ) from error
-    print(f"sent {n_sent} records of {run_dir} to {mask_secrets(config.uri)}")
+    print(f"sent {n_sent} records of {run_dir} to {config.shown}")
     return 0
 
 

@@ -207,6 +207,7 @@ def test_shipped_size_loads_on_top_of_a_voice(file: Path) -> None:
         (["training.amp=fp16"], "training.amp: fp16 needs ray.gpu"),
         (["training.amp=float8"], "training.amp: input should be 'off', 'tf32', 'bf16' or 'fp16'"),
         (["training.batch_size=2", "ray.workers=3"], "training.batch_size (2) must be at least"),
+        (["training.seed=4294967296"], "training.seed: input should be less"),
         (["training.accumulate=9"], "accumulate (9) must not exceed batch_size"),
         (["training.patience=2", "training.validate_every=0"], "patience has no effect"),
         (["ray.workers=0", "ray.cpus_per_worker=1"], "cpus_per_worker has no effect"),

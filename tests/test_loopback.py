@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import base64
 import json
 import os
@@ -11,17 +12,18 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
-from sockets_fixtures import is_loopback, listening
+from sockets_fixtures import family, is_loopback, listening
 from tracking_fixtures import make_store
 
 from benchmarks.head import free_port
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_tracker import MlflowTracker
+from jobs.ui import tcp_port
 
 ROOT = Path(__file__).parents[1]
 PASSWORD = "a-long-enough-password"
@@ -79,6 +81,13 @@ def test_ui_listens_on_the_loopback_interface_alone(store: Path) -> None:
         assert ("127.0.0.1", port) in found
         assert all(is_loopback(address) for address, _ in found), found
         assert status(f"http://127.0.0.1:{port}/") == 200
+        for process in family(job.pid) - {job.pid}:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        assert job.stdout is not None
+        said = job.stdout.read().splitlines()
+        assert job.wait() == 2
+        assert said[-1] == "error: mlflow server ended with code -9; its messages are above"
 
 
 def test_ui_asks_everybody_for_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,10 +150,13 @@ def test_ui_with_passwords_needs_one_to_begin_with(store: Path, tmp_path: Path) 
     assert not (tmp_path / "mlflow_auth.db").exists()
 
 
-def test_ui_listens_on_ipv4_addresses_only(tmp_path: Path) -> None:
+def test_ui_listens_on_ipv4_addresses_and_ports_only(tmp_path: Path) -> None:
     code, lines = job(tmp_path, "--host", "::")
     assert code == 2
     assert "argument --host" in lines[-1]
+    for port in ("99999", "0", "-1", "x"):
+        with pytest.raises(argparse.ArgumentTypeError, match="must be 1 to 65535"):
+            tcp_port(port)
 
 
 RAY = """

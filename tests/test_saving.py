@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -133,6 +134,19 @@ def test_line_that_was_cut_off_costs_one_line(tmp_path: Path) -> None:
     append_event(tmp_path, {"step": 3, "values": {}})
     events = written(tmp_path / "metrics.jsonl", 0, lambda: True)
     assert [event["step"] for event in events] == [1, 3]
+
+
+def test_line_for_which_half_the_room_is_left_is_not_taken_for_written(tmp_path: Path) -> None:
+    append_event(tmp_path, {"step": 1, "values": {}})
+    file = tmp_path / "metrics.jsonl"
+    size, limit = file.stat().st_size, resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, limit[1]))
+        with pytest.raises(OSError, match="No space left"):
+            append_event(tmp_path, {"step": 2, "values": {}})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert file.stat().st_size == size
 
 
 # Two processes

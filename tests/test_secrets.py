@@ -37,11 +37,14 @@ SECRET = "hunter2-Zx9"
         "https://storage/x?X-Goog-Signature={}",
         "wasbs://c@a.net/x?sv=1&sig={}",
         "mysql://db/mlflow?user=a&password={}",
+        "mssql+pyodbc:///?odbc_connect=Driver%3D%7Bx%7D%3BPWD%3D{}%3BEncrypt%3Dyes",
+        "postgresql://db/mlflow?user=a&password=abc,;({{[{}#",
         "password={} host=db",
         "MLFLOW_TRACKING_TOKEN={}",
         "aws_secret_access_key={}",
         "api_key='{}'",
         '{{"password": "{}"}}',
+        '{{"password": "a\\"{}"}}',
         "{{'token': '{}'}}",
         "Authorization: Bearer {}",
         "Authorization: Basic {}",
@@ -98,6 +101,8 @@ def test_settings_are_written_without_secrets() -> None:
     assert config.uri.endswith(SECRET)
     with pytest.raises(ConfigError, match="were masked"):
         build_config(TrackingConfig, {"uri": "https://host?token=***"})
+    config = TrackingConfig(uri=f"postgresql://db/mlflow?of_some_driver={SECRET}&x=?{SECRET}")
+    assert config.model_dump(mode="json")["uri"] == config.shown == "postgresql://db/mlflow?***"
 
 
 def test_refused_setting_is_quoted_without_its_secret() -> None:
@@ -170,7 +175,7 @@ def test_training_writes_its_secrets_nowhere(voice_file: Path, tmp_path: Path) -
     written = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     for name in ("config.yaml", "metrics.jsonl", "result.json", "checkpoint_latest/config.yaml"):
         assert (run / name).is_file()
-    assert "http://***@127.0.0.1:1/x?token=***" in (run / "config.yaml").read_text()
+    assert "http://***@127.0.0.1:1/x?***" in (run / "config.yaml").read_text()
     leaks = [path for path, content in written.items() if SECRET.encode() in content]
     assert not leaks
     assert SECRET not in done.stdout + done.stderr

@@ -6,10 +6,13 @@ import json
 import logging
 import math
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
+import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,10 +29,12 @@ from dimts.config import build_config, to_yaml
 from dimts.errors import ConfigError, UserError
 from dimts.masking import mask_secrets
 from dimts.tracking.config import TrackingConfig
+from dimts.tracking.mlflow_run import RunIdentity
 from dimts.tracking.mlflow_tracker import SPOOL, MlflowTracker, sync
 from dimts.tracking.spool import Spool
 from dimts.tracking.tracker import make_tracker
 from dimts.tracking.ui import page, start_ui
+from jobs.ui import recorded_config, send, serve
 
 PARAMS = {"training.max_steps": 500, "model.width": 192}
 
@@ -347,6 +352,43 @@ def test_tensorboard_events_go_on_where_a_resumed_run_does(
         make_tracker(config.model_copy(update={"tensorboard": True}))
 
 
+def test_full_disk_costs_tensorboard_points_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Files may not grow beyond 5000 bytes, then not at all, then as before; and not at the end."""
+    from tensorboard.backend.event_processing import event_accumulator
+
+    from dimts.tracking import tensorboard
+
+    monkeypatch.setattr(tensorboard, "RETRY_S", 0.0)
+    monkeypatch.setattr(threading, "excepthook", lambda failed: None)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    sizes = {2: 5000, 301: 0, 390: limit[0]}
+    tracker, other = tensorboard.TensorboardTracker(), tensorboard.TensorboardTracker()
+    tracker.start("run", tmp_path, {}, "a: 1\n")
+    other.start("run", tmp_path / "other", {}, "a: 1\n")
+    try:
+        for step in range(1, 401):
+            if step in sizes:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (sizes[step], limit[1]))
+            tracker.log_metrics({"train/total_loss": 1 / step}, step)
+        tracker.finish("FINISHED")
+        other.log_metrics({"train/total_loss": 1.0}, 1)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
+        other.log_metrics({"train/total_loss": 1.0}, 2)
+        other.finish("FINISHED")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    told = [record.getMessage() for record in caplog.records]
+    assert sum(f"{tmp_path}/tensorboard takes no more: File too large" in one for one in told) == 1
+    assert sum(f"{tmp_path}/other/tensorboard takes no more" in one for one in told) == 1
+    events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    steps = {event.step for event in events.Scalars("train/total_loss")}
+    assert steps > {*range(1, 20), *range(391, 401)}
+    assert not steps & {*range(320, 390)}
+
+
 def test_switched_off_it_writes_nothing(tmp_path: Path) -> None:
     tracker = make_tracker(TrackingConfig(enabled=False))
     tracker.start("run", tmp_path, {}, "")
@@ -421,6 +463,49 @@ def test_ui_job_sends_what_waits_and_names_what_is_wrong(
     )
     assert (empty.returncode, empty.stderr.count("\n")) == (2, 1)
     assert "no run was recorded here yet" in empty.stderr
+
+
+def test_what_waits_goes_where_the_run_is_recorded_and_nowhere_else(tmp_path: Path) -> None:
+    tracking = {"experiment": "hers", "registered_model": "voice", "uri": "http://***@host:1"}
+    run_dir = tmp_path / "run"
+    spool = Spool(run_dir / SPOOL, 2**20)
+    spool.append("start", {"run_name": "late", "params": {}, "tags": {}})
+    (run_dir / "mlflow_run.json").write_text(json.dumps({"uri": "http://***@host:1"}))
+    settings = {"tracking": tracking, "mel": {}, "run": {"name": "am"}}
+    (run_dir / "config.yaml").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match=f"^{run_dir}/config.yaml: tracking.uri: .* --set tracking"):
+        recorded_config(run_dir, [])
+    with pytest.raises(UserError, match=f"^{tmp_path}/config.yaml: no such config file"):
+        recorded_config(tmp_path, [])
+    with pytest.raises(UserError, match="track: unknown key"):
+        recorded_config(run_dir, ["track.uri=http://host:1"])
+    config = recorded_config(run_dir, ["tracking.uri=http://host:1"])
+    assert (config.uri, config.experiment) == ("http://host:1", "hers")
+    assert RunIdentity(config, run_dir).elsewhere() is None, "credentials are of no matter"
+    other = recorded_config(run_dir, [f"tracking.uri=sqlite:///{tmp_path}/other.db"])
+    with pytest.raises(UserError, match=r"is recorded in http://\*\*\*@host:1, not in sqlite"):
+        send(other, run_dir)
+    assert waiting(run_dir) == ["start"]
+    assert not (tmp_path / "other.db").exists()
+    del tracking["registered_model"]
+    (run_dir / "config.yaml").write_text(json.dumps({**settings, "sweep": {"trials": 3}}))
+    swept = recorded_config(run_dir, ["tracking.uri=http://host:1"])
+    assert swept.registered_model == "am", "a sweep registers its voice"
+
+
+def test_pages_that_fail_leave_no_server_behind(
+    config: TrackingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the place of MLflow, which takes seconds, something that does not answer."""
+    server = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    monkeypatch.setattr("jobs.ui.start_ui", lambda *arguments: server)
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(urllib.error.URLError):
+            serve(config, free_port())
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert server.poll() == -signal.SIGTERM
 
 
 logging.getLogger("alembic").setLevel(logging.ERROR)

@@ -157,9 +157,11 @@ def test_run_is_killed_while_the_server_is_away_and_ends_before_it_is_back(
     assert f"jobs/ui.py --sync {launch.run_dir}" in caplog.text
 
     server.start()
-    uri = f"tracking.uri={server.address}"
-    command = [sys.executable, "jobs/ui.py", "--set", uri, "--sync", str(launch.run_dir)]
+    command = [sys.executable, "jobs/ui.py", "--sync", str(launch.run_dir)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    experiment = server.client.get_experiment_by_name(request.node.name)
+    run = server.client.get_run(run_id_of(launch.run_dir))
+    assert experiment and experiment.experiment_id == run.info.experiment_id
     check_all_recorded(server, launch.run_dir)
 
 

@@ -19,20 +19,29 @@ _NAMES = (
     r"|(?:access|auth|refresh|session|security|id|ray_auth|mlflow_tracking)_?token"
     r"|account_?key|shared_?access_?key|mlflow_tracking_password"
 )
-_IN_QUERY = r"token|key|sig|signature|auth|authorization|code|credentials?|sas"
+_IN_QUERY = r"odbc_connect|token|key|sig|signature|auth|authorization|code|credentials?|sas"
 _OF_VENDOR = r"x-(?:amz|goog|ms)-(?:signature|credential|security-token|algorithm|sas)"
 _VALUE = r"[^\s&;,'\"<>(){}\[\]#]+"
+_VALUE_IN_QUERY = r"[^\s&'\"]+"
+_QUOTED = "|".join(
+    (
+        *(r"'(?:[^'\\]|\\.)*'", r'"(?:[^"\\]|\\.)*"'),
+        *("'[^']*'", '"[^"]*"'),  # where a backslash escapes nothing
+    )
+)
 
 _PATTERNS = (
     # user:password@ of an address; a password with a slash is none that is allowed, but one.
     (re.compile(r"(\w[\w+.-]*://)(?:[^/\s]*|[^/\s:@]*:(?!\d+/)[^\s'\"<>]*)@"), rf"\1{MASK}@"),
     (
-        re.compile(rf"([?&;](?:{_NAMES}|{_IN_QUERY}|{_OF_VENDOR})=){_VALUE}", re.IGNORECASE),
+        re.compile(
+            rf"([?&;](?:{_NAMES}|{_IN_QUERY}|{_OF_VENDOR})=){_VALUE_IN_QUERY}", re.IGNORECASE
+        ),
         rf"\1{MASK}",
     ),
     (re.compile(rf"((?<![\w-])(?:{_NAMES})=['\"]?){_VALUE}", re.IGNORECASE), rf"\1{MASK}"),
     (  # a mapping, as JSON or Python write it
-        re.compile(rf"(['\"](?:{_NAMES}|token)['\"]\s*:\s*)('[^']*'|\"[^\"]*\")", re.IGNORECASE),
+        re.compile(rf"(['\"](?:{_NAMES}|token)['\"]\s*:\s*)(?:{_QUOTED})", re.IGNORECASE),
         rf"\1'{MASK}'",
     ),
     (
@@ -71,3 +80,9 @@ def mask_secrets(text: str) -> str:
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     return text
+
+
+def mask_uri(uri: str) -> str:
+    """`uri` like `mask_secrets`, its whole query as ``***``: a driver may have any name for a
+    password."""
+    return re.sub(r"\?.+", f"?{MASK}", mask_secrets(uri))

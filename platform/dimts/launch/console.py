@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -20,13 +21,20 @@ def append_event(run_dir: Path, event: Mapping[str, Any]) -> None:
 
     Each has the time of day in seconds; an event is ``step`` and ``values``, a ``text`` for
     people, or the ``start`` of a process that trains.
+
+    Raises:
+        OSError: it was not written; of a disk that is almost full, too.
     """
     text = json.dumps({"time": round(time.time(), 3), **event}, ensure_ascii=False) + "\n"
     with (run_dir / EVENTS).open("ab+", buffering=0) as file:
         if size := file.seek(0, os.SEEK_END):
             file.seek(size - 1)
             text = text if file.read(1) == b"\n" else "\n" + text
-        file.write(text.encode())
+        line = text.encode()
+        if file.write(line) != len(line):
+            with suppress(OSError):
+                file.truncate(size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def line(event: Mapping[str, Any]) -> str | None:

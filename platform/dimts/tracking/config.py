@@ -11,7 +11,7 @@ from pydantic import Field, PlainSerializer, field_validator
 
 from dimts.config import Config
 from dimts.errors import UserError
-from dimts.masking import MASK, mask_secrets
+from dimts.masking import MASK, mask_uri
 
 SQLITE = "sqlite:///"
 _STORE = re.compile(r"(https?|sqlite|postgresql|mysql|mssql)(\+\w+)?://.+")
@@ -33,8 +33,9 @@ class TrackingConfig(Config):
     Attributes:
         enabled: False records nothing anywhere.
         uri: MLflow's store: an ``sqlite:///`` file, another database, or the ``http(s)://``
-            address of a tracking server. Credentials in it are masked wherever settings are
-            written; ``MLFLOW_TRACKING_USERNAME`` and ``_PASSWORD`` are the better place.
+            address of a tracking server. Credentials and a query in it are masked wherever
+            settings are written; ``MLFLOW_TRACKING_USERNAME`` and ``_PASSWORD`` are the better
+            place.
         artifacts: folder or object-store URI for the plots, sounds and models of an
             experiment that does not exist yet. None: a server decides for itself, a
             database gets the folder ``mlartifacts``.
@@ -48,7 +49,7 @@ class TrackingConfig(Config):
     """
 
     enabled: bool = True
-    uri: Annotated[str, PlainSerializer(mask_secrets, return_type=str, when_used="json")] = (
+    uri: Annotated[str, PlainSerializer(mask_uri, return_type=str, when_used="json")] = (
         "sqlite:///mlflow.db"
     )
     artifacts: str | None = None
@@ -64,11 +65,17 @@ class TrackingConfig(Config):
     def _known_store(cls, uri: str) -> str:
         if MASK in uri:
             raise ValueError(
-                "the credentials were masked; set MLFLOW_TRACKING_USERNAME and _PASSWORD"
+                "credentials were masked; --set tracking.uri=... names it anew, best without them "
+                "and with MLFLOW_TRACKING_USERNAME and _PASSWORD set"
             )
         if not _STORE.fullmatch(uri) or uri == SQLITE:
             raise ValueError("must be sqlite:///FILE, another database's URI or http(s)://SERVER")
         return uri
+
+    @property
+    def shown(self) -> str:
+        """`uri` as it may be written and said."""
+        return mask_uri(self.uri)
 
     @property
     def is_server(self) -> bool:

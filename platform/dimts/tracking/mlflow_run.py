@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dimts.masking import mask_secrets
+from dimts.masking import MASK, mask_uri
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.files import write_json
 
@@ -54,6 +54,11 @@ class RunIdentity:
         self._file = run_dir / RUN_FILE
         self._name = run_dir.name
 
+    def elsewhere(self) -> str | None:
+        """The store that the file names, if that is another one than the configured one."""
+        uri = self._saved().get("uri")
+        return uri if uri and _place(uri) != _place(self._config.uri) else None
+
     def open(self, client: MlflowClient, start: Mapping[str, Any]) -> OpenedRun:
         """Find the run, or make one.
 
@@ -63,8 +68,9 @@ class RunIdentity:
         """
         from mlflow.exceptions import MlflowException
 
-        saved, uri = self._saved(), mask_secrets(self._config.uri)
-        if saved.get("uri") == uri and saved.get("run_id"):
+        saved, uri = self._saved(), self._config.shown
+        is_there = _place(saved.get("uri", "")) == _place(uri)
+        if is_there and saved.get("run_id"):
             try:
                 info = client.get_run(saved["run_id"]).info
             except MlflowException as error:
@@ -73,7 +79,7 @@ class RunIdentity:
             else:
                 if info.lifecycle_stage == "active":
                     return OpenedRun(info.run_id, info.experiment_id)
-        is_another = saved.get("uri") != uri or bool(saved.get("run_id"))
+        is_another = not is_there or bool(saved.get("run_id"))
         if is_another:
             saved = {"uri": uri, "key": uuid.uuid4().hex}
             write_json(self._file, saved)
@@ -99,7 +105,7 @@ class RunIdentity:
 
     def _saved(self) -> dict[str, str]:
         saved: dict[str, str] = {}
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             saved = json.loads(self._file.read_text(encoding="utf-8"))
         return saved
 
@@ -140,3 +146,8 @@ class RunIdentity:
         if experiment.lifecycle_stage != "active":
             raise RuntimeError(f"experiment '{name}' is deleted; restore it or name another one")
         return str(experiment.experiment_id)
+
+
+def _place(uri: str) -> str:
+    """A store's address alone: credentials may come from elsewhere the next time."""
+    return mask_uri(uri).partition("?")[0].replace(f"//{MASK}@", "//")

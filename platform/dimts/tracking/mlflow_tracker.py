@@ -209,12 +209,12 @@ class MlflowTracker:
 
     def _tell_back(self) -> None:
         dropped = f"; dropped meanwhile: {self.dropped}" if self._told_dropping else ""
-        log.warning("tracking: %s answers again%s", mask_secrets(self._config.uri), dropped)
+        log.warning("tracking: %s answers again%s", self._config.shown, dropped)
 
     def _tell_away(self, error: Exception) -> None:
         log.warning(
             "tracking: %s does not take records (%s); they wait in %s",
-            mask_secrets(self._config.uri),
+            self._config.shown,
             reason(error),
             self._opened.folder,
         )

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from dimts.errors import UserError
-from dimts.masking import mask_secrets
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_client import connect, mlflow_environment, reason
 
@@ -58,7 +57,7 @@ class Registry:
         config = config.absolute()
         config.check_store()
         self.name = name
-        self._uri = mask_secrets(config.uri)
+        self._uri = config.shown
         with mlflow_environment():
             self._client = connect(config)
 

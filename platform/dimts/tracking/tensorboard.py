@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,10 @@ from dimts.tracking.tracker import Status
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
+
+RETRY_S = 30.0
+
+log = logging.getLogger(__name__)
 
 
 class TensorboardTracker:
@@ -33,6 +39,8 @@ class TensorboardTracker:
         self._folder: Path | None = None
         self._config_yaml = ""
         self._writer: SummaryWriter | None = None
+        self._rests_until = 0.0
+        self._told_full = False
 
     def start(
         self,
@@ -50,13 +58,21 @@ class TensorboardTracker:
         """Tags are MLflow's."""
 
     def log_metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Write scalars; points of an earlier session at or after its first step are purged."""
+        """Write scalars; points of an earlier session at or after its first step are purged.
+
+        A full disk costs points, until another file can be begun.
+        """
         assert self._folder is not None, "start() comes first"
-        if self._writer is None:
-            self._writer = self._open(str(self._folder), purge_step=step)
-            self._writer.add_text("config", f"```yaml\n{self._config_yaml}\n```", step)
-        for key, value in values.items():
-            self._writer.add_scalar(key, value, step)
+        if time.monotonic() < self._rests_until:
+            return
+        try:
+            if self._writer is None:
+                self._writer = self._open(str(self._folder), purge_step=step)
+                self._writer.add_text("config", f"```yaml\n{self._config_yaml}\n```", step)
+            for key, value in values.items():
+                self._writer.add_scalar(key, value, step)
+        except OSError as error:
+            self._give_up_file(error)
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
         """Files are MLflow's."""
@@ -67,5 +83,16 @@ class TensorboardTracker:
     def finish(self, status: Status) -> None:
         """Close the event file."""
         if self._writer is not None:
-            self._writer.close()
+            try:
+                self._writer.close()
+            except OSError as error:
+                self._give_up_file(error)
             self._writer = None
+
+    def _give_up_file(self, error: OSError) -> None:
+        """The thread that writes it has ended, and takes nothing more."""
+        self._writer = None
+        self._rests_until = time.monotonic() + RETRY_S
+        if not self._told_full:
+            self._told_full = True
+            log.warning("%s takes no more: %s; points are lost", self._folder, error.strerror)

@@ -18,7 +18,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from dimts.errors import UserError
-from dimts.masking import mask_secrets
 from dimts.tracking.config import SQLITE, TrackingConfig
 
 LOOPBACK = "127.0.0.1"
@@ -58,7 +57,7 @@ def start_ui(
     """
     config = config.absolute()
     if config.is_server:
-        raise UserError(f"tracking.uri is a server: open {mask_secrets(config.uri)} in a browser")
+        raise UserError(f"tracking.uri is a server: open {config.shown} in a browser")
     file = Path(config.uri.removeprefix(SQLITE))
     if config.uri.startswith(SQLITE) and not (new or file.exists()):
         raise UserError(f"{file}: no run was recorded here yet")

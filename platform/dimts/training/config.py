@@ -76,7 +76,7 @@ class TrainingConfig(Config):
     accumulate: int = Field(1, ge=1)
     amp: Literal["off", "tf32", "bf16", "fp16"] = "bf16"
     ema_decay: float = Field(0.0, ge=0, lt=1)
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=2**32 - 1)
     threads: int = Field(0, ge=0)
     log_every: int = Field(20, ge=1)
     validate_every: int = Field(250, ge=0)
