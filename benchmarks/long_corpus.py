@@ -19,7 +19,7 @@ from pathlib import Path
 import soundfile
 from tqdm import tqdm
 
-from data_prep.recipes.espeak import SAMPLE_SENTENCES
+from data_prep.recipes.espeak import SAMPLE_SENTENCES, read_sentences
 from data_prep.recipes.espeak_library import espeak_version, speak
 from dimts.config import fingerprint
 from dimts.machine import n_cores
@@ -75,7 +75,7 @@ def beginning(corpus: Path, n_utterances: int) -> Path:
 
 def texts(n_utterances: int) -> list[str]:
     """Words of the sample corpus in any order; each text once, and always the same ones."""
-    words = SAMPLE_SENTENCES.read_text(encoding="utf-8").split()
+    words = " ".join(read_sentences(SAMPLE_SENTENCES)).split()
     draws = random.Random(SEED)
     found: dict[str, None] = {}
     while len(found) < n_utterances:

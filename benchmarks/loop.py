@@ -30,6 +30,7 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from data_prep.recipes.espeak import SAMPLE_SENTENCES, read_sentences
 from dimts.command import run_job
 from dimts.config import load_config
 from dimts.errors import UserError
@@ -42,7 +43,6 @@ from jobs.voice_config import VoiceConfig
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "jobs/configs/sample_am.yaml"
 TINY = ROOT / "jobs/configs/models/tiny.yaml"
-SENTENCES = ROOT / "data_prep/sample_am/sentences.txt"
 POLL_S = 0.005
 GOAL = 0.025
 SIDES = {"bare": 0, "ray": 1}
@@ -173,8 +173,8 @@ def _settings(options: argparse.Namespace, folder: Path) -> tuple[Settings, Voic
 def sample_features(folder: Path, quick: bool, environment: dict[str, str]) -> Path:
     """Speak the sample corpus and prepare it, in `folder`."""
     sentences, corpus, features = folder / "sentences.txt", folder / "corpus", folder / "features"
-    lines = SENTENCES.read_text(encoding="utf-8").splitlines(keepends=True)
-    sentences.write_text("".join(lines[:40] if quick else lines), encoding="utf-8")
+    lines = read_sentences(SAMPLE_SENTENCES)
+    sentences.write_text("\n".join(lines[:40] if quick else lines), encoding="utf-8")
     _job("sample_corpus", [f"--sentences={sentences}", f"--out={corpus}"], environment)
     places = [f"--set=corpus.path={corpus}", f"--set=prepare.features={features}"]
     _job("prepare", [f"--config={CONFIG}", *places, "--set=prepare.engine=local"], environment)

@@ -75,10 +75,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def spoken_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An LJSpeech folder: the shortest of the sample sentences, spoken by espeak."""
-    from data_prep.recipes.espeak import SAMPLE_SENTENCES, render_corpus
+    from data_prep.recipes.espeak import SAMPLE_SENTENCES, read_sentences, render_corpus
 
     folder = tmp_path_factory.mktemp("spoken")
-    sentences = SAMPLE_SENTENCES.read_text(encoding="utf-8").splitlines()
+    sentences = read_sentences(SAMPLE_SENTENCES)
     shortest = sorted(sentences, key=len)[:N_SENTENCES]
     (folder / "sentences.txt").write_text("\n".join(shortest), encoding="utf-8")
     render_corpus(folder / "sentences.txt", folder / "corpus")

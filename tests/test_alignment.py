@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from data_prep.recipes.espeak import SAMPLE_SENTENCES, render_corpus
+from data_prep.recipes.espeak import SAMPLE_SENTENCES, read_sentences, render_corpus
 from dimts.alignment.em import align_corpus
 from dimts.alignment.search import search, search_one, skippable_states
 from dimts.audio.files import read_audio
@@ -217,7 +217,7 @@ class Spoken(NamedTuple):
 @pytest.fixture(scope="module")
 def spoken(tmp_path_factory: pytest.TempPathFactory) -> Spoken:
     folder = tmp_path_factory.mktemp("boundaries")
-    sentences = SAMPLE_SENTENCES.read_text(encoding="utf-8").splitlines()[:250]
+    sentences = read_sentences(SAMPLE_SENTENCES)[:250]
     (folder / "sentences.txt").write_text("\n".join(sentences), encoding="utf-8")
     render_corpus(folder / "sentences.txt", folder / "corpus")
     return read_spoken(folder / "corpus")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.recipes.espeak import SAMPLE_SENTENCES
+from data_prep.recipes.espeak import SAMPLE_SENTENCES, read_sentences
 from dimts.text.language import load_language
 from dimts.text.normaliser import Normaliser, TextConfig
 
@@ -48,7 +48,7 @@ def test_sentences_are_many_and_speakable(code: str) -> None:
 
 
 def test_no_sentence_is_there_twice() -> None:
-    amharic = SAMPLE_SENTENCES.read_text(encoding="utf-8").splitlines()
+    amharic = read_sentences(SAMPLE_SENTENCES)
     everything = Counter([*amharic, *(text for code in CODES for text in normalised(code))])
     assert [text for text, n in everything.items() if n > 1] == []
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from base_fixtures import write_base
 
-from data_prep.recipes.espeak import SAMPLE_SENTENCES
+from data_prep.recipes.espeak import SAMPLE_SENTENCES, read_sentences
 from dimts.command import config_parser, run_job
 from dimts.config import load_config
 from dimts.errors import UserError
@@ -118,7 +118,7 @@ def test_config_may_be_required_or_have_a_default() -> None:
 def test_sample_texts_can_be_said_and_are_not_trained_on(file: Path) -> None:
     config = load_config(VoiceConfig, [file])
     tokenizer = Tokenizer.from_language(load_language(config.text.language), config.text)
-    trained_on = SAMPLE_SENTENCES.read_text(encoding="utf-8").splitlines()
+    trained_on = read_sentences(SAMPLE_SENTENCES)
     assert config.training.sample_texts
     for text in config.training.sample_texts:
         assert tokenizer.encode(text)
@@ -129,7 +129,7 @@ def test_sentence_of_the_demo_is_not_trained_on() -> None:
     config = load_config(VoiceConfig, [ROOT / "jobs" / "configs" / "sample_am.yaml"])
     tokenizer = Tokenizer.from_language(load_language("am"), config.text)
     said = tokenizer.encode(SENTENCE)
-    trained_on = SAMPLE_SENTENCES.read_text(encoding="utf-8").splitlines()
+    trained_on = read_sentences(SAMPLE_SENTENCES)
     assert said not in [tokenizer.encode(text) for text in trained_on]
 
 

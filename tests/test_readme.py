@@ -141,10 +141,10 @@ def test_shown_commands_run_one_after_the_other(newcomer: Path) -> None:
 
 
 def test_demo_sentence_is_in_no_training_text() -> None:
-    from data_prep.recipes.espeak import SAMPLE_SENTENCES
+    from data_prep.recipes.espeak import SAMPLE_SENTENCES, read_sentences
     from jobs.demo import SENTENCE
 
-    assert SENTENCE not in SAMPLE_SENTENCES.read_text(encoding="utf-8").splitlines()
+    assert SENTENCE not in read_sentences(SAMPLE_SENTENCES)
 
 
 def test_demo_goes_from_nothing_to_speech(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import espeakng_loader
 import numpy as np
 import pytest
 
-from data_prep.recipes.espeak import RECEIPT, SAMPLE_SENTENCES, render_corpus
+from data_prep.recipes.espeak import RECEIPT, SAMPLE_SENTENCES, read_sentences, render_corpus
 from data_prep.recipes.espeak_library import speak
 from dimts.errors import UserError
 
@@ -27,7 +27,7 @@ CONSONANT_ROWS = "ሀለሐመሠረሰሸቀበቨተቸኀነኘአከኸወ�
 
 @pytest.fixture(scope="module")
 def sentences() -> list[str]:
-    return SAMPLE_SENTENCES.read_text(encoding="utf-8").splitlines()
+    return read_sentences(SAMPLE_SENTENCES)
 
 
 @pytest.fixture(scope="module")

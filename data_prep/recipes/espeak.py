@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import lzma
 import tempfile
 import wave
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from data_prep.recipes.espeak_library import Speech, espeak_version, speak
 from dimts.config import fingerprint
 from dimts.errors import UserError
 
-SAMPLE_SENTENCES = Path(__file__).parents[1] / "sample_am" / "sentences.txt"
+SAMPLE_SENTENCES = Path(__file__).parents[1] / "sample_am" / "sentences.txt.xz"
 RECEIPT = "espeak.json"  # what a corpus was made from; its presence marks a folder as ours
 RECIPE_VERSION = 1
 
@@ -44,7 +45,7 @@ def render_corpus(
     appears or is replaced as a whole. If it holds what these arguments give, nothing is done.
 
     Args:
-        sentences: UTF-8 text; blank lines are skipped.
+        sentences: UTF-8 text, see `read_sentences`; blank lines are skipped.
         out: the corpus's folder; an existing one is replaced only if this function made it.
         voice: a voice of espeak-ng, such as its language codes.
         id_prefix: what ids begin with; the voice if not given.
@@ -54,7 +55,7 @@ def render_corpus(
             `out` holds something else.
     """
     out = out.resolve()
-    texts = _read_sentences(sentences)
+    texts = read_sentences(sentences)
     prefix = id_prefix or voice
     if set(prefix) & set("/\\|"):
         raise UserError(f"{prefix!r} cannot begin file names and ids; give another id prefix")
@@ -110,17 +111,23 @@ def _write_wav(path: Path, speech: Speech) -> None:
         file.writeframes(speech.samples.astype("<i2").tobytes())
 
 
-def _read_sentences(path: Path) -> list[str]:
+def read_sentences(path: Path) -> list[str]:
+    """The sentences of a text file, which may be packed as ``.xz``, in their order.
+
+    Raises:
+        UserError: it cannot be read, holds none, or one that has a ``|``.
+    """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        content = path.read_bytes()
+        lines = (lzma.decompress(content) if path.suffix == ".xz" else content).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError, lzma.LZMAError) as error:
         raise UserError(f"{path}: cannot be read as UTF-8 text: {error}") from error
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(lines.splitlines(), start=1):
         if "|" in line:
             raise UserError(
                 f"{path}:{number}: '|' separates the columns of metadata.csv; remove it"
             )
-    texts = [line.strip() for line in lines if line.strip()]
+    texts = [line.strip() for line in lines.splitlines() if line.strip()]
     if not texts:
         raise UserError(f"{path}: holds no sentence")
     return texts
