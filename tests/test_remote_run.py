@@ -270,7 +270,10 @@ def test_run_that_is_started_elsewhere_ends_here(
     bucket: Remote, voice: Voice, voice_file: Path, tmp_path: Path, workers: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    settings = ("training.max_steps=1000", "training.checkpoint_every=50", f"ray.workers={workers}")
+    steps = 3000 if workers else 1000  # a group takes a while to end
+    settings = (
+        f"training.max_steps={steps}", "training.checkpoint_every=50", f"ray.workers={workers}",
+    )  # fmt: skip
     there = (*settings, "run.name=twice", f"run.storage={bucket}/runs")
     place = bucket / "runs" / "twice"
     first = TrainJob(voice_file, *there)
