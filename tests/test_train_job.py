@@ -252,6 +252,7 @@ def test_record_of_two_workers_is_one_run(groups: dict[int, Group]) -> None:
     assert models[0].source_run_id == run.info.run_id
 
 
+@pytest.mark.slow
 def test_frozen_rows_keep_their_bits_with_two_workers(
     ray_session: None, adapted: Voice, base: BaseVoice
 ) -> None:
@@ -277,6 +278,7 @@ def test_frozen_rows_keep_their_bits_with_two_workers(
         )
 
 
+@pytest.mark.slow
 def test_stopped_job_on_ray_goes_on(ray_session: None, voice_file: Path, tmp_path: Path) -> None:
     """Stopped by Ctrl-C, then as `ray job stop` does it, then started on another cluster."""
     how = [
