@@ -17,7 +17,6 @@ from dimts.command import config_parser, run_job
 from dimts.config import build_config, load_config
 from dimts.evaluation.compare import Difference, Limits, mcd_difference, objections
 from dimts.launch.promotion import HeldOut, Measured, record, unmeasured
-from dimts.masking import mask_secrets
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.registry import CANDIDATE, CHAMPION, Registry, Version
 from jobs.voice_config import VoiceConfig
@@ -134,7 +133,7 @@ def how_to_speak(name: str, tracking: TrackingConfig) -> str:
     """The command that speaks with the champion."""
     where = ""
     if tracking.uri != TrackingConfig().uri:
-        where = f" --tracking-uri {mask_secrets(tracking.uri)}"
+        where = f" --tracking-uri {tracking.shown}"
     return (
         f"speak with it: python jobs/synthesize.py --model models:/{name}@{CHAMPION}{where} "
         '--text "..."'

@@ -39,11 +39,13 @@ pytest_plugins = ("s3_fixtures",)
 
 Voice = Callable[..., VoiceConfig]
 WEIGHTS = "model.safetensors"
-WAIT_S = 90.0
+WAIT_S = 30.0
+GROUP_WAIT_S = 90.0
+"""A Ray and a group of workers have to start, beside another one."""
 
 
-def until(happened: Callable[[], object]) -> None:
-    give_up = time.monotonic() + WAIT_S
+def until(happened: Callable[[], object], patience_s: float = WAIT_S) -> None:
+    give_up = time.monotonic() + patience_s
     while not happened():
         assert time.monotonic() < give_up, "it did not happen"
         time.sleep(0.1)
@@ -277,7 +279,7 @@ def test_run_that_is_started_elsewhere_ends_here(
     there = (*settings, "run.name=twice", f"run.storage={bucket}/runs")
     place = bucket / "runs" / "twice"
     first = TrainJob(voice_file, *there)
-    until(lambda: (place / f"{LATEST}.link").entry())
+    until(lambda: (place / f"{LATEST}.link").entry(), GROUP_WAIT_S)
     another_machine(monkeypatch, tmp_path / "other")
     second = TrainJob(voice_file, *there)
     code, _, err = first.result()

@@ -224,7 +224,9 @@ def test_mlflow_model_that_names_a_bundle_outside_is_refused(
         model, Path(str(run.artifact_uri).removeprefix("file://")) / "voice", symlinks=True
     )
     message = refused(lambda: resolve_model(f"runs:/{run.run_id}/voice", config))
-    assert "outside the model" in message or "outside the artifact directory" in message
+    # A link out of the artifacts MLflow itself refuses, before the bundle is looked for.
+    by_mlflow, ours = "outside the artifact directory", "names a bundle outside the model"
+    assert (by_mlflow if inside == "link" else ours) in message
 
 
 @pytest.mark.parametrize(
