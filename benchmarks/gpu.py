@@ -39,7 +39,8 @@ from dimts.command import run_job
 from dimts.config import Config, build_config, load_config
 from dimts.machine import machine_facts
 from dimts.model import t3
-from dimts.model.t3 import T3, ModelConfig
+from dimts.model.config import ModelConfig
+from dimts.model.t3 import T3
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer

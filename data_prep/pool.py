@@ -16,7 +16,7 @@ from data_prep.extract import ExtractSettings, extract_to_file
 from data_prep.recordings import Root
 from dimts.errors import UserError
 
-PRELOADED = ["__main__", "data_prep.extract", "dimts.audio.mel_kernel", "librosa"]
+PRELOADED = ["__main__", "data_prep.extract", "dimts.audio.mel_kernel", "soundfile"]
 """What a worker would load; it is loaded once, in the process that all of them are forked from."""
 IN_FLIGHT = 2
 """Chunks a worker has been given: the one it is at, and one so that it need not wait."""

@@ -20,7 +20,7 @@ from dimts.bundle import TOKENIZER
 from dimts.command import run_job
 from dimts.config import Config, load_config
 from dimts.errors import UserError
-from dimts.extension.base import BaseConfig
+from dimts.extension.config import BaseConfig
 from dimts.extension.embedding_file import TENSOR, read_embedding
 from dimts.extension.extended import (
     Extension,
@@ -32,7 +32,7 @@ from dimts.extension.extended import (
 )
 from dimts.extension.rows import not_covered
 from dimts.features.feature_set import FeatureSet
-from dimts.model.t3 import ModelConfig
+from dimts.model.config import ModelConfig
 from dimts.text.huggingface import read_tokenizer
 from dimts.text.language import Language, load_language
 from dimts.text.merge_report import merge_report, normalised_texts

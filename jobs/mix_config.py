@@ -11,7 +11,7 @@ from data_prep.config import CorpusConfig, PrepareConfig
 from dimts.audio.mel import MelConfig
 from dimts.config import Config, flatten, to_yaml
 from dimts.launch.settings import Launch, RayConfig, RunConfig
-from dimts.model.t3 import ModelConfig
+from dimts.model.config import ModelConfig
 from dimts.text.language import Language, load_language
 from dimts.text.normaliser import TextConfig
 from dimts.tracking.config import TrackingConfig

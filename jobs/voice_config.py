@@ -10,17 +10,15 @@ from pydantic import model_validator
 from data_prep.config import CorpusConfig, PrepareConfig
 from dimts.audio.mel import MelConfig
 from dimts.config import Config, flatten, to_yaml
-from dimts.extension.base import BaseConfig, model_from_base, read_base
+from dimts.extension.config import BaseConfig
 from dimts.launch.names import BASES
 from dimts.launch.settings import Launch, RayConfig, RunConfig
-from dimts.model.t3 import ModelConfig
+from dimts.model.config import ModelConfig
 from dimts.storage.place import Remote, is_remote
 from dimts.text.language import absolute_file, load_language
 from dimts.text.normaliser import TextConfig
-from dimts.tracking.config import TrackingConfig
-from dimts.tracking.mlflow_model import is_in_mlflow, resolve_model
+from dimts.tracking.config import TrackingConfig, is_in_mlflow
 from dimts.training.config import TrainingConfig
-from dimts.training.remote_bundle import find_bundle, local_bundle, share_bundle
 from dimts.training.settings import RunSettings, Source
 
 
@@ -85,6 +83,9 @@ class VoiceConfig(Config):
         """
         if self.base is None:
             return self
+        from dimts.extension.base import model_from_base, read_base
+        from dimts.training.remote_bundle import local_bundle
+
         features = tuple(path.absolute() for path in self.base.features)
         bundle = self._base_for_all(self.base.bundle)
         base = self.base.model_copy(update={"bundle": bundle, "features": features})
@@ -104,6 +105,9 @@ class VoiceConfig(Config):
 
     def _base_for_all(self, bundle: str) -> str:
         """Where all machines find the base, and each of them the same."""
+        from dimts.tracking.mlflow_model import resolve_model
+        from dimts.training.remote_bundle import find_bundle, share_bundle
+
         if is_remote(bundle):
             return str(find_bundle(Remote(bundle)))
         folder = resolve_model(bundle, self.tracking).absolute()

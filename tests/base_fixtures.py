@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dimts.bundle import build_model, read_weights, write_bundle
 from dimts.config import build_config
-from dimts.model.t3 import ModelConfig
+from dimts.model.config import ModelConfig
 from dimts.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:

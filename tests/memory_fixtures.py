@@ -19,7 +19,7 @@ from training_fixtures import Listener
 from dimts.audio.mel import MelConfig
 from dimts.bundle import build_model, write_bundle
 from dimts.config import build_config
-from dimts.model.t3 import ModelConfig
+from dimts.model.config import ModelConfig
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer

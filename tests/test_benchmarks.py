@@ -18,7 +18,7 @@ import yaml
 
 from dimts.audio.mel import MelConfig
 from dimts.bundle import build_model
-from dimts.model.t3 import ModelConfig
+from dimts.model.config import ModelConfig
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer

@@ -20,7 +20,8 @@ from dimts.audio.mel import MelConfig
 from dimts.bundle import build_model, write_bundle
 from dimts.config import build_config
 from dimts.errors import UserError
-from dimts.model.t3 import T3, ModelConfig, align
+from dimts.model.config import ModelConfig
+from dimts.model.t3 import T3, align
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer

@@ -13,8 +13,8 @@ from dimts.bundle import build_model
 from dimts.errors import UserError
 from dimts.extension.embedding_file import PROJECTION, embedding_weights, read_embedding
 from dimts.extension.rows import TOKEN, extend_rows, spread
-from dimts.model.encoder import EncoderConfig
-from dimts.model.t3 import T3, ModelConfig
+from dimts.model.config import EncoderConfig, ModelConfig
+from dimts.model.t3 import T3
 from dimts.text.language import load_language
 from dimts.text.merging import merge
 from dimts.text.normaliser import TextConfig

@@ -11,9 +11,10 @@ from torch import Tensor
 from dimts.bundle import build_model
 from dimts.config import build_config
 from dimts.errors import ConfigError, UserError
-from dimts.extension.rows import FACTOR, TOKEN, StartMethod, extend_rows, not_covered, spread
-from dimts.model.encoder import EncoderConfig
-from dimts.model.t3 import T3, ModelConfig
+from dimts.extension.config import StartMethod
+from dimts.extension.rows import FACTOR, TOKEN, extend_rows, not_covered, spread
+from dimts.model.config import EncoderConfig, ModelConfig
+from dimts.model.t3 import T3
 from dimts.text.language import Language, load_language
 from dimts.text.merging import SubwordConfig, merge
 from dimts.text.normaliser import TextConfig

@@ -20,7 +20,7 @@ from training_fixtures import Listener
 from dimts.bundle import load_bundle, read_manifest, read_weights, sha256
 from dimts.config import load_config
 from dimts.evaluation.evaluate import evaluate, summary
-from dimts.extension.base import BaseConfig
+from dimts.extension.config import BaseConfig
 from dimts.extension.extended import write_extended_bundle
 from dimts.extension.rows import FACTOR, TOKEN
 from dimts.launch.start import start_run

@@ -14,8 +14,9 @@ from training_fixtures import Listener, make_job
 
 from dimts.config import build_config
 from dimts.errors import ConfigError
+from dimts.model.config import FreezeBlocks, FreezeIndex, ModelConfig
 from dimts.model.embedding import PartlyFrozenEmbedding
-from dimts.model.t3 import T3, FreezeBlocks, FreezeIndex, ModelConfig
+from dimts.model.t3 import T3
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer, TokenizerSpec

@@ -138,3 +138,10 @@ def test_torch_only_code_loads_neither_ray_nor_mlflow(module: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("module", ["jobs.prepare", "jobs.voice_config", "jobs.mix_config"])
+def test_settings_alone_do_not_wait_for_torch(module: str) -> None:
+    code = f"import sys, {module}; print({{'torch', 'numba', 'ray', 'mlflow'}} & {{*sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

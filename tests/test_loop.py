@@ -15,7 +15,8 @@ from training_fixtures import Listener, make_job, poisoned, run
 
 from dimts.config import load_config
 from dimts.errors import UserError
-from dimts.model.loss import LossConfig, TTSLoss, tts_loss
+from dimts.model.config import LossConfig
+from dimts.model.loss import TTSLoss, tts_loss
 from dimts.model.t3 import T3
 from dimts.training.batches import Corpus
 from dimts.training.checkpoint import BEST, LATEST, read_state

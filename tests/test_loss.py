@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dimts.model.loss import LossConfig, TTSLoss, tts_loss
+from dimts.model.config import LossConfig
+from dimts.model.loss import TTSLoss, tts_loss
 from dimts.model.t3 import T3Output
 
 STD = torch.tensor([0.5, 2.0, 1.0])

@@ -11,16 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dimts.bundle import build_model
-from dimts.model.decoder import DecoderConfig
-from dimts.model.durations import (
-    N_POSITION_FEATURES,
-    DurationConfig,
-    position_features,
-    regulate,
-    round_durations,
-)
-from dimts.model.encoder import EncoderConfig
-from dimts.model.t3 import T3, ModelConfig, align
+from dimts.model.config import DecoderConfig, DurationConfig, EncoderConfig, ModelConfig
+from dimts.model.durations import N_POSITION_FEATURES, position_features, regulate, round_durations
+from dimts.model.t3 import T3, align
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer

@@ -11,10 +11,8 @@ from torch import Tensor
 from dimts.audio.mel import MelConfig
 from dimts.bundle import build_model, write_bundle
 from dimts.config import Config, to_yaml
-from dimts.model.decoder import DecoderConfig
-from dimts.model.durations import DurationConfig
-from dimts.model.encoder import EncoderConfig
-from dimts.model.t3 import T3, ModelConfig
+from dimts.model.config import DecoderConfig, DurationConfig, EncoderConfig, ModelConfig
+from dimts.model.t3 import T3
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer

@@ -25,7 +25,8 @@ from safetensors.torch import load_file, save_file
 from dimts.audio.mel import MelConfig
 from dimts.config import Config, build_config
 from dimts.errors import UserError
-from dimts.model.t3 import T3, ModelConfig
+from dimts.model.config import ModelConfig
+from dimts.model.t3 import T3
 from dimts.plain_files import MAX_JSON_BYTES, MAX_YAML_BYTES, inside, parse_yaml, read_bytes
 from dimts.text.tokenizer import Tokenizer
 

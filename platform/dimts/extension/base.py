@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 
 from dimts.audio.mel import MelConfig
@@ -19,11 +18,11 @@ from dimts.bundle import (
     read_tokenizer,
     read_weights,
 )
-from dimts.config import Config, build_config, flatten
+from dimts.config import build_config, flatten
 from dimts.errors import ConfigError, UserError
-from dimts.extension.rows import StartMethod, extend_rows
-from dimts.model.t3 import ModelConfig
-from dimts.storage.place import Place
+from dimts.extension.config import BaseConfig
+from dimts.extension.rows import extend_rows
+from dimts.model.config import ModelConfig
 from dimts.text.language import Language
 from dimts.text.merging import merge
 from dimts.text.normaliser import TextConfig
@@ -37,36 +36,6 @@ HUGGINGFACE = "huggingface_tokenizer.json"
 """What jobs/extend.py writes beside a bundle's own files, and no training does."""
 
 STATISTICS = ("mel_mean_M", "mel_std_M")
-
-
-class BaseConfig(Config):
-    """What a voice is adapted from, and what is done lest the base forgets.
-
-    Attributes:
-        bundle: folder of a bundle or a run, here or in object storage, or an MLflow URI.
-        start: how the rows of new tokens begin.
-        transliteration: code or file of the table that `start` reads; that of the language if
-            not given.
-        features: prepared sets of the base's languages. What was forgotten is measured on their
-            test splits; rehearsal draws from their training splits.
-        rehearsal_share: share of the batches that are of the base's languages.
-        held_out: utterances of each set that forgetting is measured on, at most.
-    """
-
-    bundle: str = Field(min_length=1)
-    start: StartMethod = "transliteration"
-    transliteration: str | None = None
-    features: tuple[Place, ...] = ()
-    rehearsal_share: float = Field(0.0, ge=0, lt=1)
-    held_out: int = Field(50, ge=1)
-
-    @model_validator(mode="after")
-    def _nothing_without_effect(self) -> Self:
-        if self.rehearsal_share and not self.features:
-            raise ValueError("rehearsal_share needs features, the base's prepared sets")
-        if self.transliteration and self.start not in ("transliteration", "nearest"):
-            raise ValueError(f"transliteration has no effect with start: {self.start}")
-        return self
 
 
 class Base(NamedTuple):

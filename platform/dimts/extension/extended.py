@@ -16,11 +16,12 @@ from dimts.audio.mel import MelConfig
 from dimts.bundle import CONFIG, TOKENIZER, build_model, read_manifest, sha256, write_bundle
 from dimts.config import Config, to_yaml
 from dimts.errors import UserError
-from dimts.extension.base import HUGGINGFACE, BaseConfig, extended_weights, read_base
+from dimts.extension.base import HUGGINGFACE, extended_weights, read_base
+from dimts.extension.config import BaseConfig, StartMethod
 from dimts.extension.embedding_file import embedding_weights
-from dimts.extension.rows import FACTOR, TOKEN, StartMethod, extend_rows
+from dimts.extension.rows import FACTOR, TOKEN, extend_rows
 from dimts.features.feature_set import FeatureSet
-from dimts.model.t3 import ModelConfig
+from dimts.model.config import ModelConfig
 from dimts.text.huggingface import write_huggingface
 from dimts.text.tokenizer import Tokenizer
 from dimts.text.transliteration import Transliteration

@@ -7,25 +7,16 @@ base's rows stay as they are, bit for bit; the new ones start by one of the meth
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from dimts.errors import UserError
+from dimts.extension.config import StartMethod
 from dimts.text.huggingface import BRACKETED
 from dimts.text.language import Language
 from dimts.text.tokenizer import Tokenizer
 from dimts.text.transliteration import Transliteration
-
-StartMethod = Literal["transliteration", "mean", "nearest", "random"]
-"""How new rows start.
-
-transliteration: consonants, vowels and other letters as the base's letters that spell them.
-mean: drawn with the mean and spread that the base's letters have in each channel.
-nearest: each token as the first of the base's letters that spell it.
-random: as in an untrained model.
-"""
 
 TOKEN, FACTOR = "encoder.embedding.token.weight", "encoder.embedding.factor.{}.weight"
 

@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dimts.config import DEEPEST, WIDEST, Config, OddKernel
+from dimts.model.config import DecoderConfig
 from dimts.model.convolution import Convolution
-
-
-class DecoderConfig(Config):
-    """Sizes of the mel decoder.
-
-    Attributes:
-        channels: width of the blocks.
-        blocks: number of them.
-        kernel: frames that each sees; odd.
-        dropout: share of activations dropped in training.
-    """
-
-    channels: int = Field(192, ge=1, le=WIDEST)
-    blocks: int = Field(6, ge=1, le=DEEPEST)
-    kernel: OddKernel = 5
-    dropout: float = Field(0.1, ge=0, lt=1)
 
 
 class DecoderBlock(nn.Module):

@@ -6,30 +6,13 @@ import math
 from itertools import pairwise
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dimts.config import DEEPEST, WIDEST, Config, OddKernel
+from dimts.model.config import DurationConfig
 from dimts.model.convolution import Convolution
 
 N_POSITION_FEATURES = 12
-
-
-class DurationConfig(Config):
-    """Sizes of the duration predictor.
-
-    Attributes:
-        channels: width of its convolutions.
-        layers: number of them.
-        kernel: tokens that each sees; odd.
-        dropout: share of activations dropped in training.
-    """
-
-    channels: int = Field(192, ge=1, le=WIDEST)
-    layers: int = Field(2, ge=1, le=DEEPEST)
-    kernel: OddKernel = 3
-    dropout: float = Field(0.2, ge=0, lt=1)
 
 
 class DurationPredictor(nn.Module):

@@ -5,37 +5,12 @@ from __future__ import annotations
 import math
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dimts.config import DEEPEST, WIDEST, Config, OddKernel
+from dimts.model.config import EncoderConfig
 from dimts.model.convolution import Convolution
 from dimts.model.embedding import TextEmbedding
-
-
-class EncoderConfig(Config):
-    """Sizes of the text encoder.
-
-    Attributes:
-        layers: transformer blocks.
-        heads: attention heads; divides the model's width.
-        feed_forward: channels inside a block's convolutional feed-forward.
-        kernel: tokens that its convolutions see; odd.
-        dropout: share of activations dropped in training.
-        language_everywhere: add the vector of a text's first token, which names its language,
-            to every token's.
-        embedding_width: channels of the rows of tokens and factors where other than the
-            model's width, as of an embedding made elsewhere; a projection follows.
-    """
-
-    layers: int = Field(4, ge=1, le=DEEPEST)
-    heads: int = Field(4, ge=1, le=WIDEST)
-    feed_forward: int = Field(512, ge=1, le=WIDEST)
-    kernel: OddKernel = 3
-    dropout: float = Field(0.1, ge=0, lt=1)
-    language_everywhere: bool = False
-    embedding_width: int | None = Field(None, ge=1, le=WIDEST)
 
 
 def sinusoidal_positions(n: int, width: int, device: torch.device) -> Tensor:

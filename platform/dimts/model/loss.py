@@ -5,26 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from dimts.config import Config
+from dimts.model.config import LossConfig
 from dimts.model.durations import look_up
 from dimts.model.t3 import T3Output
-
-
-class LossConfig(Config):
-    """Weights of the parts of `TTSLoss`.
-
-    Attributes:
-        mel_l1: of the mean absolute error, added to the mean squared error.
-        duration: of the duration part.
-        prior: of the part that draws a state's expected mel to its frames.
-    """
-
-    mel_l1: float = Field(1.0, ge=0)
-    duration: float = Field(0.1, ge=0)
-    prior: float = Field(0.5, ge=0)
 
 
 class TTSLoss(NamedTuple):

@@ -3,105 +3,28 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dimts.alignment.search import search, skippable_states
-from dimts.config import WIDEST, Config
-from dimts.model.decoder import DecoderConfig, MelDecoder
+from dimts.model.config import ModelConfig
+from dimts.model.decoder import MelDecoder
 from dimts.model.durations import (
     N_POSITION_FEATURES,
-    DurationConfig,
     DurationPredictor,
     look_up,
     position_features,
     regulate,
     round_durations,
 )
-from dimts.model.encoder import EncoderConfig, TextEncoder
+from dimts.model.encoder import TextEncoder
 
 MOST_FRAMES = 1000.0
 """Of a state, as predicted, lest a voice that learned nonsense asks for all memory there is."""
-
-
-def _freeze_index(value: Any) -> Any:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    if (isinstance(value, float) and 0 < value < 1) or value in ("n_base", "n_vocab"):
-        return value
-    raise ValueError(
-        "must be a number of rows, a share of the base's rows between 0 and 1, n_base or n_vocab"
-    )
-
-
-FreezeIndex = Annotated[int | float | Literal["n_base", "n_vocab"], BeforeValidator(_freeze_index)]
-
-
-class FreezeBlocks(Config):
-    """Blocks that training leaves as they are, by number from 0.
-
-    Attributes:
-        encoder, decoder: of the encoder's layers and of the decoder's blocks.
-    """
-
-    encoder: tuple[int, ...] = ()
-    decoder: tuple[int, ...] = ()
-
-
-class ModelConfig(Config):
-    """Sizes of T3; the vocabulary's size comes from the tokenizer, the mel's from its spec.
-
-    Attributes:
-        width: channels of a token's vector; a multiple of 2 and of the encoder's heads.
-        states_per_token: spans that a token is made of, such as consonant and vowel.
-        freeze_until_index: embedding rows that training leaves as they are: those below this
-            id, those below this share of the base's (0 to 1), those of the base (``n_base``) or
-            all (``n_vocab``). What a frozen token takes from its factors is frozen with it.
-        freeze_blocks: blocks that training leaves as they are.
-    """
-
-    width: int = Field(192, ge=2, le=WIDEST)
-    states_per_token: int = Field(2, ge=1, le=100)
-    encoder: EncoderConfig = EncoderConfig()
-    duration: DurationConfig = DurationConfig()
-    decoder: DecoderConfig = DecoderConfig()
-    freeze_until_index: FreezeIndex = 0
-    freeze_blocks: FreezeBlocks = FreezeBlocks()
-
-    @model_validator(mode="after")
-    def _width_divides(self) -> Self:
-        if self.width % 2 or self.width % self.encoder.heads:
-            raise ValueError(
-                f"width ({self.width}) must be a multiple of 2 and of encoder.heads "
-                f"({self.encoder.heads})"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _embedding_width_differs(self) -> Self:
-        if self.encoder.embedding_width == self.width:
-            raise ValueError(
-                f"encoder.embedding_width ({self.width}) has no effect, it is the width; "
-                f"leave it out"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _blocks_are_there(self) -> Self:
-        for name, frozen, n in (
-            ("encoder", self.freeze_blocks.encoder, self.encoder.layers),
-            ("decoder", self.freeze_blocks.decoder, self.decoder.blocks),
-        ):
-            if absent := [block for block in frozen if not 0 <= block < n]:
-                raise ValueError(
-                    f"freeze_blocks.{name}: there is no block {absent[0]}; allowed: 0 to {n - 1}"
-                )
-        return self
 
 
 class T3Output(NamedTuple):

@@ -130,3 +130,8 @@ class TrackingConfig(Config):
         if root is not None and "://" not in root:
             changed["artifacts"] = str(base / root)
         return self.model_copy(update=changed)
+
+
+def is_in_mlflow(text: str) -> bool:
+    """Whether what names a bundle is an MLflow URI, not a path or a place in object storage."""
+    return text.startswith(("runs:/", "models:/"))

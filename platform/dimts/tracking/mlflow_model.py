@@ -14,7 +14,7 @@ import dimts
 from dimts.errors import UserError
 from dimts.plain_files import MAX_YAML_BYTES, parse_yaml, read_bytes
 from dimts.storage.place import is_remote
-from dimts.tracking.config import TrackingConfig
+from dimts.tracking.config import TrackingConfig, is_in_mlflow
 from dimts.tracking.files import write_json
 from dimts.tracking.mlflow_client import connect, mlflow_environment, reason
 from dimts.tracking.registry import register
@@ -133,11 +133,6 @@ def _begun(
         if twin.status != LoggedModelStatus.READY:
             client.delete_logged_model(twin.model_id)
     return found[0] if found else None
-
-
-def is_in_mlflow(text: str) -> bool:
-    """Whether what names a bundle is an MLflow URI, not a path or a place in object storage."""
-    return text.startswith(("runs:/", "models:/"))
 
 
 def resolve_model(uri_or_path: str | Path, config: TrackingConfig | None = None) -> Path:

@@ -7,7 +7,8 @@ from typing import Literal
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from dimts.model.loss import LossConfig, tts_loss
+from dimts.model.config import LossConfig
+from dimts.model.loss import tts_loss
 from dimts.model.t3 import T3
 from dimts.training.batches import Batch
 

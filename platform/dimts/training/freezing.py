@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from dimts.errors import ConfigError
+from dimts.model.config import FreezeIndex
 from dimts.model.embedding import PartlyFrozenEmbedding
-from dimts.model.t3 import T3, FreezeIndex
+from dimts.model.t3 import T3
 from dimts.text.tokenizer import Tokenizer
 
 KEY = "model.freeze_until_index"

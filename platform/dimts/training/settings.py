@@ -9,8 +9,8 @@ from pydantic import Field, model_validator
 
 from dimts.audio.mel import MelConfig
 from dimts.config import Config
-from dimts.extension.base import BaseConfig
-from dimts.model.t3 import ModelConfig
+from dimts.extension.config import BaseConfig
+from dimts.model.config import ModelConfig
 from dimts.storage.place import Place
 from dimts.text.normaliser import TextConfig
 from dimts.training.config import TrainingConfig
