@@ -12,7 +12,7 @@ from data_prep.arrow_writer import write_atomic
 from data_prep.assemble import Accepted, mel_statistics, plan_shards, publish
 from data_prep.checks import Candidate, check_text, check_text_fits_audio
 from data_prep.config import CorpusConfig, PrepareConfig
-from data_prep.engine import extract_all
+from data_prep.engine import choose_engine, extract_all
 from data_prep.extract import ExtractSettings
 from data_prep.pool import load_ahead
 from data_prep.readers import READERS
@@ -21,7 +21,7 @@ from data_prep.remote_features import fetch_known, send, send_quarantine, workin
 from data_prep.report import count_reasons, quarantine_csv, summary
 from data_prep.splits import assign_splits
 from data_prep.store import Features, Refusal, Store, locked
-from data_prep.utterance import Rejected
+from data_prep.utterance import Rejected, Utterance
 from dimts import __version__
 from dimts.audio.mel import MelConfig
 from dimts.config import fingerprint
@@ -72,9 +72,10 @@ def prepare(
     """
     place, root = prepare.features, root_of(corpus.path)
     folder = working_folder(place)
-    if prepare.engine == "pool" and not (folder / MANIFEST).exists():
+    rows = read_rows(corpus, text)
+    if not (folder / MANIFEST).exists() and _needs_pool(root, rows, prepare):
         load_ahead()
-    candidates, rejected = read_rows(corpus, text)
+    candidates, rejected = _check_texts(rows, text)
     with locked(folder):
         fetch_known(place, folder)
         store = Store(folder)
@@ -102,24 +103,40 @@ def prepare(
     return manifest
 
 
-def read_rows(corpus: CorpusConfig, text: TextConfig) -> tuple[list[Candidate], list[Rejected]]:
-    """Every row of the corpus, either with its text normalised or with the reason why not.
+def read_rows(corpus: CorpusConfig, text: TextConfig) -> list[Utterance | Rejected]:
+    """Every row of the corpus, or the reason why there is none where one should be.
 
     Raises:
         UserError: there is no such corpus, or it has no rows at all.
     """
-    language = load_language(text.language)
-    normaliser = Normaliser(language, text)
+    code = corpus.language or load_language(text.language).code
+    rows = list(READERS[corpus.reader](corpus, code))
+    if not rows:
+        raise UserError(f"{corpus.path}: the corpus has no rows")
+    return rows
+
+
+def _needs_pool(root: Root, rows: Iterable[Utterance | Rejected], prepare: PrepareConfig) -> bool:
+    """Whether processes will be started, as far as is known before anything else is."""
+    if prepare.engine != "auto" or not isinstance(root, Path):
+        return prepare.engine == "pool"
+    audios = [str(row.audio) for row in rows if not isinstance(row, Rejected)]
+    return choose_engine(root, audios, prepare) == "pool"
+
+
+def _check_texts(
+    rows: Iterable[Utterance | Rejected], text: TextConfig
+) -> tuple[list[Candidate], list[Rejected]]:
+    """Every row, either with its text normalised or with the reason why not."""
+    normaliser = Normaliser(load_language(text.language), text)
     candidates: list[Candidate] = []
     rejected: list[Rejected] = []
-    for row in READERS[corpus.reader](corpus, corpus.language or language.code):
+    for row in rows:
         checked = row if isinstance(row, Rejected) else check_text(row, normaliser)
         if isinstance(checked, Rejected):
             rejected.append(checked)
         else:
             candidates.append(checked)
-    if not candidates and not rejected:
-        raise UserError(f"{corpus.path}: the corpus has no rows")
     return candidates, rejected
 
 
