@@ -167,7 +167,7 @@ def run(task: Task) -> str:
             _before[settings.base.bundle] = base_figures(initial, data, limit)
         before, after = _before[settings.base.bundle], base_figures(model, data, limit)
         figures |= after | {f"before/{key}": value for key, value in before.items()}
-        for key in ("forgetting/mcd", "forgetting/mel_mse"):
+        for key in ("forgetting/mcd", "forgetting/aligned_mel_mse"):
             figures[f"{key}_change"] = after[key] - before[key]
         figures["rows_moved"] = _rows_moved(initial, model, data.tokenizer.n_base)
     figures["seconds"] = time.monotonic() - start
@@ -218,7 +218,7 @@ def tables(results: dict[tuple[str, int, int], Any], options: argparse.Namespace
         ("Amharic, held-out MCD in dB", f"{options.split}/mcd", 2),
         ("Amharic, length ratio", f"{options.split}/length_ratio", 2),
         ("Languages of the base, change of held-out MCD in dB", "forgetting/mcd_change", 2),
-        ("Languages of the base, change of mel MSE", "forgetting/mel_mse_change", 3),
+        ("Languages of the base, change of mel MSE", "forgetting/aligned_mel_mse_change", 3),
         ("Largest change of an old token's vector, share of a vector's length", "rows_moved", 3),
     ):
         lines += ["", f"**{title}**", "", "| | " + " | ".join(map(str, options.sizes)) + " |"]

@@ -16,13 +16,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import NamedTuple
 
 import numpy as np
@@ -208,8 +209,8 @@ class CpuClock:
 
 
 def bare_seconds(options: argparse.Namespace) -> float:
-    """The same training in this process, with its validations and checkpoints: the median of
-    three settings of random search, after one that warms up."""
+    """The same trainings in this process, with their validations and checkpoints: the mean of all
+    that random search ran with the first seed, after one that warms up."""
     from dimts.training.job import Silence
     from dimts.training.run import run_training
     from dimts.tuning.study import SweepStudy
@@ -222,15 +223,15 @@ def bare_seconds(options: argparse.Namespace) -> float:
         plan = config.plan()
         plan.folder.mkdir(parents=True)
         study = SweepStudy(plan.sweep, plan.folder)
-        for _ in range(min(options.trials, 6)):
-            assignment = study.next()
-            assert assignment is not None
+        assignments = list(iter(study.next, None))
+        for assignment in (assignments[0], *assignments):
             launch = plan.launch(assignment.number, assignment.values)
+            shutil.rmtree(launch.run_dir, ignore_errors=True)
             launch.run_dir.mkdir(parents=True)
             start = time.monotonic()
             run_training(launch.settings, Silence())
             seconds.append(time.monotonic() - start)
-    return median(seconds[1:])
+    return mean(seconds[1:])
 
 
 def best_loss(sweep: Sweep, frames: float = float("inf")) -> float:
@@ -295,17 +296,17 @@ def _spread(values: list[float], digits: int) -> str:
 
 def cost_lines(sweeps: dict[tuple[str, int], Sweep], bare: float) -> str:
     """What a trial costs beside the bare training, and how busy the cores are."""
-    costs, busy, taken = [], [], []
-    for (arm, _), sweep in sweeps.items():
+    busy, taken = [], []
+    for sweep in sweeps.values():
         wall = sweep.trials[-1].ended
         busy.append(sweep.cpu_s / wall / n_cores())
         taken.append(sum(t.ended - t.began for t in sweep.trials) / wall / sweep.parallel)
-        if arm == RANDOM:
-            costs.append(wall * sweep.parallel / len(sweep.trials))
+    first = sweeps[RANDOM, 0]
+    cost = first.trials[-1].ended * first.parallel / len(first.trials)
     return "\n".join([
         "",
-        f"- a trial of random search: {median(costs):.2f} s of a core's time, the same training "
-        f"bare: {bare:.2f} s",
+        f"- a trial of random search: {cost:.2f} s of a core's time, the same training bare: "
+        f"{bare:.2f} s (means of the {len(first.trials)} trials of the first seed)",
         f"- cores in use, first trial's begin to last one's end: {_spread(busy, 2)}; "
         f"of that time trials were running: {_spread(taken, 2)}",
     ])  # fmt: skip

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from data_prep.arrow_writer import BATCH_BYTES, atomic_file, grouped, mel_column
 from data_prep.checks import Candidate
-from data_prep.store import SHARD_FILES, Features, Store
+from data_prep.store import Features, Store, shards_in
 from dimts.audio.mel import Float32Array
 from dimts.config import fingerprint
 from dimts.features.feature_set import SHARD_FINGERPRINT, read_batches
@@ -105,7 +105,7 @@ def publish(
     with ThreadPoolExecutor(threads) as pool:  # most of it is done without Python's lock
         written = list(pool.map(partial(_write, store.new_shards), changed))
     facts = kept | {fact.name: fact for fact in written}
-    obsolete = {file.name for file in store.folder.glob(SHARD_FILES)} - {s.name for s in shards}
+    obsolete = {file.name for file in shards_in(store.folder)} - {s.name for s in shards}
     if changed or obsolete:
         (store.folder / MANIFEST).unlink(missing_ok=True)
     for shard in changed:

@@ -24,7 +24,7 @@ from dimts.audio.trim import TrimConfig, trim_silence
 from dimts.config import Config, fingerprint
 from dimts.regular_file import NotAFile, open_regular
 
-EXTRACTOR_VERSION = 2
+EXTRACTOR_VERSION = 3
 """To be raised when the same recording and settings would give other features."""
 
 MAX_BYTES_A_SECOND = MAX_SAMPLE_RATE * 32

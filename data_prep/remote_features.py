@@ -11,7 +11,7 @@ from pydantic import Field
 
 from data_prep.arrow_writer import write_atomic
 from data_prep.extract import hash_file
-from data_prep.store import SHARD_FILES, WORK_FILES, Store
+from data_prep.store import WORK_FILES, Store, is_shard, shards_in
 from dimts.config import Config
 from dimts.errors import UserError
 from dimts.features.manifest import (
@@ -84,7 +84,7 @@ def fetch_known(place: Folder, folder: Path) -> None:
             (place / name).download(folder / name)
 
     (folder / MANIFEST).unlink(missing_ok=True)
-    for file in folder.glob(SHARD_FILES):
+    for file in shards_in(folder):
         file.unlink()
     small = [f"{Store.WORK}/{name}" for name in WORK_FILES]
     transfer(
@@ -120,7 +120,7 @@ def send(place: Folder, folder: Path) -> None:
             intact[shard.name] = _stamp(shard, entry)
 
     changed = [shard for name, shard in shards.items() if name not in intact]
-    obsolete = [name for name in there if Path(name).match(SHARD_FILES) and name not in shards]
+    obsolete = [name for name in there if is_shard(name) and name not in shards]
     if MANIFEST in there and (changed or obsolete):
         (place / MANIFEST).remove()
     small = [f"{Store.WORK}/{name}" for name in WORK_FILES if (folder / Store.WORK / name).exists()]

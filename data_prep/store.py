@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -27,8 +28,7 @@ from dimts import lock
 from dimts.audio.mel import Float32Array
 from dimts.errors import UserError
 from dimts.features.feature_set import mel_frames, read_batches
-
-SHARD_FILES = "*-[0-9][0-9][0-9][0-9][0-9].arrow"
+from dimts.features.manifest import SHARD_NAME
 
 STAMPS, UNUSED = "stamps.arrow", "unused.arrow"
 WORK_FILES = (STAMPS, UNUSED)
@@ -75,7 +75,7 @@ class Store:
         self.parts.mkdir(exist_ok=True)
         for batch in _batches(self._stamps_file, STAMP_COLUMNS):
             self._read_stamps(batch)
-        for file in [*folder.glob(SHARD_FILES), *self.new_shards.glob(SHARD_FILES)]:
+        for file in [*shards_in(folder), *shards_in(self.new_shards)]:
             for batch in _batches(file, FEATURE_COLUMNS):
                 self._read_features(batch)
         chunks = self._chunk_files()
@@ -191,6 +191,14 @@ class Store:
                     if key:
                         self._results[key] = refusal
         return outcomes
+
+
+def is_shard(name: str) -> bool:
+    return bool(re.fullmatch(SHARD_NAME, name))
+
+
+def shards_in(folder: Path) -> list[Path]:
+    return [file for file in folder.glob("*.arrow") if is_shard(file.name)]
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from dimts.launch.start import start_run
 from dimts.storage.place import folder_here
 from dimts.synthesis import Synthesizer
 from dimts.training.checkpoint import BEST
+from dimts.training.remote_bundle import local_bundle
 from jobs.mix_config import MixConfig
 from jobs.pretrain import prepare_parts
 from jobs.report import print_result
@@ -58,7 +59,7 @@ def main() -> None:
     if result["status"] == "stopped":
         return
     with stage("4/4 speech"):
-        synthesizer = Synthesizer.load(config.run.run_dir / BEST)
+        synthesizer = Synthesizer.load(local_bundle(str(config.run.place / BEST)))
         wave = synthesizer.speak(SENTENCE)
         write_wav(OUT, wave, synthesizer.sample_rate)
     print_next_steps(config, len(wave) / synthesizer.sample_rate, time.monotonic() - start)
@@ -75,14 +76,14 @@ def stage(title: str) -> Iterator[None]:
 
 def print_next_steps(config: VoiceConfig, seconds: float, total: float) -> None:
     """The end of the demo."""
-    run_dir = config.run.run_dir
+    run = config.run.place
     print(
         f"""
 Done in {total:.0f} s.
   hear it   {OUT}  ({seconds:.1f} s)  {SENTENCE}
-  see it    {run_dir}/samples/samples.html
+  see it    {run}/samples/samples.html
   the run   make ui, then http://127.0.0.1:5000
-  say more  .venv/bin/python jobs/synthesize.py --model {run_dir} --text "..."
+  say more  .venv/bin/python jobs/synthesize.py --model {run} --text "..."
 
 Your own corpus: a folder with metadata.csv (id|text) and wavs/. Copy {CONFIG.name}
 in jobs/configs, name your folder in it, then run jobs/prepare.py and jobs/train.py

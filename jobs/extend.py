@@ -17,8 +17,8 @@ from data_prep.config import CorpusConfig
 from data_prep.readers import READERS
 from data_prep.utterance import Utterance
 from dimts.bundle import TOKENIZER
-from dimts.command import run_job
-from dimts.config import Config, load_config
+from dimts.command import JobParser, run_job
+from dimts.config import Config, build_config, load_config
 from dimts.errors import UserError
 from dimts.extension.config import BaseConfig
 from dimts.extension.embedding_file import TENSOR, read_embedding
@@ -60,7 +60,9 @@ def main() -> None:
     text = TextConfig(language=arguments.language, fold_homophones=arguments.fold_homophones)
     folder = None
     if arguments.base:
-        folder = resolve_model(arguments.base, TrackingConfig(uri=arguments.tracking_uri))
+        given = {"uri": arguments.tracking_uri}
+        tracking = build_config(TrackingConfig, given, {("uri",): "--tracking-uri"})
+        folder = resolve_model(arguments.base, tracking)
     base = read_tokenizer(folder / TOKENIZER if folder else arguments.tokenizer)
     texts = _texts(arguments.corpus, language) if arguments.corpus else []
     subwords = SubwordConfig(tokens=arguments.subwords) if arguments.subwords else None
@@ -84,9 +86,7 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = JobParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--base", help="bundle, run folder or MLflow URI")
     what.add_argument("--tokenizer", type=Path, help="tokenizer.json, of Hugging Face or ours")
@@ -164,6 +164,11 @@ def _table(
 
 def _write_embedding(arguments: argparse.Namespace, extension: Extension) -> None:
     tensor, out, source = arguments.tensor or TENSOR, arguments.out, arguments.embedding
+    if extension.base.factor_sizes:
+        raise UserError(
+            f"{arguments.tokenizer}: an embedding has no rows of consonants and vowels; "
+            "give --base a bundle, or --tokenizer a huggingface_tokenizer.json"
+        )
     rows = read_embedding(source, extension.base, tensor)
     if not arguments.features:
         write_embedding(rows, source, tensor, extension, out)

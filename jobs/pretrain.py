@@ -21,6 +21,7 @@ from dimts.launch.start import start_run
 from dimts.storage.place import folder_here
 from dimts.text.language import load_language
 from dimts.training.checkpoint import BEST
+from dimts.training.remote_bundle import local_bundle
 from jobs.mix_config import MixConfig
 from jobs.report import print_result
 
@@ -48,7 +49,8 @@ def main() -> None:
     if arguments.export:
         if not result["best"]:
             raise UserError(f"{config.run.run_dir}: has no best checkpoint to export yet")
-        size = export_bundle(config.run.run_dir / BEST, arguments.export, result["figures"])
+        best = local_bundle(str(config.run.place / BEST))
+        size = export_bundle(best, arguments.export, result["figures"])
         print(f"exported: {arguments.export}, {size / 1e6:.1f} MB")
 
 

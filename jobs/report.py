@@ -15,7 +15,7 @@ ROWS = (
     ("mcd_of_untrained", "distortion / untrained"),
     ("length_ratio", "total length / recorded"),
     ("duration_error", "duration error, frames a token"),
-    ("mel_mse", "log-mel MSE, aligned"),
+    ("aligned_mel_mse", "log-mel MSE, aligned"),
 )
 
 

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from dimts.audio.files import write_wav
-from dimts.command import run_job
+from dimts.command import JobParser, run_job
 from dimts.config import build_config
 from dimts.errors import UserError
 from dimts.synthesis import Synthesizer
@@ -37,9 +37,7 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = JobParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="bundle, run folder or MLflow URI")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--text", help="what to say")
@@ -58,6 +56,9 @@ def _parser() -> argparse.ArgumentParser:
 def _texts(arguments: argparse.Namespace) -> dict[int, str]:
     """Line number -> sentence."""
     arguments.out = arguments.out or Path("output" if arguments.file else "output/speech.wav")
+    if arguments.out.exists() and arguments.out.is_dir() != bool(arguments.file):
+        what = "no folder, which --file needs" if arguments.file else "a folder; name a wav file"
+        raise UserError(f"{arguments.out}: is {what}")
     if not arguments.file:
         return {1: arguments.text}
     try:

@@ -11,6 +11,8 @@ from pathlib import Path
 from dimts.command import config_parser, run_job
 from dimts.config import load_config
 from dimts.errors import ConfigError
+from dimts.tracking.mlflow_tracker import SPOOL
+from dimts.tracking.spool import Spool
 from dimts.training.checkpoint import BEST
 from dimts.tuning.report import limits_line, markdown_table
 from dimts.tuning.study import SweepStudy
@@ -56,7 +58,11 @@ def print_sweep(plan: Plan, result: SweepResult) -> None:
     )
     if plan.tracking.enabled:
         name = plan.tracking.registered_model or plan.voice
-        print(f"registered as models:/{name}@candidate; python jobs/promote.py makes it champion")
+        registered = f"models:/{name}@candidate"
+        if Spool(plan.folder / SPOOL, 0).n_pending():
+            print(f"its record waits; once it is sent, it is registered as {registered}")
+        else:
+            print(f"registered as {registered}; python jobs/promote.py makes it champion")
 
 
 if __name__ == "__main__":

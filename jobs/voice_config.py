@@ -14,7 +14,7 @@ from dimts.extension.config import BaseConfig
 from dimts.launch.names import BASES
 from dimts.launch.settings import Launch, RayConfig, RunConfig
 from dimts.model.config import ModelConfig
-from dimts.storage.place import Remote, is_remote
+from dimts.storage.place import is_remote, remote
 from dimts.text.language import absolute_file, load_language
 from dimts.text.normaliser import TextConfig
 from dimts.tracking.config import TrackingConfig, is_in_mlflow
@@ -109,7 +109,7 @@ class VoiceConfig(Config):
         from dimts.training.remote_bundle import find_bundle, share_bundle
 
         if is_remote(bundle):
-            return str(find_bundle(Remote(bundle)))
+            return str(find_bundle(remote(bundle)))
         folder = resolve_model(bundle, self.tracking).absolute()
         if is_in_mlflow(bundle):
             name = re.sub(r"[^A-Za-z0-9.-]+", "-", bundle.partition(":/")[2]).strip("-")

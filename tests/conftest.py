@@ -176,9 +176,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> BaseVoice:
 
 def base_settings(folder: Path, codes: tuple[str, ...]) -> dict[str, object]:
     """Settings of a base that is to be made in `folder`; its sentences are written there."""
+    from data_prep.recipes.espeak import read_sentences
+
     parts = []
     for code in codes:
-        lines = (BASE_TEXTS / f"{code}.txt").read_text(encoding="utf-8").splitlines()
+        lines = read_sentences(BASE_TEXTS / f"{code}.txt.xz")
         sentences = folder / f"{code}.txt"
         shortest = sorted(lines, key=len)[:N_BASE_SENTENCES]
         sentences.write_text("\n".join(shortest), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 from pathlib import Path
@@ -86,6 +87,37 @@ def cut_off(path: Path, share: float, **options: Any) -> None:
     """What is left of a file when copying it has failed."""
     sound(path, **options)
     os.truncate(path, int(path.stat().st_size * share))
+
+
+MPEG_KBITS = {
+    1: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    2: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+
+
+def mp3_frames(wave: Wave, rate: int, mode: str = "CONSTANT") -> list[bytes]:
+    """An MP3 in its parts; the first says how long it is and holds no sound."""
+    file = io.BytesIO()
+    soundfile.write(file, wave, rate, format="MP3", bitrate_mode=mode, compression_level=0.5)
+    data, frames = file.getvalue(), list[bytes]()
+    version = 1 if rate >= 32_000 else 2
+    while data:
+        bits_a_second = 1000 * MPEG_KBITS[version][data[2] >> 4]
+        length = 144 // version * bits_a_second // rate + (data[2] >> 1 & 1)
+        frames.append(data[:length])
+        data = data[length:]
+    return frames
+
+
+def mp3_without_length(path: Path, rate: int, end: bytes = b"") -> None:
+    path.write_bytes(b"".join(mp3_frames(tone(7, 1.5), rate)[1:]) + end)
+
+
+def mp3_that_seems_short(path: Path) -> None:
+    """It does not say how long it is, and its first frame is larger than the others."""
+    _, *frames = mp3_frames(tone(7, 1.5), RATE, "VARIABLE")
+    largest = max(range(len(frames) // 2), key=lambda n: len(frames[n]))
+    path.write_bytes(b"".join(frames[largest:]))
 
 
 def sparse(path: Path, n_bytes: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import librosa
 import numpy as np
 import pytest
 import soundfile
+from hostile_audio import mp3_frames, mp3_that_seems_short
 
 from dimts.audio.files import AudioError, read_audio, write_wav
 from dimts.audio.mel import Float32Array
@@ -138,10 +140,65 @@ def test_a_flac_that_was_cut_off_is_refused(tmp_path: Path) -> None:
     assert caught.value.reason in {"truncated", "undecodable"}
 
 
-def test_a_wav_that_was_written_to_a_pipe_is_read(tmp_path: Path) -> None:
-    """Its header could not be corrected at the end, and claims four gigabytes."""
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_an_ogg_that_was_cut_off_is_refused(tmp_path: Path, subtype: str) -> None:
+    path = tmp_path / "a.ogg"
+    soundfile.write(path, WAVE, 24_000, format="OGG", subtype=subtype)
+    whole = path.read_bytes()
+    ends = [position.start() for position in re.finditer(b"OggS", whole)]
+    for end in (ends[-1], ends[-1] + 10, ends[-1] + 27, len(whole) * 2 // 3, len(whole) - 1):
+        path.write_bytes(whole[:end])
+        with pytest.raises(AudioError) as caught:
+            read_audio(path, RATE)
+        assert caught.value.reason == "truncated"
+    path.write_bytes(whole)
+    assert len(read_audio(path, 24_000)) == len(WAVE)
+
+
+@pytest.mark.parametrize("rate", [11_025, 16_000, 22_050, 32_000, 44_100, 48_000])
+def test_an_mp3_that_does_not_say_its_length_is_read_to_its_end(tmp_path: Path, rate: int) -> None:
+    """libsndfile then guesses it from the first frame, often a little too long."""
+    path = tmp_path / "a.mp3"
+    wave = speech_like(1.0, rate, seed=2) if rate > 11_025 else WAVE
+    frames = mp3_frames(wave, rate)[1:]
+    sound = b"".join(frames)
+    n_samples = len(frames) * (1152 if rate >= 32_000 else 576)
+    for content in (
+        sound,
+        sound + b"TAG" + bytes(125),
+        b"ID3\4\0\0\0\0\1\2" + bytes(130) + sound,
+    ):
+        path.write_bytes(content)
+        assert len(read_audio(path, rate)) == n_samples
+    for missing in (1, len(frames[-1]) - 4):
+        path.write_bytes(sound[:-missing])
+        with pytest.raises(AudioError) as caught:
+            read_audio(path, rate)
+        assert caught.value.reason == "truncated"
+
+
+def test_an_mp3_whose_end_would_be_lost_says_what_to_do(tmp_path: Path) -> None:
+    mp3_that_seems_short(tmp_path / "a.mp3")
+    with pytest.raises(AudioError, match="`ffmpeg -i OLD -c copy NEW`"):
+        read_audio(tmp_path / "a.mp3", RATE)
+
+
+def test_an_mp3_that_seems_long_is_measured(tmp_path: Path) -> None:
+    """The first frame of this one is small, so that libsndfile's guess is far too long."""
+    wave = np.concatenate([np.zeros(RATE // 2, np.float32), WAVE])
+    (tmp_path / "a.mp3").write_bytes(b"".join(mp3_frames(wave, RATE, "VARIABLE")[1:]))
+    assert soundfile.info(tmp_path / "a.mp3").duration > 3
+    assert len(read_audio(tmp_path / "a.mp3", RATE, max_seconds=1.7)) >= 1.5 * RATE
+    with pytest.raises(AudioError) as caught:
+        read_audio(tmp_path / "a.mp3", RATE, max_seconds=0.5)
+    assert caught.value.reason == "too_long"
+
+
+@pytest.mark.parametrize("claimed", [0x7FFFF000, 0x80000000, 0xFFFFFFFF])
+def test_a_wav_that_was_written_to_a_pipe_is_read(tmp_path: Path, claimed: int) -> None:
+    """Its header could not be corrected at the end, and claims gigabytes."""
     data = wav_bytes()
-    (tmp_path / "a.wav").write_bytes(data[:40] + b"\xff" * 4 + data[44:])
+    (tmp_path / "a.wav").write_bytes(data[:40] + struct.pack("<I", claimed) + data[44:])
     assert len(read_audio(tmp_path / "a.wav", RATE)) == len(WAVE)
 
 

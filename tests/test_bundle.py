@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 from voice_fixtures import MODEL, Settings, amharic, untrained, write_voice
 
 from dimts.audio.mel import MelConfig
-from dimts.bundle import export_bundle, load_bundle, read_weights, sha256
+from dimts.bundle import PLAIN_NAME, export_bundle, load_bundle, read_weights, sha256
 from dimts.errors import UserError
 
 
@@ -97,6 +98,14 @@ def test_manifest_may_not_point_outside(bundle: Path) -> None:
     names = json.loads((bundle / "manifest.json").read_text())["sha256"]
     edit_manifest(bundle, sha256=names | {"../secret": "0"})
     assert "names a file outside the bundle" in refused(bundle)
+
+
+def test_name_of_any_length_is_read_once() -> None:
+    before = time.process_time()
+    for name in ("a" * 200_000 + "/", "." * 200_000, "." * 200_000 + "\0"):
+        assert not PLAIN_NAME.fullmatch(name)
+    assert PLAIN_NAME.fullmatch("." * 200_000 + "a")
+    assert time.process_time() - before < 5
 
 
 def test_tokenizer_of_another_voice_is_refused(bundle: Path) -> None:

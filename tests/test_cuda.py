@@ -189,6 +189,31 @@ def test_cpu_waits_for_the_device_nowhere_in_a_step(make_job: MakeJob, amp: str)
 
 
 @needs_cuda
+def test_frames_per_second_are_of_steps_that_the_device_has_done(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step keeps the device for a while; the seconds that were counted are no fewer."""
+    job, spans = make_job("speed", max_steps=4), []
+
+    def linger(*_: object) -> None:
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        torch.cuda._sleep(500_000_000)
+        end.record()
+        spans.append((begin, end))
+
+    job.model.register_forward_pre_hook(linger)
+    monkeypatch.setattr("dimts.training.loop.Trainer._fit_memory", lambda _: None)
+    listener, _ = run(job)
+    torch.cuda.synchronize()
+    lingered = [begin.elapsed_time(end) / 1000 for begin, end in spans]
+    frames = np.diff([0, *listener.curve("train/frames")])
+    seconds = frames / listener.curve("train/frames_per_second")
+    assert len(spans) == 4
+    assert (seconds > lingered).all()
+
+
+@needs_cuda
 def test_overflow_in_fp16_lowers_the_scale_and_leaves_the_step_out(make_job: MakeJob) -> None:
     job = make_job("overflow", amp="fp16", max_steps=30)
     before = weights(job.model)

@@ -150,7 +150,7 @@ def test_summary_weighs_by_utterance_frame_and_token() -> None:
         "mcd": 3.0,
         "equal_share_mcd": 5.0,
         "mean_mel_mcd": 8.5,
-        "mel_mse": pytest.approx((1 * 100 + 2 * 300) / 400),
+        "aligned_mel_mse": pytest.approx((1 * 100 + 2 * 300) / 400),
         "length_ratio": pytest.approx(420 / 400),
         "duration_error": pytest.approx((1 * 10 + 2 * 30) / 40),
         "utterances": 2.0,

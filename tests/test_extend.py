@@ -199,6 +199,24 @@ def test_embedding_of_another_system_gets_rows(
     assert loaded.encode("[am]ሰላም[SPACE]the[STOP]").ids == merged.encode_normalised("ሰላም the")
 
 
+def test_what_was_written_is_a_base_again(
+    job: Job, other: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """With Hugging Face's file: ours has syllables, whose parts have no rows there."""
+    once, twice = tmp_path / "am", tmp_path / "sw"
+    rows = ("--tokenizer", other[0], "--embedding", other[1])
+    assert job(*rows, "--language", "am", "--out", once)[0] == 0
+    options = ("--language", "sw", "--start", "mean", "--out", twice, "--embedding")
+    written = (*options, once / "embedding.safetensors", "--tensor", "text_emb.weight")
+    code, _, err = job("--tokenizer", once / "tokenizer.json", *written)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "give --base a bundle, or --tokenizer a huggingface_tokenizer.json" in err
+    assert not twice.exists()
+    assert job("--tokenizer", once / "huggingface_tokenizer.json", *written)[0] == 0
+    kept, more = (load_file(f / "embedding.safetensors")["text_emb.weight"] for f in (once, twice))
+    assert len(more) > len(kept) and torch.equal(more[: len(kept)], kept)
+
+
 @pytest.mark.parametrize("width", [16, WIDTH])
 def test_embedding_of_another_system_becomes_a_bundle(
     job: Job, other: tuple[Path, Path], features: Path, tmp_path: Path, width: int
@@ -260,6 +278,10 @@ def test_tokenizer_alone_is_extended(job: Job, other: tuple[Path, Path], tmp_pat
         (
             ["--base", "{base}", "--language", "en"],
             "no transliteration of 'en'",
+        ),
+        (
+            ["--base", "{base}", "--language", "am", "--tracking-uri", "mlflow.db"],
+            "--tracking-uri: uri: must be sqlite:///",
         ),
         (
             [*OTHER, "--tensor", "zoo"],

@@ -15,10 +15,11 @@ import torch
 import yaml
 from base_fixtures import copied, rewrite, write_base
 from torch import Tensor
-from training_fixtures import Listener
+from training_fixtures import Listener, with_a_long_test
 
 from dimts.bundle import load_bundle, read_manifest, read_weights, sha256
 from dimts.config import load_config
+from dimts.errors import UserError
 from dimts.evaluation.evaluate import evaluate, summary
 from dimts.extension.config import BaseConfig
 from dimts.extension.extended import write_extended_bundle
@@ -196,7 +197,7 @@ def test_forgetting_is_of_each_language_before_and_after(rehearsed: Run, base: B
         summary(evaluate(v.model, corpus)) for v, corpus in zip(voices, both, strict=True)
     )
     assert figures["forgetting/mcd"] == pytest.approx(after["mcd"])
-    for key in ("mcd", "mel_mse"):
+    for key in ("mcd", "aligned_mel_mse"):
         change = after[key] - before[key]
         assert figures[f"forgetting/{key}_change"] == pytest.approx(change, abs=1e-6)
         assert change != 0
@@ -212,6 +213,14 @@ def test_table_names_what_was_forgotten(rehearsed: Run) -> None:
     assert f"{figures['forgetting/mcd']:.3f}" in line
     assert f"({change:+.3f} against before" in line
     assert "mel-cepstral distortion, dB" in rehearsed.printed
+
+
+def test_a_sentence_of_the_base_that_could_not_be_measured_is_refused_beforehand(
+    adapted: Adapted, base: BaseVoice, tmp_path: Path
+) -> None:
+    long = with_a_long_test(base.features[0], tmp_path / "features")
+    with pytest.raises(UserError, match=rf"^{long}: \d+ frames are too few"):
+        open_data(adapted(f"base.features=[{tmp_path}/features]").launch().settings)
 
 
 def test_forgetting_is_measured_on_so_many_sentences_at_most(

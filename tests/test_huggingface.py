@@ -190,6 +190,17 @@ def other_model(model: Any) -> dict[str, Any]:
     return json.loads(tokenizers.Tokenizer(model).to_str())
 
 
+def replace(text: str, by: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": {"String": text}, "content": by}
+
+
+def sequence(*normalizers: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "Sequence", "normalizers": list(normalizers)}
+
+
+LAST = max(JSON["model"]["vocab"].values()) + 1
+
+
 def byte_level() -> dict[str, Any]:
     tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
@@ -215,6 +226,16 @@ def byte_level() -> dict[str, Any]:
         (lambda: with_model(merges=[["a", "zoo"]]), "zoo"),
         (lambda: changed(added_tokens=[1]), "added_tokens is no list of tokens"),
         (lambda: changed(added_tokens=[{}]), "token None has id None"),
+        (lambda: changed(normalizer=sequence(*[replace("a", "aa")] * 40)), "more than 100 char"),
+        (lambda: changed(normalizer=sequence(sequence(replace("a", "a" * 101)))), "more than 100"),
+        (
+            lambda: changed(normalizer=sequence(*[replace("ل", "ﷺ"), {"type": "NFKC"}] * 9)),
+            "more than 100 characters of one",
+        ),
+        (
+            lambda: with_model(vocab={**JSON["model"]["vocab"], "x" * 1001: LAST}),
+            "a token has more than 1000 characters",
+        ),
         (lambda: changed(pre_tokenizer={"type": "Evil"}), "Evil|pre_tokenizer|data did not match"),
         (
             lambda: (

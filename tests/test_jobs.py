@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from base_fixtures import write_base
+from training_fixtures import with_a_long_test
 
 from data_prep.recipes.espeak import SAMPLE_SENTENCES, read_sentences
 from dimts.command import config_parser, run_job
@@ -18,7 +19,7 @@ from dimts.errors import UserError
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
-from jobs.demo import SENTENCE
+from jobs.demo import SENTENCE, print_next_steps
 from jobs.report import figures_table, print_result
 from jobs.voice_config import VoiceConfig
 
@@ -133,6 +134,13 @@ def test_sentence_of_the_demo_is_not_trained_on() -> None:
     assert said not in [tokenizer.encode(text) for text in trained_on]
 
 
+def test_demo_names_the_place_of_its_voice(capsys: pytest.CaptureFixture[str]) -> None:
+    file = ROOT / "jobs" / "configs" / "sample_am.yaml"
+    config = load_config(VoiceConfig, [file], ["run.storage=s3://voices/runs"])
+    print_next_steps(config, 1.0, 1.0)
+    assert "--model s3://voices/runs/sample_am --text" in capsys.readouterr().out
+
+
 # What a run ends with
 
 
@@ -194,6 +202,21 @@ def test_voice_that_reads_otherwise_than_the_features_is_not_measured(
     code, _, err = run("evaluate", "--config", str(voice_file), "--model", str(model))
     assert (code, len(err.splitlines())) == (2, 1)
     assert "trained with text.fold_homophones=True" in err
+
+
+def test_utterance_too_short_to_be_measured_is_one_line(
+    run: Run, voice_file: Path, tmp_path: Path
+) -> None:
+    features = load_config(VoiceConfig, [voice_file]).prepare.features
+    assert isinstance(features, Path)
+    long = with_a_long_test(features, tmp_path / "features")
+    tokenizer = Tokenizer.from_language(load_language("am"), TextConfig(language="am"))
+    model = write_base(tmp_path / "voice", tokenizer)
+    there = ["--config", str(voice_file), "--set", f"prepare.features={tmp_path}/features"]
+    code, _, err = run("evaluate", *there, "--model", str(model), "--split", "test")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert f"{long}: " in err
+    assert "frames are too few" in err
 
 
 def same_row(one: str, other: str, title: str) -> bool:

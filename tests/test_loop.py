@@ -11,10 +11,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
-from training_fixtures import Listener, make_job, poisoned, run
+from training_fixtures import Listener, make_job, poisoned, run, with_a_long_test
 
 from dimts.config import load_config
 from dimts.errors import UserError
+from dimts.launch.figures import held_out_figures
 from dimts.model.config import LossConfig
 from dimts.model.loss import TTSLoss, tts_loss
 from dimts.model.t3 import T3
@@ -212,6 +213,16 @@ def test_best_is_the_checkpoint_of_the_least_validation_loss(settings: Settings)
     assert result.best["val/total_loss"] == losses[best_step]
 
 
+def test_figures_of_the_best_checkpoint_are_not_those_of_the_last_weights(voice: Voice) -> None:
+    """Both are recorded at the last step, where a record takes one value of each name."""
+    launch = voice("training.max_steps=2", "training.validate_every=1").launch()
+    listener, _ = run(launch.settings)
+    data, best = open_data(launch.settings), (launch.run_dir / BEST).resolve()
+    figures = held_out_figures(launch, data, best)
+    assert {"val/mcd", "test/mcd", "val/aligned_mel_mse"} <= figures.keys()
+    assert not figures.keys() & listener.values[2].keys()
+
+
 def test_last_steps_are_validated_too(settings: Settings) -> None:
     """Or a run shorter than `validate_every` would have no voice to show."""
     listener, _ = run(settings("short", "training.max_steps=5", "training.validate_every=100"))
@@ -267,6 +278,20 @@ def test_utterance_too_short_for_its_states_is_refused_before_the_first_step(
     first = long.utterances.ids[0]
     with pytest.raises(UserError, match=rf"^{first}: \d+ frames are too few for the \d+ states"):
         train(job._replace(val=long), Listener())
+
+
+def test_what_could_not_be_measured_afterwards_is_refused_before_the_first_step(
+    voice: Voice, tmp_path: Path
+) -> None:
+    features = voice().prepare.features
+    assert isinstance(features, Path)
+    long = with_a_long_test(features, tmp_path / "features")
+    settings = (
+        voice(f"prepare.features={tmp_path}/features", "training.max_steps=1").launch().settings
+    )
+    with pytest.raises(UserError, match=rf"^{long}: \d+ frames are too few for the \d+ states"):
+        run_training(settings, Listener())
+    assert not (settings.run_dir / LATEST).exists()
 
 
 def test_sample_text_that_cannot_be_said_is_refused_before_the_first_step(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,12 +17,20 @@ from dimts.errors import ConfigError, UserError
 from dimts.text.language import LANGUAGES, Language, load_language
 from dimts.text.normaliser import Normaliser, TextConfig, UnknownCharacters
 from dimts.text.numbers import cardinal, largest, numeral_value, ordinal
+from dimts.text.transliteration import load_transliteration
 
 AMHARIC = load_language("am")
 ENGLISH = load_language("en")
 am = Normaliser(AMHARIC, TextConfig(language="am"))
 am_folded = Normaliser(AMHARIC, TextConfig(language="am", fold_homophones=True))
 en = Normaliser(ENGLISH, TextConfig(language="en"))
+NUMBERS = {
+    "units": ["a"] * 20,
+    "tens": dict.fromkeys(range(20, 100, 10), "a"),
+    "scales": [{"value": 100, "word": "a"}],
+    "minus": "a",
+    "point": "a",
+}
 
 
 @pytest.mark.parametrize(
@@ -251,6 +260,40 @@ def written(tmp_path: Path, **settings: object) -> Normaliser:
     plain = {"name": "X", "code": "x", "letters": ["a-z", "A-Z"], "punctuation": ".,"}
     file.write_text(yaml.safe_dump(plain | settings, allow_unicode=True), encoding="utf-8")
     return Normaliser(load_language(file), TextConfig(language=str(file), fold_homophones=True))
+
+
+SWELLING: dict[str, tuple[dict[str, object], str]] = {
+    "last rule": ({"symbols": {"%": "a" * 20}, "replacements": {"a": "b" * 1000}}, "%" * 45_000),
+    "one number": ({"numbers": {**NUMBERS, "units": ["b" * 1000] * 20}}, "1" * 300_000),
+    "its parts": ({"numbers": {**NUMBERS, "point": "b" * 1000}}, "1" + ".1" * 300_000),
+    "abbreviation": ({"abbreviations": {"x": "a" * 1000}}, "x " * 400_000),
+    "mark between": ({"numbers": {**NUMBERS, "between": {":": "b" * 1000}}}, "1:" * 300_000),
+    "invisible": ({}, "\u200b" * 2_000_000),
+}
+
+
+@pytest.mark.parametrize("rule", SWELLING)
+def test_no_rule_makes_much_more_than_it_may(tmp_path: Path, rule: str) -> None:
+    """Not even on the way to being refused."""
+    settings, text = SWELLING[rule]
+    normaliser = written(tmp_path, homophones={"q": "k"}, **settings)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match="more than 1000000 characters"):
+            normaliser.normalise(text)
+        assert tracemalloc.get_traced_memory()[1] < 100e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_language_opens_no_other_file(tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").write_text("name: Y")
+    with pytest.raises(ConfigError, match=r"x\.yaml: include: unknown key"):
+        written(tmp_path, include=["other.yaml"])
+    table = tmp_path / "t.yaml"
+    table.write_text("language: am\ninclude: [other.yaml]")
+    with pytest.raises(ConfigError, match=r"t\.yaml: include: unknown key"):
+        load_transliteration(table)
 
 
 def test_abbreviation_in_capitals_is_expanded_where_case_is_kept(tmp_path: Path) -> None:

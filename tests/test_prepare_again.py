@@ -120,6 +120,17 @@ def test_appended_utterance_leaves_full_shards_alone(corpus: Path, features: Pat
     assert (features / "train-00000.arrow").stat().st_ino == first.st_ino
 
 
+def test_arrow_files_of_other_programs_stay(corpus: Path, features: Path) -> None:
+    others = [features / name for name in ("data-00000-of-00002.arrow", "dev-00000.arrow")]
+    features.mkdir()
+    for file in others:
+        file.write_bytes(b"not ours")
+    run_prepare(corpus, features, shard_mb=0.02)
+    run_prepare(corpus, features)
+    assert not (features / "train-00001.arrow").exists()
+    assert [file.read_bytes() for file in others] == [b"not ours"] * 2
+
+
 def test_other_mel_settings_replace_the_features(corpus: Path, features: Path) -> None:
     first = run_prepare(corpus, features)
     extracted = Extractions()

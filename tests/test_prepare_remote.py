@@ -149,6 +149,15 @@ def test_other_sets_below_a_set_stay(bucket: Remote, tmp_path: Path) -> None:
     assert names(bucket / "features" / "am") == before
 
 
+def test_arrow_files_of_other_programs_stay(bucket: Remote, tmp_path: Path) -> None:
+    corpus, place = make_corpus(tmp_path / "corpus", 6), bucket / "features"
+    (place / "data-00000-of-00002.arrow").write_bytes(b"not ours")
+    (place / "train-00007.arrow").write_bytes(b"of an earlier run")
+    run(corpus, place)
+    assert (place / "data-00000-of-00002.arrow").read_bytes() == b"not ours"
+    assert "train-00007.arrow" not in names(place)
+
+
 def other_format(manifest: bytes) -> bytes:
     return json.dumps(json.loads(manifest) | {"format_version": 0}).encode()
 

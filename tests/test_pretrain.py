@@ -13,6 +13,7 @@ import torch
 import yaml
 from conftest import BASE_TEXTS, N_BASE_SENTENCES
 
+from data_prep.recipes.espeak import read_sentences
 from dimts.bundle import WEIGHTS, load_bundle, read_manifest
 from dimts.config import load_config, to_yaml
 from dimts.errors import ConfigError
@@ -219,7 +220,7 @@ def test_mix_that_cannot_work_is_refused(
 
 def test_sets_of_one_language_have_one_figure(base: BaseVoice, tmp_path: Path) -> None:
     """As two speakers of it would be."""
-    lines = (BASE_TEXTS / "es.txt").read_text(encoding="utf-8").splitlines()
+    lines = read_sentences(BASE_TEXTS / "es.txt.xz")
     others = sorted(lines, key=len)[N_BASE_SENTENCES : 2 * N_BASE_SENTENCES]
     (tmp_path / "others.txt").write_text("\n".join(others), encoding="utf-8")
     settings = yaml.safe_load(base.file.read_text(encoding="utf-8"))

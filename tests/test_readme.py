@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import re
 import shlex
 import subprocess
@@ -75,12 +76,14 @@ def test_documents_show_commands() -> None:
 
 def add_base(folder: Path) -> None:
     """The base that ships, and some of the sentences that it was made from."""
+    from data_prep.recipes.espeak import read_sentences
+
     (folder / "bases").symlink_to(ROOT / "bases")
     texts = folder / "data_prep" / "base_texts"
     texts.mkdir(parents=True)
-    for file in (ROOT / "data_prep" / "base_texts").glob("*.txt"):
-        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-        (texts / file.name).write_text("".join(lines[:24]), encoding="utf-8")
+    for file in (ROOT / "data_prep" / "base_texts").iterdir():
+        some = "\n".join(read_sentences(file)[:24]).encode()
+        (texts / file.name).write_bytes(lzma.compress(some) if file.suffix == ".xz" else some)
 
 
 @pytest.fixture(scope="module")

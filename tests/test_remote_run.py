@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,13 +27,16 @@ from dimts.launch.remote_driver import fetch_result, new_start, take_up, wish_st
 from dimts.launch.remote_run import RemoteRun, here, worker_folder
 from dimts.launch.start import start_run
 from dimts.launch.stopping import STOP_FILE, stop_requested
-from dimts.storage.place import Remote
+from dimts.storage import place as places
+from dimts.storage.place import Remote, RemoteError
 from dimts.tracking.config import is_missing
 from dimts.tracking.mlflow_model import resolve_model
 from dimts.tracking.mlflow_tracker import MlflowTracker
 from dimts.training.checkpoint import BEST, LATEST
 from dimts.training.claim import CLAIM, Claim, Superseded
 from dimts.training.remote_bundle import fetch_bundle, local_bundle
+from jobs.pretrain import main as pretrain
+from jobs.ui import recorded_config
 from jobs.voice_config import VoiceConfig
 
 if TYPE_CHECKING:
@@ -38,6 +45,7 @@ if TYPE_CHECKING:
 pytest_plugins = ("s3_fixtures",)
 
 Voice = Callable[..., VoiceConfig]
+ROOT = Path(__file__).parents[1]
 WEIGHTS = "model.safetensors"
 WAIT_S = 30.0
 GROUP_WAIT_S = 90.0
@@ -237,6 +245,62 @@ def test_folder_that_is_gone_takes_nothing_with_it(bucket: Remote, tmp_path: Pat
     assert names(place) == before
 
 
+def silence(s3: S3, seconds: float) -> None:
+    """From now on, for a while."""
+    os.kill(s3.process.pid, signal.SIGSTOP)
+    threading.Timer(seconds, os.kill, (s3.process.pid, signal.SIGCONT)).start()
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Storage that does not answer is soon given up."""
+    monkeypatch.setattr(places, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(places, "ATTEMPTS", 1)
+
+
+def test_run_that_the_storage_failed_sends_what_it_has_when_it_is_back(
+    s3: S3, bucket: Remote, hasty: None, voice: Voice
+) -> None:
+    """As where held-out figures ask it for the base, after days of training."""
+    first = new_start(voice("run.name=patient", f"run.storage={bucket}/runs").launch())
+    take_up(first)
+
+    def train() -> None:
+        with here(first) as (launch, _):
+            (launch.run_dir / "trained").write_text("for days")
+            silence(s3, 6)  # which is longer than one try takes
+            (bucket / "base").read_bytes()
+
+    with pytest.raises(RemoteError, match=f"^{bucket}/base: "):
+        train()
+    assert (bucket / "runs" / "patient" / "trained").read_text() == "for days"
+
+
+def test_folder_that_may_have_more_than_a_storage_that_is_away_is_named(
+    s3: S3, bucket: Remote, hasty: None, voice: Voice
+) -> None:
+    first = new_start(voice("run.name=named", f"run.storage={bucket}/runs").launch())
+    take_up(first)
+    folder = worker_folder(bucket / "runs" / "named")
+    for known in (False, True):
+        with s3.silent(), pytest.raises(RemoteError) as caught, here(first):
+            pytest.fail("nobody answered")
+        assert (f"{folder} on {platform.node()} may have what" in str(caught.value)) is known
+        with here(first):
+            pass
+
+
+def test_record_that_waits_on_the_machine_that_trained_can_be_sent(
+    bucket: Remote, voice: Voice
+) -> None:
+    config = voice("run.name=waits", f"run.storage={bucket}/runs", "tracking.uri=sqlite:///own.db")
+    first = new_start(config.launch())
+    take_up(first)
+    with here(first) as (launch, _):
+        assert recorded_config(launch.run_dir, []) == config.tracking
+    assert recorded_config(launch.run_dir, []) == config.tracking
+
+
 def test_start_elsewhere_is_the_one_that_goes_on(bucket: Remote, voice: Voice) -> None:
     config = voice("run.name=twice", f"run.storage={bucket}/runs")
     place = bucket / "runs" / "twice"
@@ -337,6 +401,40 @@ def test_base_what_it_rehearses_and_artifacts_may_be_in_storage(
     folder = trained(there)
     assert (folder / LATEST / WEIGHTS).read_bytes() == (here / LATEST / WEIGHTS).read_bytes()
     assert [name for name in names(bucket / "mlflow") if name.endswith(WEIGHTS)]
+
+
+def test_base_of_no_place_is_refused_in_one_line(voice: Voice) -> None:
+    config = voice("base.bundle=s3://MY-BUCKET/base")
+    for look in (config.pinned, config.resolved):
+        with pytest.raises(UserError, match=r"^s3://MY-BUCKET/base: must be"):
+            look()
+
+
+def test_voice_of_a_bucket_is_exported(
+    bucket: Remote, base: BaseVoice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, command = tmp_path / "out", ["pretrain.py", "--config", str(base.file), "--export"]
+    settings = (f"run.storage={bucket}/runs", "training.max_steps=2", "training.validate_every=2")
+    sets = [word for setting in settings for word in ("--set", setting)]
+    monkeypatch.setattr(sys, "argv", [*command, str(out), *sets])
+    pretrain()
+    assert load_bundle(out).manifest.step == 2
+
+
+@pytest.mark.slow
+def test_demo_speaks_with_a_voice_of_a_bucket(bucket: Remote, tmp_path: Path) -> None:
+    settings = (
+        f"run.storage={bucket}/runs", "training.max_steps=2", "training.validate_every=2",
+        "training.sample_every=0", "tracking.enabled=false", "ray.workers=0",
+        "prepare.engine=local",
+    )  # fmt: skip
+    command = [sys.executable, str(ROOT / "jobs/demo.py")]
+    command += ["--config", str(ROOT / "jobs/configs/sample_am.yaml")]
+    command += [word for setting in settings for word in ("--set", setting)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "output" / "demo.wav").stat().st_size > 1000
+    assert f"jobs/synthesize.py --model {bucket}/runs/sample_am --text" in done.stdout
 
 
 @pytest.mark.parametrize("stored", ["in a folder", "in a bucket"])

@@ -8,12 +8,14 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dimts.command import config_parser
 from dimts.config import build_config, to_yaml
 from dimts.errors import ConfigError, UserError
 from dimts.masking import mask_secrets
@@ -87,6 +89,21 @@ def test_masking_twice_is_masking_once(text: str) -> None:
     assert mask_secrets(once) == once
 
 
+@pytest.mark.parametrize("part", ["a", "x://b:", "x://1:80/", "'token': ", "authorization:\n"])
+def test_masking_takes_time_in_proportion_to_the_text(part: str) -> None:
+    """A second at most; where each place is looked at again from each other, a minute."""
+    text = part * (200_000 // len(part))
+    before = time.process_time()
+    mask_secrets(text)
+    assert time.process_time() - before < 5
+
+
+def test_address_behind_others_without_a_password_is_masked() -> None:
+    others = "x://a:b/y://1:80/z://c:d/"
+    assert mask_secrets(f"{others}' https://bob:{SECRET}@host") == f"{others}' https://***@host"
+    assert mask_secrets(f"{others}x://a:'{SECRET}@host") == f"{others}x://***@host"
+
+
 def test_secrets_of_the_environment_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", SECRET)
     monkeypatch.setenv("RAY_AUTH_TOKEN", "abc")
@@ -124,6 +141,18 @@ def main():
 
 run_job(main)
 """
+
+
+def test_forgotten_set_is_refused_without_its_secret(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train.py", "--config", "x", f"tracking.uri=http://bob:{SECRET}@host"]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit):
+        config_parser("").parse_args()
+    told = capsys.readouterr().err
+    assert told.endswith("error: unrecognized arguments: tracking.uri=http://***@host\n")
+    assert SECRET not in told
 
 
 def test_unexpected_error_is_told_without_secrets(tmp_path: Path) -> None:

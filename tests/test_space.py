@@ -40,6 +40,7 @@ COMMAND = re.compile(r"^# +python jobs/tune\.py (.*)$", re.MULTILINE)
 
 LR = "training.optimizer.learning_rate"
 BATCH = "training.batch_size"
+STEPS = "training.optimizer.warmup_steps"
 FREEZE = "model.freeze_until_index"
 BLOCKS = "model.freeze_blocks.encoder"
 RATE = {"type": "float", "low": 1e-4, "high": 1e-1, "log": True}
@@ -205,6 +206,7 @@ def test_spaces_of_spoken_objectives_may_weigh_losses(sweep_voice: Build) -> Non
             r"section base.* add .*finetune\.yaml",
         ),
         ({f"{LR}.x": RATE}, rf"{LR}\.x: {LR} is a setting"),
+        ({STEPS: {"type": "float", "low": 0, "high": 40}}, rf"{STEPS}: .*integer"),
         (
             {"training.optimizer": one_of({"betas": [0.9, 0.99]}), LR: RATE},
             rf"{LR} is part of training\.optimizer",

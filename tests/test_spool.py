@@ -182,6 +182,34 @@ def test_without_its_memory_the_sender_asks_the_store(
     assert steps_of(config, tmp_path / "run") == list(range(1, 31))
 
 
+def test_without_its_memory_a_killed_session_s_own_records_are_known(
+    config: TrackingConfig, tmp_path: Path
+) -> None:
+    """Its file is still there when the memory is not, and is read before its successor's."""
+    run_dir = tmp_path / "run"
+    killed = Spool(run_dir / SPOOL, MIB)
+    killed.append("start", {"run_name": "run", "params": {}, "tags": {}})
+    write(killed, range(1, 21))
+    assert Sender(config, run_dir, killed).drain()
+    killed.unlock()
+    (run_dir / SPOOL / "sent.json").write_bytes(b"")
+    session(config, run_dir, range(11, 31))
+    assert steps_of(config, run_dir) == list(range(1, 31))
+
+
+def test_a_memory_older_than_the_store_records_nothing_twice(
+    config: TrackingConfig, tmp_path: Path
+) -> None:
+    """As on the next machine, whose memory is of the last checkpoint that was sent."""
+    run_dir, memory = tmp_path / "run", tmp_path / "run" / SPOOL / "sent.json"
+    session(config, run_dir, range(1, 11))
+    older = memory.read_bytes()
+    session(config, run_dir, range(11, 19))
+    memory.write_bytes(older)
+    session(config, run_dir, range(11, 31))
+    assert steps_of(config, run_dir) == list(range(1, 31))
+
+
 def test_metrics_do_not_wait_for_artifacts_that_have_no_place(
     config: TrackingConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -22,6 +22,7 @@ from dimts.features.feature_set import FeatureSet
 from dimts.features.manifest import MANIFEST
 from dimts.storage.mirror import Mirror
 from dimts.storage.place import Place, Remote, RemoteError, cache_folder, transfer
+from dimts.training.remote_bundle import local_bundle
 
 pytest_plugins = ("s3_fixtures",)
 
@@ -62,6 +63,13 @@ def test_place_that_is_none_is_refused_in_one_line(text: str, why: str) -> None:
         build_config(Somewhere, {"place": text})
     assert "secret" not in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["s3://MY-BUCKET/run", "s3://voices/../x", "gs://a:secret@b/c"])
+def test_bundle_of_no_place_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(UserError, match=r"(s3|gs)://.*: (must be|a place holds no)") as raised:
+        local_bundle(text)
+    assert "secret" not in str(raised.value) and "\n" not in str(raised.value)
 
 
 def test_files_come_back_as_they_were_sent(bucket: Remote, tmp_path: Path) -> None:

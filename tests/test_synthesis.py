@@ -136,6 +136,21 @@ def test_file_of_sentences_becomes_wavs_named_for_their_lines(
     assert short < long
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--text", TEXT, "--out", "there"), "there: is a folder; name a wav file"),
+        (("--file", "a.txt", "--out", "a.txt"), "a.txt: is no folder, which --file needs"),
+    ],
+)
+def test_place_that_cannot_be_written_is_refused_before_the_voice_is_loaded(
+    job: Job, tmp_path: Path, options: tuple[str, ...], message: str
+) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "a.txt").write_text(TEXT)
+    assert job("--model", "none", *options) == (2, "", f"error: {message}\n")
+
+
 def test_run_folder_speaks_with_its_best_checkpoint(job: Job, bundle: Path) -> None:
     code, out, _ = job("--model", str(bundle.parent), "--text", TEXT)
     assert code == 0

@@ -352,6 +352,31 @@ def test_tensorboard_events_go_on_where_a_resumed_run_does(
         make_tracker(config.model_copy(update={"tensorboard": True}))
 
 
+def test_a_session_that_only_measures_leaves_tensorboard_s_curves(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing import event_accumulator
+
+    from dimts.tracking.tensorboard import TensorboardTracker
+
+    trained = [({"parameters/trained": 9.0}, 0), ({"val/total_loss": 9.0}, 0)]
+    trained += [({"train/total_loss": 1 / step}, step) for step in (10, 20)]
+    measured = [({"forgetting/mcd": 5.0}, 0), ({"val/mcd": 4.0, "test/mcd": 4.0}, 20)]
+    for points in (trained, trained + measured, measured):
+        tracker = TensorboardTracker()
+        tracker.start("run", tmp_path, {}, "a: 1\n")
+        for values, step in points:
+            tracker.log_metrics(values, step)
+        tracker.finish("FINISHED")
+    events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    curves = {
+        key: [event.step for event in events.Scalars(key)]
+        for key in ("parameters/trained", "val/total_loss", "train/total_loss")
+    }
+    assert curves == {
+        "parameters/trained": [0], "val/total_loss": [0], "train/total_loss": [10, 20],
+    }  # fmt: skip
+
+
 def test_full_disk_costs_tensorboard_points_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

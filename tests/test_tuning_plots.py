@@ -102,6 +102,8 @@ def test_the_best_line_is_on_top_and_stopped_ones_below() -> None:
     for values, curve in (([1.0], [1.0]), (None, [0.5]), ([2.0], [2.0]), (None, [3.0])):
         add(study, values, curve=curve)
     add(study, None, state=TrialState.FAIL)
+    add(study, None, curve=[0.2], state=TrialState.FAIL)
+    add(study, None, curve=[0.1], outcome="diverged")
     assert [trial.number for trial in shown(study)] == [3, 1, 2, 0]
 
 
@@ -109,12 +111,15 @@ def test_curves_end_where_their_trial_did() -> None:
     study = new_study(LOSS)
     add(study, [1.0], curve=[4.0, 3.0, 2.0, 1.0])
     add(study, None, curve=[5.0, 4.5])
+    add(study, None, curve=[3.0, 2.5, 2.4], state=TrialState.FAIL)
     figure = draw_curves(study)
     assert figure is not None
     ends = {
         line.get_label(): list(np.asarray(line.get_xdata())) for line in figure.axes[0].get_lines()
     }
-    assert ends == {"best": [25, 50, 75, 100], "stopped early": [25, 50]}
+    assert ends == {
+        "best": [25, 50, 75, 100], "stopped early": [25, 50], "diverged, failed": [25, 50, 75],
+    }  # fmt: skip
 
 
 def test_the_front_is_drawn_as_a_line_with_numbers() -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from dimts.bundle import write_bundle
+from dimts.features.feature_set import read_batches
+from dimts.features.manifest import MANIFEST
 from dimts.model.t3 import T3
 from dimts.training.batches import Corpus
 from dimts.training.data import Data, fixed_durations, open_data
@@ -94,6 +99,24 @@ class Poisoned:
     def mel(self, index: int) -> NDArray[np.float32]:
         mel: NDArray[np.float32] = self._utterances.mel(index)
         return np.full_like(mel, np.nan) if self.ids[index] in self._bad else mel
+
+
+def with_a_long_test(features: Path, target: Path) -> str:
+    """A copy of features in which one test utterance has the text of forty; its id."""
+    shutil.copytree(features, target)
+    manifest = json.loads((target / MANIFEST).read_text())
+    shard = manifest["splits"]["test"]["shards"][0]
+    schema, batches = read_batches(features / shard["name"])
+    rows = pa.Table.from_batches(batches, schema)
+    for name in ("text", "raw_text"):
+        texts = rows[name].to_pylist()
+        texts[0] = " ".join([texts[0]] * 40)
+        rows = rows.set_column(schema.get_field_index(name), schema.field(name), [texts])
+    with pa.ipc.new_file(str(target / shard["name"]), schema) as writer:
+        writer.write_table(rows)
+    shard["n_bytes"] = (target / shard["name"]).stat().st_size
+    (target / MANIFEST).write_text(json.dumps(manifest))
+    return str(rows["id"][0].as_py())
 
 
 def poisoned(bad: set[str]) -> Callable[[Data], Corpus]:

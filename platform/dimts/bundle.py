@@ -37,7 +37,7 @@ WEIGHTS, CONFIG, TOKENIZER, MANIFEST = (
     "tokenizer.json",
     "manifest.json",
 )
-PLAIN_NAME = re.compile(r"[^/\\\0]*[^/\\\0.][^/\\\0]*")
+PLAIN_NAME = re.compile(r"(?=\.*[^/\\\0.])[^/\\\0]+")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -209,7 +209,9 @@ def read_manifest(folder: Path, verify: bool = True) -> BundleManifest:
             raise BundleError(f"{folder / MANIFEST}: has no checksum of {name}")
     for name, expected in manifest.sha256.items() if verify else ():
         if not PLAIN_NAME.fullmatch(name):
-            raise BundleError(f"{folder / MANIFEST}: names a file outside the bundle: {name!r}")
+            raise BundleError(
+                f"{folder / MANIFEST}: names a file outside the bundle: {name!r:.100}"
+            )
         try:
             actual = sha256(file_of(folder, name))
         except OSError as error:  # of the disk

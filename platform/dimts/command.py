@@ -9,6 +9,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from typing import NoReturn
 
 from dimts.errors import UserError
 from dimts.home import go_home, shipped
@@ -18,6 +19,13 @@ from dimts.printable import printable
 EXIT_USER_ERROR = 2
 
 
+class JobParser(argparse.ArgumentParser):
+    """Its errors are told without secrets."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(str(UserError(message)))
+
+
 def config_parser(description: str, default: str | None = None) -> argparse.ArgumentParser:
     """A parser with the options every job has.
 
@@ -25,7 +33,7 @@ def config_parser(description: str, default: str | None = None) -> argparse.Argu
         description: what the job does.
         default: the config file that is used when none is named.
     """
-    parser = argparse.ArgumentParser(
+    parser = JobParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(

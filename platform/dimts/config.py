@@ -47,10 +47,16 @@ WIDEST, DEEPEST = 65_536, 1000
 C = TypeVar("C", bound=Config)
 
 
-def load_config(cls: type[C], files: Sequence[str | Path], overrides: Sequence[str] = ()) -> C:
+def load_config(
+    cls: type[C],
+    files: Sequence[str | Path],
+    overrides: Sequence[str] = (),
+    including: bool = True,
+) -> C:
     """Build a `cls` from YAML files (later ones win) and ``a.b=value`` overrides.
 
-    A file may hold ``include: [other.yaml]``, paths relative to itself, which it overrides.
+    A file may hold ``include: [other.yaml]``, paths relative to itself, which it overrides,
+    where `including`.
 
     Raises:
         ConfigError: one line naming the file or the override, the key and what is allowed.
@@ -58,7 +64,8 @@ def load_config(cls: type[C], files: Sequence[str | Path], overrides: Sequence[s
     merged: dict[str, Any] = {}
     origins: dict[tuple[str, ...], str] = {}
     for file in files:
-        _merge(merged, _read(Path(file)), origins)
+        own = _read(Path(file)) if including else {str(file): _values(Path(file))}
+        _merge(merged, own, origins)
     for override in overrides:
         _merge(merged, {"--set": _parse_override(override)}, origins)
     if files:  # what no key is to blame for, such as a section that none of them has
@@ -133,6 +140,19 @@ def _read(
     if here in read:
         return {}
     read.add(here)
+    values = _values(file)
+    includes = values.pop(INCLUDE, [])
+    if not isinstance(includes, list) or not all(isinstance(name, str) for name in includes):
+        raise ConfigError(f"{file}: {INCLUDE}: must be a list of YAML files")
+    parts: dict[str, dict[str, Any]] = {}
+    for name in includes:
+        parts |= _read(file.parent / name, (*including, here), read)
+    parts[str(file)] = values
+    return parts
+
+
+def _values(file: Path) -> dict[str, Any]:
+    """What a file itself holds."""
     try:
         text = read_bytes(file, MAX_YAML_BYTES).decode("utf-8")
     except FileNotFoundError:
@@ -147,14 +167,7 @@ def _read(
         values = {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ConfigError(f"{file}: must hold settings as 'key: value' lines")
-    includes = values.pop(INCLUDE, [])
-    if not isinstance(includes, list) or not all(isinstance(name, str) for name in includes):
-        raise ConfigError(f"{file}: {INCLUDE}: must be a list of YAML files")
-    parts: dict[str, dict[str, Any]] = {}
-    for name in includes:
-        parts |= _read(file.parent / name, (*including, here), read)
-    parts[str(file)] = values
-    return parts
+    return values
 
 
 def _parse_override(text: str) -> dict[str, Any]:

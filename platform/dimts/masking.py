@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 
 MASK = "***"
 SHORTEST_SECRET = 6
@@ -30,9 +31,16 @@ _QUOTED = "|".join(
     )
 )
 
-_PATTERNS = (
+_PATTERNS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     # user:password@ of an address; a password with a slash is none that is allowed, but one.
-    (re.compile(r"(\w[\w+.-]*://)(?:[^/\s]*|[^/\s:@]*:(?!\d+/)[^\s'\"<>]*)@"), rf"\1{MASK}@"),
+    # Where no @ follows, all up to the last slash stays, and is looked at once only.
+    (
+        re.compile(
+            r"(?<=[\w+.-]://)"
+            r"(?:[^/\s]*@|[^/\s:@]*:(?!\d+/)(?:[^\s'\"<>]*@|(?P<none>[^\s'\"<>]*/)))"
+        ),
+        lambda match: match[0] if match["none"] else f"{MASK}@",
+    ),
     (
         re.compile(
             rf"([?&;](?:{_NAMES}|{_IN_QUERY}|{_OF_VENDOR})=){_VALUE_IN_QUERY}", re.IGNORECASE

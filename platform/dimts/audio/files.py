@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from dimts.audio.compressed import is_whole_ogg, samples_in_mp3
 from dimts.audio.mel import Float32Array
 from dimts.errors import UserError
 from dimts.regular_file import NotAFile, open_regular
@@ -29,8 +30,9 @@ down leave none, ordinary stereo leaves more than all of it."""
 
 _BLOCK_VALUES = 1 << 18  # samples times channels decoded at once: 1 MiB
 _UNKNOWN_FRAMES = 1 << 62  # libsndfile's word for "the header does not say" is near 2^63
-_STREAMED_SIZES = {0, 0x7FFFF000, 0xFFFFFFFF}  # programs that write to a pipe leave these
+_STREAMED_SIZES = {0, 0x7FFFF000, 0x80000000, 0xFFFFFFFF}  # left by programs that write to a pipe
 _MAX_WAV_CHUNKS = 1000  # before the sound; a file of nothing but empty ones would take minutes
+_PADDING = 576  # samples that LAME adds to an MP3
 
 
 class AudioError(UserError):
@@ -86,6 +88,8 @@ def read_open_audio(
     if os.fstat(descriptor).st_size == 0:
         raise AudioError("empty", f"{path}: the file has no bytes")
     _refuse_cut_off_wav(path, descriptor)
+    if os.pread(descriptor, 4, 0) == b"OggS" and not is_whole_ogg(descriptor):
+        raise AudioError("truncated", f"{path}: its end is missing")
     wave, file_rate = _decode(path, descriptor, max_seconds)
     peak = _peak(wave)
     if not np.isfinite(peak):
@@ -167,9 +171,17 @@ def _decode(path: str | Path, descriptor: int, max_seconds: float) -> tuple[Floa
 
     try:
         with soundfile.SoundFile(descriptor, closefd=False) as file:
-            _check_header(path, file.samplerate, file.frames, max_seconds)
-            wave = _read_mono(path, file, max_seconds)
             rate, promised = file.samplerate, file.frames
+            if file.format == "MP3":
+                promised = samples_in_mp3(descriptor, 10 * max_seconds * rate) or promised
+            _check_header(path, rate, promised, max_seconds)
+            if file.frames < promised - _PADDING:  # the rest is not decoded
+                detail = f"{path}: does not say its length; `ffmpeg -i OLD -c copy NEW` adds it"
+                raise AudioError("undecodable", detail)
+            promised = min(promised, file.frames)
+            wave = _read_mono(path, file, max_seconds)
+    except EOFError:
+        raise AudioError("truncated", f"{path}: its end is missing") from None
     except (soundfile.SoundFileError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise AudioError("undecodable", f"{path}: cannot be decoded: {reason}") from error

@@ -1,9 +1,9 @@
 """Figures of a voice on a split: what it says against what was recorded, no vocoder between.
 
 A figure is only as good as what it is compared with. So two lines of reference come with
-each evaluation: the mean mel of the training frames, which says nothing at all, and the
-same voice with an equal share of frames a token, which is what unlearned durations sound
-like.
+each evaluation: the mean mel of the training frames (an adapted voice has its base's), which
+says nothing at all, and the same voice with an equal share of frames a token, which is what
+unlearned durations sound like.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor
 from dimts.evaluation.mcd import mel_cepstral_distortion
 from dimts.model.t3 import T3
 from dimts.training.batches import Batch, Corpus
+from dimts.training.corpora import check_lengths
 
 
 class UtteranceFigures(NamedTuple):
@@ -28,7 +29,8 @@ class UtteranceFigures(NamedTuple):
         id: of the utterance.
         mcd: dB, spoken with predicted durations against the recording's mel.
         equal_share_mcd: dB, the same with the recording's length shared out equally.
-        mean_mel_mcd: dB, the mean training frame against the recording's mel.
+        mean_mel_mcd: dB, the model's mean frame, which an adapted voice has from its base,
+            against the recording's mel.
         mel_mse: natural-log mel units squared, laid out by the alignment with the recording.
         frames, recorded_frames: predicted and real length.
         duration_error: frames a token, mean absolute, against the model's own alignment.
@@ -53,7 +55,11 @@ def evaluate(model: T3, corpus: Corpus) -> list[UtteranceFigures]:
     Args:
         model: on its device; put in eval mode here.
         corpus: with the token ids of the model's tokenizer.
+
+    Raises:
+        UserError: an utterance is too short for its states.
     """
+    check_lengths(corpus, model.config.states_per_token)
     model.eval()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # one sentence is too little work to share, and waiting costs more
@@ -72,7 +78,7 @@ def summary(figures: Sequence[UtteranceFigures]) -> dict[str, float]:
         "mcd": float(np.mean([f.mcd for f in figures])),
         "equal_share_mcd": float(np.mean([f.equal_share_mcd for f in figures])),
         "mean_mel_mcd": float(np.mean([f.mean_mel_mcd for f in figures])),
-        "mel_mse": float(np.average([f.mel_mse for f in figures], weights=recorded)),
+        "aligned_mel_mse": float(np.average([f.mel_mse for f in figures], weights=recorded)),
         "length_ratio": float(sum(f.frames for f in figures) / recorded.sum()),
         "duration_error": float(np.average(errors, weights=tokens)),
         "utterances": float(len(figures)),

@@ -11,6 +11,8 @@ import os
 from pathlib import Path
 
 from dimts.errors import UserError
+from dimts.storage.mirror import LINK
+from dimts.storage.place import Folder, Remote
 from dimts.training.checkpoint import LATEST
 
 ATTEMPTS = "attempts.json"
@@ -34,25 +36,32 @@ def count_attempt(run_dir: Path, max_failures: int) -> str:
     Raises:
         UserError: too many did.
     """
-    file, reached = run_dir / ATTEMPTS, _reached(run_dir)
+    file, checkpoint = run_dir / ATTEMPTS, reached(run_dir)
     before: dict[str, object] = {}
     if file.exists():
         before = json.loads(file.read_text(encoding="utf-8"))
-    died = int(str(before.get("n", 0))) if before.get("checkpoint") == reached else 0
+    died = int(str(before.get("n", 0))) if before.get("checkpoint") == checkpoint else 0
     if died > max_failures:
         raise UserError(
             f"{run_dir}: the workers died {died} times without coming further than "
-            f"{reached or 'the start'}; killed without a word they were probably out of memory: "
+            f"{checkpoint or 'the start'}; killed without a word they were probably out of memory: "
             "lower training.batch_size or raise training.accumulate"
         )
     draft = file.with_suffix(".partial")
-    draft.write_text(json.dumps({"checkpoint": reached, "n": died + 1}), encoding="utf-8")
+    draft.write_text(json.dumps({"checkpoint": checkpoint, "n": died + 1}), encoding="utf-8")
     draft.replace(file)
     return "the workers died, and were started again" if before else ""
 
 
-def _reached(run_dir: Path) -> str:
+def reached(place: Folder) -> str:
+    """Name of the latest checkpoint of a run; empty if there is none.
+
+    Raises:
+        RemoteError: the storage cannot be reached.
+    """
     try:
-        return os.readlink(run_dir / LATEST)
+        if isinstance(place, Remote):
+            return (place / (LATEST + LINK)).read_text()
+        return os.readlink(place / LATEST)
     except OSError:
         return ""

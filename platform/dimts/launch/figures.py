@@ -16,7 +16,7 @@ from dimts.training.data import Data
 from dimts.training.run import initial_model, untrained_model
 
 HELD_OUT: tuple[SplitName, ...] = ("val", "test")
-FORGETTING = ("mcd", "mel_mse", "length_ratio")
+FORGETTING = ("mcd", "aligned_mel_mse", "length_ratio")
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,17 +26,17 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.torch.config import _TorchBackend
 
 from dimts.errors import UserError
-from dimts.launch.attempts import count_attempt, forget_attempts
+from dimts.launch.attempts import count_attempt, forget_attempts, reached
 from dimts.launch.console import following
 from dimts.launch.interface import interface_of
-from dimts.launch.names import FAILURE, TOLD_OF_CHECKPOINTS
+from dimts.launch.names import CONFIG_FILE, FAILURE, TOLD_OF_CHECKPOINTS
 from dimts.launch.recorder import Recorder
 from dimts.launch.remote_driver import in_touch
 from dimts.launch.remote_run import NoCopy, RemoteRun, here
 from dimts.launch.room import equal_share, places
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.stopping import stop_on_signal
-from dimts.storage.place import Folder, Remote
+from dimts.storage.place import Folder, Remote, RemoteError
 from dimts.training.claim import Superseded
 from dimts.training.run import run_training
 
@@ -50,7 +50,8 @@ WATCHES_NODES = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 RESTARTS = 1000
 """Of a run's group of workers; an end to what never gets as far as to count."""
 REMOTE_RESTARTS = 20
-"""The same where the run's folder is in object storage, which a worker may fail to reach."""
+"""The same where the run's folder is in object storage, which a worker may fail to reach; counted
+anew whenever the run has come further."""
 
 
 def run_on_ray(launch: Launch, config: RayConfig) -> None:
@@ -71,12 +72,36 @@ def run_on_ray(launch: Launch, config: RayConfig) -> None:
             most = REMOTE_RESTARTS if launch.remote else RESTARTS
             restarts = most if config.max_failures else 0
             cpus = cpus_per_worker(config)
-            trainer = torch_trainer(train_worker, launch, config, cpus, restarts)
-            with in_touch(launch), in_one_line():
+
+            def fit() -> None:
+                trainer = torch_trainer(train_worker, launch, config, cpus, restarts)
                 in_another_thread(trainer.fit).result()
+
+            with in_touch(launch), in_one_line():
+                while_it_comes_further(fit, launch.remote or launch.run_dir, restarts)
         finally:
-            if failure.exists() and (why := failure.read_text(encoding="utf-8")):
-                raise UserError(why)
+            if failure.exists():
+                raise UserError(
+                    failure.read_text(encoding="utf-8")
+                    or f"{launch.run_dir}: training failed, and there was no room to write down "
+                    "why; make room and start the run again"
+                )
+
+
+def while_it_comes_further(fit: Callable[[], None], place: Folder, restarts: int) -> None:
+    """Train; Ray counts all deaths together, so begin anew where there is a new checkpoint."""
+    before = reached(place)
+    while True:
+        try:
+            fit()
+            return
+        except WorkerGroupError:
+            now = before
+            with suppress(RemoteError):
+                now = reached(place)
+            if now == before or not restarts:
+                raise
+            before = now
 
 
 @contextmanager
@@ -88,6 +113,8 @@ def in_one_line() -> Iterator[None]:
         for failure in error.worker_failures.values():
             if isinstance(failure, UserError):
                 raise failure from error
+            if isinstance(failure, Superseded):
+                raise UserError(str(failure)) from error
         raise
 
 
@@ -283,13 +310,15 @@ def in_worker(
         with here(launch, rank, context.get_local_rank(), stays) as (launch_here, copy):
             begun = True
             work(launch_here, rank, copy)
-    except Superseded:  # by a start elsewhere, or on a node that was given up for dead
-        if begun and launch.remote and context.get_world_size() > 1:
-            raise  # or the others would wait for this one
+    except Superseded:  # by a start elsewhere, or a worker that was given up for dead
+        if begun:
+            raise  # Ray starts a group that it still listens to again, which takes the run up
 
 
 def _train(launch: Launch, config: dict[str, Any], rank: int, saved: Callable[[], None]) -> None:
     if (launch.run_dir / FAILURE).exists():  # started again after what would only be met again
+        return
+    if not (launch.remote or (launch.run_dir / CONFIG_FILE).exists()):  # a person removed the run
         return
 
     def tell_ray(metrics: dict[str, float], checkpoint: Path | None) -> None:
@@ -305,9 +334,14 @@ def _train(launch: Launch, config: dict[str, Any], rank: int, saved: Callable[[]
         recorder.finish(run_training(launch.settings, recorder, get_device()))
     except Superseded:
         raise
+    except RemoteError as error:  # the storage may be back when the group is started again
+        recorder.tell(str(error))
+        recorder.end("FAILED")
+        raise
     except UserError as error:
         # To try again would fail again: this worker ends, and the driver says why.
-        (launch.run_dir / FAILURE).write_text(str(error), encoding="utf-8")
+        with suppress(OSError):  # a full disk has a name without a text
+            (launch.run_dir / FAILURE).write_text(str(error), encoding="utf-8")
         recorder.end("FAILED")
         if ray.train.get_context().get_world_size() > 1:
             raise  # or the others would wait for this one

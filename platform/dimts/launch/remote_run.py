@@ -8,6 +8,7 @@ copy has. The other side is `remote_driver`.
 from __future__ import annotations
 
 import logging
+import platform
 import shutil
 import threading
 import time
@@ -171,6 +172,13 @@ class RemoteRun:
                 if (self._folder / name).exists():
                     (self._remote / name).upload(self._folder / name)
 
+    def end(self, patient: bool) -> None:
+        """Send what is left; rank 0 waits for the storage if it is `patient`, see `finish`."""
+        if patient and self._rank == 0:
+            self.finish()
+        else:
+            self.give_up()
+
     def _stop_threads(self) -> None:
         self._done.set()
         self._saved.set()
@@ -263,32 +271,47 @@ def here(
     if launch.remote is None:
         yield launch, NoCopy()
         return
-    if not is_last_start(launch):  # as a group that is started again finds
-        raise Superseded(f"{launch.remote}: was started again elsewhere")
     folder = worker_folder(launch.remote)
     settings = launch.settings.model_copy(update={"run_dir": folder})
-    run = RemoteRun(folder, launch.remote, rank)
-    # Rank 0 first: it may have more than the storage has, and sends it.
-    for turn in (rank == 0, rank != 0 and local_rank == 0):
-        if turn:
-            run.begin()
-        if dist.is_initialized():
-            dist.barrier()
+    with _naming(folder):
+        if not is_last_start(launch):  # as a group that is started again finds
+            raise Superseded(f"{launch.remote}: was started again elsewhere")
+        run = RemoteRun(folder, launch.remote, rank)
+        # Rank 0 first: it may have more than the storage has, and sends it.
+        for turn in (rank == 0, rank != 0 and local_rank == 0):
+            if turn:
+                run.begin()
+            if dist.is_initialized():
+                dist.barrier()
     if rank == 0:
+        # As a record that waits here is sent by them.
+        (folder / CONFIG_FILE).write_text(settings.config_yaml, encoding="utf-8")
         run.start()
     try:
         yield launch.model_copy(update={"settings": settings}), run if rank == 0 else NoCopy()
     except Superseded:
         raise
-    except BaseException:
-        run.give_up()
+    except BaseException as error:
+        # Where the storage is away, what was trained may be here alone.
+        run.end(patient=isinstance(error, RemoteError))
         raise
-    if rank == 0:
-        run.finish()
-    else:
-        run.give_up()
+    run.end(patient=True)
     if local_rank == 0 and not stays:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _naming(folder: Path) -> Iterator[None]:
+    """Where the storage cannot be reached, say that this folder may have more than it has."""
+    try:
+        yield
+    except RemoteError as error:
+        if not (folder / NEWEST).exists():
+            raise
+        raise RemoteError(
+            f"{error}; {folder} on {platform.node()} may have what could not be sent: the same "
+            "command on that machine sends it"
+        ) from error
 
 
 def _read(file: Remote) -> str:

@@ -12,7 +12,7 @@ import yaml
 from dimts.config import flatten
 from dimts.errors import UserError
 from dimts.launch.names import CONFIG_FILE, LOCK
-from dimts.launch.recorder import read_result
+from dimts.launch.recorder import RESULT, read_result
 from dimts.launch.remote_driver import fetch_result, fetch_settings, new_start, send_settings
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.stopping import clear_stop
@@ -46,6 +46,7 @@ def start_run(launch: Launch, ray_config: RayConfig) -> dict[str, Any]:
         fetch_settings(launch)
         keep_settings(launch.run_dir, launch.settings.config_yaml, place=launch.remote)
         clear_stop(launch.run_dir)
+        (launch.run_dir / RESULT).unlink(missing_ok=True)
         send_settings(launch)
         if ray_config.workers:
             from dimts.launch.ray_train import run_on_ray  # a bare run needs no Ray

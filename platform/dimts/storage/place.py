@@ -249,6 +249,14 @@ def is_remote(text: str) -> bool:
     return text.startswith(("s3://", "gs://"))
 
 
+def remote(text: str) -> Remote:
+    """The place that a user names; a `UserError` if it is none."""
+    try:
+        return Remote(text)
+    except ValueError as error:
+        raise UserError(f"{text}: {error}") from error
+
+
 def _folder(value: Any) -> Any:
     """A `Path` stays one; text is either."""
     if isinstance(value, str) and _SCHEME.match(value):

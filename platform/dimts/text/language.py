@@ -251,7 +251,7 @@ def load_language(code_or_path: str | Path) -> Language:
                 f"language {str(code_or_path)!r} is not known; known: {codes}; "
                 "or name the path of a language's YAML file"
             )
-    return load_config(Language, [path])
+    return load_config(Language, [path], including=False)
 
 
 def absolute_file(code_or_path: str) -> str:

@@ -13,10 +13,9 @@ from dimts.config import Config
 from dimts.errors import ConfigError, UserError
 from dimts.text.language import Language, absolute_file
 from dimts.text.numbers import NUMBER, number_reader
+from dimts.text.replacing import check_length, replaced
 
 MAX_PASSES = 8
-LONGEST = 1_000_000
-"""Characters of a text and of what its rules make of it."""
 Rule = Callable[[str], str]
 
 
@@ -103,11 +102,11 @@ class Normaliser:
         return text
 
     def _pass(self, text: str) -> str:
+        check_length(len(text))
         text = " ".join(_visible(unicodedata.normalize("NFC", text)).split())
         for rule in self._rules:
-            if len(text) > LONGEST:
-                raise UserError(f"a text of more than {LONGEST} characters, or rules that swell it")
             text = rule(text)
+            check_length(len(text))
         return self._spaced(text.translate(self._homophones))
 
     def _spaced(self, text: str) -> str:
@@ -134,7 +133,7 @@ def _literals(table: Mapping[str, str]) -> Rule | None:
     if not table:
         return None
     pattern = re.compile("|".join(map(re.escape, sorted(table, key=len, reverse=True))))
-    return lambda text: pattern.sub(lambda match: table[match[0]], text)
+    return lambda text: replaced(pattern, text, lambda match: table[match[0]])
 
 
 def _abbreviations(language: Language) -> Rule | None:
@@ -155,7 +154,9 @@ def _abbreviations(language: Language) -> Rule | None:
 
     pattern = re.compile("|".join(map(bounded, sorted(table, key=len, reverse=True))), flags)
     # IGNORECASE also takes letters whose small form is another one (U+017F): leave those.
-    return lambda text: pattern.sub(lambda match: table.get(written(match[0]), match[0]), text)
+    return lambda text: replaced(
+        pattern, text, lambda match: table.get(written(match[0]), match[0])
+    )
 
 
 def _acronyms(language: Language) -> Rule | None:
@@ -178,7 +179,7 @@ def _acronyms(language: Language) -> Rule | None:
             return match[0]
         return f" {' '.join(names[letter] for letter in word)}{suffix} "
 
-    return lambda text: pattern.sub(spell, text)
+    return lambda text: replaced(pattern, text, spell)
 
 
 def _units_before(language: Language) -> Rule | None:
@@ -193,4 +194,4 @@ def _units_before(language: Language) -> Rule | None:
     )
     marks = "|".join(map(re.escape, words))
     pattern = re.compile(rf"({marks})\s*({number}(?:\s+(?:{scales})(?!\w))?)")
-    return lambda text: pattern.sub(lambda match: f"{match[2]} {words[match[1]]}", text)
+    return lambda text: replaced(pattern, text, lambda match: f"{match[2]} {words[match[1]]}")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 from dimts.text.language import Numbers
+from dimts.text.replacing import check_length, replaced
 
 NUMBER = r"(?:\d{{1,3}}(?:{group}\d{{3}})+(?!\d)|\d+)(?:{point}\d+)*"
 
@@ -95,9 +96,9 @@ def number_reader(
     space = " " if affixes == "separate" else ""
 
     def read(text: str) -> str:
-        text = between.sub(lambda match: tables.between[match[1]], text)
-        text = numeral.sub(value_of, text)
-        return number.sub(lambda match: f"{space}{_words(match, tables)}{space}", text)
+        text = replaced(between, text, lambda match: tables.between[match[1]])
+        text = replaced(numeral, text, value_of)
+        return replaced(number, text, lambda match: f"{space}{_words(match, tables)}{space}")
 
     return read
 
@@ -114,6 +115,7 @@ def _number_pattern(tables: Numbers, affixes: str) -> re.Pattern[str]:
 
 
 def _words(match: re.Match[str], tables: Numbers) -> str:
+    check_length(len(match["number"]) * max(map(len, (*tables.units[:10], tables.point))))
     whole, *fractions = match["number"].split(tables.decimal_separator)
     whole = whole.replace(tables.group_separator, "")
     suffix = match["suffix"] or ""

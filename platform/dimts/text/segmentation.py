@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,10 @@ SIMPLE = {
 WITH_PATTERN = {"normalizer": "Replace", "pre_tokenizer": "Split"}
 """Only with a literal text: a regular expression can take longer than anybody waits."""
 LISTS = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers"}
+MOST_GROWTH = 100
+LONGEST_TOKEN = 1000
+OF_NFK = 18.0
+"""Characters of U+FDFA, the most of any."""
 
 
 class Segmenter:
@@ -72,6 +77,10 @@ def segmenter_problem(values: Mapping[str, Any], tokens: Sequence[str]) -> str |
         if type(error).__name__ != "PanicException":  # of its Rust side
             raise
         return " ".join(str(error).split())
+    if _growth(values.get("normalizer")) > MOST_GROWTH:
+        return f"its normalizer may make more than {MOST_GROWTH} characters of one"
+    if max(map(len, tokens), default=0) > LONGEST_TOKEN:
+        return f"a token has more than {LONGEST_TOKEN} characters"
     for token, index in sorted(vocabulary.items(), key=lambda item: item[1]):
         if not (0 <= index < len(tokens) and tokens[index] == token):
             return f"token {token!r} of id {index} is not that of the vocabulary"
@@ -99,3 +108,13 @@ def _unreadable(part: Any, key: str) -> Iterator[str]:
             yield f"its {key} is {kind} by a regular expression, which is not read"
     elif kind not in SIMPLE[key]:
         yield f"its {key} is {kind}, which is not read"
+
+
+def _growth(part: Any) -> float:
+    """Characters that a readable normalizer makes of one at most."""
+    kind = part["type"] if part else None
+    if kind == "Sequence":
+        return math.prod(map(_growth, part["normalizers"]))
+    if kind == "Replace":
+        return max(1.0, len(part["content"]) / len(part["pattern"]["String"]))
+    return OF_NFK if kind in ("NFKC", "NFKD") else 1.0

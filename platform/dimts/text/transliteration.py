@@ -70,7 +70,7 @@ def load_transliteration(
                 "name the path of a transliteration's YAML file, or start new rows without one "
                 "(base.start=mean)"
             )
-    transliteration = load_config(Transliteration, [path])
+    transliteration = load_config(Transliteration, [path], including=False)
     if language is not None:
         _refuse_misfits(transliteration, language, path)
     return transliteration

@@ -282,10 +282,9 @@ class Sender:
         run = self._identity.open(self._connected, self._spool.memory.get("start", {}))
         memory = self._spool.memory
         if run.is_another:
-            for key in ("steps", "models", "told_dropped"):
+            for key in ("models", "told_dropped"):
                 memory.pop(key, None)
-        in_doubt = "steps" not in memory and not run.is_new
-        self._points = Points(self._spool, self._history, in_doubt)
+        self._points = Points(self._spool, self._history, in_doubt=not run.is_new)
         self.run_id, self.experiment_id = run.run_id, run.experiment_id
 
     def _history(self, key: str) -> set[int]:

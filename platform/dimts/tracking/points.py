@@ -20,14 +20,14 @@ class Point(NamedTuple):
 class Points:
     """The points of one run.
 
-    A run that is started again computes steps anew that were sent already. What is above the
-    highest step sent of a metric is new. What is not may still be new where the spool was full
-    and dropped records; the store is asked there.
+    A run that is started again computes steps anew that were sent already, so the store is asked
+    which. Of a run that was just made, what is above the highest step sent of a metric is new. What
+    is not may still be new where the spool was full and dropped records; the store is asked there.
 
     Args:
-        spool: its ``memory`` holds the highest step sent of each metric.
+        spool: knows what was dropped.
         history: asks the store which steps of a metric it has.
-        in_doubt: that memory is lost, so the store is asked of each metric.
+        in_doubt: the run is not new, so the store is asked of each metric.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class Points:
         self._history = history
         self._in_doubt = in_doubt
         self._known: dict[str, set[int]] = {}
+        self._highest: dict[str, int] = {}
 
     def new(self, batch: Sequence[Record]) -> list[Point]:
         """Points of these records that the store does not have."""
@@ -50,16 +51,10 @@ class Points:
 
     def were_sent(self, points: Sequence[Point]) -> None:
         """The store has taken them."""
-        highest = self._highest
         for key, _, _, step in points:
-            highest[key] = max(step, highest.get(key, -1))
+            self._highest[key] = max(step, self._highest.get(key, -1))
             if key in self._known:
                 self._known[key].add(step)
-
-    @property
-    def _highest(self) -> dict[str, int]:
-        steps: dict[str, int] = self._spool.memory.setdefault("steps", {})
-        return steps
 
     def _is_new(self, key: str, step: int) -> bool:
         if not self._in_doubt:

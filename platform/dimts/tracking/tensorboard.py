@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 RETRY_S = 30.0
+TRAINED = ("train/", "val/total_loss", "parameters/")
+"""What only a session that trains writes; one that is started again to be measured does not."""
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +52,7 @@ class TensorboardTracker:
         config_yaml: str,
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """Remember where to write; the first step tells from where a resumed run goes on."""
+        """Remember where to write; the first step trained tells where a resumed run goes on."""
         self._folder = Path(run_dir) / "tensorboard"
         self._config_yaml = mask_secrets(config_yaml)
 
@@ -58,7 +60,7 @@ class TensorboardTracker:
         """Tags are MLflow's."""
 
     def log_metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Write scalars; points of an earlier session at or after its first step are purged.
+        """Write scalars; what an earlier session wrote of steps that are trained anew is purged.
 
         A full disk costs points, until another file can be begun.
         """
@@ -67,7 +69,9 @@ class TensorboardTracker:
             return
         try:
             if self._writer is None:
-                self._writer = self._open(str(self._folder), purge_step=step)
+                trained = any(key.startswith(TRAINED) for key in values)
+                purge_step = step if trained else None
+                self._writer = self._open(str(self._folder), purge_step=purge_step)
                 self._writer.add_text("config", f"```yaml\n{self._config_yaml}\n```", step)
             for key, value in values.items():
                 self._writer.add_scalar(key, value, step)

@@ -27,7 +27,7 @@ from dimts.text.language import Language, load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
 from dimts.training.batches import Corpus
-from dimts.training.corpora import draw, join, load_corpus
+from dimts.training.corpora import check_lengths, draw, join, load_corpus
 from dimts.training.remote_bundle import local_bundle
 from dimts.training.settings import RunSettings
 
@@ -66,8 +66,8 @@ def open_data(settings: RunSettings) -> Data:
     """Open the features and encode their texts.
 
     Raises:
-        UserError: they are missing, or were made with another mel spec or normaliser than the
-            configuration or the base say.
+        UserError: they are missing, were made with another mel spec or normaliser than the
+            configuration or the base say, or a test utterance is too short for its states.
     """
     languages = [load_language(source.text.language) for source in settings.sources]
     opened = tuple(
@@ -91,7 +91,9 @@ def open_data(settings: RunSettings) -> Data:
         mean_M,
         std_M,
     )
-    return _with_base(data, settings, base) if base else data
+    data = _with_base(data, settings, base) if base else data
+    _check_tests(data, settings)
+    return data
 
 
 def _open(folder: Folder, language: str, text: TextConfig, mel: MelConfig) -> FeatureSet:
@@ -197,6 +199,16 @@ def _with_base(data: Data, settings: RunSettings, base: Base) -> Data:
         base_features=tuple(sets),
         rehearsal=rehearsal,
     )
+
+
+def _check_tests(data: Data, settings: RunSettings) -> None:
+    """Of what is measured after the training, refuse now what could not be."""
+    tests = [load_corpus(features, data.tokenizer, "test") for features in data.features]
+    if settings.base:
+        of_base = (load_corpus(f, data.tokenizer, "test") for f in data.base_features)
+        tests += [draw(corpus, settings.base.held_out) for corpus in of_base]
+    for corpus in tests:
+        check_lengths(corpus, settings.model.states_per_token)
 
 
 def _rules_of(base: Base, folder: Folder) -> tuple[str, TextConfig]:

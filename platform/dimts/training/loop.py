@@ -132,6 +132,9 @@ class Trainer:
                     self._smaller_parts()
                     turns_ahead = self._turns_ahead()
                     continue
+                if self._looks():
+                    with self._timed("step"):
+                        self._settle()  # the device may not have finished it
                 if self._due(self.config.log_every):
                     self._log(time.perf_counter() - started)
                     started = time.perf_counter()
@@ -310,7 +313,6 @@ class Trainer:
 
     def _log(self, seconds: float) -> None:
         """Means over the steps since the last call that were not left out."""
-        self._settle()
         values = self.window.means()
         values |= {
             "train/learning_rate": self.optimizer.param_groups[0]["lr"],
@@ -332,9 +334,6 @@ class Trainer:
 
     def _after_step(self) -> None:
         config, improved = self.config, False
-        intervals = (config.validate_every, config.sample_every, config.checkpoint_every)
-        if any(map(self._due, intervals)):
-            self._settle()
         if self._due(self.config.validate_every):
             improved = self._validate()
         if self._due(self.config.sample_every) and self.rank == 0:
@@ -346,6 +345,12 @@ class Trainer:
             self._save(improved)
         elif self._due(self.config.validate_every):
             self.callbacks.report(self.progress.latest or {}, None)
+
+    def _looks(self) -> bool:
+        """Whether something is due that needs to know how this step went."""
+        config = self.config
+        intervals = (config.validate_every, config.sample_every, config.checkpoint_every)
+        return any(map(self._due, (config.log_every, *intervals)))
 
     def _due(self, every: int) -> bool:
         return bool(every) and self.progress.step % every == 0

@@ -13,7 +13,7 @@ from dimts.bundle import MANIFEST, PLAIN_NAME, BundleError, read_manifest
 from dimts.errors import UserError
 from dimts.plain_files import MAX_JSON_BYTES
 from dimts.storage.mirror import LINK
-from dimts.storage.place import Folder, Remote, cache_folder, is_remote, transfer
+from dimts.storage.place import Folder, Remote, cache_folder, is_remote, remote, transfer
 from dimts.training.checkpoint import BEST
 
 
@@ -21,9 +21,9 @@ def local_bundle(place: str) -> Path:
     """The folder of the bundle that a setting names: a path, or a place in object storage.
 
     Raises:
-        UserError: see `fetch_bundle`.
+        UserError: it is no such place, or see `fetch_bundle`.
     """
-    return fetch_bundle(Remote(place)) if is_remote(place) else Path(place)
+    return fetch_bundle(remote(place)) if is_remote(place) else Path(place)
 
 
 def find_bundle(place: Remote, links: int = 3) -> Remote:
@@ -55,14 +55,14 @@ def fetch_bundle(place: Remote) -> Path:
     Raises:
         UserError: there is none, it is damaged, or it cannot be reached.
     """
-    remote = find_bundle(place)
+    found = find_bundle(place)
     try:
-        content = (remote / MANIFEST).read_bytes(most=MAX_JSON_BYTES)
+        content = (found / MANIFEST).read_bytes(most=MAX_JSON_BYTES)
     except FileNotFoundError:
-        raise UserError(f"{remote}: no bundle there") from None
+        raise UserError(f"{found}: no bundle there") from None
     except ValueError as error:
-        raise UserError(f"{remote / MANIFEST}: {error}") from error
-    return _kept(content, lambda name, file: (remote / name).download(file), str(remote))
+        raise UserError(f"{found / MANIFEST}: {error}") from error
+    return _kept(content, lambda name, file: (found / name).download(file), str(found))
 
 
 def keep_bundle(bundle: Path, source: str) -> Path:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 BLUE, SKY, GREY, RED, ORANGE = "#0072B2", "#56B4E9", "#8C8C8C", "#B00020", "#D55E00"
 ENDED = "ran to its end"
 EARLY = "stopped early, at its last value"
+BROKEN = "diverged, failed"
 
 
 def new_figure(height: float) -> Figure:

@@ -15,12 +15,13 @@ from dimts.tuning.config import FORGETTING, RUNG_LOSS, SPOKEN
 FINISHED = "finished"
 STOPPED = "stopped early"
 DIVERGED = "diverged"
+RUNNING = "running"
 
 _OUTCOMES = {
     TrialState.COMPLETE: FINISHED,
     TrialState.PRUNED: STOPPED,
     TrialState.FAIL: "failed",
-    TrialState.RUNNING: "running",
+    TrialState.RUNNING: RUNNING,
     TrialState.WAITING: "waiting",
 }
 

@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial
 
 from dimts.tuning.canvas import EARLY, ENDED, finish, goals, new_figure
-from dimts.tuning.outcomes import FINISHED, last, named, outcome, parameters, text
+from dimts.tuning.outcomes import FINISHED, STOPPED, last, named, outcome, parameters, text
 from dimts.tuning.points import good_limit, is_maximized
 from dimts.tuning.report import front
 
@@ -40,8 +40,10 @@ class Axis(NamedTuple):
 
 
 def shown(study: Study) -> list[FrozenTrial]:
-    """Ended trials of which the first objective is known, worst first, so best are on top."""
-    trials = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
+    """Trials that ran to their end or were stopped, of which the first objective is known, worst
+    first, so best are on top."""
+    whole = (FINISHED, STOPPED)
+    trials = [t for t in study.get_trials(deepcopy=False) if outcome(t) in whole]
     costs = {t.number: value for t in trials if (value := last(study, t, 0)) is not None}
     sign = -1 if is_maximized(study, 0) else 1
     known = [t for t in trials if t.number in costs]

@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from dimts.tuning.canvas import (
     BLUE,
+    BROKEN,
     EARLY,
     ENDED,
     GREY,
@@ -29,7 +30,16 @@ from dimts.tuning.canvas import (
     new_figure,
     scatter,
 )
-from dimts.tuning.outcomes import FINISHED, STOPPED, curve, final, named, parameters
+from dimts.tuning.outcomes import (
+    FINISHED,
+    RUNNING,
+    STOPPED,
+    curve,
+    final,
+    named,
+    outcome,
+    parameters,
+)
 from dimts.tuning.parallel_plot import draw_parallel
 from dimts.tuning.points import (
     Strip,
@@ -105,11 +115,11 @@ def _draw_history(axes: Axes, study: Study, objective: int) -> None:
         numbers, best = zip(*steps, strict=True)
         xs, ys = [*numbers, points[-1].number], [*best, best[-1]]
         axes.step(xs, ys, where="post", color=ORANGE, label="best so far", linewidth=1.5)
-    for outcome, marker, colour, label in (
+    for word, marker, colour, label in (
         (FINISHED, "o", BLUE, ENDED),
         (STOPPED, "v", GREY, EARLY),
     ):
-        mine = [(p.number, p.value) for p in points if p.outcome == outcome and p.value is not None]
+        mine = [(p.number, p.value) for p in points if p.outcome == word and p.value is not None]
         if mine:
             xs, ys = map(list, zip(*mine, strict=True))
             scatter(
@@ -119,7 +129,7 @@ def _draw_history(axes: Axes, study: Study, objective: int) -> None:
     broken = [p for p in points if p.outcome not in (FINISHED, STOPPED)]
     if broken:
         places = [p.number for p in broken]
-        axes.scatter(places, [limit] * len(broken), marker="x", color=RED, label="diverged, failed")
+        axes.scatter(places, [limit] * len(broken), marker="x", color=RED, label=BROKEN)
     given = [(p.number, p.value) for p in points if p.known_good and p.value is not None]
     for x, y in given:
         axes.plot(
@@ -230,9 +240,10 @@ def _draw_curve(axes: Axes, trial: FrozenTrial, whole: int, best: str | None) ->
     """A line that ends where its trial did; `best` is what it is called if it is among those."""
     places = [100 * step / whole if whole else step for step in curve(trial)]
     colour, label, order = {
-        TrialState.COMPLETE: (BLUE, ENDED, 2.5),
-        TrialState.RUNNING: (SKY, "running", 2.0),
-    }.get(trial.state, (GREY, "stopped early", 2.0))
+        FINISHED: (BLUE, ENDED, 2.5),
+        STOPPED: (GREY, STOPPED, 2.0),
+        RUNNING: (SKY, RUNNING, 2.0),
+    }.get(outcome(trial), (RED, BROKEN, 2.0))
     if best:
         colour, label, order = ORANGE, best, 3.0
     axes.plot(

@@ -79,6 +79,11 @@ class FloatRange(_Range):
     high: float
     step: float | None = Field(None, gt=0)
 
+    def bounds(self) -> list[Any]:
+        """Its ends, and a value between them: a setting of whole numbers takes 0.0 and 40.0."""
+        between = self.low + (self.step or 0.382 * (self.high - self.low))
+        return [*super().bounds(), between]
+
     def suggest(self, trial: Trial, key: str) -> float:
         """Draw it."""
         return trial.suggest_float(key, self.low, self.high, step=self.step, log=self.log)

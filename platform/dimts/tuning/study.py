@@ -21,6 +21,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from dimts.errors import UserError
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.space import stored, suggest
 
@@ -28,6 +29,7 @@ STUDY_FILE = "study.db"
 VALUES = "values"
 RUNG = "rung_{}"
 STOPS = "stops_after"
+PASSED = "passed"
 Outcome = Literal["finished", "stopped early", "diverged", "failed"]
 STATES: dict[Outcome, TrialState] = {
     "finished": TrialState.COMPLETE,
@@ -79,6 +81,9 @@ class SweepStudy:
     Args:
         config: of the sweep.
         folder: of the sweep; the storage is a file in it.
+
+    Raises:
+        UserError: the study there has the same objectives in another order.
     """
 
     def __init__(self, config: SweepConfig, folder: Path):
@@ -93,9 +98,16 @@ class SweepStudy:
             directions=list(config.objectives.values()),
             load_if_exists=True,
         )
+        names = list(config.objectives)
+        if self.study.metric_names not in (None, names):
+            raise UserError(
+                f"{folder}: was begun with the objectives in the order "
+                f"{', '.join(self.study.metric_names)}, in which their values are stored; "
+                "keep it, or choose another sweep.name"
+            )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            self.study.set_metric_names(list(config.objectives))
+            self.study.set_metric_names(names)
         for point in config.known_good:
             self.study.enqueue_trial(stored(config.space, point), skip_if_exists=True)
         self._running: dict[int, Trial] = {}
@@ -131,27 +143,41 @@ class SweepStudy:
             return True
         stopping, name = self.config.early_stopping, RUNG.format(validation)
         lowest = _lowest(frozen.user_attrs, validation, value)
-        takes_values = len(self.config.objectives) == 1 and math.isfinite(lowest)
-        if takes_values and validation not in frozen.intermediate_values:
-            trial.report(lowest, validation)
         if name not in frozen.user_attrs:
             trial.set_user_attr(name, lowest)
         if not stopping or validation not in stopping.rungs(self.config.validations):
+            return False
+        if frozen.user_attrs.get(PASSED, 0) >= validation:  # told again after an interruption
             return False
         others = [t.user_attrs[name] for t in self.trials if
                   t.number != number and name in t.user_attrs]  # fmt: skip
         if stops := stopping.stops(lowest, others):
             trial.set_user_attr(STOPS, validation)
+        else:
+            trial.set_user_attr(PASSED, validation)
         return stops
 
     def end(self, number: int, ending: Ending) -> Outcome:
-        """A trial ended; the outcome, which is "diverged" if an objective is no number."""
+        """A trial ended; the outcome, which is "diverged" if an objective is no number.
+
+        Optuna is given the losses of its validations only now, and none of one that diverged:
+        the sampler ranks a trial that was not finished by how far it came, and those last that
+        have no loss at all.
+        """
         values = [ending.figures.get(name, math.nan) for name in self.config.objectives]
         outcome, reason = ending.outcome, ending.reason
+        frozen = self._frozen(number)
+        rungs = _rungs(frozen.user_attrs)
         if outcome == "finished" and not all(map(math.isfinite, values)):
             missing = [n for n, v in zip(self.config.objectives, values, strict=True) if v != v]
             outcome, reason = "diverged", f"no value of {', '.join(missing) or 'an objective'}"
+        if outcome == "stopped early" and rungs and not math.isfinite(rungs[max(rungs)]):
+            outcome, reason = "diverged", "the validation loss was not finite"
         trial = self._running.pop(number)
+        if outcome != "diverged" and len(self.config.objectives) == 1:
+            for validation, value in rungs.items():
+                if math.isfinite(value) and validation not in frozen.intermediate_values:
+                    trial.report(value, validation)
         for name, value in ending._replace(outcome=outcome, reason=reason)._asdict().items():
             if name != "reason" or value:
                 trial.set_user_attr(name, dict(value) if name == "figures" else value)
@@ -212,6 +238,14 @@ class SweepStudy:
                 group=True,
                 constant_liar=self.config.parallel != 1,
             )
+
+
+def _rungs(attributes: Mapping[str, Any]) -> dict[int, float]:
+    """Validation -> lowest loss up to it."""
+    prefix = RUNG.format("")
+    found = {int(k.removeprefix(prefix)): float(v) for k, v in attributes.items() if
+             k.startswith(prefix)}  # fmt: skip
+    return dict(sorted(found.items()))
 
 
 def _lowest(attributes: Mapping[str, Any], validation: int, value: float) -> float:

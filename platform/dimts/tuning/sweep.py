@@ -263,13 +263,13 @@ class SweepTrials:
             draft.symlink_to(Path(TRIALS) / f"{winner.number:03d}")
             draft.replace(link)
             write_settings(self.plan.folder / WINNERS_SETTINGS, self.study.values(winner))
+        self.copy.keep()  # that they have ended is known before their checkpoints are removed
         if self.plan.sweep.keep == "best":
             kept = {trial.number for trial in front(self.study.study)}
             for trial in self.study.trials:
                 if trial.state.is_finished() and trial.number not in kept | self._tidied:
                     _remove_checkpoints(self.plan.place / TRIALS / f"{trial.number:03d}")
                     self._tidied.add(trial.number)
-        self.copy.keep()
 
 
 def _remove_checkpoints(run_dir: Folder) -> None:

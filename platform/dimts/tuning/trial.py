@@ -110,7 +110,7 @@ class TrialRecorder(Recorder):
         if result.status == "stopped":
             outcome = "stopped early" if stopped_early(self.launch.run_dir) else None
         figures = dict(result.best)
-        if outcome == "finished":
+        if outcome == "finished" and result.best:  # without a finite loss there is no best one
             data = self._open()
             figures |= measure(self.launch, data, self.measured)
         self._tracker.log_metrics({f"best/{k}": v for k, v in figures.items()}, result.step)
