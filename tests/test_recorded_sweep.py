@@ -1,0 +1,249 @@
+"""A sweep of four trials at a time with its record: what it leaves, and its command once more."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+import yaml
+from tuning_fixtures import BATCH, LR, ROOT, told, write_space
+
+from dimts.config import load_config
+from dimts.errors import UserError
+from dimts.lock import locked
+from dimts.tracking.mlflow_tracker import SPOOL
+from dimts.tracking.spool import Spool
+from dimts.tuning.outcomes import outcome
+from dimts.tuning.report import front
+from dimts.tuning.study import SweepStudy
+from dimts.tuning.sweep import Plan, run_sweep
+from jobs.sweep_config import SweepVoice
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.tracking import MlflowClient
+
+ON_FOUR_CORES = """
+import logging, sys
+import ray
+from dimts.command import run_job
+from jobs.tune import main
+node = ray.init(
+    address="local",
+    num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+)
+print("logs:", ray._private.worker._global_node.get_logs_dir_path())
+run_job(main)
+"""
+
+
+class Recorded(NamedTuple):
+    """A sweep that a process of its own has run.
+
+    Attributes:
+        configs, overrides: of its command.
+        plan: the same.
+        printed, err: what it said.
+        logs: folder of what the trials' processes said.
+    """
+
+    configs: tuple[Path, Path]
+    overrides: tuple[str, ...]
+    plan: Plan
+    printed: str
+    err: str
+    logs: Path
+
+    @property
+    def study(self) -> SweepStudy:
+        return SweepStudy(self.plan.sweep, self.plan.folder)
+
+    @property
+    def client(self) -> MlflowClient:
+        from mlflow.tracking import MlflowClient
+
+        return MlflowClient(self.plan.tracking.uri)
+
+    def runs(self) -> tuple[Run, list[Run]]:
+        """The sweep's, and its trials' in their order."""
+        experiment = self.client.get_experiment_by_name(self.plan.tracking.experiment)
+        assert experiment is not None
+        runs = self.client.search_runs([experiment.experiment_id])
+        parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+        children = [run for run in runs if run not in parents]
+        assert len(parents) == 1
+        return parents[0], sorted(children, key=lambda run: int(run.data.tags["dimts.trial"]))
+
+
+@pytest.fixture(scope="module")
+def recorded(voice_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    folder = tmp_path_factory.mktemp("recorded")
+    space = write_space(folder, trials=8, parallel=0)
+    overrides = (
+        f"run.storage={folder}", "tracking.enabled=true",
+        f"tracking.uri=sqlite:///{folder}/mlflow.db", f"tracking.artifacts={folder}/artifacts",
+        "tracking.send_every_s=0.05", "training.max_steps=40",
+    )  # fmt: skip
+    command = [part for config in (voice_file, space) for part in ("--config", str(config))]
+    command += [part for override in overrides for part in ("--set", override)]
+    done = subprocess.run(
+        [sys.executable, "-c", ON_FOUR_CORES, *command], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    logs, _, printed = done.stdout.partition("\n")
+    plan = load_config(SweepVoice, [voice_file, space], overrides).plan()
+    return Recorded(
+        (voice_file, space), overrides, plan, printed, done.stderr, Path(logs.split()[1])
+    )
+
+
+def test_sweep_says_a_line_for_each_trial_and_what_it_found(recorded: Recorded) -> None:
+    first, *lines = recorded.printed.splitlines()
+    assert first == "tiny-small: 8 trials"
+    assert [line.split()[0] for line in lines[:8]] == [f"{n}/8" for n in range(1, 9)]
+    assert sorted(line.split()[1] for line in lines[:8]) == [f"{n:03d}" for n in range(8)]
+    assert "distortion / untrained" in recorded.printed
+    assert "registered as models:/tiny@candidate" in recorded.printed
+    assert str(recorded.plan.folder / "best" / "checkpoint_best") in recorded.printed
+    assert recorded.err == ""
+
+
+def test_trials_are_runs_below_the_sweeps(recorded: Recorded) -> None:
+    parent, trials = recorded.runs()
+    assert parent.info.run_name == "tiny-small"
+    assert parent.info.status == "FINISHED"
+    assert parent.data.params["sweep.trials"] == "8"
+    assert len(trials) == 8
+    study = recorded.study
+    for run, trial in zip(trials, study.trials, strict=True):
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert run.data.tags["dimts.outcome"].startswith(outcome(trial))
+        assert run.info.status == "FINISHED"
+        assert run.info.run_name.startswith(f"small {trial.number:03d}: lr ")
+        assert run.data.params[LR] == str(trial.params[LR])
+        assert run.data.params[BATCH] == str(trial.params[BATCH])
+
+
+def test_no_point_of_four_trials_at_once_is_missing(recorded: Recorded) -> None:
+    _, trials = recorded.runs()
+    for run, trial in zip(trials, recorded.study.trials, strict=True):
+        run_dir = recorded.plan.folder / "trials" / f"{trial.number:03d}"
+        events = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
+        written = {(k, e["step"]): v for e in events for k, v in e.get("values", {}).items()}
+        kept = {
+            (key, metric.step): metric.value
+            for key in {key for key, _ in written}
+            for metric in recorded.client.get_metric_history(run.info.run_id, key)
+        }
+        assert kept == written
+        assert len(written) > 100
+        assert Spool(run_dir / SPOOL, 0).n_pending() == 0
+    said = [f.read_text(errors="replace") for f in recorded.logs.rglob("*") if f.is_file()]
+    assert len(said) > 4
+    assert not [text for text in said if "database is locked" in text]
+
+
+def test_tables_and_plots_are_the_sweeps_artifacts(recorded: Recorded) -> None:
+    parent, _ = recorded.runs()
+    listed = {a.path for a in recorded.client.list_artifacts(parent.info.run_id)}
+    assert {"trials.csv", "trials.html", "plots", "config.yaml"} <= listed
+    plots = {a.path for a in recorded.client.list_artifacts(parent.info.run_id, "plots")}
+    assert {Path(p).name for p in plots} == {
+        f.name for f in (recorded.plan.folder / "plots").iterdir()
+    }
+    assert parent.data.metrics["best/val/total_loss"] == pytest.approx(
+        front(recorded.study.study)[0].value
+    )
+
+
+def test_only_the_winner_keeps_its_checkpoints(recorded: Recorded) -> None:
+    (winner,) = front(recorded.study.study)
+    folder = recorded.plan.folder
+    assert (folder / "best").resolve() == folder / "trials" / f"{winner.number:03d}"
+    for trial in range(8):
+        kept = [f.name for f in (folder / "trials" / f"{trial:03d}").glob("checkpoint_*")]
+        assert ("checkpoint_best" in kept) == (trial == winner.number)
+        assert bool(kept) == (trial == winner.number)
+
+
+def test_winner_is_the_candidate_and_speaks(
+    recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from jobs.synthesize import main
+
+    parent, _ = recorded.runs()
+    version = recorded.client.get_model_version_by_alias("tiny", "candidate")
+    assert float(version.tags["test/mcd"]) == pytest.approx(
+        parent.data.metrics["test/mcd"], rel=1e-3
+    )
+    wav = tmp_path / "speech.wav"
+    command = ["synthesize.py", "--model", "models:/tiny@candidate", "--text", "ሰላም ነው።"]
+    command += ["--out", str(wav), "--tracking-uri", recorded.plan.tracking.uri]
+    monkeypatch.setattr(sys, "argv", command)
+    main()
+    assert wav.stat().st_size > 1000
+
+
+def test_winners_settings_train_a_voice(
+    recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from jobs.train import main
+
+    file = recorded.plan.folder / "best.yaml"
+    (winner,) = front(recorded.study.study)
+    command = ["train.py", "--config", str(recorded.configs[0]), "--config", str(file)]
+    command += ["--set", "training.max_steps=2", "--set", f"run.storage={tmp_path}"]
+    monkeypatch.setattr(sys, "argv", command)
+    main()
+    settings = yaml.safe_load((tmp_path / "tiny" / "config.yaml").read_text())["training"]
+    assert settings["optimizer"]["learning_rate"] == winner.params[LR]
+    assert settings["batch_size"] == winner.params[BATCH]
+
+
+def test_same_command_again_only_says_what_was_found(recorded: Recorded) -> None:
+    before = told(recorded.study)
+    winner = recorded.plan.folder / "best" / "checkpoint_best" / "model.safetensors"
+    written = winner.stat().st_mtime_ns
+    result = run_sweep(recorded.plan)
+    assert result.is_complete
+    assert result.best is not None
+    assert result.figures["test/mcd"] > 0
+    assert told(recorded.study) == before
+    assert winner.stat().st_mtime_ns == written
+    assert len(recorded.runs()[1]) == 8
+    versions = recorded.client.search_model_versions("name = 'tiny'")
+    assert len(versions) == 1
+
+
+def test_other_space_is_another_sweep(recorded: Recorded) -> None:
+    config = load_config(SweepVoice, recorded.configs, [*recorded.overrides, "sweep.validations=2"])
+    with pytest.raises(UserError, match=r"was begun with sweep\.validations=4, not 2") as error:
+        run_sweep(config.plan())
+    assert "\n" not in str(error.value)
+
+
+def test_sweep_that_runs_is_not_run_twice(recorded: Recorded) -> None:
+    with (
+        locked(recorded.plan.folder / "lock", str),
+        pytest.raises(UserError, match=rf"process {os.getpid()} runs this sweep"),
+    ):
+        run_sweep(recorded.plan)
+
+
+def test_more_trials_go_on_from_those_that_there_are(recorded: Recorded, ray_session: None) -> None:
+    """The last test of this sweep: it changes it."""
+    before = told(recorded.study)[:-1]
+    overrides = [*recorded.overrides, "sweep.trials=10", "sweep.parallel=2"]
+    plan = load_config(SweepVoice, recorded.configs, overrides).plan()
+    assert run_sweep(plan).is_complete
+    after = told(recorded.study)[:-1]
+    assert after[:8] == before
+    assert len(after) == 10
+    parent, trials = recorded.runs()
+    assert len(trials) == 10
+    assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {parent.info.run_id}
