@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,19 @@ def test_the_front_is_drawn_as_a_line_with_numbers() -> None:
     (line,) = figure.axes[0].get_lines()
     assert np.asarray(line.get_xydata()).tolist() == [[1, 3], [2, 2], [3, 1]]
     assert [note.get_text() for note in figure.axes[0].texts] == ["0", "1", "3"]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_numbers_of_the_front_are_not_written_over_each_other(sign: int) -> None:
+    study = new_study(LOSS, FORGETTING, directions=["minimize" if sign > 0 else "maximize"] * 2)
+    for n in range(24):  # a front that is nearly flat
+        add(study, [sign * 0.012 * n, sign * 0.001 * (24 - n)])
+    add(study, [sign * 1.0, sign * 5.0])
+    figure = draw_pareto(study)
+    assert figure is not None
+    places = [note.get_window_extent() for note in figure.axes[0].texts]
+    assert len(places) > 3
+    assert not any(a.overlaps(b) for a, b in combinations(places, 2))
 
 
 # Files

@@ -24,6 +24,7 @@ from study_fixtures import (
 )
 
 from dimts.tuning import points, report
+from dimts.tuning.config import SweepConfig
 from dimts.tuning.outcomes import named, text
 from dimts.tuning.plots import draw_importances, write_plots
 
@@ -165,6 +166,39 @@ def test_the_markdown_table_says_who_is_on_the_front() -> None:
         add(study, values)
     cells = [line.split(" | ")[:2] for line in report.markdown_table(study).splitlines()]
     assert cells[2:] == [["| 0", "yes"], ["| 2", "yes"], ["| 1", ""]]
+
+
+def test_the_markdown_table_has_the_whole_front() -> None:
+    study = new_study(LOSS, FORGETTING)
+    for n in range(12):
+        add(study, [1.0 + n, 12.0 - n])
+    add(study, [20.0, 20.0])
+    rows = report.markdown_table(study).splitlines()[2:]
+    assert [row.split(" | ")[0] for row in rows] == [f"| {n}" for n in range(12)]
+
+
+def limited(change: float) -> SweepConfig:
+    return SweepConfig.model_validate(
+        {
+            "name": "limited",
+            "objectives": {"val/mcd": "minimize", "forgetting/mcd_change": "minimize"},
+            "limits": {"forgetting/mcd_change": change},
+            "space": {LR: {"type": "float", "low": 1e-4, "high": 1e-2}},
+        }
+    )
+
+
+def test_the_winner_is_the_first_on_the_front_that_keeps_the_limits() -> None:
+    study = new_study(LOSS, FORGETTING)
+    assert report.pick_winner(limited(0.5), study) is None
+    for values in ([1.0, 3.0], [2.0, 0.4], [3.0, 0.3], [2.5, 0.45]):
+        add(study, values)
+    numbers = []
+    for limit in (5.0, 0.5, 0.35, 0.1):
+        trial = report.pick_winner(limited(limit), study)
+        assert trial is not None
+        numbers.append(trial.number)
+    assert numbers == [0, 1, 2, 2], "none keeps the last: the nearest"
 
 
 def test_a_setting_is_one_line() -> None:

@@ -55,6 +55,10 @@ from dimts.tuning.report import front, importances
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.text import Annotation
+
+NUDGE_POINTS = 3
+"""By how much at a time numbers that lie on others are moved, in points of print."""
 
 FREEZING = (
     "model.freeze_until_index",
@@ -265,7 +269,7 @@ def draw_pareto(study: Study) -> Figure | None:
         *zip(*(trial.values for trial in best), strict=True), color=ORANGE, marker="o",
         drawstyle="steps-post", label="Pareto front, with the trials' numbers",
     )  # fmt: skip
-    axes.margins(0.08)
+    axes.margins(0.12, 0.14)
     _number_front(axes, best, study.directions)
     axes.set_xlabel(goals(study)[0])
     axes.set_ylabel(goals(study)[1])
@@ -274,7 +278,10 @@ def draw_pareto(study: Study) -> Figure | None:
 
 
 def _number_front(axes: Axes, best: list[FrozenTrial], directions: list[StudyDirection]) -> None:
-    """Write the numbers on the side of the front where no trial is; neighbours share a label."""
+    """Write the numbers on the side of the front where no trial is; neighbours share a label.
+
+    Labels that would lie on others move away from the front.
+    """
     right, up = (direction == StudyDirection.MAXIMIZE for direction in directions)
     (left, end), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     groups: list[list[FrozenTrial]] = []
@@ -285,10 +292,15 @@ def _number_front(axes: Axes, best: list[FrozenTrial], directions: list[StudyDir
             groups[-1].append(trial)
         else:
             groups.append([trial])
+    written: list[Annotation] = []
     for group in groups:
-        axes.annotate(
+        label = axes.annotate(
             ", ".join(str(trial.number) for trial in group), tuple(group[0].values),
             xytext=(5 if right else -5, 5 if up else -5), textcoords="offset points",
             ha="left" if right else "right", va="bottom" if up else "top",
             fontsize=9, color=ORANGE,
         )  # fmt: skip
+        while any(label.get_window_extent().overlaps(w.get_window_extent()) for w in written):
+            x, y = label.get_position()
+            label.set_position((x, y + (NUDGE_POINTS if up else -NUDGE_POINTS)))
+        written.append(label)

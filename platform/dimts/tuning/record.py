@@ -27,7 +27,7 @@ from dimts.tuning.config import SweepConfig
 from dimts.tuning.outcomes import final
 from dimts.tuning.plots import write_plots
 from dimts.tuning.remote_sweep import TRIALS
-from dimts.tuning.report import front, limits_line, short, summary, write_csv, write_html
+from dimts.tuning.report import limits_line, pick_winner, short, summary, write_csv, write_html
 
 if TYPE_CHECKING:
     from dimts.tuning.sweep import Plan
@@ -96,9 +96,9 @@ class SweepRecord:
             return
         reached = {name: final(trial, n) for n, name in enumerate(self.plan.sweep.objectives)}
         figures = {f"trial/{name}": v for name, v in reached.items() if v is not None}
-        if best := front(study):
+        if best := pick_winner(self.plan.sweep, study):
             names = self.plan.sweep.objectives
-            figures |= {f"best/{n}": v for n, v in zip(names, best[0].values, strict=True)}
+            figures |= {f"best/{n}": v for n, v in zip(names, best.values, strict=True)}
         # Counted as they end, which of two at a time is not always in the order of their numbers.
         n_ended = sum(t.state.is_finished() for t in study.get_trials(deepcopy=False))
         self._tracker.log_metrics(figures, n_ended)

@@ -77,6 +77,11 @@ def excess(sweep: SweepConfig, trial: FrozenTrial) -> float:
     return sum(max(0.0, v - sweep.limits[name]) for name, v in pairs if name in sweep.limits)
 
 
+def pick_winner(sweep: SweepConfig, study: Study) -> FrozenTrial | None:
+    """The best trial; of a Pareto front the first that keeps the limits, or comes nearest."""
+    return min(front(study), key=lambda trial: excess(sweep, trial), default=None)
+
+
 def limits_line(sweep: SweepConfig, winner: FrozenTrial) -> str:
     """That no trial keeps the limits, if the winner does not; else it is empty."""
     if not excess(sweep, winner):
@@ -205,13 +210,13 @@ def summary(study: Study) -> str:
 def markdown_table(study: Study, n: int = 10) -> str:
     """The best `n` trials of those that ran to their end, as a Markdown table.
 
-    With two objectives the Pareto front comes first, and a column says who is on it.
+    With two objectives the whole Pareto front comes first, and a column says who is on it.
     """
     best, several = front(study), len(study.directions) > 1
     if not best:
         return summary(study) + "\n"
     rest = [trial for trial in _ranked(study) if trial not in best]
-    shown = (best + rest)[:n]
+    shown = best + rest[: max(0, n - len(best))]
     paths = parameters(shown)
     heads = ["trial", *(["front"] if several else []), *objectives(study)]
     heads += [*named(paths, SHORT).values(), "steps", "known good"]

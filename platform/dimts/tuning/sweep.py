@@ -32,7 +32,7 @@ from dimts.tuning.progress import Progress
 from dimts.tuning.ray_tune import run_on_tune
 from dimts.tuning.record import SweepRecord
 from dimts.tuning.remote_sweep import TRIALS, SweepCopy
-from dimts.tuning.report import excess, front, short
+from dimts.tuning.report import front, pick_winner, short
 from dimts.tuning.study import Ending, SweepStudy, same_failure
 from dimts.tuning.trial import forget_errors, last_error, read_ending
 
@@ -214,8 +214,7 @@ class SweepTrials:
 
     def winner(self) -> FrozenTrial | None:
         """The best trial; of a Pareto front the first that keeps the limits, or comes nearest."""
-        trials = front(self.study.study)
-        return min(trials, key=lambda trial: excess(self.plan.sweep, trial), default=None)
+        return pick_winner(self.plan.sweep, self.study.study)
 
     @contextmanager
     def watched(self) -> Iterator[None]:
