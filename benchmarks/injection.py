@@ -199,6 +199,16 @@ def marked(mark: str) -> list[int]:
     return found
 
 
+def with_files_in(folder: Path) -> list[int]:
+    """Processes that have a file in a folder open: agents of Ray hide their environment."""
+    found = set()
+    for file in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):  # it was closed meanwhile
+            if os.readlink(file).startswith(f"{folder}/"):
+                found.add(int(file.parts[2]))
+    return sorted(found)
+
+
 def command_line(pid: int) -> str:
     """What a process calls itself; empty if it has ended."""
     with suppress(OSError):

@@ -196,6 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stack.callback(server.end)
         environment = {MARK: mark}
         nodes = stack.enter_context(cluster(2, environment))
+        session = Path(nodes.head_node.get_session_dir_path())
         tracking = {
             "tracking.enabled": "true", "tracking.uri": f"http://127.0.0.1:{PORT}",
             "tracking.experiment": EXPERIMENT, "ray.workers": "1", "ray.cpus_per_worker": "1",
@@ -208,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         soak = Soak(training, nodes, server)
         growth = _run(soak, options)
         findings = compare(undisturbed, training, server.config, f"http://127.0.0.1:{PORT}")
-    findings["processes left over"] = str(len(processes_left(mark)))
+    findings["processes left over"] = str(len(processes_left(mark, session)))
     findings["bytes of shared memory left over"] = str(shared_memory_left(shm_before))
     findings |= growth
     print(table(soak.events))

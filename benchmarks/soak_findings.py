@@ -10,7 +10,7 @@ from collections import defaultdict
 from contextlib import suppress
 from pathlib import Path
 
-from benchmarks.injection import ROOT, Training, kill, marked
+from benchmarks.injection import ROOT, Training, kill, marked, with_files_in
 from dimts.bundle import WEIGHTS
 from dimts.tracking.config import TrackingConfig
 
@@ -101,11 +101,13 @@ def _points(undisturbed: Training, store: TrackingConfig, step: int) -> dict[str
     }  # fmt: skip
 
 
-def processes_left(mark: str) -> list[int]:
-    """Processes of the training, its cluster and its server that still run."""
+def processes_left(mark: str, session: Path) -> list[int]:
+    """Processes of the training, its server and its cluster, whose logs lie in a folder."""
     own = os.getpid()
     until = time.monotonic() + 90  # agents of a cluster that was shut down notice it by and by
-    while (left := [p for p in marked(mark) if p != own]) and time.monotonic() < until:
+    while (
+        left := list({*marked(mark), *with_files_in(session)} - {own})
+    ) and time.monotonic() < until:
         time.sleep(1)
     for pid in left:
         with suppress(ProcessLookupError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks.faults import interruption
-from benchmarks.injection import Training
+from benchmarks.injection import Training, with_files_in
 from benchmarks.soak import Event, cost, table
 from dimts.launch.console import EVENTS, append_event
 
@@ -52,6 +53,19 @@ def test_table_has_a_row_for_each_kind_of_fault() -> None:
         "| a | 2 | 2 | 30 (20-40) | 6.0 (4.0-8.0) |",
         "| b | 1 | 0 | 0 (0-0) | 1.0 (1.0-1.0) |",
     ]
+
+
+def test_process_that_hides_its_environment_is_found_by_its_log(tmp_path: Path) -> None:
+    waits = [sys.executable, "-c", "input()"]
+    with (
+        (tmp_path / "log").open("w") as log,
+        subprocess.Popen(waits, stdin=subprocess.PIPE, stdout=log, env={}) as process,
+    ):
+        try:
+            assert with_files_in(tmp_path) == sorted([os.getpid(), process.pid])
+        finally:
+            process.kill()
+    assert with_files_in(tmp_path) == []
 
 
 @pytest.mark.slow
