@@ -189,14 +189,6 @@ class SweepStudy:
         """A trial was interrupted; the next start of the sweep goes on with it."""
         self._running.pop(number)
 
-    def best(self) -> list[FrozenTrial]:
-        """The best finished trial, or with two objectives the Pareto front; empty if none."""
-        if not any(t.state == TrialState.COMPLETE for t in self.trials):
-            return []
-        if len(self.config.objectives) == 1:
-            return [self.study.best_trial]
-        return sorted(self.study.best_trials, key=lambda t: t.values)
-
     def values(self, trial: FrozenTrial) -> dict[str, Any]:
         """The settings of a trial."""
         values: dict[str, Any] = json.loads(trial.user_attrs[VALUES])
