@@ -14,6 +14,7 @@ from dimts.errors import ConfigError
 from dimts.tracking.mlflow_tracker import SPOOL
 from dimts.tracking.spool import Spool
 from dimts.training.checkpoint import BEST
+from dimts.tuning.distinct import exhausted_line
 from dimts.tuning.report import limits_line, markdown_table
 from dimts.tuning.study import SweepStudy
 from dimts.tuning.sweep import WINNER, WINNERS_SETTINGS, Plan, SweepResult, run_sweep
@@ -37,7 +38,10 @@ def print_sweep(plan: Plan, result: SweepResult) -> None:
     if not result.is_complete:
         print("stopped; give the same command again to go on")
         return
-    print(f"\n{markdown_table(SweepStudy(plan.sweep, plan.folder).study)}\n")
+    study = SweepStudy(plan.sweep, plan.folder)
+    print(f"\n{markdown_table(study.study)}\n")
+    if line := exhausted_line(plan.sweep, study.trials):
+        print(line)
     if result.best is None:
         print("no trial ran to its end, so there is no voice to pick")
         return

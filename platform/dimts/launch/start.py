@@ -65,6 +65,7 @@ def keep_settings(
     config_yaml: str,
     may_change: tuple[str, ...] = (),
     place: Folder | None = None,
+    way_out: str = "give this one another run.name",
 ) -> None:
     """Store the resolved settings with a run, or compare them with those it was begun with.
 
@@ -73,6 +74,7 @@ def keep_settings(
         config_yaml: its settings.
         may_change: beginnings of keys that are no matter, beside `MAY_CHANGE`.
         place: of the run, where that is not `folder`.
+        way_out: what to do instead, for the error.
 
     Raises:
         UserError: one that matters has changed.
@@ -83,8 +85,8 @@ def keep_settings(
         now = flatten(yaml.safe_load(config_yaml))
         if change := _first_change(before, now, (*MAY_CHANGE, *may_change)):
             raise UserError(
-                f"run {folder.name} was begun with {change}; give this one another run.name, or "
-                f"remove {place or folder} to begin anew"
+                f"run {folder.name} was begun with {change}; {way_out}, or remove "
+                f"{place or folder} to begin anew"
             )
     draft = file.with_name(f".{file.name}.{os.getpid()}")
     try:

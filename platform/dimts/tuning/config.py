@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from dimts.config import Config
+from dimts.storage.place import Folder, Place
 from dimts.tuning.asha import EarlyStopping
 from dimts.tuning.space import Space, check_conditions, check_point
 
@@ -27,7 +29,8 @@ class SweepConfig(Config):
 
     Attributes:
         name: of the space; the sweep's folder is the run's name and this.
-        trials: in all, those that were stopped early among them.
+        trials: in all, those that were stopped early among them. No setting is tried twice, so a
+            space with fewer settings has fewer trials.
         parallel: trials at a time; 0: as many as the cluster has room for. With 1 the same seed
             gives the same sweep, whatever interrupts it.
         seed: of what is suggested.
@@ -43,6 +46,8 @@ class SweepConfig(Config):
             among those of the Pareto front that keep the limit of the second.
         space: key of a setting -> what is tried for it.
         known_good: settings that are tried first.
+        known_good_from: folder of an earlier sweep, whose best settings are tried after those.
+        known_good_best: how many of them; null: 3.
         cpus_per_trial: cores of a trial in one process.
         gpus_per_trial: GPUs of it where `ray.gpu` is on; a fraction below 1 shares one.
         keep: checkpoints of the best trials, or of all.
@@ -62,6 +67,8 @@ class SweepConfig(Config):
     limits: dict[str, float] = Field(default={})
     space: Space = Field(min_length=1)
     known_good: tuple[dict[str, Any], ...] = ()
+    known_good_from: Place | None = None
+    known_good_best: int | None = Field(None, ge=1)
     cpus_per_trial: float = Field(1, gt=0)
     gpus_per_trial: float = Field(1, gt=0)
     keep: Literal["best", "all"] = "best"
@@ -91,6 +98,8 @@ class SweepConfig(Config):
                 check_point(self.space, point)
             except ValueError as error:
                 raise ValueError(f"known_good.{n}: {error}") from None
+        if self.known_good_best and not self.known_good_from:
+            raise ValueError("known_good_best has no effect without known_good_from")
         if self.trials < len(self.known_good):
             raise ValueError(
                 f"trials ({self.trials}) must be at least as many as known_good "
@@ -117,6 +126,15 @@ class SweepConfig(Config):
                 f"set early_stopping to null and take {SPOKEN} as the objective"
             )
         return self
+
+    def way_out(self, place: Folder) -> str:
+        """What else can be done where the sweep in `place` cannot go on; without a verb's subject.
+
+        It ends without a full stop.
+        """
+        changes = (f"sweep.name={self.name[:39]}-2", f"sweep.known_good_from={place}")
+        sets = shlex.join(part for change in changes for part in ("--set", change))
+        return f"add {sets} to begin another sweep.name with the best settings of this one"
 
     @property
     def measured(self) -> tuple[str, ...]:

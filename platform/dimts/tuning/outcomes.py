@@ -12,6 +12,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from dimts.tuning.config import FORGETTING, RUNG_LOSS, SPOKEN
 
+DRAWN = "drawn"
+"""Attribute of a trial whose settings the sampler has drawn before the trial was there."""
+
 FINISHED = "finished"
 STOPPED = "stopped early"
 DIVERGED = "diverged"
@@ -65,7 +68,7 @@ def outcome(trial: FrozenTrial) -> str:
 
 def is_known_good(trial: FrozenTrial) -> bool:
     """Whether its settings were given and not found."""
-    return "fixed_params" in trial.system_attrs
+    return "fixed_params" in trial.system_attrs and DRAWN not in trial.user_attrs
 
 
 def curve(trial: FrozenTrial) -> dict[int, float]:

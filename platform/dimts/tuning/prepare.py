@@ -70,7 +70,7 @@ def prepare(sweep: SweepConfig, ground: Ground, study: Study, place: Folder) -> 
     Raises:
         UserError: see `keep_ground`.
     """
-    keep_ground(ground.data, study, place)
+    keep_ground(ground.data, study, place, sweep.way_out(place))
     settings, data = ground.launch.settings, ground.data
     if settings.training.aligner.fixed_share > 0:
         fixed_durations(settings, data)  # by one process, before several would
@@ -82,8 +82,14 @@ def prepare(sweep: SweepConfig, ground: Ground, study: Study, place: Folder) -> 
     return Measured(sweep.measured, study.user_attrs[BASE_MCD])
 
 
-def keep_ground(data: Data, study: Study, place: Folder) -> None:
+def keep_ground(data: Data, study: Study, place: Folder, way_out: str) -> None:
     """Note what the trials learn from and are compared on, or compare it with what was noted.
+
+    Args:
+        data: what they learn from.
+        study: of the sweep, which keeps the note.
+        place: of the sweep, for the error.
+        way_out: what to do instead, for the error.
 
     Raises:
         UserError: it is not what the sweep was begun with.
@@ -102,7 +108,7 @@ def keep_ground(data: Data, study: Study, place: Folder) -> None:
         if before[what] != now:
             raise UserError(
                 f"{place}: was begun with another {what} than there is now, so trials cannot be "
-                f"compared; give this one another sweep.name, or remove {place} to begin anew"
+                f"compared; {way_out}, or remove {place} to begin anew"
             )
 
 

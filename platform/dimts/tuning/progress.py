@@ -29,11 +29,11 @@ class Progress:
         self._began = time.monotonic()
         self._guard = threading.Lock()
 
-    def introduce(self, title: str) -> None:
-        """Say what begins, or goes on."""
+    def introduce(self, title: str, *more: str) -> None:
+        """Say what begins, or goes on, and more that is to be known, a line each."""
         ended = sum(self.counts.values())
         before = f", {ended} of them ended before" if ended else ""
-        print(f"{title}: {self.trials} trials{before}", flush=True)
+        print(f"{title}: {self.trials} trials{before}", *filter(None, more), sep="\n", flush=True)
 
     def began(self) -> None:
         """A trial was handed out."""

@@ -24,6 +24,7 @@ from dimts.training.checkpoint import BEST
 from dimts.training.data import open_data
 from dimts.training.remote_bundle import fetch_bundle
 from dimts.tuning.config import SweepConfig
+from dimts.tuning.distinct import exhausted_line
 from dimts.tuning.outcomes import final
 from dimts.tuning.plots import write_plots
 from dimts.tuning.remote_sweep import TRIALS
@@ -161,10 +162,11 @@ class SweepRecord:
 
 def note(sweep: SweepConfig, study: Study, winner: int | None) -> str:
     """What a person reads of the sweep first: how it went, and which trial's voice it gave."""
-    parts = [summary(study)]
+    trials = study.get_trials(deepcopy=False)
+    parts = [summary(study), exhausted_line(sweep, trials)]
     if winner is not None:
         parts.append(f"The voice is that of trial {winner:03d}.")
-        parts.append(limits_line(sweep, study.trials[winner]))
+        parts.append(limits_line(sweep, trials[winner]))
     return "\n\n".join(filter(None, parts))
 
 

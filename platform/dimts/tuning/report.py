@@ -77,6 +77,12 @@ def excess(sweep: SweepConfig, trial: FrozenTrial) -> float:
     return sum(max(0.0, v - sweep.limits[name]) for name, v in pairs if name in sweep.limits)
 
 
+def best_first(study: Study) -> list[FrozenTrial]:
+    """All trials that count, see `front`: those on it, then the others, best first."""
+    best = front(study)
+    return best + [trial for trial in _ranked(study) if trial not in best]
+
+
 def pick_winner(sweep: SweepConfig, study: Study) -> FrozenTrial | None:
     """The best trial; of a Pareto front the first that keeps the limits, or comes nearest."""
     return min(front(study), key=lambda trial: excess(sweep, trial), default=None)
@@ -215,8 +221,7 @@ def markdown_table(study: Study, n: int = 10) -> str:
     best, several = front(study), len(study.directions) > 1
     if not best:
         return summary(study) + "\n"
-    rest = [trial for trial in _ranked(study) if trial not in best]
-    shown = best + rest[: max(0, n - len(best))]
+    shown = best_first(study)[: max(n, len(best))]
     paths = parameters(shown)
     heads = ["trial", *(["front"] if several else []), *objectives(study)]
     heads += [*named(paths, SHORT).values(), "steps", "known good"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
+from random import Random
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -30,6 +32,10 @@ class _Parameter(Config):
         return all(
             key in values and values[key] in _listed(wanted) for key, wanted in self.when.items()
         )
+
+    def identity(self, value: Any) -> Any:
+        """The same for two values if they are one and the same setting."""
+        return value
 
 
 class _Range(_Parameter):
@@ -88,6 +94,27 @@ class FloatRange(_Range):
         """Draw it."""
         return trial.suggest_float(key, self.low, self.high, step=self.step, log=self.log)
 
+    def identity(self, value: float) -> float:
+        """Which step it is, as multiples of a step are not exact; without steps the value."""
+        return float(value) if self.step is None else round((value - self.low) / self.step)
+
+    def values(self, rng: Random, first: float | None = None) -> Iterator[float]:
+        """Each step once, or without end, beginning with `first`."""
+        if self.step is not None:
+            last = round((self.high - self.low) / self.step)
+            start = None if first is None else round((first - self.low) / self.step)
+            for n in _around(last + 1, start, rng):
+                yield min(self.low + n * self.step, self.high)
+            return
+        if first is not None:
+            yield first
+        while True:
+            if self.log:
+                value = math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
+            else:
+                value = rng.uniform(self.low, self.high)
+            yield min(max(value, self.low), self.high)
+
 
 class IntRange(_Range):
     """A whole number from `low` to `high`."""
@@ -100,6 +127,12 @@ class IntRange(_Range):
     def suggest(self, trial: Trial, key: str) -> int:
         """Draw it."""
         return trial.suggest_int(key, self.low, self.high, step=self.step or 1, log=self.log)
+
+    def values(self, rng: Random, first: int | None = None) -> Iterator[int]:
+        """Each once, beginning with `first`."""
+        all_of_it = range(self.low, self.high + 1, self.step or 1)
+        start = None if first is None else all_of_it.index(first)
+        return (all_of_it[n] for n in _around(len(all_of_it), start, rng))
 
     def refuses(self, value: Any) -> str | None:
         """Why a value is not in the range, or None if it is."""
@@ -125,6 +158,15 @@ class Categorical(_Parameter):
         """Draw it."""
         by_stored = {self.stored(choice): choice for choice in self.choices}
         return by_stored[trial.suggest_categorical(key, list(by_stored))]
+
+    def identity(self, value: Any) -> Scalar:
+        """As Optuna keeps it, since lists and mappings cannot be members of a set."""
+        return self.stored(value)
+
+    def values(self, rng: Random, first: Any = None) -> Iterator[Any]:
+        """Each once, beginning with `first`."""
+        start = self.choices.index(first) if first in self.choices else None
+        return (self.choices[n] for n in _around(len(self.choices), start, rng))
 
     def bounds(self) -> list[Any]:
         """All of them."""
@@ -218,6 +260,12 @@ def _needed(space: Space, key: str) -> dict[str, Any]:
     for other in own:
         theirs |= _needed(space, other)
     return theirs | own
+
+
+def _around(n: int, start: int | None, rng: Random) -> Iterator[int]:
+    """The numbers below `n`, beginning with `start`, or with any if that is None."""
+    start = rng.randrange(n) if start is None else start
+    return ((start + k) % n for k in range(n))
 
 
 def _listed(value: Any) -> list[Any]:

@@ -13,9 +13,11 @@ import warnings
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any, Literal, NamedTuple
 
 import optuna
+from optuna import Study
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage
@@ -23,10 +25,13 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from dimts.errors import UserError
 from dimts.tuning.config import SweepConfig
+from dimts.tuning.distinct import count_settings, identities, identity, untried
+from dimts.tuning.outcomes import DRAWN
 from dimts.tuning.space import stored, suggest
 
 STUDY_FILE = "study.db"
 VALUES = "values"
+KNOWN_GOOD = "known_good"
 RUNG = "rung_{}"
 STOPS = "stops_after"
 PASSED = "passed"
@@ -81,12 +86,16 @@ class SweepStudy:
     Args:
         config: of the sweep.
         folder: of the sweep; the storage is a file in it.
+        known_good: settings from another sweep, to be tried after those of the configuration; a
+            study that was begun keeps those that it was begun with.
 
     Raises:
         UserError: the study there has the same objectives in another order.
     """
 
-    def __init__(self, config: SweepConfig, folder: Path):
+    def __init__(
+        self, config: SweepConfig, folder: Path, known_good: Sequence[Mapping[str, Any]] = ()
+    ):
         self.config = config
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         storage = RDBStorage(
@@ -103,13 +112,15 @@ class SweepStudy:
             raise UserError(
                 f"{folder}: was begun with the objectives in the order "
                 f"{', '.join(self.study.metric_names)}, in which their values are stored; "
-                "keep it, or choose another sweep.name"
+                f"keep it, or {config.way_out(folder)}"
             )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             self.study.set_metric_names(names)
-        for point in config.known_good:
-            self.study.enqueue_trial(stored(config.space, point), skip_if_exists=True)
+        if known_good and KNOWN_GOOD not in self.study.user_attrs:
+            self.study.set_user_attr(KNOWN_GOOD, [dict(point) for point in known_good])
+        self.known_good = [*config.known_good, *self.study.user_attrs.get(KNOWN_GOOD, ())]
+        self._n_settings = count_settings(config.space, config.trials)
         self._running: dict[int, Trial] = {}
 
     # Trials
@@ -119,15 +130,25 @@ class SweepStudy:
         """All that were begun."""
         return [t for t in self.study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
 
+    @property
+    def n_trials(self) -> int:
+        """How many there will be: `sweep.trials`, or fewer if no further setting is untried."""
+        begun = self.trials
+        left = self._n_settings - len(identities(self.config.space, begun))
+        return min(self.config.trials, len(begun) + left)
+
     def next(self) -> Assignment | None:
         """What to run next: one that was interrupted, or a new one; None when there are enough."""
         begun = self.trials
         for trial in begun:
             if trial.state == TrialState.RUNNING and trial.number not in self._running:
                 return self._resume(trial)
-        if len(begun) >= self.config.trials:
+        if len(begun) >= self.n_trials:
             return None
         self.study.sampler = self._sampler(len(begun))
+        if len(begun) == len(self.study.get_trials(deepcopy=False)):
+            self._enqueue(begun)  # else one waits that was chosen before an interruption
+            self.study.sampler = RandomSampler()  # which has nothing to do: all is chosen
         return self._suggest(self.study.ask(), resumed=False)
 
     def reported(self, number: int, validation: int, value: float) -> bool:
@@ -206,11 +227,35 @@ class SweepStudy:
         self._running[frozen.number] = trial
         return Assignment(frozen.number, self.values(frozen), resumed=True)
 
-    def _suggest(self, trial: Trial, resumed: bool) -> Assignment:
-        def seed(key: str) -> None:
-            self.study.sampler = self._sampler(trial.number, key)
+    def _enqueue(self, begun: Sequence[FrozenTrial]) -> None:
+        """Choose the settings of the next trial, which are those of no other.
 
-        values = suggest(self.config.space, trial, seed)
+        What the sampler draws is drawn in a copy of the study: a trial's settings cannot be taken
+        back once they are stored.
+        """
+        space, number = self.config.space, len(begun)
+        tried = identities(space, begun)
+        point = next((p for p in self.known_good if not _is_among(identity(space, p), tried)), None)
+        draft = optuna.create_study(directions=self.study.directions, sampler=self._sampler(number))
+        draft.add_trials(begun)
+        if point is not None:  # the rest of its values is drawn
+            draft.enqueue_trial(stored(space, point))
+        setting = self._draw(draft, draft.ask())
+        if identity(space, setting) in tried:
+            rng = Random(f"{self.config.seed} {number}")
+            setting = untried(space, begun, rng, setting)
+        self.study.enqueue_trial(
+            stored(space, setting), user_attrs={} if point is not None else {DRAWN: True}
+        )
+
+    def _draw(self, study: Study, trial: Trial) -> dict[str, Any]:
+        def seed(key: str) -> None:
+            study.sampler = self._sampler(trial.number, key)
+
+        return suggest(self.config.space, trial, seed)
+
+    def _suggest(self, trial: Trial, resumed: bool) -> Assignment:
+        values = self._draw(self.study, trial)
         trial.set_user_attr(VALUES, json.dumps(values, ensure_ascii=False))
         self._running[trial.number] = trial
         return Assignment(trial.number, values, resumed)
@@ -230,6 +275,11 @@ class SweepStudy:
                 group=True,
                 constant_liar=self.config.parallel != 1,
             )
+
+
+def _is_among(point: frozenset[tuple[str, Any]], tried: set[frozenset[tuple[str, Any]]]) -> bool:
+    """Whether a trial has had all values of a point, which may leave some to the sampler."""
+    return any(point <= setting for setting in tried)
 
 
 def _rungs(attributes: Mapping[str, Any]) -> dict[int, float]:

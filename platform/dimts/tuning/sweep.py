@@ -25,6 +25,8 @@ from dimts.storage.place import Folder, Remote, RemoteError, transfer
 from dimts.tracking.config import TrackingConfig
 from dimts.training.checkpoint import BEST, LATEST
 from dimts.tuning.config import SweepConfig
+from dimts.tuning.distinct import exhausted_line
+from dimts.tuning.known_good import known_good
 from dimts.tuning.outcomes import last
 from dimts.tuning.outcomes import outcome as outcome_of
 from dimts.tuning.prepare import check, prepare
@@ -101,16 +103,20 @@ def run_sweep(plan: Plan) -> SweepResult:
         ground = check(plan.sweep, plan.launch)
         copy = SweepCopy(plan.folder, plan.place)
         copy.fetch()
-        keep_settings(plan.folder, plan.config_yaml, MAY_CHANGE, plan.place)
+        known = known_good(plan.sweep, plan.folder, plan.launch)
+        way_out = plan.sweep.way_out(plan.place)
+        keep_settings(plan.folder, plan.config_yaml, MAY_CHANGE, plan.place, way_out)
         clear_stop(plan.folder)
-        study = SweepStudy(plan.sweep, plan.folder)
+        study = SweepStudy(plan.sweep, plan.folder, known.points)
         measured = prepare(plan.sweep, ground, study.study, plan.place)
         copy.take_up()
         with SweepRecord(plan, study.study) as record:
             trials = SweepTrials(plan, study, record, copy)
             trials.tidy()
             if not trials.are_done:
-                trials.progress.introduce(plan.title)
+                trials.progress.introduce(
+                    plan.title, known.line, exhausted_line(plan.sweep, study.trials)
+                )
                 with connected(plan.ray), trials.progress.shown(), trials.watched():
                     run_on_tune(trials, plan.sweep, plan.ray, plan.tracking, measured, plan.place)
             if trials.error:
@@ -140,13 +146,13 @@ class SweepTrials:
         self._running: dict[int, Launch] = {}
         self._tidied: set[int] = set()
         ended = [t for t in study.trials if t.state.is_finished()]
-        self.progress = Progress(plan.sweep.trials, Counter(map(outcome_of, ended)), self._best())
+        self.progress = Progress(study.n_trials, Counter(map(outcome_of, ended)), self._best())
 
     @property
     def are_done(self) -> bool:
         """Whether all trials have ended."""
         ended = [t for t in self.study.trials if t.state.is_finished()]
-        return len(ended) >= self.plan.sweep.trials
+        return len(ended) >= self.study.n_trials
 
     @property
     def _is_ending(self) -> bool:

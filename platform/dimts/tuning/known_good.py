@@ -1,0 +1,131 @@
+"""What an earlier sweep found, as settings that another sweep tries first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import optuna
+from optuna import Study
+from optuna.storages import RDBStorage
+
+from dimts.errors import ConfigError, UserError
+from dimts.launch.settings import Launch
+from dimts.storage.place import Folder, Remote
+from dimts.tuning.config import SweepConfig
+from dimts.tuning.report import best_first
+from dimts.tuning.space import check_point
+from dimts.tuning.study import KNOWN_GOOD, STUDY_FILE, VALUES
+
+N_BEST = 3
+KEY = "sweep.known_good_from"
+
+
+class KnownGood(NamedTuple):
+    """Settings of another sweep.
+
+    Attributes:
+        points: the settings, best first.
+        line: which trials they are of, and which do not fit; empty if the sweep was begun before.
+    """
+
+    points: list[dict[str, Any]]
+    line: str = ""
+
+
+def known_good(
+    sweep: SweepConfig, folder: Path, launch: Callable[[int, Mapping[str, Any]], Launch]
+) -> KnownGood:
+    """The best settings of the sweep that `sweep.known_good_from` names.
+
+    They are read when a sweep is begun, and kept in its study: the other sweep may be gone, or
+    have gone on, when this one is started again.
+
+    Args:
+        sweep: the settings of this sweep.
+        folder: of this sweep, on this machine.
+        launch: (number, values) -> the run of one of its trials.
+
+    Raises:
+        UserError: there is no such sweep, or nothing of it can be used.
+    """
+    if (place := sweep.known_good_from) is None:
+        return KnownGood([])
+    if (own := folder / STUDY_FILE).exists() and (
+        kept := _load(own, folder).user_attrs.get(KNOWN_GOOD)
+    ) is not None:
+        return KnownGood(kept)
+    points: dict[int, dict[str, Any]] = {}
+    unfit: dict[int, str] = {}
+    for number, values in _finished(place):
+        if reason := _misfit(sweep, launch, values):
+            unfit[number] = reason
+        else:
+            points[number] = values
+        if len(points) == (sweep.known_good_best or N_BEST):
+            break
+    left_out = ""
+    if unfit:
+        number, reason = next(iter(unfit.items()))
+        left_out = f"{len(unfit)} do not fit this space: trial {number}, for one ({reason})"
+    if not points:
+        raise UserError(
+            f"{KEY}: {place} has no trial that can be tried here, "
+            f"{left_out or 'as none ran to its end'}; leave {KEY} out"
+        )
+    taken = f"known good from {place}: trials {', '.join(map(str, points))}"
+    return KnownGood(list(points.values()), f"{taken}; {left_out}" if left_out else taken)
+
+
+def _finished(place: Folder) -> list[tuple[int, dict[str, Any]]]:
+    """Number and settings of each trial of a sweep that ran to its end, best first.
+
+    Raises:
+        UserError: there is no sweep.
+    """
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / STUDY_FILE if isinstance(place, Remote) else place / STUDY_FILE
+        try:
+            if isinstance(place, Remote):
+                (place / STUDY_FILE).download(file)
+            elif not file.exists():
+                raise FileNotFoundError
+        except FileNotFoundError:
+            raise UserError(
+                f"{KEY}: {place} is no sweep's folder: it has no {STUDY_FILE}"
+            ) from None
+        trials = best_first(_load(file, place))
+        return [(t.number, json.loads(t.user_attrs[VALUES])) for t in trials]
+
+
+def _misfit(
+    sweep: SweepConfig, launch: Callable[[int, Mapping[str, Any]], Launch], values: dict[str, Any]
+) -> str | None:
+    """Why a setting cannot be tried in this sweep, or None if it can."""
+    try:
+        check_point(sweep.space, values)
+        launch(0, values)
+    except (ValueError, ConfigError) as error:
+        return str(error)
+    return None
+
+
+def _load(file: Path, place: Folder) -> Study:
+    """The study in a file, which is not written to.
+
+    Raises:
+        UserError: it holds none that can be read.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        address = f"sqlite:///file:{quote(str(file.absolute()))}?mode=ro&uri=true"
+        storage = RDBStorage(address, engine_kwargs={"connect_args": {"timeout": 60}})
+        [name] = optuna.get_all_study_names(storage)
+        return optuna.load_study(study_name=name, storage=storage)
+    except Exception as error:  # Optuna's, SQLAlchemy's, SQLite's
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{place}: {STUDY_FILE} cannot be read: {reason}") from error
