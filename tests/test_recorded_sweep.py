@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -220,11 +222,24 @@ def test_same_command_again_only_says_what_was_found(recorded: Recorded) -> None
     assert len(versions) == 1
 
 
-def test_other_space_is_another_sweep(recorded: Recorded) -> None:
-    config = load_config(SweepVoice, recorded.configs, [*recorded.overrides, "sweep.validations=2"])
+def test_other_space_is_another_sweep(recorded: Recorded, ray_session: None) -> None:
+    """The refusal says how it may begin with what this one found."""
+    overrides = [*recorded.overrides, "sweep.validations=2"]
+    config = load_config(SweepVoice, recorded.configs, overrides)
     with pytest.raises(UserError, match=r"was begun with sweep\.validations=4, not 2") as error:
         run_sweep(config.plan())
     assert "\n" not in str(error.value)
+    words = shlex.split(str(error.value))
+    given = [after for word, after in pairwise(words) if word == "--set"]
+    assert len(given) == 2
+    overrides += [*given, "sweep.trials=1", "tracking.enabled=false"]
+    plan = load_config(SweepVoice, recorded.configs, overrides).plan()
+    assert plan.folder.name == "tiny-small-2"
+    assert run_sweep(plan).is_complete
+    (winner,) = front(recorded.study.study)
+    (trial,) = SweepStudy(plan.sweep, plan.folder).trials
+    assert trial.params == winner.params
+    assert trial.values != winner.values, "it is trained anew, here for as long in other parts"
 
 
 def test_sweep_that_runs_is_not_run_twice(recorded: Recorded) -> None:

@@ -8,7 +8,9 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -25,6 +27,7 @@ from dimts.config import build_config, load_config
 from dimts.errors import ConfigError, UserError
 from dimts.extension.base import read_base
 from dimts.tuning.config import SweepConfig
+from dimts.tuning.distinct import all_settings, count_settings, identity
 from dimts.tuning.prepare import GROUND, check, prepare
 from dimts.tuning.space import Space, check_point, examples, suggest
 from dimts.tuning.study import SweepStudy
@@ -143,6 +146,7 @@ def adapted_sweep(sweep_voice: Build, base: BaseVoice) -> Build:
         ),
         ({"space": {LR: RATE}, "gpus_per_trial": 1.5}, "gpus_per_trial", "must be a whole number"),
         ({"space": {LR: RATE}, "trials": 1, "known_good": [{}, {}]}, "sweep", "at least as many"),
+        ({"space": {LR: RATE}, "known_good_best": 2}, "sweep", "without known_good_from"),
         (
             {"space": {LR: RATE}, "objectives": {"val/los": "minimize"}},
             "objectives", "val/los is unknown; allowed here: val/total_loss",
@@ -444,6 +448,60 @@ def test_examples_hold_every_end_beside_what_it_depends_on() -> None:
     for key, parameter in space.items():
         tried = [point[key] for point in found if key in point]
         assert all(end in tried for end in parameter.bounds())
+
+
+# All settings of a space
+
+
+steps = st.integers(1, 3)
+finite = st.one_of(
+    st.builds(lambda n: one_of(*range(n)), st.integers(1, 4)),
+    st.builds(
+        lambda low, n, step: {"type": "int", "low": low, "high": low + n * step, "step": step},
+        st.integers(-3, 3), steps, steps,
+    ),
+    st.builds(
+        lambda low, n: {"type": "float", "low": low, "high": low + n * 0.25, "step": 0.25},
+        st.integers(-3, 3), steps,
+    ),
+    st.builds(lambda n: {"type": "int", "low": 1, "high": 1 + n, "log": True}, steps),
+)  # fmt: skip
+
+
+@how(deadline=None, max_examples=60)
+@given(parameters=st.lists(finite, min_size=1, max_size=3), seed=st.integers(0, 99))
+def test_every_setting_of_a_finite_space_comes_once_the_drawn_one_first(
+    parameters: list[dict[str, Any]], seed: int
+) -> None:
+    """One more parameter is used beside some values of the first alone."""
+    space = space_of(**{f"p{n}": parameter for n, parameter in enumerate(parameters)})
+    beside = space["p0"].bounds()[0]
+    space = space_of(
+        **{f"p{n}": parameter for n, parameter in enumerate(parameters)},
+        more=one_of([], [0], None, when={"p0": [beside]}),
+    )
+    draws, _ = drawn(space, seed)
+    found = list(all_settings(space, Random(seed), draws))
+    for setting in found:
+        check_point(space, setting)
+        assert set(setting) == {k for k, p in space.items() if p.is_used(setting)}
+    sizes = [len(set(islice(space[f"p{n}"].values(Random(0)), 99))) for n in range(len(parameters))]
+    n = math.prod(sizes) + 2 * math.prod(sizes[1:])
+    assert len({identity(space, setting) for setting in found}) == len(found) == n
+    assert identity(space, found[0]) == identity(space, draws)
+    assert count_settings(space, 999) == n
+    assert count_settings(space, n - 1) == n - 1
+    assert found == list(all_settings(space, Random(seed), draws))
+
+
+def test_continuous_parameter_has_settings_without_end() -> None:
+    space = space_of(kind=one_of("a", "b"), rate={**RATE, "when": {"kind": "b"}})
+    found = list(islice(all_settings(space, Random(0), {"kind": "a"}), 50))
+    assert found[0] == {"kind": "a"}
+    assert len({setting["rate"] for setting in found[1:]}) == 49
+    for setting in found:
+        check_point(space, setting)
+    assert count_settings(space, 1000) == 1000
 
 
 # What ships

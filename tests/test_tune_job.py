@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from s3_fixtures import names, put
 from tracking_fixtures import make_store, settings_of
-from tuning_fixtures import BATCH, LR, ROOT, SPACE, write_space
+from tuning_fixtures import BATCH, LR, ROOT, SPACE, TuneJob, write_space
 
 from dimts.config import load_config
 from dimts.errors import UserError
@@ -111,6 +111,45 @@ def test_first_trials_that_fail_alike_end_the_sweep_in_one_line(
         run_sweep(plan)
     assert "\n" not in str(error.value)
     assert outcomes(plan) == ["failed"] * 3
+
+
+# A space with few settings
+
+
+def test_two_settings_are_trained_once_each_and_the_sweep_ends(
+    voice_file: Path, tmp_path: Path, store: str
+) -> None:
+    space = write_space(tmp_path, trials=6, parallel=0, space={BATCH: SPACE[BATCH]}, known_good=[])
+    overrides = [
+        f"run.storage={tmp_path}", "tracking.enabled=true", f"tracking.uri={store}",
+        f"tracking.experiment={tmp_path.name}", f"tracking.artifacts={tmp_path}/artifacts",
+    ]  # fmt: skip
+    line = (
+        "the space has 2 distinct settings, all were tried; sweep.trials={} would train them again"
+    )
+    code, out, err = TuneJob((voice_file, space), *overrides).result()
+    assert code == 0, err
+    said = out.splitlines()
+    assert said[0] == "tiny-small: 2 trials"
+    assert said[1].startswith("the space has 2 distinct settings, each of which is tried once")
+    assert [word.split()[0] for word in said[2:4]] == ["1/2", "2/2"]
+    assert line.format(6) in said
+    assert "distortion / untrained" in out
+    plan = load_config(SweepVoice, [voice_file, space], overrides).plan()
+    trials = study_of(plan).trials
+    assert outcomes(plan) == ["finished"] * 2
+    assert sorted(trial.params[BATCH] for trial in trials) == [2, 4]
+
+    code, out, err = TuneJob((voice_file, space), *overrides, "sweep.trials=9").result()
+    assert code == 0, err
+    assert line.format(9) in out.splitlines()
+    assert "trials\n" not in out, "nothing was begun"
+    assert study_of(plan).trials == trials
+    runs = runs_of(plan)
+    assert len(runs) == 3
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert parent.info.status == "FINISHED"
+    assert line.format(9) in parent.data.tags["mlflow.note.content"]
 
 
 # What the record has of trials
