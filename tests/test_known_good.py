@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from optuna.storages import RDBStorage
 from s3_fixtures import put
 
 from dimts.config import build_config
@@ -94,6 +95,7 @@ def test_they_are_the_first_trials_and_stay_so_without_the_old_sweep(
     space = {"lr": LR, "freeze": FREEZE, "batch": {"type": "categorical", "choices": [2, 4]}}
     own = [{"lr": 5e-3}, {"lr": 1e-2, "freeze": "n_base"}]
     changed = config(known_good_from=old, known_good_best=2, known_good=own, space=space)
+    RDBStorage(f"sqlite:///{folder / STUDY_FILE}")  # killed before there was a study in it
     study = SweepStudy(changed, folder, known_good(changed, folder, anywhere).points)
     first = study.next()
     assert first is not None

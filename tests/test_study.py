@@ -27,7 +27,7 @@ from dimts.tuning.study import Assignment, Ending, Outcome, SweepStudy, same_fai
 
 ONE = {"val/total_loss": "minimize"}
 TWO = {"val/mcd": "minimize", "forgetting/mcd_change": "minimize"}
-SPACE = {
+SPACE: dict[str, dict[str, Any]] = {
     "lr": {"type": "float", "low": 1e-4, "high": 1e-1, "log": True},
     "freeze": {"type": "categorical", "choices": [0, 0.5, "n_base", [0, 1], []]},
     "blocks": {"type": "int", "low": 1, "high": 4, "when": {"freeze": ["n_base", 0]}},
@@ -322,7 +322,7 @@ def test_setting_without_a_continuous_parameter_is_tried_once_beside_others(
 
 
 def test_setting_known_to_be_good_is_tried_once_however_it_is_written(tmp_path: Path) -> None:
-    points = [
+    points: list[dict[str, Any]] = [
         {"lr": 0.03, "freeze": [0, 1]},
         {"lr": 0.01 + 0.02, "freeze": [0, 1]},
         {"freeze": [0, 1]},

@@ -128,10 +128,7 @@ class SweepConfig(Config):
         return self
 
     def way_out(self, place: Folder) -> str:
-        """What else can be done where the sweep in `place` cannot go on; without a verb's subject.
-
-        It ends without a full stop.
-        """
+        """What to do instead where the sweep in `place` cannot go on, for errors that say why."""
         changes = (f"sweep.name={self.name[:39]}-2", f"sweep.known_good_from={place}")
         sets = shlex.join(part for change in changes for part in ("--set", change))
         return f"add {sets} to begin another sweep.name with the best settings of this one"

@@ -55,10 +55,10 @@ def known_good(
     """
     if (place := sweep.known_good_from) is None:
         return KnownGood([])
-    if (own := folder / STUDY_FILE).exists() and (
-        kept := _load(own, folder).user_attrs.get(KNOWN_GOOD)
-    ) is not None:
-        return KnownGood(kept)
+    own = folder / STUDY_FILE
+    study = _load(own, folder) if own.exists() else None
+    if study and KNOWN_GOOD in study.user_attrs:
+        return KnownGood(study.user_attrs[KNOWN_GOOD])
     points: dict[int, dict[str, Any]] = {}
     unfit: dict[int, str] = {}
     for number, values in _finished(place):
@@ -98,7 +98,8 @@ def _finished(place: Folder) -> list[tuple[int, dict[str, Any]]]:
             raise UserError(
                 f"{KEY}: {place} is no sweep's folder: it has no {STUDY_FILE}"
             ) from None
-        trials = best_first(_load(file, place))
+        study = _load(file, place)
+        trials = best_first(study) if study else []
         return [(t.number, json.loads(t.user_attrs[VALUES])) for t in trials]
 
 
@@ -114,18 +115,20 @@ def _misfit(
     return None
 
 
-def _load(file: Path, place: Folder) -> Study:
-    """The study in a file, which is not written to.
+def _load(file: Path, place: Folder) -> Study | None:
+    """The study in a file; None if it was made and the study was not.
+
+    SQLite opens it for writing where it may: what a killed sweep left has to be rolled back first.
 
     Raises:
-        UserError: it holds none that can be read.
+        UserError: it cannot be read.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        address = f"sqlite:///file:{quote(str(file.absolute()))}?mode=ro&uri=true"
+        address = f"sqlite:///file:{quote(str(file.absolute()))}?mode=rw&uri=true"
         storage = RDBStorage(address, engine_kwargs={"connect_args": {"timeout": 60}})
-        [name] = optuna.get_all_study_names(storage)
-        return optuna.load_study(study_name=name, storage=storage)
+        names = optuna.get_all_study_names(storage)
+        return optuna.load_study(study_name=names[0], storage=storage) if names else None
     except Exception as error:  # Optuna's, SQLAlchemy's, SQLite's
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{place}: {STUDY_FILE} cannot be read: {reason}") from error
