@@ -20,12 +20,7 @@ from dimts.audio.files import write_wav
 from dimts.command import config_parser, run_job
 from dimts.config import load_config
 from dimts.features.manifest import SUMMARY
-from dimts.launch.ray_train import connected
-from dimts.launch.start import start_run
 from dimts.storage.place import folder_here
-from dimts.synthesis import Synthesizer
-from dimts.training.checkpoint import BEST
-from dimts.training.remote_bundle import local_bundle
 from jobs.mix_config import MixConfig
 from jobs.pretrain import prepare_parts
 from jobs.report import print_result
@@ -43,6 +38,13 @@ def main() -> None:
     """Run the demo and say what came out and where to go on."""
     arguments = config_parser(__doc__ or "", default=str(CONFIG)).parse_args()
     config = load_config(VoiceConfig, arguments.config or [CONFIG], arguments.overrides)
+    # What loads torch, which reads the environment then.
+    from dimts.launch.ray_train import connected
+    from dimts.launch.start import start_run
+    from dimts.synthesis import Synthesizer
+    from dimts.training.checkpoint import BEST
+    from dimts.training.remote_bundle import local_bundle
+
     start = time.monotonic()
     with stage("1/4 corpora: sample sentences, and those of the base, spoken by espeak"):
         corpus = folder_here(config.corpus.path, "the sentences are spoken into a folder")

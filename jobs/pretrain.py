@@ -11,17 +11,12 @@ from pathlib import Path
 
 from data_prep.pipeline import prepare
 from data_prep.recipes.espeak import render_corpus
-from dimts.bundle import export_bundle
 from dimts.command import config_parser, run_job
 from dimts.config import load_config
 from dimts.errors import UserError
 from dimts.home import shipped
-from dimts.launch.ray_train import connected
-from dimts.launch.start import start_run
 from dimts.storage.place import folder_here
 from dimts.text.language import load_language
-from dimts.training.checkpoint import BEST
-from dimts.training.remote_bundle import local_bundle
 from jobs.mix_config import MixConfig
 from jobs.report import print_result
 
@@ -41,6 +36,13 @@ def main() -> None:
     prepare_parts(config)
     if arguments.prepare_only:
         return
+    # What loads torch, which reads the environment then.
+    from dimts.bundle import export_bundle
+    from dimts.launch.ray_train import connected
+    from dimts.launch.start import start_run
+    from dimts.training.checkpoint import BEST
+    from dimts.training.remote_bundle import local_bundle
+
     with connected(config.ray) if config.ray.workers else nullcontext():
         result = start_run(config.launch(), config.ray)
     print_result(config.run.place, result)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dimts.command import config_parser, run_job
 from dimts.config import load_config
-from dimts.launch.start import start_run
 from jobs.report import print_result
 from jobs.voice_config import VoiceConfig
 
@@ -16,6 +15,8 @@ from jobs.voice_config import VoiceConfig
 def main() -> None:
     """Train one voice and print its held-out figures."""
     arguments = config_parser(__doc__ or "").parse_args()
+    from dimts.launch.start import start_run  # loads torch, which reads the environment then
+
     config = load_config(VoiceConfig, arguments.config, arguments.overrides)
     print_result(config.run.place, start_run(config.launch(), config.ray))
 

@@ -30,6 +30,7 @@ BELOW: dict[str, set[str]] = {
     "home": {"errors"},
     "lock": {"errors"},
     "own_ray": set(),
+    "threads": set(),
     "storage": {"config", "errors"},
     "features": {"storage", "lock", "audio", "text", "config", "errors", "plain_files"},
     "alignment": {"config", "errors"},
@@ -38,10 +39,10 @@ BELOW: dict[str, set[str]] = {
     "extension": {"storage", "bundle", "features", "model", "text", "audio", "config", "errors"},
     "training": {
         "extension", "bundle", "model", "alignment", "features", "storage", "audio", "text",
-        "config", "errors", "machine", "plain_files",
+        "config", "errors", "machine", "plain_files", "threads",
     },
-    "evaluation": {"training", "model", "config", "errors"},
-    "synthesis": {"bundle", "model", "audio", "text", "config", "errors"},
+    "evaluation": {"training", "model", "config", "errors", "threads"},
+    "synthesis": {"bundle", "model", "audio", "text", "config", "errors", "threads"},
 }  # fmt: skip
 
 

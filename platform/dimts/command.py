@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from dimts.errors import UserError
 from dimts.home import go_home, shipped
+from dimts.machine import sleep_while_waiting
 from dimts.masking import mask_secrets
 from dimts.printable import printable
 
@@ -61,6 +62,7 @@ def run_job(main: Callable[[], int | None]) -> None:
     console = logging.StreamHandler()
     console.setFormatter(_Masking("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[console])
+    sleep_while_waiting()
     try:
         go_home()
         sys.exit(main() or 0)

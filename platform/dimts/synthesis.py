@@ -15,6 +15,7 @@ from dimts.bundle import load_bundle
 from dimts.errors import UserError
 from dimts.model.t3 import T3
 from dimts.text.tokenizer import Tokenizer
+from dimts.threads import one_thread
 
 SLOWEST, FASTEST = 0.25, 4.0
 MOST_TOKENS = 8000
@@ -82,7 +83,8 @@ class Synthesizer:
             )
         tokens = torch.tensor([ids], device=device)
         count = torch.tensor([tokens.shape[1]], device=device)
-        output = self.model(tokens, count, speed=speed)
+        with one_thread():
+            output = self.model(tokens, count, speed=speed)
         mel_TM = self.model.denormalise(output.mel_BTM)[0].cpu().numpy()
         if not np.isfinite(mel_TM).all():
             raise UserError(f"{text!r:.60}: the voice has no mel for it: its weights are nonsense")
@@ -97,4 +99,5 @@ class Synthesizer:
 
     def vocode(self, mel_TM: NDArray[np.float32]) -> NDArray[np.float32]:
         """Natural-log mel, [T, M], to samples by Griffin-Lim."""
-        return griffin_lim(mel_TM, self.mel_config)
+        with one_thread():
+            return griffin_lim(mel_TM, self.mel_config)

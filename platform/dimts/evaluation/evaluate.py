@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dimts.evaluation.mcd import mel_cepstral_distortion
 from dimts.model.t3 import T3
+from dimts.threads import one_thread
 from dimts.training.batches import Batch, Corpus
 from dimts.training.corpora import check_lengths
 
@@ -61,12 +62,8 @@ def evaluate(model: T3, corpus: Corpus) -> list[UtteranceFigures]:
     """
     check_lengths(corpus, model.config.states_per_token)
     model.eval()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # one sentence is too little work to share, and waiting costs more
-    try:
+    with one_thread():
         return [_evaluate_one(model, corpus.batch([i])) for i in range(len(corpus))]
-    finally:
-        torch.set_num_threads(threads)
 
 
 def summary(figures: Sequence[UtteranceFigures]) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dimts.errors import UserError
 from dimts.launch.console import following
+from dimts.launch.machine import resolve_on_machine
 from dimts.launch.recorder import Recorder, device_of
 from dimts.launch.remote_run import here
 from dimts.launch.settings import Launch
@@ -19,12 +20,14 @@ def run_bare(launch: Launch, gpu: bool = False) -> None:
         UserError: see `run_training`; a GPU is asked for and there is none.
     """
     with here(launch) as (launch, copy), following(launch.run_dir), stop_on_signal(launch.run_dir):
+        device = device_of(gpu)
+        launch, told = resolve_on_machine(launch, device)
         recorder = Recorder(
             launch, report=lambda _, checkpoint: copy.saved() if checkpoint else None
         )
-        recorder.start()
+        recorder.start(told)
         try:
-            recorder.finish(run_training(launch.settings, recorder, device_of(gpu)))
+            recorder.finish(run_training(launch.settings, recorder, device))
         except Superseded as error:
             raise UserError(str(error)) from error
         except BaseException:

@@ -29,6 +29,7 @@ from dimts.errors import UserError
 from dimts.launch.attempts import count_attempt, forget_attempts, reached
 from dimts.launch.console import following
 from dimts.launch.interface import interface_of
+from dimts.launch.machine import resolve_on_machine
 from dimts.launch.names import CONFIG_FILE, FAILURE, TOLD_OF_CHECKPOINTS
 from dimts.launch.recorder import Recorder
 from dimts.launch.remote_driver import in_touch
@@ -326,12 +327,14 @@ def _train(launch: Launch, config: dict[str, Any], rank: int, saved: Callable[[]
         if checkpoint:
             saved()
 
+    device = get_device()
+    launch, told = resolve_on_machine(launch, device)
     recorder = Recorder(launch, rank, tell_ray, node_goes if config["nodes_may_go"] else never)
-    recorder.start()
+    recorder.start(told)
     try:
         if rank == 0 and (died := count_attempt(launch.run_dir, config["max_failures"])):
             recorder.tell(died)
-        recorder.finish(run_training(launch.settings, recorder, get_device()))
+        recorder.finish(run_training(launch.settings, recorder, device))
     except Superseded:
         raise
     except RemoteError as error:  # the storage may be back when the group is started again

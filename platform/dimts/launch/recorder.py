@@ -61,8 +61,12 @@ class Recorder:
         self._tracker = make_tracker(launch.tracking)
         self._data: Data | None = None
 
-    def start(self) -> None:
-        """Begin the record, or go on with it."""
+    def start(self, told: str = "") -> None:
+        """Begin the record, or go on with it.
+
+        Args:
+            told: what a person should know of how it begins.
+        """
         if self.rank == 0:
             self._append({"start": {"host": platform.node(), "pid": os.getpid()}})
             self._tracker.start(
@@ -72,6 +76,8 @@ class Recorder:
                 self.launch.settings.config_yaml,
                 self.launch.tags,
             )
+            if told:
+                self.tell(told)
 
     def log(self, values: dict[str, float], step: int) -> None:
         self._append({"step": step, "values": values})

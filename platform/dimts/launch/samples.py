@@ -10,6 +10,7 @@ import torch
 from dimts.audio.files import write_wav
 from dimts.model.t3 import T3
 from dimts.synthesis import Synthesizer
+from dimts.threads import one_thread
 from dimts.tracking.plots import alignment_plot, mel_plot
 from dimts.tracking.samples_page import Sample
 from dimts.training.data import Data
@@ -57,9 +58,11 @@ def plot_alignment(model: T3, data: Data, index: int, folder: Path) -> list[Path
     corpus, tokenizer, mel = data.val, data.tokenizer, data.features[0].manifest.mel
     hop_s = mel.hop_length / mel.sample_rate
     batch = corpus.batch([index]).to(model.mel_mean_M.device)
-    output = model(
-        batch.tokens_BN, batch.n_tokens_B, model.normalise(batch.mel_BTM), batch.n_frames_B
-    )
+    with one_thread():
+        output = model(
+            batch.tokens_BN, batch.n_tokens_B, model.normalise(batch.mel_BTM), batch.n_frames_B
+        )
+        spoken = model(batch.tokens_BN, batch.n_tokens_B)
     recorded_TM = batch.mel_BTM[0].cpu().numpy()
     text = corpus.utterances.texts[index]
     alignment_png, mel_png = folder / "alignment.png", folder / "recording_mel.png"
@@ -67,7 +70,6 @@ def plot_alignment(model: T3, data: Data, index: int, folder: Path) -> list[Path
     tokens = ["" if i in tokenizer.special_ids else tokenizer.tokens[i] for i in ids]
     durations = output.durations_BNS[0].sum(-1).cpu().numpy()
     alignment_plot(alignment_png, recorded_TM, durations, tokens, title=text, hop_s=hop_s)
-    spoken = model(batch.tokens_BN, batch.n_tokens_B)
     spoken_TM = model.denormalise(spoken.mel_BTM)[0].cpu().numpy()
     mel_plot(mel_png, spoken_TM, recorded_TM, title=text, hop_s=hop_s)
     return [alignment_png, mel_png]

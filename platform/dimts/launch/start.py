@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import yaml
 
 from dimts.config import flatten
 from dimts.errors import UserError
+from dimts.launch.machine import with_amp
 from dimts.launch.names import CONFIG_FILE, LOCK
 from dimts.launch.recorder import RESULT, read_result
 from dimts.launch.remote_driver import fetch_result, fetch_settings, new_start, send_settings
@@ -18,11 +19,16 @@ from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.stopping import clear_stop
 from dimts.lock import locked
 from dimts.storage.place import Folder
+from dimts.training.machine_choices import read_choices
+from dimts.training.run import go_on_from
 
 MAY_CHANGE = (
     "tracking.", "ray.", "run.", "prepare.engine", "prepare.workers", "prepare.chunk",
-    "training.threads",
+    "training.threads", "training.log_every", "training.sample_every", "training.sample_texts",
+    "training.checkpoint_every", "training.keep_checkpoints", "training.patience",
 )  # fmt: skip
+"""Beginnings of keys that no weight depends on."""
+MAX_STEPS, AMP = "training.max_steps", "training.amp"
 
 
 def start_run(launch: Launch, ray_config: RayConfig) -> dict[str, Any]:
@@ -44,7 +50,14 @@ def start_run(launch: Launch, ray_config: RayConfig) -> dict[str, Any]:
 
     with locked(launch.run_dir / LOCK, busy):
         fetch_settings(launch)
-        keep_settings(launch.run_dir, launch.settings.config_yaml, place=launch.remote)
+        launch = _in_precision_of_run(launch)
+        keep_settings(
+            launch.run_dir,
+            launch.settings.config_yaml,
+            place=launch.remote,
+            way_out=go_on_from(launch.remote or launch.run_dir),
+            is_no_matter=lambda *change: _goes_on_with(launch.run_dir, *change),
+        )
         clear_stop(launch.run_dir)
         (launch.run_dir / RESULT).unlink(missing_ok=True)
         send_settings(launch)
@@ -60,12 +73,31 @@ def start_run(launch: Launch, ray_config: RayConfig) -> dict[str, Any]:
         return read_result(launch.run_dir)
 
 
+def _in_precision_of_run(launch: Launch) -> Launch:
+    """`training.amp: auto` is what a run was begun with where its settings name it."""
+    file = launch.run_dir / CONFIG_FILE
+    if launch.settings.training.amp != "auto" or not file.exists():
+        return launch
+    before = flatten(yaml.safe_load(file.read_text(encoding="utf-8"))).get(AMP, "auto")
+    return launch if before == "auto" else with_amp(launch, before)
+
+
+def _goes_on_with(run_dir: Path, key: str, before: Any, now: Any) -> bool:
+    """Whether a run goes on with another value of a setting: more steps, or the precision that
+    `auto` took by its name."""
+    if key == MAX_STEPS:
+        return now > before
+    choices = read_choices(run_dir) if (key, before) == (AMP, "auto") else None
+    return choices is not None and choices.amp == now
+
+
 def keep_settings(
     folder: Path,
     config_yaml: str,
     may_change: tuple[str, ...] = (),
     place: Folder | None = None,
     way_out: str = "give this one another run.name",
+    is_no_matter: Callable[[str, Any, Any], bool] = lambda *change: False,
 ) -> None:
     """Store the resolved settings with a run, or compare them with those it was begun with.
 
@@ -75,6 +107,7 @@ def keep_settings(
         may_change: beginnings of keys that are no matter, beside `MAY_CHANGE`.
         place: of the run, where that is not `folder`.
         way_out: what to do instead, for the error.
+        is_no_matter: asked of a key, its value before and now.
 
     Raises:
         UserError: one that matters has changed.
@@ -83,11 +116,12 @@ def keep_settings(
     if file.exists():
         before = flatten(yaml.safe_load(file.read_text(encoding="utf-8")))
         now = flatten(yaml.safe_load(config_yaml))
-        if change := _first_change(before, now, (*MAY_CHANGE, *may_change)):
-            raise UserError(
-                f"run {folder.name} was begun with {change}; {way_out}, or remove "
-                f"{place or folder} to begin anew"
-            )
+        for key in _changes(before, now, (*MAY_CHANGE, *may_change)):
+            if not is_no_matter(key, before.get(key), now.get(key)):
+                raise UserError(
+                    f"run {folder.name} was begun with {key}={before.get(key)}, not "
+                    f"{now.get(key)}; {way_out}, or remove {place or folder} to begin anew"
+                )
     draft = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         draft.write_text(config_yaml, encoding="utf-8")
@@ -96,10 +130,12 @@ def keep_settings(
         draft.unlink(missing_ok=True)
 
 
-def _first_change(
+def _changes(
     before: Mapping[str, Any], now: Mapping[str, Any], may_change: tuple[str, ...]
-) -> str | None:
-    for key in sorted(before.keys() | now.keys()):
-        if not key.startswith(may_change) and before.get(key) != now.get(key):
-            return f"{key}={before.get(key)}, not {now.get(key)}"
-    return None
+) -> list[str]:
+    """Keys that have another value, in order."""
+    return [
+        key
+        for key in sorted(before.keys() | now.keys())
+        if not key.startswith(may_change) and before.get(key) != now.get(key)
+    ]

@@ -59,10 +59,12 @@ class TrainingConfig(Config):
         batch_size: utterances a step, over all workers and micro-batches together.
         accumulate: micro-batches a worker's share of the batch is cut into.
         amp: precision of matrix products and convolutions: bf16, fp16 (with a gradient scaler;
-            CUDA), tf32 (CUDA), or off, which is float32.
+            CUDA), tf32 (CUDA), or off, which is float32; auto takes what the device that begins
+            the run computes fast.
         ema_decay: of the moving average of the weights that is validated and shipped; 0 is off.
         seed: of initial weights, shuffling and dropout.
-        threads: of torch on the CPU in each worker; 0 shares the cores out among them.
+        threads: of torch on the CPU in each worker; 0 takes as many of its cores as make a step
+            faster, found out before the first one.
         log_every, validate_every, sample_every, checkpoint_every: in steps; 0 is never.
         keep_checkpoints: latest ones that stay, beside the best.
         patience: validations without a better loss before the run stops; 0 is never.
@@ -74,7 +76,7 @@ class TrainingConfig(Config):
     max_utterances: int = Field(0, ge=0)
     batch_size: int = Field(8, ge=1)
     accumulate: int = Field(1, ge=1)
-    amp: Literal["off", "tf32", "bf16", "fp16"] = "bf16"
+    amp: Literal["auto", "off", "tf32", "bf16", "fp16"] = "auto"
     ema_decay: float = Field(0.0, ge=0, lt=1)
     seed: int = Field(0, ge=0, le=2**32 - 1)
     threads: int = Field(0, ge=0)

@@ -56,9 +56,19 @@ class Feed:
 
     def longest(self, parts: int) -> Iterator[Batch]:
         """Of each corpus this worker's first micro-batch of the longest batch that could be."""
+        return self._batches(parts, 0.0)
+
+    def usual(self, parts: int) -> Iterator[Batch]:
+        """Of each corpus this worker's first micro-batch of a batch of middling length."""
+        return self._batches(parts, 0.5)
+
+    def _batches(self, parts: int, shorter_than: float) -> Iterator[Batch]:
+        """Of utterances that follow that share of all in the order from long to short."""
+        size = self._job.config.batch_size
         for corpus in filter(None, (self._job.train, self._job.rehearsal)):
             order = (-corpus.utterances.n_frames).argsort(kind="stable")
-            whole = order[: self._job.config.batch_size].tolist()
+            first = int(shorter_than * max(0, len(order) - size))
+            whole = order[first : first + size].tolist()
             own = split_batch(whole, self._rank, self._world_size, parts)[0]
             yield corpus.batch(own, whole, grains=self._on_gpu)
 

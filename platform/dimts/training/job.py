@@ -67,6 +67,8 @@ class Job(NamedTuple):
         write_bundle: (folder, weights, facts) -> None, for `dimts.bundle.write_bundle`.
         rehearsal: utterances of the base's languages, aligned by the model itself.
         rehearsal_share: share of the batches that are of those.
+        max_threads: of torch, of which the fastest number is found out before the first step;
+            0 leaves torch as it is.
     """
 
     config: TrainingConfig
@@ -77,6 +79,7 @@ class Job(NamedTuple):
     write_bundle: Callable[[Path, dict[str, Tensor], dict[str, Any]], None]
     rehearsal: Corpus | None = None
     rehearsal_share: float = 0.0
+    max_threads: int = 0
 
 
 class Result(NamedTuple):
@@ -116,6 +119,10 @@ class Progress:
         bad_in_a_row: those of them that came last.
         frames: mel frames trained on.
         parts: micro-batches that a worker's share of a batch is cut into.
+        max_steps: of the schedule that the steps so far followed; 0 before the first.
+        fixed_steps: steps trained on the durations of the flat-start aligner.
+        extended_at: step from which the run was made longer, the last time; -1 if it never was.
+        share_before: share of the learning rate that the shorter schedule had there.
     """
 
     step: int = 0
@@ -129,3 +136,7 @@ class Progress:
     bad_in_a_row: int = 0
     frames: int = 0
     parts: int = 1
+    max_steps: int = 0
+    fixed_steps: int = 0
+    extended_at: int = -1
+    share_before: float = 0.0

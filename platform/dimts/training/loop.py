@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -22,10 +22,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dimts.errors import Diverged
 from dimts.model.loss import TTSLoss, tts_loss
+from dimts.threads import fastest_threads
 from dimts.training.batches import Batch, Prefetcher
 from dimts.training.corpora import check_lengths
 from dimts.training.feed import Feed, Turn
 from dimts.training.job import Callbacks, Job, Progress, Result
+from dimts.training.machine_choices import MachineChoices, read_choices, write_choices
 from dimts.training.memory import (
     OutOfMemory,
     fits,
@@ -34,7 +36,7 @@ from dimts.training.memory import (
     smaller_parts,
     write_parts,
 )
-from dimts.training.optimizer import MovingAverage, build_optimizer, learning_rate_share
+from dimts.training.optimizer import MovingAverage, build_optimizer, extended_share
 from dimts.training.precision import autocast, float32_precision, same_order
 from dimts.training.saving import Saver
 from dimts.training.trainer_state import TrainerState
@@ -99,6 +101,7 @@ class Trainer:
         self._resume()
         if self.progress.step < self.config.max_steps:
             self._fit_memory()
+            self._choose_threads()
         if self.config.validate_every and self.progress.step == 0:
             self._validate()  # a broken validation fails now, not after an epoch
             self.progress.best = None  # of no checkpoint: the first one that is trained is better
@@ -198,7 +201,10 @@ class Trainer:
         leaves a bad step out, and `_settle` hears of it a step later.
         """
         step, config = self.progress.step, self.config
-        share = learning_rate_share(step, config.max_steps, config.optimizer)
+        progress = self.progress
+        share = extended_share(
+            step, config.max_steps, config.optimizer, progress.extended_at, progress.share_before
+        )
         for group in self.optimizer.param_groups:
             group["lr"] = config.optimizer.learning_rate * share
         self.scaler.unscale_(self.optimizer)
@@ -239,7 +245,7 @@ class Trainer:
 
     def _loss(self, model: nn.Module, batch: Batch, step: int) -> TTSLoss:
         mel_BTM = self.model.normalise(batch.mel_BTM)
-        fixed = step < self.config.aligner.fixed_share * self.config.max_steps
+        fixed = step < self.progress.fixed_steps
         with autocast(self.device, self.config.amp):
             output = model(
                 batch.tokens_BN,
@@ -296,10 +302,28 @@ class Trainer:
     def _longest_batches(self) -> None:
         """Forwards and backwards; no weight changes, and nobody waits for other workers."""
         room = room_for_moments(self.parameters, self.optimizer)
-        for batch in self.feed.longest(self.progress.parts):
+        self._forwards_and_backwards(self.feed.longest(self.progress.parts))
+        del room
+
+    def _forwards_and_backwards(self, batches: Iterable[Batch]) -> None:
+        for batch in batches:
             batch.durations_BNS = None  # to search for them takes more memory
             self._loss(self.model, batch.to(self.device), self.progress.step).total.backward()
-        del room
+
+    def _choose_threads(self) -> None:
+        """Find out how many threads a step is fastest with, where nobody has said so."""
+        if not (most := self.job.max_threads):
+            return
+        with self._timed("memory"):
+            batches = list(self.feed.usual(self.progress.parts))
+            threads = fastest_threads(lambda: self._forwards_and_backwards(batches), most)
+            self.optimizer.zero_grad(set_to_none=True)
+        threads = self.saver.of_rank_0(threads)
+        torch.set_num_threads(threads)
+        choices = read_choices(self.job.run_dir) or MachineChoices(amp=self.config.amp)
+        if self.rank == 0:
+            write_choices(self.job.run_dir, choices.model_copy(update={"threads": threads}))
+        self._tell(f"training.threads: {threads}, the fastest of up to {most}")
 
     def _smaller_parts(self) -> None:
         """Cut batches into more micro-batches from now on."""
@@ -428,6 +452,26 @@ class Trainer:
         self.progress.parts = max(self.config.accumulate, self.progress.parts, needed)
         if self.progress.parts > self.config.accumulate:
             self._tell(f"each batch is computed in {self.progress.parts} micro-batches, as before")
+        self._extend()
+
+    def _extend(self) -> None:
+        """Begin the schedule of `max_steps`, or a longer one than that of the steps so far."""
+        progress, wanted = self.progress, self.config.max_steps
+        before = progress.max_steps
+        if before == 0:  # a checkpoint of earlier versions does not say
+            progress.fixed_steps = math.ceil(self.config.aligner.fixed_share * wanted)
+        elif wanted > before:
+            progress.share_before = extended_share(
+                progress.step, before, self.config.optimizer,
+                progress.extended_at, progress.share_before,
+            )  # fmt: skip
+            progress.extended_at, progress.since_best = progress.step, 0
+            self._tell(
+                f"{wanted} steps instead of {before}: from step {progress.step} on the learning "
+                f"rate goes to that of a run of {wanted}, in "
+                f"{self.config.optimizer.warmup_steps} steps"
+            )
+        progress.max_steps = wanted
 
     def _parts(self) -> TrainerState:
         return TrainerState(self.model, self.optimizer, self.scaler, self.average, self.window)

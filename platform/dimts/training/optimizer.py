@@ -55,6 +55,23 @@ def learning_rate_share(step: int, max_steps: int, config: OptimizerConfig) -> f
     return config.final_share + (1 - config.final_share) * cosine
 
 
+def extended_share(
+    step: int, max_steps: int, config: OptimizerConfig, extended_at: int, share_before: float
+) -> float:
+    """The same in a run that was made longer: over as many steps as the warm-up has, the share
+    goes from where the shorter schedule was to where one of `max_steps` is, and then follows it.
+
+    Args:
+        step, max_steps, config: as for `learning_rate_share`.
+        extended_at: the first step of the longer schedule; -1 if there was no shorter one.
+        share_before: of the shorter schedule at that step.
+    """
+    share = learning_rate_share(step, max_steps, config)
+    if extended_at < 0 or step - extended_at >= config.warmup_steps:
+        return share
+    return share_before + (share - share_before) * (step - extended_at + 1) / config.warmup_steps
+
+
 class MovingAverage:
     """Exponential moving average of a model's trained parameters, corrected for its start.
 

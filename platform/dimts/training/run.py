@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,16 @@ from torch import distributed as dist
 from dimts.bundle import build_model, load_weights, read_manifest, write_bundle
 from dimts.errors import UserError
 from dimts.extension.base import extended_weights
-from dimts.machine import n_cores
+from dimts.machine import n_cores, waits_asleep
 from dimts.model.t3 import T3
+from dimts.storage.place import Folder
 from dimts.training.checkpoint import find_latest
 from dimts.training.config import TrainingConfig
 from dimts.training.data import Data, fixed_durations, open_data
 from dimts.training.freezing import FreezeReport, freeze
 from dimts.training.job import Callbacks, Job, Result
 from dimts.training.loop import train
+from dimts.training.machine_choices import read_choices
 from dimts.training.remote_bundle import local_bundle
 from dimts.training.settings import RunSettings
 
@@ -34,7 +37,7 @@ def run_training(
             another base or vocabulary, or training failed.
     """
     device = device or torch.device("cpu")
-    set_threads(settings.training, device)
+    max_threads = set_threads(settings, device)
     data = open_data(settings)
     latest = find_latest(settings.run_dir)
     if latest:
@@ -66,6 +69,7 @@ def run_training(
         write,
         data.rehearsal,
         settings.base.rehearsal_share if settings.base else 0.0,
+        max_threads,
     )
     return train(job, callbacks)
 
@@ -138,9 +142,17 @@ def _check_goes_on(checkpoint: Path, settings: RunSettings, data: Data) -> None:
     ):
         if before not in now:
             raise UserError(
-                f"{checkpoint}: was trained with another {what} than there is now; give this run "
-                f"another run.name, or remove the run to begin anew"
+                f"{checkpoint}: was trained with another {what} than there is now; "
+                f"{go_on_from(checkpoint.parent)}, or remove the run to begin anew"
             )
+
+
+def go_on_from(run_dir: Folder) -> str:
+    """What to do where a run cannot go on as it is: a new one that starts from its weights."""
+    return (
+        f"to go on from its weights give --set run.name=NEW --set base.bundle={run_dir} "
+        "--set training.aligner.fixed_share=0"
+    )
 
 
 def _older_origin(data: Data) -> str | None:
@@ -151,11 +163,31 @@ def _older_origin(data: Data) -> str | None:
     return origin.get("base_sha256") if origin.get("language") == data.language else None
 
 
-def set_threads(config: TrainingConfig, device: torch.device) -> None:
-    """Give torch the threads it was asked to use, or this worker's share of the cores."""
-    workers = dist.get_world_size() if dist.is_initialized() else 1
-    if config.threads or device.type == "cpu":
-        torch.set_num_threads(config.threads or max(1, n_cores() // workers))
+def set_threads(settings: RunSettings, device: torch.device) -> int:
+    """Give torch the threads it was asked to use, or those that the run has found out before.
+
+    Returns:
+        How many there may be where that is still to be found out, else 0; see `Job.max_threads`.
+    """
+    cores = max(1, n_cores() // workers_here())
+    if threads := settings.training.threads:
+        torch.set_num_threads(threads)
+        return 0
+    if device.type != "cpu":
+        return 0
+    choices = read_choices(settings.run_dir)
+    found_out = choices.threads if choices else 0
+    if not waits_asleep():
+        cores = 1
+    torch.set_num_threads(min(found_out, cores) if found_out else 1)
+    return 0 if found_out or cores == 1 else cores
+
+
+def workers_here() -> int:
+    """Workers of this run that share this machine's cores, this one among them."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 0)) or (
+        dist.get_world_size() if dist.is_initialized() else 1
+    )
 
 
 def _check_sample_texts(config: TrainingConfig, data: Data) -> None:

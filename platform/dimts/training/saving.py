@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed as dist
@@ -22,6 +22,8 @@ from dimts.training.checkpoint import (
 from dimts.training.claim import Claim
 from dimts.training.job import Progress
 from dimts.training.trainer_state import TrainerState
+
+T = TypeVar("T")
 
 
 class Saver:
@@ -78,7 +80,7 @@ class Saver:
             clear_partial(self._run_dir)
             latest = find_latest(self._run_dir, self._tell)
             name = latest.name if latest else ""
-        if not (name := self._of_rank_0(name)):
+        if not (name := self.of_rank_0(name)):
             return None
         checkpoint = self._run_dir / name
         try:
@@ -114,7 +116,7 @@ class Saver:
                 self._write(state, progress, write_bundle, best)
             except NotWritten as error:
                 failure = str(error)
-        if not (failure := self._of_rank_0(failure)):
+        if not (failure := self.of_rank_0(failure)):
             self._note(progress)
         return failure
 
@@ -140,9 +142,9 @@ class Saver:
             self.check,
         )
 
-    def _of_rank_0(self, text: str) -> str:
-        """Rank 0's text, on every rank."""
-        told = [text]
+    def of_rank_0(self, value: T) -> T:
+        """Rank 0's value, on every rank."""
+        told = [value]
         if dist.is_initialized() and dist.get_world_size() > 1:
             dist.broadcast_object_list(told, device=self._device)
         return told[0]

@@ -28,6 +28,7 @@ from ray.tune.search import Searcher
 
 from dimts.errors import UserError
 from dimts.launch.console import written
+from dimts.launch.machine import resolve_on_machine
 from dimts.launch.names import ANSWERED
 from dimts.launch.ray_train import (
     in_another_thread,
@@ -324,7 +325,9 @@ def group_worker(config: dict[str, Any]) -> None:
         def tell_ray(metrics: dict[str, float], checkpoint: Path | None) -> None:
             report(metrics, None if launch.remote else checkpoint)
 
-        recorder = TrialRecorder(launch, config["measured"], tell, rank, tell_ray, copy)
-        train_trial(recorder, get_device())
+        device = get_device()
+        resolved, line = resolve_on_machine(launch, device)
+        recorder = TrialRecorder(resolved, config["measured"], tell, rank, tell_ray, copy)
+        train_trial(recorder, device, line)
 
     in_worker(Launch.model_validate(config["launch"]), work, stays=False)

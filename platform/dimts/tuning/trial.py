@@ -19,6 +19,7 @@ from dimts.bundle import load_bundle, read_manifest
 from dimts.errors import Diverged, UserError
 from dimts.evaluation.evaluate import evaluate, summary
 from dimts.launch.figures import base_figures
+from dimts.launch.machine import resolve_on_machine
 from dimts.launch.names import ENDING
 from dimts.launch.recorder import Recorder
 from dimts.launch.remote_driver import take_up
@@ -167,11 +168,17 @@ def run_trial(launch: Launch, measured: Measured, tell: Tell, device: torch.devi
     begin_remotely(launch)
     with here(launch, stays=False) as (launch, copy), locked(launch.run_dir):
         begin(launch.run_dir)
-        train_trial(TrialRecorder(launch, measured, tell, copy=copy), device)
+        launch, told = resolve_on_machine(launch, device)
+        train_trial(TrialRecorder(launch, measured, tell, copy=copy), device, told)
 
 
-def train_trial(recorder: TrialRecorder, device: torch.device) -> None:
+def train_trial(recorder: TrialRecorder, device: torch.device, told: str) -> None:
     """The part of a trial that each of its workers does.
+
+    Args:
+        recorder: of the trial, with its settings resolved on this machine.
+        device: to train on.
+        told: how they were resolved; see `Recorder.start`.
 
     Raises:
         UserError: in a group, whose other workers may not have met it.
@@ -179,7 +186,7 @@ def train_trial(recorder: TrialRecorder, device: torch.device) -> None:
     """
     if dist.is_initialized() and (recorder.launch.run_dir / ENDING).exists():
         return
-    recorder.start()
+    recorder.start(told)
     try:
         recorder.tell_again()
         recorder.finish(run_training(recorder.launch.settings, recorder, device))

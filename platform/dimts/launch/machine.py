@@ -1,0 +1,77 @@
+"""Settings that are `auto`, resolved on the machine that trains."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import yaml
+from torch import distributed as dist
+
+from dimts.config import flatten
+from dimts.launch.settings import Launch
+from dimts.training.machine_choices import MachineChoices, read_choices, write_choices
+from dimts.training.precision import choose_amp, slow_amp
+
+
+class Resolved(NamedTuple):
+    """A launch without `auto`.
+
+    Attributes:
+        launch: its settings, its recorded parameters and the configuration for its bundles.
+        told: what was taken and why, for people; empty if there is nothing to say.
+    """
+
+    launch: Launch
+    told: str
+
+
+def resolve_on_machine(launch: Launch, device: torch.device) -> Resolved:
+    """Replace `training.amp: auto` by what the run was begun with, or by what is fast here.
+
+    Called on every rank, with the run's folder on this machine; rank 0 decides. A run keeps its
+    precision on a machine that computes it slowly, as its end would be another one otherwise.
+    """
+    told = [_choose(launch, device) if _rank() == 0 else ("", "")]
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.broadcast_object_list(told, device=device if device.type == "cuda" else None)
+    amp, line = told[0]
+    return Resolved(with_amp(launch, amp), line)
+
+
+def _choose(launch: Launch, device: torch.device) -> tuple[str, str]:
+    """The precision, and what there is to say of it."""
+    asked, before = launch.settings.training.amp, read_choices(launch.run_dir)
+    if asked == "auto" and before is None:
+        choice = choose_amp(device)
+        launch.run_dir.mkdir(parents=True, exist_ok=True)
+        write_choices(launch.run_dir, MachineChoices(amp=choice.amp))
+        return choice.amp, f"training.amp: {choice.amp}, as {choice.reason}"
+    amp = before.amp if before and asked == "auto" else asked
+    if before is None or before.amp != amp:
+        launch.run_dir.mkdir(parents=True, exist_ok=True)
+        write_choices(launch.run_dir, MachineChoices(amp=amp))
+    if not (why := slow_amp(device, amp)):
+        return amp, ""
+    kept = "as the run was begun with" if asked == "auto" else "as it was asked for"
+    return amp, (
+        f"training.amp: {amp}, {kept}, is slow here: {why}; another run.name with "
+        f"base.bundle={launch.run_dir} goes on from its weights in another precision"
+    )
+
+
+def with_amp(launch: Launch, amp: str) -> Launch:
+    """The same run in a named precision."""
+    settings = launch.settings
+    training = settings.training.model_copy(update={"amp": amp})
+    config = yaml.safe_load(settings.config_yaml)
+    if isinstance(config.get("training"), dict):
+        config["training"]["amp"] = amp
+    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    params = {**launch.params, **flatten({"training": {"amp": amp}})}
+    resolved = settings.model_copy(update={"training": training, "config_yaml": text})
+    return launch.model_copy(update={"settings": resolved, "params": params})
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0

@@ -1,0 +1,49 @@
+"""What a run takes for settings that are `auto`, kept in its folder so that it stays so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from dimts.config import Config, build_config
+from dimts.errors import UserError
+from dimts.plain_files import parse_yaml
+
+CHOICES_FILE = "machine.json"
+
+
+class MachineChoices(Config):
+    """Settings as they were found out on the machine that began the run.
+
+    Attributes:
+        amp: precision, see `training.amp`.
+        threads: of torch on the CPU in each worker; 0 where that was not found out.
+    """
+
+    amp: Literal["off", "tf32", "bf16", "fp16"]
+    threads: int = 0
+
+
+def read_choices(run_dir: Path) -> MachineChoices | None:
+    """What a run was begun with; None if it has not begun.
+
+    Raises:
+        UserError: the file there says nothing of the kind.
+    """
+    file = run_dir / CHOICES_FILE
+    try:
+        values = parse_yaml(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read: {error}; remove it") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{file}: holds no settings; remove it")
+    return build_config(MachineChoices, values, {(): str(file)})
+
+
+def write_choices(run_dir: Path, choices: MachineChoices) -> None:
+    """Keep them with the run."""
+    draft = run_dir / f".{CHOICES_FILE}.partial"
+    draft.write_text(choices.model_dump_json() + "\n", encoding="utf-8")
+    draft.replace(run_dir / CHOICES_FILE)
