@@ -129,8 +129,8 @@ def test_run_goes_on_after_ctrl_c_term_and_kill(voice_file: Path, tmp_path: Path
 def test_run_begun_with_other_settings_is_not_gone_on_with(voice: Voice) -> None:
     config = voice("training.max_steps=2")
     start_run(config.launch(), config.ray)
-    other = voice("training.max_steps=3")
-    with pytest.raises(UserError, match=r"begun with training\.max_steps=2, not 3; .* run\.name"):
+    other = voice("training.max_steps=2", "training.batch_size=3")
+    with pytest.raises(UserError, match=r"begun with training\.batch_size=4, not 3; .* run\.name"):
         start_run(other.launch(), other.ray)
     elsewhere = voice("training.max_steps=2", "training.threads=2", "tracking.experiment=x")
     assert start_run(elsewhere.launch(), elsewhere.ray)["status"] == "finished"
