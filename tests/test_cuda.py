@@ -20,6 +20,7 @@ from dimts.audio.mel import MelConfig
 from dimts.bundle import build_model, write_bundle
 from dimts.config import build_config
 from dimts.errors import UserError
+from dimts.launch.machine import unused_gpu
 from dimts.model.config import ModelConfig
 from dimts.model.t3 import T3, align
 from dimts.text.language import load_language
@@ -31,6 +32,7 @@ from dimts.training.config import TrainingConfig
 from dimts.training.feed import Turn
 from dimts.training.job import Job, Result
 from dimts.training.loop import Trainer, train
+from dimts.training.precision import choose_amp, slow_amp
 from dimts.training.synthetic import MEAN, STD, synthetic_corpus
 
 ROOT = Path(__file__).parents[1]
@@ -328,6 +330,28 @@ def test_memory_of_the_longest_batch_bounds_that_of_the_training(make_job: MakeJ
     torch.cuda.reset_peak_memory_stats()
     trainer.run()
     assert torch.cuda.max_memory_allocated() <= 1.02 * scanned
+
+
+# Precision
+
+
+@needs_cuda
+def test_auto_takes_16_bits_that_the_device_multiplies_fast() -> None:
+    device = torch.device("cuda")
+    major, _ = torch.cuda.get_device_capability(device)
+    choice = choose_amp(device)
+    assert choice.amp == ("bf16" if major >= 8 else "fp16" if major == 7 else "off")
+    assert torch.cuda.get_device_name(device) in choice.reason
+    assert (slow_amp(device, "bf16") == "") == (choice.amp == "bf16")
+    assert slow_amp(device, "fp16") == ""
+
+
+@needs_cuda
+def test_gpu_that_is_not_used_is_named() -> None:
+    line = unused_gpu(torch.device("cpu"))
+    assert line.startswith(torch.cuda.get_device_name(0))
+    assert "--set ray.gpu=true" in line
+    assert unused_gpu(torch.device("cuda")) == ""
 
 
 # Going on

@@ -32,7 +32,10 @@ def resolve_on_machine(launch: Launch, device: torch.device) -> Resolved:
     Called on every rank, with the run's folder on this machine; rank 0 decides. A run keeps its
     precision on a machine that computes it slowly, as its end would be another one otherwise.
     """
-    told = [_choose(launch, device) if _rank() == 0 else ("", "")]
+    told = [("", "")]
+    if _rank() == 0:
+        amp, line = _choose(launch, device)
+        told = [(amp, "; ".join(filter(None, (line, unused_gpu(device)))))]
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.broadcast_object_list(told, device=device if device.type == "cuda" else None)
     amp, line = told[0]
@@ -58,6 +61,13 @@ def _choose(launch: Launch, device: torch.device) -> tuple[str, str]:
         f"training.amp: {amp}, {kept}, is slow here: {why}; another run.name with "
         f"base.bundle={launch.run_dir} goes on from its weights in another precision"
     )
+
+
+def unused_gpu(device: torch.device) -> str:
+    """That a CPU trains beside a GPU, and how to use that; empty if it is not so."""
+    if device.type == "cuda" or not torch.cuda.is_available():
+        return ""
+    return f"{torch.cuda.get_device_name(0)} is not used: --set ray.gpu=true trains on it"
 
 
 def with_amp(launch: Launch, amp: str) -> Launch:
