@@ -342,7 +342,7 @@ def test_setting_without_a_continuous_parameter_is_tried_once_beside_others(
 def test_setting_known_to_be_good_is_tried_once_however_it_is_written(tmp_path: Path) -> None:
     points: list[dict[str, Any]] = [
         {"lr": 0.03, "freeze": [0, 1]},
-        {"lr": 0.01 + 0.02, "freeze": [0, 1]},
+        {"lr": math.nextafter(0.03, 1), "freeze": [0, 1]},
         {"freeze": [0, 1]},
         {"lr": 0.05},
     ]
