@@ -312,6 +312,7 @@ def test_sweep_does_not_go_on_with_other_features_or_another_base(
     with pytest.raises(UserError, match="with another set of features than") as error:
         run_sweep(plan)
     assert f"or remove {plan.folder}" in str(error.value)
+    assert f"--set sweep.name=t-2 --set sweep.known_good_from={plan.folder} " in str(error.value)
     assert "\n" not in str(error.value)
     study.set_user_attr(GROUND, None)  # as one has it that was begun before this was kept
     prepare(plan.sweep, check(plan.sweep, plan.launch), study, plan.place)

@@ -291,7 +291,6 @@ def test_two_choices_are_two_trials_and_more_trials_are_none(tmp_path: Path) -> 
 
 
 def test_interrupted_study_of_a_finite_space_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
-    """Cut off between the choice of a setting and its trial as well."""
     undisturbed = Worker(few(), tmp_path / "undisturbed").run()
     with power_cuts(lambda n, *_: n % 9 == 0) as cuts:
         cut = Worker(few(), tmp_path / "cut").run()
@@ -302,6 +301,25 @@ def test_interrupted_study_of_a_finite_space_ends_as_an_undisturbed_one(tmp_path
     assert len(grown.trials) == 5
     assert exhausted_line(few(trials=5), grown.trials) == ""
     assert told(Worker(few(), tmp_path / "grown").run()) == told(undisturbed)
+
+
+def test_setting_that_was_chosen_before_a_power_cut_is_the_next_trials(tmp_path: Path) -> None:
+    """Each is chosen, and the write by which its trial begins does not take place at first."""
+    cut: set[int] = set()
+
+    def is_first_begin(n: int, statement: str, values: Any) -> bool:
+        if not statement.startswith("UPDATE trials SET state=?, datetime_start=?"):
+            return False
+        is_new = values[-1] not in cut
+        cut.add(values[-1])
+        return is_new
+
+    config = few(trials=4)
+    with power_cuts(is_first_begin) as cuts:
+        study = Worker(config, tmp_path / "cut").run()
+    assert len(cuts) == 4
+    assert len(study.study.get_trials()) == 4, "none waits that nobody will begin"
+    assert told(study) == told(Worker(config, tmp_path / "undisturbed").run())
 
 
 def test_setting_without_a_continuous_parameter_is_tried_once_beside_others(
@@ -324,7 +342,7 @@ def test_setting_without_a_continuous_parameter_is_tried_once_beside_others(
 def test_setting_known_to_be_good_is_tried_once_however_it_is_written(tmp_path: Path) -> None:
     points: list[dict[str, Any]] = [
         {"lr": 0.03, "freeze": [0, 1]},
-        {"lr": 0.01 + 0.02, "freeze": [0, 1]},
+        {"lr": math.nextafter(0.03, 1), "freeze": [0, 1]},
         {"freeze": [0, 1]},
         {"lr": 0.05},
     ]
@@ -424,8 +442,11 @@ def test_trial_that_diverged_shows_the_sampler_no_loss(tmp_path: Path, kind: Out
 def test_objectives_in_another_order_are_refused(tmp_path: Path) -> None:
     SweepStudy(sweep(objectives=TWO, early_stopping=None), tmp_path)
     turned = dict(reversed(TWO.items()))
-    with pytest.raises(UserError, match=r"in the order val/mcd, forgetting/mcd_change.*sweep.name"):
+    with pytest.raises(
+        UserError, match=r"in the order val/mcd, forgetting/mcd_change.*sweep.name"
+    ) as error:
         SweepStudy(sweep(objectives=turned, early_stopping=None), tmp_path)
+    assert f"--set sweep.known_good_from={tmp_path} " in str(error.value)
     SweepStudy(sweep(objectives=TWO, early_stopping=None), tmp_path)
 
 
