@@ -30,6 +30,8 @@ BELOW: dict[str, set[str]] = {
     "home": {"errors"},
     "lock": {"errors"},
     "own_ray": set(),
+    "proxies": set(),
+    "ray_session": {"errors", "own_ray"},
     "storage": {"config", "errors"},
     "features": {"storage", "lock", "audio", "text", "config", "errors", "plain_files"},
     "alignment": {"config", "errors"},

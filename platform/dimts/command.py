@@ -15,6 +15,7 @@ from dimts.errors import UserError
 from dimts.home import go_home, shipped
 from dimts.masking import mask_secrets
 from dimts.printable import printable
+from dimts.proxies import bypass_proxies
 
 EXIT_USER_ERROR = 2
 
@@ -61,6 +62,7 @@ def run_job(main: Callable[[], int | None]) -> None:
     console = logging.StreamHandler()
     console.setFormatter(_Masking("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[console])
+    bypass_proxies()
     try:
         go_home()
         sys.exit(main() or 0)
