@@ -22,6 +22,7 @@ from dimts.config import load_config
 from dimts.features.manifest import SUMMARY
 from dimts.launch.ray_train import connected
 from dimts.launch.start import start_run
+from dimts.ray_session import check_cluster
 from dimts.storage.place import folder_here
 from dimts.synthesis import Synthesizer
 from dimts.training.checkpoint import BEST
@@ -43,6 +44,8 @@ def main() -> None:
     """Run the demo and say what came out and where to go on."""
     arguments = config_parser(__doc__ or "", default=str(CONFIG)).parse_args()
     config = load_config(VoiceConfig, arguments.config or [CONFIG], arguments.overrides)
+    if config.ray.workers:
+        check_cluster()  # before minutes of work that need none
     start = time.monotonic()
     with stage("1/4 corpora: sample sentences, and those of the base, spoken by espeak"):
         corpus = folder_here(config.corpus.path, "the sentences are spoken into a folder")

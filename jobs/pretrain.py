@@ -18,6 +18,7 @@ from dimts.errors import UserError
 from dimts.home import shipped
 from dimts.launch.ray_train import connected
 from dimts.launch.start import start_run
+from dimts.ray_session import check_cluster
 from dimts.storage.place import folder_here
 from dimts.text.language import load_language
 from dimts.training.checkpoint import BEST
@@ -38,6 +39,8 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     config = load_config(MixConfig, arguments.config, arguments.overrides)
+    if config.ray.workers:
+        check_cluster()
     prepare_parts(config)
     if arguments.prepare_only:
         return

@@ -20,6 +20,7 @@ from pathlib import Path
 from dimts.errors import UserError
 from dimts.own_ray import named_cluster, prepare_own_ray
 
+WAY_OUT = "start the cluster, or unset RAY_ADDRESS to use this machine alone"
 ANSWER_S = 10.0
 CLIENT = "ray://"
 CLIENT_PORT = "10001"
@@ -56,9 +57,12 @@ def ray_session(logging_level: int, num_cpus: int | None = None) -> Iterator[boo
     if ray.is_initialized():
         yield False
         return
-    if named_cluster():
+    if named := named_cluster():
         check_cluster()
-        ray.init(log_to_driver=False, logging_level=logging_level)
+        try:
+            ray.init(log_to_driver=False, logging_level=logging_level)
+        except ConnectionError as error:
+            raise UserError(f"RAY_ADDRESS={named}: {error}; {WAY_OUT}") from error
         try:
             yield False
         finally:
@@ -92,11 +96,10 @@ def check_cluster() -> None:
     """
     if not (named := named_cluster()):
         return
-    way_out = "start the cluster, or unset RAY_ADDRESS to use this machine alone"
     try:
         host, port = _address(named)
     except ConnectionError:  # `auto`
-        raise UserError(f"RAY_ADDRESS={named}: no Ray cluster runs here; {way_out}") from None
+        raise UserError(f"RAY_ADDRESS={named}: no Ray cluster runs here; {WAY_OUT}") from None
     except ValueError:
         raise UserError(
             f"RAY_ADDRESS={named}: must be HOST:PORT of a cluster, such as 10.0.0.1:6379; name "
@@ -109,7 +112,7 @@ def check_cluster() -> None:
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
     raise UserError(
-        f"RAY_ADDRESS={named}: no Ray cluster answers at {host}:{port} ({reason}); {way_out}"
+        f"RAY_ADDRESS={named}: no Ray cluster answers at {host}:{port} ({reason}); {WAY_OUT}"
     )
 
 
@@ -166,7 +169,7 @@ def _session_folder() -> Iterator[str | None]:
             f"written to {SHORT} ({error.strerror}); set RAY_TMPDIR to a folder with a short name"
         ) from error
     try:
-        yield folder
+        yield f"{folder}/ray"  # which Ray lets everybody write to; nobody else enters ours
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
