@@ -4,64 +4,33 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
-import sys
-import threading
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-import requests
-from mlflow.tracking import MlflowClient
-from tracking_fixtures import make_store
-from tuning_fixtures import TuneJob, descendants, steps_of, study_of, wait_until, write_space
+from surroundings_fixtures import connected, http_server, job, jobs_on_ray, run
 
 from benchmarks.head import free_port
 from dimts import ray_session as session
 from dimts.errors import UserError
-from dimts.proxies import EXCEPTIONS, PROXIES, bypass_proxies
 from dimts.ray_session import check_cluster
-from dimts.training.checkpoint import LATEST
-from dimts.tuning.outcomes import outcome
 
-ROOT = Path(__file__).parents[1]
-HANGS_S = 240
-"""Longer than anything here takes on a busy machine."""
 RAYS_PATIENCE_S = 100
 """Shorter than Ray looks for a cluster that is gone."""
-ON_RAY = ("--set", "ray.workers=1", "--set", "ray.cpus_per_worker=1")
-
-
-def run(command: list[str], folder: Path, limit: float = HANGS_S, **changes: str) -> list[str]:
-    """What a command says on standard error; its exit status comes first."""
-    own = {n: v for n, v in os.environ.items() if n not in ("RAY_ADDRESS", "RAY_TMPDIR")}
-    done = subprocess.run(
-        command, cwd=folder, env={**own, **changes}, capture_output=True, text=True, timeout=limit
-    )
-    return [str(done.returncode), *done.stderr.splitlines()]
-
-
-def job(name: str, *arguments: str | Path) -> list[str]:
-    return [sys.executable, str(ROOT / "jobs" / f"{name}.py"), *map(str, arguments)]
 
 
 @pytest.fixture
 def jobs(voice_file: Path, tmp_path: Path) -> dict[str, list[str]]:
-    """A command of each job that uses Ray; they write to the test's folder."""
-    voice = ("--config", voice_file, "--set", f"run.storage={tmp_path}")
-    features = ("--set", f"prepare.features={tmp_path / 'features'}")
-    return {
-        "prepare": job("prepare", *voice[:2], *features, "--set", "prepare.engine=ray"),
-        "train": job("train", *voice, *ON_RAY),
-        "tune": job("tune", *voice, "--config", write_space(tmp_path)),
-        "demo": job("demo"),
-        "pretrain": job("pretrain", "--config", ROOT / "jobs/configs/mix/latin.yaml"),
-    }
+    return jobs_on_ray(voice_file, tmp_path)
+
+
+@pytest.fixture
+def server() -> Iterator[int]:
+    """The port of an HTTP server that is no Ray."""
+    with http_server() as port:
+        yield port
 
 
 # A cluster that is gone
@@ -78,6 +47,20 @@ def test_ray_address_of_a_cluster_that_is_gone_is_one_line(
         f"error: RAY_ADDRESS={address}: no Ray cluster answers at {address} (Connection refused); "
         "start the cluster, or unset RAY_ADDRESS to use this machine alone"
     )
+
+
+def test_ray_address_auto_without_a_cluster_is_one_line(
+    jobs: dict[str, list[str]], tmp_path: Path
+) -> None:
+    """`auto` takes any that runs on this machine, so this is a place with no processes."""
+    alone = ["unshare", "--pid", "--fork", "--mount-proc"]
+    if not shutil.which("unshare") or subprocess.run([*alone, "true"]).returncode:
+        pytest.skip("needs leave for a namespace of processes (unshare --pid)")
+    code, line = run(
+        [*alone, *jobs["prepare"]], tmp_path, RAY_ADDRESS="auto", RAY_TMPDIR=str(tmp_path)
+    )
+    assert code == "2"
+    assert line.startswith("error: RAY_ADDRESS=auto: no Ray cluster runs here; start the cluster")
 
 
 @pytest.mark.parametrize(
@@ -97,25 +80,6 @@ def test_ray_address_that_names_no_cluster_is_one_line(
     monkeypatch.setenv("RAY_ADDRESS", address.format(port=port))
     with pytest.raises(UserError, match=f"^RAY_ADDRESS=.*: {said.format(port=port)}.*unset RAY_"):
         check_cluster()
-
-
-class Page(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", "2")
-        self.end_headers()
-        self.wfile.write(b"ok")
-
-    def log_message(self, *_: object) -> None: ...
-
-
-@pytest.fixture
-def server() -> Iterator[int]:
-    """The port of an HTTP server that is no Ray."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as listening:
-        threading.Thread(target=listening.serve_forever, daemon=True).start()
-        yield listening.server_address[1]
-        listening.shutdown()
 
 
 def test_ray_address_of_another_server_is_one_line(
@@ -148,36 +112,6 @@ def test_ray_address_of_a_cluster_that_is_there_is_taken(
 
 
 # Folders
-
-
-CONNECTED = """
-import signal, sys
-from dimts.launch.ray_train import connected
-from dimts.launch.settings import RayConfig
-
-signals = []
-with connected(RayConfig(workers=1)):
-    import ray
-
-    signal.signal(signal.SIGTERM, lambda *_: signals.append("SIGTERM"))
-    print(ray._private.worker._global_node.get_session_dir_path(), flush=True)
-    sys.stdin.readline()
-    print(signals, ray.get(ray.remote(lambda: "Ray works").remote()), flush=True)
-"""
-
-
-@contextmanager
-def connected(folder: Path, **changes: str) -> Iterator[subprocess.Popen[str]]:
-    """A process that has started Ray as jobs do, and a group of its own."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", CONNECTED], cwd=folder, env={**os.environ, **changes}, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 @pytest.fixture
@@ -264,114 +198,3 @@ def test_disk_over_95_percent_and_little_shared_memory_do_no_harm(
     """Ray says that it would spill no objects, and that its store is not in shared memory."""
     assert mounted(jobs[name], tmp_path, 382) == ["0"]
     assert (tmp_path / {"prepare": "features", "train": "tiny/checkpoint_best"}[name]).exists()
-
-
-# Signals
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="Ray ends its daemons by their group there")
-def test_signal_to_the_group_of_a_job_leaves_its_ray_alone(tmp_path: Path) -> None:
-    with connected(tmp_path) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline()
-        os.killpg(process.pid, signal.SIGTERM)
-        out, _ = process.communicate("\n", timeout=HANGS_S)
-        assert out == "['SIGTERM'] Ray works\n"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("whom", ["process", "group"])
-def test_sweep_that_gets_sigterm_ends_with_a_checkpoint_and_goes_on(
-    whom: str, voice_file: Path, tmp_path: Path
-) -> None:
-    configs = (voice_file, write_space(tmp_path, trials=2))
-    how = [f"run.storage={tmp_path}", "training.max_steps=400", "training.log_every=1"]
-    how += ["training.validate_every=100"]
-    trial = tmp_path / "tiny-small" / "trials" / "000"
-    sweep = TuneJob(configs, *how)
-    wait_until(lambda: max(steps_of(trial), default=0) >= 5, sweep)
-    {"process": os.kill, "group": os.killpg}[whom](sweep.process.pid, signal.SIGTERM)
-    code, out, err = sweep.result()
-    assert (code, err) == (0, "")
-    assert out.splitlines()[-1] == "stopped; give the same command again to go on"
-    assert (trial / LATEST).resolve().name.endswith(f"_step{max(steps_of(trial))}")
-    assert descendants(sweep.process.pid) == []
-    code, _, err = TuneJob(configs, *how).result()
-    assert code == 0, err
-    assert {outcome(one) for one in study_of(configs, how).trials} == {"finished"}
-    steps = steps_of(trial)
-    assert steps == list(range(1, 401)), "no step is done twice"
-
-
-# Proxies
-
-PROXY = "http://127.0.0.1:9"
-"""Where nothing listens."""
-
-
-@pytest.fixture
-def proxied(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a machine that reaches the internet by a proxy alone."""
-    for name in PROXIES:
-        monkeypatch.setenv(name, PROXY)
-        monkeypatch.setenv(name.upper(), PROXY)
-    for name in EXCEPTIONS:
-        monkeypatch.setenv(name, "")
-
-
-def test_loopback_is_reached_whatever_proxy_is_set(server: int, proxied: None) -> None:
-    pages = [f"http://{host}:{server}" for host in ("127.0.0.1", "localhost")]
-    for page in pages:
-        with pytest.raises(requests.exceptions.ProxyError):
-            requests.get(page)
-    bypass_proxies()
-    for page in pages:
-        assert requests.get(page).text == "ok"
-        with urllib.request.urlopen(page) as answer:
-            assert answer.read() == b"ok"
-    with pytest.raises(requests.exceptions.ProxyError):
-        requests.get("http://192.0.2.1/")  # of an address for documentation: not one of ours
-
-
-def test_hosts_that_need_no_proxy_are_kept_and_the_clusters_is_added(
-    proxied: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("no_proxy", "intranet, 10.1.1.1")
-    monkeypatch.setenv("RAY_ADDRESS", "ray://head.example:10001")
-    bypass_proxies()
-    hosts = "intranet,10.1.1.1,localhost,127.0.0.1,::1,head.example"
-    assert [os.environ[name] for name in EXCEPTIONS] == [hosts, hosts]
-
-
-def test_without_a_proxy_the_environment_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in PROXIES:
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-    before = dict(os.environ)
-    bypass_proxies()
-    assert dict(os.environ) == before
-
-
-@pytest.mark.slow
-def test_ray_tracking_and_ui_work_beside_a_proxy(
-    jobs: dict[str, list[str]], tmp_path: Path, proxied: None
-) -> None:
-    store, port = make_store(tmp_path), free_port()
-    command = job("ui", "--port", f"{port}")
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as ui:
-        assert ui.stdout is not None
-        try:
-            while line := ui.stdout.readline():
-                if line.startswith("MLflow: "):
-                    break
-            assert line.startswith(f"MLflow: http://127.0.0.1:{port}")
-            uri = f"tracking.uri=http://127.0.0.1:{port}"
-            track = ("--set", "tracking.enabled=true", "--set", uri)
-            assert run([*jobs["train"], *track], tmp_path) == ["0"]
-        finally:
-            ui.send_signal(signal.SIGTERM)
-    client = MlflowClient(f"sqlite:///{store}/mlflow.db")
-    experiments = [one.experiment_id for one in client.search_experiments()]
-    [recorded] = client.search_runs(experiments)
-    assert recorded.info.status == "FINISHED"
-    assert len(client.get_metric_history(recorded.info.run_id, "train/total_loss")) == 12
