@@ -12,6 +12,8 @@ export RAY_AUTH_MODE ?= disabled
 # The cluster that jobs are submitted to, and the folder of corpora, features and runs that it sees.
 RAY_API_SERVER_ADDRESS ?= http://127.0.0.1:8265
 DIMTS_HOME ?= $(CURDIR)
+# Loopback is reached without a proxy for the internet.
+DIRECT := $(no_proxy),$(NO_PROXY),localhost,127.0.0.1
 JOB ?= train
 ARGS ?= --config jobs/configs/sample_am.yaml
 
@@ -58,6 +60,8 @@ head-stop: install
 	$(BIN)/ray stop
 
 submit: export RAY_AUTH_MODE = token
+submit: export no_proxy = $(DIRECT)
+submit: export NO_PROXY = $(DIRECT)
 submit: install
 	$(BIN)/ray job submit --address "$(RAY_API_SERVER_ADDRESS)" --runtime-env runtime_env.yaml -- \
 		env DIMTS_HOME="$(DIMTS_HOME)" python jobs/$(JOB).py $(ARGS)

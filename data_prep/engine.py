@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import subprocess
 import sys
 from collections.abc import Generator, Iterator, Sequence
@@ -19,7 +18,8 @@ from data_prep.pool import extract_with_pool
 from data_prep.recordings import Root, stamp_of
 from dimts.errors import UserError
 from dimts.machine import n_cores
-from dimts.own_ray import prepare_own_ray
+from dimts.own_ray import named_cluster
+from dimts.ray_session import ray_session
 
 if TYPE_CHECKING:
     from ray.exceptions import RayTaskError
@@ -74,7 +74,7 @@ def choose_engine(root: Root, audios: Sequence[str], prepare: PrepareConfig) -> 
     """What `auto` is here: Ray where a cluster is, else as many processes as are worth it."""
     if prepare.engine != "auto":
         return prepare.engine
-    if os.environ.get("RAY_ADDRESS"):
+    if named_cluster():
         return "ray"
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
         return "ray"
@@ -184,27 +184,18 @@ def _last_words() -> Iterator[None]:
 
 @contextmanager
 def _ray(workers: int | None) -> Iterator[bool]:
-    """Ray, started quietly and stopped afterwards unless it is running already.
+    """Ray, quiet, and stopped afterwards if it was not running already.
 
     Yields whether it is our own, of this machine alone.
     """
-    prepare_own_ray()
-    import ray
+    with ray_session(logging.ERROR, workers) as our_own:
+        import ray
 
-    started = not ray.is_initialized()
-    our_own = started and not os.environ.get("RAY_ADDRESS")
-    if started:
-        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        if our_own:  # not one that someone else has started here
-            options |= {"address": "local", "num_cpus": workers, "include_dashboard": False}
-        ray.init(**options)
-    context = ray.data.DataContext.get_current()  # only once loaded can Ray Data be quietened
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its errors are raised as well
-    bars = context.enable_progress_bars
-    context.enable_progress_bars = False  # ours counts utterances
-    try:
-        yield our_own
-    finally:
-        context.enable_progress_bars = bars
-        if started:
-            ray.shutdown()
+        context = ray.data.DataContext.get_current()  # only once loaded can Ray Data be quietened
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its errors are raised as well
+        bars = context.enable_progress_bars
+        context.enable_progress_bars = False  # ours counts utterances
+        try:
+            yield our_own
+        finally:
+            context.enable_progress_bars = bars

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from multiprocessing import forkserver, get_context, parent_process
+from multiprocessing import forkserver, get_context, parent_process, util
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 from data_prep.extract import ExtractSettings, extract_to_file
 from data_prep.recordings import Root
 from dimts.errors import UserError
+from dimts.ray_session import MAX_SOCKET_PATH, SHORT
 
 PRELOADED = ["__main__", "data_prep.extract", "dimts.audio.mel_kernel", "soundfile"]
 """What a worker would load; it is loaded once, in the process that all of them are forked from."""
+SOCKET = "/pymp-12345678/listener-12345678"
+"""As `multiprocessing` names it."""
 IN_FLIGHT = 2
 """Chunks a worker has been given: the one it is at, and one so that it need not wait."""
 
@@ -29,9 +33,25 @@ def load_ahead() -> None:
 
 
 def _context() -> ForkServerContext:
+    _shorten_temporary_folder()
     context = get_context("forkserver")  # this process has threads, which a fork would not take on
     context.set_forkserver_preload(PRELOADED)
     return context
+
+
+def _shorten_temporary_folder() -> None:
+    """The fork server's socket has its name in the temporary folder, which may be too long for one.
+
+    Python up to 3.13 does not look; the folder that is made first stays that of this process.
+    """
+    folder = tempfile.gettempdir()
+    if len(os.fsencode(folder)) + len(SOCKET) <= MAX_SOCKET_PATH:
+        return
+    tempfile.tempdir = SHORT
+    try:
+        util.get_temp_dir()
+    finally:
+        tempfile.tempdir = folder
 
 
 def extract_with_pool(

@@ -20,6 +20,7 @@ from dimts.audio.files import write_wav
 from dimts.command import config_parser, run_job
 from dimts.config import load_config
 from dimts.features.manifest import SUMMARY
+from dimts.ray_session import check_cluster
 from dimts.storage.place import folder_here
 from jobs.mix_config import MixConfig
 from jobs.pretrain import prepare_parts
@@ -38,6 +39,8 @@ def main() -> None:
     """Run the demo and say what came out and where to go on."""
     arguments = config_parser(__doc__ or "", default=str(CONFIG)).parse_args()
     config = load_config(VoiceConfig, arguments.config or [CONFIG], arguments.overrides)
+    if config.ray.workers:
+        check_cluster()  # before minutes of work that need none
     # What loads torch, which reads the environment then.
     from dimts.launch.ray_train import connected
     from dimts.launch.start import start_run

@@ -15,6 +15,7 @@ from dimts.command import config_parser, run_job
 from dimts.config import load_config
 from dimts.errors import UserError
 from dimts.home import shipped
+from dimts.ray_session import check_cluster
 from dimts.storage.place import folder_here
 from dimts.text.language import load_language
 from jobs.mix_config import MixConfig
@@ -33,6 +34,8 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     config = load_config(MixConfig, arguments.config, arguments.overrides)
+    if config.ray.workers:
+        check_cluster()
     prepare_parts(config)
     if arguments.prepare_only:
         return

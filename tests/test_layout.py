@@ -31,6 +31,8 @@ BELOW: dict[str, set[str]] = {
     "lock": {"errors"},
     "own_ray": set(),
     "threads": set(),
+    "proxies": set(),
+    "ray_session": {"errors", "machine", "own_ray"},
     "storage": {"config", "errors"},
     "features": {"storage", "lock", "audio", "text", "config", "errors", "plain_files"},
     "alignment": {"config", "errors"},

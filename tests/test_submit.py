@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 import zipfile
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import yaml
 from mlflow.tracking import MlflowClient
 from tuning_fixtures import steps_of
 
-from benchmarks.head import PATIENCE_S, RUNTIME_ENV, Head, head
+from benchmarks.head import BIN, PATIENCE_S, RUNTIME_ENV, Head, head
 from dimts.training.checkpoint import LATEST
 
 ROOT = Path(__file__).parents[1]
@@ -103,6 +104,19 @@ def test_nobody_submits_without_the_token(cluster: Head) -> None:
     done = cluster.ray("job", "list", RAY_AUTH_TOKEN="0" * 64)
     assert done.returncode != 0
     assert "Authentication" in done.stdout + done.stderr
+
+
+def test_make_submit_reaches_this_machine_beside_a_proxy(cluster: Head) -> None:
+    environment = {n: v for n, v in cluster.environment.items() if n.lower() != "no_proxy"}
+    environment |= dict.fromkeys(("http_proxy", "HTTP_PROXY", "all_proxy"), "http://127.0.0.1:9")
+    venv = BIN.parent
+    command = ["make", "-o", f"{venv}/installed", "submit", f"VENV={venv}"]
+    command += ["JOB=ui", "ARGS=--help"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE_S
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Open MLflow's pages" in done.stdout
 
 
 @pytest.mark.slow

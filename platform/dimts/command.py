@@ -16,6 +16,7 @@ from dimts.home import go_home, shipped
 from dimts.machine import sleep_while_waiting
 from dimts.masking import mask_secrets
 from dimts.printable import printable
+from dimts.proxies import bypass_proxies
 
 EXIT_USER_ERROR = 2
 
@@ -63,6 +64,7 @@ def run_job(main: Callable[[], int | None]) -> None:
     console.setFormatter(_Masking("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[console])
     sleep_while_waiting()
+    bypass_proxies()
     try:
         go_home()
         sys.exit(main() or 0)

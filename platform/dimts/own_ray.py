@@ -15,6 +15,8 @@ OWN_RAY = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_num_workers_soft_limit": "0",
     "RAY_idle_worker_killing_time_threshold_ms": "10000",
+    # By default a driver waits a minute for a control store that was ended under it.
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
     "MALLOC_ARENA_MAX": "2",
 }
 """An idle worker wakes a hundred times a second to look for signals. Where torch has all cores,
@@ -23,9 +25,15 @@ after ten seconds, instead of never. Memory that one of a worker's thirty thread
 use to the others where each may have a heap of its own."""
 
 
+def named_cluster() -> str | None:
+    """`RAY_ADDRESS`, where it names a cluster; None where Ray is started on this machine."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    return None if address in ("", "local") else address
+
+
 def prepare_own_ray() -> None:
     """Set what Ray reads when it is loaded, unless a cluster is named; to be called before that."""
-    if "RAY_ADDRESS" in os.environ or "ray" in sys.modules:
+    if named_cluster() or "ray" in sys.modules:
         return
     for name, value in OWN_RAY.items():
         os.environ.setdefault(name, value)

@@ -37,6 +37,7 @@ from dimts.launch.remote_run import NoCopy, RemoteRun, here
 from dimts.launch.room import equal_share, places
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.stopping import stop_on_signal
+from dimts.ray_session import ray_session
 from dimts.storage.place import Folder, Remote, RemoteError
 from dimts.training.claim import Superseded
 from dimts.training.run import run_training
@@ -139,28 +140,18 @@ def connected(config: RayConfig) -> Iterator[None]:
     """Inside, this process is connected to a cluster; one that it started ends with it.
 
     Raises:
-        UserError: the cluster cannot run as many workers as asked for.
+        UserError: the cluster does not answer, or cannot run as many workers as asked for.
     """
-    started = not ray.is_initialized()
     logging.getLogger("ray.train.v2._internal.execution.context").setLevel(logging.WARNING)
     interval = str(config.report_interval_s)
-    with environment({**QUIET, "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": interval}):
-        if started:
-            address = None if os.environ.get("RAY_ADDRESS") else "local"
-            ray.init(
-                address=address,
-                include_dashboard=False if address else None,
-                log_to_driver=False,
-                logging_level=logging.WARNING,
-            )
+    with (
+        environment({**QUIET, "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": interval}),
+        ray_session(logging.WARNING),
+    ):
         watches = int(config.autoscaled or len(ray.nodes()) > 1)
-        try:
-            with environment({WATCHES_NODES: str(watches)}):
-                _check_resources(config)
-                yield
-        finally:
-            if started:
-                ray.shutdown()
+        with environment({WATCHES_NODES: str(watches)}):
+            _check_resources(config)
+            yield
 
 
 @contextmanager

@@ -33,6 +33,8 @@ admin_username = admin
 authorization_function = mlflow.server.auth:authenticate_request_basic_auth
 """
 START_TIMEOUT_S = 120
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""The server is on this machine, whatever proxy is set for others."""
 POLL_S = 0.3
 
 
@@ -105,7 +107,7 @@ def page(config: TrackingConfig, port: int, host: str = LOOPBACK) -> str:
     query = urllib.parse.urlencode({"experiment_name": config.experiment})
     try:
         question = f"{base}/api/2.0/mlflow/experiments/get-by-name?{query}"
-        with urllib.request.urlopen(question, timeout=30) as answer:
+        with DIRECT.open(question, timeout=30) as answer:
             experiment = json.load(answer)["experiment"]["experiment_id"]
     except urllib.error.HTTPError:
         return f"{base}/#/experiments?workflowType=machine_learning"
@@ -170,7 +172,7 @@ def _environment(config: TrackingConfig) -> dict[str, str]:
 def _wait(server: subprocess.Popen[bytes], base: str) -> None:
     for _ in range(int(START_TIMEOUT_S / POLL_S)):
         try:
-            with urllib.request.urlopen(f"{base}/health", timeout=5):
+            with DIRECT.open(f"{base}/health", timeout=5):
                 return
         except (urllib.error.URLError, OSError):
             pass

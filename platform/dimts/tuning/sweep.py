@@ -21,6 +21,7 @@ from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.start import keep_settings
 from dimts.launch.stopping import clear_stop, stop_on_signal, stop_requested
 from dimts.lock import locked
+from dimts.ray_session import check_cluster
 from dimts.storage.place import Folder, Remote, RemoteError, transfer
 from dimts.tracking.config import TrackingConfig
 from dimts.training.checkpoint import BEST, LATEST
@@ -95,9 +96,10 @@ def run_sweep(plan: Plan) -> SweepResult:
 
     Raises:
         UserError: its settings have changed or do not fit the features, it is running already,
-            or its first trials failed for one reason.
+            the cluster does not answer, or its first trials failed for one reason.
     """
     plan.tracking.check_client()
+    check_cluster()
     plan.folder.mkdir(parents=True, exist_ok=True)
     with locked(plan.folder / "lock", lambda pid: f"{plan.folder}: process {pid} runs this sweep"):
         ground = check(plan.sweep, plan.launch)

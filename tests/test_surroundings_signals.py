@@ -1,0 +1,100 @@
+"""SIGTERM in the middle of jobs on Ray: they end soon, with a checkpoint, and go on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from surroundings_fixtures import HANGS_S, connected
+from tuning_fixtures import TuneJob, descendants, steps_of, study_of, wait_until, write_space
+
+from dimts.training.checkpoint import LATEST
+from dimts.tuning.outcomes import outcome
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Ray ends its daemons by their group there")
+def test_signal_to_the_group_of_a_job_leaves_its_ray_alone(tmp_path: Path) -> None:
+    with connected(tmp_path) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        os.killpg(process.pid, signal.SIGTERM)
+        out, _ = process.communicate("\n", timeout=HANGS_S)
+        assert out == "['SIGTERM'] Ray works\n"
+
+
+class Interrupted(NamedTuple):
+    """A sweep of two trials, which got SIGTERM in the first one.
+
+    Attributes:
+        configs, how: arguments of its command.
+        trial: folder of the first trial.
+        code, out, err: how it ended.
+    """
+
+    configs: tuple[Path, Path]
+    how: tuple[str, ...]
+    trial: Path
+    code: int
+    out: str
+    err: str
+
+    def goes_on(self) -> None:
+        code, _, err = TuneJob(self.configs, *self.how).result()
+        assert code == 0, err
+        trials = study_of(self.configs, self.how).trials
+        assert [outcome(one) for one in trials] == ["finished", "finished"]
+
+
+def sweep_that_gets_sigterm(
+    voice_file: Path, folder: Path, send: Callable[[int, int], None]
+) -> Interrupted:
+    configs = (voice_file, write_space(folder, trials=2, early_stopping={"min_trials": 3}))
+    how = (
+        f"run.storage={folder}", "training.max_steps=600", "training.log_every=1",
+        "training.validate_every=100",
+    )  # fmt: skip
+    trial = folder / "tiny-small" / "trials" / "000"
+    sweep = TuneJob(configs, *how)
+    wait_until(lambda: max(steps_of(trial), default=0) >= 5, sweep)
+    send(sweep.process.pid, signal.SIGTERM)
+    code, out, err = sweep.result()
+    assert descendants(sweep.process.pid) == []
+    return Interrupted(configs, how, trial, code, out, err)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("send", [os.kill, os.killpg])
+def test_sweep_that_gets_sigterm_ends_with_a_checkpoint_and_goes_on(
+    send: Callable[[int, int], None], voice_file: Path, tmp_path: Path
+) -> None:
+    sweep = sweep_that_gets_sigterm(voice_file, tmp_path, send)
+    assert (sweep.code, sweep.err) == (0, "")
+    assert sweep.out.splitlines()[-1] == "stopped; give the same command again to go on"
+    last = max(steps_of(sweep.trial))
+    assert (sweep.trial / LATEST).resolve().name.endswith(f"_step{last}")
+    sweep.goes_on()
+    assert steps_of(sweep.trial) == list(range(1, 601)), "no step is done twice"
+
+
+@pytest.mark.slow
+def test_sweep_whose_every_process_gets_sigterm_ends_and_goes_on(
+    voice_file: Path, tmp_path: Path
+) -> None:
+    """As systemd and Slurm may send it: Ray ends under the sweep, which does not wait long."""
+
+    def send(pid: int, number: int) -> None:
+        for one in (pid, *descendants(pid)):
+            with suppress(ProcessLookupError):
+                os.kill(one, number)
+
+    sweep = sweep_that_gets_sigterm(voice_file, tmp_path, send)
+    assert sweep.code != 0
+    [line] = [line for line in sweep.err.splitlines() if line]
+    assert "Failed to connect to GCS within 10 seconds" in line
+    sweep.goes_on()
