@@ -14,6 +14,8 @@ import pytest
 from surroundings_fixtures import HANGS_S, connected
 from tuning_fixtures import TuneJob, descendants, steps_of, study_of, wait_until, write_space
 
+from dimts.launch import stopping
+from dimts.launch.stopping import stop_on_signal, stop_requested
 from dimts.training.checkpoint import LATEST
 from dimts.tuning.outcomes import outcome
 
@@ -26,6 +28,25 @@ def test_signal_to_the_group_of_a_job_leaves_its_ray_alone(tmp_path: Path) -> No
         os.killpg(process.pid, signal.SIGTERM)
         out, _ = process.communicate("\n", timeout=HANGS_S)
         assert out == "['SIGTERM'] Ray works\n"
+
+
+def test_same_signal_twice_at_once_is_one_wish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`timeout` sends its signal to the job, then to the job's group."""
+    taken: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: taken.append(number))
+    try:
+        with stop_on_signal(tmp_path):
+            signal.raise_signal(signal.SIGTERM)
+            assert stop_requested(tmp_path)
+            signal.raise_signal(signal.SIGTERM)
+            assert taken == []
+            monkeypatch.setattr(stopping, "ONE_SIGNAL_S", 0)
+            signal.raise_signal(signal.SIGTERM)  # of a person who will not wait
+            assert taken == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class Interrupted(NamedTuple):

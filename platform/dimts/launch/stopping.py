@@ -6,7 +6,9 @@ wherever that runs.
 
 from __future__ import annotations
 
+import math
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,8 @@ STOP_FILE = "stop_requested"
 EARLY_FILE = "stopped_early"
 """Beside it: it is a sweep that wishes so, as other runs are better."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+ONE_SIGNAL_S = 0.5
+"""Within this a second one is the first again: `timeout` signals the job, then its group."""
 
 
 def stop_requested(run_dir: Path) -> bool:
@@ -48,11 +52,16 @@ def clear_stop(run_dir: Path) -> None:
 @contextmanager
 def stop_on_signal(run_dir: Path) -> Iterator[None]:
     """Inside, the first SIGINT or SIGTERM becomes a wish to stop, the second takes effect."""
+    requested_at = -math.inf
 
     def request(number: int, frame: FrameType | None) -> None:
+        nonlocal requested_at
+        if time.monotonic() - requested_at < ONE_SIGNAL_S:
+            return
         if stop_requested(run_dir):
             previous[signal.Signals(number)](number, frame)
             return
+        requested_at = time.monotonic()
         request_stop(run_dir)
         print("stopping after this step, with a checkpoint ...", flush=True)
 
