@@ -16,11 +16,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from faults.head import free_port
 from mlflow.tracking import MlflowClient
 from sockets_fixtures import family, is_loopback, listening
 from tracking_fixtures import make_store
 
-from benchmarks.head import free_port
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_tracker import MlflowTracker
 from jobs.ui import tcp_port

@@ -9,18 +9,7 @@ from pathlib import Path
 from select import select
 
 import pytest
-
-from benchmarks.prepare_faults import (
-    Run,
-    contents,
-    disturb,
-    end_what_is_left,
-    events,
-    extracted_again,
-    make_corpus,
-    table,
-)
-from benchmarks.prepare_killed import (
+from faults.prepare_killed import (
     CHUNK,
     DRIVER,
     POOL_WORKER,
@@ -30,6 +19,17 @@ from benchmarks.prepare_killed import (
     prepare_corpus,
     started,
 )
+from faults.prepare_runs import (
+    Run,
+    contents,
+    disturb,
+    end_what_is_left,
+    events,
+    extracted_again,
+    make_corpus,
+)
+
+from benchmarks.prepare_faults import table
 from data_prep.store import locked
 
 N_UTTERANCES = 40

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from faults.head import PATIENCE_S, RUNTIME_ENV, Head, head
 from mlflow.tracking import MlflowClient
 from tuning_fixtures import steps_of
 
-from benchmarks.head import PATIENCE_S, RUNTIME_ENV, Head, head
 from dimts.training.checkpoint import LATEST
 
 ROOT = Path(__file__).parents[1]
