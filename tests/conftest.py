@@ -67,6 +67,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs the tests' own Ray is left to `make test-all`, but for one try of each job."""
+    for item in items:
+        needs_ray = "ray_session" in getattr(item, "fixturenames", ())
+        if needs_ray and item.path.name != "test_smoke.py":
+            item.add_marker(pytest.mark.integration)
+
+
 @pytest.fixture(scope="session")
 def spoken_corpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """An LJSpeech folder: the shortest of the sample sentences, spoken by espeak."""

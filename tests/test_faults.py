@@ -82,6 +82,7 @@ def disturbed(tmp_path: Path) -> Iterator[Callable[..., Disturbed]]:
         yield build
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("way", ["bf16", pytest.param("float32", marks=pytest.mark.slow)])
 def test_process_killed_at_any_step_goes_on_bit_for_bit(
     voice_file: Path,

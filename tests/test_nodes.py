@@ -24,7 +24,10 @@ from dimts.training.checkpoint import LATEST
 from dimts.training.claim import read_claim
 from jobs.voice_config import VoiceConfig
 
-pytestmark = pytest.mark.skipif(bool(lacking()), reason=f"no machines to be had: {lacking()}")
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(bool(lacking()), reason=f"no machines to be had: {lacking()}"),
+]
 
 STEPS = 12
 HOW = (

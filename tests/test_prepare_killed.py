@@ -80,6 +80,7 @@ def finish(corpus: Path, features: Path, undisturbed: Path) -> None:
     assert contents(features) == contents(undisturbed)
 
 
+@pytest.mark.integration
 def test_ray_loses_a_worker_and_then_its_driver(
     corpus: Path, undisturbed: Path, tmp_path: Path, places: random.Random
 ) -> None:

@@ -95,6 +95,7 @@ def test_run_in_storage_is_the_run_in_a_folder(bucket: Remote, voice: Voice) -> 
         resolve_model(f"{bucket}/nothing")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("workers", "steps"), [(0, 60), pytest.param(2, 400, marks=pytest.mark.slow)]
 )

@@ -59,6 +59,7 @@ def job(home: Path, name: str, *arguments: str) -> tuple[str, ...]:
     return (*command, *arguments)
 
 
+@pytest.mark.integration
 def test_job_runs_on_the_cluster_as_it_does_here(cluster: Head, home: Path) -> None:
     for name in ("prepare", "train"):
         done = cluster.submit(*job(home, name))
@@ -73,6 +74,7 @@ def test_job_runs_on_the_cluster_as_it_does_here(cluster: Head, home: Path) -> N
     assert client.get_run(version.run_id).info.status == "FINISHED"
 
 
+@pytest.mark.integration
 def test_job_that_is_stopped_leaves_a_checkpoint(cluster: Head, home: Path) -> None:
     many = ("--set", "run.name=stopped", "--set", "training.max_steps=100000")
     options = ("--no-wait", "--submission-id", "stopped")
@@ -91,6 +93,7 @@ def test_job_that_is_stopped_leaves_a_checkpoint(cluster: Head, home: Path) -> N
     )
 
 
+@pytest.mark.integration
 def test_job_without_a_home_says_so(cluster: Head, home: Path) -> None:
     """What it wrote would be removed with Ray's copy of the project."""
     done = cluster.submit("python", "jobs/train.py", "--config", str(home / "voice.yaml"))
@@ -99,6 +102,7 @@ def test_job_without_a_home_says_so(cluster: Head, home: Path) -> None:
     assert "Traceback" not in done.stdout
 
 
+@pytest.mark.integration
 def test_nobody_submits_without_the_token(cluster: Head) -> None:
     done = cluster.ray("job", "list", RAY_AUTH_TOKEN="0" * 64)
     assert done.returncode != 0

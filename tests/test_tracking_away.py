@@ -33,6 +33,8 @@ from dimts.tracking.mlflow_sender import TRIES
 from dimts.tracking.mlflow_tracker import SPOOL, MlflowTracker
 from jobs.voice_config import VoiceConfig
 
+pytestmark = pytest.mark.integration
+
 Voice = Callable[..., VoiceConfig]
 ROOT = Path(__file__).parents[1]
 
