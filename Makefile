@@ -32,7 +32,7 @@ demo: install
 	$(BIN)/python jobs/demo.py
 
 # What pytest's processes share is in tests/shared_fixtures.py.
-PYTEST = $(BIN)/python -m pytest -n 2 --dist worksteal --durations=15
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15
 # As on a CPU without AVX-512: most laptops, and AMD's before Zen 4.
 AVX2 = ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2
 # A command, and how long it took, whatever came of it.

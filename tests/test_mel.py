@@ -189,6 +189,18 @@ def test_a_spec_alone_does_not_import_torch_or_numba() -> None:
     assert done.stdout.strip() == "set()"
 
 
+def test_kernels_are_compiled_for_later_processes_too() -> None:
+    log_mel(speech_like(0.5, seed=1), MelConfig())
+    code = (
+        "import numpy as np; from dimts.audio import mel, mel_kernel as kernel; "
+        "mel.log_mel(np.zeros(9_000, np.float32), mel.MelConfig()); "
+        "print([sum(k.stats.cache_misses.values()) for k in (kernel.window_frames, "
+        "kernel.band_magnitudes)])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[0, 0]"
+
+
 def test_benchmark_measures_every_way_and_finds_them_equal(tmp_path: Path) -> None:
     file = Path(__file__).parents[1] / "benchmarks" / "mel.py"
     spec = importlib.util.spec_from_file_location("benchmarks_mel", file)
