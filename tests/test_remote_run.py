@@ -400,6 +400,7 @@ def test_base_what_it_rehearses_and_artifacts_may_be_in_storage(
         "tracking.enabled=true",
         f"tracking.uri=sqlite:///{tmp_path}/mlflow.db",
         f"tracking.artifacts={bucket}/mlflow",
+        "tracking.flush_timeout_s=300",
     )
     launch = there.launch()
     assert launch.settings.base
