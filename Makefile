@@ -1,5 +1,7 @@
 # make demo   install into .venv, then corpus -> features -> voice -> speech (Amharic sample)
-# make test   the tests      make lint   ruff and mypy      make ui   MLflow on 127.0.0.1:5000
+# make test   the quick tests: minutes, with one try of each job on a real Ray
+# make test-all   all tests, and the quick ones as on a CPU without AVX-512 (make test-avx2)
+# make lint   ruff and mypy      make ui   MLflow on 127.0.0.1:5000
 # make bench  the benchmarks that run without a GPU
 # make head   a Ray cluster of this machine, which asks for a token      make head-stop  the end of every Ray here
 # make submit JOB=train ARGS="--config VOICE.yaml"   a job on the cluster at RAY_API_SERVER_ADDRESS
@@ -17,7 +19,7 @@ DIRECT := $(no_proxy),$(NO_PROXY),localhost,127.0.0.1
 JOB ?= train
 ARGS ?= --config jobs/configs/sample_am.yaml
 
-.PHONY: demo test lint ui bench install format head head-stop submit
+.PHONY: demo test test-all test-avx2 lint ui bench install format head head-stop submit
 .DEFAULT_GOAL := demo
 
 install: $(VENV)/installed
@@ -31,8 +33,23 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: install
 	$(BIN)/python jobs/demo.py
 
+# What pytest's processes share is in tests/shared_fixtures.py.
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15
+# As on a CPU without AVX-512: most laptops, and AMD's before Zen 4.
+AVX2 = ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2
+# A command, and how long it took, whatever came of it.
+timed = begin=$$(date +%s); $(2); code=$$?; s=$$(($$(date +%s) - begin)); \
+	echo "$(1): $$((s / 60)) min $$((s % 60)) s"; exit $$code
+
 test: install
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	@$(call timed,make test,$(PYTEST))
+
+test-all: install
+	@$(call timed,make test-all,$(PYTEST) -m "not slow" --hypothesis-profile thorough \
+		&& $(AVX2) $(PYTEST))
+
+test-avx2: install
+	@$(call timed,make test-avx2,$(AVX2) $(PYTEST))
 
 lint: install
 	$(BIN)/ruff check .

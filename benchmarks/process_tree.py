@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.injection import ROOT
 from dimts.errors import UserError
 
+ROOT = Path(__file__).resolve().parents[1]
 MEMORY_EVERY_S = 0.25
 POLL_S = 0.05
 TICKS = os.sysconf("SC_CLK_TCK")

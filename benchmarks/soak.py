@@ -5,7 +5,7 @@
 
 Both trainings are `jobs/train.py` with the same settings and seed: one without Ray, one as a worker
 on a Ray cluster of two nodes beside a head (on this machine), with a real MLflow server, on a disk
-of its own. Each fault is drawn at random from those of `benchmarks/faults.py` and of the tracking
+of its own. Each fault is drawn at random from those of `tests/faults/kinds.py` and of the tracking
 server. At the end the disturbed training is asked to stop; its latest regular checkpoint has to be,
 bit for bit, the other's of the same step, and MLflow has to hold each point of the other's record
 once. Then all is shut down and what is left over is counted.
@@ -31,8 +31,19 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from benchmarks.faults import (
-    CONFIGS,
+from dimts.command import run_job
+from dimts.errors import UserError
+from dimts.launch.console import EVENTS
+from dimts.machine import machine_facts
+from dimts.tracking.config import TrackingConfig
+from dimts.tracking.ui import start_ui, stop
+
+# Before this folder, whose faults.py has the name of the package in tests/.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from faults.grounds import cluster, small_disk
+from faults.injection import MARK, ROOT, Training
+from faults.kinds import (
     fill_disk,
     give_notice,
     halve_checkpoint,
@@ -41,8 +52,8 @@ from benchmarks.faults import (
     kill_worker,
     terminate,
 )
-from benchmarks.grounds import cluster, small_disk
-from benchmarks.injection import MARK, ROOT, Training
+
+from benchmarks.faults import CONFIGS
 from benchmarks.soak_findings import (
     EVERY_STEPS,
     EXPERIMENT,
@@ -53,12 +64,6 @@ from benchmarks.soak_findings import (
     shared_memory,
     shared_memory_left,
 )
-from dimts.command import run_job
-from dimts.errors import UserError
-from dimts.launch.console import EVENTS
-from dimts.machine import machine_facts
-from dimts.tracking.config import TrackingConfig
-from dimts.tracking.ui import start_ui, stop
 
 PORT = 5077
 LOG_EVERY = 20

@@ -10,7 +10,8 @@ from collections import defaultdict
 from contextlib import suppress
 from pathlib import Path
 
-from benchmarks.injection import ROOT, Training, kill, marked, with_files_in
+from faults.injection import ROOT, Training, kill, marked, with_files_in
+
 from dimts.bundle import WEIGHTS
 from dimts.tracking.config import TrackingConfig
 

@@ -17,12 +17,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
-from benchmarks.head import Head, head
-from benchmarks.injection import ROOT
 from dimts.command import run_job
 from dimts.errors import UserError
 from dimts.launch.console import EVENTS
 from dimts.machine import machine_facts
+
+# Before this folder, whose faults.py has the name of the package in tests/.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from faults.head import Head, head
+from faults.injection import ROOT
 
 CONFIGS = ("jobs/configs/sample_am.yaml", "jobs/configs/models/tiny.yaml")
 SHORT = (

@@ -4,7 +4,7 @@
     python benchmarks/two_nodes.py --features features/sample_am --batch-sizes 8 16
     python benchmarks/two_nodes.py --quick                         # does it run at all?
 
-Clusters of Ray on this machine (`benchmarks/machines.py`), with a worker of one thread on each of
+Clusters of Ray on this machine (`tests/faults/machines.py`), with a worker of one thread on each of
 their nodes, whose processes are pinned to a core of their own: one worker on one node with
 so many utterances a step, two workers on two nodes that share as many, and two that have as
 many each. Each is `jobs/train.py` on its own cluster. They are there at once, but only one of them
@@ -33,11 +33,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.loop import CONFIG, TINY, sample_features
-from benchmarks.machines import Nodes, job, ray_nodes
 from dimts.command import run_job
 from dimts.errors import UserError
 from dimts.launch.console import EVENTS
 from dimts.machine import machine_facts
+
+# Before this folder, whose faults.py has the name of the package in tests/.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from faults.machines import Nodes, job, ray_nodes
 
 GOAL = 1.6
 START_S = 240

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 import yaml
+from examples import PROFILES
+from hypothesis import settings as hypothesis_settings
+from shared_fixtures import shared_folder
 
 from dimts.own_ray import NO_DASHBOARD
 
@@ -29,6 +32,10 @@ os.environ |= {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     **NO_DASHBOARD,
 }
+
+for profile, n_examples in PROFILES.items():
+    hypothesis_settings.register_profile(profile, max_examples=n_examples, deadline=None)
+hypothesis_settings.load_profile("quick")
 
 N_SENTENCES = 32
 MODEL = {
@@ -60,65 +67,65 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-LONG = (
-    "test_recorded_sweep.py", "test_train_job.py", "test_readme.py", "test_submit.py",
-    "test_nodes.py", "test_tune_job.py", "test_sweep_killed.py", "test_faults.py",
-    "test_prepare_killed.py", "test_tracking_away.py",
-)  # fmt: skip
-"""Tests of minutes; first those whose module prepares for half a minute and more."""
-
-
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of minutes come first: begun last, one core would wait for the other.
-
-    A process without tests takes some from the end of another's, so a module at the beginning is
-    not divided among two processes, each of which would prepare it.
-    """
-    order = {name: place for place, name in enumerate(LONG)}
-    items.sort(key=lambda item: order.get(item.path.name, len(LONG)))
+    """What needs the tests' own Ray is left to `make test-all`, but for one try of each job."""
+    for item in items:
+        needs_ray = "ray_session" in getattr(item, "fixturenames", ())
+        if needs_ray and item.path.name != "test_smoke.py":
+            item.add_marker(pytest.mark.integration)
 
 
 @pytest.fixture(scope="session")
-def spoken_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def spoken_corpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """An LJSpeech folder: the shortest of the sample sentences, spoken by espeak."""
     from data_prep.recipes.espeak import SAMPLE_SENTENCES, read_sentences, render_corpus
 
-    folder = tmp_path_factory.mktemp("spoken")
-    sentences = read_sentences(SAMPLE_SENTENCES)
-    shortest = sorted(sentences, key=len)[:N_SENTENCES]
-    (folder / "sentences.txt").write_text("\n".join(shortest), encoding="utf-8")
-    render_corpus(folder / "sentences.txt", folder / "corpus")
-    return folder / "corpus"
+    def speak(folder: Path) -> None:
+        sentences = read_sentences(SAMPLE_SENTENCES)
+        shortest = sorted(sentences, key=len)[:N_SENTENCES]
+        (folder / "sentences.txt").write_text("\n".join(shortest), encoding="utf-8")
+        render_corpus(folder / "sentences.txt", folder / "corpus")
+
+    with shared_folder(tmp_path_factory, "spoken", speak) as folder:
+        yield folder / "corpus"
 
 
 @pytest.fixture(scope="session")
-def voice_file(spoken_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def voice_file(spoken_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The YAML of a voice so small that a step takes milliseconds; its features are prepared."""
     from data_prep.pipeline import prepare
     from dimts.config import load_config
     from jobs.voice_config import VoiceConfig
 
-    folder = tmp_path_factory.mktemp("voice")
-    settings = {
-        "corpus": {"path": str(spoken_corpus)},
-        "text": {"language": "am"},
-        "prepare": {
-            "features": str(folder / "features"),
-            "engine": "local",
-            "val_share": 0.12,
-            "test_share": 0.08,
-        },
-        "model": MODEL,
-        "training": TRAINING,
-        "tracking": {"enabled": False},
-        "ray": {"workers": 0},
-        "run": {"name": "tiny", "storage": str(folder / "runs")},
-    }
-    file = folder / "voice.yaml"
-    file.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    config = load_config(VoiceConfig, [file])
-    prepare(config.corpus, config.text, config.mel, config.prepare)
-    return file
+    def write_settings(features: Path, folder: Path) -> Path:
+        settings = {
+            "corpus": {"path": str(spoken_corpus)},
+            "text": {"language": "am"},
+            "prepare": {
+                "features": str(features),
+                "engine": "local",
+                "val_share": 0.12,
+                "test_share": 0.08,
+            },
+            "model": MODEL,
+            "training": TRAINING,
+            "tracking": {"enabled": False},
+            "ray": {"workers": 0},
+            "run": {"name": "tiny", "storage": str(folder / "runs")},
+        }
+        file = folder / "voice.yaml"
+        file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        return file
+
+    own = tmp_path_factory.mktemp("voice")
+
+    def extract(folder: Path) -> None:
+        config = load_config(VoiceConfig, [write_settings(folder / "features", own)])
+        prepare(config.corpus, config.text, config.mel, config.prepare)
+
+    with shared_folder(tmp_path_factory, "features", extract) as folder:
+        yield write_settings(folder / "features", own)
 
 
 @pytest.fixture
@@ -162,22 +169,27 @@ class BaseVoice(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def base(tmp_path_factory: pytest.TempPathFactory) -> BaseVoice:
+def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BaseVoice]:
     """A base as tiny as the voice, of the shortest of its languages' sentences."""
     from jobs.pretrain import main
 
-    folder = tmp_path_factory.mktemp("base")
     codes = ("es", "sw")
-    file = folder / "base.yaml"
-    file.write_text(yaml.safe_dump(base_settings(folder, codes)), encoding="utf-8")
-    exported = folder / "exported"
-    command = ["pretrain.py", "--config", str(file), "--export", str(exported)]
-    printed = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
-        patch.setattr(sys, "argv", command)
-        main()
-    features = tuple(folder / f"features_{code}" for code in codes)
-    return BaseVoice(file, features, folder / "runs" / "base", exported, printed.getvalue())
+
+    def pretrain(folder: Path) -> None:
+        settings = yaml.safe_dump(base_settings(folder, codes))
+        (folder / "base.yaml").write_text(settings, encoding="utf-8")
+        command = ["pretrain.py", "--config", str(folder / "base.yaml")]
+        printed = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
+            patch.setattr(sys, "argv", [*command, "--export", str(folder / "exported")])
+            main()
+        (folder / "printed.txt").write_text(printed.getvalue(), encoding="utf-8")
+
+    with shared_folder(tmp_path_factory, "base", pretrain) as folder:
+        features = tuple(folder / f"features_{code}" for code in codes)
+        printed = (folder / "printed.txt").read_text(encoding="utf-8")
+        run_dir, exported = folder / "runs" / "base", folder / "exported"
+        yield BaseVoice(folder / "base.yaml", features, run_dir, exported, printed)
 
 
 def base_settings(folder: Path, codes: tuple[str, ...]) -> dict[str, object]:

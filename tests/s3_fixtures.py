@@ -14,8 +14,8 @@ from pathlib import Path
 
 import boto3  # type: ignore[import-untyped]
 import pytest
+from faults.head import free_port
 
-from benchmarks.head import free_port
 from dimts.storage.mirror import Mirror
 from dimts.storage.place import CACHE, Remote
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -48,7 +48,6 @@ def score_of(scores: Float, durations: NDArray[np.int32]) -> float:
     return float(scores[np.arange(len(states)), states].sum())
 
 
-@settings(max_examples=300, deadline=None)
 @given(
     n_frames=st.integers(1, 7),
     skippable=st.lists(st.booleans(), min_size=1, max_size=6),

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -34,7 +34,6 @@ def frames(n: int, seed: int = 0) -> NDArray[np.int64]:
     return np.exp(np.random.default_rng(seed).normal(mean, deviation, n)).astype(np.int64) + 1
 
 
-@settings(deadline=None)
 @given(n=st.integers(1, 300), batch_size=st.integers(1, 40), seed=st.integers(0, 99))
 def test_epoch_visits_every_utterance_once(n: int, batch_size: int, seed: int) -> None:
     sampler = BucketSampler(frames(n), batch_size, seed)
@@ -55,7 +54,6 @@ def test_epochs_differ_and_repeat_with_the_seed() -> None:
     assert one.batches(0) != BucketSampler(lengths, 8, seed=2).batches(0)
 
 
-@settings(deadline=None)
 @given(data=st.data(), world_size=st.integers(1, 4), parts=st.integers(1, 3))
 def test_batch_is_shared_out_whole(data: st.DataObject, world_size: int, parts: int) -> None:
     size = data.draw(st.integers(world_size * parts, 40))
@@ -71,7 +69,6 @@ def test_batch_too_small_for_the_workers_is_refused() -> None:
         split_batch([1, 2, 3], 0, 2, 2)
 
 
-@settings(deadline=None)
 @given(taken=st.integers(0, 60))
 def test_position_is_all_there_is_to_remember(taken: int) -> None:
     lengths = frames(50)

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from faults.grounds import cluster, small_disk
+from faults.injection import MARK, Training
+from faults.kinds import KINDS, interruption
 
-from benchmarks.faults import KINDS, interruption
-from benchmarks.grounds import cluster, small_disk
-from benchmarks.injection import MARK, Training
 from dimts.config import load_config
 from dimts.errors import UserError
 from dimts.launch.attempts import ATTEMPTS, count_attempt, forget_attempts
@@ -82,6 +82,7 @@ def disturbed(tmp_path: Path) -> Iterator[Callable[..., Disturbed]]:
         yield build
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("way", ["bf16", pytest.param("float32", marks=pytest.mark.slow)])
 def test_process_killed_at_any_step_goes_on_bit_for_bit(
     voice_file: Path,
@@ -134,7 +135,7 @@ def survives(
     disturbed: Callable[..., Disturbed],
     draw: random.Random,
 ) -> Training:
-    """A fault of `benchmarks/faults.py` at a random step, and what must hold after it."""
+    """A fault of `tests/faults/kinds.py` at a random step, and what must hold after it."""
     kind = KINDS[name]
     how = [*HOW, *WAYS["bf16"], f"ray.workers={kind.workers}"]
     if kind.longer > 1:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from examples import fuzz
 from hostile_audio import PCM, SPEECH, fmt, riff, sound
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prepare_fixtures import MEL, RATE, TEXT, TEXTS, contents, run_prepare
 
@@ -36,16 +37,6 @@ from dimts.text.normaliser import Normaliser
 SETTINGS = ExtractSettings(mel=MEL, trim=TrimConfig(), min_seconds=0.3, max_seconds=2.0)
 NORMALISER = Normaliser(load_language("am"), TEXT)
 FORMATS = ("WAV", "FLAC", "OGG", "MP3", "AIFF", "W64", "RF64", "CAF", "AU", "NIST", "VOC")
-
-
-def fuzz(n: int) -> settings:
-    return settings(
-        max_examples=n,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +86,7 @@ TABLES = st.tuples(
 ).map(lambda table: table[0] + b"".join(line + end for line, end in table[1]))
 
 
-@fuzz(400)
+@fuzz()
 @given(TABLES)
 def test_each_row_of_any_table_is_an_utterance_or_refused(folder: Path, table: bytes) -> None:
     corpus = folder / "corpus"
@@ -116,7 +107,7 @@ def test_each_row_of_any_table_is_an_utterance_or_refused(folder: Path, table: b
         assert not DRIVES_A_TERMINAL.search(row.id)
 
 
-@fuzz(200)
+@fuzz(2)
 @given(TABLES)
 def test_quarantine_of_any_table_is_one_safe_line_a_row(folder: Path, table: bytes) -> None:
     corpus = folder / "corpus"
@@ -137,7 +128,7 @@ def test_quarantine_of_any_table_is_one_safe_line_a_row(folder: Path, table: byt
     assert all(len(row) == 4 for row in cells)
 
 
-@fuzz(12)
+@fuzz(41)
 @given(TABLES)
 def test_preparing_any_table_writes_into_its_folder_alone(folder: Path, table: bytes) -> None:
     corpus, features = folder / "corpus", folder / "features"
@@ -213,7 +204,7 @@ def check_extracted(folder: Path, content: bytes) -> None:
     assert extract(corpus, "fuzzed.wav", SETTINGS).detail == result.detail
 
 
-@fuzz(500)
+@fuzz()
 @given(wav_files())
 def test_any_wav_header_gives_a_mel_or_a_reason(folder: Path, content: bytes) -> None:
     check_extracted(folder, content)
@@ -230,7 +221,7 @@ def good_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return files
 
 
-@fuzz(500)
+@fuzz()
 @given(
     st.sampled_from(FORMATS),
     st.lists(st.tuples(st.integers(0, 300), st.integers(0, 255)), max_size=6),

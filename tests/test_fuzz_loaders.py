@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 import yaml
+from examples import fuzz
 from hostile_bundles import accept_changes, edit_json, safetensors
 from huggingface_fixtures import JSON
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from voice_fixtures import amharic, write_voice
 
@@ -38,16 +39,6 @@ from jobs.voice_config import VoiceConfig
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "jobs" / "configs").glob("*.yaml"))
 TEXT = "ሰላም ነው።"
-
-
-def fuzz(n: int) -> settings:
-    return settings(
-        max_examples=n,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
 
 
 STRINGS = ("", " ", "\0", "\ud800", "../../x", "/etc/passwd", "<pad>", "a" * 3000, "9" * 30, "አ")
@@ -152,7 +143,7 @@ def voice(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # Settings
 
 
-@fuzz(250)
+@fuzz(2)
 @given(data=st.data())
 def test_settings_of_any_values_load_or_are_refused(data: st.DataObject) -> None:
     kinds: list[type[Config]] = [VoiceConfig, SweepVoice]
@@ -164,7 +155,7 @@ def test_settings_of_any_values_load_or_are_refused(data: st.DataObject) -> None
         outcome(lambda: load_config(cls, [folder / "voice.yaml"]))
 
 
-@fuzz(250)
+@fuzz(2)
 @given(data=st.data())
 def test_settings_of_any_bytes_load_or_are_refused(data: st.DataObject) -> None:
     original = data.draw(st.sampled_from([*CONFIGS, LANGUAGES / "es.yaml"])).read_bytes()[:1500]
@@ -178,7 +169,7 @@ def test_settings_of_any_bytes_load_or_are_refused(data: st.DataObject) -> None:
 MARKS = st.text(alphabet=st.sampled_from(list("ab01:-?[]{}&*!|>%@`'\"#,.~<=\t\n é")), max_size=30)
 
 
-@fuzz(250)
+@fuzz(2)
 @given(
     key=st.text(max_size=12) | st.sampled_from(["run.name", "mel", "x" + ".y" * 200]), value=MARKS
 )
@@ -187,7 +178,7 @@ def test_any_override_is_taken_or_refused(key: str, value: str) -> None:
         outcome(lambda: load_config(VoiceConfig, [CONFIGS[0]], [f"{key}={value}"]))
 
 
-@fuzz(60)
+@fuzz(8)
 @given(data=st.data())
 def test_language_of_any_values_works_or_is_refused(data: st.DataObject) -> None:
     file = data.draw(st.sampled_from(sorted(LANGUAGES.glob("*.yaml"))))
@@ -211,7 +202,7 @@ def read_and_use(file: Path) -> None:
         assert Tokenizer.load(file) == tokenizer
 
 
-@fuzz(150)
+@fuzz(3)
 @given(data=st.data())
 def test_tokenizer_of_any_values_works_or_is_refused(data: st.DataObject) -> None:
     ours = amharic().spec.model_dump(mode="json")
@@ -221,7 +212,7 @@ def test_tokenizer_of_any_values_works_or_is_refused(data: st.DataObject) -> Non
         read_and_use(folder / "tokenizer.json")
 
 
-@fuzz(100)
+@fuzz(5)
 @given(data=st.data())
 def test_tokenizer_of_any_bytes_works_or_is_refused(data: st.DataObject) -> None:
     raw = data.draw(damaged(json.dumps(JSON).encode()) | st.binary(max_size=100))
@@ -250,7 +241,7 @@ def load_and_speak(bundle: Path) -> None:
     assert tree(bundle) == before
 
 
-@fuzz(80)
+@fuzz(6)
 @given(data=st.data())
 def test_bundle_of_any_bytes_is_refused(voice: Path, data: st.DataObject) -> None:
     """Unless a file is the same after all, or the manifest says the same in other bytes."""
@@ -260,7 +251,7 @@ def test_bundle_of_any_bytes_is_refused(voice: Path, data: st.DataObject) -> Non
         load_and_speak(bundle)
 
 
-@fuzz(80)
+@fuzz(6)
 @given(data=st.data())
 def test_bundle_of_any_bytes_with_the_right_checksums(voice: Path, data: st.DataObject) -> None:
     names = ("model.safetensors", "config.yaml", "tokenizer.json")
@@ -271,7 +262,7 @@ def test_bundle_of_any_bytes_with_the_right_checksums(voice: Path, data: st.Data
         load_and_speak(bundle)
 
 
-@fuzz(120)
+@fuzz(4)
 @given(data=st.data())
 def test_bundle_of_any_values_works_or_is_refused(voice: Path, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(["config.yaml", "tokenizer.json", "manifest.json"]))
@@ -293,7 +284,7 @@ def header_of(file: Path) -> tuple[Any, bytes]:
     return json.loads(raw[8 : 8 + size]), raw[8 + size :]
 
 
-@fuzz(120)
+@fuzz(4)
 @given(data=st.data())
 def test_weights_of_any_header_work_or_are_refused(voice: Path, data: st.DataObject) -> None:
     header, tensors = header_of(voice / "model.safetensors")
@@ -312,7 +303,7 @@ def test_weights_of_any_header_work_or_are_refused(voice: Path, data: st.DataObj
         outcome(lambda: read_embedding(file, amharic(), "encoder.embedding.token.weight"))
 
 
-@fuzz(60)
+@fuzz(8)
 @given(data=st.data())
 def test_weights_of_any_numbers_speak_or_are_refused(voice: Path, data: st.DataObject) -> None:
     header, tensors = header_of(voice / "model.safetensors")

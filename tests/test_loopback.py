@@ -16,11 +16,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from faults.head import free_port
 from mlflow.tracking import MlflowClient
 from sockets_fixtures import family, is_loopback, listening
 from tracking_fixtures import make_store
 
-from benchmarks.head import free_port
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_tracker import MlflowTracker
 from jobs.ui import tcp_port
@@ -90,6 +90,7 @@ def test_ui_listens_on_the_loopback_interface_alone(store: Path) -> None:
         assert said[-1] == "error: mlflow server ended with code -9; its messages are above"
 
 
+@pytest.mark.integration
 def test_ui_asks_everybody_for_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on the head of a cluster, before there is a run."""
     store = tmp_path / "fresh"
@@ -178,6 +179,7 @@ with connected(RayConfig(workers=1)):
 """
 
 
+@pytest.mark.integration
 def test_ray_that_a_job_starts_listens_on_the_loopback_interface_alone(tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     driver = subprocess.Popen(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from examples import one_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -59,7 +60,7 @@ def test_base_ids_stay_and_new_tokens_follow() -> None:
 
 @pytest.mark.parametrize("merged", [MERGED, SUBWORDS, MIXED], ids=["am", "subwords", "es"])
 @given(text=st.text(BASE_CHARACTERS, max_size=60), code=st.sampled_from(BASE_LANGUAGES))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=one_in(8))
 def test_base_texts_keep_their_very_ids(merged: Tokenizer, text: str, code: str) -> None:
     ids = BASE.encode_normalised(text, code)
     assert merged.encode_normalised(text, code) == ids
@@ -68,7 +69,7 @@ def test_base_texts_keep_their_very_ids(merged: Tokenizer, text: str, code: str)
 
 @pytest.mark.parametrize("merged", [MERGED, SUBWORDS], ids=["characters", "subwords"])
 @given(text=st.text(FIDEL + BASE_CHARACTERS, max_size=60))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=one_in(8))
 def test_texts_come_back_from_their_ids(merged: Tokenizer, text: str) -> None:
     assert merged.decode(merged.encode_normalised(text)) == text
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -184,7 +184,6 @@ def whole_durations(draw: st.DrawFn) -> Tensor:
     return torch.tensor(draw(st.lists(row, min_size=1, max_size=4)))
 
 
-@settings(deadline=None)
 @given(durations=whole_durations())
 def test_regulator_does_what_a_loop_would(durations: Tensor) -> None:
     n_frames = int(durations.sum(1).max())
@@ -202,7 +201,6 @@ def test_regulator_does_what_a_loop_would(durations: Tensor) -> None:
     assert features.abs().max() <= 1
 
 
-@settings(deadline=None, max_examples=300)
 @given(data=st.data(), n_states=st.integers(1, 3))
 def test_rounded_durations_keep_the_total_and_leave_no_token_out(
     data: st.DataObject, n_states: int

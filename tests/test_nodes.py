@@ -1,6 +1,6 @@
 """Jobs on a cluster of several machines: they spread over them, and come to what one makes.
 
-The machines are namespaces of this one, with a network between them (`benchmarks/machines.py`).
+The machines are namespaces of this one, with a network between them (`tests/faults/machines.py`).
 Their host names resolve to 127.0.1.1, as Debian and Ubuntu have it.
 """
 
@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from faults.machines import Nodes, lacking, ray_nodes
 from safetensors.numpy import load_file
 from tuning_fixtures import LR, study_of, write_space
 
-from benchmarks.machines import Nodes, lacking, ray_nodes
 from benchmarks.two_nodes import main as two_nodes
 from dimts.config import load_config
 from dimts.launch.console import EVENTS
@@ -24,7 +24,10 @@ from dimts.training.checkpoint import LATEST
 from dimts.training.claim import read_claim
 from jobs.voice_config import VoiceConfig
 
-pytestmark = pytest.mark.skipif(bool(lacking()), reason=f"no machines to be had: {lacking()}")
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(bool(lacking()), reason=f"no machines to be had: {lacking()}"),
+]
 
 STEPS = 12
 HOW = (

@@ -10,7 +10,7 @@ from pathlib import Path
 import espeakng_loader
 import pytest
 import yaml
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dimts.errors import ConfigError, UserError
@@ -105,7 +105,6 @@ _PIECES += [*"0123456789፩፲፻፼ \u200b\u0301\u00a0ABCDXYZ", "ኛ", "st", "$
 _texts = st.lists(st.one_of(st.sampled_from(_PIECES), st.characters()), max_size=15).map("".join)
 
 
-@settings(max_examples=400, deadline=None)
 @given(_texts)
 @example("dr .")  # taking out the space completes an abbreviation
 @example("a -- .c.om")

@@ -103,6 +103,7 @@ def test_features_where_a_file_stands_are_refused(corpus: Path, features: Path) 
         run_prepare(corpus, features)
 
 
+@pytest.mark.integration
 def test_ray_makes_the_same_files(corpus: Path, features: Path) -> None:
     import ray
 

@@ -9,18 +9,7 @@ from pathlib import Path
 from select import select
 
 import pytest
-
-from benchmarks.prepare_faults import (
-    Run,
-    contents,
-    disturb,
-    end_what_is_left,
-    events,
-    extracted_again,
-    make_corpus,
-    table,
-)
-from benchmarks.prepare_killed import (
+from faults.prepare_killed import (
     CHUNK,
     DRIVER,
     POOL_WORKER,
@@ -30,6 +19,17 @@ from benchmarks.prepare_killed import (
     prepare_corpus,
     started,
 )
+from faults.prepare_runs import (
+    Run,
+    contents,
+    disturb,
+    end_what_is_left,
+    events,
+    extracted_again,
+    make_corpus,
+)
+
+from benchmarks.prepare_faults import table
 from data_prep.store import locked
 
 N_UTTERANCES = 40
@@ -80,6 +80,7 @@ def finish(corpus: Path, features: Path, undisturbed: Path) -> None:
     assert contents(features) == contents(undisturbed)
 
 
+@pytest.mark.integration
 def test_ray_loses_a_worker_and_then_its_driver(
     corpus: Path, undisturbed: Path, tmp_path: Path, places: random.Random
 ) -> None:

@@ -124,6 +124,7 @@ def run(folder: Path, command: str) -> str:
     return done.stdout
 
 
+@pytest.mark.integration
 def test_shown_commands_run_one_after_the_other(newcomer: Path) -> None:
     commands = [c for c in shown_commands() if "asterisk" not in c]
     outputs = {c: run(newcomer, c) for c in commands if not c.startswith(tuple(ELSEWHERE))}
@@ -150,6 +151,7 @@ def test_demo_sentence_is_in_no_training_text() -> None:
     assert SENTENCE not in read_sentences(SAMPLE_SENTENCES)
 
 
+@pytest.mark.integration
 def test_demo_goes_from_nothing_to_speech(tmp_path: Path) -> None:
     """With the real Amharic sentences and every part of it, but few steps."""
     add_base(tmp_path)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
+pytestmark = pytest.mark.integration
 ON_FOUR_CORES = """
 import logging, sys
 import ray

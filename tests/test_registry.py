@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 import soundfile
+from faults.head import free_port
 from mlflow.tracking import MlflowClient
 from tracking_fixtures import make_store, serving, settings_of, write_checkpoint
 
-from benchmarks.head import free_port
 from dimts.audio.mel import MelConfig
 from dimts.errors import UserError
 from dimts.tracking.config import TrackingConfig

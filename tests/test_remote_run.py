@@ -95,6 +95,7 @@ def test_run_in_storage_is_the_run_in_a_folder(bucket: Remote, voice: Voice) -> 
         resolve_model(f"{bucket}/nothing")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("workers", "steps"), [(0, 60), pytest.param(2, 400, marks=pytest.mark.slow)]
 )
@@ -399,6 +400,7 @@ def test_base_what_it_rehearses_and_artifacts_may_be_in_storage(
         "tracking.enabled=true",
         f"tracking.uri=sqlite:///{tmp_path}/mlflow.db",
         f"tracking.artifacts={bucket}/mlflow",
+        "tracking.flush_timeout_s=300",
     )
     launch = there.launch()
     assert launch.settings.base

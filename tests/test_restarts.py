@@ -16,10 +16,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from faults.grounds import small_disk
 from s3_fixtures import S3, put
 from test_train_job import ROOT, TrainJob, weights
 
-from benchmarks.grounds import small_disk
 from dimts.errors import UserError
 from dimts.launch.attempts import ATTEMPTS
 from dimts.launch.console import EVENTS

@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from examples import fuzz
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dimts.command import config_parser
@@ -82,7 +83,7 @@ def test_what_is_no_secret_stays(text: str) -> None:
     assert mask_secrets(text) == text
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@fuzz(2)
 @given(st.text(alphabet="ab:/@?&=. '\"{}#tokenkeypassword\n", max_size=60))
 def test_masking_twice_is_masking_once(text: str) -> None:
     once = mask_secrets(text)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faults.injection import Training, with_files_in
+from faults.kinds import interruption
 
-from benchmarks.faults import interruption
-from benchmarks.injection import Training, with_files_in
 from benchmarks.soak import Event, cost, table
 from dimts.launch.console import EVENTS, append_event
 

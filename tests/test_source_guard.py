@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("platform", "data_prep", "jobs", "benchmarks")
+FOLDERS = ("platform", "data_prep", "jobs", "benchmarks", "tests/faults")
 PICKLES = {"pickle", "cPickle", "_pickle", "dill", "joblib", "cloudpickle", "shelve", "marshal"}
 ALLOWED_IMPORTS = {("pickle", "UnpicklingError"), ("pickle", "dumps")}
 """To tell of what was refused; and to send our own objects between our own processes."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 import pytest
 import yaml
+from examples import one_in
 from hypothesis import HealthCheck, given
 from hypothesis import settings as how
 from hypothesis import strategies as st
@@ -382,7 +383,7 @@ values = st.recursive(
 )
 
 
-@how(deadline=None, max_examples=60)
+@how(max_examples=one_in(8))
 @given(choices=st.lists(values, min_size=1, max_size=5), seed=st.integers(0, 99))
 def test_choice_of_any_kind_comes_back_as_it_was_written(choices: list[Any], seed: int) -> None:
     try:
@@ -398,7 +399,7 @@ def test_choice_of_any_kind_comes_back_as_it_was_written(choices: list[Any], see
 numbers = st.floats(1e-6, 1e6)
 
 
-@how(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.filter_too_much])
+@how(max_examples=one_in(8), suppress_health_check=[HealthCheck.filter_too_much])
 @given(low=numbers, high=numbers, log=st.booleans(), seed=st.integers(0, 99))
 def test_drawn_number_lies_in_its_range(low: float, high: float, log: bool, seed: int) -> None:
     if low >= high:

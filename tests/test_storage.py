@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from faults.head import free_port
 from prepare_fixtures import make_corpus, run_prepare
 from s3_fixtures import another_machine, names, put
 
-from benchmarks.head import free_port
 from dimts.config import Config, build_config
 from dimts.errors import ConfigError, UserError
 from dimts.features.feature_set import FeatureSet

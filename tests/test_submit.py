@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from faults.head import BIN, PATIENCE_S, RUNTIME_ENV, Head, head
 from mlflow.tracking import MlflowClient
 from tuning_fixtures import steps_of
 
-from benchmarks.head import BIN, PATIENCE_S, RUNTIME_ENV, Head, head
 from dimts.training.checkpoint import LATEST
 
 ROOT = Path(__file__).parents[1]
@@ -60,6 +60,7 @@ def job(home: Path, name: str, *arguments: str) -> tuple[str, ...]:
     return (*command, *arguments)
 
 
+@pytest.mark.integration
 def test_job_runs_on_the_cluster_as_it_does_here(cluster: Head, home: Path) -> None:
     for name in ("prepare", "train"):
         done = cluster.submit(*job(home, name))
@@ -74,6 +75,7 @@ def test_job_runs_on_the_cluster_as_it_does_here(cluster: Head, home: Path) -> N
     assert client.get_run(version.run_id).info.status == "FINISHED"
 
 
+@pytest.mark.integration
 def test_job_that_is_stopped_leaves_a_checkpoint(cluster: Head, home: Path) -> None:
     many = ("--set", "run.name=stopped", "--set", "training.max_steps=100000")
     options = ("--no-wait", "--submission-id", "stopped")
@@ -92,6 +94,7 @@ def test_job_that_is_stopped_leaves_a_checkpoint(cluster: Head, home: Path) -> N
     )
 
 
+@pytest.mark.integration
 def test_job_without_a_home_says_so(cluster: Head, home: Path) -> None:
     """What it wrote would be removed with Ray's copy of the project."""
     done = cluster.submit("python", "jobs/train.py", "--config", str(home / "voice.yaml"))
@@ -100,6 +103,7 @@ def test_job_without_a_home_says_so(cluster: Head, home: Path) -> None:
     assert "Traceback" not in done.stdout
 
 
+@pytest.mark.integration
 def test_nobody_submits_without_the_token(cluster: Head) -> None:
     done = cluster.ray("job", "list", RAY_AUTH_TOKEN="0" * 64)
     assert done.returncode != 0

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 import requests
+from faults.head import free_port
 from mlflow.tracking import MlflowClient
 from surroundings_fixtures import http_server, job, jobs_on_ray, run
 from tracking_fixtures import make_store
 
-from benchmarks.head import free_port
 from dimts.proxies import EXCEPTIONS, PROXIES, bypass_proxies
 
 PROXY = "http://127.0.0.1:9"

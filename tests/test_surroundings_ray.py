@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from faults.head import free_port
 from surroundings_fixtures import connected, http_server, job, jobs_on_ray, run
 
-from benchmarks.head import free_port
 from dimts import ray_session as session
 from dimts.errors import UserError
 from dimts.ray_session import check_cluster

@@ -21,10 +21,10 @@ from typing import Any
 import pytest
 import soundfile
 import torch
+from faults.head import free_port
 from mlflow.tracking import MlflowClient
 from tracking_fixtures import make_store, serving, settings_of, write_checkpoint
 
-from benchmarks.head import free_port
 from dimts.config import build_config, to_yaml
 from dimts.errors import ConfigError, UserError
 from dimts.masking import mask_secrets

@@ -25,13 +25,15 @@ from away_fixtures import (
     train_watched,
     until,
 )
+from faults.head import free_port
 from tracking_fixtures import make_store
 
-from benchmarks.head import free_port
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_sender import TRIES
 from dimts.tracking.mlflow_tracker import SPOOL, MlflowTracker
 from jobs.voice_config import VoiceConfig
+
+pytestmark = pytest.mark.integration
 
 Voice = Callable[..., VoiceConfig]
 ROOT = Path(__file__).parents[1]

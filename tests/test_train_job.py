@@ -89,6 +89,7 @@ class TrainJob:
 # In one process
 
 
+@pytest.mark.integration
 def test_run_goes_on_after_ctrl_c_term_and_kill(voice_file: Path, tmp_path: Path) -> None:
     """Each start of the same run ends otherwise; what comes out is what comes out undisturbed."""
     how = [

@@ -1,4 +1,4 @@
-"""A real training whose parts are killed, and what it comes to: for `faults.py` and `soak.py`.
+"""A real training whose parts are killed, and what it comes to: for tests and benchmarks.
 
 The training is `jobs/train.py` in a process of its own. What happens is read from the run's
 record, one line a step; nothing in the program knows that it is watched.
@@ -23,7 +23,7 @@ from dimts.launch.console import EVENTS
 from dimts.training.checkpoint import LATEST
 from dimts.training.claim import read_claim
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MARK = "DIMTS_INJECTION"
 POLL_S = 0.02
 PATIENCE_S = 300.0

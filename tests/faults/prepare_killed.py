@@ -1,4 +1,4 @@
-"""A preparation in whose middle something is killed; `prepare_faults.py` and the tests run it.
+"""A preparation in whose middle something is killed; `prepare_runs.py` starts it.
 
 ``prepare_killed.py CORPUS FEATURES ENGINE worker@20,driver@40``: who dies after how many utterances
 are safe. `FEATURES.log` tells what happened, one JSON event a line.

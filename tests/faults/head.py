@@ -14,8 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.injection import ROOT
 from dimts.errors import UserError
+from faults.injection import ROOT
 
 RUNTIME_ENV = "runtime_env.yaml"
 BIN = Path(sys.executable).parent

@@ -22,9 +22,9 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.injection import ROOT, command_line
 from dimts.errors import UserError
 from dimts.own_ray import NO_DASHBOARD
+from faults.injection import ROOT, command_line
 
 BIN = Path(sys.executable).parent
 TOOLS = {"unshare": "util-linux", "nsenter": "util-linux", "taskset": "util-linux",

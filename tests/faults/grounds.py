@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from benchmarks.injection import kill
 from dimts.errors import UserError
 from dimts.own_ray import NO_DASHBOARD
+from faults.injection import kill
 
 FASTER_HEALTH = {
     "RAY_health_check_initial_delay_ms": "1000",

@@ -1,0 +1,1 @@
+"""Real trainings and preparations, and what is done to them: kills, lost nodes, full disks."""
