@@ -89,7 +89,7 @@ def sweep_that_gets_sigterm(
     return Interrupted(configs, how, trial, code, out, err)
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.parametrize("send", [os.kill, os.killpg])
 def test_sweep_that_gets_sigterm_ends_with_a_checkpoint_and_goes_on(
     send: Callable[[int, int], None], voice_file: Path, tmp_path: Path
@@ -103,7 +103,7 @@ def test_sweep_that_gets_sigterm_ends_with_a_checkpoint_and_goes_on(
     assert steps_of(sweep.trial) == list(range(1, 601)), "no step is done twice"
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_sweep_whose_every_process_gets_sigterm_ends_and_goes_on(
     voice_file: Path, tmp_path: Path
 ) -> None:
