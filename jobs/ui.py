@@ -141,8 +141,9 @@ def send(config: TrackingConfig, run_dir: Path) -> int:
     except UserError:
         raise
     except Exception as error:
+        why = reason(error, config.shown)
         raise UserError(
-            f"{config.shown} does not take records ({reason(error)}); they still wait in {run_dir}"
+            f"{config.shown} does not take records ({why}); they still wait in {run_dir}"
         ) from error
     print(f"sent {n_sent} records of {run_dir} to {config.shown}")
     return 0

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from pydantic import Field
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from dimts.audio.mel import MelConfig
 from dimts.config import Config, build_config
@@ -133,7 +133,8 @@ def write_bundle(
     from dimts import __version__
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    save_file(plain, folder / WEIGHTS, metadata={"format": "pt"})
+    # Not by save_file, which lets nobody but the writer read the file.
+    (folder / WEIGHTS).write_bytes(save(plain, metadata={"format": "pt"}))
     (folder / CONFIG).write_text(config_yaml, encoding="utf-8")
     tokenizer.save(folder / TOKENIZER)
     manifest = BundleManifest(

@@ -172,7 +172,8 @@ def resolve_model(uri_or_path: str | Path, config: TrackingConfig | None = None)
                 artifact_uri=location, dst_path=draft, tracking_uri=config.uri
             )
         except (MlflowException, OSError) as error:
-            raise UserError(f"{text}: cannot be had from MLflow: {reason(error)}") from error
+            why = reason(error, config.shown)
+            raise UserError(f"{text}: cannot be had from MLflow: {why}") from error
         return keep_bundle(_bundle_in(Path(folder), text), text)
 
 

@@ -125,7 +125,7 @@ class Registry:
             try:
                 yield self._client
             except MlflowException as error:
-                raise UserError(f"{self._uri}: {reason(error)}") from error
+                raise UserError(f"{self._uri}: {reason(error, self._uri)}") from error
 
 
 def register(
