@@ -16,6 +16,8 @@ OWN_RAY = {
     "RAY_num_workers_soft_limit": "0",
     "RAY_idle_worker_killing_time_threshold_ms": "10000",
     "MALLOC_ARENA_MAX": "2",
+    # Under `uv run` Ray would send its workers the project folder, runs and features with it.
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
 }
 """An idle worker wakes a hundred times a second to look for signals. Where torch has all cores,
 each time holds up a step. So those that Ray started ahead, or that data preparation leaves, end

@@ -29,7 +29,9 @@ def schema_advice(problem: str, uri: str) -> str | None:
 
 
 def check_schema(config: TrackingConfig) -> None:
-    """Refuse an SQLite file that MLflow would refuse, without waiting for MLflow to be loaded.
+    """Refuse an SQLite file that MLflow refuses, before its server says so at length.
+
+    An older one MLflow upgrades by itself where tables are missing, so it is asked then.
 
     Raises:
         UserError: it is of another version; says what to do.
@@ -43,8 +45,21 @@ def check_schema(config: TrackingConfig) -> None:
     except sqlite3.Error:  # no database, or of no MLflow yet: MLflow says so itself
         return
     revisions, parents = _revisions()
-    if found and found[0] not in revisions - parents:
+    if not found or found[0] in revisions - parents:
+        return
+    if found[0] not in revisions or _is_refused(config.uri):
         raise UserError(f"{config.shown}: {_advice(found[0], config.shown)}")
+
+
+def _is_refused(uri: str) -> bool:
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    try:
+        MlflowClient(uri).search_experiments(max_results=1)
+    except MlflowException as error:
+        return _REFUSED.search(str(error)) is not None
+    return False
 
 
 def _advice(found: str, uri: str) -> str:
