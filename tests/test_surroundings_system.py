@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from dimts.caches import _folder_of_this_user
 SYNTHESIZE, TRAIN = ROOT / "jobs" / "synthesize.py", ROOT / "jobs" / "train.py"
 WORD = "ሰላም"
 ESCAPED = WORD.encode("ascii", "backslashreplace")
+NOT_ACTIVATED = {"PATH": "/usr/bin:/bin", "VIRTUAL_ENV": None}
 NO_UTF8 = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": None}
 
 
@@ -137,7 +139,7 @@ def test_a_user_without_a_home_trains(voice_file: Path, tmp_path: Path, workers:
     for job in ("prepare.py", "train.py"):
         done = command(
             *(ROOT / "jobs" / job, "--config", file),
-            cwd=work, environment={"HOME": None, "USER": None, "LOGNAME": None},
+            cwd=work, environment={**NOT_ACTIVATED, "HOME": None, "USER": None, "LOGNAME": None},
             user=somebody(work),
         )  # fmt: skip
         assert (done.returncode, done.stderr) == (0, b""), done.stdout
@@ -188,6 +190,29 @@ def test_others_may_read_a_voice_as_the_umask_allows(tmp_path: Path) -> None:
 
 
 # The system
+
+
+UNDER_UV = """
+import sys
+import dimts.launch
+import ray
+
+ray.init(address="local", include_dashboard=False, log_to_driver=False, num_cpus=1)
+print(sys.executable, sorted(ray.get_runtime_context().runtime_env))
+"""
+
+
+@pytest.mark.skipif(shutil.which("uv") is None, reason="uv is not installed")
+def test_uv_run_takes_the_installation_as_it_is() -> None:
+    versions = (ROOT / ".venv", ROOT / "pyproject.toml")
+    before = [place.stat().st_mtime_ns for place in versions]
+    done = subprocess.run(
+        ["uv", "run", "--offline", "python", "-c", UNDER_UV],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout.split() == [str(ROOT / ".venv" / "bin" / "python"), "[]"], done.stderr
+    assert [place.stat().st_mtime_ns for place in versions] == before
+    assert not (ROOT / "uv.lock").exists()
 
 
 BLOCKED = """
