@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
@@ -13,6 +12,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dimts.posix import fcntl
 from dimts.regular_file import open_regular
 from dimts.storage.place import Entry, Folder, Remote, cache_folder, transfer
 

@@ -4,6 +4,7 @@ python jobs/ui.py
 python jobs/ui.py --config jobs/configs/sample_am.yaml --port 5001
 python jobs/ui.py --host 0.0.0.0 --auth
 python jobs/ui.py --sync runs/sample_am
+python jobs/ui.py --moved
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_client import reason
 from dimts.tracking.mlflow_run import RunIdentity
 from dimts.tracking.mlflow_tracker import sync
+from dimts.tracking.moved import follow_move, moved_line
+from dimts.tracking.schema import check_schema
 from dimts.tracking.ui import EVERYWHERE, LOOPBACK, page, start_ui, stop
 
 
@@ -60,6 +63,11 @@ def main() -> int:
     )
     parser.add_argument("--new", action="store_true", help="begin a record where there is none")
     parser.add_argument(
+        "--moved",
+        action="store_true",
+        help="the project folder was moved: have the database name the artifacts where they are",
+    )
+    parser.add_argument(
         "--sync",
         type=Path,
         metavar="RUN_DIR",
@@ -71,6 +79,10 @@ def main() -> int:
     config = tracking_config(args.config or [], args.overrides)
     if args.sync:
         return send(config, args.sync)
+    if args.moved:
+        return follow(config)
+    if line := moved_line(config.absolute()):
+        print(f"warning: {line}", file=sys.stderr)
     return serve(config, args.port, args.host, args.auth, args.new)
 
 
@@ -129,6 +141,18 @@ def serve(
     return 0
 
 
+def follow(config: TrackingConfig) -> int:
+    """Have the database name the artifacts where they are."""
+    config.check_store()
+    check_schema(config)
+    moved = follow_move(config.absolute())
+    for old, new in moved.items():
+        print(f"{config.shown}: {old} is now {new}")
+    if not moved:
+        print(f"{config.shown}: names no folder of artifacts that was moved; nothing is changed")
+    return 0
+
+
 def send(config: TrackingConfig, run_dir: Path) -> int:
     """Send what waits in a run's folder, to the store that has the rest of the run."""
     if store := RunIdentity(config.absolute(), run_dir).elsewhere():
@@ -141,8 +165,9 @@ def send(config: TrackingConfig, run_dir: Path) -> int:
     except UserError:
         raise
     except Exception as error:
+        why = reason(error, config.shown)
         raise UserError(
-            f"{config.shown} does not take records ({reason(error)}); they still wait in {run_dir}"
+            f"{config.shown} does not take records ({why}); they still wait in {run_dir}"
         ) from error
     print(f"sent {n_sent} records of {run_dir} to {config.shown}")
     return 0

@@ -17,7 +17,7 @@ from tuning_fixtures import steps_of
 from dimts.training.checkpoint import LATEST
 
 ROOT = Path(__file__).parents[1]
-MAX_UPLOAD = 10**6
+MAX_UPLOAD = 1_100_000
 """Bytes. More would be a corpus or a voice, which are not to be uploaded with each job."""
 SOURCE = {"data_prep", "jobs", "platform", "search_spaces"}
 

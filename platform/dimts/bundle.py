@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -133,8 +134,9 @@ def write_bundle(
     from dimts import __version__
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    save_file(plain, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / CONFIG).write_text(config_yaml, encoding="utf-8")
+    save_file(plain, folder / WEIGHTS, metadata={"format": "pt"})
+    shutil.copymode(folder / CONFIG, folder / WEIGHTS)  # else nobody but the writer may read it
     tokenizer.save(folder / TOKENIZER)
     manifest = BundleManifest(
         format_version=FORMAT_VERSION,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -12,13 +13,18 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from dimts.errors import UserError
-from dimts.home import go_home, shipped
+from dimts.home import HOME, go_home, shipped
 from dimts.machine import sleep_while_waiting
 from dimts.masking import mask_secrets
 from dimts.printable import printable
 from dimts.proxies import bypass_proxies
+from dimts.terminal import print_whatever_happens, use_utf8
 
 EXIT_USER_ERROR = 2
+NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
+WHERE_TO_WRITE = (
+    f"start the job in a folder that this user may write, or name one by {HOME} or run.storage"
+)
 
 
 class JobParser(argparse.ArgumentParser):
@@ -60,6 +66,8 @@ def config_parser(description: str, default: str | None = None) -> argparse.Argu
 
 def run_job(main: Callable[[], int | None]) -> None:
     """Run `main` and exit: a `UserError` is one line, anything else also names its log."""
+    use_utf8()
+    print_whatever_happens()
     console = logging.StreamHandler()
     console.setFormatter(_Masking("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[console])
@@ -75,6 +83,10 @@ def run_job(main: Callable[[], int | None]) -> None:
         print("stopped", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in NOT_ALLOWED and error.filename:
+            refused = f"{error.filename}: {error.strerror}; {WHERE_TO_WRITE}"
+            print(f"error: {printable(mask_secrets(refused))}", file=sys.stderr)
+            sys.exit(EXIT_USER_ERROR)
         descriptor, log = tempfile.mkstemp(prefix="dimts-error-", suffix=".log")  # ours to read
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(mask_secrets(traceback.format_exc()))

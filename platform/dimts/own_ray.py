@@ -18,6 +18,8 @@ OWN_RAY = {
     # By default a driver waits a minute for a control store that was ended under it.
     "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
     "MALLOC_ARENA_MAX": "2",
+    # Under `uv run` Ray would send its workers the project folder, runs and features with it.
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
 }
 """An idle worker wakes a hundred times a second to look for signals. Where torch has all cores,
 each time holds up a step. So those that Ray started ahead, or that data preparation leaves, end

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from dimts.audio.mel import MelConfig
@@ -107,7 +107,8 @@ def write_embedding(
         new_VE += extended[FACTOR.format(i)][factors_VF[:, i]]
     facts = origin(source.name, sha256(source), extension.method, merged)
     with new_folder(out) as partial:
-        save_file({tensor: torch.cat((rows_VE, new_VE))}, partial / EMBEDDING, metadata=facts)
+        written = save({tensor: torch.cat((rows_VE, new_VE))}, metadata=facts)
+        (partial / EMBEDDING).write_bytes(written)
         write_tokenizers(merged, partial)
 
 

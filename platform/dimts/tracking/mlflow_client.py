@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from dimts.masking import mask_secrets
 from dimts.tracking.config import TrackingConfig
+from dimts.tracking.schema import schema_advice
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -27,7 +28,6 @@ _ENVIRONMENT = {
 _NOISY = (
     "alembic",
     "mlflow.pyfunc",
-    "mlflow.store.db.utils",
     "mlflow.utils.environment",
     "urllib3.connectionpool",
 )
@@ -51,11 +51,22 @@ def connect(config: TrackingConfig) -> MlflowClient:
 
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.ERROR)
+    # Each error of the database with its traceback; they are raised as well.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     return MlflowClient(config.uri, registry_uri=config.uri)
 
 
-def reason(error: Exception) -> str:
-    """The first line of an error, short and without credentials."""
+def reason(error: Exception, uri: str = "") -> str:
+    """The line of an error that says what is wrong, short and without credentials.
+
+    Args:
+        error: of MLflow, or on the way to it.
+        uri: of the store, as it may be shown.
+    """
+    if advice := schema_advice(str(error), uri):
+        return advice
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    text = mask_secrets(lines[0])
+    # SQLAlchemy's first line may tell only at which moment the database refused.
+    told = next((line for line in lines if not line.startswith("(raised as a result")), lines[0])
+    text = mask_secrets(told)
     return text if len(text) <= 200 else f"{text[:200]}..."

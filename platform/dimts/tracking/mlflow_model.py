@@ -17,6 +17,7 @@ from dimts.storage.place import is_remote
 from dimts.tracking.config import TrackingConfig, is_in_mlflow
 from dimts.tracking.files import write_json
 from dimts.tracking.mlflow_client import connect, mlflow_environment, reason
+from dimts.tracking.moved import moved_line
 from dimts.tracking.registry import register
 from dimts.training.checkpoint import BEST
 from dimts.training.remote_bundle import keep_bundle, local_bundle
@@ -172,7 +173,8 @@ def resolve_model(uri_or_path: str | Path, config: TrackingConfig | None = None)
                 artifact_uri=location, dst_path=draft, tracking_uri=config.uri
             )
         except (MlflowException, OSError) as error:
-            raise UserError(f"{text}: cannot be had from MLflow: {reason(error)}") from error
+            why = moved_line(config) or reason(error, config.shown)
+            raise UserError(f"{text}: cannot be had from MLflow: {why}") from error
         return keep_bundle(_bundle_in(Path(folder), text), text)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dimts.masking import MASK, mask_uri
-from dimts.tracking.config import TrackingConfig
+from dimts.tracking.config import SQLITE, TrackingConfig
 from dimts.tracking.files import write_json
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class RunIdentity:
     def elsewhere(self) -> str | None:
         """The store that the file names, if that is another one than the configured one."""
         uri = self._saved().get("uri")
-        return uri if uri and _place(uri) != _place(self._config.uri) else None
+        return uri if uri and not self._is_here(uri) else None
 
     def open(self, client: MlflowClient, start: Mapping[str, Any]) -> OpenedRun:
         """Find the run, or make one.
@@ -69,7 +69,7 @@ class RunIdentity:
         from mlflow.exceptions import MlflowException
 
         saved, uri = self._saved(), self._config.shown
-        is_there = _place(saved.get("uri", "")) == _place(uri)
+        is_there = self._is_here(saved.get("uri", ""))
         if is_there and saved.get("run_id"):
             try:
                 info = client.get_run(saved["run_id"]).info
@@ -78,6 +78,8 @@ class RunIdentity:
                     raise
             else:
                 if info.lifecycle_stage == "active":
+                    if saved["uri"] != uri:
+                        write_json(self._file, {**saved, "uri": uri})
                     return OpenedRun(info.run_id, info.experiment_id)
         is_another = not is_there or bool(saved.get("run_id"))
         if is_another:
@@ -102,6 +104,13 @@ class RunIdentity:
         for run in self._runs(client, saved["experiment_id"], saved["key"]):
             if run.info.run_id != saved["run_id"] and not run.data.metrics:
                 client.delete_run(run.info.run_id)
+
+    def _is_here(self, uri: str) -> bool:
+        """Whether a store is the configured one; so is an SQLite file that was moved since."""
+        if _place(uri) == _place(self._config.uri):
+            return True
+        both_files = uri.startswith(SQLITE) and self._config.uri.startswith(SQLITE)
+        return both_files and not Path(uri.removeprefix(SQLITE)).exists()
 
     def _saved(self) -> dict[str, str]:
         saved: dict[str, str] = {}

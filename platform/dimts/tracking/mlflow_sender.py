@@ -14,6 +14,7 @@ from dimts.masking import mask_secrets
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_client import connect
 from dimts.tracking.mlflow_run import RunIdentity
+from dimts.tracking.moved import moved_line
 from dimts.tracking.points import Points
 from dimts.tracking.spool import Record, Spool
 
@@ -191,6 +192,9 @@ class Sender:
     def _send_one(self, record: Record) -> None:
         fields, client = record.fields, self._connected
         assert self.run_id is not None
+        # MLflow would make the old place anew.
+        if "file" in fields and (moved := moved_line(self._config)):
+            raise FileNotFoundError(moved)
         if record.kind == "start":
             self._send_start(fields)
         elif record.kind == "tags":

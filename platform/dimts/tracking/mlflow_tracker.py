@@ -215,7 +215,7 @@ class MlflowTracker:
         log.warning(
             "tracking: %s does not take records (%s); they wait in %s",
             self._config.shown,
-            reason(error),
+            reason(error, self._config.shown),
             self._opened.folder,
         )
 

@@ -58,7 +58,7 @@ class Registry:
         config.check_store()
         self.name = name
         self._uri = config.shown
-        with mlflow_environment():
+        with self._in_one_line():
             self._client = connect(config)
 
     def find(self, alias: str) -> Version | None:
@@ -119,13 +119,18 @@ class Registry:
 
     @contextmanager
     def _asked(self) -> Iterator[MlflowClient]:
+        with self._in_one_line():
+            yield self._client
+
+    @contextmanager
+    def _in_one_line(self) -> Iterator[None]:
         from mlflow.exceptions import MlflowException
 
         with mlflow_environment():
             try:
-                yield self._client
+                yield
             except MlflowException as error:
-                raise UserError(f"{self._uri}: {reason(error)}") from error
+                raise UserError(f"{self._uri}: {reason(error, self._uri)}") from error
 
 
 def register(

@@ -16,7 +16,6 @@ removes what was sent; a writer whose file is gone begins another one.
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -29,6 +28,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from dimts.posix import fcntl
 from dimts.tracking.dropped import Dropped
 from dimts.tracking.files import size_of, write_json
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from dimts.errors import UserError
 from dimts.tracking.config import SQLITE, TrackingConfig
+from dimts.tracking.schema import check_schema
 
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = "0.0.0.0"
@@ -63,6 +64,12 @@ def start_ui(
     file = Path(config.uri.removeprefix(SQLITE))
     if config.uri.startswith(SQLITE) and not (new or file.exists()):
         raise UserError(f"{file}: no run was recorded here yet")
+    check_schema(config)
+    if config.uri.startswith(SQLITE) and not (file.exists() or os.access(file.parent, os.W_OK)):
+        raise UserError(
+            f"{file}: cannot be made, as this user may not write into {file.parent}; "
+            "set DIMTS_HOME or tracking.uri"
+        )
     with socket.socket() as probe:
         # A port that a former server has just left is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

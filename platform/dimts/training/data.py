@@ -11,7 +11,7 @@ from typing import NamedTuple, overload
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 from torch import distributed as dist
 
 from dimts.alignment.em import ALIGNER_VERSION, align_corpus
@@ -320,7 +320,15 @@ def _align(settings: RunSettings, data: Data) -> list[NDArray[np.int32]]:
 
 
 def _write_durations(file: Path, durations: Sequence[NDArray[np.int32]]) -> None:
-    file.parent.mkdir(exist_ok=True)
     partial = file.with_name(f".{file.name}.{os.getpid()}")
-    save_file({str(i): array for i, array in enumerate(durations)}, partial)
-    partial.replace(file)
+    try:
+        file.parent.mkdir(exist_ok=True)
+        # Not by save_file, which lets nobody but the writer read the file.
+        partial.write_bytes(save({str(i): array for i, array in enumerate(durations)}))
+        partial.replace(file)
+    except PermissionError as error:
+        raise UserError(
+            f"{file.parent}: cannot be written ({error.strerror}), and training keeps the "
+            "durations of the features there; copy them to a folder of yours and name that by "
+            "prepare.features"
+        ) from error

@@ -1,0 +1,72 @@
+"""A project folder that was moved: MLflow's database still names the old place of the artifacts."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import unquote
+
+from dimts.tracking.config import SQLITE, TrackingConfig
+
+_FILE = "file://"
+_COLUMNS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+HOW = "if the project folder was moved, python jobs/ui.py --moved changes the database"
+
+
+def moved_roots(config: TrackingConfig) -> dict[str, str]:
+    """Folders of artifacts that the database names and that are gone -> where they are now.
+
+    One counts as moved if the configured folder is there and has the same name.
+
+    Args:
+        config: with absolute paths.
+    """
+    root = config.artifact_root
+    if not config.uri.startswith(SQLITE) or root is None or not Path(root).is_dir():
+        return {}
+    file = Path(config.uri.removeprefix(SQLITE))
+    try:
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as database:
+            found = database.execute("SELECT DISTINCT artifact_location FROM experiments")
+            named = [str(row[0]) for row in found]
+    except sqlite3.Error:  # no database, or of no MLflow: whoever uses it next says so
+        return {}
+    return {old: Path(root).as_uri() for old in named if _is_gone(old, Path(root).name)}
+
+
+def _is_gone(location: str, name: str) -> bool:
+    folder = Path(unquote(location.removeprefix(_FILE)))
+    return location.startswith(_FILE) and folder.name == name and not folder.exists()
+
+
+def moved_line(config: TrackingConfig) -> str | None:
+    """What to say of artifacts that are no longer where the database looks; None if all is well."""
+    moved = moved_roots(config)
+    return (
+        f"artifacts are looked for in {', '.join(moved)}, which is gone; {HOW}" if moved else None
+    )
+
+
+def follow_move(config: TrackingConfig) -> dict[str, str]:
+    """Name the configured folder in the database where one that is gone stands; all or nothing.
+
+    Returns:
+        What was changed, as of `moved_roots`.
+    """
+    moved = moved_roots(config)
+    with closing(sqlite3.connect(config.uri.removeprefix(SQLITE))) as database, database:
+        for old, new in moved.items():
+            for table, column in _COLUMNS:
+                database.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
+                    f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                    (new, len(old) + 1, old, len(old) + 1, f"{old}/"),
+                )
+    return moved

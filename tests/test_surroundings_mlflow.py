@@ -1,0 +1,176 @@
+"""MLflow's database when it is of another version, or was moved with its project."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sqlite3
+import subprocess
+import sys
+import threading
+import urllib.request
+from contextlib import closing
+from pathlib import Path
+
+import mlflow
+import pytest
+from faults.head import free_port
+from mlflow.tracking import MlflowClient
+from tracking_fixtures import make_store, settings_of, write_checkpoint
+from user_fixtures import ROOT
+
+from dimts.bundle import load_bundle
+from dimts.errors import UserError
+from dimts.tracking.config import TrackingConfig
+from dimts.tracking.mlflow_model import resolve_model
+from dimts.tracking.mlflow_tracker import MlflowTracker, sync
+from dimts.tracking.moved import follow_move
+from dimts.tracking.registry import CANDIDATE, Registry
+from dimts.tracking.schema import check_schema, schema_advice
+from dimts.tracking.ui import start_ui, stop
+
+OLDER = "4465047574b1"
+"""The database's version of July 2024, of MLflow 2."""
+NEWER = "f" * 12
+
+
+class Listener(logging.Handler):
+    """Knows when something was said."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard = threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.heard.set()
+
+
+def older_store(folder: Path) -> TrackingConfig:
+    """A database as an MLflow of years ago made it, tables and all."""
+    import alembic.command
+    from mlflow.store.db.utils import _get_alembic_config
+    from mlflow.store.tracking.dbmodels.initial_models import Base
+    from sqlalchemy import create_engine
+
+    config = settings_of(folder, "old")
+    engine = create_engine(config.uri)
+    Base.metadata.create_all(engine)
+    alembic.command.upgrade(_get_alembic_config(config.uri), OLDER)  # type: ignore[no-untyped-call]
+    engine.dispose()
+    return config
+
+
+def train(
+    config: TrackingConfig,
+    run_dir: Path,
+    wav: Path | None = None,
+    heard: threading.Event | None = None,
+) -> MlflowTracker:
+    """A run that is recorded: a value, and a file if there is one; ends when something was said."""
+    tracker = MlflowTracker(config)
+    tracker.start(run_dir.name, run_dir, {}, "a: 1\n")
+    tracker.log_metrics({"loss": 1.0}, 1)
+    if wav:
+        tracker.log_artifact(wav, "samples")
+    assert heard is None or heard.wait(120)
+    tracker.finish("FINISHED")
+    return tracker
+
+
+def test_the_command_that_is_named_upgrades_an_old_database(tmp_path: Path) -> None:
+    config = older_store(tmp_path)
+    advice = schema_advice(f"database schema (found version {OLDER}, but expected x)", config.uri)
+    assert advice is not None
+    command = advice.partition("then run ")[2].split()
+    upgrade = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert upgrade.returncode == 0, upgrade.stderr
+    check_schema(config)
+    tracker = train(config, tmp_path / "run")
+    run = MlflowClient(config.uri).get_run(str(tracker.run_id))
+    assert run.data.metrics == {"loss": 1.0}
+
+
+def of_version(folder: Path, version: str) -> TrackingConfig:
+    """A database with every table that says it is of another version."""
+    (folder / "made").mkdir()
+    database = make_store(folder / "made") / "mlflow.db"
+    database.rename(folder / "mlflow.db")  # a process that knows a database looks only once
+    with closing(sqlite3.connect(folder / "mlflow.db")) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = ?", [version])
+    return settings_of(folder, "another")
+
+
+@pytest.mark.parametrize(
+    ("version", "advice"),
+    [
+        (OLDER, "an older MLflow has made this database; copy it, then run {command} db upgrade "),
+        (NEWER, "a newer MLflow than the installed {version} has made this database; install "),
+    ],
+    ids=["older", "newer"],
+)
+def test_a_database_of_another_mlflow_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, version: str, advice: str
+) -> None:
+    config = of_version(tmp_path, version).model_copy(update={"flush_timeout_s": 1.0})
+    command = f"{sys.executable} -m mlflow"
+    told = re.escape(advice.format(command=command, version=mlflow.__version__))
+    with pytest.raises(UserError, match=f"^{config.uri}: {told}"):
+        start_ui(config, free_port())
+    with pytest.raises(UserError, match=f"^models:/voice@champion: .*{told}"):
+        resolve_model("models:/voice@champion", config)
+    with pytest.raises(UserError, match=f"^{config.uri}: {told}"):
+        Registry(config, "voice").find(CANDIDATE)
+    listener = Listener()
+    with caplog.at_level(logging.WARNING, "dimts"):
+        logging.getLogger("dimts").addHandler(listener)
+        train(config, tmp_path / "run", heard=listener.heard)
+        logging.getLogger("dimts").removeHandler(listener)
+    lines = [r.getMessage() for r in caplog.records if r.name.startswith("dimts")]
+    assert len(lines) == 2, "training goes on, and says why once"
+    assert re.search(f"does not take records \\({told}", lines[0])
+    assert "records wait in" in lines[1]
+
+
+def test_a_project_that_was_moved_shows_its_pictures(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    old, new = tmp_path / "old place", tmp_path / "new place"
+    old.mkdir()
+    settings = TrackingConfig(experiment="moved", send_every_s=0.05, registered_model="voice")
+    config = settings.absolute(old)
+    wav = tmp_path / "a.wav"
+    wav.write_bytes(b"RIFF")
+    tracker = MlflowTracker(config)
+    tracker.start("run", old / "runs" / "run", {}, "a: 1\n")
+    tracker.log_artifact(wav, "samples")
+    tracker.log_model(write_checkpoint(tmp_path / "trained"), {"mcd": 1.0}, 1)
+    tracker.finish("FINISHED")
+    old.rename(new)
+
+    config = settings.absolute(new)
+    with pytest.raises(UserError, match=r"old%20place/mlartifacts, which is gone; .* --moved"):
+        resolve_model("models:/voice@candidate", config)
+    with caplog.at_level(logging.WARNING, "dimts"):
+        impatient = config.model_copy(update={"flush_timeout_s": 5.0})
+        again = train(impatient, new / "runs" / "run", wav)
+    assert again.run_id == tracker.run_id, "the same run goes on"
+    assert "which is gone; if the project folder was moved" in caplog.records[0].getMessage()
+    assert not old.exists(), "nothing is written where the project was"
+
+    done = subprocess.run(
+        [sys.executable, ROOT / "jobs" / "ui.py", "--moved"],
+        cwd=new, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert f"is now {(new / 'mlartifacts').as_uri()}" in done.stdout
+    assert follow_move(config) == {}, "once is enough"
+    assert sync(config, new / "runs" / "run") > 0
+    load_bundle(resolve_model("models:/voice@candidate", config))
+    port = free_port()
+    server = start_ui(config, port)
+    try:
+        for run in (tracker, train(config, new / "runs" / "further", wav)):
+            address = f"http://127.0.0.1:{port}/get-artifact?path=samples/a.wav&run_uuid="
+            with urllib.request.urlopen(address + str(run.run_id)) as answer:
+                assert answer.read() == b"RIFF"
+    finally:
+        stop(server)
