@@ -222,7 +222,7 @@ def test_damaged_choices_are_one_line_that_names_the_file(tmp_path: Path) -> Non
 def test_threads_are_added_while_they_pay(
     monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float], most: int, expected: int
 ) -> None:
-    monkeypatch.setattr(threads, "_seconds", lambda _, n: seconds[n])
+    monkeypatch.setattr(threads, "_seconds", lambda _, counts: [seconds[n] for n in counts])
     with one_thread():
         assert fastest_threads(lambda: None, most) == expected
         assert torch.get_num_threads() == expected

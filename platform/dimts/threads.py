@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 
 GAIN = 0.87
 """Share of the time that twice as many threads need at most, to be worth the second core."""
-REPEATS = 2
+ROUNDS = 4
 
 
 @contextmanager
@@ -35,25 +34,28 @@ def fastest_threads(compute: Callable[[], object], most: int) -> int:
     More are only taken while they save enough to be worth the cores (`GAIN`). Torch is left with
     what was found.
     """
-    best, best_s, threads = 1, math.inf, 1
-    while True:
-        seconds = _seconds(compute, threads)
-        if seconds > best_s * GAIN and best_s < math.inf:
+    best = 1
+    while best < most:
+        more = min(2 * best, most)
+        fewer_s, more_s = _seconds(compute, (best, more))
+        if more_s > GAIN * fewer_s:
             break
-        best, best_s = threads, seconds
-        if threads >= most:
-            break
-        threads = min(2 * threads, most)
+        best = more
     torch.set_num_threads(best)
     return best
 
 
-def _seconds(compute: Callable[[], object], threads: int) -> float:
-    """The least of some repetitions, after one that plans the computation."""
-    torch.set_num_threads(threads)
-    seconds = []
-    for _ in range(1 + REPEATS):
-        start = time.perf_counter()
-        compute()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds[1:])
+def _seconds(compute: Callable[[], object], counts: Sequence[int]) -> list[float]:
+    """For each number of threads the least of some rounds, in which they take turns.
+
+    A process that has just begun still starts other things beside; turns let each number have its
+    quiet moment. The first round plans the computation.
+    """
+    seconds: list[list[float]] = [[] for _ in counts]
+    for _ in range(1 + ROUNDS):
+        for taken, threads in zip(seconds, counts, strict=True):
+            torch.set_num_threads(threads)
+            start = time.perf_counter()
+            compute()
+            taken.append(time.perf_counter() - start)
+    return [min(taken[1:]) for taken in seconds]
