@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import subprocess
 import sys
@@ -202,12 +201,14 @@ print(sys.executable, sorted(ray.get_runtime_context().runtime_env))
 """
 
 
-@pytest.mark.skipif(shutil.which("uv") is None, reason="uv is not installed")
+@pytest.mark.skipif(
+    not (ROOT / ".venv" / "bin" / "uv").exists(), reason="the tests' environment is not .venv"
+)
 def test_uv_run_takes_the_installation_as_it_is() -> None:
     versions = (ROOT / ".venv", ROOT / "pyproject.toml")
     before = [place.stat().st_mtime_ns for place in versions]
     done = subprocess.run(
-        ["uv", "run", "--offline", "python", "-c", UNDER_UV],
+        [str(ROOT / ".venv" / "bin" / "uv"), "run", "--offline", "python", "-c", UNDER_UV],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.stdout.split() == [str(ROOT / ".venv" / "bin" / "python"), "[]"], done.stderr
