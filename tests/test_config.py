@@ -206,7 +206,10 @@ def test_shipped_size_loads_on_top_of_a_voice(file: Path) -> None:
     ("overrides", "message"),
     [
         (["training.amp=fp16"], "training.amp: fp16 needs ray.gpu"),
-        (["training.amp=float8"], "training.amp: input should be 'off', 'tf32', 'bf16' or 'fp16'"),
+        (
+            ["training.amp=float8"],
+            "training.amp: input should be 'auto', 'off', 'tf32', 'bf16' or 'fp16'",
+        ),
         (["training.batch_size=2", "ray.workers=3"], "training.batch_size (2) must be at least"),
         (["training.seed=4294967296"], "training.seed: input should be less"),
         (["training.accumulate=9"], "accumulate (9) must not exceed batch_size"),

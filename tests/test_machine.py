@@ -199,11 +199,13 @@ def test_recorded_parameters_name_the_precision(voice: Voice) -> None:
     assert again.launch.settings.training == launch.settings.training
 
 
-def test_damaged_choices_are_one_line_that_names_the_file(tmp_path: Path) -> None:
+def test_damaged_choices_are_one_line_that_names_the_file(voice: Voice) -> None:
+    config = voice("training.max_steps=1")
+    config.run.run_dir.mkdir()
     for text in ("[]", "{", '{"amp": "fast"}'):
-        (tmp_path / "machine.json").write_text(text)
+        (config.run.run_dir / "machine.json").write_text(text)
         with pytest.raises(UserError, match=r"machine\.json"):
-            read_choices(tmp_path)
+            start_run(config.launch(), config.ray)
 
 
 # Threads

@@ -61,6 +61,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return trained(tmp_path_factory.mktemp("whole"))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("when", "steps"), [("before", {0}), ("during", {2, 3})])
 def test_batch_too_large_for_memory_is_computed_in_parts(
     when: str, steps: set[int], whole: dict[str, Any], tmp_path: Path

@@ -34,6 +34,7 @@ from dimts.tracking.mlflow_model import resolve_model
 from dimts.tracking.mlflow_tracker import MlflowTracker
 from dimts.training.checkpoint import BEST, LATEST
 from dimts.training.claim import CLAIM, Claim, Superseded
+from dimts.training.machine_choices import CHOICES_FILE
 from dimts.training.remote_bundle import fetch_bundle, local_bundle
 from jobs.pretrain import main as pretrain
 from jobs.ui import recorded_config
@@ -83,7 +84,7 @@ def test_run_in_storage_is_the_run_in_a_folder(bucket: Remote, voice: Voice) -> 
     place = bucket / "runs" / "there"
     assert latest_weights(place) == (folder / LATEST / WEIGHTS).read_bytes()
     kept = {name for name in names(place) if not name.startswith("checkpoint_")}
-    assert kept == {CLAIM, START, "config.yaml", "metrics.jsonl", "result.json"}
+    assert kept == {CLAIM, START, CHOICES_FILE, "config.yaml", "metrics.jsonl", "result.json"}
     best = (place / f"{BEST}.link").read_text()
     folders = {name.split("/")[0] for name in names(place) if "/" in name}
     assert best == (folder / BEST).resolve().name

@@ -110,6 +110,7 @@ def test_nobody_submits_without_the_token(cluster: Head) -> None:
     assert "Authentication" in done.stdout + done.stderr
 
 
+@pytest.mark.integration
 def test_make_submit_reaches_this_machine_beside_a_proxy(cluster: Head) -> None:
     environment = {n: v for n, v in cluster.environment.items() if n.lower() != "no_proxy"}
     environment |= dict.fromkeys(("http_proxy", "HTTP_PROXY", "all_proxy"), "http://127.0.0.1:9")

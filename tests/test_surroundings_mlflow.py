@@ -131,6 +131,7 @@ def test_a_database_of_another_mlflow_is_named(
     assert "records wait in" in lines[1]
 
 
+@pytest.mark.integration
 def test_a_project_that_was_moved_shows_its_pictures(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

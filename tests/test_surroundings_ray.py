@@ -121,6 +121,7 @@ def long_folder(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.integration
 def test_ray_with_a_long_tmpdir_takes_a_short_folder_and_removes_it(
     long_folder: Path, tmp_path: Path
 ) -> None:

@@ -20,6 +20,7 @@ from dimts.training.checkpoint import LATEST
 from dimts.tuning.outcomes import outcome
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(sys.platform != "linux", reason="Ray ends its daemons by their group there")
 def test_signal_to_the_group_of_a_job_leaves_its_ray_alone(tmp_path: Path) -> None:
     with connected(tmp_path) as process:

@@ -116,6 +116,7 @@ def test_first_trials_that_fail_alike_end_the_sweep_in_one_line(
 # A space with few settings
 
 
+@pytest.mark.integration
 def test_two_settings_are_trained_once_each_and_the_sweep_ends(
     voice_file: Path, tmp_path: Path, store: str
 ) -> None:
@@ -330,6 +331,7 @@ for share, parallel, cpus in CASES:
 """
 
 
+@pytest.mark.integration
 def test_trials_share_a_gpu_as_far_as_it_goes() -> None:
     """Ray counts GPUs whether they are there or not; nothing is computed here."""
     done = subprocess.run(

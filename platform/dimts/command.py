@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
+import dimts.posix  # noqa: F401 - where that is missing, no job can do anything
 from dimts.errors import UserError
 from dimts.home import HOME, go_home, shipped
 from dimts.machine import sleep_while_waiting

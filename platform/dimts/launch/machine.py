@@ -47,12 +47,10 @@ def _choose(launch: Launch, device: torch.device) -> tuple[str, str]:
     asked, before = launch.settings.training.amp, read_choices(launch.run_dir)
     if asked == "auto" and before is None:
         choice = choose_amp(device)
-        launch.run_dir.mkdir(parents=True, exist_ok=True)
         write_choices(launch.run_dir, MachineChoices(amp=choice.amp))
         return choice.amp, f"training.amp: {choice.amp}, as {choice.reason}"
     amp = before.amp if before and asked == "auto" else asked
     if before is None or before.amp != amp:
-        launch.run_dir.mkdir(parents=True, exist_ok=True)
         write_choices(launch.run_dir, MachineChoices(amp=amp))
     if not (why := slow_amp(device, amp)):
         return amp, ""

@@ -74,7 +74,12 @@ def start_run(launch: Launch, ray_config: RayConfig) -> dict[str, Any]:
 
 
 def _in_precision_of_run(launch: Launch) -> Launch:
-    """`training.amp: auto` is what a run was begun with where its settings name it."""
+    """`training.amp: auto` is what a run was begun with where its settings name it.
+
+    Raises:
+        UserError: what the run has taken for `auto` cannot be read.
+    """
+    read_choices(launch.run_dir)  # here it ends the command, in a worker it would be tried again
     file = launch.run_dir / CONFIG_FILE
     if launch.settings.training.amp != "auto" or not file.exists():
         return launch

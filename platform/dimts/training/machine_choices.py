@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -43,7 +44,9 @@ def read_choices(run_dir: Path) -> MachineChoices | None:
 
 
 def write_choices(run_dir: Path, choices: MachineChoices) -> None:
-    """Keep them with the run."""
+    """Keep them with the run; on a disk without room they are found out anew at the next start."""
     draft = run_dir / f".{CHOICES_FILE}.partial"
-    draft.write_text(choices.model_dump_json() + "\n", encoding="utf-8")
-    draft.replace(run_dir / CHOICES_FILE)
+    with suppress(OSError):
+        run_dir.mkdir(parents=True, exist_ok=True)
+        draft.write_text(choices.model_dump_json() + "\n", encoding="utf-8")
+        draft.replace(run_dir / CHOICES_FILE)
