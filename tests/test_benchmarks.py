@@ -77,6 +77,30 @@ def test_gpu_benchmark_runs_on_a_cpu_with_torch_and_small_wheels_only(tmp_path: 
     assert "| tiny | 4 | bf16 | searched |" in table
 
 
+def test_precision_benchmark_measures_what_auto_takes(tmp_path: Path) -> None:
+    file = tmp_path / "precision.json"
+    table = run("benchmarks/precision.py", "--quick", "--json", str(file))
+    result = json.loads(file.read_text(encoding="utf-8"))
+    (row,) = result["rows"]
+    seconds = row["seconds"]
+    assert row["size"] == "tiny"
+    assert {"off", "bf16"} <= seconds.keys()
+    assert all(value > 0 for value in seconds.values())
+    ratio = seconds[result["auto"]] / min(seconds.values())
+    [line] = [line for line in table.splitlines() if line.startswith("| tiny |")]
+    assert f"| {ratio:.2f}" in line
+
+
+@pytest.mark.integration
+def test_synthesis_benchmark_pairs_both_sides() -> None:
+    table = run("benchmarks/synthesis.py", "--pairs", "1")
+    rows = [line for line in table.splitlines() if line.startswith("| a ")]
+    assert len(rows) == 2
+    for row in rows:
+        _, _, alone, beside, ratio, _ = (cell.strip() for cell in row.split("|"))
+        assert float(ratio) == pytest.approx(float(beside) / float(alone), abs=0.02)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="would train for minutes")
 def test_gpu_voice_says_in_one_line_that_it_needs_a_gpu() -> None:
     command = ["benchmarks/gpu_voice.py", "--config", "jobs/configs/sample_am.yaml"]

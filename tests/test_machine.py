@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from machine_fixtures import AVX2
 from training_fixtures import Listener
 
 from dimts import threads
@@ -30,8 +31,6 @@ from jobs.voice_config import VoiceConfig
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
-AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
-"""As on a CPU without AVX-512; whoever has no more anyway is not changed by them."""
 CGROUP_1 = Path("/sys/fs/cgroup/cpu")
 Voice = Callable[..., VoiceConfig]
 Settings = Callable[..., RunSettings]

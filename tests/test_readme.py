@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import os
 import re
 import shlex
 import subprocess
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from machine_fixtures import AVX2
 
 ROOT = Path(__file__).parents[1]
 SHORT = [
@@ -36,6 +38,8 @@ ELSEWHERE = {
     "benchmarks/mel.py": "tests/test_mel.py and tests/test_benchmarks.py",
     "benchmarks/loop.py": "tests/test_benchmarks.py",
     "benchmarks/gpu.py": "tests/test_benchmarks.py",
+    "benchmarks/precision.py": "tests/test_benchmarks.py",
+    "benchmarks/synthesis.py": "tests/test_benchmarks.py",
     "benchmarks/gpu_voice.py": "needs a GPU: tests/test_benchmarks.py",
     "benchmarks/loop_slices.py": "tests/test_benchmarks.py",
     "benchmarks/transfer.py": "tests/test_benchmarks.py",
@@ -152,17 +156,21 @@ def test_demo_sentence_is_in_no_training_text() -> None:
 
 
 @pytest.mark.integration
-def test_demo_goes_from_nothing_to_speech(tmp_path: Path) -> None:
+@pytest.mark.parametrize("machine", [{}, AVX2], ids=["this CPU", "AVX2"])
+def test_demo_goes_from_nothing_to_speech(machine: dict[str, str], tmp_path: Path) -> None:
     """With the real Amharic sentences and every part of it, but few steps."""
     add_base(tmp_path)
     done = subprocess.run(
         [sys.executable, str(ROOT / "jobs/demo.py"), *FROM_BASE],
         cwd=tmp_path,
+        env={**os.environ, **machine},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    [took] = [line for line in done.stdout.splitlines() if line.startswith("training.amp: ")]
+    assert took.startswith("training.amp: off, as bf16 " if machine else "training.amp: ")
     assert "mel-cepstral distortion, dB" in done.stdout
     assert "languages of the base, dB" in done.stdout
     assert (tmp_path / "output" / "demo.wav").stat().st_size > 10_000
