@@ -1,6 +1,6 @@
 # make demo   install into .venv, then corpus -> features -> voice -> speech (Amharic sample)
 # make test   the quick tests: minutes, with one try of each job on a real Ray
-# make test-all   all tests, and the quick ones as on a CPU without AVX-512 (make test-avx2)
+# make test-all   all tests, and the quick ones that compute as on a CPU without AVX-512 (make test-avx2)
 # make lint   ruff and mypy      make ui   MLflow on 127.0.0.1:5000
 # make bench  the benchmarks that run without a GPU
 # make head   a Ray cluster of this machine, which asks for a token      make head-stop  the end of every Ray here
@@ -37,6 +37,8 @@ demo: install
 PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15
 # As on a CPU without AVX-512: most laptops, and AMD's before Zen 4.
 AVX2 = ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2
+# Of the quick tests those that compute with torch.
+COMPUTING = $(shell grep -lwE 'torch|start_run|run_training|training_fixtures|voice_fixtures' tests/test_*.py)
 # A command, and how long it took, whatever came of it.
 timed = begin=$$(date +%s); $(2); code=$$?; s=$$(($$(date +%s) - begin)); \
 	echo "$(1): $$((s / 60)) min $$((s % 60)) s"; exit $$code
@@ -46,10 +48,10 @@ test: install
 
 test-all: install
 	@$(call timed,make test-all,$(PYTEST) -m "not slow" --hypothesis-profile thorough \
-		&& $(AVX2) $(PYTEST))
+		&& $(AVX2) $(PYTEST) $(COMPUTING))
 
 test-avx2: install
-	@$(call timed,make test-avx2,$(AVX2) $(PYTEST))
+	@$(call timed,make test-avx2,$(AVX2) $(PYTEST) $(COMPUTING))
 
 lint: install
 	$(BIN)/ruff check .
