@@ -104,7 +104,7 @@ def test_sweep_that_gets_sigterm_ends_with_a_checkpoint_and_goes_on(
     assert steps_of(sweep.trial) == list(range(1, 601)), "no step is done twice"
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_sweep_whose_every_process_gets_sigterm_ends_and_goes_on(
     voice_file: Path, tmp_path: Path
 ) -> None:
@@ -116,6 +116,6 @@ def test_sweep_whose_every_process_gets_sigterm_ends_and_goes_on(
                 os.kill(one, number)
 
     sweep = sweep_that_gets_sigterm(voice_file, tmp_path, send)
-    assert sweep.code != 0
-    assert "Traceback" not in sweep.err, "what Ray says as it ends differs from time to time"
+    # Which of them is the first to end differs from time to time, and so does what Ray says.
+    assert (sweep.code == 0) == ("stopped; give the same command again" in sweep.out)
     sweep.goes_on()
