@@ -6,8 +6,7 @@ import hashlib
 import os
 import re
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -147,7 +146,9 @@ def extract_to_file(
 
 
 def _extract_table(root: Root, audios: Sequence[str], settings: ExtractSettings) -> pa.Table:
-    with _one_torch_thread(), at_hand(root, audios, settings.most_bytes) as recordings:
+    from dimts.threads import one_thread  # brings torch, which the settings above do not need
+
+    with one_thread(), at_hand(root, audios, settings.most_bytes) as recordings:
         results = [extract(recordings, audio, settings) for audio in audios]
     return chunk_table(results, settings.mel.n_mels)
 
@@ -184,19 +185,6 @@ def hash_file(path: Path) -> tuple[FileStamp, str]:
 def _hash(descriptor: int) -> str:
     with open(descriptor, "rb", buffering=0, closefd=False) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    """A chunk of the mel is too small to share: more threads only wait for each other."""
-    import torch
-
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n_threads)
 
 
 def _features(

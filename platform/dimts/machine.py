@@ -75,7 +75,7 @@ def sleep_while_waiting() -> None:
     """Let threads of OpenMP that wait for others sleep, in processes that load torch from now on.
 
     By default they keep their cores busy, so that two of them beside other work are many times
-    slower than one. Asleep they cost a step of training about 2 % (docs/benchmarks.md).
+    slower than one. Asleep they cost a step on quiet cores about a tenth (docs/benchmarks.md).
     """
     os.environ.setdefault(WAIT_POLICY, "PASSIVE")
 
