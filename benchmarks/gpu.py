@@ -34,23 +34,23 @@ from numpy.typing import NDArray
 
 from dimts.audio.mel import MelConfig, log_mel, log_mel_torch
 from dimts.audio.speech_like import speech_like
-from dimts.bundle import build_model
-from dimts.command import run_job
-from dimts.config import Config, build_config, load_config
-from dimts.machine import machine_facts
-from dimts.model import t3
-from dimts.model.config import ModelConfig
-from dimts.model.t3 import T3
+from dimts.bundles.bundle import build_model
+from dimts.cli import run_job
+from dimts.core.config import Config, build_config, load_config
+from dimts.core.machine import machine_facts
+from dimts.families.acoustic.flops import Precision, flops_a_frame, peak_flops
+from dimts.families.acoustic.model import t3
+from dimts.families.acoustic.model.config import ModelConfig
+from dimts.families.acoustic.model.t3 import T3
+from dimts.families.acoustic.synthetic import MEAN, STD, synthetic_corpus
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
-from dimts.training.batches import BucketSampler, Corpus, Position, padding_share
 from dimts.training.config import TrainingConfig
-from dimts.training.flops import Precision, flops_a_frame, peak_flops
 from dimts.training.job import Job, Silence
-from dimts.training.loop import Trainer
 from dimts.training.precision import float32_precision
-from dimts.training.synthetic import MEAN, STD, synthetic_corpus
+from dimts.training.sampler import BucketSampler, Corpus, Position, padding_share
+from dimts.training.trainer import Trainer
 
 MODELS = Path(__file__).resolve().parents[1] / "jobs/configs/models"
 AMPS: dict[str, Precision] = {
@@ -432,7 +432,9 @@ def _markdown(
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", *(f"- {case}: {reason}" for case, reason in failed.items())]
     if rows and rows[0].mfu is None:
-        lines.append("- MFU left out: the peak of this device is not known to dimts.training.flops")
+        lines.append(
+            "- MFU left out: the peak of this device is not known to dimts.families.acoustic.flops"
+        )
     flops = {row.case.size: row.flops_a_frame for row in rows}
     n_frames = next(iter(setup.corpora.values())).utterances.n_frames
     padding = {

@@ -21,14 +21,14 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from dimts.command import run_job
-from dimts.config import load_config
-from dimts.errors import UserError
-from dimts.launch.recorder import Recorder
+from dimts.cli import run_job
+from dimts.core.config import load_config
+from dimts.core.errors import UserError
+from dimts.core.machine import machine_facts
+from dimts.families.acoustic.speaker import Synthesizer
+from dimts.launch.run_logger import Recorder
 from dimts.launch.settings import Launch
 from dimts.launch.start import start_run
-from dimts.machine import machine_facts
-from dimts.synthesis import Synthesizer
 from dimts.training.run import run_training
 from jobs.voice_config import VoiceConfig
 

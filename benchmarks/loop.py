@@ -31,13 +31,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data_prep.recipes.espeak import SAMPLE_SENTENCES, read_sentences
-from dimts.command import run_job
-from dimts.config import load_config
-from dimts.errors import UserError
+from dimts.cli import run_job
+from dimts.core.config import load_config
+from dimts.core.errors import UserError
+from dimts.core.machine import machine_facts, n_cores
 from dimts.features.feature_set import FeatureSet
 from dimts.launch.console import EVENTS
-from dimts.machine import machine_facts, n_cores
-from dimts.training.batches import BucketSampler, Position
+from dimts.training.sampler import BucketSampler, Position
 from jobs.voice_config import VoiceConfig
 
 ROOT = Path(__file__).resolve().parents[1]

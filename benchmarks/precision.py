@@ -26,20 +26,20 @@ from typing import NamedTuple
 import torch
 
 from dimts.audio.mel import MelConfig
-from dimts.bundle import build_model
-from dimts.command import run_job
-from dimts.config import Config, build_config, load_config
-from dimts.machine import machine_facts
-from dimts.model.config import ModelConfig
+from dimts.bundles.bundle import build_model
+from dimts.cli import run_job
+from dimts.core.config import Config, build_config, load_config
+from dimts.core.machine import machine_facts
+from dimts.families.acoustic.model.config import ModelConfig
+from dimts.families.acoustic.synthetic import MEAN, STD, synthetic_corpus
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
-from dimts.training.batches import Corpus
 from dimts.training.config import TrainingConfig
 from dimts.training.job import Job, Silence
-from dimts.training.loop import Trainer
 from dimts.training.precision import FAST_ENOUGH, choose_amp
-from dimts.training.synthetic import MEAN, STD, synthetic_corpus
+from dimts.training.sampler import Corpus
+from dimts.training.trainer import Trainer
 
 MODELS = Path(__file__).resolve().parents[1] / "jobs/configs/models"
 SIZES = ("tiny", "small", "base")

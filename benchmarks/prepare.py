@@ -20,11 +20,11 @@ from statistics import median
 
 from benchmarks.long_corpus import N_UTTERANCES, beginning, long_corpus
 from benchmarks.process_tree import Spent, measure
-from dimts.command import run_job
-from dimts.errors import UserError
+from dimts.cli import run_job
+from dimts.core.errors import UserError
+from dimts.core.machine import machine_facts
 from dimts.features.manifest import read_manifest
 from dimts.launch.console import EVENTS
-from dimts.machine import machine_facts
 
 CONFIGS = ("jobs/configs/sample_am.yaml", "jobs/configs/models/tiny.yaml")
 SHARE = 3  # the shorter corpus has a third of the rows

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dimts.errors import UserError
+from dimts.core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 MEMORY_EVERY_S = 0.25

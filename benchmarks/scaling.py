@@ -21,8 +21,8 @@ from pydantic import Field
 
 from data_prep.config import PrepareConfig
 from dimts.audio.mel import MelConfig
-from dimts.command import run_job
-from dimts.config import Config, load_config
+from dimts.cli import run_job
+from dimts.core.config import Config, load_config
 from dimts.tracking.config import TrackingConfig
 from dimts.training.config import TrainingConfig
 

@@ -25,15 +25,15 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 
 from benchmarks.scaling import SIZES
-from dimts.config import load_config
-from dimts.errors import UserError
+from dimts.core.config import load_config
+from dimts.core.errors import UserError
+from dimts.core.machine import machine_facts
+from dimts.families.acoustic.data import fixed_durations, open_data
 from dimts.features.feature_set import FeatureSet
 from dimts.launch.console import EVENTS
-from dimts.machine import machine_facts
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.ui import LOOPBACK, address, start_ui, stop
 from dimts.training.checkpoint import LATEST
-from dimts.training.data import fixed_durations, open_data
 from jobs.voice_config import VoiceConfig
 
 ROOT = Path(__file__).resolve().parents[1]

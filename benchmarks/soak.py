@@ -31,10 +31,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from dimts.command import run_job
-from dimts.errors import UserError
+from dimts.cli import run_job
+from dimts.core.errors import UserError
+from dimts.core.machine import machine_facts
 from dimts.launch.console import EVENTS
-from dimts.machine import machine_facts
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.ui import start_ui, stop
 

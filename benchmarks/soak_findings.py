@@ -12,7 +12,7 @@ from pathlib import Path
 
 from faults.injection import ROOT, Training, kill, marked, with_files_in
 
-from dimts.bundle import WEIGHTS
+from dimts.bundles.bundle import WEIGHTS
 from dimts.tracking.config import TrackingConfig
 
 EVERY_STEPS = 200

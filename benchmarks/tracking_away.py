@@ -35,13 +35,13 @@ from pathlib import Path
 import torch
 from mlflow.tracking import MlflowClient
 
-from dimts.command import run_job
-from dimts.config import load_config
-from dimts.errors import UserError
-from dimts.launch.recorder import Recorder
+from dimts.cli import run_job
+from dimts.core.config import load_config
+from dimts.core.errors import UserError
+from dimts.core.machine import machine_facts
+from dimts.launch.run_logger import Recorder
 from dimts.launch.settings import Launch
 from dimts.launch.start import keep_settings
-from dimts.machine import machine_facts
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_tracker import SPOOL
 from dimts.tracking.spool import Spool

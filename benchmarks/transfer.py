@@ -27,8 +27,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal, NamedTuple
 
-from dimts.config import fingerprint, load_config
-from dimts.machine import machine_facts, n_cores
+from dimts.core.config import fingerprint, load_config
+from dimts.core.machine import machine_facts, n_cores
 from jobs.voice_config import VoiceConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -141,11 +141,11 @@ _before: dict[str, dict[str, float]] = {}
 
 def run(task: Task) -> str:
     """Train and evaluate one run; its figures go into `task.file`."""
-    from dimts.bundle import load_bundle
-    from dimts.evaluation.evaluate import evaluate, summary
-    from dimts.launch.figures import base_figures
-    from dimts.training.corpora import load_corpus
-    from dimts.training.data import open_data
+    from dimts.bundles.bundle import load_bundle
+    from dimts.families.acoustic.corpora import load_corpus
+    from dimts.families.acoustic.data import open_data
+    from dimts.families.acoustic.figures import base_figures
+    from dimts.families.acoustic.held_out import evaluate, summary
     from dimts.training.job import Silence
     from dimts.training.run import initial_model, run_training
 

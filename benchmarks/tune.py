@@ -28,10 +28,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dimts.command import run_job
-from dimts.config import fingerprint, load_config
-from dimts.errors import UserError
-from dimts.machine import machine_facts, n_cores
+from dimts.cli import run_job
+from dimts.core.config import fingerprint, load_config
+from dimts.core.errors import UserError
+from dimts.core.machine import machine_facts, n_cores
 
 ROOT = Path(__file__).resolve().parents[1]
 SPACE = ROOT / "benchmarks" / "tune_space.yaml"

@@ -19,11 +19,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from dimts.command import config_parser, run_job
-from dimts.config import load_config
-from dimts.errors import UserError
-from dimts.launch.recorder import RESULT
-from dimts.machine import machine_facts, n_cores
+from dimts.cli import config_parser, run_job
+from dimts.core.config import load_config
+from dimts.core.errors import UserError
+from dimts.core.machine import machine_facts, n_cores
+from dimts.launch.run_logger import RESULT
 from jobs.voice_config import VoiceConfig
 
 ROOT = Path(__file__).resolve().parents[1]

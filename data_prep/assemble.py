@@ -19,7 +19,7 @@ from data_prep.arrow_writer import BATCH_BYTES, atomic_file, grouped, mel_column
 from data_prep.checks import Candidate
 from data_prep.store import Features, Store, shards_in
 from dimts.audio.mel import Float32Array
-from dimts.config import fingerprint
+from dimts.core.config import fingerprint
 from dimts.features.feature_set import SHARD_FINGERPRINT, read_batches
 from dimts.features.manifest import FORMAT_VERSION, MANIFEST, Manifest, ShardFacts, SplitName
 

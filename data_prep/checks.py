@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from data_prep.config import PrepareConfig
 from data_prep.utterance import Reason, Rejected, Utterance
-from dimts.errors import UserError
+from dimts.core.errors import UserError
 from dimts.text.normaliser import Normaliser, UnknownCharacters
 
 BOS_AND_EOS = 2

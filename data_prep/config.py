@@ -7,8 +7,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from dimts.audio.trim import TrimConfig
-from dimts.config import Config
-from dimts.storage.place import Place
+from dimts.core.config import Config
+from dimts.storage.paths import Place
 
 
 class CorpusConfig(Config):

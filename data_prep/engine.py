@@ -16,10 +16,10 @@ from data_prep.config import PrepareConfig
 from data_prep.extract import ExtractSettings, extract_chunk, extract_to_file
 from data_prep.pool import extract_with_pool
 from data_prep.recordings import Root, stamp_of
-from dimts.errors import UserError
-from dimts.machine import n_cores
-from dimts.own_ray import named_cluster
-from dimts.ray_session import ray_session
+from dimts.core.errors import UserError
+from dimts.core.machine import n_cores
+from dimts.core.ray_environment import named_cluster
+from dimts.core.ray_session import ray_session
 
 if TYPE_CHECKING:
     from ray.exceptions import RayTaskError

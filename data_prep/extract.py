@@ -20,8 +20,8 @@ from data_prep.utterance import Reason
 from dimts.audio.files import MAX_SAMPLE_RATE, AudioError, read_open_audio
 from dimts.audio.mel import Float32Array, MelConfig, log_mel
 from dimts.audio.trim import TrimConfig, trim_silence
-from dimts.config import Config, fingerprint
-from dimts.regular_file import NotAFile, open_regular
+from dimts.core.config import Config, fingerprint
+from dimts.core.regular_file import NotAFile, open_regular
 
 EXTRACTOR_VERSION = 3
 """To be raised when the same recording and settings would give other features."""
@@ -146,7 +146,7 @@ def extract_to_file(
 
 
 def _extract_table(root: Root, audios: Sequence[str], settings: ExtractSettings) -> pa.Table:
-    from dimts.threads import one_thread  # brings torch, which the settings above do not need
+    from dimts.core.threads import one_thread  # brings torch, which the settings above do not need
 
     with one_thread(), at_hand(root, audios, settings.most_bytes) as recordings:
         results = [extract(recordings, audio, settings) for audio in audios]

@@ -24,8 +24,9 @@ from data_prep.store import Features, Refusal, Store, locked
 from data_prep.utterance import Rejected, Utterance
 from dimts import __version__
 from dimts.audio.mel import MelConfig
-from dimts.config import fingerprint
-from dimts.errors import UserError
+from dimts.core.config import fingerprint
+from dimts.core.errors import UserError
+from dimts.core.machine import n_cores
 from dimts.features.manifest import (
     MANIFEST,
     QUARANTINE,
@@ -38,8 +39,7 @@ from dimts.features.manifest import (
     SplitName,
     read_manifest,
 )
-from dimts.machine import n_cores
-from dimts.storage.place import Folder
+from dimts.storage.paths import Folder
 from dimts.text.language import load_language
 from dimts.text.normaliser import Normaliser, TextConfig
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from data_prep.extract import ExtractSettings, extract_to_file
 from data_prep.recordings import Root
-from dimts.errors import UserError
-from dimts.ray_session import MAX_SOCKET_PATH, SHORT
+from dimts.core.errors import UserError
+from dimts.core.ray_session import MAX_SOCKET_PATH, SHORT
 
 PRELOADED = ["__main__", "data_prep.extract", "dimts.audio.mel_kernel", "soundfile"]
 """What a worker would load; it is loaded once, in the process that all of them are forked from."""

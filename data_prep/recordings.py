@@ -12,9 +12,9 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dimts.posix import fcntl
-from dimts.regular_file import open_regular
-from dimts.storage.place import Entry, Folder, Remote, cache_folder, transfer
+from dimts.core.posix import fcntl
+from dimts.core.regular_file import open_regular
+from dimts.storage.paths import Entry, Folder, Remote, cache_folder, transfer
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,9 @@ from pydantic import Field
 from data_prep.arrow_writer import write_atomic
 from data_prep.extract import hash_file
 from data_prep.store import WORK_FILES, Store, is_shard, shards_in
-from dimts.config import Config
-from dimts.errors import UserError
+from dimts.core.config import Config
+from dimts.core.errors import UserError
+from dimts.core.untrusted import MAX_JSON_BYTES
 from dimts.features.manifest import (
     MANIFEST,
     QUARANTINE,
@@ -23,8 +24,7 @@ from dimts.features.manifest import (
     parse_manifest,
     read_manifest,
 )
-from dimts.plain_files import MAX_JSON_BYTES
-from dimts.storage.place import Entry, Folder, Remote, cache_folder, transfer
+from dimts.storage.paths import Entry, Folder, Remote, cache_folder, transfer
 
 KNOWN = "known.json"
 NS_A_SECOND = 10**9

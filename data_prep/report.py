@@ -11,9 +11,9 @@ import numpy as np
 
 from data_prep.assemble import Accepted
 from data_prep.utterance import Rejected
+from dimts.core.printable import printable
 from dimts.features.manifest import QUARANTINE, SPLITS, Manifest
-from dimts.printable import printable
-from dimts.storage.place import Folder
+from dimts.storage.paths import Folder
 
 LONGEST_CELL = 300
 

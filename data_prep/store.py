@@ -24,9 +24,9 @@ from data_prep.arrow_writer import BATCH_BYTES, atomic_file, grouped, write_atom
 from data_prep.extract import Extracted, chunk_table, hash_file
 from data_prep.recordings import FileStamp, Root, stamp_of
 from data_prep.utterance import Reason
-from dimts import lock
 from dimts.audio.mel import Float32Array
-from dimts.errors import UserError
+from dimts.core import lock
+from dimts.core.errors import UserError
 from dimts.features.feature_set import mel_frames, read_batches
 from dimts.features.manifest import SHARD_NAME
 

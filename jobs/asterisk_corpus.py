@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from data_prep.recipes.asterisk_en import make_corpus
-from dimts.command import run_job
+from dimts.cli import run_job
 
 
 def main() -> None:

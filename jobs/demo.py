@@ -17,11 +17,11 @@ from pathlib import Path
 from data_prep.pipeline import prepare
 from data_prep.recipes.espeak import SAMPLE_SENTENCES, render_corpus
 from dimts.audio.files import write_wav
-from dimts.command import config_parser, run_job
-from dimts.config import load_config
+from dimts.cli import config_parser, run_job
+from dimts.core.config import load_config
+from dimts.core.ray_session import check_cluster
 from dimts.features.manifest import SUMMARY
-from dimts.ray_session import check_cluster
-from dimts.storage.place import folder_here
+from dimts.storage.paths import folder_here
 from jobs.mix_config import MixConfig
 from jobs.pretrain import prepare_parts
 from jobs.report import print_result
@@ -42,11 +42,11 @@ def main() -> None:
     if config.ray.workers:
         check_cluster()  # before minutes of work that need none
     # What loads torch, which reads the environment then.
+    from dimts.bundles.fetch import local_bundle
+    from dimts.families.acoustic.speaker import Synthesizer
     from dimts.launch.ray_train import connected
     from dimts.launch.start import start_run
-    from dimts.synthesis import Synthesizer
     from dimts.training.checkpoint import BEST
-    from dimts.training.remote_bundle import local_bundle
 
     start = time.monotonic()
     with stage("1/4 corpora: sample sentences, and those of the base, spoken by espeak"):

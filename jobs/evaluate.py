@@ -8,15 +8,15 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from dimts.bundle import load_bundle
-from dimts.command import config_parser, run_job
-from dimts.config import load_config
-from dimts.errors import UserError
-from dimts.evaluation.evaluate import UtteranceFigures, evaluate, summary
+from dimts.bundles.bundle import load_bundle
+from dimts.cli import config_parser, run_job
+from dimts.core.config import load_config
+from dimts.core.errors import UserError
+from dimts.families.acoustic.corpora import load_corpus
+from dimts.families.acoustic.held_out import UtteranceFigures, evaluate, summary
 from dimts.features.feature_set import FeatureSet
 from dimts.launch.promotion import check_fits
 from dimts.tracking.mlflow_model import resolve_model
-from dimts.training.corpora import load_corpus
 from jobs.report import figures_table
 from jobs.voice_config import VoiceConfig
 

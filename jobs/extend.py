@@ -16,13 +16,13 @@ from pathlib import Path
 from data_prep.config import CorpusConfig
 from data_prep.readers import READERS
 from data_prep.utterance import Utterance
-from dimts.bundle import TOKENIZER
-from dimts.command import JobParser, run_job
-from dimts.config import Config, build_config, load_config
-from dimts.errors import UserError
-from dimts.extension.config import BaseConfig
-from dimts.extension.embedding_file import TENSOR, read_embedding
-from dimts.extension.extended import (
+from dimts.bundles.bundle import TOKENIZER
+from dimts.cli import JobParser, run_job
+from dimts.core.config import Config, build_config, load_config
+from dimts.core.errors import UserError
+from dimts.families.acoustic.extension.config import BaseConfig
+from dimts.families.acoustic.extension.embedding_file import TENSOR, read_embedding
+from dimts.families.acoustic.extension.extended import (
     Extension,
     new_folder,
     write_bundle_around,
@@ -30,9 +30,9 @@ from dimts.extension.extended import (
     write_extended_bundle,
     write_tokenizers,
 )
-from dimts.extension.rows import not_covered
+from dimts.families.acoustic.extension.rows import not_covered
+from dimts.families.acoustic.model.config import ModelConfig
 from dimts.features.feature_set import FeatureSet
-from dimts.model.config import ModelConfig
 from dimts.text.huggingface import read_tokenizer
 from dimts.text.language import Language, load_language
 from dimts.text.merge_report import merge_report, normalised_texts

@@ -9,9 +9,9 @@ from pydantic import Field, model_validator
 
 from data_prep.config import CorpusConfig, PrepareConfig
 from dimts.audio.mel import MelConfig
-from dimts.config import Config, flatten, to_yaml
+from dimts.core.config import Config, flatten, to_yaml
+from dimts.families.acoustic.model.config import ModelConfig
 from dimts.launch.settings import Launch, RayConfig, RunConfig
-from dimts.model.config import ModelConfig
 from dimts.text.language import Language, load_language
 from dimts.text.normaliser import TextConfig
 from dimts.tracking.config import TrackingConfig

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from data_prep.pipeline import prepare
-from dimts.command import config_parser, run_job
-from dimts.config import load_config
+from dimts.cli import config_parser, run_job
+from dimts.core.config import load_config
 from dimts.features.manifest import SUMMARY
 from jobs.voice_config import VoiceConfig
 

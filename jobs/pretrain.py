@@ -11,12 +11,12 @@ from pathlib import Path
 
 from data_prep.pipeline import prepare
 from data_prep.recipes.espeak import render_corpus
-from dimts.command import config_parser, run_job
-from dimts.config import load_config
-from dimts.errors import UserError
-from dimts.home import shipped
-from dimts.ray_session import check_cluster
-from dimts.storage.place import folder_here
+from dimts.cli import config_parser, run_job
+from dimts.core.config import load_config
+from dimts.core.errors import UserError
+from dimts.core.home import shipped
+from dimts.core.ray_session import check_cluster
+from dimts.storage.paths import folder_here
 from dimts.text.language import load_language
 from jobs.mix_config import MixConfig
 from jobs.report import print_result
@@ -40,11 +40,11 @@ def main() -> None:
     if arguments.prepare_only:
         return
     # What loads torch, which reads the environment then.
-    from dimts.bundle import export_bundle
+    from dimts.bundles.bundle import export_bundle
+    from dimts.bundles.fetch import local_bundle
     from dimts.launch.ray_train import connected
     from dimts.launch.start import start_run
     from dimts.training.checkpoint import BEST
-    from dimts.training.remote_bundle import local_bundle
 
     with connected(config.ray) if config.ray.workers else nullcontext():
         result = start_run(config.launch(), config.ray)

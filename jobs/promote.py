@@ -13,8 +13,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from dimts.command import config_parser, run_job
-from dimts.config import build_config, load_config
+from dimts.cli import config_parser, run_job
+from dimts.core.config import build_config, load_config
 from dimts.evaluation.compare import Difference, Limits, mcd_difference, objections
 from dimts.launch.promotion import HeldOut, Measured, record, unmeasured
 from dimts.tracking.config import TrackingConfig

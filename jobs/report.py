@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dimts.storage.place import Folder
+from dimts.storage.paths import Folder
 
 ROWS = (
     ("mcd", "mel-cepstral distortion, dB"),

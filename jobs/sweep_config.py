@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from types import EllipsisType
 from typing import Any
 
-from dimts.config import Config, build_config, flatten, to_yaml
-from dimts.errors import ConfigError
+from dimts.core.config import Config, build_config, flatten, to_yaml
+from dimts.core.errors import ConfigError
 from dimts.launch.settings import driver_folder
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.remote_sweep import TRIALS

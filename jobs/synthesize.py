@@ -10,10 +10,10 @@ import argparse
 from pathlib import Path
 
 from dimts.audio.files import write_wav
-from dimts.command import JobParser, run_job
-from dimts.config import build_config
-from dimts.errors import UserError
-from dimts.synthesis import Synthesizer
+from dimts.cli import JobParser, run_job
+from dimts.core.config import build_config
+from dimts.core.errors import UserError
+from dimts.families.acoustic.speaker import Synthesizer
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_model import resolve_model
 

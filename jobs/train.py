@@ -6,8 +6,8 @@ ends it with a checkpoint.
 
 from __future__ import annotations
 
-from dimts.command import config_parser, run_job
-from dimts.config import load_config
+from dimts.cli import config_parser, run_job
+from dimts.core.config import load_config
 from jobs.report import print_result
 from jobs.voice_config import VoiceConfig
 

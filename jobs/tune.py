@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dimts.command import config_parser, run_job
-from dimts.config import load_config
-from dimts.errors import ConfigError
+from dimts.cli import config_parser, run_job
+from dimts.core.config import load_config
+from dimts.core.errors import ConfigError
 from dimts.tracking.mlflow_tracker import SPOOL
 from dimts.tracking.spool import Spool
 from dimts.training.checkpoint import BEST

@@ -19,9 +19,9 @@ from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from dimts.command import config_parser, run_job
-from dimts.config import Config, load_config
-from dimts.errors import UserError
+from dimts.cli import config_parser, run_job
+from dimts.core.config import Config, load_config
+from dimts.core.errors import UserError
 from dimts.launch.names import CONFIG_FILE
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_client import reason

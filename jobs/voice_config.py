@@ -9,12 +9,12 @@ from pydantic import model_validator
 
 from data_prep.config import CorpusConfig, PrepareConfig
 from dimts.audio.mel import MelConfig
-from dimts.config import Config, flatten, to_yaml
-from dimts.extension.config import BaseConfig
+from dimts.core.config import Config, flatten, to_yaml
+from dimts.families.acoustic.extension.config import BaseConfig
+from dimts.families.acoustic.model.config import ModelConfig
 from dimts.launch.names import BASES
 from dimts.launch.settings import Launch, RayConfig, RunConfig
-from dimts.model.config import ModelConfig
-from dimts.storage.place import is_remote, remote
+from dimts.storage.paths import is_remote, remote
 from dimts.text.language import absolute_file, load_language
 from dimts.text.normaliser import TextConfig
 from dimts.tracking.config import TrackingConfig, is_in_mlflow
@@ -83,8 +83,8 @@ class VoiceConfig(Config):
         """
         if self.base is None:
             return self
-        from dimts.extension.base import model_from_base, read_base
-        from dimts.training.remote_bundle import local_bundle
+        from dimts.bundles.fetch import local_bundle
+        from dimts.families.acoustic.extension.base import model_from_base, read_base
 
         features = tuple(path.absolute() for path in self.base.features)
         bundle = self._base_for_all(self.base.bundle)
@@ -105,8 +105,8 @@ class VoiceConfig(Config):
 
     def _base_for_all(self, bundle: str) -> str:
         """Where all machines find the base, and each of them the same."""
+        from dimts.bundles.fetch import find_bundle, share_bundle
         from dimts.tracking.mlflow_model import resolve_model
-        from dimts.training.remote_bundle import find_bundle, share_bundle
 
         if is_remote(bundle):
             return str(find_bundle(remote(bundle)))

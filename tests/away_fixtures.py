@@ -23,8 +23,8 @@ from urllib.parse import urlsplit
 import torch
 from mlflow.tracking import MlflowClient
 
-from dimts.config import load_config
-from dimts.launch.recorder import Recorder
+from dimts.core.config import load_config
+from dimts.launch.run_logger import Recorder
 from dimts.launch.settings import Launch
 from dimts.launch.start import keep_settings
 from dimts.tracking.config import TrackingConfig

@@ -11,9 +11,9 @@ import yaml
 from conftest import MODEL
 from torch import Tensor
 
-from dimts.bundle import build_model, read_weights, write_bundle
-from dimts.config import build_config
-from dimts.model.config import ModelConfig
+from dimts.bundles.bundle import build_model, read_weights, write_bundle
+from dimts.core.config import build_config
+from dimts.families.acoustic.model.config import ModelConfig
 from dimts.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from examples import PROFILES
 from hypothesis import settings as hypothesis_settings
 from shared_fixtures import shared_folder
 
-from dimts.own_ray import NO_DASHBOARD
+from dimts.core.ray_environment import NO_DASHBOARD
 
 if TYPE_CHECKING:
     from dimts.training.settings import RunSettings
@@ -95,7 +95,7 @@ def spoken_corpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def voice_file(spoken_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The YAML of a voice so small that a step takes milliseconds; its features are prepared."""
     from data_prep.pipeline import prepare
-    from dimts.config import load_config
+    from dimts.core.config import load_config
     from jobs.voice_config import VoiceConfig
 
     def write_settings(features: Path, folder: Path) -> Path:
@@ -131,7 +131,7 @@ def voice_file(spoken_corpus: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture
 def voice(voice_file: Path, tmp_path: Path) -> Callable[..., VoiceConfig]:
     """``voice("training.max_steps=3")``: the tiny voice with its runs in the test's folder."""
-    from dimts.config import load_config
+    from dimts.core.config import load_config
     from jobs.voice_config import VoiceConfig
 
     def build(*overrides: str) -> VoiceConfig:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dimts.bundle import sha256
+from dimts.bundles.bundle import sha256
 
 KINDS = ("pickle", "torch", "numpy")
 

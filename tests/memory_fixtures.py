@@ -17,17 +17,17 @@ from torch import Tensor
 from training_fixtures import Listener
 
 from dimts.audio.mel import MelConfig
-from dimts.bundle import build_model, write_bundle
-from dimts.config import build_config
-from dimts.model.config import ModelConfig
+from dimts.bundles.bundle import build_model, write_bundle
+from dimts.core.config import build_config
+from dimts.families.acoustic.model.config import ModelConfig
+from dimts.families.acoustic.synthetic import MEAN, STD, synthetic_corpus
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
-from dimts.training.batches import Corpus
 from dimts.training.config import TrainingConfig
 from dimts.training.job import Job, Result
-from dimts.training.loop import train
-from dimts.training.synthetic import MEAN, STD, synthetic_corpus
+from dimts.training.sampler import Corpus
+from dimts.training.trainer import train
 
 MODEL = {
     "width": 32,

@@ -17,7 +17,7 @@ import pytest
 from faults.head import free_port
 
 from dimts.storage.mirror import Mirror
-from dimts.storage.place import CACHE, Remote
+from dimts.storage.paths import CACHE, Remote
 
 START_S = 60.0
 

@@ -16,8 +16,8 @@ import yaml
 from hostile_bundles import accept_changes, edit_json, safetensors
 from voice_fixtures import untrained, write_voice
 
-from dimts.errors import UserError
-from dimts.synthesis import Synthesizer
+from dimts.core.errors import UserError
+from dimts.families.acoustic.speaker import Synthesizer
 from dimts.text.tokenizer import Tokenizer
 
 ROOM = 3 * 2**29
@@ -27,11 +27,11 @@ CHILD = """
 import resource, sys
 from pathlib import Path
 import torch
-from dimts.bundle import load_bundle
-from dimts.config import load_config
-from dimts.errors import UserError
-from dimts.extension.base import read_base
-from dimts.synthesis import Synthesizer
+from dimts.bundles.bundle import load_bundle
+from dimts.core.config import load_config
+from dimts.core.errors import UserError
+from dimts.families.acoustic.extension.base import read_base
+from dimts.families.acoustic.speaker import Synthesizer
 from dimts.text.huggingface import read_tokenizer
 from dimts.text.language import Language
 from jobs.voice_config import VoiceConfig

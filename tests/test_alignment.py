@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from data_prep.recipes.espeak import SAMPLE_SENTENCES, read_sentences, render_corpus
-from dimts.alignment.em import align_corpus
-from dimts.alignment.search import search, search_one, skippable_states
 from dimts.audio.files import read_audio
 from dimts.audio.mel import MelConfig, log_mel
 from dimts.audio.trim import TrimConfig, trim_silence
+from dimts.families.acoustic.alignment.em import align_corpus
+from dimts.families.acoustic.alignment.search import search, search_one, skippable_states
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer

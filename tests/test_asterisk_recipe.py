@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from data_prep.recipes.asterisk_en import make_corpus, read_prompts
-from dimts.errors import UserError
+from dimts.core.errors import UserError
 
 TRANSCRIPTS = """\
 ; Core sounds

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dimts.errors import UserError
-from dimts.training.batches import (
+from dimts.core.errors import UserError
+from dimts.training.sampler import (
     FRAME_GRAIN,
     TOKEN_GRAIN,
     BucketSampler,

@@ -17,14 +17,14 @@ import torch
 import yaml
 
 from dimts.audio.mel import MelConfig
-from dimts.bundle import build_model
-from dimts.model.config import ModelConfig
+from dimts.bundles.bundle import build_model
+from dimts.families.acoustic.flops import flops_a_frame, peak_flops
+from dimts.families.acoustic.model.config import ModelConfig
+from dimts.families.acoustic.synthetic import synthetic_corpus
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
-from dimts.training.batches import Corpus
-from dimts.training.flops import flops_a_frame, peak_flops
-from dimts.training.synthetic import synthetic_corpus
+from dimts.training.sampler import Corpus
 
 if TYPE_CHECKING:
     from conftest import BaseVoice

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from voice_fixtures import MODEL, Settings, amharic, untrained, write_voice
 
 from dimts.audio.mel import MelConfig
-from dimts.bundle import PLAIN_NAME, export_bundle, load_bundle, read_weights, sha256
-from dimts.errors import UserError
+from dimts.bundles.bundle import PLAIN_NAME, export_bundle, load_bundle, read_weights, sha256
+from dimts.core.errors import UserError
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 import torch
 from voice_fixtures import untrained, write_voice
 
-from dimts.bundle import BundleError, load_bundle, read_manifest, sha256
+from dimts.bundles.bundle import BundleError, load_bundle, read_manifest, sha256
 from dimts.training.checkpoint import (
     BEST,
     LATEST,

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from dimts.config import load_config
+from dimts.core.config import load_config
 from jobs.sweep_config import SweepVoice
 from jobs.ui import UiConfig
 from jobs.voice_config import VoiceConfig

@@ -13,7 +13,7 @@ from dimts.evaluation.compare import (
     mcd_difference,
     objections,
 )
-from dimts.evaluation.evaluate import UtteranceFigures
+from dimts.families.acoustic.held_out import UtteranceFigures
 
 GOOD = Quality(mcd=2.0, length_ratio=1.05, forgetting=0.2)
 BETTER = Difference(-0.1, -0.2, 0.0, 20)

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
-from dimts.config import Config, fingerprint, flatten, load_config, to_yaml
-from dimts.errors import ConfigError
+from dimts.core.config import Config, fingerprint, flatten, load_config, to_yaml
+from dimts.core.errors import ConfigError
 from jobs.voice_config import VoiceConfig
 
 ROOT = Path(__file__).parents[1]

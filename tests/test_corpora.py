@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dimts.errors import UserError
+from dimts.core.errors import UserError
+from dimts.families.acoustic.corpora import Turn, draw, join, load_corpus, turns
 from dimts.features.feature_set import FeatureSet
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
-from dimts.training.batches import BucketSampler, Corpus, Position
-from dimts.training.corpora import Turn, draw, join, load_corpus, turns
+from dimts.training.sampler import BucketSampler, Corpus, Position
 
 if TYPE_CHECKING:
     from conftest import BaseVoice

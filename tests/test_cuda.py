@@ -15,25 +15,25 @@ import torch
 from torch import Tensor
 from training_fixtures import Listener, Poisoned
 
-from dimts.alignment.search import search, skippable_states
 from dimts.audio.mel import MelConfig
-from dimts.bundle import build_model, write_bundle
-from dimts.config import build_config
-from dimts.errors import UserError
+from dimts.bundles.bundle import build_model, write_bundle
+from dimts.core.config import build_config
+from dimts.core.errors import UserError
+from dimts.families.acoustic.alignment.search import search, skippable_states
+from dimts.families.acoustic.model.config import ModelConfig
+from dimts.families.acoustic.model.t3 import T3, align
+from dimts.families.acoustic.synthetic import MEAN, STD, synthetic_corpus
 from dimts.launch.machine import unused_gpu
-from dimts.model.config import ModelConfig
-from dimts.model.t3 import T3, align
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
-from dimts.training.batches import Corpus, Position
 from dimts.training.checkpoint import read_state
 from dimts.training.config import TrainingConfig
-from dimts.training.feed import Turn
 from dimts.training.job import Job, Result
-from dimts.training.loop import Trainer, train
+from dimts.training.loader import Turn
 from dimts.training.precision import choose_amp, slow_amp
-from dimts.training.synthetic import MEAN, STD, synthetic_corpus
+from dimts.training.sampler import Corpus, Position
+from dimts.training.trainer import Trainer, train
 
 ROOT = Path(__file__).parents[1]
 MODEL = {
@@ -95,8 +95,8 @@ def weights(model: T3) -> dict[str, Tensor]:
 
 SEARCH = """
 import sys, numpy as np, torch
-from dimts.alignment.search import search, skippable_states
-from dimts.alignment.search_triton import search_on_device
+from dimts.families.acoustic.alignment.search import search, skippable_states
+from dimts.families.acoustic.alignment.search_triton import search_on_device
 rng = np.random.default_rng(0)
 for b, t, n, s in ((3, 40, 8, 2), (5, 30, 10, 1), (2, 35, 9, 3), (2, 1, 1, 2)):
     scores = rng.normal(0, 3, (b, t, n * s)).astype(np.float32)
@@ -205,7 +205,7 @@ def test_frames_per_second_are_of_steps_that_the_device_has_done(
         spans.append((begin, end))
 
     job.model.register_forward_pre_hook(linger)
-    monkeypatch.setattr("dimts.training.loop.Trainer._fit_memory", lambda _: None)
+    monkeypatch.setattr("dimts.training.trainer.Trainer._fit_memory", lambda _: None)
     listener, _ = run(job)
     torch.cuda.synchronize()
     lingered = [begin.elapsed_time(end) / 1000 for begin, end in spans]

@@ -9,12 +9,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dimts.bundle import build_model
-from dimts.errors import UserError
-from dimts.extension.embedding_file import PROJECTION, embedding_weights, read_embedding
-from dimts.extension.rows import TOKEN, extend_rows, spread
-from dimts.model.config import EncoderConfig, ModelConfig
-from dimts.model.t3 import T3
+from dimts.bundles.bundle import build_model
+from dimts.core.errors import UserError
+from dimts.families.acoustic.extension.embedding_file import (
+    PROJECTION,
+    embedding_weights,
+    read_embedding,
+)
+from dimts.families.acoustic.extension.rows import TOKEN, extend_rows, spread
+from dimts.families.acoustic.model.config import EncoderConfig, ModelConfig
+from dimts.families.acoustic.model.t3 import T3
 from dimts.text.language import load_language
 from dimts.text.merging import merge
 from dimts.text.normaliser import TextConfig

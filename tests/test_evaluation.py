@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.fft import dct
 
-from dimts.evaluation.evaluate import UtteranceFigures, evaluate, summary
 from dimts.evaluation.mcd import cepstra, mel_cepstral_distortion
-from dimts.training.data import open_data
+from dimts.families.acoustic.data import open_data
+from dimts.families.acoustic.held_out import UtteranceFigures, evaluate, summary
 from dimts.training.run import untrained_model
 from dimts.training.settings import RunSettings
 
@@ -130,7 +130,7 @@ def test_figures_are_of_speech_with_predicted_durations(
 ) -> None:
     """The mel it is judged by is the one that `Synthesizer` speaks; nothing of the recording
     leaks into it."""
-    from dimts.synthesis import Synthesizer
+    from dimts.families.acoustic.speaker import Synthesizer
 
     run = settings("figures")
     data = open_data(run)

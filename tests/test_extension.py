@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from dimts.bundle import build_model
-from dimts.config import build_config
-from dimts.errors import ConfigError, UserError
-from dimts.extension.config import StartMethod
-from dimts.extension.rows import FACTOR, TOKEN, extend_rows, not_covered, spread
-from dimts.model.config import EncoderConfig, ModelConfig
-from dimts.model.t3 import T3
+from dimts.bundles.bundle import build_model
+from dimts.core.config import build_config
+from dimts.core.errors import ConfigError, UserError
+from dimts.families.acoustic.extension.config import StartMethod
+from dimts.families.acoustic.extension.rows import FACTOR, TOKEN, extend_rows, not_covered, spread
+from dimts.families.acoustic.model.config import EncoderConfig, ModelConfig
+from dimts.families.acoustic.model.t3 import T3
 from dimts.text.language import Language, load_language
 from dimts.text.merging import SubwordConfig, merge
 from dimts.text.normaliser import TextConfig

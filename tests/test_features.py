@@ -13,7 +13,7 @@ from prepare_fixtures import MEL, add_utterance, make_corpus, run_prepare
 
 from dimts.audio.files import read_audio
 from dimts.audio.mel import log_mel
-from dimts.errors import UserError
+from dimts.core.errors import UserError
 from dimts.features.feature_set import FeatureSet
 
 

@@ -17,21 +17,21 @@ from base_fixtures import copied, rewrite, write_base
 from torch import Tensor
 from training_fixtures import Listener, with_a_long_test
 
-from dimts.bundle import load_bundle, read_manifest, read_weights, sha256
-from dimts.config import load_config
-from dimts.errors import UserError
-from dimts.evaluation.evaluate import evaluate, summary
-from dimts.extension.config import BaseConfig
-from dimts.extension.extended import write_extended_bundle
-from dimts.extension.rows import FACTOR, TOKEN
+from dimts.bundles.bundle import load_bundle, read_manifest, read_weights, sha256
+from dimts.core.config import load_config
+from dimts.core.errors import UserError
+from dimts.families.acoustic.corpora import join, load_corpus
+from dimts.families.acoustic.data import fixed_durations, open_data
+from dimts.families.acoustic.extension.config import BaseConfig
+from dimts.families.acoustic.extension.extended import write_extended_bundle
+from dimts.families.acoustic.extension.rows import FACTOR, TOKEN
+from dimts.families.acoustic.held_out import evaluate, summary
+from dimts.families.acoustic.speaker import Synthesizer
 from dimts.launch.start import start_run
-from dimts.synthesis import Synthesizer
 from dimts.text.language import load_language
 from dimts.text.merging import merge
 from dimts.text.normaliser import TextConfig
 from dimts.training.checkpoint import BEST
-from dimts.training.corpora import join, load_corpus
-from dimts.training.data import fixed_durations, open_data
 from dimts.training.job import Result
 from dimts.training.run import initial_model, run_training
 from jobs.report import print_result
@@ -226,7 +226,7 @@ def test_a_sentence_of_the_base_that_could_not_be_measured_is_refused_beforehand
 def test_forgetting_is_measured_on_so_many_sentences_at_most(
     adapted: Adapted, base: BaseVoice, tmp_path: Path
 ) -> None:
-    from dimts.launch.figures import forgetting_figures
+    from dimts.families.acoustic.figures import forgetting_figures
 
     launch = adapted("base.held_out=1").launch()
     data = open_data(launch.settings)

@@ -10,8 +10,8 @@ import pytest
 from base_fixtures import copied, rewrite, write_base
 from training_fixtures import Listener
 
-from dimts.bundle import read_weights
-from dimts.errors import UserError
+from dimts.bundles.bundle import read_weights
+from dimts.core.errors import UserError
 from dimts.launch.start import start_run
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig

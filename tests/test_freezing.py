@@ -12,18 +12,18 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from training_fixtures import Listener, make_job
 
-from dimts.config import build_config
-from dimts.errors import ConfigError
-from dimts.model.config import FreezeBlocks, FreezeIndex, ModelConfig
-from dimts.model.embedding import PartlyFrozenEmbedding
-from dimts.model.t3 import T3
+from dimts.core.config import build_config
+from dimts.core.errors import ConfigError
+from dimts.families.acoustic.freezing import FreezeReport, freeze, frozen_rows
+from dimts.families.acoustic.model.config import FreezeBlocks, FreezeIndex, ModelConfig
+from dimts.families.acoustic.model.embedding import PartlyFrozenEmbedding
+from dimts.families.acoustic.model.t3 import T3
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer, TokenizerSpec
 from dimts.training.config import OptimizerConfig
-from dimts.training.freezing import FreezeReport, freeze, frozen_rows
-from dimts.training.loop import Trainer
 from dimts.training.optimizer import build_optimizer
+from dimts.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from dimts.training.job import Job, Result

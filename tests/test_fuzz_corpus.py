@@ -27,10 +27,10 @@ from data_prep.readers.ljspeech import read_ljspeech
 from data_prep.report import quarantine_csv
 from data_prep.utterance import Reason, Rejected
 from dimts.audio.trim import TrimConfig
-from dimts.errors import UserError
+from dimts.core.errors import UserError
+from dimts.core.printable import DRIVES_A_TERMINAL
 from dimts.features.feature_set import FeatureSet
 from dimts.features.manifest import SPLITS
-from dimts.printable import DRIVES_A_TERMINAL
 from dimts.text.language import load_language
 from dimts.text.normaliser import Normaliser
 

@@ -24,12 +24,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from voice_fixtures import amharic, write_voice
 
-from dimts.bundle import load_bundle
-from dimts.config import Config, load_config
-from dimts.errors import UserError
-from dimts.extension.base import read_base
-from dimts.extension.embedding_file import read_embedding
-from dimts.synthesis import Synthesizer
+from dimts.bundles.bundle import load_bundle
+from dimts.core.config import Config, load_config
+from dimts.core.errors import UserError
+from dimts.families.acoustic.extension.base import read_base
+from dimts.families.acoustic.extension.embedding_file import read_embedding
+from dimts.families.acoustic.speaker import Synthesizer
 from dimts.text.huggingface import read_tokenizer
 from dimts.text.language import LANGUAGES, Language
 from dimts.text.tokenizer import Tokenizer

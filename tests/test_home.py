@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 SHOW = """
 import os, sys
-from dimts.command import config_parser, run_job
+from dimts.cli import config_parser, run_job
 
 def main():
     print(os.getcwd(), *config_parser("shows where it is").parse_args().config, sep="\\n")

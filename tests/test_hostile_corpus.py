@@ -17,10 +17,10 @@ import pytest
 from hostile_fixtures import HOSTILE, SECRET, USED, without_refused_rows, write_hostile_corpus
 from prepare_fixtures import TEXTS, add_row, contents, make_corpus, run_prepare
 
-from dimts.errors import UserError
+from dimts.core.errors import UserError
+from dimts.core.printable import DRIVES_A_TERMINAL
 from dimts.features.feature_set import FeatureSet
 from dimts.features.manifest import SPLITS
-from dimts.printable import DRIVES_A_TERMINAL
 
 TESTS = Path(__file__).parent
 MAX_MORE_BYTES = 200_000_000

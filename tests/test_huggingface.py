@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import models, pre_tokenizers
 
-from dimts.errors import UserError
+from dimts.core.errors import UserError
 from dimts.text.huggingface import (
     read_huggingface,
     read_tokenizer,

@@ -13,9 +13,9 @@ from base_fixtures import write_base
 from training_fixtures import with_a_long_test
 
 from data_prep.recipes.espeak import SAMPLE_SENTENCES, read_sentences
-from dimts.command import config_parser, run_job
-from dimts.config import load_config
-from dimts.errors import UserError
+from dimts.cli import config_parser, run_job
+from dimts.core.config import load_config
+from dimts.core.errors import UserError
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer

@@ -11,8 +11,8 @@ import pytest
 from optuna.storages import RDBStorage
 from s3_fixtures import put
 
-from dimts.config import build_config
-from dimts.errors import ConfigError, UserError
+from dimts.core.config import build_config
+from dimts.core.errors import ConfigError, UserError
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.known_good import known_good
 from dimts.tuning.outcomes import is_known_good
@@ -20,7 +20,7 @@ from dimts.tuning.study import STUDY_FILE, Ending, SweepStudy
 
 if TYPE_CHECKING:
     from dimts.launch.settings import Launch
-    from dimts.storage.place import Remote
+    from dimts.storage.paths import Remote
 
 pytest_plugins = ("s3_fixtures",)
 

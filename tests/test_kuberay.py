@@ -19,7 +19,7 @@ import pytest
 import yaml
 from kuberay_fixtures import CONTAINERS, FILES, ROOT, Manifest, manifests, only
 
-from dimts.config import load_config
+from dimts.core.config import load_config
 from jobs.ui import UiConfig
 from jobs.voice_config import VoiceConfig
 

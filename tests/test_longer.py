@@ -11,7 +11,7 @@ import pytest
 from training_fixtures import Listener, run
 
 from data_prep.pipeline import prepare
-from dimts.errors import UserError
+from dimts.core.errors import UserError
 from dimts.launch.start import start_run
 from dimts.training.checkpoint import read_state
 from dimts.training.config import OptimizerConfig

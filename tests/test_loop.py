@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from training_fixtures import Listener, make_job, poisoned, run, with_a_long_test
 
-from dimts.config import load_config
-from dimts.errors import UserError
-from dimts.launch.figures import held_out_figures
-from dimts.model.config import LossConfig
-from dimts.model.loss import TTSLoss, tts_loss
-from dimts.model.t3 import T3
-from dimts.training.batches import Corpus
+from dimts.core.config import load_config
+from dimts.core.errors import UserError
+from dimts.families.acoustic.data import open_data
+from dimts.families.acoustic.figures import held_out_figures
+from dimts.families.acoustic.model.config import LossConfig
+from dimts.families.acoustic.model.loss import TTSLoss, tts_loss
+from dimts.families.acoustic.model.t3 import T3
 from dimts.training.checkpoint import BEST, LATEST, read_state
-from dimts.training.data import open_data
-from dimts.training.loop import train
 from dimts.training.run import run_training
+from dimts.training.sampler import Corpus
 from dimts.training.settings import RunSettings
+from dimts.training.trainer import train
 from jobs.voice_config import VoiceConfig
 
 Voice = Callable[..., VoiceConfig]

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dimts.model.config import LossConfig
-from dimts.model.loss import TTSLoss, tts_loss
-from dimts.model.t3 import T3Output
+from dimts.families.acoustic.model.config import LossConfig
+from dimts.families.acoustic.model.loss import TTSLoss, tts_loss
+from dimts.families.acoustic.model.t3 import T3Output
 
 STD = torch.tensor([0.5, 2.0, 1.0])
 CONFIG = LossConfig(mel_l1=0.5, duration=0.25, prior=2.0)

@@ -15,13 +15,13 @@ import yaml
 from machine_fixtures import AVX2
 from training_fixtures import Listener
 
-from dimts import threads
-from dimts.errors import UserError
+from dimts.core import threads
+from dimts.core.errors import UserError
+from dimts.core.machine import cpu_quota
+from dimts.core.threads import fastest_threads, one_thread
+from dimts.families.acoustic.speaker import Synthesizer
 from dimts.launch.machine import resolve_on_machine
 from dimts.launch.start import start_run
-from dimts.machine import cpu_quota
-from dimts.synthesis import Synthesizer
-from dimts.threads import fastest_threads, one_thread
 from dimts.training.checkpoint import BEST
 from dimts.training.machine_choices import MachineChoices, read_choices, write_choices
 from dimts.training.precision import FAST_ENOUGH, SLOW, bf16_share, choose_amp
@@ -50,7 +50,7 @@ def python(code: str, **environment: str) -> str:
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
 def test_cores_are_those_that_affinity_leaves() -> None:
-    code = "import os; os.sched_setaffinity(0, {0}); from dimts.machine import n_cores"
+    code = "import os; os.sched_setaffinity(0, {0}); from dimts.core.machine import n_cores"
     assert python(f"{code}; print(n_cores())") == "1"
 
 
@@ -63,7 +63,7 @@ def test_cores_are_those_that_a_real_quota_pays_for() -> None:
         (group / "cpu.cfs_quota_us").write_text("100000")
         code = (
             f"import os; open({str(group / 'cgroup.procs')!r}, 'w').write(str(os.getpid()));"
-            "from dimts.machine import n_cores, cpu_quota; print(n_cores(), cpu_quota())"
+            "from dimts.core.machine import n_cores, cpu_quota; print(n_cores(), cpu_quota())"
         )
         assert python(code) == "1 1.0"
     finally:
@@ -277,7 +277,7 @@ def test_threads_that_spin_are_not_added(
 def test_threads_of_a_job_sleep_while_they_wait(job: str) -> None:
     """OpenMP reads it when torch is loaded, so no job that trains may load torch before."""
     code = (
-        f"import sys; from jobs import {job}; from dimts.command import run_job; "
+        f"import sys; from jobs import {job}; from dimts.cli import run_job; "
         "look = lambda: print('torch' in sys.modules, __import__('os').environ['OMP_WAIT_POLICY']);"
         "run_job(look)"
     )

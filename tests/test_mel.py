@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from dimts.audio.mel import MelConfig, log_mel, log_mel_torch, mel_filterbank
 from dimts.audio.mel_kernel import CHUNK_FRAMES
 from dimts.audio.speech_like import speech_like
-from dimts.config import build_config
-from dimts.errors import ConfigError
+from dimts.core.config import build_config
+from dimts.core.errors import ConfigError
 
 SPECS = {
     "default": MelConfig(),

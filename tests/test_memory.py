@@ -15,12 +15,10 @@ import pytest
 import torch
 from training_fixtures import Listener, make_job, run
 
-from dimts.errors import UserError
-from dimts.model.loss import TTSLoss
-from dimts.training.batches import Batch
-from dimts.training.data import open_data
-from dimts.training.feed import Feed
-from dimts.training.loop import Trainer, train
+from dimts.core.errors import UserError
+from dimts.families.acoustic.data import open_data
+from dimts.families.acoustic.model.loss import TTSLoss
+from dimts.training.loader import Feed
 from dimts.training.memory import (
     OutOfMemory,
     is_out_of_memory,
@@ -28,7 +26,9 @@ from dimts.training.memory import (
     smaller_parts,
     write_parts,
 )
+from dimts.training.sampler import Batch
 from dimts.training.settings import RunSettings
+from dimts.training.trainer import Trainer, train
 from dimts.training.validation import validation_losses
 
 ROOT = Path(__file__).parents[1]

@@ -7,7 +7,7 @@ from examples import one_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dimts.errors import UserError
+from dimts.core.errors import UserError
 from dimts.text.language import Language, SyllableRow, Syllables, load_language
 from dimts.text.merge_report import merge_report, normalised_texts
 from dimts.text.merging import SubwordConfig, merge

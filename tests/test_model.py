@@ -10,10 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dimts.bundle import build_model
-from dimts.model.config import DecoderConfig, DurationConfig, EncoderConfig, ModelConfig
-from dimts.model.durations import N_POSITION_FEATURES, position_features, regulate, round_durations
-from dimts.model.t3 import T3, align
+from dimts.bundles.bundle import build_model
+from dimts.families.acoustic.model.config import (
+    DecoderConfig,
+    DurationConfig,
+    EncoderConfig,
+    ModelConfig,
+)
+from dimts.families.acoustic.model.durations import (
+    N_POSITION_FEATURES,
+    position_features,
+    regulate,
+    round_durations,
+)
+from dimts.families.acoustic.model.t3 import T3, align
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer

@@ -13,7 +13,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dimts.errors import ConfigError, UserError
+from dimts.core.errors import ConfigError, UserError
 from dimts.text.language import LANGUAGES, Language, load_language
 from dimts.text.normaliser import Normaliser, TextConfig, UnknownCharacters
 from dimts.text.numbers import cardinal, largest, numeral_value, ordinal

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pytest
 from matplotlib.image import imread
 
-from dimts.tracking import fonts
-from dimts.tracking.plots import alignment_plot, mel_plot
-from dimts.tracking.samples_page import Sample, write_samples_page
+from dimts.launch.samples_page import Sample, write_samples_page
+from dimts.plotting import fonts
+from dimts.plotting.mel import alignment_plot, mel_plot
 
 ETHIOPIC = "ሰላም ለዓለም።"
 

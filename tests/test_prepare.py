@@ -20,9 +20,9 @@ from prepare_fixtures import (
 
 from data_prep.config import PrepareConfig
 from data_prep.splits import SMALLEST_TO_FILL, assign_splits
-from dimts.command import run_job
-from dimts.config import build_config
-from dimts.errors import ConfigError, UserError
+from dimts.cli import run_job
+from dimts.core.config import build_config
+from dimts.core.errors import ConfigError, UserError
 from jobs.prepare import main as prepare_job
 
 

@@ -31,9 +31,9 @@ from data_prep.extract import Extracted, ExtractSettings, chunk_table, extract, 
 from data_prep.store import Features, Refusal, Store, locked
 from data_prep.utterance import Reason
 from dimts.audio.trim import TrimConfig
-from dimts.errors import UserError
+from dimts.core.errors import UserError
+from dimts.core.regular_file import NotAFile
 from dimts.features.feature_set import FeatureSet
-from dimts.regular_file import NotAFile
 
 TESTS = Path(__file__).parent
 PATHS = os.pathsep.join([str(TESTS), str(TESTS.parent), str(TESTS.parent / "platform")])

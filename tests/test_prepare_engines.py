@@ -26,7 +26,7 @@ from data_prep.config import PrepareConfig
 from data_prep.engine import POOL_PAYS_FROM_BYTES, choose_engine, chunk_size
 from data_prep.extract import ExtractSettings, extract_to_file
 from dimts.audio.trim import TrimConfig
-from dimts.errors import UserError
+from dimts.core.errors import UserError
 
 
 def settings(**more: object) -> PrepareConfig:

@@ -20,10 +20,10 @@ from data_prep.config import CorpusConfig, PrepareConfig
 from data_prep.pipeline import prepare
 from data_prep.recordings import at_hand, opened, root_of
 from data_prep.remote_features import working_folder
-from dimts.errors import UserError
+from dimts.core.errors import UserError
 from dimts.features.feature_set import FeatureSet
 from dimts.features.manifest import MANIFEST, Manifest, parse_manifest
-from dimts.storage.place import Folder, Remote, cache_folder
+from dimts.storage.paths import Folder, Remote, cache_folder
 
 pytest_plugins = ("s3_fixtures",)
 
@@ -215,7 +215,7 @@ HELD = """
 import sys
 from pathlib import Path
 from data_prep.recordings import at_hand, root_of
-from dimts.storage.place import Remote
+from dimts.storage.paths import Remote
 with at_hand(root_of(Remote(sys.argv[1])), ["metadata.csv"], 1000):
     print("fetched", flush=True)
     sys.stdin.read()

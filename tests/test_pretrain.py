@@ -14,17 +14,17 @@ import yaml
 from conftest import BASE_TEXTS, N_BASE_SENTENCES
 
 from data_prep.recipes.espeak import read_sentences
-from dimts.bundle import WEIGHTS, load_bundle, read_manifest
-from dimts.config import load_config, to_yaml
-from dimts.errors import ConfigError
-from dimts.evaluation.evaluate import evaluate, summary
+from dimts.bundles.bundle import WEIGHTS, load_bundle, read_manifest
+from dimts.core.config import load_config, to_yaml
+from dimts.core.errors import ConfigError
+from dimts.families.acoustic.corpora import load_corpus
+from dimts.families.acoustic.data import open_data
+from dimts.families.acoustic.figures import base_figures, held_out_figures
+from dimts.families.acoustic.held_out import evaluate, summary
+from dimts.families.acoustic.speaker import Synthesizer
 from dimts.features.feature_set import FeatureSet
-from dimts.launch.figures import base_figures, held_out_figures
-from dimts.launch.recorder import read_result
-from dimts.synthesis import Synthesizer
+from dimts.launch.run_logger import read_result
 from dimts.training.checkpoint import BEST
-from dimts.training.corpora import load_corpus
-from dimts.training.data import open_data
 from jobs.mix_config import MixConfig
 from jobs.pretrain import main, prepare_parts
 

@@ -15,8 +15,8 @@ from voice_fixtures import write_voice
 from data_prep.config import CorpusConfig, PrepareConfig
 from data_prep.pipeline import prepare as run_prepare
 from dimts.audio.mel import MelConfig
-from dimts.command import run_job
-from dimts.config import load_config
+from dimts.cli import run_job
+from dimts.core.config import load_config
 from dimts.launch.start import start_run
 from dimts.text.normaliser import TextConfig
 from dimts.tracking.config import TrackingConfig

@@ -10,7 +10,7 @@ from prepare_fixtures import add_row
 from data_prep.config import CorpusConfig
 from data_prep.readers.ljspeech import read_ljspeech
 from data_prep.utterance import Reason, Rejected, Utterance
-from dimts.errors import UserError
+from dimts.core.errors import UserError
 
 
 @pytest.fixture

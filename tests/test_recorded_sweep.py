@@ -15,9 +15,9 @@ import pytest
 import yaml
 from tuning_fixtures import BATCH, LR, ROOT, told, write_space
 
-from dimts.config import load_config
-from dimts.errors import UserError
-from dimts.lock import locked
+from dimts.core.config import load_config
+from dimts.core.errors import UserError
+from dimts.core.lock import locked
 from dimts.tracking.mlflow_tracker import SPOOL
 from dimts.tracking.spool import Spool
 from dimts.tuning.outcomes import outcome
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.integration
 ON_FOUR_CORES = """
 import logging, sys
 import ray
-from dimts.command import run_job
+from dimts.cli import run_job
 from jobs.tune import main
 node = ray.init(
     address="local",

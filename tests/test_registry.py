@@ -17,7 +17,7 @@ from mlflow.tracking import MlflowClient
 from tracking_fixtures import make_store, serving, settings_of, write_checkpoint
 
 from dimts.audio.mel import MelConfig
-from dimts.errors import UserError
+from dimts.core.errors import UserError
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_model import resolve_model
 from dimts.tracking.mlflow_tracker import MlflowTracker

@@ -20,22 +20,22 @@ from s3_fixtures import S3, another_machine, names, put
 from test_train_job import TrainJob
 from tracking_fixtures import make_store, settings_of
 
-from dimts.bundle import load_bundle, read_manifest
-from dimts.errors import UserError
+from dimts.bundles.bundle import load_bundle, read_manifest
+from dimts.bundles.fetch import fetch_bundle, local_bundle
+from dimts.core.errors import UserError
+from dimts.launch.local_run_folder import RemoteRun, here, worker_folder
 from dimts.launch.names import START
-from dimts.launch.remote_driver import fetch_result, new_start, take_up, wish_stop
-from dimts.launch.remote_run import RemoteRun, here, worker_folder
+from dimts.launch.relay import fetch_result, new_start, take_up, wish_stop
 from dimts.launch.start import start_run
 from dimts.launch.stopping import STOP_FILE, stop_requested
-from dimts.storage import place as places
-from dimts.storage.place import Remote, RemoteError
+from dimts.storage import paths as places
+from dimts.storage.paths import Remote, RemoteError
 from dimts.tracking.config import is_missing
 from dimts.tracking.mlflow_model import resolve_model
 from dimts.tracking.mlflow_tracker import MlflowTracker
 from dimts.training.checkpoint import BEST, LATEST
-from dimts.training.claim import CLAIM, Claim, Superseded
 from dimts.training.machine_choices import CHOICES_FILE
-from dimts.training.remote_bundle import fetch_bundle, local_bundle
+from dimts.training.ownership import CLAIM, Claim, Superseded
 from jobs.pretrain import main as pretrain
 from jobs.ui import recorded_config
 from jobs.voice_config import VoiceConfig

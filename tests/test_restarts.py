@@ -20,16 +20,16 @@ from faults.grounds import small_disk
 from s3_fixtures import S3, put
 from test_train_job import ROOT, TrainJob, weights
 
-from dimts.errors import UserError
+from dimts.core.errors import UserError
 from dimts.launch.attempts import ATTEMPTS
 from dimts.launch.console import EVENTS
+from dimts.launch.local_run_folder import worker_folder
 from dimts.launch.names import FAILURE
-from dimts.launch.recorder import RESULT
-from dimts.launch.remote_run import worker_folder
+from dimts.launch.run_logger import RESULT
 from dimts.launch.start import start_run
-from dimts.storage.place import Remote
+from dimts.storage.paths import Remote
 from dimts.training.checkpoint import LATEST
-from dimts.training.claim import Claim, read_claim
+from dimts.training.ownership import Claim, read_claim
 from jobs.voice_config import VoiceConfig
 
 pytest_plugins = ("s3_fixtures",)
@@ -192,7 +192,7 @@ def test_run_in_storage_is_started_again_as_long_as_it_comes_further(
     folder, link = worker_folder(place), place / f"{LATEST}.link"
     code = (
         "from dimts.launch import ray_train; ray_train.REMOTE_RESTARTS = 1; "
-        "from dimts.command import run_job; from jobs.train import main; run_job(main)"
+        "from dimts.cli import run_job; from jobs.train import main; run_job(main)"
     )
     command = [sys.executable, "-c", code, "--config", str(voice_file)]
     command += [part for setting in how for part in ("--set", setting)]

@@ -13,11 +13,11 @@ from training_fixtures import Listener, make_job, run
 
 from dimts.training import checkpoint
 from dimts.training.checkpoint import BEST, LATEST, read_state
-from dimts.training.claim import CLAIM
 from dimts.training.job import Result
-from dimts.training.loop import train
+from dimts.training.ownership import CLAIM
 from dimts.training.run import run_training
 from dimts.training.settings import RunSettings
+from dimts.training.trainer import train
 from jobs.voice_config import VoiceConfig
 
 Settings = Callable[..., RunSettings]

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from dimts.launch.interface import interface_of
-from dimts.launch.room import equal_share, places
+from dimts.launch.resources import equal_share, places
 
 SMALL, LARGE = {"CPU": 1.0}, {"CPU": 8.0, "GPU": 2.0}
 

@@ -18,7 +18,7 @@ import pytest
 
 from data_prep.recipes.espeak import RECEIPT, SAMPLE_SENTENCES, read_sentences, render_corpus
 from data_prep.recipes.espeak_library import speak
-from dimts.errors import UserError
+from dimts.core.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 PUNCTUATION = "።፣፤?!"

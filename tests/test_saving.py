@@ -13,16 +13,16 @@ import pytest
 import torch
 from training_fixtures import Listener, make_job, poisoned, run
 
-from dimts.bundle import BundleError, load_bundle, sha256
-from dimts.errors import Diverged, UserError
+from dimts.bundles.bundle import BundleError, load_bundle, sha256
+from dimts.core.errors import Diverged, UserError
+from dimts.core.lock import locked
+from dimts.families.acoustic.data import open_data
 from dimts.launch.console import append_event, written
 from dimts.launch.start import start_run
-from dimts.lock import locked
 from dimts.training.checkpoint import BEST, LATEST, TRAINER_STATE, clear_partial, find_latest
-from dimts.training.claim import Claim, Superseded
-from dimts.training.data import open_data
-from dimts.training.loop import train
+from dimts.training.ownership import Claim, Superseded
 from dimts.training.settings import RunSettings
+from dimts.training.trainer import train
 from jobs.voice_config import VoiceConfig
 
 Settings = Callable[..., RunSettings]

@@ -13,8 +13,8 @@ import yaml
 
 from benchmarks import scaling
 from benchmarks.scaling import FILE, SIZES, Row, ScalingConfig, Size, main
-from dimts.bundle import build_model
-from dimts.config import load_config
+from dimts.bundles.bundle import build_model
+from dimts.core.config import load_config
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer

@@ -16,10 +16,10 @@ from examples import fuzz
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dimts.command import config_parser
-from dimts.config import build_config, to_yaml
-from dimts.errors import ConfigError, UserError
-from dimts.masking import mask_secrets
+from dimts.cli import config_parser
+from dimts.core.config import build_config, to_yaml
+from dimts.core.errors import ConfigError, UserError
+from dimts.core.masking import mask_secrets
 from dimts.tracking.config import TrackingConfig
 
 ROOT = Path(__file__).parents[1]
@@ -134,7 +134,7 @@ def test_refused_setting_is_quoted_without_its_secret() -> None:
 
 JOB = """
 import logging, sys
-from dimts.command import run_job
+from dimts.cli import run_job
 
 def main():
     logging.getLogger("urllib3").warning("retrying https://bob:%s@host", sys.argv[1])

@@ -16,18 +16,18 @@ from mlflow.tracking import MlflowClient
 from tracking_fixtures import make_store
 from voice_fixtures import amharic, write_voice
 
-from dimts.bundle import BundleError, export_bundle, load_bundle
-from dimts.config import load_config
-from dimts.errors import UserError
-from dimts.extension.base import read_base
-from dimts.extension.embedding_file import read_embedding
+from dimts.bundles.bundle import BundleError, export_bundle, load_bundle
+from dimts.core.config import load_config
+from dimts.core.errors import UserError
+from dimts.families.acoustic.data import fixed_durations, open_data
+from dimts.families.acoustic.extension.base import read_base
+from dimts.families.acoustic.extension.embedding_file import read_embedding
 from dimts.text.huggingface import read_tokenizer
 from dimts.text.language import Language
 from dimts.text.tokenizer import Tokenizer
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_model import resolve_model
 from dimts.training.checkpoint import TRAINER_STATE, read_state
-from dimts.training.data import fixed_durations, open_data
 from dimts.training.settings import RunSettings
 from jobs.voice_config import VoiceConfig
 

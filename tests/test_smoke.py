@@ -21,14 +21,14 @@ import yaml
 from tracking_fixtures import make_store, settings_of
 from tuning_fixtures import steps_of, write_space
 
-from dimts.command import run_job
-from dimts.config import load_config
+from dimts.cli import run_job
+from dimts.core.config import load_config
 from dimts.launch.console import EVENTS
 from dimts.launch.start import start_run
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.registry import CANDIDATE, CHAMPION, Registry
 from dimts.training.checkpoint import LATEST
-from dimts.training.claim import read_claim
+from dimts.training.ownership import read_claim
 from jobs.voice_config import VoiceConfig
 
 NAME = "smoke"

@@ -23,10 +23,10 @@ from hypothesis import strategies as st
 from optuna.samplers import RandomSampler
 
 from data_prep.pipeline import prepare as run_prepare
-from dimts.bundle import CONFIG, write_bundle
-from dimts.config import build_config, load_config
-from dimts.errors import ConfigError, UserError
-from dimts.extension.base import read_base
+from dimts.bundles.bundle import CONFIG, write_bundle
+from dimts.core.config import build_config, load_config
+from dimts.core.errors import ConfigError, UserError
+from dimts.families.acoustic.extension.base import read_base
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.distinct import all_settings, count_settings, identity
 from dimts.tuning.prepare import GROUND, check, prepare

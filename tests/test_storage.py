@@ -16,13 +16,13 @@ from faults.head import free_port
 from prepare_fixtures import make_corpus, run_prepare
 from s3_fixtures import another_machine, names, put
 
-from dimts.config import Config, build_config
-from dimts.errors import ConfigError, UserError
+from dimts.bundles.fetch import local_bundle
+from dimts.core.config import Config, build_config
+from dimts.core.errors import ConfigError, UserError
 from dimts.features.feature_set import FeatureSet
 from dimts.features.manifest import MANIFEST
 from dimts.storage.mirror import Mirror
-from dimts.storage.place import Place, Remote, RemoteError, cache_folder, transfer
-from dimts.training.remote_bundle import local_bundle
+from dimts.storage.paths import Place, Remote, RemoteError, cache_folder, transfer
 
 pytest_plugins = ("s3_fixtures",)
 

@@ -14,16 +14,16 @@ from optuna.trial import TrialState
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from dimts.config import build_config
-from dimts.errors import UserError
+from dimts.core.config import build_config
+from dimts.core.errors import UserError
 from dimts.tuning.asha import EarlyStopping
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.distinct import exhausted_line
 from dimts.tuning.outcomes import is_known_good, outcome
-from dimts.tuning.record import note
 from dimts.tuning.report import front, limits_line
 from dimts.tuning.space import stored
 from dimts.tuning.study import Assignment, Ending, Outcome, SweepStudy, same_failure
+from dimts.tuning.sweep_logger import note
 
 ONE = {"val/total_loss": "minimize"}
 TWO = {"val/mcd": "minimize", "forgetting/mcd_change": "minimize"}

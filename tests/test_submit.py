@@ -32,7 +32,9 @@ def test_what_is_uploaded_is_source_alone(tmp_path: Path) -> None:
         names = archive.namelist()
     assert {name.split("/")[0] for name in names} == SOURCE
     assert not [name for name in names if name.endswith((".pyc", ".arrow", ".wav", ".safetensors"))]
-    assert {"jobs/train.py", "platform/dimts/home.py", "search_spaces/quick.yaml"} <= set(names)
+    assert {"jobs/train.py", "platform/dimts/core/home.py", "search_spaces/quick.yaml"} <= set(
+        names
+    )
     assert package.stat().st_size <= MAX_UPLOAD
 
 

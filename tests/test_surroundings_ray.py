@@ -13,9 +13,9 @@ import pytest
 from faults.head import free_port
 from surroundings_fixtures import connected, http_server, job, jobs_on_ray, run
 
-from dimts import ray_session as session
-from dimts.errors import UserError
-from dimts.ray_session import check_cluster
+from dimts.core import ray_session as session
+from dimts.core.errors import UserError
+from dimts.core.ray_session import check_cluster
 
 RAYS_PATIENCE_S = 100
 """Shorter than Ray looks for a cluster that is gone."""

@@ -15,7 +15,7 @@ from test_jobs import JOBS
 from user_fixtures import ROOT, command, needs_another_user, one_line, somebody
 from voice_fixtures import write_voice
 
-from dimts.caches import _folder_of_this_user
+from dimts.core.caches import _folder_of_this_user
 
 SYNTHESIZE, TRAIN = ROOT / "jobs" / "synthesize.py", ROOT / "jobs" / "train.py"
 WORD = "ሰላም"
@@ -65,7 +65,7 @@ def test_mistakes_are_told_on_a_terminal_without_utf8(tmp_path: Path) -> None:
 PRINTS = """
 import threading
 from pathlib import Path
-from dimts.command import run_job
+from dimts.cli import run_job
 
 def say():
     for i in range(2000):

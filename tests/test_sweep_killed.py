@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 from tuning_fixtures import TuneJob, parent_of, steps_of, study_of, told, wait_until, write_space
 
-from dimts.config import load_config
+from dimts.core.config import load_config
 from dimts.training.checkpoint import LATEST
 from dimts.tuning.sweep import run_sweep
 from jobs.sweep_config import SweepVoice

@@ -14,9 +14,9 @@ import pytest
 import soundfile
 from voice_fixtures import MEL, untrained, write_voice
 
-from dimts.command import run_job
-from dimts.errors import UserError
-from dimts.synthesis import Synthesizer
+from dimts.cli import run_job
+from dimts.core.errors import UserError
+from dimts.families.acoustic.speaker import Synthesizer
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dimts.errors import UserError
+from dimts.core.errors import UserError
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig, UnknownCharacters
 from dimts.text.tokenizer import Tokenizer

@@ -25,9 +25,9 @@ from faults.head import free_port
 from mlflow.tracking import MlflowClient
 from tracking_fixtures import make_store, serving, settings_of, write_checkpoint
 
-from dimts.config import build_config, to_yaml
-from dimts.errors import ConfigError, UserError
-from dimts.masking import mask_secrets
+from dimts.core.config import build_config, to_yaml
+from dimts.core.errors import ConfigError, UserError
+from dimts.core.masking import mask_secrets
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_run import RunIdentity
 from dimts.tracking.mlflow_tracker import SPOOL, MlflowTracker, sync

@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from data_prep.pipeline import prepare
-from dimts.bundle import load_bundle, read_weights
-from dimts.config import build_config, load_config
-from dimts.errors import UserError
-from dimts.extension.rows import TOKEN
+from dimts.bundles.bundle import load_bundle, read_weights
+from dimts.core.config import build_config, load_config
+from dimts.core.errors import UserError
+from dimts.families.acoustic.extension.rows import TOKEN
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.start import start_run
 from dimts.tracking.config import TrackingConfig

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dimts.errors import ConfigError
+from dimts.core.errors import ConfigError
 from dimts.text.language import load_language
 from dimts.text.transliteration import TRANSLITERATIONS, Transliteration, load_transliteration
 

@@ -13,16 +13,16 @@ from s3_fixtures import names, put
 from tracking_fixtures import make_store, settings_of
 from tuning_fixtures import BATCH, LR, ROOT, SPACE, TuneJob, write_space
 
-from dimts.config import load_config
-from dimts.errors import UserError
+from dimts.core.config import load_config
+from dimts.core.errors import UserError
 from dimts.launch.start import start_run
-from dimts.storage.place import Remote
+from dimts.storage.paths import Remote
 from dimts.tracking.mlflow_tracker import MlflowTracker
 from dimts.tuning.outcomes import outcome
-from dimts.tuning.record import SweepRecord
 from dimts.tuning.remote_sweep import SweepCopy
 from dimts.tuning.study import Ending, SweepStudy
 from dimts.tuning.sweep import Plan, SweepTrials, run_sweep
+from dimts.tuning.sweep_logger import SweepRecord
 from jobs.sweep_config import SweepVoice
 from jobs.tune import print_sweep
 from jobs.voice_config import VoiceConfig
@@ -303,8 +303,8 @@ def test_workers_go_on_where_earlier_checkpoints_are_gone(
 SCHEDULED = """
 import sys
 import ray
-from dimts.config import build_config
-from dimts.errors import UserError
+from dimts.core.config import build_config
+from dimts.core.errors import UserError
 from dimts.launch.settings import RayConfig
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.ray_tune import _resources, parallel_trials

@@ -12,16 +12,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dimts.bundle import write_bundle
+from dimts.bundles.bundle import write_bundle
+from dimts.families.acoustic.data import Data, fixed_durations, open_data
+from dimts.families.acoustic.model.t3 import T3
 from dimts.features.feature_set import read_batches
 from dimts.features.manifest import MANIFEST
-from dimts.model.t3 import T3
-from dimts.training.batches import Corpus
-from dimts.training.data import Data, fixed_durations, open_data
 from dimts.training.job import Job, Result
-from dimts.training.loop import train
 from dimts.training.run import initial_model
+from dimts.training.sampler import Corpus
 from dimts.training.settings import RunSettings
+from dimts.training.trainer import train
 
 FILES = ("model.safetensors", "trainer_state.pt", "config.yaml", "tokenizer.json")
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from dimts.config import load_config
+from dimts.core.config import load_config
 from dimts.tuning.outcomes import outcome
 from dimts.tuning.report import front
 from dimts.tuning.study import SweepStudy

@@ -9,10 +9,15 @@ import torch
 from torch import Tensor
 
 from dimts.audio.mel import MelConfig
-from dimts.bundle import build_model, write_bundle
-from dimts.config import Config, to_yaml
-from dimts.model.config import DecoderConfig, DurationConfig, EncoderConfig, ModelConfig
-from dimts.model.t3 import T3
+from dimts.bundles.bundle import build_model, write_bundle
+from dimts.core.config import Config, to_yaml
+from dimts.families.acoustic.model.config import (
+    DecoderConfig,
+    DurationConfig,
+    EncoderConfig,
+    ModelConfig,
+)
+from dimts.families.acoustic.model.t3 import T3
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer

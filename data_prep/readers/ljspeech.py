@@ -12,10 +12,10 @@ from pathlib import Path, PurePosixPath
 from data_prep.config import CorpusConfig
 from data_prep.recordings import RemoteCorpus, Root, root_of
 from data_prep.utterance import Reason, Rejected, Utterance
-from dimts.errors import UserError
-from dimts.printable import DRIVES_A_TERMINAL
-from dimts.regular_file import NotAFile, open_regular
-from dimts.storage.place import Folder
+from dimts.core.errors import UserError
+from dimts.core.printable import DRIVES_A_TERMINAL
+from dimts.core.regular_file import NotAFile, open_regular
+from dimts.storage.paths import Folder
 
 METADATA = "metadata.csv"
 AUDIO_FOLDER = "wavs"

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dimts.errors import UserError
+from dimts.core.errors import UserError
 
 TRANSCRIPTS_PACKAGE = "asterisk-core-sounds-en"
 AUDIO_PACKAGE = "asterisk-core-sounds-en-g722"

@@ -19,8 +19,8 @@ import numpy as np
 from tqdm import tqdm
 
 from data_prep.recipes.espeak_library import Speech, espeak_version, speak
-from dimts.config import fingerprint
-from dimts.errors import UserError
+from dimts.core.config import fingerprint
+from dimts.core.errors import UserError
 
 SAMPLE_SENTENCES = Path(__file__).parents[1] / "sample_am" / "sentences.txt.xz"
 RECEIPT = "espeak.json"  # what a corpus was made from; its presence marks a folder as ours

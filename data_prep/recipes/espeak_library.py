@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import espeakng_loader
 import numpy as np
 
-from dimts.errors import UserError
+from dimts.core.errors import UserError
 
 if sys.platform == "win32":
     from _ctypes import FreeLibrary as unload_library  # noqa: N813

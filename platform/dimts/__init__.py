@@ -2,6 +2,6 @@
 
 __version__ = "0.1.0"
 
-from dimts.caches import choose_caches
+from dimts.core.caches import choose_caches
 
 choose_caches()

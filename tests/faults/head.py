@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from dimts.errors import UserError
+from dimts.core.errors import UserError
 from faults.injection import ROOT
 
 RUNTIME_ENV = "runtime_env.yaml"

@@ -18,10 +18,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dimts.errors import UserError
+from dimts.core.errors import UserError
 from dimts.launch.console import EVENTS
 from dimts.training.checkpoint import LATEST
-from dimts.training.claim import read_claim
+from dimts.training.ownership import read_claim
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "DIMTS_INJECTION"

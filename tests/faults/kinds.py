@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dimts.errors import UserError
+from dimts.core.errors import UserError
 from dimts.training.checkpoint import TRAINER_STATE
 from faults.grounds import lose, raylet_of
 from faults.injection import POLL_S, Training, kill

@@ -23,8 +23,8 @@ from data_prep.config import CorpusConfig, PrepareConfig
 from data_prep.extract import ExtractSettings, extract_chunk, extract_to_file
 from data_prep.pipeline import prepare
 from dimts.audio.mel import MelConfig
-from dimts.command import run_job
-from dimts.errors import UserError
+from dimts.cli import run_job
+from dimts.core.errors import UserError
 from dimts.text.normaliser import TextConfig
 
 CHUNK = 4

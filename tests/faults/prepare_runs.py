@@ -15,7 +15,7 @@ import numpy as np
 
 from dimts.audio.files import write_wav
 from dimts.audio.speech_like import speech_like
-from dimts.errors import UserError
+from dimts.core.errors import UserError
 from faults import prepare_killed
 from faults.injection import ROOT
 from faults.prepare_killed import DRIVER, POOL_WORKER, RAYLET, log_of, started

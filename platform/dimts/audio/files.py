@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from dimts.audio.compressed import is_whole_ogg, samples_in_mp3
 from dimts.audio.mel import Float32Array
-from dimts.errors import UserError
-from dimts.regular_file import NotAFile, open_regular
+from dimts.core.errors import UserError
+from dimts.core.regular_file import NotAFile, open_regular
 
 if TYPE_CHECKING:
     import soundfile

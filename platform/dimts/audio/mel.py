@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from dimts.config import Config
+from dimts.core.config import Config
 
 if TYPE_CHECKING:  # importing torch takes a second, and a config alone does not need it
     import torch

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from dimts.audio.mel import Float32Array
-from dimts.config import Config
+from dimts.core.config import Config
 
 HOP_SECONDS = 0.01
 HOPS_PER_FRAME = 4

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dimts.config import Config
-from dimts.evaluation.evaluate import UtteranceFigures
+from dimts.core.config import Config
+from dimts.families.acoustic.held_out import UtteranceFigures
 
 DRAWS = 10_000
 CONFIDENCE = 0.95

@@ -7,11 +7,11 @@ import os
 from functools import partial
 from pathlib import Path
 
-from dimts.errors import UserError
+from dimts.core.errors import UserError
+from dimts.core.lock import locked
+from dimts.core.untrusted import MAX_JSON_BYTES
 from dimts.features.manifest import AGAIN, MANIFEST, ShardFacts, parse_manifest
-from dimts.lock import locked
-from dimts.plain_files import MAX_JSON_BYTES
-from dimts.storage.place import Remote, cache_folder, transfer
+from dimts.storage.paths import Remote, cache_folder, transfer
 
 WAIT_S = 3600.0
 """How long a process waits for another one of this machine to fetch the same."""

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dimts.audio.mel import Float32Array
-from dimts.errors import UserError
+from dimts.core.errors import UserError
 from dimts.features.cache import fetch_features
 from dimts.features.manifest import Manifest, ShardFacts, SplitName, read_manifest
-from dimts.storage.place import Folder, Remote
+from dimts.storage.paths import Folder, Remote
 
 SHARD_FINGERPRINT = b"dimts.fingerprint"
 

@@ -8,10 +8,10 @@ from typing import Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from dimts.audio.mel import MelConfig
-from dimts.config import Config
-from dimts.errors import UserError
-from dimts.plain_files import MAX_JSON_BYTES, parse_json, read_bytes
-from dimts.storage.place import Folder, Place
+from dimts.core.config import Config
+from dimts.core.errors import UserError
+from dimts.core.untrusted import MAX_JSON_BYTES, parse_json, read_bytes
+from dimts.storage.paths import Folder, Place
 from dimts.text.normaliser import TextConfig
 
 MANIFEST = "manifest.json"

@@ -10,9 +10,9 @@ import json
 import os
 from pathlib import Path
 
-from dimts.errors import UserError
+from dimts.core.errors import UserError
 from dimts.storage.mirror import LINK
-from dimts.storage.place import Folder, Remote
+from dimts.storage.paths import Folder, Remote
 from dimts.training.checkpoint import LATEST
 
 ATTEMPTS = "attempts.json"

@@ -8,7 +8,7 @@ import torch
 import yaml
 from torch import distributed as dist
 
-from dimts.config import flatten
+from dimts.core.config import flatten
 from dimts.launch.settings import Launch
 from dimts.training.machine_choices import MachineChoices, read_choices, write_choices
 from dimts.training.precision import choose_amp, slow_amp

@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from dimts.bundle import Bundle, load_bundle
-from dimts.errors import UserError
+from dimts.bundles.bundle import Bundle, load_bundle
+from dimts.core.errors import UserError
 from dimts.evaluation.compare import Difference, Quality
-from dimts.evaluation.evaluate import UtteranceFigures, evaluate, summary
+from dimts.families.acoustic.corpora import load_corpus
+from dimts.families.acoustic.data import Data, open_data
+from dimts.families.acoustic.figures import base_figures
+from dimts.families.acoustic.held_out import UtteranceFigures, evaluate, summary
 from dimts.features.feature_set import FeatureSet
-from dimts.launch.figures import base_figures
 from dimts.launch.settings import Launch
 from dimts.tracking.mlflow_model import resolve_model
 from dimts.tracking.registry import CHAMPION, Registry, Version
-from dimts.training.corpora import load_corpus
-from dimts.training.data import Data, open_data
 from dimts.training.run import initial_model
 
 RECORDED = ("mcd", "length_ratio", "duration_error", "base_mcd", "forgetting")

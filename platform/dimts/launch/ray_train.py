@@ -25,21 +25,21 @@ from ray.train import (
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.torch.config import _TorchBackend
 
-from dimts.errors import UserError
+from dimts.core.errors import UserError
+from dimts.core.ray_session import ray_session
 from dimts.launch.attempts import count_attempt, forget_attempts, reached
 from dimts.launch.console import following
 from dimts.launch.interface import interface_of
+from dimts.launch.local_run_folder import NoCopy, RemoteRun, here
 from dimts.launch.machine import resolve_on_machine
 from dimts.launch.names import CONFIG_FILE, FAILURE, TOLD_OF_CHECKPOINTS
-from dimts.launch.recorder import Recorder
-from dimts.launch.remote_driver import in_touch
-from dimts.launch.remote_run import NoCopy, RemoteRun, here
-from dimts.launch.room import equal_share, places
+from dimts.launch.relay import in_touch
+from dimts.launch.resources import equal_share, places
+from dimts.launch.run_logger import Recorder
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.stopping import stop_on_signal
-from dimts.ray_session import ray_session
-from dimts.storage.place import Folder, Remote, RemoteError
-from dimts.training.claim import Superseded
+from dimts.storage.paths import Folder, Remote, RemoteError
+from dimts.training.ownership import Superseded
 from dimts.training.run import run_training
 
 QUIET = {

@@ -7,8 +7,8 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from dimts.config import Config
-from dimts.storage.place import Folder, Place, Remote, Store, cache_folder
+from dimts.core.config import Config
+from dimts.storage.paths import Folder, Place, Remote, Store, cache_folder
 from dimts.tracking.config import TrackingConfig
 from dimts.training.settings import RunSettings
 

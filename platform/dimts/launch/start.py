@@ -9,16 +9,16 @@ from typing import Any
 
 import yaml
 
-from dimts.config import flatten
-from dimts.errors import UserError
+from dimts.core.config import flatten
+from dimts.core.errors import UserError
+from dimts.core.lock import locked
 from dimts.launch.machine import with_amp
 from dimts.launch.names import CONFIG_FILE, LOCK
-from dimts.launch.recorder import RESULT, read_result
-from dimts.launch.remote_driver import fetch_result, fetch_settings, new_start, send_settings
+from dimts.launch.relay import fetch_result, fetch_settings, new_start, send_settings
+from dimts.launch.run_logger import RESULT, read_result
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.stopping import clear_stop
-from dimts.lock import locked
-from dimts.storage.place import Folder
+from dimts.storage.paths import Folder
 from dimts.training.machine_choices import read_choices
 from dimts.training.run import go_on_from
 
@@ -66,7 +66,7 @@ def start_run(launch: Launch, ray_config: RayConfig) -> dict[str, Any]:
 
             run_on_ray(launch, ray_config)
         else:
-            from dimts.launch.bare import run_bare
+            from dimts.launch.local import run_bare
 
             run_bare(launch, ray_config.gpu)
         fetch_result(launch)

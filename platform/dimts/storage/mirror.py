@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from dimts.storage.place import Remote, RemoteError, transfer
+from dimts.storage.paths import Remote, RemoteError, transfer
 
 LINK = ".link"
 MOST_TRIES = 20

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dimts.errors import UserError
+from dimts.core.errors import UserError
 from dimts.text.segmentation import segmenter_problem
 from dimts.text.tokenizer import Tokenizer
 from dimts.text.tokenizer_spec import SPACE, TokenizerSpec, read_json, start_token

@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from dimts.config import Config, load_config
-from dimts.errors import ConfigError
+from dimts.core.config import Config, load_config
+from dimts.core.errors import ConfigError
 
 LANGUAGES = Path(__file__).parent / "languages"
 

@@ -6,8 +6,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from dimts.config import Config
-from dimts.errors import UserError
+from dimts.core.config import Config
+from dimts.core.errors import UserError
 from dimts.text.merging import merge
 from dimts.text.normaliser import Normaliser, UnknownCharacters
 from dimts.text.tokenizer import Tokenizer

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 import tokenizers
 from pydantic import Field
 
-from dimts.config import Config
-from dimts.errors import UserError
+from dimts.core.config import Config
+from dimts.core.errors import UserError
 from dimts.text.huggingface import extended_huggingface, start_like
 from dimts.text.language import Language
 from dimts.text.normaliser import TextConfig

@@ -9,8 +9,8 @@ from typing import Any, Self
 
 from pydantic import Field
 
-from dimts.config import Config
-from dimts.errors import ConfigError, UserError
+from dimts.core.config import Config
+from dimts.core.errors import ConfigError, UserError
 from dimts.text.language import Language, absolute_file
 from dimts.text.numbers import NUMBER, number_reader
 from dimts.text.replacing import check_length, replaced

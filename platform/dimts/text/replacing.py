@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from dimts.errors import UserError
+from dimts.core.errors import UserError
 
 LONGEST = 1_000_000
 """Characters of a text and of what its rules make of it."""

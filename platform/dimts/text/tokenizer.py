@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from dimts.config import fingerprint
-from dimts.errors import UserError
+from dimts.core.config import fingerprint
+from dimts.core.errors import UserError
 from dimts.text.language import Language
 from dimts.text.normaliser import Normaliser, TextConfig, UnknownCharacters
 from dimts.text.segmentation import Segmenter

@@ -7,9 +7,9 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from dimts.config import Config
-from dimts.errors import UserError
-from dimts.plain_files import MAX_JSON_BYTES, parse_json, read_bytes
+from dimts.core.config import Config
+from dimts.core.errors import UserError
+from dimts.core.untrusted import MAX_JSON_BYTES, parse_json, read_bytes
 from dimts.text.language import Language
 from dimts.text.normaliser import TextConfig
 from dimts.text.segmentation import added_tokens, segmenter_problem

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from dimts.config import Config, load_config
-from dimts.errors import ConfigError
+from dimts.core.config import Config, load_config
+from dimts.core.errors import ConfigError
 from dimts.text.language import FILES, Character, Language
 
 TRANSLITERATIONS = Path(__file__).parent / "transliterations"

@@ -9,9 +9,9 @@ from typing import Annotated
 
 from pydantic import Field, PlainSerializer, field_validator
 
-from dimts.config import Config
-from dimts.errors import UserError
-from dimts.masking import MASK, mask_uri
+from dimts.core.config import Config
+from dimts.core.errors import UserError
+from dimts.core.masking import MASK, mask_uri
 
 SQLITE = "sqlite:///"
 _STORE = re.compile(r"(https?|sqlite|postgresql|mysql|mssql)(\+\w+)?://.+")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from dimts.masking import mask_secrets
+from dimts.core.masking import mask_secrets
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.schema import schema_advice
 

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dimts
-from dimts.errors import UserError
-from dimts.plain_files import MAX_YAML_BYTES, parse_yaml, read_bytes
-from dimts.storage.place import is_remote
+from dimts.bundles.fetch import keep_bundle, local_bundle
+from dimts.core.errors import UserError
+from dimts.core.untrusted import MAX_YAML_BYTES, parse_yaml, read_bytes
+from dimts.storage.paths import is_remote
 from dimts.tracking.config import TrackingConfig, is_in_mlflow
 from dimts.tracking.files import write_json
 from dimts.tracking.mlflow_client import connect, mlflow_environment, reason
 from dimts.tracking.moved import moved_line
 from dimts.tracking.registry import register
 from dimts.training.checkpoint import BEST
-from dimts.training.remote_bundle import keep_bundle, local_bundle
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 MODEL_NAME = "voice"
 DIGEST_TAG = "dimts.digest"
-# What `dimts.synthesis` needs; the library itself travels inside the model.
+# What `dimts.families.acoustic.speaker` needs; the library itself travels inside the model.
 SYNTHESIS_PACKAGES = (
     "mlflow",
     "numba",
@@ -58,7 +58,7 @@ def log_bundle(
         client: connected.
         run_id: the run it belongs to.
         experiment_id: that run's experiment.
-        bundle: the folder that `dimts.synthesis.Synthesizer.load` takes.
+        bundle: the folder that `dimts.families.acoustic.speaker.Synthesizer.load` takes.
         fields: ``step``, ``time_ms`` and the ``metrics`` of the bundle.
         logged: digest of a bundle -> id of its model; what is in it is not logged again.
         registered_model: also register it under this name, with its metrics as tags.

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dimts.masking import MASK, mask_uri
+from dimts.core.masking import MASK, mask_uri
 from dimts.tracking.config import SQLITE, TrackingConfig
 from dimts.tracking.files import write_json
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dimts.masking import mask_secrets
+from dimts.core.masking import mask_secrets
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_client import connect
 from dimts.tracking.mlflow_run import RunIdentity

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from dimts.masking import mask_secrets
+from dimts.core.masking import mask_secrets
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.dropped import Dropped
 from dimts.tracking.mlflow_client import mlflow_environment, reason
@@ -236,7 +236,7 @@ def sync(config: TrackingConfig, run_dir: Path) -> int:
         UserError: there is no spool, or another process is sending it.
         Exception: whatever MLflow raised; the rest still waits.
     """
-    from dimts.errors import UserError
+    from dimts.core.errors import UserError
 
     run_dir = Path(run_dir).resolve()
     if not (run_dir / SPOOL).is_dir():

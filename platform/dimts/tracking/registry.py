@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from dimts.errors import UserError
+from dimts.core.errors import UserError
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_client import connect, mlflow_environment, reason
 

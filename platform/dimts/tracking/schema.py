@@ -10,7 +10,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from dimts.errors import UserError
+from dimts.core.errors import UserError
 from dimts.tracking.config import SQLITE, TrackingConfig
 
 _REFUSED = re.compile(r"database schema \(found version (\w+), but expected")

@@ -28,7 +28,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from dimts.posix import fcntl
+from dimts.core.posix import fcntl
 from dimts.tracking.dropped import Dropped
 from dimts.tracking.files import size_of, write_json
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dimts.errors import UserError
-from dimts.masking import mask_secrets
+from dimts.core.errors import UserError
+from dimts.core.masking import mask_secrets
 from dimts.tracking.tracker import Status
 
 if TYPE_CHECKING:

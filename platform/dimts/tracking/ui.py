@@ -17,7 +17,7 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
-from dimts.errors import UserError
+from dimts.core.errors import UserError
 from dimts.tracking.config import SQLITE, TrackingConfig
 from dimts.tracking.schema import check_schema
 

@@ -16,7 +16,7 @@ class VoiceModel(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Load the bundle."""
         # Here, because this file is also run when the model is logged.
-        from dimts.synthesis import Synthesizer
+        from dimts.families.acoustic.speaker import Synthesizer
 
         self._voice = Synthesizer.load(context.artifacts["bundle"])
 

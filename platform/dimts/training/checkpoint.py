@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from dimts.bundle import BundleError, read_manifest
+from dimts.bundles.bundle import BundleError, read_manifest
 
 TRAINER_STATE = "trainer_state.pt"
 LATEST, BEST = "checkpoint_latest", "checkpoint_best"

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from dimts.config import Config
-from dimts.model.config import LossConfig
+from dimts.core.config import Config
+from dimts.families.acoustic.model.config import LossConfig
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 

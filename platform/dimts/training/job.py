@@ -9,9 +9,9 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
-from dimts.model.t3 import T3
-from dimts.training.batches import Corpus, Position
+from dimts.families.acoustic.model.t3 import T3
 from dimts.training.config import TrainingConfig
+from dimts.training.sampler import Corpus, Position
 
 
 class Callbacks(Protocol):
@@ -64,7 +64,7 @@ class Job(NamedTuple):
         train, val: utterances with token ids; `train` with durations where
             `config.aligner.fixed_share` is above 0.
         run_dir: where checkpoints go.
-        write_bundle: (folder, weights, facts) -> None, for `dimts.bundle.write_bundle`.
+        write_bundle: (folder, weights, facts) -> None, for `dimts.bundles.bundle.write_bundle`.
         rehearsal: utterances of the base's languages, aligned by the model itself.
         rehearsal_share: share of the batches that are of those.
         max_threads: of torch, of which the fastest number is found out before the first step;

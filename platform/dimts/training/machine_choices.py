@@ -6,9 +6,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from dimts.config import Config, build_config
-from dimts.errors import UserError
-from dimts.plain_files import parse_yaml
+from dimts.core.config import Config, build_config
+from dimts.core.errors import UserError
+from dimts.core.untrusted import parse_yaml
 
 CHOICES_FILE = "machine.json"
 

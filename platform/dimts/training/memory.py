@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dimts.errors import UserError
+from dimts.core.errors import UserError
 
 PARTS = "micro_batches"
 ON_THE_CPU = ("can't allocate memory", "not enough memory", "could not create a primitive")

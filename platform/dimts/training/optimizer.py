@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from dimts.model.embedding import PartlyFrozenEmbedding
+from dimts.families.acoustic.model.embedding import PartlyFrozenEmbedding
 from dimts.training.config import OptimizerConfig
 
 

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dimts.machine import cpu_name
-from dimts.storage.place import cache_folder
-from dimts.threads import one_thread
+from dimts.core.machine import cpu_name
+from dimts.core.threads import one_thread
+from dimts.storage.paths import cache_folder
 
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 FAST_ENOUGH = 0.9

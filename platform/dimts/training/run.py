@@ -10,21 +10,21 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from dimts.bundle import build_model, load_weights, read_manifest, write_bundle
-from dimts.errors import UserError
-from dimts.extension.base import extended_weights
-from dimts.machine import n_cores, waits_asleep
-from dimts.model.t3 import T3
-from dimts.storage.place import Folder
+from dimts.bundles.bundle import build_model, load_weights, read_manifest, write_bundle
+from dimts.bundles.fetch import local_bundle
+from dimts.core.errors import UserError
+from dimts.core.machine import n_cores, waits_asleep
+from dimts.families.acoustic.data import Data, fixed_durations, open_data
+from dimts.families.acoustic.extension.base import extended_weights
+from dimts.families.acoustic.freezing import FreezeReport, freeze
+from dimts.families.acoustic.model.t3 import T3
+from dimts.storage.paths import Folder
 from dimts.training.checkpoint import find_latest
 from dimts.training.config import TrainingConfig
-from dimts.training.data import Data, fixed_durations, open_data
-from dimts.training.freezing import FreezeReport, freeze
 from dimts.training.job import Callbacks, Job, Result
-from dimts.training.loop import train
 from dimts.training.machine_choices import read_choices
-from dimts.training.remote_bundle import local_bundle
 from dimts.training.settings import RunSettings
+from dimts.training.trainer import train
 
 
 def run_training(

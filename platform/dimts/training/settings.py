@@ -8,10 +8,10 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from dimts.audio.mel import MelConfig
-from dimts.config import Config
-from dimts.extension.config import BaseConfig
-from dimts.model.config import ModelConfig
-from dimts.storage.place import Place
+from dimts.core.config import Config
+from dimts.families.acoustic.extension.config import BaseConfig
+from dimts.families.acoustic.model.config import ModelConfig
+from dimts.storage.paths import Place
 from dimts.text.normaliser import TextConfig
 from dimts.training.config import TrainingConfig
 

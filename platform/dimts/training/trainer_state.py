@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from dimts.model.t3 import T3
-from dimts.training.batches import Position
+from dimts.families.acoustic.model.t3 import T3
 from dimts.training.job import Progress
 from dimts.training.optimizer import MovingAverage
-from dimts.training.verdict import Window
+from dimts.training.sampler import Position
+from dimts.training.step_result import Window
 
 
 class TrainerState(NamedTuple):

@@ -8,10 +8,10 @@ from functools import partial
 import torch
 from torch import distributed as dist
 
-from dimts.errors import UserError
-from dimts.model.loss import TTSLoss
-from dimts.training.batches import Batch, Corpus
+from dimts.core.errors import UserError
+from dimts.families.acoustic.model.loss import TTSLoss
 from dimts.training.memory import fits, smaller_batch
+from dimts.training.sampler import Batch, Corpus
 
 VALIDATION_BATCH = 16
 

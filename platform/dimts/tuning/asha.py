@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from dimts.config import Config
+from dimts.core.config import Config
 
 
 class EarlyStopping(Config):

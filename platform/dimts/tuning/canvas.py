@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna import Study
 
-from dimts.tracking.plots import DPI, WIDTH_IN
+from dimts.plotting.mel import DPI, WIDTH_IN
 from dimts.tuning.outcomes import METRICS, objectives
 from dimts.tuning.report import counts
 

@@ -7,8 +7,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from dimts.config import Config
-from dimts.storage.place import Folder, Place
+from dimts.core.config import Config
+from dimts.storage.paths import Folder, Place
 from dimts.tuning.asha import EarlyStopping
 from dimts.tuning.space import Space, check_conditions, check_point
 

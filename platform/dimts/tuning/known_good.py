@@ -13,9 +13,9 @@ import optuna
 from optuna import Study
 from optuna.storages import RDBStorage
 
-from dimts.errors import ConfigError, UserError
+from dimts.core.errors import ConfigError, UserError
 from dimts.launch.settings import Launch
-from dimts.storage.place import Folder, Remote
+from dimts.storage.paths import Folder, Remote
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.report import best_first
 from dimts.tuning.space import check_point

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 from optuna import Study
 
-from dimts.errors import ConfigError, UserError
+from dimts.core.errors import ConfigError, UserError
+from dimts.families.acoustic.data import Data, fixed_durations, open_data
+from dimts.families.acoustic.freezing import frozen_rows
 from dimts.launch.settings import Launch
-from dimts.storage.place import Folder
-from dimts.training.data import Data, fixed_durations, open_data
-from dimts.training.freezing import frozen_rows
+from dimts.storage.paths import Folder
 from dimts.training.run import initial_model
 from dimts.tuning.config import FORGETTING, SweepConfig
 from dimts.tuning.space import examples

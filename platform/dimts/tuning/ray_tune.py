@@ -26,8 +26,9 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from dimts.errors import UserError
+from dimts.core.errors import UserError
 from dimts.launch.console import written
+from dimts.launch.local_run_folder import NoCopy, RemoteRun
 from dimts.launch.machine import resolve_on_machine
 from dimts.launch.names import ANSWERED
 from dimts.launch.ray_train import (
@@ -38,14 +39,13 @@ from dimts.launch.ray_train import (
     storage_of,
     torch_trainer,
 )
-from dimts.launch.recorder import device_of
-from dimts.launch.remote_driver import in_touch
-from dimts.launch.remote_run import NoCopy, RemoteRun
-from dimts.launch.room import places
+from dimts.launch.relay import in_touch
+from dimts.launch.resources import places
+from dimts.launch.run_logger import device_of
 from dimts.launch.settings import Launch, RayConfig
-from dimts.storage.place import Folder, Remote, RemoteError
+from dimts.storage.paths import Folder, Remote, RemoteError
 from dimts.tracking.config import TrackingConfig
-from dimts.training.claim import Superseded
+from dimts.training.ownership import Superseded
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.remote_sweep import SCRATCH
 from dimts.tuning.trial import (

@@ -8,13 +8,13 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from dimts.errors import UserError
+from dimts.core.errors import UserError
 from dimts.launch.names import LOCK
 from dimts.launch.newest import NEWEST, is_newest, note_newest
 from dimts.launch.stopping import EARLY_FILE, STOP_FILE
 from dimts.storage.mirror import Mirror
-from dimts.storage.place import Folder, Remote, RemoteError
-from dimts.training.claim import CLAIM, Claim
+from dimts.storage.paths import Folder, Remote, RemoteError
+from dimts.training.ownership import CLAIM, Claim
 
 TRIALS = "trials"
 SCRATCH = "ray_tune"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from dimts.config import Config
+from dimts.core.config import Config
 
 if TYPE_CHECKING:
     from optuna.trial import Trial

@@ -23,7 +23,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from dimts.errors import UserError
+from dimts.core.errors import UserError
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.distinct import count_settings, identities, identity, untried
 from dimts.tuning.outcomes import DRAWN

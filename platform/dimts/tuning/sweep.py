@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 import yaml
 from optuna.trial import FrozenTrial
 
-from dimts.errors import ConfigError, UserError
+from dimts.core.errors import ConfigError, UserError
+from dimts.core.lock import locked
+from dimts.core.ray_session import check_cluster
 from dimts.launch.ray_train import connected
-from dimts.launch.remote_driver import new_start, wish_stop
+from dimts.launch.relay import new_start, wish_stop
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.start import keep_settings
 from dimts.launch.stopping import clear_stop, stop_on_signal, stop_requested
-from dimts.lock import locked
-from dimts.ray_session import check_cluster
-from dimts.storage.place import Folder, Remote, RemoteError, transfer
+from dimts.storage.paths import Folder, Remote, RemoteError, transfer
 from dimts.tracking.config import TrackingConfig
 from dimts.training.checkpoint import BEST, LATEST
 from dimts.tuning.config import SweepConfig
@@ -33,10 +33,10 @@ from dimts.tuning.outcomes import outcome as outcome_of
 from dimts.tuning.prepare import check, prepare
 from dimts.tuning.progress import Progress
 from dimts.tuning.ray_tune import run_on_tune
-from dimts.tuning.record import SweepRecord
 from dimts.tuning.remote_sweep import TRIALS, SweepCopy
 from dimts.tuning.report import front, pick_winner, short
 from dimts.tuning.study import Ending, SweepStudy, same_failure
+from dimts.tuning.sweep_logger import SweepRecord
 from dimts.tuning.trial import forget_errors, last_error, read_ending
 
 WINNER = "best"

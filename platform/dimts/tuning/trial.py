@@ -14,24 +14,24 @@ from typing import Any, NamedTuple
 import torch
 from torch import distributed as dist
 
-from dimts import lock
-from dimts.bundle import load_bundle, read_manifest
-from dimts.errors import Diverged, UserError
-from dimts.evaluation.evaluate import evaluate, summary
-from dimts.launch.figures import base_figures
+from dimts.bundles.bundle import load_bundle, read_manifest
+from dimts.core import lock
+from dimts.core.errors import Diverged, UserError
+from dimts.core.masking import mask_secrets
+from dimts.families.acoustic.data import Data
+from dimts.families.acoustic.figures import base_figures
+from dimts.families.acoustic.held_out import evaluate, summary
+from dimts.launch.local_run_folder import NoCopy, RemoteRun, here
 from dimts.launch.machine import resolve_on_machine
 from dimts.launch.names import ENDING
-from dimts.launch.recorder import Recorder
-from dimts.launch.remote_driver import take_up
-from dimts.launch.remote_run import NoCopy, RemoteRun, here
+from dimts.launch.relay import take_up
+from dimts.launch.run_logger import Recorder
 from dimts.launch.settings import Launch
 from dimts.launch.stopping import EARLY_FILE, STOP_FILE, clear_stop, stopped_early
-from dimts.masking import mask_secrets
-from dimts.storage.place import RemoteError
+from dimts.storage.paths import RemoteError
 from dimts.training.checkpoint import BEST, find_latest
-from dimts.training.claim import Superseded
-from dimts.training.data import Data
 from dimts.training.job import Result
+from dimts.training.ownership import Superseded
 from dimts.training.run import run_training
 from dimts.tuning.config import FORGETTING, RUNG_LOSS, SPOKEN
 from dimts.tuning.study import Ending, Outcome

@@ -1,0 +1,104 @@
+"""The shape all jobs share: ``--config FILE --set key=value``, and errors of one line."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import logging
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+import dimts.core.posix  # noqa: F401 - where that is missing, no job can do anything
+from dimts.core.errors import UserError
+from dimts.core.home import HOME, go_home, shipped
+from dimts.core.machine import sleep_while_waiting
+from dimts.core.masking import mask_secrets
+from dimts.core.printable import printable
+from dimts.core.proxies import bypass_proxies
+from dimts.core.terminal import print_whatever_happens, use_utf8
+
+EXIT_USER_ERROR = 2
+NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
+WHERE_TO_WRITE = (
+    f"start the job in a folder that this user may write, or name one by {HOME} or run.storage"
+)
+
+
+class JobParser(argparse.ArgumentParser):
+    """Its errors are told without secrets."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(str(UserError(message)))
+
+
+def config_parser(description: str, default: str | None = None) -> argparse.ArgumentParser:
+    """A parser with the options every job has.
+
+    Args:
+        description: what the job does.
+        default: the config file that is used when none is named.
+    """
+    parser = JobParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config",
+        type=shipped,
+        action="append",
+        metavar="FILE",
+        required=default is None,
+        help="YAML settings; may be given several times, later files win"
+        + (f" (default: {default})" if default else ""),
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="one setting, e.g. training.max_steps=500; may be given several times",
+    )
+    return parser
+
+
+def run_job(main: Callable[[], int | None]) -> None:
+    """Run `main` and exit: a `UserError` is one line, anything else also names its log."""
+    use_utf8()
+    print_whatever_happens()
+    console = logging.StreamHandler()
+    console.setFormatter(_Masking("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[console])
+    sleep_while_waiting()
+    bypass_proxies()
+    try:
+        go_home()
+        sys.exit(main() or 0)
+    except UserError as error:
+        print(f"error: {printable(str(error))}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in NOT_ALLOWED and error.filename:
+            refused = f"{error.filename}: {error.strerror}; {WHERE_TO_WRITE}"
+            print(f"error: {printable(mask_secrets(refused))}", file=sys.stderr)
+            sys.exit(EXIT_USER_ERROR)
+        descriptor, log = tempfile.mkstemp(prefix="dimts-error-", suffix=".log")  # ours to read
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(mask_secrets(traceback.format_exc()))
+        first = (mask_secrets(str(error)).strip() or type(error).__name__).splitlines()[0]
+        first = printable(first)
+        print(f"error: {type(error).__name__}: {first} (traceback: {log})", file=sys.stderr)
+        sys.exit(1)
+
+
+class _Masking(logging.Formatter):
+    """Keeps secrets out of what libraries have to say."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return mask_secrets(super().format(record))

@@ -1,0 +1,207 @@
+"""Connects a job to Ray: to the cluster that `RAY_ADDRESS` names, or to one that ends with the job.
+
+The only place that calls `ray.init`. Surroundings in which Ray hangs, or ends with something that
+nobody understands, are found here before it is called.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from dimts.core.errors import UserError
+from dimts.core.machine import n_cores
+from dimts.core.ray_environment import named_cluster, prepare_own_ray
+
+WAY_OUT = "start the cluster, or unset RAY_ADDRESS to use this machine alone"
+ANSWER_S = 10.0
+CLIENT = "ray://"
+CLIENT_PORT = "10001"
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+"""The beginning of each connection of HTTP/2, which gRPC uses: its preface and empty settings. A
+server answers with its own settings."""
+FRAME_HEADER, FRAME_TYPE, SETTINGS = 9, 3, 4
+MAX_SOCKET_PATH = 103
+"""Bytes of a socket's name on macOS; Linux has four more."""
+SOCKET = "session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+"""The longest of those in Ray's folder."""
+SHORT = "/tmp"
+MIN_FREE = 16_000_000
+"""Bytes. The logs and sockets of an hour take less; without any room Ray's control store does not
+come up, which takes 45 s to notice."""
+
+
+@contextmanager
+def ray_session(logging_level: int, num_cpus: int | None = None) -> Iterator[bool]:
+    """Inside, this process is connected to Ray; one that it started ends with it.
+
+    Yields whether Ray was started here, and so is of this machine and this job alone.
+
+    Args:
+        logging_level: of Ray in this process.
+        num_cpus: cores that a Ray that is started here hands out; by default, those that
+            this process may use.
+
+    Raises:
+        UserError: the cluster does not answer, or there is no room for Ray on this machine.
+    """
+    prepare_own_ray()
+    import ray
+
+    if ray.is_initialized():
+        yield False
+        return
+    if named := named_cluster():
+        check_cluster()
+        try:
+            ray.init(log_to_driver=False, logging_level=logging_level)
+        except ConnectionError as error:
+            raise UserError(f"RAY_ADDRESS={named}: {error}; {WAY_OUT}") from error
+        try:
+            yield False
+        finally:
+            ray.shutdown()
+        return
+    with _session_folder() as folder:
+        # It warns of a small /dev/shm, although hardly anything is kept there.
+        logging.getLogger("ray._private.services").setLevel(logging.ERROR)
+        with _own_process_groups():
+            ray.init(
+                address="local",
+                num_cpus=num_cpus or n_cores(),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging_level,
+                _temp_dir=folder,
+            )
+        try:
+            yield True
+        finally:
+            ray.shutdown()
+
+
+def check_cluster() -> None:
+    """Do nothing if the cluster that `RAY_ADDRESS` names answers, or if it names none.
+
+    Ray itself tries for minutes, and then ends this process.
+
+    Raises:
+        UserError: it does not answer, or this is no address of a cluster.
+    """
+    if not (named := named_cluster()):
+        return
+    try:
+        host, port = _address(named)
+    except ConnectionError:  # `auto`
+        raise UserError(f"RAY_ADDRESS={named}: no Ray cluster runs here; {WAY_OUT}") from None
+    except ValueError:
+        raise UserError(
+            f"RAY_ADDRESS={named}: must be HOST:PORT of a cluster, such as 10.0.0.1:6379; name "
+            "that, or unset RAY_ADDRESS to use this machine alone"
+        ) from None
+    try:
+        if _speaks_grpc(host, port):
+            return
+        reason = "what listens there is not Ray"
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
+    raise UserError(
+        f"RAY_ADDRESS={named}: no Ray cluster answers at {host}:{port} ({reason}); {WAY_OUT}"
+    )
+
+
+def _address(named: str) -> tuple[str, int]:
+    """Where Ray will connect to.
+
+    Raises:
+        ConnectionError: `auto`, and no cluster is known on this machine.
+        ValueError: this is no address.
+    """
+    from ray._private.services import canonicalize_bootstrap_address
+
+    if named.startswith(CLIENT):
+        host, _, port = named.removeprefix(CLIENT).partition("/")[0].rpartition(":")
+        if not host:
+            host, port = port, CLIENT_PORT
+    else:
+        # It takes the node's own address for localhost, and looks for what `auto` is.
+        host, _, port = (canonicalize_bootstrap_address(named) or "").rpartition(":")
+    if not host:
+        raise ValueError(named)
+    return host.strip("[]"), int(port)
+
+
+def _speaks_grpc(host: str, port: int) -> bool:
+    with socket.create_connection((host, port), timeout=ANSWER_S) as connection:
+        if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
+            return True
+        connection.sendall(GREETING)
+        answer = connection.recv(FRAME_HEADER)
+        return len(answer) == FRAME_HEADER and answer[FRAME_TYPE] == SETTINGS
+
+
+@contextmanager
+def _session_folder() -> Iterator[str | None]:
+    """Ray's folder for sockets and logs, where its default cannot be used; it is removed again.
+
+    Raises:
+        UserError: there is no room for it.
+    """
+    from ray._common.utils import get_default_ray_temp_dir
+
+    default = Path(get_default_ray_temp_dir())
+    if len(os.fsencode(default / SOCKET)) <= MAX_SOCKET_PATH:
+        _check_room(default)
+        yield None
+        return
+    _check_room(Path(SHORT))
+    try:
+        folder = tempfile.mkdtemp(prefix="dimts-ray-", dir=SHORT)
+    except OSError as error:
+        raise UserError(
+            f"TMPDIR={default.parent}: its name is too long for Ray's sockets, and nothing can be "
+            f"written to {SHORT} ({error.strerror}); set RAY_TMPDIR to a folder with a short name"
+        ) from error
+    try:
+        yield f"{folder}/ray"  # which Ray lets everybody write to; nobody else enters ours
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_room(folder: Path) -> None:
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if free < MIN_FREE:
+        raise UserError(
+            f"{existing}: has {free / 1e6:.0f} MB free, and Ray needs {MIN_FREE / 1e6:.0f} MB for "
+            "its sockets and logs; make room, or set TMPDIR to another folder"
+        )
+
+
+@contextmanager
+def _own_process_groups() -> Iterator[None]:
+    """Inside, Ray's daemons are started in process groups of their own.
+
+    A terminal and `timeout` signal a whole group. Ray's control store would end with the job that
+    is just asking it for a last checkpoint. Its workers have groups of their own already. Where
+    the kernel does not end the daemons with the job, Ray ends them by their group.
+    """
+    from ray._private import services
+
+    if sys.platform != "linux":
+        yield
+        return
+    popen = services.ConsolePopen
+    services.ConsolePopen = partial(popen, process_group=0)  # type: ignore[misc, assignment]
+    try:
+        yield
+    finally:
+        services.ConsolePopen = popen  # type: ignore[misc]

@@ -1,0 +1,1 @@
+"""Model families: each is a folder that brings a model, its data and its metrics."""

@@ -1,0 +1,1 @@
+"""The acoustic family: text to log-mel spectrogram, with the alignment learned."""

@@ -1,0 +1,334 @@
+"""What a training learns from: features, tokenizer, splits, the flat start's durations."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple, overload
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+from torch import distributed as dist
+
+from dimts.audio.mel import MelConfig
+from dimts.bundles.fetch import local_bundle
+from dimts.core.config import fingerprint
+from dimts.core.errors import UserError
+from dimts.core.machine import n_cores
+from dimts.families.acoustic.alignment.em import ALIGNER_VERSION, align_corpus
+from dimts.families.acoustic.corpora import check_lengths, draw, join, load_corpus
+from dimts.families.acoustic.extension.base import Base, extend_tokenizer, read_base
+from dimts.features.feature_set import FeatureSet
+from dimts.features.manifest import SPLITS
+from dimts.storage.paths import Folder, Remote
+from dimts.text.language import Language, load_language
+from dimts.text.normaliser import TextConfig
+from dimts.text.tokenizer import Tokenizer
+from dimts.training.sampler import Corpus
+from dimts.training.settings import RunSettings
+
+MOST_READ_AGAIN = 2000
+"""Texts of a set: English of 78 characters takes 0.1 ms each on a core of a Xeon."""
+
+
+class Data(NamedTuple):
+    """Features and what reads them.
+
+    Attributes:
+        features: the opened sets, one for each source.
+        tokenizer: of all their languages, and of the base's.
+        language: code of the last source's, which samples are spoken in.
+        train, val: splits with token ids, of all sources together.
+        mel_mean_M, mel_std_M: of the training frames; what a base was trained with, if there
+            is one, as its weights expect that.
+        base: the voice to start from.
+        base_features: prepared sets of the base's languages.
+        rehearsal: their training splits, if any of it is to be rehearsed.
+    """
+
+    features: tuple[FeatureSet, ...]
+    tokenizer: Tokenizer
+    language: str
+    train: Corpus
+    val: Corpus
+    mel_mean_M: NDArray[np.float32]
+    mel_std_M: NDArray[np.float32]
+    base: Base | None = None
+    base_features: tuple[FeatureSet, ...] = ()
+    rehearsal: Corpus | None = None
+
+
+def open_data(settings: RunSettings) -> Data:
+    """Open the features and encode their texts.
+
+    Raises:
+        UserError: they are missing, were made with another mel spec or normaliser than the
+            configuration or the base say, or a test utterance is too short for its states.
+    """
+    languages = [load_language(source.text.language) for source in settings.sources]
+    opened = tuple(
+        _open(source.features, language.code, source.text, settings.mel)
+        for source, language in zip(settings.sources, languages, strict=True)
+    )
+    base = read_base(local_bundle(settings.base.bundle)) if settings.base else None
+    tokenizer = _tokenizer(languages, opened, base)
+    for features in opened:
+        _check_texts(features, tokenizer, "text.language's file has now; run jobs/prepare.py again")
+    train = [load_corpus(features, tokenizer, "train") for features in opened]
+    if settings.training.max_utterances:
+        train = [draw(corpus, settings.training.max_utterances) for corpus in train]
+    mean_M, std_M = _statistics(opened)
+    data = Data(
+        opened,
+        tokenizer,
+        languages[-1].code,
+        join(train),
+        join([load_corpus(features, tokenizer, "val") for features in opened]),
+        mean_M,
+        std_M,
+    )
+    data = _with_base(data, settings, base) if base else data
+    _check_tests(data, settings)
+    return data
+
+
+def _open(folder: Folder, language: str, text: TextConfig, mel: MelConfig) -> FeatureSet:
+    features = FeatureSet.open(folder)
+    manifest = features.manifest
+    for section, ours, theirs in (
+        ("mel", mel.model_dump(), manifest.mel.model_dump()),
+        ("text", {"language": language}, {"language": _code(features)}),
+        ("text", text.switches, manifest.text.switches),
+    ):
+        if ours != theirs:
+            key = next(k for k in ours if ours[k] != theirs[k])
+            raise UserError(
+                f"{folder}: was prepared with {section}.{key}={theirs[key]}, the configuration "
+                f"says {ours[key]}; run jobs/prepare.py again or change it"
+            )
+    return features
+
+
+def _code(features: FeatureSet) -> str:
+    """Of the language that a set is of."""
+    return features.manifest.corpus.languages[0]
+
+
+def _tokenizer(
+    languages: Sequence[Language], opened: Sequence[FeatureSet], base: Base | None
+) -> Tokenizer:
+    """Its texts' settings are the features' own, in which a language's file is named as it was
+    given: where a worker finds it differs from machine to machine."""
+    rules: dict[str, tuple[Language, TextConfig]] = {}
+    for language, features in zip(languages, opened, strict=True):
+        rules.setdefault(language.code, (language, features.manifest.text))
+    if base:
+        return extend_tokenizer(base.tokenizer, *rules[languages[0].code])
+    return Tokenizer.from_languages(list(rules.values()))
+
+
+def _check_texts(features: FeatureSet, tokenizer: Tokenizer, has: str) -> None:
+    """Refuse texts of which `tokenizer` makes others: the rules have changed since."""
+    splits = [features.split(name) for name in SPLITS]
+    rows = [
+        row for s in splits for row in zip(s.ids, s.raw_texts, s.texts, s.languages, strict=True)
+    ]
+    for utterance_id, raw, text, language in rows[:: len(rows) // MOST_READ_AGAIN + 1]:
+        normaliser = tokenizer.normaliser(language)
+        try:
+            same = normaliser.normalise(raw) == text
+        except UserError:
+            same = False
+        if not same:
+            raise UserError(
+                f"{features.folder}: {utterance_id}: its text was read by other rules than {has}"
+            )
+
+
+def _statistics(
+    opened: Sequence[FeatureSet],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and spread of the training frames of all sets."""
+    manifests = [features.manifest for features in opened]
+    if len(manifests) == 1:
+        only = manifests[0]
+        return np.array(only.mel_mean, np.float32), np.array(only.mel_std, np.float32)
+    # Of all of them together, by their first and second moments.
+    frames = [manifest.splits["train"].n_frames for manifest in manifests]
+    means = np.array([manifest.mel_mean for manifest in manifests])
+    squares = np.square([manifest.mel_std for manifest in manifests]) + means**2
+    mean = np.average(means, axis=0, weights=frames)
+    spread = np.sqrt(np.average(squares, axis=0, weights=frames) - mean**2)
+    return mean.astype(np.float32), spread.astype(np.float32)
+
+
+def _with_base(data: Data, settings: RunSettings, base: Base) -> Data:
+    assert settings.base is not None
+    if base.mel != settings.mel:
+        ours, theirs = settings.mel.model_dump(), base.mel.model_dump()
+        key = next(k for k in ours if ours[k] != theirs[k])
+        raise UserError(
+            f"base.bundle={settings.base.bundle}: speaks mel with mel.{key}={theirs[key]}, the "
+            f"configuration says {ours[key]}; prepare the features as the base needs them"
+        )
+    sets = []
+    for folder in settings.base.features:
+        sets.append(_open(folder, *_rules_of(base, folder), settings.mel))
+        _check_texts(
+            sets[-1],
+            base.tokenizer,
+            "the base has; prepare base.features by the base's rules, or leave them out",
+        )
+    rehearsal = None
+    if settings.base.rehearsal_share:
+        rehearsal = join([load_corpus(f, data.tokenizer, "train") for f in sets])
+        if not len(rehearsal):
+            folders = ", ".join(map(str, settings.base.features))
+            raise UserError(
+                f"base.features: {folders}: nothing in the training split to rehearse; set "
+                "base.rehearsal_share=0 or name other features"
+            )
+    return data._replace(
+        mel_mean_M=base.weights["mel_mean_M"].float().numpy(),
+        mel_std_M=base.weights["mel_std_M"].float().numpy(),
+        base=base,
+        base_features=tuple(sets),
+        rehearsal=rehearsal,
+    )
+
+
+def _check_tests(data: Data, settings: RunSettings) -> None:
+    """Of what is measured after the training, refuse now what could not be."""
+    tests = [load_corpus(features, data.tokenizer, "test") for features in data.features]
+    if settings.base:
+        of_base = (load_corpus(f, data.tokenizer, "test") for f in data.base_features)
+        tests += [draw(corpus, settings.base.held_out) for corpus in of_base]
+    for corpus in tests:
+        check_lengths(corpus, settings.model.states_per_token)
+
+
+def _rules_of(base: Base, folder: Folder) -> tuple[str, TextConfig]:
+    """The language of a set of features, and the base's settings for its texts."""
+    code = _code(FeatureSet.open(folder))
+    known = {k.language.code: k.text for k in base.tokenizer.spec.languages}
+    if code not in known:
+        raise UserError(
+            f"base.features: {folder} is of {code}, which is not a language of the base: "
+            f"{', '.join(known)}"
+        )
+    return code, known[code]
+
+
+def fixed_durations(settings: RunSettings, data: Data) -> list[NDArray[np.int32]]:
+    """Durations of the training split by the flat-start aligner, computed once for a corpus.
+
+    They are kept beside the features, under the fingerprint of all that they depend on.
+
+    Raises:
+        UserError: an utterance has fewer frames than its text has states.
+    """
+    aligner = settings.training.aligner
+    key = fingerprint(
+        ALIGNER_VERSION,
+        [features.manifest.fingerprint for features in data.features],
+        data.tokenizer.fingerprint,
+        settings.model.states_per_token,
+        aligner.iterations,
+        aligner.prior_frames,
+        list(data.train.utterances.ids) if settings.training.max_utterances else [],
+        # Without a base they follow from the features.
+        *((data.mel_mean_M.tolist(), data.mel_std_M.tolist()) if data.base else ()),
+    )
+    name = Path("alignments", f"{key}.safetensors")
+    file, place = data.features[0].folder / name, settings.sources[0].features
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    if rank == 0 and not _fetched(file, place / name):
+        durations = _align(settings, data)
+        _write_durations(file, durations)
+        if isinstance(place, Remote):  # other machines have them from there
+            (place / name).upload(file)
+    if dist.is_initialized():
+        dist.barrier()
+    try:
+        _fetched(file, place / name)
+        stored = load_file(file)
+        durations = [stored[str(i)] for i in range(len(data.train))]
+    except (SafetensorError, OSError, KeyError) as error:
+        raise UserError(f"{file}: cannot be read ({error}); remove it") from error
+    for i, of_tokens in enumerate(durations):
+        frames = int(data.train.utterances.n_frames[i])
+        if len(of_tokens) != data.train.n_tokens[i] or of_tokens.sum() != frames:
+            raise UserError(f"{file}: does not fit {data.train.utterances.ids[i]}; remove it")
+    return durations
+
+
+def _fetched(file: Path, place: Folder) -> bool:
+    """Whether it is here, or was in object storage and now is here."""
+    if not file.exists() and isinstance(place, Remote):
+        with suppress(FileNotFoundError):
+            place.download(file)
+    return file.exists()
+
+
+class _Normalised(Sequence[NDArray[np.float32]]):
+    """Mels of a corpus by the mean and spread of each bin, float32 [T, M] each, made when asked
+    for: a corpus of many hours does not fit into memory a second time."""
+
+    def __init__(self, corpus: Corpus, mean_M: NDArray[np.float32], std_M: NDArray[np.float32]):
+        self._corpus, self._mean_M, self._std_M = corpus, mean_M, std_M
+
+    def __len__(self) -> int:
+        return len(self._corpus)
+
+    @overload
+    def __getitem__(self, index: int) -> NDArray[np.float32]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[NDArray[np.float32]]: ...
+
+    def __getitem__(self, index: int | slice) -> NDArray[np.float32] | list[NDArray[np.float32]]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)  # which ends a loop over all of them
+        return (self._corpus.utterances.mel(index) - self._mean_M) / self._std_M
+
+
+def _align(settings: RunSettings, data: Data) -> list[NDArray[np.int32]]:
+    aligner, train = settings.training.aligner, data.train
+    try:
+        return align_corpus(
+            train.tokens,
+            _Normalised(train, data.mel_mean_M, data.mel_std_M),
+            data.tokenizer.factors,
+            settings.model.states_per_token,
+            aligner.iterations,
+            aligner.prior_frames,
+            threads=n_cores(),
+            pause_ids=data.tokenizer.pause_ids,
+        )
+    except ValueError as error:
+        folders = ", ".join(str(source.features) for source in settings.sources)
+        raise UserError(
+            f"{folders}: {error}; lower model.states_per_token, or raise "
+            f"prepare.min_frames_per_token and run jobs/prepare.py again"
+        ) from error
+
+
+def _write_durations(file: Path, durations: Sequence[NDArray[np.int32]]) -> None:
+    partial = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        file.parent.mkdir(exist_ok=True)
+        # Not by save_file, which lets nobody but the writer read the file.
+        partial.write_bytes(save({str(i): array for i, array in enumerate(durations)}))
+        partial.replace(file)
+    except PermissionError as error:
+        raise UserError(
+            f"{file.parent}: cannot be written ({error.strerror}), and training keeps the "
+            "durations of the features there; copy them to a folder of yours and name that by "
+            "prepare.features"
+        ) from error

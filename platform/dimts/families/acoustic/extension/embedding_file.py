@@ -1,0 +1,87 @@
+"""The text embedding of another system's model as a base: its rows, in a model of our own.
+
+Chatterbox's T3, for one, keeps it as ``text_emb.weight``, [n_vocab, 1024].
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from dimts.core.errors import UserError
+from dimts.families.acoustic.extension.rows import TOKEN, spread
+from dimts.text.tokenizer import Tokenizer
+
+PROJECTION = "encoder.embedding.projection.weight"
+TENSOR = "text_emb.weight"
+
+
+def read_embedding(path: str | Path, tokenizer: Tokenizer, tensor: str = TENSOR) -> Tensor:
+    """Rows of a text embedding, float32 [n_vocab, row width]; nothing else is read.
+
+    Args:
+        path: a ``.safetensors`` file.
+        tokenizer: whose ids the rows are of.
+        tensor: the embedding's name in the file.
+
+    Raises:
+        UserError: no such file or tensor, or it does not fit the tokenizer; says what is there.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            if tensor not in file.keys():  # noqa: SIM118  # not a mapping
+                tables = [n for n in file.keys() if len(file.get_slice(n).get_shape()) == 2]  # noqa: SIM118
+                there = ", ".join(sorted(tables, key=_likeness)[:5]) or "none"
+                raise UserError(f"{path}: has no tensor {tensor}; its matrices: {there}")
+            shape = tuple(file.get_slice(tensor).get_shape())
+            if len(shape) != 2 or shape[0] != tokenizer.n_vocab:
+                raise UserError(
+                    f"{path}: {tensor} is {shape}; the tokenizer has {tokenizer.n_vocab} tokens "
+                    f"and asks for that many rows: give the tokenizer that belongs to it"
+                )
+            rows_VE: Tensor = file.get_tensor(tensor).float()
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: cannot be read as safetensors: {error}") from error
+    if not rows_VE.isfinite().all():
+        raise UserError(f"{path}: {tensor} holds values that are not finite")
+    if not spread(rows_VE) > 0:
+        raise UserError(f"{path}: all rows of {tensor} are the same: nothing was learned there")
+    return rows_VE
+
+
+def embedding_weights(rows_VE: Tensor, width: int, seed: int) -> dict[str, Tensor]:
+    """What a model of `width` takes from the rows, as entries of its state dict.
+
+    Where the widths are equal the rows are scaled to the spread of an untrained embedding,
+    which is width**-0.5. Where they differ, the rows stay as they are, the model needs
+    ``encoder.embedding_width`` set to theirs, and its projection starts as a scaled isometry of
+    their principal directions: all of them into a wider model, as many as there is room for
+    into a narrower one. A random rotation spreads what the first of them hold over all
+    channels, since positions are added channel by channel.
+
+    Args:
+        rows_VE: of the base's tokens, float32.
+        width: of the model.
+        seed: of the rotation.
+    """
+    if rows_VE.shape[1] == width:
+        return {TOKEN: rows_VE * (width**-0.5 / spread(rows_VE))}
+    centred_VE = rows_VE - rows_VE.mean(0)
+    # Of [V, E] a decomposition of the [E, E] covariance is far cheaper than one of the rows.
+    _, directions_EE = torch.linalg.eigh(centred_VE.double().T @ centred_VE.double())
+    n = min(width, rows_VE.shape[1])
+    principal_NE = directions_EE.flip(1).T[:n]
+    generator = torch.Generator().manual_seed(seed)
+    noise_DN = torch.randn(width, n, generator=generator, dtype=torch.float64)
+    rotation_DN, _ = torch.linalg.qr(noise_DN)
+    projection_DE = (rotation_DN @ principal_NE).float()
+    projection_DE *= width**-0.5 / spread(rows_VE @ projection_DE.T)
+    return {TOKEN: rows_VE, PROJECTION: projection_DE}
+
+
+def _likeness(name: str) -> tuple[bool, str]:
+    """Sorts what is called an embedding first."""
+    return ("emb" not in name.lower(), name)

@@ -1,0 +1,108 @@
+"""Freezing that holds: what is frozen has the same bits after training as before it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dimts.core.errors import ConfigError
+from dimts.families.acoustic.model.config import FreezeIndex
+from dimts.families.acoustic.model.embedding import PartlyFrozenEmbedding
+from dimts.families.acoustic.model.t3 import T3
+from dimts.text.tokenizer import Tokenizer
+
+KEY = "model.freeze_until_index"
+
+
+class FreezeReport(NamedTuple):
+    """What training may change and what it may not.
+
+    Attributes:
+        trained, frozen: values in the parameters that are trained and that are not.
+        rows: token rows that are frozen.
+        factor_rows: factor rows that are frozen with them, in all tables.
+        encoder_blocks, decoder_blocks: numbers of the blocks that are frozen.
+    """
+
+    trained: int
+    frozen: int
+    rows: int
+    factor_rows: int
+    encoder_blocks: tuple[int, ...]
+    decoder_blocks: tuple[int, ...]
+
+
+def freeze(model: T3, tokenizer: Tokenizer) -> FreezeReport:
+    """Freeze in place what the model's settings say, before an optimizer or DDP sees it.
+
+    A frozen token's vector is its own row and those of its factors, so the factors' rows are
+    frozen too. A projection behind the rows is trained like any layer above them. Frozen blocks
+    keep their dropout in training: it changes no weight, and they have no running statistics.
+
+    Raises:
+        ConfigError: the index does not fit the tokenizer; says what does.
+    """
+    rows = frozen_rows(model.config.freeze_until_index, tokenizer)
+    embedding, blocks = model.encoder.embedding, model.config.freeze_blocks
+    factor_rows = 0
+    if rows:
+        factors_VF = embedding.factors_VF
+        frozen_V = torch.arange(len(factors_VF), device=factors_VF.device) < rows
+        embedding.token = _freeze_rows(embedding.token, frozen_V)
+        for i, table in enumerate(embedding.factor):
+            assert isinstance(table, nn.Embedding)
+            used = torch.zeros(table.num_embeddings, dtype=torch.bool, device=frozen_V.device)
+            used[factors_VF[:rows, i]] = True
+            used[0] = True  # "none" is zero and stays so
+            embedding.factor[i] = _freeze_rows(table, used)
+            factor_rows += int(used.sum())
+    for number in blocks.encoder:
+        model.encoder.blocks[number].requires_grad_(False)
+    for number in blocks.decoder:
+        model.decoder.blocks[number].requires_grad_(False)
+    sizes = [(p.requires_grad, p.numel()) for p in model.parameters()]
+    trained = sum(n for is_trained, n in sizes if is_trained)
+    frozen = sum(n for is_trained, n in sizes if not is_trained)
+    return FreezeReport(trained, frozen, rows, factor_rows, blocks.encoder, blocks.decoder)
+
+
+def frozen_rows(index: FreezeIndex, tokenizer: Tokenizer) -> int:
+    """How many token rows, from id 0, an index freezes.
+
+    Raises:
+        ConfigError: it needs a tokenizer that was extended, or is above the vocabulary.
+    """
+    if index == "n_vocab":
+        return tokenizer.n_vocab
+    if index == "n_base" or isinstance(index, float):
+        if not tokenizer.n_base:
+            raise ConfigError(
+                f"{KEY}={index}: the tokenizer was not extended, so there are no rows of a base "
+                f"to freeze; start from a base, or give a number of rows up to "
+                f"{tokenizer.n_vocab}"
+            )
+        share = index if isinstance(index, float) else 1.0
+        if not (rows := round(share * tokenizer.n_base)):
+            raise ConfigError(
+                f"{KEY}={index}: less than one of the base's {tokenizer.n_base} rows, so it has "
+                "no effect; give a larger share"
+            )
+        return rows
+    assert isinstance(index, int)
+    if index > tokenizer.n_vocab:
+        raise ConfigError(
+            f"{KEY}={index}: the vocabulary has {tokenizer.n_vocab} tokens; give at most that many"
+        )
+    return index
+
+
+def _freeze_rows(
+    embedding: nn.Embedding | PartlyFrozenEmbedding, frozen_V: Tensor
+) -> nn.Embedding | PartlyFrozenEmbedding:
+    assert isinstance(embedding, nn.Embedding), "frozen once already"
+    if frozen_V.all():
+        embedding.requires_grad_(False)
+        return embedding
+    return PartlyFrozenEmbedding(embedding, frozen_V)

@@ -1,0 +1,87 @@
+"""TTSLoss: mel plus duration, and the prior that the alignment is searched with."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dimts.families.acoustic.model.config import LossConfig
+from dimts.families.acoustic.model.durations import look_up
+from dimts.families.acoustic.model.t3 import T3Output
+
+
+class TTSLoss(NamedTuple):
+    """Parts of the loss, scalars; `total` is what is minimised.
+
+    Attributes:
+        total: mel + weighted duration + weighted prior.
+        mel: error of the normalised log-mel, squared plus weighted absolute.
+        duration: Poisson deviance a state between predicted and aligned frames.
+        prior: squared error between a state's expected mel and its frames.
+        mel_mse: squared error in natural-log-mel units squared, not trained on.
+    """
+
+    total: Tensor
+    mel: Tensor
+    duration: Tensor
+    prior: Tensor
+    mel_mse: Tensor
+
+
+def tts_loss(
+    output: T3Output,
+    mel_BTM: Tensor,
+    mel_std_M: Tensor,
+    config: LossConfig,
+    n_frames: float | None = None,
+    n_tokens: float | None = None,
+) -> TTSLoss:
+    """The loss of a batch.
+
+    Args:
+        output: the model's, laid out by the alignment of `mel_BTM`.
+        mel_BTM: normalised log-mel, recorded.
+        mel_std_M: spread of the training frames, to report in natural-log units.
+        config: weights.
+        n_frames, n_tokens: what to divide by; the batch's own counts if None. With several
+            workers, those of the whole batch divided by the number of workers.
+    """
+    mask_BT1 = output.valid_BT[..., None]
+    n_bins = mel_BTM.shape[-1]
+    if n_frames is None:
+        n_frames = float(mask_BT1.sum())
+    if n_tokens is None:
+        n_tokens = float(output.valid_BN.sum())
+    error_BTM = (output.mel_BTM - mel_BTM) * mask_BT1
+    values = n_frames * n_bins
+    mel = (error_BTM.square().sum() + config.mel_l1 * error_BTM.abs().sum()) / values
+    prior = _prior(output, mel_BTM, mask_BT1) / values
+    duration = _poisson_deviance(output) / n_tokens
+    return TTSLoss(
+        total=mel + config.duration * duration + config.prior * prior,
+        mel=mel,
+        duration=duration,
+        prior=prior,
+        mel_mse=(error_BTM.detach() * mel_std_M).square().sum() / values,
+    )
+
+
+def _poisson_deviance(output: T3Output) -> Tensor:
+    """Summed over states. Its minimum is the expected duration, so lengths have no bias;
+    the squared error of a logarithm would predict the shorter geometric mean."""
+    target = output.durations_BNS.float()
+    predicted_log = output.log_durations_BNS
+    deviance = predicted_log.exp() - target * predicted_log
+    deviance = deviance - target + torch.xlogy(target, target)
+    return (deviance * output.valid_BN[..., None]).sum()
+
+
+def _prior(output: T3Output, mel_BTM: Tensor, mask_BT1: Tensor) -> Tensor:
+    b, n, s, m = output.means_BNSM.shape
+    ends = output.durations_BNS.view(b, n * s).cumsum(1)
+    frames = torch.arange(mel_BTM.shape[1], device=mel_BTM.device).expand(b, -1).contiguous()
+    index = torch.searchsorted(ends, frames, right=True).clamp_max(n * s - 1)
+    expected = look_up(output.means_BNSM.view(b, n * s, m), index)
+    return ((expected - mel_BTM) * mask_BT1).square().sum()

@@ -1,0 +1,103 @@
+"""Text to speech from a bundle alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dimts.audio.griffin_lim import griffin_lim
+from dimts.audio.mel import MelConfig
+from dimts.bundles.bundle import load_bundle
+from dimts.core.errors import UserError
+from dimts.core.threads import one_thread
+from dimts.families.acoustic.model.t3 import T3
+from dimts.text.tokenizer import Tokenizer
+
+SLOWEST, FASTEST = 0.25, 4.0
+MOST_TOKENS = 8000
+"""Of a text that is spoken at once: time and memory grow with their square."""
+
+
+class Synthesizer:
+    """A voice that speaks.
+
+    Args:
+        model: put in eval mode by the caller.
+        tokenizer: the model's.
+        mel: spec of what the model predicts.
+        language: code of what is spoken where none is named; None: the tokenizer's default.
+    """
+
+    def __init__(
+        self, model: T3, tokenizer: Tokenizer, mel: MelConfig, language: str | None = None
+    ):
+        self.model = model
+        self.tokenizer = tokenizer
+        self.mel_config = mel
+        self.language = language
+
+    @classmethod
+    def load(cls, bundle: str | Path, device: str = "cpu") -> Self:
+        """The voice of a bundle folder.
+
+        Raises:
+            BundleError: the folder is no bundle, is damaged, or does not fit together.
+        """
+        loaded = load_bundle(bundle, device)
+        # A base may be adapted to a language that it knows, which is not its tokenizer's last.
+        learned_last = loaded.manifest.origin.get("language")
+        return cls(loaded.model, loaded.tokenizer, loaded.mel, learned_last)
+
+    @property
+    def sample_rate(self) -> int:
+        return self.mel_config.sample_rate
+
+    @torch.no_grad()
+    def mel(
+        self, text: str, speed: float = 1.0, language: str | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Natural-log mel of a text, [T, M], and the frames a token state, [N, S].
+
+        Args:
+            text: raw.
+            speed: 1 is as learned.
+            language: its code; None: the voice's default, which it learned last.
+
+        Raises:
+            UserError: the text is empty, too long to be spoken at once or has characters outside
+                the vocabulary, the speed is out of range, the voice does not know the language,
+                or it learned nonsense.
+        """
+        if not SLOWEST <= speed <= FASTEST:
+            raise UserError(f"speed {speed:g}: must be between {SLOWEST} and {FASTEST:g}")
+        device = self.model.mel_mean_M.device
+        ids = self.tokenizer.encode(text, language or self.language)
+        if len(ids) > MOST_TOKENS:
+            raise UserError(
+                f"{text!r:.60}: {len(ids)} tokens, at most {MOST_TOKENS} are spoken at once; split "
+                "it into sentences"
+            )
+        tokens = torch.tensor([ids], device=device)
+        count = torch.tensor([tokens.shape[1]], device=device)
+        with one_thread():
+            output = self.model(tokens, count, speed=speed)
+        mel_TM = self.model.denormalise(output.mel_BTM)[0].cpu().numpy()
+        if not np.isfinite(mel_TM).all():
+            raise UserError(f"{text!r:.60}: the voice has no mel for it: its weights are nonsense")
+        return mel_TM, output.durations_BNS[0].cpu().numpy()
+
+    def speak(
+        self, text: str, speed: float = 1.0, language: str | None = None
+    ) -> NDArray[np.float32]:
+        """Samples in [-1, 1] at `sample_rate`; raises like `mel`."""
+        mel_TM, _ = self.mel(text, speed, language)
+        return self.vocode(mel_TM)
+
+    def vocode(self, mel_TM: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Natural-log mel, [T, M], to samples by Griffin-Lim."""
+        with one_thread():
+            return griffin_lim(mel_TM, self.mel_config)

@@ -1,0 +1,35 @@
+"""The training loop in this process: no Ray, one worker."""
+
+from __future__ import annotations
+
+from dimts.core.errors import UserError
+from dimts.launch.console import following
+from dimts.launch.local_run_folder import here
+from dimts.launch.machine import resolve_on_machine
+from dimts.launch.run_logger import Recorder, device_of
+from dimts.launch.settings import Launch
+from dimts.launch.stopping import stop_on_signal
+from dimts.training.ownership import Superseded
+from dimts.training.run import run_training
+
+
+def run_bare(launch: Launch, gpu: bool = False) -> None:
+    """Train to the end of the run, or until asked to stop.
+
+    Raises:
+        UserError: see `run_training`; a GPU is asked for and there is none.
+    """
+    with here(launch) as (launch, copy), following(launch.run_dir), stop_on_signal(launch.run_dir):
+        device = device_of(gpu)
+        launch, told = resolve_on_machine(launch, device)
+        recorder = Recorder(
+            launch, report=lambda _, checkpoint: copy.saved() if checkpoint else None
+        )
+        recorder.start(told)
+        try:
+            recorder.finish(run_training(launch.settings, recorder, device))
+        except Superseded as error:
+            raise UserError(str(error)) from error
+        except BaseException:
+            recorder.end("FAILED")
+            raise

@@ -1,0 +1,198 @@
+"""The loop's `Callbacks` for a real run: console, tracker, samples, held-out figures."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dimts.core.errors import UserError
+from dimts.families.acoustic.data import Data, open_data
+from dimts.families.acoustic.figures import forgetting_figures, held_out_figures
+from dimts.families.acoustic.model.t3 import T3
+from dimts.families.acoustic.samples import STEP_FOLDER, all_samples, plot_alignment, speak_samples
+from dimts.families.acoustic.speaker import Synthesizer
+from dimts.launch.console import EVENTS, append_event
+from dimts.launch.samples_page import write_samples_page
+from dimts.launch.settings import Launch
+from dimts.launch.stopping import stop_requested
+from dimts.tracking.tracker import Status, make_tracker
+from dimts.training.checkpoint import BEST
+from dimts.training.job import Result
+
+RESULT = "result.json"
+LONGEST_SILENCE = 10_000
+"""Events that wait for room on a full disk; older ones are let go."""
+Report = Callable[[dict[str, float], Path | None], None]
+
+log = logging.getLogger(__name__)
+
+
+class Recorder:
+    """Callbacks of one worker; those that are not rank 0 only report.
+
+    Args:
+        launch: the run.
+        rank: of this worker.
+        report: passes metrics and checkpoints on, to Ray Train for one.
+        will_end: whether the machine has given notice; see `Callbacks.should_save`.
+    """
+
+    def __init__(
+        self,
+        launch: Launch,
+        rank: int = 0,
+        report: Report | None = None,
+        will_end: Callable[[], bool] = lambda: False,
+    ):
+        self.launch = launch
+        self.rank = rank
+        self._report = report
+        self._will_end = will_end
+        self._unsaid: deque[Mapping[str, Any]] = deque(maxlen=LONGEST_SILENCE)
+        self._told_full = False
+        self._tracker = make_tracker(launch.tracking)
+        self._data: Data | None = None
+
+    def start(self, told: str = "") -> None:
+        """Begin the record, or go on with it.
+
+        Args:
+            told: what a person should know of how it begins.
+        """
+        if self.rank == 0:
+            self._append({"start": {"host": platform.node(), "pid": os.getpid()}})
+            self._tracker.start(
+                self.launch.title or self.launch.name,
+                self.launch.run_dir,
+                self.launch.params,
+                self.launch.settings.config_yaml,
+                self.launch.tags,
+            )
+            if told:
+                self.tell(told)
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        self._append({"step": step, "values": values})
+        self._tracker.log_metrics(values, step)
+
+    def tell(self, text: str) -> None:
+        self._append({"text": text})
+
+    def _append(self, event: Mapping[str, Any]) -> None:
+        """What a full disk does not take waits for the next time, and never ends the training."""
+        self._unsaid.append(event)
+        try:
+            while self._unsaid:
+                append_event(self.launch.run_dir, self._unsaid[0])
+                self._unsaid.popleft()
+        except OSError as error:
+            if not self._told_full:
+                self._told_full = True
+                log.warning("%s takes no more: %s", self.launch.run_dir / EVENTS, error.strerror)
+
+    def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None:
+        if self._report:
+            self._report(metrics, checkpoint)
+
+    def should_stop(self) -> bool:
+        return stop_requested(self.launch.run_dir)
+
+    def should_save(self) -> bool:
+        return self._will_end()
+
+    def sample(self, model: T3, step: int) -> None:
+        try:
+            self._sample(model, step)
+        except (OSError, UserError, RuntimeError, MemoryError) as error:  # training goes on
+            self.tell(f"no samples of step {step}: {' '.join(str(error).split())[:300]}")
+
+    def _sample(self, model: T3, step: int) -> None:
+        data = self._open()
+        synthesizer = Synthesizer(model, data.tokenizer, self.launch.settings.mel)
+        texts = self.launch.settings.training.sample_texts or data.val.utterances.texts[-2:]
+        folder = self.launch.run_dir / "samples"
+        samples = speak_samples(synthesizer, texts, step, folder, data.language)
+        files = [file for sample in samples for file in (sample.wav, *sample.plots)]
+        if len(data.val):
+            files += plot_alignment(model, data, 0, folder / STEP_FOLDER.format(step))
+        for file in files:
+            self._tracker.log_artifact(file, f"samples/{file.parent.name}")
+        page = folder / "samples.html"
+        write_samples_page(page, self.launch.name, all_samples(folder, texts))
+        self._tracker.log_artifact(page, "samples")
+
+    def finish(self, result: Result) -> None:
+        """Held-out figures of the best checkpoint, the logged model, the end of the record."""
+        if self.rank != 0:
+            return
+        figures: dict[str, float] = {}
+        best = (self.launch.run_dir / BEST).resolve()
+        if result.status != "stopped" and not best.is_dir():
+            self.tell("no voice: the loss on the validation split was never a number")
+        if result.status != "stopped" and best.is_dir():
+            figures = held_out_figures(self.launch, self._open(), best)
+            before, after = forgetting_figures(self.launch, self._open(), best)
+            if before:
+                self._tracker.log_metrics(before, 0)
+            figures |= after
+            self._tracker.log_metrics(figures, result.step)
+            self._tracker.log_model(best, figures, result.step)
+        self._write_result(result, figures, best)
+        self.end("KILLED" if result.status == "stopped" else "FINISHED")
+
+    def end(self, status: Status) -> None:
+        """End the record; waits a bounded time for what is not sent yet."""
+        if self.rank == 0:
+            self._tracker.finish(status)
+
+    def _write_result(self, result: Result, figures: dict[str, float], best: Path) -> None:
+        place = self.launch.remote or self.launch.run_dir
+        values: dict[str, Any] = {
+            "status": result.status,
+            "step": result.step,
+            "seconds": result.seconds,
+            "skipped_steps": result.skipped,
+            "frames": result.frames,
+            "checkpoint": str(place / result.checkpoint.name) if result.checkpoint else None,
+            "best": str(place / best.name) if best.is_dir() else None,
+            "figures": {**result.best, **figures},
+        }
+        text = json.dumps(values, indent=2)
+        (self.launch.run_dir / RESULT).write_text(text, encoding="utf-8")
+
+    def _open(self) -> Data:
+        if self._data is None:
+            self._data = open_data(self.launch.settings)
+        return self._data
+
+
+def read_result(run_dir: Path) -> dict[str, Any]:
+    """What `Recorder.finish` wrote.
+
+    Raises:
+        UserError: the run has not ended yet.
+    """
+    try:
+        result: dict[str, Any] = json.loads((run_dir / RESULT).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{run_dir}: has no {RESULT}, the run did not end") from None
+    return result
+
+
+def device_of(gpu: bool) -> torch.device:
+    """The device a bare run trains on.
+
+    Raises:
+        UserError: a GPU is asked for and there is none.
+    """
+    if gpu and not torch.cuda.is_available():
+        raise UserError("ray.gpu is on, but torch finds no CUDA device")
+    return torch.device("cuda" if gpu else "cpu")

@@ -1,0 +1,81 @@
+"""One HTML page on which the samples of a run are heard and seen, step beside step.
+
+MLflow shows an HTML artifact in a frame of its own that cannot reach other artifacts, so
+sounds, pictures and the script's font are inside the page.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dimts.plotting.fonts import shipped_for
+
+_STYLE = """
+body { font: 15px/1.4 sans-serif, "script"; margin: 1.5em; color: #222 }
+section { border-top: 1px solid #ccc; padding: .6em 0 }
+figure { margin: .6em 0 1.2em } figcaption { font-size: 1.15em } audio { width: 22em }
+img { display: block; max-width: 100%; width: 54em }
+"""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sentence that was spoken at a step: its sound and its pictures."""
+
+    step: int
+    text: str
+    wav: Path
+    plots: tuple[Path, ...] = ()
+
+
+def write_samples_page(path: Path, title: str, samples: Sequence[Sample]) -> None:
+    """Write the page, newest step first; pictures are shown for the newest step only.
+
+    Args:
+        path: the HTML file.
+        title: the run's name.
+        samples: their files are read now and may change later.
+    """
+    steps = sorted({sample.step for sample in samples}, reverse=True)
+    parts = [
+        "<!doctype html><html><head><meta charset='utf-8'>",
+        f"<title>{html.escape(title)}</title><style>{_STYLE}{_fonts(samples)}</style>",
+        "</head><body>",
+        f"<h1>{html.escape(title)}</h1>",
+    ]
+    for step in steps:
+        parts.append(f"<section><h2>step {step}</h2>")
+        parts += [_figure(s, step == steps[0]) for s in samples if s.step == step]
+        parts.append("</section>")
+    parts.append("</body></html>\n")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(parts), encoding="utf-8")
+
+
+def _fonts(samples: Sequence[Sample]) -> str:
+    """The script's font, for a machine that has none."""
+    text = "".join(sample.text for sample in samples)
+    return "".join(
+        f"@font-face {{ font-family: \"script\"; src: url('{_data('font/ttf', path)}') }}\n"
+        for path in shipped_for(text)
+    )
+
+
+def _figure(sample: Sample, with_plots: bool) -> str:
+    plots = "".join(
+        f"<img alt='{html.escape(plot.stem)}' src='{_data('image/png', plot)}'>"
+        for plot in (sample.plots if with_plots else ())
+    )
+    return (
+        f"<figure><figcaption>{html.escape(sample.text)}</figcaption>"
+        f"<audio controls preload='metadata' src='{_data('audio/wav', sample.wav)}'></audio>"
+        f"{plots}</figure>"
+    )
+
+
+def _data(kind: str, path: Path) -> str:
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"

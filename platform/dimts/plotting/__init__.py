@@ -1,0 +1,1 @@
+"""Plots and the fonts that they are written in."""

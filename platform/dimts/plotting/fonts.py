@@ -1,0 +1,93 @@
+"""Which fonts draw a text: matplotlib's own has no Ethiopic, and a bare machine has no other."""
+
+from __future__ import annotations
+
+import hashlib
+import lzma
+import os
+from functools import cache
+from pathlib import Path
+
+from dimts.storage.paths import cache_folder
+
+SHIPPED = Path(__file__).with_name("font_files")
+"""Compressed, as they travel with every job that is submitted."""
+BASE = "DejaVu Sans"  # Inside matplotlib.
+LATIN = 0x24F  # Every machine has these characters.
+
+
+@cache
+def families(text: str) -> list[str]:
+    """Font families, best first, that together have the characters of `text`.
+
+    Matplotlib's own font, then those that we ship, then any font of the system.
+    """
+    from matplotlib import font_manager
+
+    chosen = list(_own_families())
+    missing = _missing(text)
+    for entry in font_manager.fontManager.ttflist:
+        if not missing:
+            break
+        # The font of last resort has a box for every character there is.
+        if entry.style == "normal" and not entry.name.startswith("Last Resort"):
+            left = {c for c in missing if ord(c) not in _characters(entry.fname)}
+            if left < missing:
+                chosen.append(entry.name)
+                missing = left
+    return chosen
+
+
+def shipped_for(text: str) -> list[Path]:
+    """Files of those of our own fonts that have characters of `text` that others may lack."""
+    odd = {ord(character) for character in text if ord(character) > LATIN}
+    return [path for path in _shipped() if odd & _characters(str(path))]
+
+
+def drawable(text: str) -> bool:
+    """True when a font that is at hand on every machine has each character of `text`."""
+    return not _missing(text)
+
+
+@cache
+def _shipped() -> list[Path]:
+    """Our own fonts, unpacked where this machine keeps what can be had again."""
+    files = []
+    for packed in sorted(SHIPPED.glob("*.ttf.xz")):
+        content = lzma.decompress(packed.read_bytes())
+        file = cache_folder("fonts", hashlib.sha256(content).hexdigest()) / packed.stem
+        if not file.exists() or file.stat().st_size != len(content):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            draft = file.with_name(f".{file.name}.{os.getpid()}")
+            draft.write_bytes(content)
+            draft.replace(file)
+        files.append(file)
+    return files
+
+
+@cache
+def _own_families() -> dict[str, str]:
+    """Family -> file of the fonts that every machine has; makes ours known to matplotlib."""
+    from matplotlib import font_manager
+
+    base = font_manager.FontProperties(family=[BASE])
+    files = {BASE: str(font_manager.findfont(base, fallback_to_default=False))}
+    for path in _shipped():
+        font_manager.fontManager.addfont(path)
+        files[font_manager.FontProperties(fname=path).get_name()] = str(path)
+    return files
+
+
+def _missing(text: str) -> set[str]:
+    """Characters of `text`, white space aside, that none of those fonts has."""
+    left = {character for character in text if not character.isspace()}
+    for path in _own_families().values():
+        left = {c for c in left if ord(c) not in _characters(path)}
+    return left
+
+
+@cache
+def _characters(path: str) -> frozenset[int]:
+    from matplotlib import font_manager
+
+    return frozenset(font_manager.get_font(path).get_charmap())

@@ -1,0 +1,390 @@
+"""Where something lies: a folder that this machine sees, or a prefix in object storage.
+
+``s3://BUCKET/PREFIX`` and ``gs://BUCKET/PREFIX`` are reached through `pyarrow.fs`, with the
+credentials that the provider's own tools find: environment, files, the role of a machine.
+``AWS_ENDPOINT_URL`` names another server that speaks S3, ``STORAGE_EMULATOR_HOST`` one that
+speaks as Google's does.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.fs as pa_fs
+from pydantic import BeforeValidator, PlainSerializer
+from pydantic_core import core_schema
+
+from dimts.core.config import fingerprint
+from dimts.core.errors import UserError
+
+CACHE = "DIMTS_CACHE"
+N_THREADS = 8
+"""Files on their way at a time: what holds them up is the distance, not this machine."""
+PART_BYTES = 8 * 2**20
+TIMEOUT_S = 5.0
+"""Of a connection, and of each wait for the next bytes."""
+ATTEMPTS = 3
+
+_URI = re.compile(r"(s3|gs)://([a-z0-9][a-z0-9._-]{1,61}[a-z0-9])((?:/[^/]+)*)/?")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+class Entry(NamedTuple):
+    """A file in object storage.
+
+    Attributes:
+        name: relative to the place that was listed.
+        size: in bytes.
+        mtime_ns: when it was written, in nanoseconds since 1970.
+    """
+
+    name: str
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A prefix, or a file, in object storage; it is used as a `Path` is, as far as that goes.
+
+    Attributes:
+        uri: without a slash at its end.
+
+    Raises:
+        ValueError: no URI of object storage that is known, or more than one.
+    """
+
+    uri: str
+
+    def __post_init__(self) -> None:
+        if "@" in self.uri or "?" in self.uri:
+            raise ValueError(
+                "a place holds no credentials and no options: set AWS_ACCESS_KEY_ID, "
+                "AWS_ENDPOINT_URL and the like in the environment"
+            )
+        found = _URI.fullmatch(self.uri)
+        if not found or {".", ".."} & set(self.uri.split("/")):
+            raise ValueError("must be a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX")
+        object.__setattr__(self, "uri", self.uri.rstrip("/"))
+
+    def __str__(self) -> str:
+        return self.uri
+
+    def __truediv__(self, name: str | os.PathLike[str]) -> Remote:
+        return self._at(f"{self.uri}/{PurePosixPath(name)}")
+
+    @property
+    def name(self) -> str:
+        """The last part."""
+        return self.uri.rsplit("/", 1)[1]
+
+    @property
+    def parent(self) -> Remote:
+        """Without the last part."""
+        return self._at(self.uri.rsplit("/", 1)[0])
+
+    @classmethod
+    def _at(cls, uri: str) -> Remote:
+        """Inside, names may hold what a place that people name may not."""
+        place = object.__new__(cls)
+        object.__setattr__(place, "uri", uri)
+        return place
+
+    def exists(self) -> bool:
+        """Whether there is a file here."""
+        return self.entry() is not None
+
+    def read_text(self, encoding: str = "utf-8") -> str:
+        """A whole file as text; raises like `read_bytes`."""
+        return self.read_bytes().decode(encoding)
+
+    def absolute(self) -> Remote:
+        """Itself, wherever the current folder is."""
+        return self
+
+    @property
+    def filesystem(self) -> pa_fs.FileSystem:
+        """What reaches it."""
+        return _filesystem(*self.uri.split("/")[:3])
+
+    @property
+    def path(self) -> str:
+        """How `filesystem` knows it: bucket and key."""
+        return self.uri.split("://", 1)[1]
+
+    def read_bytes(self, start: int = 0, most: int | None = None) -> bytes:
+        """A whole file, or what follows its first `start` bytes.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: that is more than `most` bytes.
+            RemoteError: the storage cannot be reached or refuses.
+        """
+        with reaching(self), self.filesystem.open_input_file(self.path) as file:
+            file.seek(start)
+            data: bytes = file.read(None if most is None else most + 1)
+        if most is not None and len(data) > most:
+            raise ValueError(f"larger than {most / 2**20:g} MiB")
+        return data
+
+    def write_bytes(self, data: bytes) -> None:
+        """A whole file, seen whole or not at all; raises like `upload`."""
+        with reaching(self), self.filesystem.open_output_stream(self.path) as file:
+            file.write(data)
+
+    def download(self, file: Path) -> None:
+        """Copy a file from here; it appears in its folder when whole.
+
+        Raises:
+            FileNotFoundError: there is none.
+            RemoteError: the storage cannot be reached or refuses.
+            UserError: it cannot be written on this machine.
+        """
+        draft = file.with_name(f".{file.name}.{os.getpid()}.part")
+        with reaching(self):
+            source = self.filesystem.open_input_stream(self.path)
+        with source, _writing(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with draft.open("wb") as target:
+                    while part := self._next_part(source):
+                        target.write(part)
+                os.replace(draft, file)
+            finally:
+                draft.unlink(missing_ok=True)
+
+    def _next_part(self, source: pa.NativeFile) -> bytes:
+        with reaching(self):
+            part: bytes = source.read(PART_BYTES)
+        return part
+
+    def upload(self, file: Path) -> None:
+        """Copy a file to here; it is seen there whole or not at all.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            RemoteError: the storage cannot be reached or refuses.
+        """
+        with file.open("rb") as source, self._sending() as send:
+            while part := source.read(PART_BYTES):
+                send(part)
+
+    @contextmanager
+    def _sending(self) -> Iterator[Callable[[bytes], None]]:
+        with reaching(self):
+            target = self.filesystem.open_output_stream(self.path)
+
+        def send(part: bytes) -> None:
+            with reaching(self):
+                target.write(part)
+
+        try:
+            yield send
+        except RemoteError:
+            raise
+        except BaseException:  # of this machine, or Ctrl-C
+            with suppress(OSError):
+                target.close()  # which ends what is half sent as if it were whole
+                self.remove()
+            raise
+        with reaching(self):
+            target.close()
+
+    def entry(self) -> Entry | None:
+        """The file here, if there is one."""
+        with reaching(self):
+            info = self.filesystem.get_file_info(self.path)
+        if info.type != pa_fs.FileType.File:
+            return None
+        return Entry(self.name, info.size, info.mtime_ns or 0)
+
+    def entries(self) -> list[Entry]:
+        """All files below, however deep, sorted by name; none if there is nothing.
+
+        Raises:
+            RemoteError: the storage cannot be reached or refuses, or there is no such bucket.
+        """
+        selector = pa_fs.FileSelector(self.path, recursive=True, allow_not_found=True)
+        with reaching(self):
+            infos = self.filesystem.get_file_info(selector)
+        first = len(self.path) + 1
+        return sorted(
+            Entry(info.path[first:], info.size, info.mtime_ns or 0)
+            for info in infos
+            if info.type == pa_fs.FileType.File
+        )
+
+    def remove_all(self) -> None:
+        """Remove every file below; raises like `entries`."""
+        transfer([(self / entry.name).remove for entry in self.entries()])
+
+    def remove(self) -> None:
+        """Remove the file here, if there is one."""
+        with reaching(self):
+            try:
+                self.filesystem.delete_file(self.path)
+            except FileNotFoundError:
+                return
+
+
+class RemoteError(UserError):
+    """Object storage cannot be reached, or refuses."""
+
+
+Folder = Path | Remote
+
+
+def is_remote(text: str) -> bool:
+    """Whether it names object storage, rather than a folder or an MLflow model."""
+    return text.startswith(("s3://", "gs://"))
+
+
+def remote(text: str) -> Remote:
+    """The place that a user names; a `UserError` if it is none."""
+    try:
+        return Remote(text)
+    except ValueError as error:
+        raise UserError(f"{text}: {error}") from error
+
+
+def _folder(value: Any) -> Any:
+    """A `Path` stays one; text is either."""
+    if isinstance(value, str) and _SCHEME.match(value):
+        return Remote(value)
+    return Path(value) if isinstance(value, str) else value
+
+
+def folder_here(place: Folder, why: str) -> Path:
+    """A place that has to be a folder.
+
+    Raises:
+        UserError: it is in object storage; says `why` that does not do.
+    """
+    if isinstance(place, Remote):
+        raise UserError(f"{place}: {why}; name a folder that this machine and all nodes see")
+    return place
+
+
+def _text(place: Folder) -> str:
+    return str(place)
+
+
+class _Known:
+    """Tells pydantic what a `Place` is after `_folder`."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.is_instance_schema(Remote if source is Remote else (Path, Remote))
+
+
+Place = Annotated[Folder, _Known, BeforeValidator(_folder), PlainSerializer(_text, str)]
+"""A setting that names a folder here or a prefix in object storage."""
+
+
+Store = Annotated[Remote, _Known, BeforeValidator(_folder), PlainSerializer(_text, str)]
+"""A setting that names a prefix in object storage."""
+
+
+@contextmanager
+def reaching(place: Remote) -> Iterator[None]:
+    """What object storage has against us, in one line.
+
+    Raises:
+        RemoteError: in place of an `OSError` that is not about a missing file.
+    """
+    try:
+        yield
+    except (FileNotFoundError, RemoteError):
+        raise
+    except OSError as error:
+        why = " ".join(str(error).split()).split(" (Request ID")[0][:300]
+        raise RemoteError(
+            f"{place}: {why}; look at the bucket's name, the credentials, the region and, if it is "
+            "another server's, AWS_ENDPOINT_URL"
+        ) from error
+
+
+@contextmanager
+def _writing(file: Path) -> Iterator[None]:
+    """What this machine has against a file, such as a full disk, is not the storage's fault."""
+    try:
+        yield
+    except FileNotFoundError:  # there, since it was begun
+        raise
+    except OSError as error:
+        raise UserError(f"{file}: cannot be written: {error.strerror or error}") from error
+
+
+def transfer(jobs: list[Any]) -> None:
+    """Call functions without arguments, several at a time; the first that fails is raised.
+
+    Then, and when this is interrupted, those that have not begun are left out.
+    """
+    pool = ThreadPoolExecutor(N_THREADS)
+    try:
+        for done in as_completed([pool.submit(job) for job in jobs]):
+            done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def cache_folder(kind: str, *of: Any) -> Path:
+    """Where this machine keeps what can be had again; may be removed between jobs.
+
+    Args:
+        kind: ``features``, ``fonts`` and so on.
+        of: what it is of.
+    """
+    root = os.environ.get(CACHE) or Path.home() / ".cache" / "dimts"
+    return Path(root).absolute() / kind / (fingerprint(*map(str, of)) if of else "")
+
+
+@lru_cache
+def _filesystem(scheme: str, _: str, bucket: str) -> pa_fs.FileSystem:
+    try:
+        if scheme == "gs:":
+            return _google()
+        return pa_fs.S3FileSystem(
+            region=_region(bucket),
+            endpoint_override=_endpoint(),
+            connect_timeout=TIMEOUT_S,
+            request_timeout=TIMEOUT_S,
+            retry_strategy=pa_fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+            allow_delayed_open=True,  # a small file is one request, not three
+        )
+    except (OSError, ValueError) as error:
+        why = " ".join(str(error).split())[:300]
+        raise RemoteError(f"{scheme}//{bucket}: {why}") from error
+
+
+def _google() -> pa_fs.FileSystem:
+    limit = timedelta(seconds=ATTEMPTS * TIMEOUT_S)
+    if not (emulator := os.environ.get("STORAGE_EMULATOR_HOST")):
+        return pa_fs.GcsFileSystem(retry_time_limit=limit)
+    scheme, _, host = emulator.rpartition("://")
+    return pa_fs.GcsFileSystem(
+        anonymous=True, scheme=scheme or "http", endpoint_override=host, retry_time_limit=limit
+    )
+
+
+def _endpoint() -> str | None:
+    """As Amazon's own tools take it."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+
+
+def _region(bucket: str) -> str | None:
+    """Where a bucket is; whoever names another server says so himself, or it does not matter."""
+    if _endpoint():
+        return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    region: str = pa_fs.resolve_s3_region(bucket)
+    return region
