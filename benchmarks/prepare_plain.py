@@ -15,6 +15,7 @@ from pathlib import Path
 
 from data_prep.config import PrepareConfig
 from data_prep.extract import ExtractSettings, extract_chunk
+from data_prep.utterance import Segment
 
 CHUNK = 32
 
@@ -31,19 +32,19 @@ def main() -> None:
 def extract_plainly(
     workers: int,
     root: Path,
-    audios: Sequence[str],
+    segments: Sequence[Segment],
     settings: ExtractSettings,
     prepare: PrepareConfig,
     folder: Path,
-) -> Iterator[bytes]:
+) -> Iterator[bytes | Path]:
     """`data_prep.engine.extract_all` without any thought."""
-    chunks = [audios[first : first + CHUNK] for first in range(0, len(audios), CHUNK)]
+    chunks = [segments[first : first + CHUNK] for first in range(0, len(segments), CHUNK)]
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         yield from pool.map(partial(_extract, root=root, settings=settings), chunks)
 
 
-def _extract(audios: Sequence[str], root: Path, settings: ExtractSettings) -> bytes:
-    return extract_chunk(root, audios, settings)
+def _extract(segments: Sequence[Segment], root: Path, settings: ExtractSettings) -> bytes | Path:
+    return extract_chunk(root, segments, settings, None)
 
 
 if __name__ == "__main__":

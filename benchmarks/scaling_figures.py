@@ -28,7 +28,8 @@ from benchmarks.scaling import SIZES
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
 from dimts.core.machine import machine_facts
-from dimts.families.acoustic.data import fixed_durations, open_data
+from dimts.families.acoustic.data import open_data
+from dimts.families.acoustic.flat_start import ensure_durations
 from dimts.features.feature_set import FeatureSet
 from dimts.launch.console import EVENTS
 from dimts.tracking.config import TrackingConfig
@@ -135,7 +136,7 @@ def _training_starts(features: Path, of: FeatureSet) -> dict[str, float]:
     started = time.process_time()
     data = open_data(settings)
     opened = time.process_time()
-    fixed_durations(settings, data)
+    ensure_durations(settings, data)
     aligned = time.process_time()
     return {
         "flat_start_s_an_hour": (aligned - opened) / of.manifest.splits["train"].hours,

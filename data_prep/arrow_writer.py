@@ -1,53 +1,39 @@
-"""Arrow IPC files: ragged mels as one flat buffer, files that appear complete or not at all."""
+"""Arrow IPC files in groups of bounded size; files that appear complete or not at all."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
-import numpy as np
 import pyarrow as pa
 
-from dimts.audio.mel import Float32Array
+from dimts.features.schema import Arrays
 
-BATCH_BYTES = 8_000_000  # of mel held in memory while writing
+BATCH_BYTES = 8_000_000  # of arrays held in memory while writing
 
 
-class _WithMel(Protocol):
+class _WithArrays(Protocol):
     @property
-    def mel(self) -> Float32Array: ...
+    def arrays(self) -> Arrays: ...
 
 
-Row = TypeVar("Row", bound=_WithMel)
-
-
-def mel_column(mels: Sequence[Float32Array], n_mels: int) -> pa.LargeListArray:
-    """float32 [T, n_mels] each -> ``large_list<fixed_size_list<float>[n_mels]>``.
-
-    A reader slices the one flat buffer, which takes microseconds; see `FeatureSplit.mel`.
-    """
-    offsets = np.cumsum([0, *map(len, mels)], dtype=np.int64)
-    flat = np.empty((offsets[-1], n_mels), np.float32)
-    for mel, start in zip(mels, offsets, strict=False):
-        if len(mel):
-            flat[start : start + len(mel)] = mel
-    frames = pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), n_mels)
-    return pa.LargeListArray.from_arrays(pa.array(offsets), frames)
+Row = TypeVar("Row", bound=_WithArrays)
 
 
 def grouped(rows: Iterable[Row], n_bytes: float) -> Iterator[list[Row]]:
-    """Consecutive rows of at most `n_bytes` of mel together, at least one row each."""
+    """Consecutive rows of at most `n_bytes` of arrays together, at least one row each."""
     group: list[Row] = []
     size = 0
     for row in rows:
-        if group and size + row.mel.nbytes > n_bytes:
+        of_row = sum(array.nbytes for array in row.arrays.values())
+        if group and size + of_row > n_bytes:
             yield group
             group, size = [], 0
         group.append(row)
-        size += row.mel.nbytes
+        size += of_row
     if group:
         yield group
 

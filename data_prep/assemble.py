@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,16 +16,19 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from data_prep.arrow_writer import BATCH_BYTES, atomic_file, grouped, mel_column
+from data_prep.arrow_writer import BATCH_BYTES, atomic_file, grouped
 from data_prep.checks import Candidate
-from data_prep.store import Features, Store, shards_in
-from dimts.audio.mel import Float32Array
+from data_prep.extract import pack_column
+from data_prep.store import Features, Store, key_column, shards_in
 from dimts.core.config import fingerprint
 from dimts.features.feature_set import SHARD_FINGERPRINT, read_batches
-from dimts.features.manifest import FORMAT_VERSION, MANIFEST, Manifest, ShardFacts, SplitName
+from dimts.features.manifest import MANIFEST, Manifest, ShardFacts, SplitName, Statistics
+from dimts.features.schema import Array, Arrays, Column, Extractor
 
+SHARD_VERSION = 1
+"""To be raised when the same rows would be other files."""
 MIN_STD = 1e-2
-"""A bin that never changes (above the corpus's band) must not be divided by zero."""
+"""A value that never changes (a mel bin above the corpus's band) must not be divided by zero."""
 
 _MB = 1_000_000
 _SUMMED_TOGETHER = 64  # utterances, so that threads do not meet at every one
@@ -34,15 +38,21 @@ Float64Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """An utterance that is used, with its features."""
+    """An utterance that is used, with its features by each extractor."""
 
     candidate: Candidate
-    features: Features
+    features: Sequence[Features]
     split: SplitName
 
     @property
-    def mel(self) -> Float32Array:
-        return self.features.mel
+    def seconds(self) -> float:
+        """Of speech, as the first extractor has found it."""
+        return self.features[0].seconds
+
+    @property
+    def arrays(self) -> Arrays:
+        """Steps of every column."""
+        return dict(chain.from_iterable(made.arrays.items() for made in self.features))
 
     @property
     def identity(self) -> list[str]:
@@ -54,8 +64,8 @@ class Accepted:
             utterance.text,
             utterance.language,
             utterance.speaker,
-            self.candidate.audio,
-            self.features.key,
+            utterance.audio.as_posix(),
+            *(made.key for made in self.features),
         ]
 
 
@@ -70,11 +80,11 @@ class Shard:
     @cached_property
     def fingerprint(self) -> str:
         """Of its content: a file that has it need not be written again."""
-        return fingerprint(FORMAT_VERSION, [row.identity for row in self.rows])
+        return fingerprint(SHARD_VERSION, [row.identity for row in self.rows])
 
 
 def plan_shards(accepted: Iterable[Accepted], shard_mb: float) -> list[Shard]:
-    """Fill files of each split up to `shard_mb` of mel, in the order of the corpus."""
+    """Fill files of each split up to `shard_mb` of arrays, in the order of the corpus."""
     rows_of: dict[SplitName, list[Accepted]] = {}
     for row in accepted:
         rows_of.setdefault(row.split, []).append(row)
@@ -103,7 +113,7 @@ def publish(
     changed = [shard for shard in shards if shard.name not in kept]
     # New files first come to lie beside the old ones: a kill between two renames loses no row.
     with ThreadPoolExecutor(threads) as pool:  # most of it is done without Python's lock
-        written = list(pool.map(partial(_write, store.new_shards), changed))
+        written = list(pool.map(partial(_write, store.new_shards, store.extractors), changed))
     facts = kept | {fact.name: fact for fact in written}
     obsolete = {file.name for file in shards_in(store.folder)} - {s.name for s in shards}
     if changed or obsolete:
@@ -115,32 +125,31 @@ def publish(
     return [facts[shard.name] for shard in shards]
 
 
-def mel_statistics(
-    accepted: Iterable[Accepted], n_mels: int, threads: int
-) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each mel bin over the train split's frames."""
-    mels = [row.features.mel for row in accepted if row.split == "train"]
-    total = np.zeros(n_mels)
-    squares = np.zeros(n_mels)
+def statistics(accepted: Iterable[Accepted], column: Column, threads: int) -> Statistics:
+    """Mean and standard deviation of each value of a step over the train split's steps."""
+    arrays = [row.arrays[column.name] for row in accepted if row.split == "train"]
+    total = np.zeros(column.shape)
+    squares = np.zeros(column.shape)
     with ThreadPoolExecutor(threads) as pool:
-        for sums in pool.map(_sums, _slices(mels, _SUMMED_TOGETHER)):
-            for mel_sum, square_sum in sums:  # one by one: the order of a sum is part of its bits
-                total += mel_sum
+        for sums in pool.map(_sums, _slices(arrays, _SUMMED_TOGETHER)):
+            for step_sum, square_sum in sums:  # one by one: the order of a sum is part of its bits
+                total += step_sum
                 squares += square_sum
-    n_frames = sum(map(len, mels))
-    mean = total / n_frames
-    variance = np.maximum(squares / n_frames - mean**2, 0)
-    return mean.tolist(), np.maximum(np.sqrt(variance), MIN_STD).tolist()
+    n_steps = sum(map(len, arrays))
+    mean = total / n_steps
+    variance = np.maximum(squares / n_steps - mean**2, 0)
+    std = np.maximum(np.sqrt(variance), MIN_STD)
+    return Statistics(mean=tuple(mean.tolist()), std=tuple(std.tolist()))
 
 
-def _slices(mels: Sequence[Float32Array], n: int) -> list[Sequence[Float32Array]]:
-    return [mels[first : first + n] for first in range(0, len(mels), n)]
+def _slices(arrays: Sequence[Array], n: int) -> list[Sequence[Array]]:
+    return [arrays[first : first + n] for first in range(0, len(arrays), n)]
 
 
-def _sums(mels: Sequence[Float32Array]) -> list[tuple[Float64Array, Float64Array]]:
-    """Of each mel the sum and the sum of squares of its frames, float64 [n_mels] both."""
-    wide = (mel.astype(np.float64) for mel in mels)
-    return [(mel.sum(axis=0), np.square(mel).sum(axis=0)) for mel in wide]
+def _sums(arrays: Sequence[Array]) -> list[tuple[Float64Array, Float64Array]]:
+    """Of each array the sum and the sum of squares of its steps, float64 both."""
+    wide = (array.astype(np.float64) for array in arrays)
+    return [(steps.sum(axis=0), np.square(steps).sum(axis=0)) for steps in wide]
 
 
 def _kept(folder: Path, shards: Iterable[Shard], old: Manifest | None) -> Iterator[ShardFacts]:
@@ -189,14 +198,14 @@ class _Hashed:
         return self._sha256.hexdigest()
 
 
-def _write(folder: Path, shard: Shard) -> ShardFacts:
-    n_mels = shard.rows[0].features.mel.shape[1]
-    schema = _schema(n_mels).with_metadata({SHARD_FINGERPRINT: shard.fingerprint})
+def _write(folder: Path, extractors: Sequence[Extractor], shard: Shard) -> ShardFacts:
+    schema = _schema(extractors).with_metadata({SHARD_FINGERPRINT: shard.fingerprint})
+    columns = [column for extractor in extractors for column in extractor.columns]
     with atomic_file(folder / shard.name) as plain:
         file = _Hashed(plain)
         with pa.ipc.new_file(file, schema) as writer:
             for rows in grouped(shard.rows, BATCH_BYTES):
-                writer.write_batch(_batch(rows, schema, n_mels))
+                writer.write_batch(_batch(rows, schema, columns))
     return ShardFacts(
         name=shard.name,
         n_utterances=len(shard.rows),
@@ -206,26 +215,25 @@ def _write(folder: Path, shard: Shard) -> ShardFacts:
     )
 
 
-def _schema(n_mels: int) -> pa.Schema:
-    text = ("id", "text", "raw_text", "language", "speaker", "audio", "key")
-    return pa.schema(
-        [
-            *(pa.field(name, pa.string(), nullable=False) for name in text),
-            pa.field("start", pa.float64(), nullable=False),
-            pa.field("seconds", pa.float64(), nullable=False),
-            pa.field("n_frames", pa.int64(), nullable=False),
-            pa.field("mel", pa.large_list(pa.list_(pa.float32(), n_mels)), nullable=False),
-        ]
-    )
+def _schema(extractors: Sequence[Extractor]) -> pa.Schema:
+    text = ["id", "text", "raw_text", "language", "speaker", "audio"]
+    text += [key_column(extractor.name, len(extractors)) for extractor in extractors]
+    fields = [(name, pa.string()) for name in text]
+    fields += [("start", pa.float64()), ("seconds", pa.float64())]
+    fields += [(c.name, c.arrow_type) for extractor in extractors for c in extractor.columns]
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in fields])
 
 
-def _batch(rows: Sequence[Accepted], schema: pa.Schema, n_mels: int) -> pa.RecordBatch:
+def _batch(
+    rows: Sequence[Accepted], schema: pa.Schema, columns: Sequence[Column]
+) -> pa.RecordBatch:
     identities = zip(*(row.identity for row in rows), strict=True)
-    columns = [
-        *(pa.array(column, pa.string()) for column in identities),
-        pa.array([row.features.start for row in rows], pa.float64()),
-        pa.array([row.features.seconds for row in rows], pa.float64()),
-        pa.array([len(row.features.mel) for row in rows], pa.int64()),
-        mel_column([row.features.mel for row in rows], n_mels),
-    ]
-    return pa.record_batch(columns, schema=schema)
+    return pa.record_batch(
+        [
+            *(pa.array(column, pa.string()) for column in identities),
+            pa.array([row.features[0].start for row in rows], pa.float64()),
+            pa.array([row.seconds for row in rows], pa.float64()),
+            *(pack_column(column, rows) for column in columns),
+        ],
+        schema=schema,
+    )

@@ -7,42 +7,40 @@ from dataclasses import dataclass
 from data_prep.config import PrepareConfig
 from data_prep.utterance import Reason, Rejected, Utterance
 from dimts.core.errors import UserError
-from dimts.text.normaliser import Normaliser, UnknownCharacters
+from dimts.text.normaliser import UnknownCharacters
+from dimts.text.tokenizer import Tokenizer
 
-BOS_AND_EOS = 2
 MAX_CHARACTERS = 50_000
 """Of a raw text: an hour of speech, and little enough for any rule of the normaliser."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An utterance whose row and text are good; `text` is normalised."""
+    """An utterance whose row and text are good.
+
+    Attributes:
+        utterance: as the reader gave it.
+        text: normalised.
+        n_tokens: of the text, begin and end among them.
+    """
 
     utterance: Utterance
     text: str
-
-    @property
-    def n_tokens(self) -> int:
-        """What the model will see: the characters, begin and end."""
-        return len(self.text) + BOS_AND_EOS
-
-    @property
-    def audio(self) -> str:
-        """The recording, relative to the corpus folder, with slashes on every system."""
-        return self.utterance.audio.as_posix()
+    n_tokens: int
 
     def rejected(self, reason: Reason, detail: str) -> Rejected:
         """This row as one that is not used."""
         return Rejected(self.utterance.row, self.utterance.id, reason, detail)
 
 
-def check_text(utterance: Utterance, normaliser: Normaliser) -> Candidate | Rejected:
+def check_text(utterance: Utterance, tokenizer: Tokenizer) -> Candidate | Rejected:
     """Normalise the text; refuse characters that the language does not have, and no words."""
     if len(utterance.text) > MAX_CHARACTERS:
         detail = f"{len(utterance.text)} characters, at most {MAX_CHARACTERS}"
         return Rejected(utterance.row, utterance.id, Reason.TEXT_TOO_LONG_FOR_AUDIO, detail)
     try:
-        return Candidate(utterance, normaliser.normalise(utterance.text))
+        text = tokenizer.normaliser().normalise(utterance.text)
+        return Candidate(utterance, text, len(tokenizer.encode_normalised(text)))
     except UnknownCharacters as error:
         reason, detail = Reason.UNKNOWN_CHARACTER, str(error)
     except UserError as error:
@@ -51,18 +49,18 @@ def check_text(utterance: Utterance, normaliser: Normaliser) -> Candidate | Reje
 
 
 def check_text_fits_audio(
-    candidate: Candidate, n_frames: int, seconds: float, prepare: PrepareConfig
+    candidate: Candidate, n_frames: int | None, seconds: float, prepare: PrepareConfig
 ) -> Rejected | None:
     """Refuse a text that cannot be what the recording says, judging by their lengths.
 
     Args:
         candidate: the utterance.
-        n_frames: frames of its mel.
+        n_frames: of what its tokens are to be aligned with; None: nothing is in frames.
         seconds: length of its speech.
         prepare: the limits.
     """
     n_tokens = candidate.n_tokens
-    if n_frames < prepare.min_frames_per_token * n_tokens:
+    if n_frames is not None and n_frames < prepare.min_frames_per_token * n_tokens:
         return candidate.rejected(
             Reason.TEXT_TOO_LONG_FOR_AUDIO,
             f"{n_tokens} tokens in {n_frames} frames ({seconds:.2f} s), "

@@ -6,23 +6,21 @@ import logging
 import math
 import subprocess
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from data_prep.config import PrepareConfig
-from data_prep.extract import ExtractSettings, extract_chunk, extract_to_file
+from data_prep.extract import ExtractSettings, extract_chunk
 from data_prep.pool import extract_with_pool
 from data_prep.recordings import Root, stamp_of
+from data_prep.utterance import Segment
 from dimts.core.errors import UserError
 from dimts.core.machine import n_cores
 from dimts.core.ray_environment import named_cluster
 from dimts.core.ray_session import ray_session
-
-if TYPE_CHECKING:
-    from ray.exceptions import RayTaskError
 
 POOL_PAYS_FROM_BYTES = 400_000_000
 """Measured on two cores of a Xeon: two workers had their first chunk after 1.8 s, in which a core
@@ -35,42 +33,42 @@ GO_ON = "give the same command again, it goes on where it stopped"
 
 def extract_all(
     root: Root,
-    audios: Sequence[str],
+    segments: Sequence[Segment],
     settings: ExtractSettings,
     prepare: PrepareConfig,
     folder: Path,
 ) -> Generator[bytes | Path, None, None]:
-    """Extract recordings in chunks, in no fixed order; each is an Arrow file, or its bytes.
+    """Extract segments in chunks, in no fixed order; each is an Arrow file, or its bytes.
 
     To be closed, as it may hold processes of its own.
 
     Args:
         root: the corpus.
-        audios: recordings, relative to it.
+        segments: of its recordings.
         settings: what to make of them.
         prepare: engine, workers, size of a chunk.
         folder: where workers of this machine put their files, so that no other has to.
 
     Raises:
-        UserError: workers, or Ray, have ended.
+        UserError: workers, or Ray, have ended; or the extractor cannot be loaded.
     """
-    if not audios:
+    if not segments:
         return
-    engine = choose_engine(root, audios, prepare)
+    engine = choose_engine(root, segments, prepare)
     if engine == "ray":
-        yield from _extract_with_ray(root, audios, settings, prepare, folder)
+        yield from _extract_with_ray(root, segments, settings, prepare, folder)
         return
     workers = 1 if engine == "local" else prepare.workers or n_cores()
-    size = chunk_size(len(audios), workers, prepare)
-    chunks = [audios[first : first + size] for first in range(0, len(audios), size)]
+    size = chunk_size(len(segments), workers, prepare)
+    chunks = [segments[first : first + size] for first in range(0, len(segments), size)]
     if engine == "pool":
         yield from extract_with_pool(root, chunks, settings, folder, workers)
         return
     for chunk in chunks:
-        yield extract_chunk(root, chunk, settings)
+        yield extract_chunk(root, chunk, settings, None)
 
 
-def choose_engine(root: Root, audios: Sequence[str], prepare: PrepareConfig) -> Engine:
+def choose_engine(root: Root, segments: Sequence[Segment], prepare: PrepareConfig) -> Engine:
     """What `auto` is here: Ray where a cluster is, else as many processes as are worth it."""
     if prepare.engine != "auto":
         return prepare.engine
@@ -81,7 +79,7 @@ def choose_engine(root: Root, audios: Sequence[str], prepare: PrepareConfig) -> 
     if (prepare.workers or n_cores()) == 1:
         return "local"
     n_bytes = 0
-    for audio in audios:
+    for audio in {segment.audio for segment in segments}:
         try:
             n_bytes += stamp_of(root, audio).size
         except OSError:  # extraction will say what is wrong with it
@@ -98,12 +96,13 @@ def chunk_size(n: int, workers: int, prepare: PrepareConfig) -> int:
 
 def _extract_with_ray(
     root: Root,
-    audios: Sequence[str],
+    segments: Sequence[Segment],
     settings: ExtractSettings,
     prepare: PrepareConfig,
     folder: Path,
 ) -> Iterator[bytes | Path]:
-    """Tasks on all CPUs; only what is in flight is in memory. A worker that dies is replaced.
+    """Tasks, or actors where a model has to be loaded, on all CPUs or GPUs; only what is in flight
+    is in memory. A worker that dies is replaced.
 
     Workers of a cluster need not see the folder of the features: they send bytes.
     """
@@ -112,37 +111,62 @@ def _extract_with_ray(
     with _last_words(), _ray(prepare.workers) as our_own:
         import ray
 
-        workers = prepare.workers or int(ray.cluster_resources().get("CPU", 1))
-        size = chunk_size(len(audios), workers, prepare)
+        needs, cluster = settings.extractor.resources, ray.cluster_resources()
+        gpus = needs.gpus if cluster.get("GPU") else 0
+        room = [cluster.get("CPU", 1) / needs.cpus, *([cluster["GPU"] / gpus] if gpus else [])]
+        workers = prepare.workers or max(1, int(min(room)))
+        size = chunk_size(len(segments), workers, prepare)
         rows = ray.data.from_items(
-            [{"audio": audio} for audio in audios],
-            override_num_blocks=math.ceil(len(audios) / size),
+            [segment._asdict() for segment in segments],
+            override_num_blocks=math.ceil(len(segments) / size),
+        )
+        extract = partial(
+            _extract_batch,
+            root=root,
+            settings=settings,
+            folder=folder.absolute() if our_own else None,
         )
         chunks = rows.map_batches(
-            partial(
-                _extract_batch,
-                root=root,
-                settings=settings,
-                folder=folder.absolute() if our_own else None,
-            ),
+            _Worker if needs.actor else extract,
+            fn_constructor_args=(extract,) if needs.actor else None,
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers)
+            if needs.actor
+            else ray.data.TaskPoolStrategy(size=prepare.workers),
             batch_size=size,
-            num_cpus=1,
-            compute=ray.data.TaskPoolStrategy(size=prepare.workers),
+            num_cpus=needs.cpus,
+            num_gpus=gpus or None,
         )
         with _one_line_if_ray_ends():
             for row in chunks.iter_rows():
+                if row["error"]:
+                    raise UserError(row["error"])
                 chunk = row["chunk"]
                 yield Path(chunk) if isinstance(chunk, str) else chunk
+
+
+class _Worker:
+    """An actor of Ray Data: its process keeps what the extractor has loaded."""
+
+    def __init__(self, extract: Callable[[dict[str, Any]], dict[str, list[bytes | str]]]) -> None:
+        self._extract = extract
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes | str]]:
+        return self._extract(batch)
 
 
 def _extract_batch(
     batch: dict[str, Any], root: Root, settings: ExtractSettings, folder: Path | None
 ) -> dict[str, list[bytes | str]]:
-    """In a worker of Ray Data. Bytes, because Ray's own tensor type would tie the files to it."""
-    audios = [str(audio) for audio in batch["audio"]]
-    if folder is not None:
-        return {"chunk": [str(extract_to_file(root, audios, settings, folder))]}
-    return {"chunk": [extract_chunk(root, audios, settings)]}
+    """In a worker of Ray Data. Bytes, because Ray's own tensor type would tie the files to it.
+
+    What there is to say to people is returned, as Ray would wrap an error in others.
+    """
+    rows = zip(*(batch[name].tolist() for name in Segment._fields), strict=True)
+    try:
+        chunk = extract_chunk(root, [Segment(*row) for row in rows], settings, folder)
+    except UserError as error:
+        return {"chunk": ["" if folder else b""], "error": [str(error)]}
+    return {"chunk": [chunk if isinstance(chunk, bytes) else str(chunk)], "error": [""]}
 
 
 @contextmanager
@@ -152,22 +176,12 @@ def _one_line_if_ray_ends() -> Iterator[None]:
 
     try:
         yield
-    except RayTaskError as error:  # a mistake of ours, whose traceback is wanted
-        if reason := _user_error(error):
-            raise reason from None
+    except RayTaskError:  # a mistake of ours, whose traceback is wanted
         raise
     except RayError as error:
         raise UserError(
             f"Ray has ended while recordings were extracted ({type(error).__name__}); {GO_ON}"
         ) from error
-
-
-def _user_error(error: RayTaskError) -> UserError | None:
-    """What a task had to say to people, such as that object storage is away."""
-    cause: BaseException | None = error.cause
-    while cause is not None and not isinstance(cause, UserError):
-        cause = cause.__cause__
-    return cause
 
 
 @contextmanager

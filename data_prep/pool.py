@@ -13,8 +13,9 @@ from multiprocessing import forkserver, get_context, parent_process, util
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
-from data_prep.extract import ExtractSettings, extract_to_file
+from data_prep.extract import ExtractSettings, extract_chunk
 from data_prep.recordings import Root
+from data_prep.utterance import Segment
 from dimts.core.errors import UserError
 from dimts.core.ray_session import MAX_SOCKET_PATH, SHORT
 
@@ -56,23 +57,23 @@ def _shorten_temporary_folder() -> None:
 
 def extract_with_pool(
     root: Root,
-    chunks: Sequence[Sequence[str]],
+    chunks: Sequence[Sequence[Segment]],
     settings: ExtractSettings,
     folder: Path,
     workers: int,
-) -> Iterator[Path]:
+) -> Iterator[Path | bytes]:
     """Extract each chunk in one of `workers` processes; a file of `folder` each, as they are done.
 
     Raises:
         UserError: a worker was killed.
     """
     waiting = iter(chunks)
-    under_way: set[Future[Path]] = set()
+    under_way: set[Future[Path | bytes]] = set()
     pool = ProcessPoolExecutor(min(workers, len(chunks)), _context(), _end_with_parent)
     try:
         while True:
             for chunk in islice(waiting, IN_FLIGHT * workers - len(under_way)):
-                under_way.add(pool.submit(extract_to_file, root, chunk, settings, folder))
+                under_way.add(pool.submit(extract_chunk, root, chunk, settings, folder))
             if not under_way:
                 return
             done, under_way = wait(under_way, return_when=FIRST_COMPLETED)

@@ -50,7 +50,7 @@ def summary(folder: Folder, manifest: Manifest, accepted: Sequence[Accepted]) ->
         lines.append(f"refused   {n_rows - n_used} rows, see {folder / QUARANTINE}")
         width = max(map(len, manifest.quarantined))
         lines += [f"  {name:<{width}}  {n}" for name, n in manifest.quarantined.items()]
-    rates = [len(row.candidate.text) / row.features.seconds for row in accepted]
+    rates = [len(row.candidate.text) / row.seconds for row in accepted]
     low, median, high = np.percentile(rates, [5, 50, 95])
     lines.append(
         f"pace      {median:.1f} characters a second, 9 of 10 between {low:.1f} and {high:.1f}"

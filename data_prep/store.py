@@ -8,13 +8,13 @@ appears complete or not at all, so whatever a killed run left is true; any of it
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,38 +23,47 @@ import pyarrow as pa
 from data_prep.arrow_writer import BATCH_BYTES, atomic_file, grouped, write_atomic
 from data_prep.extract import Extracted, chunk_table, hash_file
 from data_prep.recordings import FileStamp, Root, stamp_of
-from data_prep.utterance import Reason
-from dimts.audio.mel import Float32Array
+from data_prep.utterance import Reason, Segment
 from dimts.core import lock
 from dimts.core.errors import UserError
-from dimts.features.feature_set import mel_frames, read_batches
+from dimts.features.feature_set import holds, read_batches
 from dimts.features.manifest import SHARD_NAME
+from dimts.features.schema import Array, Arrays, Column, Extractor
 
 STAMPS, UNUSED = "stamps.arrow", "unused.arrow"
 WORK_FILES = (STAMPS, UNUSED)
 
 STAMP_COLUMNS = ("audio", "size", "mtime_ns", "ctime_ns", "sha256")
-FEATURE_COLUMNS = ("key", "start", "seconds")
-REFUSAL_COLUMNS = ("audio", "key", "reason", "detail")
+SEGMENT_COLUMNS = ("audio", "from", "to")
+REFUSAL_COLUMNS = ("key", "reason", "detail")
 
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """Of one recording; `mel` is a view of a file, see `Extracted` for the rest."""
+    """Of one segment by one extractor; `arrays` are views of a file, see `Extracted`."""
 
     key: str
     start: float
     seconds: float
-    mel: Float32Array
+    arrays: Arrays
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a recording has no features."""
+    """Why a segment has no features."""
 
     key: str
     reason: Reason
     detail: str
+    arrays: Arrays = field(default_factory=dict)
+
+
+Result = Features | Refusal
+
+
+def key_column(name: str, n_extractors: int) -> str:
+    """Where the keys of an extractor's arrays stand in a file with those of several, or its own."""
+    return f"{name}.key" if n_extractors > 1 else "key"
 
 
 class Store:
@@ -62,12 +71,13 @@ class Store:
 
     WORK = ".work"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, extractors: Sequence[Extractor]) -> None:
         self.folder = folder
+        self.extractors = extractors
         self.work = folder / self.WORK
         self.new_shards = self.work / "new"
         self.parts = self.work / "parts"
-        self._results: dict[str, Features | Refusal] = {}
+        self._results: dict[str, Result] = {}
         self._hashes: dict[tuple[str, FileStamp], str] = {}
         self._sizes: dict[str, set[int]] = {}
         self._n_chunks = 0
@@ -76,7 +86,7 @@ class Store:
         for batch in _batches(self._stamps_file, STAMP_COLUMNS):
             self._read_stamps(batch)
         for file in [*shards_in(folder), *shards_in(self.new_shards)]:
-            for batch in _batches(file, FEATURE_COLUMNS):
+            for batch in _batches(file):
                 self._read_features(batch)
         chunks = self._chunk_files()
         for file in [self._unused_file, *chunks]:
@@ -112,19 +122,19 @@ class Store:
             return None
         return known
 
-    def result(self, key: str) -> Features | Refusal | None:
-        """What was made of the recording and the settings behind `key`."""
+    def result(self, key: str) -> Result | None:
+        """What was made of the segment and the settings behind `key`."""
         return self._results.get(key)
 
-    def commit(self, chunk: bytes | Path) -> dict[str, str | Refusal]:
+    def commit(self, chunk: bytes | Path) -> dict[Segment, str | Refusal]:
         """Keep a chunk of `extract_chunk`: from now on a kill does not lose it.
 
         Args:
             chunk: its bytes, or a file in `parts`.
 
         Returns:
-            For each recording the key of its features, or the refusal (without a key if the
-            recording must be tried again next time).
+            For each segment the key of its features, or the refusal (without a key if the
+            segment must be tried again next time).
         """
         self._n_chunks += 1
         file = self.work / f"chunk-{self._n_chunks:06d}.arrow"
@@ -134,22 +144,20 @@ class Store:
             write_atomic(file, chunk)
         return self._read_chunk(file)
 
-    def settle(
-        self, audios: Iterable[str], unused: Iterable[Features | Refusal], n_mels: int
-    ) -> None:
+    def settle(self, audios: Iterable[str], unused: Iterable[Result]) -> None:
         """Write down what the shards do not hold, so that the chunks of this run can go.
 
         Args:
             audios: recordings of the corpus; their stamps are kept.
-            unused: refusals, and features of recordings whose text does not fit them.
-            n_mels: width of their mels.
+            unused: refusals, and features of segments whose text does not fit them.
         """
         last = {audio: (stamp, sha256) for (audio, stamp), sha256 in self._hashes.items()}
-        stamps = [Extracted(audio, *last[audio]) for audio in audios if audio in last]
+        stamps = [Extracted(Segment(a), *last[a]) for a in audios if a in last]
         rest = [_as_extracted(result) for result in unused if result.key]
+        columns = [column for extractor in self.extractors for column in extractor.columns]
         for file, rows in ((self._stamps_file, stamps), (self._unused_file, rest)):
-            if not _holds(file, rows, n_mels):
-                _write(file, rows, n_mels)
+            if not _has_rows(file, rows, columns):
+                _write(file, rows, columns)
 
     def sweep(self) -> None:
         """Remove what the shards and `settle` have made superfluous."""
@@ -171,26 +179,38 @@ class Store:
                 self._remember(audio, FileStamp(size, mtime_ns, ctime_ns), sha256)
 
     def _read_features(self, batch: pa.RecordBatch) -> None:
-        flat, offsets = mel_frames(batch.column("mel"))
-        bounds = itertools.pairwise(offsets.tolist())
-        for (key, start, seconds), (first, end) in zip(
-            _rows(batch, FEATURE_COLUMNS), bounds, strict=True
-        ):
-            if key and end > first:
-                self._results[key] = Features(key, start, seconds, flat[first:end])
+        for extractor in self.extractors:
+            if not all(holds(batch.schema, column) for column in extractor.columns):
+                continue  # of others, or of other settings
+            keys = key_column(extractor.name, 2)
+            keys = keys if keys in batch.schema.names else "key"
+            arrays = {c.name: _arrays(batch, c) for c in extractor.columns}
+            facts = _rows(batch, (keys, "start", "seconds"))
+            for (key, start, seconds), *row in zip(facts, *arrays.values(), strict=True):
+                if key and all(map(len, row)):
+                    views = dict(zip(arrays, row, strict=True))
+                    self._results[key] = Features(key, start, seconds, views)
 
-    def _read_chunk(self, file: Path) -> dict[str, str | Refusal]:
-        outcomes: dict[str, str | Refusal] = {}
-        for batch in _batches(file, (*STAMP_COLUMNS, *FEATURE_COLUMNS, *REFUSAL_COLUMNS)):
+    def _read_chunk(self, file: Path) -> dict[Segment, str | Refusal]:
+        outcomes: dict[Segment, str | Refusal] = {}
+        for batch in _batches(file, (*STAMP_COLUMNS, *SEGMENT_COLUMNS, *REFUSAL_COLUMNS)):
             self._read_stamps(batch)
             self._read_features(batch)
-            for audio, key, reason, detail in _rows(batch, REFUSAL_COLUMNS):
-                outcomes[audio] = key
+            for audio, start, end, key, reason, detail in _rows(
+                batch, (*SEGMENT_COLUMNS, *REFUSAL_COLUMNS)
+            ):
+                outcome: str | Refusal = key
                 if reason:
-                    outcomes[audio] = refusal = Refusal(key, Reason(reason), detail)
+                    outcome = Refusal(key, Reason(reason), detail)
                     if key:
-                        self._results[key] = refusal
+                        self._results[key] = outcome
+                outcomes[Segment(audio, start, end)] = outcome
         return outcomes
+
+
+def _arrays(batch: pa.RecordBatch, column: Column) -> Iterator[Array]:
+    flat, offsets = column.unpack(batch.column(column.name))
+    return (flat[first:end] for first, end in pairwise(offsets.tolist()))
 
 
 def is_shard(name: str) -> bool:
@@ -222,39 +242,38 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _batches(file: Path, columns: Iterable[str]) -> list[pa.RecordBatch]:
+def _batches(file: Path, columns: Iterable[str] = ("start", "seconds")) -> list[pa.RecordBatch]:
     """Of a file that may be missing, of another version or, after a power cut, broken."""
     try:
         schema, batches = read_batches(file)
     except (OSError, pa.ArrowException):
         return []
-    return batches if {*columns, "mel"} <= set(schema.names) else []
+    return batches if {*columns} <= set(schema.names) else []
 
 
-def _holds(file: Path, rows: Iterable[Extracted], n_mels: int) -> bool:
-    """Whether it has these rows. Their keys speak for the mels, of which none is read or copied."""
-    wanted = chunk_table([replace(row, mel=row.mel[:0]) for row in rows], n_mels)
+def _has_rows(file: Path, rows: Iterable[Extracted], columns: Sequence[Column]) -> bool:
+    """Whether it has these rows. Keys speak for their arrays, of which none is read or copied."""
+    wanted = chunk_table([replace(row, arrays={}) for row in rows], columns)
     try:
         schema, batches = read_batches(file)
     except (OSError, pa.ArrowException):
         return False
-    held = pa.Table.from_batches(batches, schema)
-    return schema.equals(wanted.schema) and held.drop(["mel"]).equals(wanted.drop(["mel"]))
+    held, names = pa.Table.from_batches(batches, schema), [column.name for column in columns]
+    return schema.equals(wanted.schema) and held.drop(names).equals(wanted.drop(names))
 
 
-def _write(file: Path, rows: Iterable[Extracted], n_mels: int) -> None:
-    with (
-        atomic_file(file) as target,
-        pa.ipc.new_file(target, chunk_table([], n_mels).schema) as writer,
-    ):
+def _write(file: Path, rows: Iterable[Extracted], columns: Sequence[Column]) -> None:
+    schema = chunk_table([], columns).schema
+    with atomic_file(file) as target, pa.ipc.new_file(target, schema) as writer:
         for group in grouped(rows, BATCH_BYTES):
-            writer.write_table(chunk_table(group, n_mels))
+            writer.write_table(chunk_table(group, columns))
 
 
-def _as_extracted(result: Features | Refusal) -> Extracted:
+def _as_extracted(result: Result) -> Extracted:
+    row = Extracted(Segment(""), key=result.key, arrays=result.arrays)
     if isinstance(result, Refusal):
-        return Extracted("", key=result.key, reason=result.reason, detail=result.detail)
-    return Extracted("", key=result.key, start=result.start, seconds=result.seconds, mel=result.mel)
+        return replace(row, reason=result.reason, detail=result.detail)
+    return replace(row, start=result.start, seconds=result.seconds)
 
 
 def _rows(batch: pa.RecordBatch, columns: Iterable[str]) -> Iterator[tuple[Any, ...]]:

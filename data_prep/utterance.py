@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
 
 
 class Reason(StrEnum):
@@ -19,6 +21,7 @@ class Reason(StrEnum):
     NOT_A_FILE = "not_a_file"
     NOT_READABLE = "not_readable"
     OUTSIDE_CORPUS = "outside_corpus"
+    OUTSIDE_RECORDING = "outside_recording"
     EMPTY_TEXT = "empty_text"
     UNKNOWN_CHARACTER = "unknown_character"
     BROKEN_AUDIO = "broken_audio"
@@ -33,6 +36,24 @@ class Reason(StrEnum):
     EXTRACTION_FAILED = "extraction_failed"
 
 
+class Segment(NamedTuple):
+    """A part of a recording.
+
+    Attributes:
+        audio: the file, relative to the corpus folder, with slashes on every system.
+        start, end: in seconds; an `end` of infinity is that of the recording.
+    """
+
+    audio: str
+    start: float = 0.0
+    end: float = math.inf
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is all of the recording."""
+        return (self.start, self.end) == (0.0, math.inf)
+
+
 @dataclass(frozen=True, slots=True)
 class Utterance:
     """One spoken sentence of a corpus.
@@ -44,6 +65,8 @@ class Utterance:
         speaker: who speaks.
         language: code of the language that is spoken.
         row: line of the corpus's table that it stands in, from 1.
+        start: seconds into the recording at which it begins.
+        end: seconds into the recording at which it ends; None: with the recording.
     """
 
     id: str
@@ -52,6 +75,14 @@ class Utterance:
     speaker: str
     language: str
     row: int
+    start: float = 0.0
+    end: float | None = None
+
+    @property
+    def segment(self) -> Segment:
+        """What of the corpus is listened to."""
+        end = math.inf if self.end is None else self.end
+        return Segment(self.audio.as_posix(), self.start, end)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from dimts.audio.files import write_wav
 from dimts.cli import config_parser, run_job
 from dimts.core.config import load_config
 from dimts.core.ray_session import check_cluster
+from dimts.families.acoustic.mel_extractor import MelExtractor
 from dimts.features.manifest import SUMMARY
 from dimts.storage.paths import folder_here
 from jobs.mix_config import MixConfig
@@ -56,7 +57,7 @@ def main() -> None:
             prepare_parts(load_config(MixConfig, [BASE]))  # to rehearse, and to measure
     with connected(config.ray) if config.ray.workers else nullcontext():
         with stage("2/4 features: log-mel in Arrow"):
-            prepare(config.corpus, config.text, config.mel, config.prepare)
+            prepare(config.corpus, config.text, [MelExtractor(config.mel)], config.prepare)
             print((config.prepare.features / SUMMARY).read_text(encoding="utf-8"), end="")
         with stage(f"3/4 training: {config.training.max_steps} steps"):
             result = start_run(config.launch(), config.ray)

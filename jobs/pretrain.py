@@ -16,6 +16,7 @@ from dimts.core.config import load_config
 from dimts.core.errors import UserError
 from dimts.core.home import shipped
 from dimts.core.ray_session import check_cluster
+from dimts.families.acoustic.mel_extractor import MelExtractor
 from dimts.storage.paths import folder_here
 from dimts.text.language import load_language
 from jobs.mix_config import MixConfig
@@ -66,7 +67,7 @@ def prepare_parts(config: MixConfig) -> None:
         if part.sentences:
             corpus = folder_here(part.corpus.path, "the sentences are spoken into a folder")
             render_corpus(Path(shipped(str(part.sentences))), corpus, part.voice or language)
-        manifest = prepare(part.corpus, part.text, config.mel, part.prepare)
+        manifest = prepare(part.corpus, part.text, [MelExtractor(config.mel)], part.prepare)
         print(
             f"{part.prepare.features}: {manifest.n_utterances} utterances, "
             f"{60 * manifest.hours:.1f} minutes, {language}"

@@ -96,6 +96,7 @@ def voice_file(spoken_corpus: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """The YAML of a voice so small that a step takes milliseconds; its features are prepared."""
     from data_prep.pipeline import prepare
     from dimts.core.config import load_config
+    from dimts.families.acoustic.mel_extractor import MelExtractor
     from jobs.voice_config import VoiceConfig
 
     def write_settings(features: Path, folder: Path) -> Path:
@@ -122,7 +123,7 @@ def voice_file(spoken_corpus: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
     def extract(folder: Path) -> None:
         config = load_config(VoiceConfig, [write_settings(folder / "features", own)])
-        prepare(config.corpus, config.text, config.mel, config.prepare)
+        prepare(config.corpus, config.text, [MelExtractor(config.mel)], config.prepare)
 
     with shared_folder(tmp_path_factory, "features", extract) as folder:
         yield write_settings(folder / "features", own)

@@ -13,6 +13,7 @@ import soundfile
 from data_prep.config import CorpusConfig, PrepareConfig
 from data_prep.pipeline import prepare
 from dimts.audio.mel import MelConfig
+from dimts.families.acoustic.mel_extractor import MelExtractor
 from dimts.features.manifest import Manifest
 from dimts.text.normaliser import TextConfig
 
@@ -64,7 +65,7 @@ def run_prepare(
     return prepare(
         CorpusConfig(path=corpus),
         TEXT,
-        mel,
+        [MelExtractor(mel)],
         PrepareConfig(**{"features": features, "engine": "local", "chunk": 4} | settings),
         on_chunk,
     )

@@ -26,6 +26,7 @@ from dimts.bundles.bundle import build_model, load_bundle, sha256, write_bundle
 from dimts.cli import run_job
 from dimts.core.config import to_yaml
 from dimts.families.acoustic.extension.base import extend_tokenizer
+from dimts.families.acoustic.mel_extractor import MelExtractor
 from dimts.families.acoustic.speaker import Synthesizer
 from dimts.text.language import LANGUAGES, load_language
 from dimts.text.normaliser import TextConfig
@@ -91,7 +92,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def features(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("features") / "am"
     config = PrepareConfig(features=folder, engine="local", val_share=0.2, test_share=0.2)
-    prepare(CorpusConfig(path=corpus), TextConfig(language="am"), PREPARED_MEL, config)
+    mel = [MelExtractor(PREPARED_MEL)]
+    prepare(CorpusConfig(path=corpus), TextConfig(language="am"), mel, config)
     return folder
 
 

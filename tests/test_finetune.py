@@ -21,10 +21,11 @@ from dimts.bundles.bundle import load_bundle, read_manifest, read_weights, sha25
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
 from dimts.families.acoustic.corpora import join, load_corpus
-from dimts.families.acoustic.data import fixed_durations, open_data
+from dimts.families.acoustic.data import open_data
 from dimts.families.acoustic.extension.config import BaseConfig
 from dimts.families.acoustic.extension.extended import write_extended_bundle
 from dimts.families.acoustic.extension.rows import FACTOR, TOKEN
+from dimts.families.acoustic.flat_start import prepare_durations, read_durations
 from dimts.families.acoustic.held_out import evaluate, summary
 from dimts.families.acoustic.speaker import Synthesizer
 from dimts.launch.start import start_run
@@ -354,7 +355,8 @@ def test_durations_that_were_found_for_one_base_are_not_anothers(
     found = []
     for overrides in ((), (f"base.bundle={other}",), ()):
         settings = adapted(*overrides).launch().settings
-        found.append(fixed_durations(settings, open_data(settings)))
+        prepare_durations(settings)
+        found.append(read_durations(settings, open_data(settings)))
     same = [np.array_equal(a, b) for a, b in zip(found[0], found[1], strict=True)]
     assert not all(same)
     assert all(np.array_equal(a, b) for a, b in zip(found[0], found[2], strict=True))

@@ -25,17 +25,18 @@ from data_prep.config import CorpusConfig
 from data_prep.extract import ExtractSettings, extract
 from data_prep.readers.ljspeech import read_ljspeech
 from data_prep.report import quarantine_csv
-from data_prep.utterance import Reason, Rejected
+from data_prep.utterance import Reason, Rejected, Segment
 from dimts.audio.trim import TrimConfig
 from dimts.core.errors import UserError
 from dimts.core.printable import DRIVES_A_TERMINAL
+from dimts.families.acoustic.mel_extractor import MelExtractor
 from dimts.features.feature_set import FeatureSet
 from dimts.features.manifest import SPLITS
 from dimts.text.language import load_language
-from dimts.text.normaliser import Normaliser
+from dimts.text.tokenizer import Tokenizer
 
-SETTINGS = ExtractSettings(mel=MEL, trim=TrimConfig(), min_seconds=0.3, max_seconds=2.0)
-NORMALISER = Normaliser(load_language("am"), TEXT)
+SETTINGS = ExtractSettings(MelExtractor(MEL), TrimConfig(), min_seconds=0.3, max_seconds=2.0)
+TOKENIZER = Tokenizer.from_language(load_language("am"), TEXT)
 FORMATS = ("WAV", "FLAC", "OGG", "MP3", "AIFF", "W64", "RF64", "CAF", "AU", "NIST", "VOC")
 
 
@@ -117,7 +118,7 @@ def test_quarantine_of_any_table_is_one_safe_line_a_row(folder: Path, table: byt
     except UserError as error:
         assert not DRIVES_A_TERMINAL.search(str(error))
         return
-    checked = [row if isinstance(row, Rejected) else check_text(row, NORMALISER) for row in rows]
+    checked = [row if isinstance(row, Rejected) else check_text(row, TOKENIZER) for row in rows]
     rejected = [row for row in checked if isinstance(row, Rejected)]
     text = quarantine_csv(rejected)
     assert text.endswith("\n")
@@ -191,17 +192,19 @@ def check_extracted(folder: Path, content: bytes) -> None:
     """A mel of numbers, or a reason and one line; never an error that nobody has thought of."""
     corpus = folder / "corpus"
     (corpus / "fuzzed.wav").write_bytes(content)
-    result = extract(corpus, "fuzzed.wav", SETTINGS)
+    fuzzed = [Segment("fuzzed.wav")]
+    [result] = extract(corpus, fuzzed, SETTINGS)
     if result.reason is None:
-        assert np.isfinite(result.mel).all()
+        mel = result.arrays["mel"]
+        assert np.isfinite(mel).all()
         assert SETTINGS.min_seconds <= result.seconds <= SETTINGS.max_seconds + 0.1
-        assert len(result.mel) == pytest.approx(result.seconds * RATE / MEL.hop_length, abs=2)
+        assert len(mel) == pytest.approx(result.seconds * RATE / MEL.hop_length, abs=2)
     else:
         assert result.reason is not Reason.EXTRACTION_FAILED, result.detail
         assert result.detail and "\n" not in result.detail
         assert str(folder) not in result.detail
-        assert not len(result.mel)
-    assert extract(corpus, "fuzzed.wav", SETTINGS).detail == result.detail
+        assert not result.arrays
+    assert extract(corpus, fuzzed, SETTINGS)[0].detail == result.detail
 
 
 @fuzz()

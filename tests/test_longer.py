@@ -12,6 +12,7 @@ from training_fixtures import Listener, run
 
 from data_prep.pipeline import prepare
 from dimts.core.errors import UserError
+from dimts.families.acoustic.mel_extractor import MelExtractor
 from dimts.launch.start import start_run
 from dimts.training.checkpoint import read_state
 from dimts.training.config import OptimizerConfig
@@ -141,11 +142,11 @@ def test_more_recordings_are_learned_by_a_run_that_starts_from_the_first(
     own = (f"corpus.path={corpus}", f"prepare.features={tmp_path / 'features'}")
     steps = ("training.max_steps=6", "training.validate_every=3")
     config = voice(*own, *steps)
-    prepare(config.corpus, config.text, config.mel, config.prepare)
+    prepare(config.corpus, config.text, [MelExtractor(config.mel)], config.prepare)
     first = start_run(config.launch(), config.ray)
 
     (corpus / "metadata.csv").write_text("".join(rows), encoding="utf-8")
-    prepare(config.corpus, config.text, config.mel, config.prepare)
+    prepare(config.corpus, config.text, [MelExtractor(config.mel)], config.prepare)
     with pytest.raises(UserError, match="another set of features than there is now") as refusal:
         start_run(config.launch(), config.ray)
     parts = str(refusal.value).split(" give ")[1].split(", or ")[0].split("--set ")

@@ -29,10 +29,11 @@ from prepare_fixtures import (
 from data_prep.arrow_writer import to_ipc_bytes
 from data_prep.extract import Extracted, ExtractSettings, chunk_table, extract, hash_file
 from data_prep.store import Features, Refusal, Store, locked
-from data_prep.utterance import Reason
+from data_prep.utterance import Reason, Segment
 from dimts.audio.trim import TrimConfig
 from dimts.core.errors import UserError
 from dimts.core.regular_file import NotAFile
+from dimts.families.acoustic.mel_extractor import MelExtractor
 from dimts.features.feature_set import FeatureSet
 
 TESTS = Path(__file__).parent
@@ -249,17 +250,20 @@ import sys
 from pathlib import Path
 import numpy as np
 from data_prep.store import Features, Store
+from dimts.families.acoustic.mel_extractor import MelExtractor
+from prepare_fixtures import MEL
 
 def most_mb():
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1000
 
 mel = np.ones((25_000, 20), np.float32)
-unused = [Features(f"k{n}", 0.0, 1.0, mel) for n in range(60)]
-Store(Path(sys.argv[1])).settle([], unused[:1], 20)  # what Arrow itself costs
+unused = [Features(f"k{n}", 0.0, 1.0, {"mel": mel}) for n in range(60)]
+extractors = [MelExtractor(MEL)]
+Store(Path(sys.argv[1]), extractors).settle([], unused[:1])  # what Arrow itself costs
 before = most_mb()
 for _ in range(2):
-    Store(Path(sys.argv[1])).settle([], unused, 20)
+    Store(Path(sys.argv[1]), extractors).settle([], unused)
 print(most_mb() - before)
 """
 
@@ -276,37 +280,45 @@ def test_what_is_not_used_is_not_held_in_memory_to_write_it_down(features: Path)
 
 
 def test_what_is_not_used_is_read_again_and_written_only_if_it_differs(features: Path) -> None:
+    extractor = MelExtractor(MEL)
+
     def known() -> list[Features | Refusal]:
-        store = Store(features)
+        store = Store(features, [extractor])
         return [result for row in rows if (result := store.result(row.key))]
 
     def mels() -> list[float]:
-        return [float(r.mel.mean()) for r in known() if isinstance(r, Features)]
+        return [float(r.arrays["mel"].mean()) for r in known() if isinstance(r, Features)]
 
     wide = [np.full((25_000, 20), n, np.float32) for n in range(9)]  # three batches
-    rows = [Extracted("", key=f"k{n}", seconds=1.0, mel=mel) for n, mel in enumerate(wide)]
-    rows.append(Extracted("", key="r", reason=Reason.TOO_SHORT, detail="0.1 s"))
-    store, file = Store(features), features / ".work" / "unused.arrow"
-    file.write_bytes(to_ipc_bytes(chunk_table(rows, 20)))  # in one piece, as it once was
+    segment = Segment("")
+    rows = [
+        Extracted(segment, key=f"k{n}", seconds=1.0, arrays={"mel": mel})
+        for n, mel in enumerate(wide)
+    ]
+    rows.append(Extracted(segment, key="r", reason=Reason.TOO_SHORT, detail="0.1 s"))
+    store, file = Store(features, [extractor]), features / ".work" / "unused.arrow"
+    file.write_bytes(
+        to_ipc_bytes(chunk_table(rows, extractor.columns))
+    )  # in one piece, as it once was
     in_one_piece = file.stat()
-    store.settle([], known(), 20)
+    store.settle([], known())
     assert file.stat().st_ino == in_one_piece.st_ino
-    store.settle([], known()[1:], 20)  # while it is mapped from the file that it replaces
+    store.settle([], known()[1:])  # while it is mapped from the file that it replaces
     in_groups = file.stat()
     assert in_groups.st_ino != in_one_piece.st_ino
     assert mels() == list(range(1, 9))
     assert known()[-1] == Refusal("r", Reason.TOO_SHORT, "0.1 s")
-    store.settle([], known(), 20)
+    store.settle([], known())
     assert file.stat().st_ino == in_groups.st_ino
 
 
 def test_pipe_put_in_a_recordings_place_meanwhile_blocks_nothing(corpus: Path) -> None:
     """The reader has seen a file; what opens it later looks again."""
-    settings = ExtractSettings(mel=MEL, trim=TrimConfig(), min_seconds=0.3, max_seconds=20)
+    settings = ExtractSettings(MelExtractor(MEL), TrimConfig(), min_seconds=0.3, max_seconds=20)
     file = corpus / "wavs" / "u000.wav"
     file.unlink()
     os.mkfifo(file)
-    extracted = extract(corpus, "wavs/u000.wav", settings)
+    [extracted] = extract(corpus, [Segment("wavs/u000.wav")], settings)
     assert (extracted.reason, extracted.key) == (Reason.NOT_A_FILE, "")
     assert extracted.detail == "wavs/u000.wav: is a named pipe, not a file"
     with pytest.raises(NotAFile, match="named pipe"):

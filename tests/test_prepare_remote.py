@@ -21,6 +21,7 @@ from data_prep.pipeline import prepare
 from data_prep.recordings import at_hand, opened, root_of
 from data_prep.remote_features import working_folder
 from dimts.core.errors import UserError
+from dimts.families.acoustic.mel_extractor import MelExtractor
 from dimts.features.feature_set import FeatureSet
 from dimts.features.manifest import MANIFEST, Manifest, parse_manifest
 from dimts.storage.paths import Folder, Remote, cache_folder
@@ -37,7 +38,9 @@ class Chunks(list[int]):
 def run(corpus: Folder, features: Folder, **more: object) -> tuple[Manifest, Chunks]:
     chunks, settings = Chunks(), {"engine": "local", "chunk": 4, "max_seconds": 3.0, **more}
     config = PrepareConfig.model_validate({"features": features, **settings})
-    return prepare(CorpusConfig(path=corpus), TEXT, MEL, config, chunks.append), chunks
+    return prepare(
+        CorpusConfig(path=corpus), TEXT, [MelExtractor(MEL)], config, chunks.append
+    ), chunks
 
 
 def corpus_with_faults(folder: Path) -> Path:

@@ -17,6 +17,7 @@ from data_prep.pipeline import prepare as run_prepare
 from dimts.audio.mel import MelConfig
 from dimts.cli import run_job
 from dimts.core.config import load_config
+from dimts.families.acoustic.mel_extractor import MelExtractor
 from dimts.launch.start import start_run
 from dimts.text.normaliser import TextConfig
 from dimts.tracking.config import TrackingConfig
@@ -76,7 +77,7 @@ def features(spoken_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     folder = tmp_path_factory.mktemp("features")
     prepare = PrepareConfig(features=folder, engine="local", val_share=0.1, test_share=0.3)
     corpus, text = CorpusConfig(path=spoken_corpus), TextConfig(language="am")
-    run_prepare(corpus, text, MelConfig(), prepare)
+    run_prepare(corpus, text, [MelExtractor(MelConfig())], prepare)
     return folder
 
 

@@ -19,9 +19,10 @@ from voice_fixtures import amharic, write_voice
 from dimts.bundles.bundle import BundleError, export_bundle, load_bundle
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
-from dimts.families.acoustic.data import fixed_durations, open_data
+from dimts.families.acoustic.data import open_data
 from dimts.families.acoustic.extension.base import read_base
 from dimts.families.acoustic.extension.embedding_file import read_embedding
+from dimts.families.acoustic.flat_start import ensure_durations, read_durations
 from dimts.text.huggingface import read_tokenizer
 from dimts.text.language import Language
 from dimts.text.tokenizer import Tokenizer
@@ -97,13 +98,13 @@ def test_pickle_in_the_place_of_an_alignment_does_not_run(
     data = open_data(run)
     folder = Path(str(run.sources[0].features)) / "alignments"
     before = set(folder.glob("*")) if folder.exists() else set()
-    fixed_durations(run, data)
+    ensure_durations(run, data)
     [file] = set(folder.glob("*")) - before
     proof = tmp_path / "proof"
     write_payload(file, kind, proof)
     try:
         with pytest.raises(UserError, match="remove it"):
-            fixed_durations(run, data)
+            read_durations(run, data)
     finally:
         file.unlink()
     assert not proof.exists()

@@ -27,6 +27,7 @@ from dimts.bundles.bundle import CONFIG, write_bundle
 from dimts.core.config import build_config, load_config
 from dimts.core.errors import ConfigError, UserError
 from dimts.families.acoustic.extension.base import read_base
+from dimts.families.acoustic.mel_extractor import MelExtractor
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.distinct import all_settings, count_settings, identity
 from dimts.tuning.prepare import GROUND, check, prepare
@@ -293,7 +294,7 @@ def test_sweep_does_not_go_on_with_other_features_or_another_base(
     shutil.copytree((base.run_dir / "checkpoint_best").resolve(), bundle)
     where = (f"base.bundle={bundle}", f"prepare.features={features}")
     config = adapted_sweep({"space": {LR: RATE}}, *where)
-    run_prepare(config.corpus, config.text, config.mel, config.prepare)
+    run_prepare(config.corpus, config.text, [MelExtractor(config.mel)], config.prepare)
     plan = config.plan()
     plan.folder.mkdir()
     study = SweepStudy(plan.sweep, plan.folder).study
@@ -307,7 +308,7 @@ def test_sweep_does_not_go_on_with_other_features_or_another_base(
     with pytest.raises(UserError, match=r"with another base than .* another sweep\.name"):
         run_sweep(plan)
     run_prepare(
-        config.corpus, config.text, config.mel,
+        config.corpus, config.text, [MelExtractor(config.mel)],
         config.prepare.model_copy(update={"val_share": 0.3}),
     )  # fmt: skip
     with pytest.raises(UserError, match="with another set of features than") as error:

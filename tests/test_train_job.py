@@ -19,6 +19,7 @@ from dimts.bundles.bundle import load_bundle, read_weights
 from dimts.core.config import build_config, load_config
 from dimts.core.errors import UserError
 from dimts.families.acoustic.extension.rows import TOKEN
+from dimts.families.acoustic.mel_extractor import MelExtractor
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.start import start_run
 from dimts.tracking.config import TrackingConfig
@@ -353,6 +354,6 @@ def test_voice_without_held_out_utterances_is_trained_and_speaks(
         "prepare.test_share=0", "training.validate_every=0", "training.sample_every=3",
         "training.max_steps=4", "training.sample_texts=['ሰላም።']", "ray.workers=0",
     )  # fmt: skip
-    prepare(config.corpus, config.text, config.mel, config.prepare)
+    prepare(config.corpus, config.text, [MelExtractor(config.mel)], config.prepare)
     assert start_run(config.launch(), config.ray)["step"] == 4
     assert (config.run.run_dir / "samples" / "step_000003" / "sentence_1.wav").exists()

@@ -13,7 +13,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dimts.bundles.bundle import write_bundle
-from dimts.families.acoustic.data import Data, fixed_durations, open_data
+from dimts.families.acoustic.data import Data, open_data
+from dimts.families.acoustic.flat_start import ensure_durations, read_durations
 from dimts.families.acoustic.model.t3 import T3
 from dimts.features.feature_set import read_batches
 from dimts.features.manifest import MANIFEST
@@ -68,7 +69,8 @@ def make_job(
     """What `run_training` hands to the loop, with the training split as `change` makes it."""
     data = open_data(settings)
     if settings.training.aligner.fixed_share > 0:
-        data.train.durations = fixed_durations(settings, data)
+        ensure_durations(settings, data)
+        data.train.durations = read_durations(settings, data)
 
     def write(folder: Path, weights: dict[str, Any], facts: dict[str, Any]) -> None:
         write_bundle(

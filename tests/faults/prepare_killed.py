@@ -20,11 +20,13 @@ from typing import Any
 from data_prep import engine as engine_module
 from data_prep import pool as pool_module
 from data_prep.config import CorpusConfig, PrepareConfig
-from data_prep.extract import ExtractSettings, extract_chunk, extract_to_file
+from data_prep.extract import ExtractSettings, extract_chunk
 from data_prep.pipeline import prepare
+from data_prep.utterance import Segment
 from dimts.audio.mel import MelConfig
 from dimts.cli import run_job
 from dimts.core.errors import UserError
+from dimts.families.acoustic.mel_extractor import MelExtractor
 from dimts.text.normaliser import TextConfig
 
 CHUNK = 4
@@ -62,7 +64,7 @@ def prepare_corpus(
     prepare(
         CorpusConfig(path=corpus),
         TextConfig(language="am"),
-        MelConfig(),
+        [MelExtractor(MelConfig())],
         PrepareConfig.model_validate(settings),
         on_chunk,
     )
@@ -71,10 +73,6 @@ def prepare_corpus(
 def note_what_is_extracted(log: Path) -> None:
     """In this process, in a pool's, or in workers of Ray, to which the wrapper goes by value."""
 
-    def noted_chunk(root: Path, audios: Sequence[str], settings: ExtractSettings) -> bytes:
-        note(log, "extract", audios=list(audios))
-        return extract_chunk(root, audios, settings)
-
     def noted_batch(
         batch: dict[str, Any], root: Path, settings: ExtractSettings, folder: Path | None
     ) -> dict[str, list[bytes | str]]:
@@ -82,16 +80,20 @@ def note_what_is_extracted(log: Path) -> None:
         return extract_batch(batch, root, settings, folder)
 
     extract_batch = engine_module._extract_batch
-    setattr(engine_module, "extract_chunk", noted_chunk)  # noqa: B010
+    setattr(engine_module, "extract_chunk", partial(noted_chunk, log))  # noqa: B010
     setattr(engine_module, "_extract_batch", noted_batch)  # noqa: B010
-    setattr(pool_module, "extract_to_file", partial(noted_to_file, log))  # noqa: B010
+    setattr(pool_module, "extract_chunk", partial(noted_chunk, log))  # noqa: B010
 
 
-def noted_to_file(
-    log: Path, root: Path, audios: Sequence[str], settings: ExtractSettings, folder: Path
-) -> Path:
-    note(log, "extract", audios=list(audios))
-    return extract_to_file(root, audios, settings, folder)
+def noted_chunk(
+    log: Path,
+    root: Path,
+    segments: Sequence[Segment],
+    settings: ExtractSettings,
+    folder: Path | None,
+) -> bytes | Path:
+    note(log, "extract", audios=[segment.audio for segment in segments])
+    return extract_chunk(root, segments, settings, folder)
 
 
 def log_of(features: Path) -> Path:

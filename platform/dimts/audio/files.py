@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import soundfile
 
 MAX_SECONDS = 600.0
+MAX_RECORDING_SECONDS = 12 * 3600.0
+"""Of a recording of which parts are read."""
 MIN_SAMPLE_RATE = 4_000
 MAX_SAMPLE_RATE = 384_000
 SILENT_PEAK = 1e-4  # three steps of 16 bits
@@ -33,13 +36,16 @@ _UNKNOWN_FRAMES = 1 << 62  # libsndfile's word for "the header does not say" is 
 _STREAMED_SIZES = {0, 0x7FFFF000, 0x80000000, 0xFFFFFFFF}  # left by programs that write to a pipe
 _MAX_WAV_CHUNKS = 1000  # before the sound; a file of nothing but empty ones would take minutes
 _PADDING = 576  # samples that LAME adds to an MP3
+_SLACK_SECONDS = 0.05
+"""That a part may end after its recording: tables of times are rounded."""
 
 
 class AudioError(UserError):
     """An audio file that cannot be used.
 
     `reason` is one word for counting: not_found, not_a_file, unreadable, empty, undecodable,
-    bad_sample_rate, too_long, truncated, not_finite, out_of_range, channels_cancel, silent.
+    bad_sample_rate, too_long, truncated, not_finite, out_of_range, channels_cancel, silent,
+    outside (of a recording of which a part is wanted).
     `detail` says what is the matter with this file.
     """
 
@@ -81,16 +87,24 @@ def read_audio(
 
 
 def read_open_audio(
-    descriptor: int, path: str | Path, sample_rate: int, max_seconds: float = MAX_SECONDS
+    descriptor: int,
+    path: str | Path,
+    sample_rate: int,
+    max_seconds: float = MAX_SECONDS,
+    start: float = 0.0,
+    end: float = math.inf,
 ) -> Float32Array:
-    """`read_audio` of a regular file that is open already; `path` is for messages alone."""
+    """`read_audio` of a regular file that is open already; `path` is for messages alone.
+
+    From `start` to `end`, in seconds, only that part is decoded, which may be `max_seconds` long.
+    """
     os.lseek(descriptor, 0, os.SEEK_SET)
     if os.fstat(descriptor).st_size == 0:
         raise AudioError("empty", f"{path}: the file has no bytes")
     _refuse_cut_off_wav(path, descriptor)
     if os.pread(descriptor, 4, 0) == b"OggS" and not is_whole_ogg(descriptor):
         raise AudioError("truncated", f"{path}: its end is missing")
-    wave, file_rate = _decode(path, descriptor, max_seconds)
+    wave, file_rate = _decode(path, descriptor, max_seconds, start, end)
     peak = _peak(wave)
     if not np.isfinite(peak):
         raise AudioError("not_finite", f"{path}: holds NaN or infinite samples")
@@ -165,21 +179,28 @@ def _refuse_cut_off_wav(path: str | Path, descriptor: int) -> None:
         os.lseek(descriptor, 0, os.SEEK_SET)
 
 
-def _decode(path: str | Path, descriptor: int, max_seconds: float) -> tuple[Float32Array, int]:
+def _decode(
+    path: str | Path, descriptor: int, max_seconds: float, start: float, end: float
+) -> tuple[Float32Array, int]:
     """Mono float32 [n_samples] at the file's own sample rate, and that rate."""
     import soundfile
 
+    whole = (start, end) == (0.0, math.inf)
+    longest = max_seconds if whole else MAX_RECORDING_SECONDS
     try:
         with soundfile.SoundFile(descriptor, closefd=False) as file:
             rate, promised = file.samplerate, file.frames
             if file.format == "MP3":
-                promised = samples_in_mp3(descriptor, 10 * max_seconds * rate) or promised
-            _check_header(path, rate, promised, max_seconds)
+                promised = samples_in_mp3(descriptor, 10 * longest * rate) or promised
+            _check_header(path, rate, promised, longest)
             if file.frames < promised - _PADDING:  # the rest is not decoded
                 detail = f"{path}: does not say its length; `ffmpeg -i OLD -c copy NEW` adds it"
                 raise AudioError("undecodable", detail)
             promised = min(promised, file.frames)
-            wave = _read_mono(path, file, max_seconds)
+            if not whole:
+                promised = _seek(path, file, start, end, promised)
+                _check_header(path, rate, promised, max_seconds)
+            wave = _read_mono(path, file, max_seconds, _UNKNOWN_FRAMES if whole else promised)
     except EOFError:
         raise AudioError("truncated", f"{path}: its end is missing") from None
     except (soundfile.SoundFileError, RuntimeError) as error:
@@ -193,6 +214,21 @@ def _decode(path: str | Path, descriptor: int, max_seconds: float) -> tuple[Floa
     return wave, rate
 
 
+def _seek(
+    path: str | Path, file: soundfile.SoundFile, start: float, end: float, n_frames: int
+) -> int:
+    """Go to where a part begins; how many frames it has."""
+    rate, seconds = file.samplerate, n_frames / file.samplerate
+    if seconds < end < seconds + _SLACK_SECONDS or end == math.inf:
+        end = seconds
+    if not 0 <= start < end <= seconds:
+        detail = f"{path}: {start:g} to {end:g} s is not inside its {seconds:.2f} s"
+        raise AudioError("outside", detail)
+    first, last = round(start * rate), round(end * rate)
+    file.seek(first)
+    return last - first
+
+
 def _check_header(path: str | Path, sample_rate: int, frames: int, max_seconds: float) -> None:
     if not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
         detail = f"{path}: {sample_rate} Hz is outside {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE}"
@@ -204,14 +240,17 @@ def _check_header(path: str | Path, sample_rate: int, frames: int, max_seconds: 
         raise AudioError("too_long", f"{path}: {seconds:.0f} s, at most {max_seconds:g} s")
 
 
-def _read_mono(path: str | Path, file: soundfile.SoundFile, max_seconds: float) -> Float32Array:
+def _read_mono(
+    path: str | Path, file: soundfile.SoundFile, max_seconds: float, n_frames: int
+) -> Float32Array:
     """The mean of the channels, block by block: a header that lies costs no memory."""
     block_frames = max(1, _BLOCK_VALUES // file.channels)
     limit = int(max_seconds * file.samplerate)
     blocks: list[Float32Array] = []
     n_samples, energy, loudest = 0, 0.0, 0.0
     while True:
-        block = file.read(block_frames, dtype="float32", always_2d=True)
+        wanted = min(block_frames, n_frames - n_samples)
+        block = file.read(wanted, dtype="float32", always_2d=True)
         if not len(block):
             break
         n_samples += len(block)

@@ -1,1 +1,1 @@
-"""Mel features of a corpus in memory-mapped Arrow files."""
+"""What extractors made of a corpus, in memory-mapped Arrow files."""

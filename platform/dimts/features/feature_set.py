@@ -1,7 +1,8 @@
-"""Reading prepared features: memory-mapped, mels without a copy."""
+"""Reading prepared features: memory-mapped, arrays without a copy."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from dimts.audio.mel import Float32Array
 from dimts.core.errors import UserError
 from dimts.features.cache import fetch_features
 from dimts.features.manifest import Manifest, ShardFacts, SplitName, read_manifest
+from dimts.features.schema import Array, Column
 from dimts.storage.paths import Folder, Remote
 
 SHARD_FINGERPRINT = b"dimts.fingerprint"
@@ -55,36 +57,53 @@ class FeatureSplit:
     Attributes:
         ids, texts, raw_texts, languages, speakers: one string an utterance; `texts` are
             normalised, `raw_texts` as the corpus has them.
-        n_frames: int64 [n].
+        n_frames: int64 [n], of the mel.
         seconds: float64 [n], of speech, the silence around it trimmed.
-        starts: float64 [n], seconds of silence cut off before the first sample of the mel.
+        starts: float64 [n], seconds into the recording at which the speech begins.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, name: SplitName) -> None:
         self.folder = folder
         self.manifest = manifest
         self.name = name
-        shards = manifest.splits[name].shards
-        batches = [batch for shard in shards for batch in _open_shard(folder / shard.name, shard)]
-        mels = [mel_frames(batch.column("mel")) for batch in batches]
-        self._flat = [flat for flat, _ in mels]
-        offsets = [starts.tolist() for _, starts in mels]
-        self._batches = batches
-        # Where each utterance is: plain lists, as indexing them is faster than NumPy scalars.
-        self._batch_of = [n for n, batch in enumerate(batches) for _ in range(batch.num_rows)]
-        self._first = [first for starts in offsets for first in starts[:-1]]
-        self._end = [end for starts in offsets for end in starts[1:]]
-        self.n_frames = np.array(self._end, np.int64) - np.array(self._first, np.int64)
+        self._batches = [
+            batch
+            for shard in manifest.splits[name].shards
+            for batch in _open_shard(folder / shard.name, shard, manifest)
+        ]
+        self._columns: dict[str, _ColumnRows] = {}
 
     def __len__(self) -> int:
-        return len(self._first)
+        return sum(batch.num_rows for batch in self._batches)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (FeatureSplit, (self.folder.absolute(), self.manifest, self.name))
 
+    def column(self, name: str, index: int) -> Array:
+        """What an extractor made of an utterance: a read-only view of the memory map.
+
+        Raises:
+            KeyError: the set has no such column.
+        """
+        rows = self._rows(name)
+        return rows[index] if rows.column.ragged else rows[index][0]
+
+    def lengths(self, name: str) -> npt.NDArray[np.int64]:
+        """Steps of a ragged column, int64 [n]; raises like `column`."""
+        return self._rows(name).lengths
+
     def mel(self, index: int) -> Float32Array:
-        """Natural-log mel, float32 [T, n_mels]: a read-only view of the memory map."""
-        return self._flat[self._batch_of[index]][self._first[index] : self._end[index]]
+        """Natural-log mel, float32 [T, n_mels]; see `column`."""
+        return self._rows("mel")[index]
+
+    @property
+    def n_frames(self) -> npt.NDArray[np.int64]:
+        return self.lengths("mel")
+
+    def _rows(self, name: str) -> _ColumnRows:
+        if name not in self._columns:
+            self._columns[name] = _ColumnRows(self.manifest.columns[name], self._batches)
+        return self._columns[name]
 
     @cached_property
     def ids(self) -> list[str]:
@@ -127,6 +146,24 @@ class FeatureSplit:
         return np.array(values, np.float64)
 
 
+class _ColumnRows:
+    """Arrays of one column, by the row's number in the split."""
+
+    def __init__(self, column: Column, batches: Sequence[pa.RecordBatch]) -> None:
+        self.column = column
+        unpacked = [column.unpack(batch.column(column.name)) for batch in batches]
+        self._flat = [flat for flat, _ in unpacked]
+        offsets = [starts.tolist() for _, starts in unpacked]
+        # Where each utterance is: plain lists, as indexing them is faster than NumPy scalars.
+        self._batch_of = [n for n, starts in enumerate(offsets) for _ in starts[1:]]
+        self._first = [first for starts in offsets for first in starts[:-1]]
+        self._end = [end for starts in offsets for end in starts[1:]]
+        self.lengths = np.array(self._end, np.int64) - np.array(self._first, np.int64)
+
+    def __getitem__(self, index: int) -> Array:
+        return self._flat[self._batch_of[index]][self._first[index] : self._end[index]]
+
+
 def read_batches(path: Path) -> tuple[pa.Schema, list[pa.RecordBatch]]:
     """Schema and record batches of an Arrow IPC file, memory-mapped.
 
@@ -142,20 +179,15 @@ def read_batches(path: Path) -> tuple[pa.Schema, list[pa.RecordBatch]]:
         return reader.schema, batches
 
 
+def holds(schema: pa.Schema, column: Column) -> bool:
+    """Whether a file has a column as it is declared."""
+    return column.name in schema.names and schema.field(column.name).type.equals(column.arrow_type)
+
+
 def _is_plain(kind: pa.DataType) -> bool:
     """Whether a type is Arrow's own, down to its parts: Ray Data's, for one, may hold a pickle."""
     parts = (kind.field(n).type for n in range(kind.num_fields))
     return not isinstance(kind, pa.BaseExtensionType) and all(map(_is_plain, parts))
-
-
-def mel_frames(column: pa.LargeListArray) -> tuple[Float32Array, npt.NDArray[np.int64]]:
-    """All frames of a mel column [n_frames, n_mels] and where each row starts [n_rows + 1]."""
-    # Straight from the buffers: Array.to_numpy would import pandas, a third of a second.
-    frames = column.values
-    n_frames, n_mels = len(frames), frames.type.list_size
-    flat = np.frombuffer(frames.values.buffers()[1], np.float32)[: n_frames * n_mels]
-    offsets = np.frombuffer(column.buffers()[1], np.int64)[: len(column) + 1]
-    return flat.reshape(n_frames, n_mels), offsets
 
 
 def _check_size(file: Path, shard: ShardFacts) -> None:
@@ -170,11 +202,13 @@ def _check_size(file: Path, shard: ShardFacts) -> None:
         )
 
 
-def _open_shard(file: Path, shard: ShardFacts) -> list[pa.RecordBatch]:
+def _open_shard(file: Path, shard: ShardFacts, manifest: Manifest) -> list[pa.RecordBatch]:
     try:
         schema, batches = read_batches(file)
     except (OSError, pa.ArrowInvalid) as error:
         raise UserError(f"{file}: cannot be read ({error}); run jobs/prepare.py again") from error
-    if (schema.metadata or {}).get(SHARD_FINGERPRINT) != shard.fingerprint.encode():
+    columns = manifest.columns.values()
+    fits = all(holds(schema, column) for column in columns)
+    if not fits or (schema.metadata or {}).get(SHARD_FINGERPRINT) != shard.fingerprint.encode():
         raise UserError(f"{file}: does not belong to the manifest; run jobs/prepare.py again")
     return batches

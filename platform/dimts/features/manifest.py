@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -11,13 +11,16 @@ from dimts.audio.mel import MelConfig
 from dimts.core.config import Config
 from dimts.core.errors import UserError
 from dimts.core.untrusted import MAX_JSON_BYTES, parse_json, read_bytes
+from dimts.features.schema import Column
 from dimts.storage.paths import Folder, Place
 from dimts.text.normaliser import TextConfig
 
 MANIFEST = "manifest.json"
 QUARANTINE = "quarantine.csv"
 SUMMARY = "summary.txt"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+MEL_ALONE = 1
+"""The format before extractors were declared."""
 
 AGAIN = "run jobs/prepare.py again"
 
@@ -42,12 +45,51 @@ class ShardFacts(Config):
 
 
 class SplitFacts(Config):
-    """One split; `hours` are of speech, the silence around it trimmed."""
+    """One split.
+
+    Attributes:
+        hours: of speech, the silence around it trimmed.
+        lengths: steps of each ragged column.
+    """
 
     n_utterances: int
-    n_frames: int
     hours: float
+    lengths: dict[str, int]
     shards: tuple[ShardFacts, ...]
+
+    @property
+    def n_frames(self) -> int:
+        """Of the mel."""
+        return self.lengths["mel"]
+
+
+class Statistics(Config):
+    """Of each value of a step of a column, over the train split.
+
+    `std` is never so small that dividing by it does harm.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class ExtractorFacts(Config):
+    """How some columns were made, see `Extractor`; `statistics` are by the column's name."""
+
+    version: int
+    settings: dict[str, Any]
+    unit: str
+    columns: tuple[Column, ...]
+    statistics: dict[str, Statistics] = Field(default={})
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        for column in self.columns:
+            found = self.statistics.get(column.name)
+            sizes = [(len(found.mean),), (len(found.std),)] if found else []
+            if sizes != ([column.shape] * 2 if column.statistics else []):
+                raise ValueError(f"statistics of {column.name} need one value for each of a step")
+        return self
 
 
 class CorpusFacts(Config):
@@ -63,30 +105,58 @@ class Manifest(Config):
     """Facts of one folder of features.
 
     Attributes:
-        fingerprint: 16 hex digits over utterances, splits, mel and text settings.
-        mel_mean: [n_mels], of natural-log mel over the train split's frames.
-        mel_std: [n_mels], likewise, and never so small that dividing by it does harm.
+        fingerprint: 16 hex digits over utterances, splits, extractors' and text settings.
+        extractors: by name, the one that trims first.
         quarantined: reason -> number of rows.
     """
 
     format_version: int = FORMAT_VERSION
     dimts_version: str
     fingerprint: str
-    mel: MelConfig
+    extractors: dict[str, ExtractorFacts]
     text: TextConfig
     corpus: CorpusFacts
     splits: dict[SplitName, SplitFacts]
-    mel_mean: tuple[float, ...]
-    mel_std: tuple[float, ...]
     quarantined: dict[str, int] = Field(default={})
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if set(self.splits) != set(SPLITS):
             raise ValueError(f"splits must be {', '.join(SPLITS)}")
-        if not len(self.mel_mean) == len(self.mel_std) == self.mel.n_mels:
-            raise ValueError("mel_mean and mel_std need one value for each mel bin")
         return self
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        """What the extractors have made, by name."""
+        return {c.name: c for facts in self.extractors.values() for c in facts.columns}
+
+    @property
+    def mel(self) -> MelConfig:
+        """What the mel is made of.
+
+        Raises:
+            UserError: there is no mel.
+        """
+        return MelConfig.model_validate(self._of_mel.settings)
+
+    @property
+    def mel_mean(self) -> tuple[float, ...]:
+        """[n_mels], of natural-log mel over the train split's frames; raises like `mel`."""
+        return self._of_mel.statistics["mel"].mean
+
+    @property
+    def mel_std(self) -> tuple[float, ...]:
+        """[n_mels], likewise."""
+        return self._of_mel.statistics["mel"].std
+
+    @property
+    def _of_mel(self) -> ExtractorFacts:
+        if "mel" not in self.extractors:
+            raise UserError(
+                f"the features of {self.corpus.path} have no mel; prepare them with a voice whose "
+                "model learns from mels"
+            )
+        return self.extractors["mel"]
 
     @property
     def n_utterances(self) -> int:
@@ -128,13 +198,40 @@ def parse_manifest(data: bytes, file: Folder) -> Manifest:
     except ValueError as error:
         raise UserError(f"{file}: cannot be read ({error}); {AGAIN}") from error
     version = values.get("format_version") if isinstance(values, dict) else None
-    if version != FORMAT_VERSION:
+    if version not in (MEL_ALONE, FORMAT_VERSION):
         raise UserError(
             f"{file}: format version {version}, this dimts reads version {FORMAT_VERSION}; {AGAIN}"
         )
     try:
-        return Manifest.model_validate(values)
+        return Manifest.model_validate(_with_extractors(values) if version == MEL_ALONE else values)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         raise UserError(f"{file}: {key}: {first['msg']}; {AGAIN}") from error
+    except (LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{file}: is not of format {version} ({error}); {AGAIN}") from error
+
+
+def _with_extractors(values: dict[str, Any]) -> dict[str, Any]:
+    """A manifest of format 1, in which all of this was the mel's, as one of today.
+
+    Raises:
+        LookupError, TypeError, AttributeError: it is none.
+    """
+    mel = {
+        "version": 3,
+        "settings": values["mel"],
+        "unit": "frames",
+        "columns": [
+            {"name": "mel", "dtype": "float32", "shape": [values["mel"]["n_mels"]],
+             "statistics": True}
+        ],
+        "statistics": {"mel": {"mean": values["mel_mean"], "std": values["mel_std"]}},
+    }  # fmt: skip
+    splits = {
+        name: {key: value for key, value in split.items() if key != "n_frames"}
+        | {"lengths": {"mel": split["n_frames"]}}
+        for name, split in values["splits"].items()
+    }
+    kept = {key: value for key, value in values.items() if not key.startswith("mel")}
+    return {**kept, "format_version": FORMAT_VERSION, "extractors": {"mel": mel}, "splits": splits}

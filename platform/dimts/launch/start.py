@@ -12,6 +12,7 @@ import yaml
 from dimts.core.config import flatten
 from dimts.core.errors import UserError
 from dimts.core.lock import locked
+from dimts.families.acoustic.flat_start import prepare_durations
 from dimts.launch.machine import with_amp
 from dimts.launch.names import CONFIG_FILE, LOCK
 from dimts.launch.relay import fetch_result, fetch_settings, new_start, send_settings
@@ -64,6 +65,8 @@ def start_run(launch: Launch, ray_config: RayConfig) -> dict[str, Any]:
         if ray_config.workers:
             from dimts.launch.ray_train import run_on_ray  # a bare run needs no Ray
 
+            if ray_config.workers > 1:
+                prepare_durations(launch.settings)  # now, as workers would wait for each other
             run_on_ray(launch, ray_config)
         else:
             from dimts.launch.local import run_bare

@@ -14,8 +14,9 @@ from dimts.bundles.bundle import build_model, load_weights, read_manifest, write
 from dimts.bundles.fetch import local_bundle
 from dimts.core.errors import UserError
 from dimts.core.machine import n_cores, waits_asleep
-from dimts.families.acoustic.data import Data, fixed_durations, open_data
+from dimts.families.acoustic.data import Data, open_data
 from dimts.families.acoustic.extension.base import extended_weights
+from dimts.families.acoustic.flat_start import ensure_durations, read_durations
 from dimts.families.acoustic.freezing import FreezeReport, freeze
 from dimts.families.acoustic.model.t3 import T3
 from dimts.storage.paths import Folder
@@ -44,7 +45,9 @@ def run_training(
         _check_goes_on(latest, settings, data)
     _check_sample_texts(settings.training, data)
     if settings.training.aligner.fixed_share > 0:
-        data.train.durations = fixed_durations(settings, data)
+        if not dist.is_initialized() or dist.get_world_size() == 1:  # there is none that waits
+            ensure_durations(settings, data)
+        data.train.durations = read_durations(settings, data)
     model = initial_model(settings, data).to(device)
     report = freeze(model, data.tokenizer)
     rank = dist.get_rank() if dist.is_initialized() else 0

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from optuna import Study
 
 from dimts.core.errors import ConfigError, UserError
-from dimts.families.acoustic.data import Data, fixed_durations, open_data
+from dimts.families.acoustic.data import Data, open_data
+from dimts.families.acoustic.flat_start import ensure_durations
 from dimts.families.acoustic.freezing import frozen_rows
 from dimts.launch.settings import Launch
 from dimts.storage.paths import Folder
@@ -73,7 +74,7 @@ def prepare(sweep: SweepConfig, ground: Ground, study: Study, place: Folder) -> 
     keep_ground(ground.data, study, place, sweep.way_out(place))
     settings, data = ground.launch.settings, ground.data
     if settings.training.aligner.fixed_share > 0:
-        fixed_durations(settings, data)  # by one process, before several would
+        ensure_durations(settings, data)  # by one process, before several would
     if FORGETTING not in sweep.measured:
         return Measured(sweep.measured)
     if BASE_MCD not in study.user_attrs:

@@ -1,30 +1,21 @@
-"""What a training learns from: features, tokenizer, splits, the flat start's durations."""
+"""What a training learns from: features, tokenizer, splits."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from contextlib import suppress
-from pathlib import Path
-from typing import NamedTuple, overload
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
-from torch import distributed as dist
 
 from dimts.audio.mel import MelConfig
 from dimts.bundles.fetch import local_bundle
-from dimts.core.config import fingerprint
 from dimts.core.errors import UserError
-from dimts.core.machine import n_cores
-from dimts.families.acoustic.alignment.em import ALIGNER_VERSION, align_corpus
 from dimts.families.acoustic.corpora import check_lengths, draw, join, load_corpus
 from dimts.families.acoustic.extension.base import Base, extend_tokenizer, read_base
 from dimts.features.feature_set import FeatureSet
 from dimts.features.manifest import SPLITS
-from dimts.storage.paths import Folder, Remote
+from dimts.storage.paths import Folder
 from dimts.text.language import Language, load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
@@ -221,114 +212,3 @@ def _rules_of(base: Base, folder: Folder) -> tuple[str, TextConfig]:
             f"{', '.join(known)}"
         )
     return code, known[code]
-
-
-def fixed_durations(settings: RunSettings, data: Data) -> list[NDArray[np.int32]]:
-    """Durations of the training split by the flat-start aligner, computed once for a corpus.
-
-    They are kept beside the features, under the fingerprint of all that they depend on.
-
-    Raises:
-        UserError: an utterance has fewer frames than its text has states.
-    """
-    aligner = settings.training.aligner
-    key = fingerprint(
-        ALIGNER_VERSION,
-        [features.manifest.fingerprint for features in data.features],
-        data.tokenizer.fingerprint,
-        settings.model.states_per_token,
-        aligner.iterations,
-        aligner.prior_frames,
-        list(data.train.utterances.ids) if settings.training.max_utterances else [],
-        # Without a base they follow from the features.
-        *((data.mel_mean_M.tolist(), data.mel_std_M.tolist()) if data.base else ()),
-    )
-    name = Path("alignments", f"{key}.safetensors")
-    file, place = data.features[0].folder / name, settings.sources[0].features
-    rank = dist.get_rank() if dist.is_initialized() else 0
-    if rank == 0 and not _fetched(file, place / name):
-        durations = _align(settings, data)
-        _write_durations(file, durations)
-        if isinstance(place, Remote):  # other machines have them from there
-            (place / name).upload(file)
-    if dist.is_initialized():
-        dist.barrier()
-    try:
-        _fetched(file, place / name)
-        stored = load_file(file)
-        durations = [stored[str(i)] for i in range(len(data.train))]
-    except (SafetensorError, OSError, KeyError) as error:
-        raise UserError(f"{file}: cannot be read ({error}); remove it") from error
-    for i, of_tokens in enumerate(durations):
-        frames = int(data.train.utterances.n_frames[i])
-        if len(of_tokens) != data.train.n_tokens[i] or of_tokens.sum() != frames:
-            raise UserError(f"{file}: does not fit {data.train.utterances.ids[i]}; remove it")
-    return durations
-
-
-def _fetched(file: Path, place: Folder) -> bool:
-    """Whether it is here, or was in object storage and now is here."""
-    if not file.exists() and isinstance(place, Remote):
-        with suppress(FileNotFoundError):
-            place.download(file)
-    return file.exists()
-
-
-class _Normalised(Sequence[NDArray[np.float32]]):
-    """Mels of a corpus by the mean and spread of each bin, float32 [T, M] each, made when asked
-    for: a corpus of many hours does not fit into memory a second time."""
-
-    def __init__(self, corpus: Corpus, mean_M: NDArray[np.float32], std_M: NDArray[np.float32]):
-        self._corpus, self._mean_M, self._std_M = corpus, mean_M, std_M
-
-    def __len__(self) -> int:
-        return len(self._corpus)
-
-    @overload
-    def __getitem__(self, index: int) -> NDArray[np.float32]: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[NDArray[np.float32]]: ...
-
-    def __getitem__(self, index: int | slice) -> NDArray[np.float32] | list[NDArray[np.float32]]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not 0 <= index < len(self):
-            raise IndexError(index)  # which ends a loop over all of them
-        return (self._corpus.utterances.mel(index) - self._mean_M) / self._std_M
-
-
-def _align(settings: RunSettings, data: Data) -> list[NDArray[np.int32]]:
-    aligner, train = settings.training.aligner, data.train
-    try:
-        return align_corpus(
-            train.tokens,
-            _Normalised(train, data.mel_mean_M, data.mel_std_M),
-            data.tokenizer.factors,
-            settings.model.states_per_token,
-            aligner.iterations,
-            aligner.prior_frames,
-            threads=n_cores(),
-            pause_ids=data.tokenizer.pause_ids,
-        )
-    except ValueError as error:
-        folders = ", ".join(str(source.features) for source in settings.sources)
-        raise UserError(
-            f"{folders}: {error}; lower model.states_per_token, or raise "
-            f"prepare.min_frames_per_token and run jobs/prepare.py again"
-        ) from error
-
-
-def _write_durations(file: Path, durations: Sequence[NDArray[np.int32]]) -> None:
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        file.parent.mkdir(exist_ok=True)
-        # Not by save_file, which lets nobody but the writer read the file.
-        partial.write_bytes(save({str(i): array for i, array in enumerate(durations)}))
-        partial.replace(file)
-    except PermissionError as error:
-        raise UserError(
-            f"{file.parent}: cannot be written ({error.strerror}), and training keeps the "
-            "durations of the features there; copy them to a folder of yours and name that by "
-            "prepare.features"
-        ) from error

@@ -1,0 +1,153 @@
+"""The flat start's durations: made once for a corpus, kept beside its features, read by workers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from dimts.core.config import fingerprint
+from dimts.core.errors import UserError
+from dimts.core.machine import n_cores
+from dimts.families.acoustic.alignment.em import ALIGNER_VERSION, align_corpus
+from dimts.families.acoustic.data import Data, open_data
+from dimts.features.manifest import AGAIN
+from dimts.storage.paths import Folder, Remote
+from dimts.training.sampler import Corpus
+from dimts.training.settings import RunSettings
+
+
+def prepare_durations(settings: RunSettings) -> None:
+    """Make the durations that a training begins with, if it begins with any; see `open_data`."""
+    if settings.training.aligner.fixed_share > 0:
+        ensure_durations(settings, open_data(settings))
+
+
+def ensure_durations(settings: RunSettings, data: Data) -> None:
+    """Align the training split, on all cores, unless it has been aligned before.
+
+    To be called by one process, before those that read are started.
+
+    Raises:
+        UserError: an utterance has fewer frames than its text has states, or there is no
+            writing beside the features.
+    """
+    file, place = _where(settings, data)
+    if not _fetched(file, place):
+        _write_durations(file, _align(settings, data))
+        if isinstance(place, Remote):  # other machines have them from there
+            place.upload(file)
+
+
+def read_durations(settings: RunSettings, data: Data) -> list[NDArray[np.int32]]:
+    """Frames of each token state of the training split, int32 [N, n_states] each.
+
+    Raises:
+        UserError: they have not been made, or do not fit.
+    """
+    file, place = _where(settings, data)
+    if not _fetched(file, place):
+        raise UserError(f"{place}: the training split is not aligned; {AGAIN}")
+    try:
+        stored = load_file(file)
+        durations = [stored[str(i)] for i in range(len(data.train))]
+    except (SafetensorError, OSError, KeyError) as error:
+        raise UserError(f"{file}: cannot be read ({error}); remove it") from error
+    for i, of_tokens in enumerate(durations):
+        frames = int(data.train.utterances.n_frames[i])
+        if len(of_tokens) != data.train.n_tokens[i] or of_tokens.sum() != frames:
+            raise UserError(f"{file}: does not fit {data.train.utterances.ids[i]}; remove it")
+    return durations
+
+
+def _where(settings: RunSettings, data: Data) -> tuple[Path, Folder]:
+    """The file on this machine and where it is kept, named after all that durations depend on."""
+    aligner = settings.training.aligner
+    key = fingerprint(
+        ALIGNER_VERSION,
+        [features.manifest.fingerprint for features in data.features],
+        data.tokenizer.fingerprint,
+        settings.model.states_per_token,
+        aligner.iterations,
+        aligner.prior_frames,
+        list(data.train.utterances.ids) if settings.training.max_utterances else [],
+        # Without a base they follow from the features.
+        *((data.mel_mean_M.tolist(), data.mel_std_M.tolist()) if data.base else ()),
+    )
+    name = Path("alignments", f"{key}.safetensors")
+    return data.features[0].folder / name, settings.sources[0].features / name
+
+
+def _fetched(file: Path, place: Folder) -> bool:
+    """Whether it is here, or was in object storage and now is here."""
+    if not file.exists() and isinstance(place, Remote):
+        with suppress(FileNotFoundError):
+            place.download(file)
+    return file.exists()
+
+
+class _Normalised(Sequence[NDArray[np.float32]]):
+    """Mels of a corpus by the mean and spread of each bin, float32 [T, M] each, made when asked
+    for: a corpus of many hours does not fit into memory a second time."""
+
+    def __init__(self, corpus: Corpus, mean_M: NDArray[np.float32], std_M: NDArray[np.float32]):
+        self._corpus, self._mean_M, self._std_M = corpus, mean_M, std_M
+
+    def __len__(self) -> int:
+        return len(self._corpus)
+
+    @overload
+    def __getitem__(self, index: int) -> NDArray[np.float32]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[NDArray[np.float32]]: ...
+
+    def __getitem__(self, index: int | slice) -> NDArray[np.float32] | list[NDArray[np.float32]]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)  # which ends a loop over all of them
+        return (self._corpus.utterances.mel(index) - self._mean_M) / self._std_M
+
+
+def _align(settings: RunSettings, data: Data) -> list[NDArray[np.int32]]:
+    aligner, train = settings.training.aligner, data.train
+    try:
+        return align_corpus(
+            train.tokens,
+            _Normalised(train, data.mel_mean_M, data.mel_std_M),
+            data.tokenizer.factors,
+            settings.model.states_per_token,
+            aligner.iterations,
+            aligner.prior_frames,
+            threads=n_cores(),
+            pause_ids=data.tokenizer.pause_ids,
+        )
+    except ValueError as error:
+        folders = ", ".join(str(source.features) for source in settings.sources)
+        raise UserError(
+            f"{folders}: {error}; lower model.states_per_token, or raise "
+            f"prepare.min_frames_per_token and run jobs/prepare.py again"
+        ) from error
+
+
+def _write_durations(file: Path, durations: Sequence[NDArray[np.int32]]) -> None:
+    partial = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        file.parent.mkdir(exist_ok=True)
+        # Not by save_file, which lets nobody but the writer read the file.
+        partial.write_bytes(save({str(i): array for i, array in enumerate(durations)}))
+        partial.replace(file)
+    except PermissionError as error:
+        raise UserError(
+            f"{file.parent}: cannot be written ({error.strerror}), and training keeps the "
+            "durations of the features there; copy them to a folder of yours and name that by "
+            "prepare.features"
+        ) from error
