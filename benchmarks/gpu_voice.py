@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import load_file
 
 from dimts.cli import run_job
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
 from dimts.core.machine import machine_facts
@@ -30,7 +31,6 @@ from dimts.launch.run_logger import Recorder
 from dimts.launch.settings import Launch
 from dimts.launch.start import start_run
 from dimts.training.run import run_training
-from jobs.voice_config import VoiceConfig
 
 AMPS = ("bf16", "fp16", "tf32", "off")
 

@@ -27,9 +27,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal, NamedTuple
 
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import fingerprint, load_config
 from dimts.core.machine import machine_facts, n_cores
-from jobs.voice_config import VoiceConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 VOICE = ROOT / "jobs/configs/sample_am.yaml"

@@ -18,14 +18,14 @@ from data_prep.pipeline import prepare
 from data_prep.recipes.espeak import SAMPLE_SENTENCES, render_corpus
 from dimts.audio.files import write_wav
 from dimts.cli import config_parser, run_job
+from dimts.commands.mix_config import MixConfig
+from dimts.commands.report import print_result
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.ray_session import check_cluster
 from dimts.features.manifest import SUMMARY
 from dimts.storage.paths import folder_here
-from jobs.mix_config import MixConfig
 from jobs.pretrain import prepare_parts
-from jobs.report import print_result
-from jobs.voice_config import VoiceConfig
 
 CONFIGS = Path(__file__).parent / "configs"
 CONFIG = CONFIGS / "sample_am_finetune.yaml"

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from dimts.bundles.bundle import load_bundle
 from dimts.cli import config_parser, run_job
+from dimts.commands.report import figures_table
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
 from dimts.families.acoustic.corpora import load_corpus
@@ -17,8 +19,6 @@ from dimts.families.acoustic.held_out import UtteranceFigures, evaluate, summary
 from dimts.features.feature_set import FeatureSet
 from dimts.launch.promotion import check_fits
 from dimts.tracking.mlflow_model import resolve_model
-from jobs.report import figures_table
-from jobs.voice_config import VoiceConfig
 
 
 def main() -> None:

@@ -12,14 +12,14 @@ from pathlib import Path
 from data_prep.pipeline import prepare
 from data_prep.recipes.espeak import render_corpus
 from dimts.cli import config_parser, run_job
+from dimts.commands.mix_config import MixConfig
+from dimts.commands.report import print_result
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
 from dimts.core.home import shipped
 from dimts.core.ray_session import check_cluster
 from dimts.storage.paths import folder_here
 from dimts.text.language import load_language
-from jobs.mix_config import MixConfig
-from jobs.report import print_result
 
 
 def main() -> None:

@@ -14,12 +14,12 @@ import argparse
 from collections.abc import Sequence
 
 from dimts.cli import config_parser, run_job
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import build_config, load_config
 from dimts.evaluation.compare import Difference, Limits, mcd_difference, objections
 from dimts.launch.promotion import HeldOut, Measured, record, unmeasured
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.registry import CANDIDATE, CHAMPION, Registry, Version
-from jobs.voice_config import VoiceConfig
 
 ROWS = (
     ("mcd", "mel-cepstral distortion, dB", ".3f"),

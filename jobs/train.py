@@ -7,9 +7,9 @@ ends it with a checkpoint.
 from __future__ import annotations
 
 from dimts.cli import config_parser, run_job
+from dimts.commands.report import print_result
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
-from jobs.report import print_result
-from jobs.voice_config import VoiceConfig
 
 
 def main() -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from dimts.cli import config_parser, run_job
+from dimts.commands.report import figures_table, forgetting_line
+from dimts.commands.sweep_config import SweepVoice
 from dimts.core.config import load_config
 from dimts.core.errors import ConfigError
 from dimts.tracking.mlflow_tracker import SPOOL
@@ -18,8 +20,6 @@ from dimts.tuning.distinct import exhausted_line
 from dimts.tuning.report import limits_line, markdown_table
 from dimts.tuning.study import SweepStudy
 from dimts.tuning.sweep import WINNER, WINNERS_SETTINGS, Plan, SweepResult, run_sweep
-from jobs.report import figures_table, forgetting_line
-from jobs.sweep_config import SweepVoice
 
 
 def main() -> None:

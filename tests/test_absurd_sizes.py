@@ -34,7 +34,7 @@ from dimts.families.acoustic.extension.base import read_base
 from dimts.families.acoustic.speaker import Synthesizer
 from dimts.text.huggingface import read_tokenizer
 from dimts.text.language import Language
-from jobs.voice_config import VoiceConfig
+from dimts.commands.voice_config import VoiceConfig
 
 torch.set_num_threads(1)
 folder, room = Path(sys.argv[1]), int(sys.argv[2])

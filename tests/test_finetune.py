@@ -18,6 +18,8 @@ from torch import Tensor
 from training_fixtures import Listener, with_a_long_test
 
 from dimts.bundles.bundle import load_bundle, read_manifest, read_weights, sha256
+from dimts.commands.report import print_result
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
 from dimts.families.acoustic.corpora import join, load_corpus
@@ -34,8 +36,6 @@ from dimts.text.normaliser import TextConfig
 from dimts.training.checkpoint import BEST
 from dimts.training.job import Result
 from dimts.training.run import initial_model, run_training
-from jobs.report import print_result
-from jobs.voice_config import VoiceConfig
 
 if TYPE_CHECKING:
     from conftest import BaseVoice

@@ -25,6 +25,8 @@ from hypothesis import strategies as st
 from voice_fixtures import amharic, write_voice
 
 from dimts.bundles.bundle import load_bundle
+from dimts.commands.sweep_config import SweepVoice
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import Config, load_config
 from dimts.core.errors import UserError
 from dimts.families.acoustic.extension.base import read_base
@@ -33,8 +35,6 @@ from dimts.families.acoustic.speaker import Synthesizer
 from dimts.text.huggingface import read_tokenizer
 from dimts.text.language import LANGUAGES, Language
 from dimts.text.tokenizer import Tokenizer
-from jobs.sweep_config import SweepVoice
-from jobs.voice_config import VoiceConfig
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "jobs" / "configs").glob("*.yaml"))

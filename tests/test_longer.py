@@ -11,6 +11,7 @@ import pytest
 from training_fixtures import Listener, run
 
 from data_prep.pipeline import prepare
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.errors import UserError
 from dimts.launch.start import start_run
 from dimts.training.checkpoint import read_state
@@ -18,7 +19,6 @@ from dimts.training.config import OptimizerConfig
 from dimts.training.job import Result
 from dimts.training.optimizer import extended_share, learning_rate_share
 from dimts.training.settings import RunSettings
-from jobs.voice_config import VoiceConfig
 
 Voice = Callable[..., VoiceConfig]
 Settings = Callable[..., RunSettings]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from training_fixtures import Listener, make_job, poisoned, run, with_a_long_test
 
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
 from dimts.families.acoustic.data import open_data
@@ -25,7 +26,6 @@ from dimts.training.run import run_training
 from dimts.training.sampler import Corpus
 from dimts.training.settings import RunSettings
 from dimts.training.trainer import train
-from jobs.voice_config import VoiceConfig
 
 Voice = Callable[..., VoiceConfig]
 Settings = Callable[..., RunSettings]

@@ -15,6 +15,7 @@ import yaml
 from machine_fixtures import AVX2
 from training_fixtures import Listener
 
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core import threads
 from dimts.core.errors import UserError
 from dimts.core.machine import cpu_quota
@@ -27,7 +28,6 @@ from dimts.training.machine_choices import MachineChoices, read_choices, write_c
 from dimts.training.precision import FAST_ENOUGH, SLOW, bf16_share, choose_amp
 from dimts.training.run import run_training
 from dimts.training.settings import RunSettings
-from jobs.voice_config import VoiceConfig
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")

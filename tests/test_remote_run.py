@@ -22,6 +22,7 @@ from tracking_fixtures import make_store, settings_of
 
 from dimts.bundles.bundle import load_bundle, read_manifest
 from dimts.bundles.fetch import fetch_bundle, local_bundle
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.errors import UserError
 from dimts.launch.local_run_folder import RemoteRun, here, worker_folder
 from dimts.launch.names import START
@@ -38,7 +39,6 @@ from dimts.training.machine_choices import CHOICES_FILE
 from dimts.training.ownership import CLAIM, Claim, Superseded
 from jobs.pretrain import main as pretrain
 from jobs.ui import recorded_config
-from jobs.voice_config import VoiceConfig
 
 if TYPE_CHECKING:
     from conftest import BaseVoice

@@ -11,6 +11,7 @@ import pytest
 import torch
 from training_fixtures import Listener, make_job, run
 
+from dimts.commands.voice_config import VoiceConfig
 from dimts.training import checkpoint
 from dimts.training.checkpoint import BEST, LATEST, read_state
 from dimts.training.job import Result
@@ -18,7 +19,6 @@ from dimts.training.ownership import CLAIM
 from dimts.training.run import run_training
 from dimts.training.settings import RunSettings
 from dimts.training.trainer import train
-from jobs.voice_config import VoiceConfig
 
 Settings = Callable[..., RunSettings]
 DROPOUT = ("model.encoder.dropout=0.1", "model.duration.dropout=0.1", "model.decoder.dropout=0.1")

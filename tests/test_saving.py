@@ -14,6 +14,7 @@ import torch
 from training_fixtures import Listener, make_job, poisoned, run
 
 from dimts.bundles.bundle import BundleError, load_bundle, sha256
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.errors import Diverged, UserError
 from dimts.core.lock import locked
 from dimts.families.acoustic.data import open_data
@@ -23,7 +24,6 @@ from dimts.training.checkpoint import BEST, LATEST, TRAINER_STATE, clear_partial
 from dimts.training.ownership import Claim, Superseded
 from dimts.training.settings import RunSettings
 from dimts.training.trainer import train
-from jobs.voice_config import VoiceConfig
 
 Settings = Callable[..., RunSettings]
 HOW = ("training.max_steps=12", "training.checkpoint_every=2", "training.validate_every=4")

@@ -17,6 +17,7 @@ from tracking_fixtures import make_store
 from voice_fixtures import amharic, write_voice
 
 from dimts.bundles.bundle import BundleError, export_bundle, load_bundle
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
 from dimts.families.acoustic.data import fixed_durations, open_data
@@ -29,7 +30,6 @@ from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_model import resolve_model
 from dimts.training.checkpoint import TRAINER_STATE, read_state
 from dimts.training.settings import RunSettings
-from jobs.voice_config import VoiceConfig
 
 
 @pytest.fixture

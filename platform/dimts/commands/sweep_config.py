@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import EllipsisType
 from typing import Any
 
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import Config, build_config, flatten, to_yaml
 from dimts.core.errors import ConfigError
 from dimts.launch.settings import driver_folder
@@ -13,7 +14,6 @@ from dimts.tuning.config import SweepConfig
 from dimts.tuning.remote_sweep import TRIALS
 from dimts.tuning.space import IntRange, Space, examples
 from dimts.tuning.sweep import Plan
-from jobs.voice_config import VoiceConfig
 
 SEARCHED = ("model.", "training.", "base.")
 """Sections of what a trial may have of its own; the features, for one, are shared by all."""

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from data_prep.config import CorpusConfig, PrepareConfig
 from dimts.audio.mel import MelConfig
+from dimts.commands.voice_config import check_language, check_workers
 from dimts.core.config import Config, flatten, to_yaml
 from dimts.families.acoustic.model.config import ModelConfig
 from dimts.launch.settings import Launch, RayConfig, RunConfig
@@ -17,7 +18,6 @@ from dimts.text.normaliser import TextConfig
 from dimts.tracking.config import TrackingConfig
 from dimts.training.config import TrainingConfig
 from dimts.training.settings import RunSettings, Source
-from jobs.voice_config import check_language, check_workers
 
 
 class Part(Config):
