@@ -13,9 +13,9 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
-from data_prep.config import PrepareConfig
 from data_prep.extract import ExtractSettings, extract_chunk
 from data_prep.utterance import Segment
+from dimts.features.config import PrepareConfig
 
 CHUNK = 32
 

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from data_prep.config import PrepareConfig
 from data_prep.extract import ExtractSettings, extract_chunk
 from data_prep.pool import extract_with_pool
 from data_prep.recordings import Root, stamp_of
@@ -21,6 +20,7 @@ from dimts.core.errors import UserError
 from dimts.core.machine import n_cores
 from dimts.core.ray_environment import named_cluster
 from dimts.core.ray_session import ray_session
+from dimts.features.config import PrepareConfig
 
 POOL_PAYS_FROM_BYTES = 400_000_000
 """Measured on two cores of a Xeon: two workers had their first chunk after 1.8 s, in which a core

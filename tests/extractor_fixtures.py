@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.config import CorpusConfig
 from data_prep.utterance import Utterance
 from dimts.core.config import Config
 from dimts.core.errors import UserError
+from dimts.features.config import CorpusConfig
 from dimts.features.schema import Arrays, Column, Extract, Resources
 
 HOP = 160

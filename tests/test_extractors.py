@@ -26,13 +26,13 @@ from prepare_fixtures import (
     tone,
 )
 
-from data_prep.config import CorpusConfig, PrepareConfig
 from data_prep.pipeline import prepare
 from data_prep.readers import READERS
 from dimts.audio.files import read_audio
 from dimts.audio.mel import log_mel
 from dimts.core.errors import UserError
 from dimts.families.acoustic.mel_extractor import MelExtractor
+from dimts.features.config import CorpusConfig, PrepareConfig
 from dimts.features.feature_set import FeatureSet, FeatureSplit
 from dimts.features.manifest import Manifest
 from dimts.features.schema import Extractor

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from tuning_fixtures import BATCH, LR, ROOT, told, write_space
 
+from dimts.commands.sweep_config import SweepVoice
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
 from dimts.core.lock import locked
@@ -24,7 +25,6 @@ from dimts.tuning.outcomes import outcome
 from dimts.tuning.report import front
 from dimts.tuning.study import SweepStudy
 from dimts.tuning.sweep import Plan, run_sweep
-from jobs.sweep_config import SweepVoice
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

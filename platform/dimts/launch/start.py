@@ -12,7 +12,6 @@ import yaml
 from dimts.core.config import flatten
 from dimts.core.errors import UserError
 from dimts.core.lock import locked
-from dimts.families.acoustic.flat_start import prepare_durations
 from dimts.launch.machine import with_amp
 from dimts.launch.names import CONFIG_FILE, LOCK
 from dimts.launch.relay import fetch_result, fetch_settings, new_start, send_settings
@@ -21,7 +20,6 @@ from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.stopping import clear_stop
 from dimts.storage.paths import Folder
 from dimts.training.machine_choices import read_choices
-from dimts.training.run import go_on_from
 
 MAY_CHANGE = (
     "tracking.", "ray.", "run.", "prepare.engine", "prepare.workers", "prepare.chunk",
@@ -56,7 +54,7 @@ def start_run(launch: Launch, ray_config: RayConfig) -> dict[str, Any]:
             launch.run_dir,
             launch.settings.config_yaml,
             place=launch.remote,
-            way_out=go_on_from(launch.remote or launch.run_dir),
+            way_out=launch.family.new_run_hint(str(launch.remote or launch.run_dir)),
             is_no_matter=lambda *change: _goes_on_with(launch.run_dir, *change),
         )
         clear_stop(launch.run_dir)
@@ -66,7 +64,7 @@ def start_run(launch: Launch, ray_config: RayConfig) -> dict[str, Any]:
             from dimts.launch.ray_train import run_on_ray  # a bare run needs no Ray
 
             if ray_config.workers > 1:
-                prepare_durations(launch.settings)  # now, as workers would wait for each other
+                launch.family.prepare_inputs(launch.settings)  # or workers would wait for one
             run_on_ray(launch, ray_config)
         else:
             from dimts.launch.local import run_bare

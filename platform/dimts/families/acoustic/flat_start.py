@@ -17,20 +17,14 @@ from dimts.core.config import fingerprint
 from dimts.core.errors import UserError
 from dimts.core.machine import n_cores
 from dimts.families.acoustic.alignment.em import ALIGNER_VERSION, align_corpus
-from dimts.families.acoustic.data import Data, open_data
+from dimts.families.acoustic.data import Data
+from dimts.families.acoustic.dataset import Corpus
+from dimts.families.acoustic.settings import AcousticSettings
 from dimts.features.manifest import AGAIN
 from dimts.storage.paths import Folder, Remote
-from dimts.training.sampler import Corpus
-from dimts.training.settings import RunSettings
 
 
-def prepare_durations(settings: RunSettings) -> None:
-    """Make the durations that a training begins with, if it begins with any; see `open_data`."""
-    if settings.training.aligner.fixed_share > 0:
-        ensure_durations(settings, open_data(settings))
-
-
-def ensure_durations(settings: RunSettings, data: Data) -> None:
+def ensure_durations(settings: AcousticSettings, data: Data) -> None:
     """Align the training split, on all cores, unless it has been aligned before.
 
     To be called by one process, before those that read are started.
@@ -46,7 +40,7 @@ def ensure_durations(settings: RunSettings, data: Data) -> None:
             place.upload(file)
 
 
-def read_durations(settings: RunSettings, data: Data) -> list[NDArray[np.int32]]:
+def read_durations(settings: AcousticSettings, data: Data) -> list[NDArray[np.int32]]:
     """Frames of each token state of the training split, int32 [N, n_states] each.
 
     Raises:
@@ -67,7 +61,7 @@ def read_durations(settings: RunSettings, data: Data) -> list[NDArray[np.int32]]
     return durations
 
 
-def _where(settings: RunSettings, data: Data) -> tuple[Path, Folder]:
+def _where(settings: AcousticSettings, data: Data) -> tuple[Path, Folder]:
     """The file on this machine and where it is kept, named after all that durations depend on."""
     aligner = settings.training.aligner
     key = fingerprint(
@@ -117,7 +111,7 @@ class _Normalised(Sequence[NDArray[np.float32]]):
         return (self._corpus.utterances.mel(index) - self._mean_M) / self._std_M
 
 
-def _align(settings: RunSettings, data: Data) -> list[NDArray[np.int32]]:
+def _align(settings: AcousticSettings, data: Data) -> list[NDArray[np.int32]]:
     aligner, train = settings.training.aligner, data.train
     try:
         return align_corpus(
