@@ -21,7 +21,6 @@ from dimts.families.acoustic.corpora import check_lengths
 from dimts.families.acoustic.dataset import AcousticBatch, Corpus
 from dimts.families.acoustic.model.t3 import T3
 
-
 GPU_BATCH = 16
 
 
