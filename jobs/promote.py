@@ -11,7 +11,6 @@ Exit status: 0 if the voice is the champion now, 1 if it is not.
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
 
 from dimts.cli import config_parser, run_job
@@ -20,6 +19,7 @@ from dimts.core.config import build_config
 from dimts.evaluation.compare import Difference, not_better, paired_difference
 from dimts.families.protocol import Family, Measured
 from dimts.launch.promotion import save_promotion
+from dimts.launch.run_logger import device_of
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_model import resolve_model
 from dimts.tracking.registry import CANDIDATE, CHAMPION, Registry, Version
@@ -45,7 +45,7 @@ def main() -> int:
         print(f"version {candidate.number} is models:/{name}@{CHAMPION} already")
         print(how_to_speak(name, config.tracking))
         return 0
-    measure = family.for_promotion(config.launch().settings)
+    measure = family.for_promotion(config.launch().settings, device_of(config.ray.gpu))
 
     def measured(version: Version, is_candidate: bool) -> Measured:
         what = f"{version.name} version {version.number}"
@@ -58,7 +58,7 @@ def main() -> int:
     if config.base and not getattr(config.base, "features", True):
         print("what was forgotten is not measured: base.features names no sets")
     against = family.objections(ours.metrics, limits)
-    if difference and math.isfinite(difference.mean):
+    if difference:
         against = not_better(family.decides, difference, limits.margin) + against
     if not arguments.without_forgetting:
         against += ours.unmeasured

@@ -14,10 +14,11 @@ from training_fixtures import with_a_long_test
 
 from data_prep.recipes.espeak import SAMPLE_SENTENCES, read_sentences
 from dimts.cli import config_parser, run_job
-from dimts.commands.report import figures_table, print_result
+from dimts.commands.report import metrics_table, print_result
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
+from dimts.families.registry import get_family
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
@@ -145,13 +146,13 @@ def test_demo_names_the_place_of_its_voice(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_table_has_a_column_for_each_split() -> None:
-    figures = {f"{split}/mcd": 1.5 for split in ("val", "test")}
-    figures |= {f"{split}/utterances": 27.0 for split in ("val", "test")}
-    header, mcd, utterances = figures_table(figures).splitlines()
-    assert header.split() == ["held-out", "figures", "val", "test"]
+    metrics = {f"{split}/mcd": 1.5 for split in ("val", "test")}
+    metrics |= {f"{split}/utterances": 27.0 for split in ("val", "test")}
+    header, mcd, utterances = metrics_table(get_family("acoustic"), metrics).splitlines()
+    assert header.split() == ["held-out", "metrics", "val", "test"]
     assert mcd.split()[-2:] == ["1.500", "1.500"]
     assert utterances.split()[-2:] == ["27", "27"]
-    assert figures_table({"val/total_loss": 1.0}) == ""
+    assert metrics_table(get_family("acoustic"), {"val/total_loss": 1.0}) == ""
 
 
 @pytest.mark.parametrize(
@@ -166,7 +167,8 @@ def test_table_has_a_column_for_each_split() -> None:
 def test_result_says_how_to_go_on(
     capsys: pytest.CaptureFixture[str], status: str, best: str | None, last_line: str
 ) -> None:
-    print_result(Path("runs/a"), {"status": status, "step": 7, "figures": {}, "best": best})
+    result = {"status": status, "step": 7, "figures": {}, "best": best}
+    print_result(get_family("acoustic"), Path("runs/a"), result)
     assert capsys.readouterr().out.splitlines()[-1] == last_line
 
 

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_fixtures import Listener, make_job, run
+from training_fixtures import Listener, make_job, run, train
 
 from dimts.commands.voice_config import VoiceConfig
+from dimts.families.acoustic.family import FAMILY
 from dimts.families.acoustic.settings import AcousticSettings
 from dimts.launch.training_run import run_training
 from dimts.training import checkpoint
 from dimts.training.checkpoint import BEST, LATEST, read_state
 from dimts.training.ownership import CLAIM
 from dimts.training.progress import Result
-from dimts.training.trainer import train
 
 Settings = Callable[..., AcousticSettings]
 DROPOUT = ("model.encoder.dropout=0.1", "model.duration.dropout=0.1", "model.decoder.dropout=0.1")
@@ -35,8 +35,9 @@ def weights(result: Result) -> bytes:
         (),
         ("training.amp=bf16", "training.ema_decay=0.9"),
         ("training.accumulate=2", "training.ema_decay=0.9"),
+        ("training.batch_budget=700", "training.accumulate=2"),
     ],
-    ids=["float32", "bf16-average", "accumulate-average"],
+    ids=["float32", "bf16-average", "accumulate-average", "budget"],
 )
 @pytest.mark.parametrize(
     "stops", [(10,), (13,), (4, 3, 9)], ids=["at the change", "after it", "thrice"]
@@ -237,6 +238,7 @@ def test_three_workers_resume_bit_for_bit(settings: Settings, tmp_path: Path) ->
 
     def on_three(name: str, stop: int = 0) -> bytes:
         how = settings(name, "training.max_steps=12", "training.batch_size=6")
+        FAMILY.prepare_inputs(how)
         meeting = tmp_path / f"meeting-{name}-{stop}"
         torch.multiprocessing.spawn(  # type: ignore[attr-defined,no-untyped-call]
             worker, (3, how, meeting, stop), nprocs=3

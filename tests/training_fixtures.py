@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from dimts.families.acoustic.data import Data, open_data
 from dimts.families.acoustic.dataset import Corpus
 from dimts.families.acoustic.flat_start import ensure_durations, read_durations
+from dimts.families.acoustic.model.t3 import T3
 from dimts.families.acoustic.settings import AcousticSettings
 from dimts.families.acoustic.task import initial_model, task_of
 from dimts.features.feature_set import read_batches
@@ -72,6 +74,22 @@ class Job(NamedTuple):
     config: TrainingConfig
     run_dir: Path
     max_threads: int = 0
+
+    @property
+    def model(self) -> T3:
+        """What is trained."""
+        assert isinstance(self.task.model, T3)
+        return self.task.model
+
+    @property
+    def train(self) -> Corpus:
+        """What it is trained on."""
+        assert isinstance(self.task.train, Corpus)
+        return self.task.train
+
+    def of(self, **changes: Any) -> Job:
+        """The same with another task."""
+        return self._replace(task=replace(self.task, **changes))
 
 
 def acoustic(launch: Launch) -> AcousticSettings:

@@ -266,6 +266,8 @@ def _run_group(launch: Launch, config: RayConfig, measured: Measured) -> None:
         told.unlink(missing_ok=True)
         if launch.remote:
             (launch.remote / TOLD).remove()
+        with suppress(UserError):  # workers will meet it again, and say so
+            launch.family.prepare_inputs(launch.settings)
         trainer = torch_trainer(
             group_worker,
             launch,
