@@ -165,6 +165,7 @@ class Family:
 
     def extractors(self, sections: Any) -> Sequence[Extractor]:
         """What data preparation makes of each utterance."""
+        return ()
 
     def prepare_inputs(self, settings: Any) -> None:
         """Make what `task` only reads, and takes long to make, before workers are started.
