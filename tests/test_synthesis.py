@@ -174,7 +174,7 @@ def test_run_folder_speaks_with_its_best_checkpoint(job: Job, bundle: Path) -> N
             "language 'sw' is not one of this voice's: am",
         ),
         (["--model", "nowhere", "--text", "ሰላም"], "nowhere: no such"),
-        (["--model", ".", "--text", "ሰላም"], ".: not a voice bundle"),
+        (["--model", ".", "--text", "ሰላም"], ".: not a bundle"),
         (["--model", "bad.txt", "--text", "ሰላም"], "bad.txt: no such"),
         (
             ["--model", "{bundle}", "--text", "ሰላም", "--tracking-uri", "foo"],

@@ -121,13 +121,22 @@ def read_manifest(folder: Path, verify: bool = True) -> BundleManifest:
             raise BundleError(
                 f"{folder / MANIFEST}: names a file outside the bundle: {name!r:.100}"
             )
-        try:
-            actual = sha256(file_of(folder, name))
-        except OSError as error:  # of the disk
-            raise BundleError(f"{folder}: {name} cannot be read: {error.strerror}") from error
-        if actual != expected:
-            raise BundleError(f"{folder}: {name} is damaged, its checksum differs")
+        check_file(folder, name, expected)
     return manifest
+
+
+def check_file(folder: Path, name: str, expected: str) -> None:
+    """Compare a file of a bundle with the checksum that the manifest has of it.
+
+    Raises:
+        BundleError: it is missing, cut short or changed.
+    """
+    try:
+        actual = sha256(file_of(folder, name))
+    except OSError as error:  # of the disk
+        raise BundleError(f"{folder}: {name} cannot be read: {error.strerror}") from error
+    if actual != expected:
+        raise BundleError(f"{folder}: {name} is damaged, its checksum differs")
 
 
 def file_of(folder: Path, name: str) -> Path:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dimts.audio.mel import MelConfig
-from dimts.bundles.bundle import WEIGHTS, read_manifest, read_weights
+from dimts.bundles.bundle import CONFIG, WEIGHTS, check_file, read_manifest, read_weights
 from dimts.core.config import build_config, flatten
 from dimts.core.errors import ConfigError, UserError
 from dimts.families.acoustic.bundle import check_fits, read_sizes, read_tokenizer
@@ -80,9 +80,9 @@ def base_sizes(folder: Path) -> ModelConfig:
     """The sizes of a bundle's model; its weights are not read.
 
     Raises:
-        BundleError: it is no bundle, or is not of this family.
+        BundleError: it is no bundle, its settings are damaged, or it is not of this family.
     """
-    read_manifest(folder, verify=False)
+    check_file(folder, CONFIG, read_manifest(folder, verify=False).sha256[CONFIG])
     return read_sizes(folder)[0]
 
 
