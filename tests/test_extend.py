@@ -24,13 +24,13 @@ from data_prep.config import CorpusConfig, PrepareConfig
 from data_prep.pipeline import prepare
 from dimts.bundles.bundle import build_model, load_bundle, sha256, write_bundle
 from dimts.cli import run_job
+from dimts.commands.extend import main
 from dimts.core.config import to_yaml
 from dimts.families.acoustic.extension.base import extend_tokenizer
 from dimts.families.acoustic.speaker import Synthesizer
 from dimts.text.language import LANGUAGES, load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
-from jobs.extend import main
 
 Job = Callable[..., tuple[int, str, str]]
 TOKEN = "encoder.embedding.token.weight"

@@ -16,6 +16,7 @@ from conftest import BASE_TEXTS, N_BASE_SENTENCES
 from data_prep.recipes.espeak import read_sentences
 from dimts.bundles.bundle import WEIGHTS, load_bundle, read_manifest
 from dimts.commands.mix_config import MixConfig
+from dimts.commands.pretrain import main, prepare_parts
 from dimts.core.config import load_config, to_yaml
 from dimts.core.errors import ConfigError
 from dimts.families.acoustic.corpora import load_corpus
@@ -26,7 +27,6 @@ from dimts.families.acoustic.speaker import Synthesizer
 from dimts.features.feature_set import FeatureSet
 from dimts.launch.run_logger import read_result
 from dimts.training.checkpoint import BEST
-from jobs.pretrain import main, prepare_parts
 
 if TYPE_CHECKING:
     from conftest import BaseVoice
