@@ -43,11 +43,11 @@ from dimts.core.machine import machine_facts
 from dimts.launch.run_logger import Recorder
 from dimts.launch.settings import Launch
 from dimts.launch.start import keep_settings
+from dimts.launch.training_run import run_training
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_tracker import SPOOL
 from dimts.tracking.spool import Spool
 from dimts.tracking.ui import start_ui, stop
-from dimts.training.run import run_training
 
 CONFIG = Path(__file__).resolve().parents[1] / "jobs/configs/sample_am.yaml"
 ROUND = ("there", "refusing", "back", "there", "silent", "back")

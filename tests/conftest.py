@@ -21,7 +21,7 @@ from dimts.core.ray_environment import NO_DASHBOARD
 
 if TYPE_CHECKING:
     from dimts.commands.voice_config import VoiceConfig
-    from dimts.training.settings import RunSettings
+    from dimts.families.acoustic.settings import AcousticSettings
 
 os.environ |= {
     # Read when torch and numba are loaded, which is why the fixtures import what they need.
@@ -141,11 +141,13 @@ def voice(voice_file: Path, tmp_path: Path) -> Callable[..., VoiceConfig]:
 
 
 @pytest.fixture
-def settings(voice: Callable[..., VoiceConfig]) -> Callable[..., RunSettings]:
+def settings(voice: Callable[..., VoiceConfig]) -> Callable[..., AcousticSettings]:
     """``settings("once", "training.max_steps=3")``: what trains the run of that name."""
 
-    def build(name: str, *overrides: str) -> RunSettings:
-        return voice(f"run.name={name}", *overrides).launch().settings
+    def build(name: str, *overrides: str) -> AcousticSettings:
+        from training_fixtures import acoustic
+
+        return acoustic(voice(f"run.name={name}", *overrides).launch())
 
     return build
 

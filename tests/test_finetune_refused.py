@@ -14,10 +14,10 @@ from dimts.bundles.bundle import read_weights
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.errors import UserError
 from dimts.launch.start import start_run
+from dimts.launch.training_run import run_training
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
-from dimts.training.run import run_training
 
 if TYPE_CHECKING:
     from conftest import BaseVoice

@@ -15,10 +15,11 @@ import pytest
 import torch
 
 from data_prep.pipeline import prepare
-from dimts.bundles.bundle import load_bundle, read_weights
+from dimts.bundles.bundle import read_weights
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import build_config, load_config
 from dimts.core.errors import UserError
+from dimts.families.acoustic.bundle import load_bundle
 from dimts.families.acoustic.extension.rows import TOKEN
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.start import start_run

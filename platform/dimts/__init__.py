@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dimts.families.acoustic.speaker import Synthesizer
+    from dimts.families.protocol import Speaker
 
 __version__ = "0.2.0"
 
 
-def load(voice: str | Path, *, tracking_uri: str | None = None) -> Synthesizer:
+def load(voice: str | Path, *, tracking_uri: str | None = None) -> Speaker:
     """Load a voice, which speaks.
 
     Args:
@@ -29,10 +29,10 @@ def load(voice: str | Path, *, tracking_uri: str | None = None) -> Synthesizer:
 
     choose_caches()  # before numba is imported
     from dimts.core.config import build_config
-    from dimts.families.acoustic.speaker import Synthesizer
+    from dimts.families.registry import load_speaker
     from dimts.tracking.config import TrackingConfig
     from dimts.tracking.mlflow_model import resolve_model
 
     given = {"uri": tracking_uri} if tracking_uri else {}
     tracking = build_config(TrackingConfig, given, {("uri",): "tracking_uri"})
-    return Synthesizer.load(resolve_model(voice, tracking))
+    return load_speaker(resolve_model(voice, tracking))

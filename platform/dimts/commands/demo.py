@@ -17,6 +17,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from shutil import which
 
+import dimts
 from data_prep.pipeline import prepare
 from data_prep.recipes.espeak import SAMPLE_SENTENCES, render_corpus
 from dimts.audio.files import write_wav
@@ -43,11 +44,8 @@ def main() -> None:
     config = load_config(VoiceConfig, arguments.config or [shipped(CONFIG)], arguments.overrides)
     if config.ray.workers:
         check_cluster()  # before minutes of work that need none
-    from dimts.bundles.fetch import local_bundle
-    from dimts.families.acoustic.speaker import Synthesizer
     from dimts.launch.ray_train import connected
     from dimts.launch.start import start_run
-    from dimts.training.checkpoint import BEST
 
     start = time.monotonic()
     with stage("1/4 corpora: sample sentences, and those of the base, spoken by espeak"):
@@ -61,14 +59,14 @@ def main() -> None:
             print((config.prepare.features / SUMMARY).read_text(encoding="utf-8"), end="")
         with stage(f"3/4 training: {config.training.max_steps} steps"):
             result = start_run(config.launch(), config.ray)
-    print_result(config.run.place, result)
+    print_result(config.of_family, config.run.place, result)
     if result["status"] == "stopped":
         return
     with stage("4/4 speech"):
-        synthesizer = Synthesizer.load(local_bundle(str(config.run.place / BEST)))
-        wave = synthesizer.speak(SENTENCE)
-        write_wav(OUT, wave, synthesizer.sample_rate)
-    print_next_steps(config, len(wave) / synthesizer.sample_rate, time.monotonic() - start)
+        speaker = dimts.load(str(config.run.place))
+        wave = speaker.speak(SENTENCE)
+        write_wav(OUT, wave, speaker.sample_rate)
+    print_next_steps(config, len(wave) / speaker.sample_rate, time.monotonic() - start)
 
 
 @contextmanager

@@ -5,33 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dimts.families.protocol import Family
 from dimts.storage.paths import Folder
 
-ROWS = (
-    ("mcd", "mel-cepstral distortion, dB"),
-    ("untrained_mcd", "  the same, untrained model"),
-    ("mean_mel_mcd", "  the same, mean mel"),
-    ("equal_share_mcd", "  the same, equal durations"),
-    ("mcd_of_untrained", "distortion / untrained"),
-    ("length_ratio", "total length / recorded"),
-    ("duration_error", "duration error, frames a token"),
-    ("aligned_mel_mse", "log-mel MSE, aligned"),
-)
+SPLITS = ("train", "val", "test")
 
 
-def figures_table(figures: Mapping[str, float]) -> str:
-    """Held-out figures as lines; the columns are the splits that there are."""
-    splits = [s for s in ("train", "val", "test") if f"{s}/mcd" in figures]
+def metrics_table(family: Family, values: Mapping[str, float]) -> str:
+    """Held-out metrics as lines; the columns are the splits that there are."""
+    shown = [metric for metric in family.metrics if "held_out" in metric.tables]
+    splits = [s for s in SPLITS if any(f"{s}/{metric.name}" in values for metric in shown)]
     if not splits:
         return ""
-    counts = "".join(f"{split:>12}" for split in splits)
-    lines = [f"{'held-out figures':<34}{counts}"]
-    for key, title in (*ROWS, ("utterances", "utterances")):
-        if f"{splits[0]}/{key}" not in figures:
-            continue
-        digits = 0 if key == "utterances" else 3
-        values = "".join(f"{figures[f'{split}/{key}']:>12.{digits}f}" for split in splits)
-        lines.append(f"{title:<34}{values}")
+    heads = "".join(f"{split:>12}" for split in splits)
+    lines = [f"{'held-out metrics':<34}{heads}"]
+    for metric in shown:
+        found = [values.get(f"{split}/{metric.name}") for split in splits]
+        if found[0] is not None:
+            cells = "".join(f"{'-' if v is None else metric.text(v):>12}" for v in found)
+            lines.append(f"{metric.label:<34}{cells}")
     return "\n".join(lines)
 
 
@@ -46,10 +38,10 @@ def forgetting_line(figures: Mapping[str, float]) -> str:
     )
 
 
-def print_result(run: Folder, result: Mapping[str, Any]) -> None:
-    """The end of a run: status, figures, and where the voice is."""
+def print_result(family: Family, run: Folder, result: Mapping[str, Any]) -> None:
+    """The end of a run: status, metrics, and where the voice is."""
     print(f"\n{result['status']} at step {result['step']}")
-    if table := figures_table(result["figures"]):
+    if table := metrics_table(family, result["figures"]):
         print(table)
     if forgetting := forgetting_line(result["figures"]):
         print(forgetting)

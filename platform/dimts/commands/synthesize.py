@@ -20,16 +20,16 @@ def main() -> None:
     """Speak one sentence, or each line of a file."""
     arguments = _parser().parse_args()
     texts = _texts(arguments)
-    synthesizer = dimts.load(arguments.model, tracking_uri=arguments.tracking_uri)
+    speaker = dimts.load(arguments.model, tracking_uri=arguments.tracking_uri)
     for number, text in texts.items():
         try:
-            wave = synthesizer.speak(text, arguments.speed, arguments.language)
+            wave = speaker.speak(text, language=arguments.language, speed=arguments.speed)
         except UserError as error:
             where = f"{arguments.file}:{number}: " if arguments.file else ""
             raise UserError(f"{where}{error}") from error
         out = arguments.out / f"{number:04d}.wav" if arguments.file else arguments.out
-        write_wav(out, wave, synthesizer.sample_rate)
-        print(f"{out}   {len(wave) / synthesizer.sample_rate:.1f} s   {text}")
+        write_wav(out, wave, speaker.sample_rate)
+        print(f"{out}   {len(wave) / speaker.sample_rate:.1f} s   {text}")
 
 
 def _parser() -> argparse.ArgumentParser:

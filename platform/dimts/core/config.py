@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import ErrorDetails
 
 from dimts.core.errors import ConfigError
-from dimts.core.home import shipped
+from dimts.core.home import brought_along
 from dimts.core.masking import mask_secrets
 from dimts.core.untrusted import MAX_DEPTH, MAX_YAML_BYTES, parse_yaml, read_bytes
 
@@ -62,6 +62,18 @@ def load_config(
     Raises:
         ConfigError: one line naming the file or the override, the key and what is allowed.
     """
+    values, origins = read_settings(files, overrides, including)
+    return build_config(cls, values, origins)
+
+
+def read_settings(
+    files: Sequence[str | Path], overrides: Sequence[str] = (), including: bool = True
+) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
+    """What `load_config` builds a configuration from: the values, and where each key was set.
+
+    Raises:
+        ConfigError: see `load_config`.
+    """
     merged: dict[str, Any] = {}
     origins: dict[tuple[str, ...], str] = {}
     for file in files:
@@ -71,7 +83,7 @@ def load_config(
         _merge(merged, {"--set": _parse_override(override)}, origins)
     if files:  # what no key is to blame for, such as a section that none of them has
         origins[()] = ", ".join(map(str, files))
-    return build_config(cls, merged, origins)
+    return merged, origins
 
 
 def build_config(
@@ -147,8 +159,10 @@ def _read(
         raise ConfigError(f"{file}: {INCLUDE}: must be a list of YAML files")
     parts: dict[str, dict[str, Any]] = {}
     for name in includes:
-        own = file.parent / name
-        parts |= _read(own if own.exists() else Path(shipped(name)), (*including, here), read)
+        included = file.parent / name
+        if not os.path.exists(included):
+            included = Path(brought_along(name) or included)
+        parts |= _read(included, (*including, here), read)
     parts[str(file)] = values
     return parts
 

@@ -50,17 +50,22 @@ def go_home() -> None:
 def shipped(file: str) -> str:
     """Find a file or folder that is named on the command line or in settings.
 
-    It is looked for where the job was started, at home, and among what dimts brings along, where
-    ``sample_am`` is ``jobs/configs/sample_am.yaml`` and ``quick`` is ``search_spaces/quick.yaml``.
-    What is nowhere stays as it was named.
+    It is looked for where the job was started, at home, and among what dimts brings along. What is
+    nowhere stays as it was named.
     """
     started_in = os.path.join(STARTED_IN, file)
     if os.environ.get(HOME) and os.path.exists(started_in):
         return started_in
-    if os.path.exists(file):
-        return file
+    return file if os.path.exists(file) else brought_along(file) or file
+
+
+def brought_along(name: str) -> str | None:
+    """The path of what dimts brings along, if it is that.
+
+    ``sample_am`` is ``jobs/configs/sample_am.yaml``, and ``quick`` is ``search_spaces/quick.yaml``.
+    """
     for place in (root / folder for root in SHIPPED for folder in ("", *SETTINGS)):
-        for found in (place / file, place / f"{file}.yaml"):
+        for found in (place / name, place / f"{name}.yaml"):
             if os.path.exists(found):
                 return str(found)
-    return file
+    return None

@@ -19,9 +19,9 @@ class VoiceModel(PythonModel):
         from dimts.core.caches import choose_caches
 
         choose_caches()
-        from dimts.families.acoustic.speaker import Synthesizer
+        from dimts.families.registry import load_speaker
 
-        self._voice = Synthesizer.load(context.artifacts["bundle"])
+        self._voice = load_speaker(context.artifacts["bundle"])
 
     def predict(self, model_input: list[str]) -> list[str]:  # type: ignore[override]
         """Each sentence as a 16-bit WAV file in base64."""

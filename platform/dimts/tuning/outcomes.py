@@ -10,7 +10,7 @@ from typing import Any
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from dimts.tuning.config import FORGETTING, RUNG_LOSS, SPOKEN
+RUNG_LOSS, SPOKEN, FORGETTING = "val/total_loss", "val/mcd", "forgetting/mcd_change"
 
 DRAWN = "drawn"
 """Attribute of a trial whose settings the sampler has drawn before the trial was there."""
