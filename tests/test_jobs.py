@@ -16,15 +16,17 @@ from training_fixtures import with_a_long_test
 from data_prep.recipes.espeak import SAMPLE_SENTENCES, read_sentences
 from dimts.cli import COMMANDS, config_parser, run_job
 from dimts.commands.demo import SENTENCE, print_next_steps
-from dimts.commands.report import figures_table, print_result
+from dimts.commands.report import metrics_table, print_result
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
+from dimts.families.registry import get_family
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parents[1]
+ACOUSTIC = get_family("acoustic")
 CONFIGS = sorted((ROOT / "jobs" / "configs").glob("*.yaml"))
 JOBS = sorted(name.replace("-", "_") for name in COMMANDS)
 Ended = tuple[int, str, str]
@@ -151,11 +153,11 @@ def test_demo_names_the_place_of_its_voice(capsys: pytest.CaptureFixture[str]) -
 def test_table_has_a_column_for_each_split() -> None:
     figures = {f"{split}/mcd": 1.5 for split in ("val", "test")}
     figures |= {f"{split}/utterances": 27.0 for split in ("val", "test")}
-    header, mcd, utterances = figures_table(figures).splitlines()
-    assert header.split() == ["held-out", "figures", "val", "test"]
+    header, mcd, utterances = metrics_table(ACOUSTIC, figures).splitlines()
+    assert header.split() == ["held-out", "metrics", "val", "test"]
     assert mcd.split()[-2:] == ["1.500", "1.500"]
     assert utterances.split()[-2:] == ["27", "27"]
-    assert figures_table({"val/total_loss": 1.0}) == ""
+    assert metrics_table(ACOUSTIC, {"val/total_loss": 1.0}) == ""
 
 
 @pytest.mark.parametrize(
@@ -170,7 +172,9 @@ def test_table_has_a_column_for_each_split() -> None:
 def test_result_says_how_to_go_on(
     capsys: pytest.CaptureFixture[str], status: str, best: str | None, last_line: str
 ) -> None:
-    print_result(Path("runs/a"), {"status": status, "step": 7, "figures": {}, "best": best})
+    print_result(
+        ACOUSTIC, Path("runs/a"), {"status": status, "step": 7, "figures": {}, "best": best}
+    )
     assert capsys.readouterr().out.splitlines()[-1] == last_line
 
 

@@ -124,7 +124,7 @@ def test_rooms_have_no_circles() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["dimts.training.run", "dimts.families.acoustic.speaker", "dimts.launch.local"]
+    "module", ["dimts.training.trainer", "dimts.families.acoustic.speaker", "dimts.launch.local"]
 )
 def test_torch_only_code_loads_neither_ray_nor_mlflow(module: str) -> None:
     code = (

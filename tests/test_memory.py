@@ -17,7 +17,7 @@ from training_fixtures import Listener, make_job, run
 
 from dimts.core.errors import UserError
 from dimts.families.acoustic.data import open_data
-from dimts.families.acoustic.dataset import Batch
+from dimts.families.acoustic.dataset import AcousticBatch
 from dimts.families.acoustic.model.loss import TTSLoss
 from dimts.families.acoustic.settings import AcousticSettings
 from dimts.training.loader import Feed
@@ -188,11 +188,11 @@ def test_validation_that_does_not_fit_is_computed_in_parts(settings: Settings) -
     corpus = open_data(settings("v")).val
     sizes: list[int] = []
 
-    def loss_of(batch: Batch, most: int = 100) -> TTSLoss:
+    def loss_of(batch: AcousticBatch, most: int = 100) -> TTSLoss:
         sizes.append(len(batch.n_frames_B))
         if sizes[-1] > most:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
-        share = batch.n_frames_B.sum() / batch.total_frames
+        share = batch.n_frames_B.sum() / batch.size
         return TTSLoss(*(share.float(),) * len(TTSLoss._fields))
 
     whole = validation_losses(corpus, loss_of, torch.device("cpu"))

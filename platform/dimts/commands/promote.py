@@ -20,6 +20,7 @@ from dimts.core.config import build_config
 from dimts.evaluation.compare import Difference, not_better, paired_difference
 from dimts.families.protocol import Family, Measured
 from dimts.launch.promotion import save_promotion
+from dimts.launch.run_logger import device_of
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_model import resolve_model
 from dimts.tracking.registry import CANDIDATE, CHAMPION, Registry, Version
@@ -45,7 +46,7 @@ def main() -> int:
         print(f"version {candidate.number} is models:/{name}@{CHAMPION} already")
         print(how_to_speak(name, config.tracking))
         return 0
-    measure = family.for_promotion(config.launch().settings)
+    measure = family.for_promotion(config.launch().settings, device_of(config.ray.gpu))
 
     def measured(version: Version, is_candidate: bool) -> Measured:
         what = f"{version.name} version {version.number}"
