@@ -145,7 +145,7 @@ def test_batch_is_padded_with_zeros(corpus: Corpus) -> None:
     assert batch.mel_BTM[:, :, 0].tolist() == [[3, 3, 3], [2, 2, 0]]
     assert batch.n_frames_B.tolist() == [3, 2]
     assert batch.durations_BNS is None
-    assert (batch.total_frames, batch.total_tokens) == (5, 6)
+    assert (batch.size, batch.n_tokens) == (5, 6)
 
 
 def test_padding_to_a_multiple_changes_the_widths_alone(corpus: Corpus) -> None:
@@ -158,12 +158,12 @@ def test_padding_to_a_multiple_changes_the_widths_alone(corpus: Corpus) -> None:
     assert torch.equal(padded.mel_BTM[:, :t], exact.mel_BTM)
     assert not padded.tokens_BN[:, n:].any()
     assert not padded.mel_BTM[:, t:].any()
-    assert (padded.total_frames, padded.total_tokens) == (exact.total_frames, exact.total_tokens)
+    assert (padded.size, padded.n_tokens) == (exact.size, exact.n_tokens)
 
 
 def test_share_of_a_batch_knows_the_totals_of_all(corpus: Corpus) -> None:
     batch = corpus.collate([1], whole=[0, 1, 2])
-    assert (batch.total_frames, batch.total_tokens) == (9, 9)
+    assert (batch.size, batch.n_tokens) == (9, 9)
 
 
 def test_durations_come_with_their_utterance(corpus: Corpus) -> None:

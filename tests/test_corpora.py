@@ -71,7 +71,7 @@ def test_joined_corpora_keep_their_order_and_their_mels() -> None:
     assert together.ids == alone.ids
     assert together.mel_BTM.equal(alone.mel_BTM)
     assert together.tokens_BN.equal(alone.tokens_BN)
-    assert (together.total_frames, together.total_tokens) == (7, 4)
+    assert (together.size, together.n_tokens) == (7, 4)
 
 
 def test_single_corpus_joined_is_itself() -> None:

@@ -277,7 +277,8 @@ def test_threads_that_spin_are_not_added(
 def test_threads_of_a_job_sleep_while_they_wait(job: str) -> None:
     """OpenMP reads it when torch is loaded, so no job that trains may load torch before."""
     code = (
-        f"import sys; from jobs import {job}; from dimts.cli import run_job; "
+        f"import runpy, sys; runpy.run_path('{ROOT}/jobs/{job}.py')\n"
+        "from dimts.cli import run_job\n"
         "look = lambda: print('torch' in sys.modules, __import__('os').environ['OMP_WAIT_POLICY']);"
         "run_job(look)"
     )

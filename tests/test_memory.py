@@ -17,7 +17,7 @@ from training_fixtures import Job, Listener, make_job, run, train
 
 from dimts.core.errors import UserError
 from dimts.families.acoustic.data import open_data
-from dimts.families.acoustic.dataset import Batch
+from dimts.families.acoustic.dataset import AcousticBatch
 from dimts.families.acoustic.settings import AcousticSettings
 from dimts.training.loader import BatchLoader, ScheduledBatch
 from dimts.training.memory import (
@@ -215,7 +215,7 @@ def test_longest_batch_is_of_the_longest_utterances(settings: Settings) -> None:
 
     def longest(rank: int, world_size: int, n_micro: int) -> list[int]:
         [batch] = loader(job, rank, world_size).longest(n_micro)
-        assert isinstance(batch, Batch)
+        assert isinstance(batch, AcousticBatch)
         return batch.n_frames_B.tolist()
 
     assert longest(0, 1, 1) == frames
@@ -232,12 +232,12 @@ def test_validation_that_does_not_fit_is_computed_in_parts(settings: Settings) -
             super().__init__()
             self.most = most
 
-        def forward(self, batch: Batch, moment: Moment) -> Losses:
+        def forward(self, batch: AcousticBatch, moment: Moment) -> Losses:
             assert moment.step == moment.planned_steps, "validation is as at the end of a run"
             sizes.append(len(batch.n_frames_B))
             if sizes[-1] > self.most:
                 raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
-            return {"total_loss": (batch.n_frames_B.sum() / batch.total_frames).float()}
+            return {"total_loss": (batch.n_frames_B.sum() / batch.size).float()}
 
     def losses(most: int) -> dict[str, float]:
         return validation_losses(corpus, Share(most), Moment(3, 8), torch.device("cpu"))

@@ -34,7 +34,7 @@ ON_FOUR_CORES = """
 import logging, sys
 import ray
 from dimts.cli import run_job
-from jobs.tune import main
+from dimts.commands.tune import main
 node = ray.init(
     address="local",
     num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
@@ -176,7 +176,7 @@ def test_only_the_winner_keeps_its_checkpoints(recorded: Recorded) -> None:
 def test_winner_is_the_candidate_and_speaks(
     recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from jobs.synthesize import main
+    from dimts.commands.synthesize import main
 
     parent, _ = recorded.runs()
     version = recorded.client.get_model_version_by_alias("tiny", "candidate")
@@ -194,7 +194,7 @@ def test_winner_is_the_candidate_and_speaks(
 def test_winners_settings_train_a_voice(
     recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from jobs.train import main
+    from dimts.commands.train import main
 
     file = recorded.plan.folder / "best.yaml"
     (winner,) = front(recorded.study.study)

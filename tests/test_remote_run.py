@@ -23,6 +23,8 @@ from training_fixtures import acoustic
 
 from dimts.bundles.bundle import read_manifest
 from dimts.bundles.fetch import fetch_bundle, local_bundle
+from dimts.commands.pretrain import main as pretrain
+from dimts.commands.ui import recorded_config
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.errors import UserError
 from dimts.families.acoustic.bundle import load_bundle
@@ -39,8 +41,6 @@ from dimts.tracking.mlflow_tracker import MlflowTracker
 from dimts.training.checkpoint import BEST, LATEST
 from dimts.training.machine_choices import CHOICES_FILE
 from dimts.training.ownership import CLAIM, Claim, Superseded
-from jobs.pretrain import main as pretrain
-from jobs.ui import recorded_config
 
 if TYPE_CHECKING:
     from conftest import BaseVoice
@@ -444,7 +444,7 @@ def test_demo_speaks_with_a_voice_of_a_bucket(bucket: Remote, tmp_path: Path) ->
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "output" / "demo.wav").stat().st_size > 1000
-    assert f"jobs/synthesize.py --model {bucket}/runs/sample_am --text" in done.stdout
+    assert f"dimts synthesize --model {bucket}/runs/sample_am --text" in done.stdout
 
 
 @pytest.mark.parametrize("stored", ["in a folder", "in a bucket"])

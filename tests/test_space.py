@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = sorted((ROOT / "search_spaces").glob("*.yaml"))
-COMMAND = re.compile(r"^# +python jobs/tune\.py (.*)$", re.MULTILINE)
+COMMAND = re.compile(r"^# +dimts tune (.*)$", re.MULTILINE)
 
 LR = "training.optimizer.learning_rate"
 BATCH = "training.batch_size"

@@ -14,6 +14,7 @@ from tracking_fixtures import make_store, settings_of
 from tuning_fixtures import BATCH, LR, ROOT, SPACE, TuneJob, write_space
 
 from dimts.commands.sweep_config import load_sweep
+from dimts.commands.tune import print_sweep
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
@@ -26,7 +27,6 @@ from dimts.tuning.remote_sweep import SweepCopy
 from dimts.tuning.study import Ending, SweepStudy
 from dimts.tuning.sweep import Plan, SweepTrials, run_sweep
 from dimts.tuning.sweep_logger import SweepRecord
-from jobs.tune import print_sweep
 
 if TYPE_CHECKING:
     from conftest import BaseVoice

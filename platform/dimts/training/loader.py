@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from dimts.training.config import TrainingConfig
@@ -21,7 +21,7 @@ class ScheduledBatch(NamedTuple):
     """
 
     after: Position
-    ids: list[str]
+    ids: Sequence[str]
     micro_batches: list[Batch]
 
 
