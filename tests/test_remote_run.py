@@ -19,6 +19,7 @@ import pytest
 from s3_fixtures import S3, another_machine, names, put
 from test_train_job import TrainJob
 from tracking_fixtures import make_store, settings_of
+from training_fixtures import acoustic
 
 from dimts.bundles.bundle import read_manifest
 from dimts.bundles.fetch import fetch_bundle, local_bundle
@@ -404,9 +405,9 @@ def test_base_what_it_rehearses_and_artifacts_may_be_in_storage(
         f"tracking.artifacts={bucket}/mlflow",
         "tracking.flush_timeout_s=300",
     )
-    launch = there.launch()
-    assert launch.settings.base
-    assert launch.settings.base.bundle == str(run / (base.run_dir / BEST).resolve().name)
+    started_from = acoustic(there.launch()).base
+    assert started_from
+    assert started_from.bundle == str(run / (base.run_dir / BEST).resolve().name)
     folder = trained(there)
     assert (folder / LATEST / WEIGHTS).read_bytes() == (here / LATEST / WEIGHTS).read_bytes()
     assert [name for name in names(bucket / "mlflow") if name.endswith(WEIGHTS)]
@@ -469,7 +470,7 @@ def test_base_that_mlflow_keeps_is_copied_to_where_all_machines_find_it(
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    bases = [config.launch().settings.base for _ in range(2)]
+    bases = [acoustic(config.launch()).base for _ in range(2)]
     places = {found.bundle for found in bases if found}
     assert len(places) == 1
     assert not list(temporary.iterdir())

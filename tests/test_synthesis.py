@@ -84,14 +84,14 @@ def test_voice_speaks_the_language_that_it_is_told() -> None:
 
 @pytest.mark.parametrize("speed", [0.5, 0.8, 1.3, 2.0])
 def test_speed_changes_the_length_in_proportion(synthesizer: AcousticSpeaker, speed: float) -> None:
-    normal, changed = len(synthesizer.speak(TEXT)), len(synthesizer.speak(TEXT, speed))
+    normal, changed = len(synthesizer.speak(TEXT)), len(synthesizer.speak(TEXT, speed=speed))
     assert normal / changed == pytest.approx(speed, rel=0.05)
 
 
 @pytest.mark.parametrize("speed", [0.0, -1.0, 9.0, float("nan")])
 def test_speed_out_of_range_is_refused(synthesizer: AcousticSpeaker, speed: float) -> None:
     with pytest.raises(UserError, match=r"speed \S+: must be between 0\.25 and 4"):
-        synthesizer.speak(TEXT, speed)
+        synthesizer.speak(TEXT, speed=speed)
 
 
 def test_text_that_is_too_long_is_refused(synthesizer: AcousticSpeaker) -> None:

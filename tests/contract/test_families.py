@@ -25,6 +25,7 @@ from tracking_fixtures import make_store
 
 from dimts.bundles.bundle import MANIFEST, WEIGHTS, BundleError, sha256
 from dimts.cli import run_job
+from dimts.commands import promote
 from dimts.commands.sweep_config import load_sweep
 from dimts.commands.voice_config import RunnableConfig, load_voice
 from dimts.families.registry import get_family, load_speaker
@@ -34,7 +35,6 @@ from dimts.launch.training_run import run_training
 from dimts.training.checkpoint import BEST, LATEST, find_latest
 from dimts.training.loader import BatchLoader
 from dimts.training.sampler import Position
-from jobs import promote
 
 ROOT = Path(__file__).parents[2]
 LR = "training.optimizer.learning_rate"

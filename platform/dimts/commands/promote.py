@@ -11,7 +11,6 @@ Exit status: 0 if the voice is the champion now, 1 if it is not.
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
 
 from dimts.cli import config_parser
@@ -59,7 +58,7 @@ def main() -> int:
     if config.base and not getattr(config.base, "features", True):
         print("what was forgotten is not measured: base.features names no sets")
     against = family.objections(ours.metrics, limits)
-    if difference and math.isfinite(difference.mean):
+    if difference:
         against = not_better(family.decides, difference, limits.margin) + against
     if not arguments.without_forgetting:
         against += ours.unmeasured

@@ -18,7 +18,7 @@ TOKEN_MULTIPLE, FRAME_MULTIPLE = 16, 32
 
 
 class Utterances(Protocol):
-    """What a corpus needs of a split; `dimts.features.FeatureSplit` is one."""
+    """What a corpus needs of a split; `dimts.features.feature_set.FeatureSplit` is one."""
 
     @property
     def ids(self) -> Sequence[str]: ...
