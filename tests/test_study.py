@@ -465,17 +465,18 @@ def test_trial_stopped_early_is_never_the_best(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("objectives", [ONE, TWO])
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
 def test_trial_without_an_objective_has_diverged(
-    tmp_path: Path, objectives: dict[str, str]
+    tmp_path: Path, objectives: dict[str, str], value: float
 ) -> None:
     study, (number, _, _) = first(tmp_path, objectives=objectives)
     last = list(objectives)[-1]
-    figures = dict.fromkeys(objectives, 1.0) | {last: math.nan}
-    assert study.end(number, Ending("finished", figures, 4, 4, 1.0)) == "diverged"
+    metrics = dict.fromkeys(objectives, 1.0) | {last: value}
+    assert study.end(number, Ending("finished", metrics, 4, 4, 1.0)) == "diverged"
     trial = study.trials[number]
     assert trial.state == TrialState.PRUNED
     assert outcome(trial) == "diverged"
-    assert last in trial.user_attrs["reason"]
+    assert (last if math.isnan(value) else "an objective") in trial.user_attrs["reason"]
     assert not front(study.study)
 
 
@@ -484,7 +485,7 @@ def test_interrupted_trial_is_handed_out_before_a_new_one(tmp_path: Path) -> Non
     one = study.next()
     assert one is not None
     assert (zero.number, one.number) == (0, 1)
-    study.let_go(0)
+    study.release(0)
     assert study.next() == (0, zero.values, True)
     three = study.next()
     assert three is not None
@@ -504,6 +505,39 @@ def test_winner_that_keeps_no_limit_is_told_of(tmp_path: Path) -> None:
     assert note(strict, study.study, 0).endswith(f"The voice is that of trial 000.\n\n{line}")
     assert limits_line(mild, study.trials[0]) == ""
     assert note(mild, study.study, 0).endswith("The voice is that of trial 000.")
+
+
+@pytest.mark.parametrize(
+    ("objective", "rungs", "intermediate"),
+    [
+        ("val/total_loss", {1: 1.0, 2: 2.0, 4: 2.0}, {1: 1.0, 2: 2.0, 4: 2.0}),
+        ("val/mcd", {1: 1.0, 2: 1.0, 4: 0.5}, {1: -1.0, 2: -1.0, 4: -0.5}),
+    ],
+)
+def test_maximized_objective_is_best_at_its_greatest(
+    tmp_path: Path, objective: str, rungs: dict[int, float], intermediate: dict[int, float]
+) -> None:
+    """Where it is not the loss that rungs compare, Optuna is given that turned round: it ranks
+    trials that were stopped as it ranks the objective."""
+    study, (number, _, _) = first(
+        tmp_path, objectives={objective: "maximize"}, early_stopping={"first": 4, "min_trials": 2},
+        validations=5, parallel=4,
+    )  # fmt: skip
+    for validation, value in ((1, 1.0), (2, 2.0), (3, math.nan), (4, 0.5)):
+        assert not study.reported(number, validation, value)
+    trial = study.trials[number]
+    assert {n: trial.user_attrs[f"rung_{n}"] for n in rungs} == rungs
+    second, third = study.next(), study.next()
+    assert second is not None
+    assert third is not None
+    sign = -1 if objective == "val/mcd" else 1
+    assert not study.reported(second.number, 4, rungs[4] + sign), "it is better"
+    assert study.reported(third.number, 4, rungs[4] - sign), "it is worse than both"
+    for assignment, value in ((number, 3.0), (second.number, 5.0), (third.number, 4.0)):
+        study.end(assignment, Ending("finished", {objective: value}, 4, 4, 1.0))
+    assert study.trials[number].intermediate_values == intermediate
+    assert [t.number for t in front(study.study)] == [second.number]
+    assert study.study.best_trial.number == second.number
 
 
 # One reason

@@ -41,9 +41,10 @@ class SweepConfig(Config):
             validations are equally far apart. 0: `training.max_steps` as it is.
         validations: of a trial, equally spread over its steps.
         early_stopping: of trials that are worse than others at the same validation; null: none.
-        objectives: one or two metrics, and whether they are to be minimized.
-        limits: of two objectives: the best trial is that with the least of the first objective
-            among those of the Pareto front that keep the limit of the second.
+        objectives: one or two metrics, and whether they are to be minimized or maximized.
+        limits: of two objectives: the best trial is the best by the first objective among those
+            of the Pareto front that keep the limit of the second, which is the most that it may
+            be, or the least if it is maximized.
         space: key of a setting -> what is tried for it.
         known_good: settings that are tried first.
         known_good_from: folder of an earlier sweep, whose best settings are tried after those.
@@ -63,7 +64,7 @@ class SweepConfig(Config):
     utterances: int = Field(0, ge=0)
     validations: int = Field(4, ge=1)
     early_stopping: EarlyStopping | None = EarlyStopping()
-    objectives: dict[str, Literal["minimize"]] = Field(default={RUNG_LOSS: "minimize"})
+    objectives: dict[str, Literal["minimize", "maximize"]] = Field(default={RUNG_LOSS: "minimize"})
     limits: dict[str, float] = Field(default={})
     space: Space = Field(min_length=1)
     known_good: tuple[dict[str, Any], ...] = ()

@@ -205,8 +205,8 @@ class SweepTrials:
         if error and ending is None:
             ending = Ending("failed", {}, 0, 0, 0.0, last_error(launch) or error)
         if ending is None:
-            self.study.let_go(number)
-            self.progress.let_go()
+            self.study.release(number)
+            self.progress.release()
             self.copy.keep()  # another machine may have taken up the sweep, and the trial
             return
         self._end(number, ending)
