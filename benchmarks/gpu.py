@@ -30,14 +30,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from dimts.training.job import Job
 from numpy.typing import NDArray
 
 from dimts.audio.mel import MelConfig, log_mel, log_mel_torch
 from dimts.audio.speech_like import speech_like
-from dimts.bundles.bundle import build_model
 from dimts.cli import run_job
 from dimts.core.config import Config, build_config, load_config
 from dimts.core.machine import machine_facts
+from dimts.families.acoustic.bundle import build_model
+from dimts.families.acoustic.dataset import Corpus
 from dimts.families.acoustic.flops import Precision, flops_a_frame, peak_flops
 from dimts.families.acoustic.model import t3
 from dimts.families.acoustic.model.config import ModelConfig
@@ -46,10 +48,10 @@ from dimts.families.acoustic.synthetic import MEAN, STD, synthetic_corpus
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
+from dimts.training.callbacks import NullCallbacks
 from dimts.training.config import TrainingConfig
-from dimts.training.job import Job, Silence
 from dimts.training.precision import float32_precision
-from dimts.training.sampler import BucketSampler, Corpus, Position, padding_share
+from dimts.training.sampler import BucketSampler, Position, padding_share
 from dimts.training.trainer import Trainer
 
 MODELS = Path(__file__).resolve().parents[1] / "jobs/configs/models"
@@ -117,7 +119,7 @@ class Row:
     mfu: float | None
 
 
-class Clock(Silence):
+class Clock(NullCallbacks):
     """`Callbacks` that note the time and the wait for data at the end of each window."""
 
     def __init__(self, device: torch.device):
@@ -315,7 +317,7 @@ def _flops_a_frame(case: Case, setup: Setup) -> float:
     n_frames = corpus.utterances.n_frames
     padded = np.array([n_frames[b].max() * len(b) for b in batches])
     nearest = batches[int(np.abs(padded - padded.mean()).argmin())]
-    return flops_a_frame(_model(case, setup), corpus.batch(nearest).to(setup.device))
+    return flops_a_frame(_model(case, setup), corpus.collate(nearest).to(setup.device))
 
 
 @contextmanager

@@ -22,15 +22,15 @@ import torch
 from safetensors.torch import load_file
 
 from dimts.cli import run_job
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
 from dimts.core.machine import machine_facts
-from dimts.families.acoustic.speaker import Synthesizer
+from dimts.families.acoustic.speaker import AcousticSpeaker
 from dimts.launch.run_logger import Recorder
 from dimts.launch.settings import Launch
 from dimts.launch.start import start_run
-from dimts.training.run import run_training
-from jobs.voice_config import VoiceConfig
+from dimts.launch.training_run import run_training
 
 AMPS = ("bf16", "fp16", "tf32", "off")
 
@@ -81,7 +81,7 @@ def _config(options: argparse.Namespace, storage: str | Path, amp: str, *more: s
 def _train(config: VoiceConfig) -> dict[str, Any]:
     """Train to the end; what `start_run` says, and a sentence of the best checkpoint in seconds."""
     result = start_run(config.launch(), config.ray)
-    voice = Synthesizer.load(result["best"], "cpu")
+    voice = AcousticSpeaker.load(result["best"], "cpu")
     wave = voice.speak(config.training.sample_texts[0]) if config.training.sample_texts else [0.0]
     assert np.isfinite(wave).all()
     return {**result, "spoken_s": len(wave) / voice.sample_rate}

@@ -32,13 +32,13 @@ from typing import Any, NamedTuple
 
 from data_prep.recipes.espeak import SAMPLE_SENTENCES, read_sentences
 from dimts.cli import run_job
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
 from dimts.core.machine import machine_facts, n_cores
 from dimts.features.feature_set import FeatureSet
 from dimts.launch.console import EVENTS
 from dimts.training.sampler import BucketSampler, Position
-from jobs.voice_config import VoiceConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "jobs/configs/sample_am.yaml"

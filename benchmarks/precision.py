@@ -24,21 +24,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from dimts.training.job import Job
 
 from dimts.audio.mel import MelConfig
-from dimts.bundles.bundle import build_model
 from dimts.cli import run_job
 from dimts.core.config import Config, build_config, load_config
 from dimts.core.machine import machine_facts
+from dimts.families.acoustic.bundle import build_model
+from dimts.families.acoustic.dataset import Corpus
 from dimts.families.acoustic.model.config import ModelConfig
 from dimts.families.acoustic.synthetic import MEAN, STD, synthetic_corpus
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
+from dimts.training.callbacks import NullCallbacks
 from dimts.training.config import TrainingConfig
-from dimts.training.job import Job, Silence
 from dimts.training.precision import FAST_ENOUGH, choose_amp
-from dimts.training.sampler import Corpus
 from dimts.training.trainer import Trainer
 
 MODELS = Path(__file__).resolve().parents[1] / "jobs/configs/models"
@@ -70,7 +71,7 @@ class Row(NamedTuple):
         return self.seconds[amp] / self.fastest
 
 
-class Clock(Silence):
+class Clock(NullCallbacks):
     """Callbacks that note when each step ended."""
 
     def __init__(self, device: torch.device):

@@ -13,8 +13,8 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
-from data_prep.config import PrepareConfig
 from data_prep.extract import ExtractSettings, extract_chunk
+from dimts.features.config import PrepareConfig
 
 CHUNK = 32
 

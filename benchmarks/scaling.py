@@ -19,10 +19,10 @@ from typing import Literal, NamedTuple, get_args
 
 from pydantic import Field
 
-from data_prep.config import PrepareConfig
 from dimts.audio.mel import MelConfig
 from dimts.cli import run_job
 from dimts.core.config import Config, load_config
+from dimts.features.config import PrepareConfig
 from dimts.tracking.config import TrackingConfig
 from dimts.training.config import TrainingConfig
 

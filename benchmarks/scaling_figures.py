@@ -25,6 +25,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 
 from benchmarks.scaling import SIZES
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
 from dimts.core.machine import machine_facts
@@ -34,7 +35,6 @@ from dimts.launch.console import EVENTS
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.ui import LOOPBACK, address, start_ui, stop
 from dimts.training.checkpoint import LATEST
-from jobs.voice_config import VoiceConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "jobs/configs/sample_am.yaml"

@@ -36,18 +36,18 @@ import torch
 from mlflow.tracking import MlflowClient
 
 from dimts.cli import run_job
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
 from dimts.core.machine import machine_facts
 from dimts.launch.run_logger import Recorder
 from dimts.launch.settings import Launch
 from dimts.launch.start import keep_settings
+from dimts.launch.training_run import run_training
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_tracker import SPOOL
 from dimts.tracking.spool import Spool
 from dimts.tracking.ui import start_ui, stop
-from dimts.training.run import run_training
-from jobs.voice_config import VoiceConfig
 
 CONFIG = Path(__file__).resolve().parents[1] / "jobs/configs/sample_am.yaml"
 ROUND = ("there", "refusing", "back", "there", "silent", "back")

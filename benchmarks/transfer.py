@@ -27,9 +27,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal, NamedTuple
 
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import fingerprint, load_config
 from dimts.core.machine import machine_facts, n_cores
-from jobs.voice_config import VoiceConfig
+from dimts.training.callbacks import NullCallbacks
 
 ROOT = Path(__file__).resolve().parents[1]
 VOICE = ROOT / "jobs/configs/sample_am.yaml"
@@ -141,31 +142,33 @@ _before: dict[str, dict[str, float]] = {}
 
 def run(task: Task) -> str:
     """Train and evaluate one run; its figures go into `task.file`."""
-    from dimts.bundles.bundle import load_bundle
+    from dimts.families.acoustic.bundle import load_bundle
     from dimts.families.acoustic.corpora import load_corpus
     from dimts.families.acoustic.data import open_data
-    from dimts.families.acoustic.figures import base_figures
-    from dimts.families.acoustic.held_out import evaluate, summary
-    from dimts.training.job import Silence
-    from dimts.training.run import initial_model, run_training
+    from dimts.families.acoustic.held_out import aggregate_metrics, evaluate
+    from dimts.families.acoustic.measurements import base_metrics
+    from dimts.families.acoustic.task import initial_model
+    from dimts.launch.training_run import run_training
 
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="dimts-transfer-") as folder:
         launch = _config(task, Path(folder)).launch()
         settings, data = launch.settings, open_data(launch.settings)
         launch.run_dir.mkdir(parents=True)
-        result = run_training(settings, Silence())
+        result = run_training(settings, NullCallbacks())
         assert result.checkpoint is not None
         model = load_bundle(result.checkpoint).model
     figures: dict[str, float] = {}
     for split in task.splits:
         held_out = load_corpus(data.features[0], data.tokenizer, split)
-        figures |= {f"{split}/{k}": v for k, v in summary(evaluate(model, held_out)).items()}
+        figures |= {
+            f"{split}/{k}": v for k, v in aggregate_metrics(evaluate(model, held_out)).items()
+        }
     if settings.base:
         initial, limit = initial_model(settings, data), settings.base.held_out
         if settings.base.bundle not in _before:
-            _before[settings.base.bundle] = base_figures(initial, data, limit)
-        before, after = _before[settings.base.bundle], base_figures(model, data, limit)
+            _before[settings.base.bundle] = base_metrics(initial, data, limit)
+        before, after = _before[settings.base.bundle], base_metrics(model, data, limit)
         figures |= after | {f"before/{key}": value for key, value in before.items()}
         for key in ("forgetting/mcd", "forgetting/aligned_mel_mse"):
             figures[f"{key}_change"] = after[key] - before[key]

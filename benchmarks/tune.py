@@ -32,6 +32,7 @@ from dimts.cli import run_job
 from dimts.core.config import fingerprint, load_config
 from dimts.core.errors import UserError
 from dimts.core.machine import machine_facts, n_cores
+from dimts.training.callbacks import NullCallbacks
 
 ROOT = Path(__file__).resolve().parents[1]
 SPACE = ROOT / "benchmarks" / "tune_space.yaml"
@@ -148,10 +149,10 @@ def run_one(arm: str, seed: int, file: Path, options: argparse.Namespace) -> Non
     """Run one sweep and write what it found."""
     from optuna.trial import TrialState
 
+    from dimts.commands.sweep_config import SweepVoice
     from dimts.tuning import study as study_module
     from dimts.tuning.study import SweepStudy
     from dimts.tuning.sweep import run_sweep
-    from jobs.sweep_config import SweepVoice
 
     if arm == "tpe_asha_complete":  # as Ray's own OptunaSearch has it
         study_module.STATES["stopped early"] = TrialState.COMPLETE
@@ -211,10 +212,9 @@ class CpuClock:
 def bare_seconds(options: argparse.Namespace) -> float:
     """The same trainings in this process, with their validations and checkpoints: the mean of all
     that random search ran with the first seed, after one that warms up."""
-    from dimts.training.job import Silence
-    from dimts.training.run import run_training
+    from dimts.commands.sweep_config import SweepVoice
+    from dimts.launch.training_run import run_training
     from dimts.tuning.study import SweepStudy
-    from jobs.sweep_config import SweepVoice
 
     seconds = []
     with tempfile.TemporaryDirectory(prefix="dimts-tune-bare-") as folder:
@@ -229,7 +229,7 @@ def bare_seconds(options: argparse.Namespace) -> float:
             shutil.rmtree(launch.run_dir, ignore_errors=True)
             launch.run_dir.mkdir(parents=True)
             start = time.monotonic()
-            run_training(launch.settings, Silence())
+            run_training(launch.settings, NullCallbacks())
             seconds.append(time.monotonic() - start)
     return mean(seconds[1:])
 

@@ -20,11 +20,11 @@ from statistics import median
 from typing import Any
 
 from dimts.cli import config_parser, run_job
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
 from dimts.core.machine import machine_facts, n_cores
 from dimts.launch.run_logger import RESULT
-from jobs.voice_config import VoiceConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 ALIGNERS = {"em": 1.0, "mas": 0.0, "hybrid": None}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from data_prep.config import PrepareConfig
 from data_prep.utterance import Reason, Rejected, Utterance
 from dimts.core.errors import UserError
+from dimts.features.config import PrepareConfig
 from dimts.text.normaliser import Normaliser, UnknownCharacters
 
 BOS_AND_EOS = 2

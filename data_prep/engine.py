@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from data_prep.config import PrepareConfig
 from data_prep.extract import ExtractSettings, extract_chunk, extract_to_file
 from data_prep.pool import extract_with_pool
 from data_prep.recordings import Root, stamp_of
@@ -20,6 +19,7 @@ from dimts.core.errors import UserError
 from dimts.core.machine import n_cores
 from dimts.core.ray_environment import named_cluster
 from dimts.core.ray_session import ray_session
+from dimts.features.config import PrepareConfig
 
 if TYPE_CHECKING:
     from ray.exceptions import RayTaskError

@@ -11,7 +11,6 @@ from tqdm import tqdm
 from data_prep.arrow_writer import write_atomic
 from data_prep.assemble import Accepted, mel_statistics, plan_shards, publish
 from data_prep.checks import Candidate, check_text, check_text_fits_audio
-from data_prep.config import CorpusConfig, PrepareConfig
 from data_prep.engine import choose_engine, extract_all
 from data_prep.extract import ExtractSettings
 from data_prep.pool import load_ahead
@@ -27,6 +26,7 @@ from dimts.audio.mel import MelConfig
 from dimts.core.config import fingerprint
 from dimts.core.errors import UserError
 from dimts.core.machine import n_cores
+from dimts.features.config import CorpusConfig, PrepareConfig
 from dimts.features.manifest import (
     MANIFEST,
     QUARANTINE,

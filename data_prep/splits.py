@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from data_prep.config import PrepareConfig
+from dimts.features.config import PrepareConfig
 from dimts.features.manifest import SplitName
 
 SMALLEST_TO_FILL = 20

@@ -18,14 +18,14 @@ from data_prep.pipeline import prepare
 from data_prep.recipes.espeak import SAMPLE_SENTENCES, render_corpus
 from dimts.audio.files import write_wav
 from dimts.cli import config_parser, run_job
+from dimts.commands.mix_config import MixConfig
+from dimts.commands.report import print_result
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.ray_session import check_cluster
 from dimts.features.manifest import SUMMARY
 from dimts.storage.paths import folder_here
-from jobs.mix_config import MixConfig
 from jobs.pretrain import prepare_parts
-from jobs.report import print_result
-from jobs.voice_config import VoiceConfig
 
 CONFIGS = Path(__file__).parent / "configs"
 CONFIG = CONFIGS / "sample_am_finetune.yaml"
@@ -43,7 +43,7 @@ def main() -> None:
         check_cluster()  # before minutes of work that need none
     # What loads torch, which reads the environment then.
     from dimts.bundles.fetch import local_bundle
-    from dimts.families.acoustic.speaker import Synthesizer
+    from dimts.families.acoustic.speaker import AcousticSpeaker
     from dimts.launch.ray_train import connected
     from dimts.launch.start import start_run
     from dimts.training.checkpoint import BEST
@@ -60,14 +60,14 @@ def main() -> None:
             print((config.prepare.features / SUMMARY).read_text(encoding="utf-8"), end="")
         with stage(f"3/4 training: {config.training.max_steps} steps"):
             result = start_run(config.launch(), config.ray)
-    print_result(config.run.place, result)
+    print_result(config.of_family, config.run.place, result)
     if result["status"] == "stopped":
         return
     with stage("4/4 speech"):
-        synthesizer = Synthesizer.load(local_bundle(str(config.run.place / BEST)))
-        wave = synthesizer.speak(SENTENCE)
-        write_wav(OUT, wave, synthesizer.sample_rate)
-    print_next_steps(config, len(wave) / synthesizer.sample_rate, time.monotonic() - start)
+        speaker = AcousticSpeaker.load(local_bundle(str(config.run.place / BEST)))
+        wave = speaker.speak(SENTENCE)
+        write_wav(OUT, wave, speaker.sample_rate)
+    print_next_steps(config, len(wave) / speaker.sample_rate, time.monotonic() - start)
 
 
 @contextmanager

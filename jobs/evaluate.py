@@ -8,17 +8,17 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from dimts.bundles.bundle import load_bundle
 from dimts.cli import config_parser, run_job
+from dimts.commands.report import metrics_table
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
+from dimts.families.acoustic.bundle import load_bundle
 from dimts.families.acoustic.corpora import load_corpus
-from dimts.families.acoustic.held_out import UtteranceFigures, evaluate, summary
+from dimts.families.acoustic.held_out import UtteranceMetrics, aggregate_metrics, evaluate
+from dimts.families.acoustic.promotion import check_fits
 from dimts.features.feature_set import FeatureSet
-from dimts.launch.promotion import check_fits
 from dimts.tracking.mlflow_model import resolve_model
-from jobs.report import figures_table
-from jobs.voice_config import VoiceConfig
 
 
 def main() -> None:
@@ -33,24 +33,24 @@ def main() -> None:
     features = FeatureSet.open(config.prepare.features)
     check_fits(voice, features, arguments.model)
     figures: dict[str, float] = {}
-    utterances: list[tuple[str, UtteranceFigures]] = []
+    utterances: list[tuple[str, UtteranceMetrics]] = []
     for split in arguments.split or ("val", "test"):
         corpus = load_corpus(features, voice.tokenizer, split)
         if not len(corpus):
             raise UserError(f"{config.prepare.features}: the {split} split is empty")
         rows = evaluate(voice.model, corpus)
-        figures |= {f"{split}/{key}": value for key, value in summary(rows).items()}
+        figures |= {f"{split}/{key}": value for key, value in aggregate_metrics(rows).items()}
         utterances += [(split, row) for row in rows]
-    print(figures_table(figures))
+    print(metrics_table(config.of_family, figures))
     if arguments.csv:
         write_csv(arguments.csv, utterances)
 
 
-def write_csv(path: Path, utterances: list[tuple[str, UtteranceFigures]]) -> None:
+def write_csv(path: Path, utterances: list[tuple[str, UtteranceMetrics]]) -> None:
     """Figures of each utterance."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["split", *UtteranceFigures._fields])
+        writer.writerow(["split", *UtteranceMetrics._fields])
         writer.writerows([split, *row] for split, row in utterances)
 
 

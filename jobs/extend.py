@@ -13,13 +13,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from data_prep.config import CorpusConfig
 from data_prep.readers import READERS
 from data_prep.utterance import Utterance
-from dimts.bundles.bundle import TOKENIZER
 from dimts.cli import JobParser, run_job
 from dimts.core.config import Config, build_config, load_config
 from dimts.core.errors import UserError
+from dimts.families.acoustic.bundle import TOKENIZER
 from dimts.families.acoustic.extension.config import BaseConfig
 from dimts.families.acoustic.extension.embedding_file import TENSOR, read_embedding
 from dimts.families.acoustic.extension.extended import (
@@ -32,6 +31,7 @@ from dimts.families.acoustic.extension.extended import (
 )
 from dimts.families.acoustic.extension.rows import not_covered
 from dimts.families.acoustic.model.config import ModelConfig
+from dimts.features.config import CorpusConfig
 from dimts.features.feature_set import FeatureSet
 from dimts.text.huggingface import read_tokenizer
 from dimts.text.language import Language, load_language

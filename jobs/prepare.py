@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from data_prep.pipeline import prepare
 from dimts.cli import config_parser, run_job
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.features.manifest import SUMMARY
-from jobs.voice_config import VoiceConfig
 
 
 def main() -> None:

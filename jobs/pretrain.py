@@ -12,14 +12,15 @@ from pathlib import Path
 from data_prep.pipeline import prepare
 from data_prep.recipes.espeak import render_corpus
 from dimts.cli import config_parser, run_job
+from dimts.commands.mix_config import MixConfig
+from dimts.commands.report import print_result
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
 from dimts.core.home import shipped
 from dimts.core.ray_session import check_cluster
+from dimts.families.registry import DEFAULT, get_family
 from dimts.storage.paths import folder_here
 from dimts.text.language import load_language
-from jobs.mix_config import MixConfig
-from jobs.report import print_result
 
 
 def main() -> None:
@@ -40,15 +41,15 @@ def main() -> None:
     if arguments.prepare_only:
         return
     # What loads torch, which reads the environment then.
-    from dimts.bundles.bundle import export_bundle
     from dimts.bundles.fetch import local_bundle
+    from dimts.families.acoustic.bundle import export_bundle
     from dimts.launch.ray_train import connected
     from dimts.launch.start import start_run
     from dimts.training.checkpoint import BEST
 
     with connected(config.ray) if config.ray.workers else nullcontext():
         result = start_run(config.launch(), config.ray)
-    print_result(config.run.place, result)
+    print_result(get_family(DEFAULT), config.run.place, result)
     if arguments.export and result["status"] == "stopped":
         raise UserError(f"{config.run.run_dir}: was stopped; it is exported when it has ended")
     if arguments.export:

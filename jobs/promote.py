@@ -11,30 +11,28 @@ Exit status: 0 if the voice is the champion now, 1 if it is not.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 
 from dimts.cli import config_parser, run_job
-from dimts.core.config import build_config, load_config
-from dimts.evaluation.compare import Difference, Limits, mcd_difference, objections
-from dimts.launch.promotion import HeldOut, Measured, record, unmeasured
+from dimts.commands.voice_config import load_voice, named_family
+from dimts.core.config import build_config
+from dimts.evaluation.compare import Difference, not_better, paired_difference
+from dimts.families.protocol import Family, Measured
+from dimts.launch.promotion import save_promotion
 from dimts.tracking.config import TrackingConfig
+from dimts.tracking.mlflow_model import resolve_model
 from dimts.tracking.registry import CANDIDATE, CHAMPION, Registry, Version
-from jobs.voice_config import VoiceConfig
-
-ROWS = (
-    ("mcd", "mel-cepstral distortion, dB", ".3f"),
-    ("length_ratio", "total length / recorded", ".3f"),
-    ("duration_error", "duration error, frames a token", ".3f"),
-    ("base_mcd", "languages of the base, dB", ".3f"),
-    ("forgetting", "  change against the base, dB", "+.3f"),
-)
 
 
 def main() -> int:
     """Compare, decide, promote."""
-    arguments = _parser().parse_args()
-    limits = build_config(Limits, {key: getattr(arguments, key) for key in Limits.model_fields})
-    config = load_config(VoiceConfig, arguments.config, arguments.overrides)
+    arguments = _parser(named_family()).parse_args()
+    config = load_voice(arguments.config, arguments.overrides)
+    family = config.of_family
+    limits = build_config(
+        family.Limits, {key: getattr(arguments, key) for key in family.Limits.model_fields}
+    )
     name = arguments.name or config.tracking.registered_model or config.run.name
     registry = Registry(config.tracking, name)
     candidate = (
@@ -47,46 +45,54 @@ def main() -> int:
         print(f"version {candidate.number} is models:/{name}@{CHAMPION} already")
         print(how_to_speak(name, config.tracking))
         return 0
-    held_out = HeldOut(config.launch())
-    ours = held_out.measure(candidate, must_know_base=True)
-    theirs = held_out.measure(champion, must_know_base=False) if champion else None
-    difference = mcd_difference(ours.rows, theirs.rows) if theirs else None
-    print(table(ours, theirs, difference))
-    if config.base and not config.base.features:
+    measure = family.for_promotion(config.launch().settings)
+
+    def measured(version: Version, is_candidate: bool) -> Measured:
+        what = f"{version.name} version {version.number}"
+        return measure(resolve_model(version.uri, config.tracking), what, is_candidate)
+
+    ours = measured(candidate, is_candidate=True)
+    theirs = measured(champion, is_candidate=False) if champion else None
+    difference = paired_difference(ours, theirs) if theirs else None
+    print(table(family, (candidate, ours), (champion, theirs), difference))
+    if config.base and not getattr(config.base, "features", True):
         print("what was forgotten is not measured: base.features names no sets")
-    against = objections(ours.quality, difference, limits)
+    against = family.objections(ours.metrics, limits)
+    if difference and math.isfinite(difference.mean):
+        against = not_better(family.decides, difference, limits.margin) + against
     if not arguments.without_forgetting:
-        against += unmeasured(ours)
+        against += ours.unmeasured
     if not arguments.dry_run:
-        record(registry, ours, champion, difference, against)
-    print(verdict(candidate, champion, difference, against, arguments.dry_run))
+        kept = {m.name for m in family.metrics if "promotion" in m.tables}
+        save_promotion(
+            registry,
+            candidate,
+            champion,
+            {key: value for key, value in ours.metrics.items() if key in kept},
+            len(ours.ids),
+            (family.decides.name, difference) if difference else None,
+            against,
+        )
+    print(verdict(family, candidate, champion, difference, against, arguments.dry_run))
     if against:
         return 1
     print(how_to_speak(name, config.tracking))
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(family: Family) -> argparse.ArgumentParser:
     parser = config_parser(__doc__ or "")
-    limits = Limits()
     parser.add_argument(
         "--name", help="registered model (default: tracking.registered_model, else run.name)"
     )
     parser.add_argument(
         "--version", type=int, metavar="N", help=f"of the model (default: alias {CANDIDATE})"
     )
-    parser.add_argument(
-        "--margin", type=float, default=limits.margin, metavar="DB",
-        help=f"by which it must be better than the champion (default: {limits.margin:g})",
-    )  # fmt: skip
-    parser.add_argument(
-        "--max-forgetting", type=float, default=limits.max_forgetting, metavar="DB",
-        help=f"by which the base's languages may be worse (default: {limits.max_forgetting:g})",
-    )  # fmt: skip
-    parser.add_argument(
-        "--length-tolerance", type=float, default=limits.length_tolerance, metavar="SHARE",
-        help=f"total length may differ from the recorded by (default: {limits.length_tolerance:g})",
-    )  # fmt: skip
+    for key, field in family.Limits.model_fields.items():
+        parser.add_argument(
+            f"--{key.replace('_', '-')}", type=float, default=field.default, metavar="VALUE",
+            help=f"{field.description} (default: {field.default:g})",
+        )  # fmt: skip
     parser.add_argument(
         "--without-forgetting", action="store_true",
         help="promote a voice from a base also if what it forgot cannot be measured",
@@ -95,23 +101,31 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def table(ours: Measured, theirs: Measured | None, difference: Difference | None) -> str:
-    """Figures of both voices side by side."""
-    voices = [(CANDIDATE, ours), *([(CHAMPION, theirs)] if theirs else [])]
-    heads = "".join(f"{f'{role} v{voice.version.number}':>16}" for role, voice in voices)
-    title = f"held-out, {len(ours.rows)} utterances"
+def table(
+    family: Family,
+    candidate: tuple[Version, Measured],
+    champion: tuple[Version | None, Measured | None],
+    difference: Difference | None,
+) -> str:
+    """Metrics of both models side by side."""
+    models = [(CANDIDATE, *candidate)]
+    if champion[0] and champion[1]:
+        models.append((CHAMPION, champion[0], champion[1]))
+    heads = "".join(f"{f'{role} v{version.number}':>16}" for role, version, _ in models)
+    title = f"held-out, {len(candidate[1].ids)} utterances"
     lines = [f"{title:<34}{heads}" + ("   difference (95 %)" if difference else "")]
-    for key, title, form in ROWS:
-        found = [voice.figures.get(key) for _, voice in voices]
-        if any(value is not None for value in found):
-            cells = "".join(f"{'-' if v is None else format(v, form):>16}" for v in found)
-            lines.append(f"{title:<34}{cells}")
+    for metric in family.metrics:
+        found = [measured.metrics.get(metric.name) for *_, measured in models]
+        if "promotion" in metric.tables and any(value is not None for value in found):
+            cells = "".join(f"{'-' if v is None else metric.text(v):>16}" for v in found)
+            lines.append(f"{metric.label:<34}{cells}")
     if difference:
         lines[1] += f"   {difference}"
     return "\n".join(lines)
 
 
 def verdict(
+    family: Family,
     candidate: Version,
     champion: Version | None,
     difference: Difference | None,
@@ -124,7 +138,8 @@ def verdict(
         return f"version {candidate.number} is not promoted: {'; '.join(against)}{stays}"
     why = "it keeps the limits, and there was no champion"
     if difference and champion:
-        why = f"{-difference.mean:.3f} dB better than version {champion.number}"
+        unit = f" {family.decides.unit}".rstrip()
+        why = f"{abs(difference.mean):.3f}{unit} better than version {champion.number}"
     done = "would be" if dry_run else "is now"
     return f"version {candidate.number} {done} models:/{candidate.name}@{CHAMPION}: {why}"
 

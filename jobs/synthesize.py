@@ -13,7 +13,7 @@ from dimts.audio.files import write_wav
 from dimts.cli import JobParser, run_job
 from dimts.core.config import build_config
 from dimts.core.errors import UserError
-from dimts.families.acoustic.speaker import Synthesizer
+from dimts.families.registry import load_speaker
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_model import resolve_model
 
@@ -24,16 +24,16 @@ def main() -> None:
     texts = _texts(arguments)
     given = {"uri": arguments.tracking_uri}
     tracking = build_config(TrackingConfig, given, {("uri",): "--tracking-uri"})
-    synthesizer = Synthesizer.load(resolve_model(arguments.model, tracking))
+    speaker = load_speaker(resolve_model(arguments.model, tracking))
     for number, text in texts.items():
         try:
-            wave = synthesizer.speak(text, arguments.speed, arguments.language)
+            wave = speaker.speak(text, language=arguments.language, speed=arguments.speed)
         except UserError as error:
             where = f"{arguments.file}:{number}: " if arguments.file else ""
             raise UserError(f"{where}{error}") from error
         out = arguments.out / f"{number:04d}.wav" if arguments.file else arguments.out
-        write_wav(out, wave, synthesizer.sample_rate)
-        print(f"{out}   {len(wave) / synthesizer.sample_rate:.1f} s   {text}")
+        write_wav(out, wave, speaker.sample_rate)
+        print(f"{out}   {len(wave) / speaker.sample_rate:.1f} s   {text}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,9 +7,8 @@ ends it with a checkpoint.
 from __future__ import annotations
 
 from dimts.cli import config_parser, run_job
-from dimts.core.config import load_config
-from jobs.report import print_result
-from jobs.voice_config import VoiceConfig
+from dimts.commands.report import print_result
+from dimts.commands.voice_config import load_voice
 
 
 def main() -> None:
@@ -17,8 +16,8 @@ def main() -> None:
     arguments = config_parser(__doc__ or "").parse_args()
     from dimts.launch.start import start_run  # loads torch, which reads the environment then
 
-    config = load_config(VoiceConfig, arguments.config, arguments.overrides)
-    print_result(config.run.place, start_run(config.launch(), config.ray))
+    config = load_voice(arguments.config, arguments.overrides)
+    print_result(config.of_family, config.run.place, start_run(config.launch(), config.ray))
 
 
 if __name__ == "__main__":

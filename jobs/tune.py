@@ -9,8 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from dimts.cli import config_parser, run_job
-from dimts.core.config import load_config
+from dimts.commands.report import forgetting_line, metrics_table
+from dimts.commands.sweep_config import load_sweep
 from dimts.core.errors import ConfigError
+from dimts.families.protocol import Family
 from dimts.tracking.mlflow_tracker import SPOOL
 from dimts.tracking.spool import Spool
 from dimts.training.checkpoint import BEST
@@ -18,22 +20,20 @@ from dimts.tuning.distinct import exhausted_line
 from dimts.tuning.report import limits_line, markdown_table
 from dimts.tuning.study import SweepStudy
 from dimts.tuning.sweep import WINNER, WINNERS_SETTINGS, Plan, SweepResult, run_sweep
-from jobs.report import figures_table, forgetting_line
-from jobs.sweep_config import SweepVoice
 
 
 def main() -> None:
     """Run the sweep and say what it found."""
     arguments = config_parser(__doc__ or "").parse_args()
-    config = load_config(SweepVoice, arguments.config, arguments.overrides)
+    config = load_sweep(arguments.config, arguments.overrides)
     try:
         plan = config.plan()
     except ConfigError as error:
         raise ConfigError(f"{', '.join(arguments.config)}: {error}") from error
-    print_sweep(plan, run_sweep(plan))
+    print_sweep(config.of_family, plan, run_sweep(plan))
 
 
-def print_sweep(plan: Plan, result: SweepResult) -> None:
+def print_sweep(family: Family, plan: Plan, result: SweepResult) -> None:
     """The best trials, the winner's figures, and where to go on."""
     if not result.is_complete:
         print("stopped; give the same command again to go on")
@@ -50,7 +50,7 @@ def print_sweep(plan: Plan, result: SweepResult) -> None:
         voice /= BEST
     for part in (
         limits_line(plan.sweep, result.best),
-        figures_table(result.figures),
+        metrics_table(family, result.figures),
         forgetting_line(result.figures),
     ):
         if part:

@@ -102,7 +102,9 @@ def tracking_config(files: list[str], overrides: list[str]) -> TrackingConfig:
     """The tracking section of a voice's config, or the defaults."""
     if not files:
         return load_config(UiConfig, [], overrides).tracking
-    from jobs.voice_config import VoiceConfig  # Brings torch, which the defaults do not need.
+    from dimts.commands.voice_config import (
+        VoiceConfig,  # Brings torch, which the defaults do not need.
+    )
 
     return load_config(VoiceConfig, files, overrides).tracking
 

@@ -23,14 +23,14 @@ from urllib.parse import urlsplit
 import torch
 from mlflow.tracking import MlflowClient
 
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.launch.run_logger import Recorder
 from dimts.launch.settings import Launch
 from dimts.launch.start import keep_settings
+from dimts.launch.training_run import run_training
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.ui import start_ui, stop
-from dimts.training.run import run_training
-from jobs.voice_config import VoiceConfig
 
 STEPS = 30
 GOES, RETURNS = 10, 20

@@ -11,8 +11,9 @@ import yaml
 from conftest import MODEL
 from torch import Tensor
 
-from dimts.bundles.bundle import build_model, read_weights, write_bundle
+from dimts.bundles.bundle import read_weights
 from dimts.core.config import build_config
+from dimts.families.acoustic.bundle import build_model, write_bundle
 from dimts.families.acoustic.model.config import ModelConfig
 from dimts.text.tokenizer import Tokenizer
 

@@ -20,8 +20,8 @@ from shared_fixtures import shared_folder
 from dimts.core.ray_environment import NO_DASHBOARD
 
 if TYPE_CHECKING:
-    from dimts.training.settings import RunSettings
-    from jobs.voice_config import VoiceConfig
+    from dimts.commands.voice_config import VoiceConfig
+    from dimts.families.acoustic.settings import AcousticSettings
 
 os.environ |= {
     # Read when torch and numba are loaded, which is why the fixtures import what they need.
@@ -95,8 +95,8 @@ def spoken_corpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def voice_file(spoken_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The YAML of a voice so small that a step takes milliseconds; its features are prepared."""
     from data_prep.pipeline import prepare
+    from dimts.commands.voice_config import VoiceConfig
     from dimts.core.config import load_config
-    from jobs.voice_config import VoiceConfig
 
     def write_settings(features: Path, folder: Path) -> Path:
         settings = {
@@ -131,8 +131,8 @@ def voice_file(spoken_corpus: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture
 def voice(voice_file: Path, tmp_path: Path) -> Callable[..., VoiceConfig]:
     """``voice("training.max_steps=3")``: the tiny voice with its runs in the test's folder."""
+    from dimts.commands.voice_config import VoiceConfig
     from dimts.core.config import load_config
-    from jobs.voice_config import VoiceConfig
 
     def build(*overrides: str) -> VoiceConfig:
         return load_config(VoiceConfig, [voice_file], [f"run.storage={tmp_path}", *overrides])
@@ -141,11 +141,13 @@ def voice(voice_file: Path, tmp_path: Path) -> Callable[..., VoiceConfig]:
 
 
 @pytest.fixture
-def settings(voice: Callable[..., VoiceConfig]) -> Callable[..., RunSettings]:
+def settings(voice: Callable[..., VoiceConfig]) -> Callable[..., AcousticSettings]:
     """``settings("once", "training.max_steps=3")``: what trains the run of that name."""
 
-    def build(name: str, *overrides: str) -> RunSettings:
-        return voice(f"run.name={name}", *overrides).launch().settings
+    def build(name: str, *overrides: str) -> AcousticSettings:
+        from training_fixtures import acoustic
+
+        return acoustic(voice(f"run.name={name}", *overrides).launch())
 
     return build
 

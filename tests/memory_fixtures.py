@@ -13,20 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from dimts.training.job import Job
 from torch import Tensor
 from training_fixtures import Listener
 
 from dimts.audio.mel import MelConfig
-from dimts.bundles.bundle import build_model, write_bundle
 from dimts.core.config import build_config
+from dimts.families.acoustic.bundle import build_model, write_bundle
+from dimts.families.acoustic.dataset import Corpus
 from dimts.families.acoustic.model.config import ModelConfig
 from dimts.families.acoustic.synthetic import MEAN, STD, synthetic_corpus
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
 from dimts.training.config import TrainingConfig
-from dimts.training.job import Job, Result
-from dimts.training.sampler import Corpus
+from dimts.training.progress import Result
 from dimts.training.trainer import train
 
 MODEL = {

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from data_prep.config import CorpusConfig, PrepareConfig
 from data_prep.pipeline import prepare
 from dimts.audio.mel import MelConfig
+from dimts.features.config import CorpusConfig, PrepareConfig
 from dimts.features.manifest import Manifest
 from dimts.text.normaliser import TextConfig
 

@@ -17,7 +17,7 @@ from hostile_bundles import accept_changes, edit_json, safetensors
 from voice_fixtures import untrained, write_voice
 
 from dimts.core.errors import UserError
-from dimts.families.acoustic.speaker import Synthesizer
+from dimts.families.acoustic.speaker import AcousticSpeaker
 from dimts.text.tokenizer import Tokenizer
 
 ROOM = 3 * 2**29
@@ -27,14 +27,14 @@ CHILD = """
 import resource, sys
 from pathlib import Path
 import torch
-from dimts.bundles.bundle import load_bundle
+from dimts.families.acoustic.bundle import load_bundle
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
 from dimts.families.acoustic.extension.base import read_base
-from dimts.families.acoustic.speaker import Synthesizer
+from dimts.families.acoustic.speaker import AcousticSpeaker
 from dimts.text.huggingface import read_tokenizer
 from dimts.text.language import Language
-from jobs.voice_config import VoiceConfig
+from dimts.commands.voice_config import VoiceConfig
 
 torch.set_num_threads(1)
 folder, room = Path(sys.argv[1]), int(sys.argv[2])
@@ -42,7 +42,7 @@ used = 1024 * int(next(line.split()[1] for line in open('/proc/self/status') if 
 resource.setrlimit(resource.RLIMIT_AS, (used + room, used + room))
 loads = {
     'bundle': [load_bundle, read_base],
-    'speaks': [lambda path: Synthesizer.load(path).mel('ሰላም ነው።')],
+    'speaks': [lambda path: AcousticSpeaker.load(path).mel('ሰላም ነው።')],
     'config': [lambda path: load_config(VoiceConfig, [path])],
     'language': [lambda path: load_config(Language, [path])],
     'tokenizer': [read_tokenizer],
@@ -233,4 +233,4 @@ def test_rules_that_swell_a_text_are_refused(tmp_path: Path) -> None:
     edit_json(folder / "manifest.json", tokenizer=Tokenizer.load(file).fingerprint)
     accept_changes(folder)
     with pytest.raises(UserError, match="rules that swell it"):
-        Synthesizer.load(folder).speak("ሰላም")
+        AcousticSpeaker.load(folder).speak("ሰላም")

@@ -13,16 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dimts.core.errors import UserError
-from dimts.training.sampler import (
-    FRAME_GRAIN,
-    TOKEN_GRAIN,
-    BucketSampler,
-    Corpus,
-    Position,
-    Prefetcher,
-    padding_share,
-    split_batch,
-)
+from dimts.families.acoustic.dataset import FRAME_MULTIPLE, TOKEN_MULTIPLE, Corpus
+from dimts.training.prefetcher import Prefetcher
+from dimts.training.sampler import BucketSampler, Position, padding_share, split_batch
 
 CORPUS_FRAMES = (547, 5.51, 0.237)
 """Of the sample corpus's training split: utterances, mean and deviation of log(frames)."""
@@ -118,7 +111,7 @@ def corpus() -> Corpus:
 
 @pytest.mark.filterwarnings("error")
 def test_batch_is_padded_with_zeros(corpus: Corpus) -> None:
-    batch = corpus.batch([2, 1])
+    batch = corpus.collate([2, 1])
     assert batch.ids == ["c", "b"]
     assert batch.tokens_BN.tolist() == [[1, 3, 4, 2], [1, 2, 0, 0]]
     assert batch.n_tokens_B.tolist() == [4, 2]
@@ -131,25 +124,25 @@ def test_batch_is_padded_with_zeros(corpus: Corpus) -> None:
 
 def test_whole_grains_change_the_widths_alone(corpus: Corpus) -> None:
     """On a GPU, where each shape that is new takes long."""
-    exact, grained = corpus.batch([0, 2]), corpus.batch([0, 2], grains=True)
+    exact, padded = corpus.collate([0, 2]), corpus.collate([0, 2], pad_to_multiple=True)
     (_, n), (_, t, _) = exact.tokens_BN.shape, exact.mel_BTM.shape
-    assert grained.tokens_BN.shape == (2, TOKEN_GRAIN)
-    assert grained.mel_BTM.shape == (2, FRAME_GRAIN, 5)
-    assert torch.equal(grained.tokens_BN[:, :n], exact.tokens_BN)
-    assert torch.equal(grained.mel_BTM[:, :t], exact.mel_BTM)
-    assert not grained.tokens_BN[:, n:].any()
-    assert not grained.mel_BTM[:, t:].any()
-    assert (grained.total_frames, grained.total_tokens) == (exact.total_frames, exact.total_tokens)
+    assert padded.tokens_BN.shape == (2, TOKEN_MULTIPLE)
+    assert padded.mel_BTM.shape == (2, FRAME_MULTIPLE, 5)
+    assert torch.equal(padded.tokens_BN[:, :n], exact.tokens_BN)
+    assert torch.equal(padded.mel_BTM[:, :t], exact.mel_BTM)
+    assert not padded.tokens_BN[:, n:].any()
+    assert not padded.mel_BTM[:, t:].any()
+    assert (padded.total_frames, padded.total_tokens) == (exact.total_frames, exact.total_tokens)
 
 
 def test_share_of_a_batch_knows_the_totals_of_all(corpus: Corpus) -> None:
-    batch = corpus.batch([1], total=[0, 1, 2])
+    batch = corpus.collate([1], whole=[0, 1, 2])
     assert (batch.total_frames, batch.total_tokens) == (9, 9)
 
 
 def test_durations_come_with_their_utterance(corpus: Corpus) -> None:
     corpus.durations = [np.full((n, 2), n, np.int32) for n in (3, 2, 4)]
-    durations = corpus.batch([1, 0]).durations_BNS
+    durations = corpus.collate([1, 0]).durations_BNS
     assert durations is not None
     assert durations[..., 0].tolist() == [[2, 2, 0], [3, 3, 3]]
     assert durations.dtype == torch.long

@@ -17,14 +17,14 @@ import torch
 import yaml
 
 from dimts.audio.mel import MelConfig
-from dimts.bundles.bundle import build_model
+from dimts.families.acoustic.bundle import build_model
+from dimts.families.acoustic.dataset import Corpus
 from dimts.families.acoustic.flops import flops_a_frame, peak_flops
 from dimts.families.acoustic.model.config import ModelConfig
 from dimts.families.acoustic.synthetic import synthetic_corpus
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
-from dimts.training.sampler import Corpus
 
 if TYPE_CHECKING:
     from conftest import BaseVoice
@@ -215,7 +215,7 @@ def test_flops_of_a_wider_decoder_grow_as_its_matrices_do(
              "duration": {"channels": 8}, "decoder": {"channels": channels, "blocks": 2}}
         )  # fmt: skip
         model = build_model(config, tokenizer, torch.zeros(80), torch.ones(80))
-        return flops_a_frame(model, corpus.batch([0, 1]))
+        return flops_a_frame(model, corpus.collate([0, 1]))
 
     def decoder(channels: int) -> int:
         """Multiply-adds count twice; backward is forward for the inputs and for the weights."""

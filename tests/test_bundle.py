@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 from voice_fixtures import MODEL, Settings, amharic, untrained, write_voice
 
 from dimts.audio.mel import MelConfig
-from dimts.bundles.bundle import PLAIN_NAME, export_bundle, load_bundle, read_weights, sha256
+from dimts.bundles.bundle import PLAIN_NAME, read_weights, sha256
 from dimts.core.errors import UserError
+from dimts.families.acoustic.bundle import export_bundle, load_bundle
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ import pytest
 import torch
 from voice_fixtures import untrained, write_voice
 
-from dimts.bundles.bundle import BundleError, load_bundle, read_manifest, sha256
+from dimts.bundles.bundle import BundleError, read_manifest, sha256
+from dimts.families.acoustic.bundle import load_bundle
 from dimts.training.checkpoint import (
     BEST,
     LATEST,

@@ -18,10 +18,10 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from dimts.commands.sweep_config import SweepVoice
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
-from jobs.sweep_config import SweepVoice
 from jobs.ui import UiConfig
-from jobs.voice_config import VoiceConfig
 
 ROOT = Path(__file__).parents[1]
 FILES = [ROOT / "ray_cluster.yaml", ROOT / "docs" / "ray_cluster_gcp.yaml"]

@@ -13,14 +13,14 @@ from dimts.evaluation.compare import (
     mcd_difference,
     objections,
 )
-from dimts.families.acoustic.held_out import UtteranceFigures
+from dimts.families.acoustic.held_out import UtteranceMetrics
 
 GOOD = Quality(mcd=2.0, length_ratio=1.05, forgetting=0.2)
 BETTER = Difference(-0.1, -0.2, 0.0, 20)
 
 
-def figures(mcd: list[float]) -> list[UtteranceFigures]:
-    return [UtteranceFigures(str(i), x, 0, 0, 0, 100, 100, 0, 10) for i, x in enumerate(mcd)]
+def figures(mcd: list[float]) -> list[UtteranceMetrics]:
+    return [UtteranceMetrics(str(i), x, 0, 0, 0, 100, 100, 0, 10) for i, x in enumerate(mcd)]
 
 
 def test_what_sentences_have_in_common_is_no_part_of_the_difference() -> None:

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import Config, fingerprint, flatten, load_config, to_yaml
 from dimts.core.errors import ConfigError
-from jobs.voice_config import VoiceConfig
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = sorted((ROOT / "jobs" / "configs").glob("*.yaml"))

@@ -12,12 +12,13 @@ import pytest
 from numpy.typing import NDArray
 
 from dimts.core.errors import UserError
-from dimts.families.acoustic.corpora import Turn, draw, join, load_corpus, turns
+from dimts.families.acoustic.corpora import draw, join, load_corpus
+from dimts.families.acoustic.dataset import Corpus
 from dimts.features.feature_set import FeatureSet
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
-from dimts.training.sampler import BucketSampler, Corpus, Position
+from dimts.training.sampler import BucketSampler, Position, ScheduledIndices, interleave
 
 if TYPE_CHECKING:
     from conftest import BaseVoice
@@ -64,8 +65,8 @@ def test_joined_corpora_keep_their_order_and_their_mels() -> None:
     joined = join(parts)
     assert contents(joined) == [row for part in parts for row in contents(part)]
     assert joined.n_tokens.tolist() == [2] * 5
-    alone = parts[2].batch([1, 0])
-    together = joined.batch([4, 3])
+    alone = parts[2].collate([1, 0])
+    together = joined.collate([4, 3])
     assert together.ids == alone.ids
     assert together.mel_BTM.equal(alone.mel_BTM)
     assert together.tokens_BN.equal(alone.tokens_BN)
@@ -126,11 +127,11 @@ def samplers(n_main: int = 23, n_rehearsed: int = 9) -> tuple[BucketSampler, Buc
     return BucketSampler(main, 4, seed=3), BucketSampler(rehearsed, 4, seed=3)
 
 
-def take(turns_: Iterator[Turn], n: int) -> list[Turn]:
+def take(turns_: Iterator[ScheduledIndices], n: int) -> list[ScheduledIndices]:
     return list(islice(turns_, n))
 
 
-def batches(of: Sequence[Turn], rehearsal: bool) -> list[list[int]]:
+def batches(of: Sequence[ScheduledIndices], rehearsal: bool) -> list[list[int]]:
     return [turn.indices for turn in of if turn.rehearsal == rehearsal]
 
 
@@ -138,7 +139,7 @@ def batches(of: Sequence[Turn], rehearsal: bool) -> list[list[int]]:
 def test_share_of_rehearsal_is_exact_after_every_step(share: float) -> None:
     """So it is evenly spread, too."""
     done = 0
-    for n, turn in enumerate(take(turns(*samplers(), share, START), 1000), start=1):
+    for n, turn in enumerate(take(interleave(*samplers(), share, START), 1000), start=1):
         done += turn.rehearsal
         assert done == floor(n * share + 1e-9), n
         assert turn.after.rehearsed == done
@@ -147,16 +148,16 @@ def test_share_of_rehearsal_is_exact_after_every_step(share: float) -> None:
 @pytest.mark.parametrize("share", SHARES)
 def test_turns_go_on_from_any_position(share: float) -> None:
     """Across epochs of both corpora."""
-    whole = take(turns(*samplers(), share, START), 80)
+    whole = take(interleave(*samplers(), share, START), 80)
     assert whole[-1].after.epoch >= 1 or share > 0.9
     for n, turn in enumerate(whole[:60], start=1):
-        assert take(turns(*samplers(), share, turn.after), 15) == whole[n : n + 15], n
+        assert take(interleave(*samplers(), share, turn.after), 15) == whole[n : n + 15], n
 
 
 @pytest.mark.parametrize("share", SHARES)
 def test_rehearsal_leaves_the_epochs_of_both_corpora_as_they_are(share: float) -> None:
     main, rehearsed = samplers()
-    mixed = take(turns(main, rehearsed, share, START), 200)
+    mixed = take(interleave(main, rehearsed, share, START), 200)
     for sampler, of in zip(samplers(), (False, True), strict=True):
         found = batches(mixed, of)
         expected = [indices for _, indices in islice(sampler.following(START), len(found))]
@@ -177,6 +178,6 @@ def test_without_a_share_there_is_the_main_corpus_alone(
 ) -> None:
     main, other = samplers()
     share = 0.0 if rehearsed else 0.5
-    mixed = take(turns(main, other if rehearsed else None, share, position), 30)
+    mixed = take(interleave(main, other if rehearsed else None, share, position), 30)
     plain = islice(samplers()[0].following(position), 30)
-    assert mixed == [Turn(after, False, indices) for after, indices in plain]
+    assert mixed == [ScheduledIndices(after, False, indices) for after, indices in plain]

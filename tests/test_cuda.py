@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dimts.training.job import Job
 from torch import Tensor
 from training_fixtures import Listener, Poisoned
 
 from dimts.audio.mel import MelConfig
-from dimts.bundles.bundle import build_model, write_bundle
 from dimts.core.config import build_config
 from dimts.core.errors import UserError
 from dimts.families.acoustic.alignment.search import search, skippable_states
+from dimts.families.acoustic.bundle import build_model, write_bundle
+from dimts.families.acoustic.dataset import Corpus
 from dimts.families.acoustic.model.config import ModelConfig
 from dimts.families.acoustic.model.t3 import T3, align
 from dimts.families.acoustic.synthetic import MEAN, STD, synthetic_corpus
@@ -29,10 +31,10 @@ from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
 from dimts.training.checkpoint import read_state
 from dimts.training.config import TrainingConfig
-from dimts.training.job import Job, Result
 from dimts.training.loader import Turn
 from dimts.training.precision import choose_amp, slow_amp
-from dimts.training.sampler import Corpus, Position
+from dimts.training.progress import Result
+from dimts.training.sampler import Position
 from dimts.training.trainer import Trainer, train
 
 ROOT = Path(__file__).parents[1]
@@ -174,7 +176,7 @@ def test_first_losses_on_the_device_are_those_of_the_cpu(
 def test_cpu_waits_for_the_device_nowhere_in_a_step(make_job: MakeJob, amp: str) -> None:
     job = make_job("waits", amp=amp, ema_decay=0.9, aligner={"fixed_share": 0.0})
     trainer = Trainer(job, Listener())
-    batches = [job.train.batch(range(i, i + 4), grains=True).pin() for i in range(4)]
+    batches = [job.train.collate(range(i, i + 4), pad_to_multiple=True).pin() for i in range(4)]
     turns = [Turn(Position(0, i + 1), b.ids, [b]) for i, b in enumerate(batches)]
 
     def step(turn: Turn) -> None:

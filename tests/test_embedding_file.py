@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dimts.bundles.bundle import build_model
 from dimts.core.errors import UserError
+from dimts.families.acoustic.bundle import build_model
 from dimts.families.acoustic.extension.embedding_file import (
     PROJECTION,
     embedding_weights,

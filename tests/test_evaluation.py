@@ -15,9 +15,9 @@ from scipy.fft import dct
 
 from dimts.evaluation.mcd import cepstra, mel_cepstral_distortion
 from dimts.families.acoustic.data import open_data
-from dimts.families.acoustic.held_out import UtteranceFigures, evaluate, summary
-from dimts.training.run import untrained_model
-from dimts.training.settings import RunSettings
+from dimts.families.acoustic.held_out import UtteranceMetrics, aggregate_metrics, evaluate
+from dimts.families.acoustic.settings import AcousticSettings
+from dimts.families.acoustic.task import untrained_model
 
 Float = NDArray[np.float32]
 
@@ -100,7 +100,7 @@ def test_mels_that_do_not_compare_are_refused() -> None:
 
 
 @pytest.fixture
-def figures(settings: Callable[..., RunSettings]) -> list[UtteranceFigures]:
+def figures(settings: Callable[..., AcousticSettings]) -> list[UtteranceMetrics]:
     """Of an untrained voice, which takes every token for as long as the corpus's mean."""
     run = settings("figures")
     data = open_data(run)
@@ -108,7 +108,7 @@ def figures(settings: Callable[..., RunSettings]) -> list[UtteranceFigures]:
 
 
 def test_each_utterance_is_compared_with_its_recording(
-    figures: list[UtteranceFigures], settings: Callable[..., RunSettings]
+    figures: list[UtteranceMetrics], settings: Callable[..., AcousticSettings]
 ) -> None:
     run = settings("figures")
     data = open_data(run)
@@ -126,17 +126,17 @@ def test_each_utterance_is_compared_with_its_recording(
 
 @torch.no_grad()
 def test_figures_are_of_speech_with_predicted_durations(
-    settings: Callable[..., RunSettings],
+    settings: Callable[..., AcousticSettings],
 ) -> None:
-    """The mel it is judged by is the one that `Synthesizer` speaks; nothing of the recording
+    """The mel it is judged by is the one that `AcousticSpeaker` speaks; nothing of the recording
     leaks into it."""
-    from dimts.families.acoustic.speaker import Synthesizer
+    from dimts.families.acoustic.speaker import AcousticSpeaker
 
     run = settings("figures")
     data = open_data(run)
     model = untrained_model(run, data)
     row = evaluate(model, data.val)[0]
-    spoken, _ = Synthesizer(model, data.tokenizer, run.mel).mel(data.val.utterances.texts[0])
+    spoken, _ = AcousticSpeaker(model, data.tokenizer, run.mel).mel(data.val.utterances.texts[0])
     recorded = data.val.utterances.mel(0)
     assert row.mcd == pytest.approx(mel_cepstral_distortion(spoken, recorded), rel=1e-4)
     assert row.frames == len(spoken)
@@ -144,10 +144,10 @@ def test_figures_are_of_speech_with_predicted_durations(
 
 def test_summary_weighs_by_utterance_frame_and_token() -> None:
     rows = [
-        UtteranceFigures("a", 2.0, 4.0, 8.0, 1.0, 90, 100, 1.0, 10),
-        UtteranceFigures("b", 4.0, 6.0, 9.0, 2.0, 330, 300, 2.0, 30),
+        UtteranceMetrics("a", 2.0, 4.0, 8.0, 1.0, 90, 100, 1.0, 10),
+        UtteranceMetrics("b", 4.0, 6.0, 9.0, 2.0, 330, 300, 2.0, 30),
     ]
-    assert summary(rows) == {
+    assert aggregate_metrics(rows) == {
         "mcd": 3.0,
         "equal_share_mcd": 5.0,
         "mean_mel_mcd": 8.5,

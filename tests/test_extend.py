@@ -20,13 +20,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from voice_fixtures import MEL, MODEL, Settings
 
-from data_prep.config import CorpusConfig, PrepareConfig
 from data_prep.pipeline import prepare
-from dimts.bundles.bundle import build_model, load_bundle, sha256, write_bundle
+from dimts.bundles.bundle import sha256
 from dimts.cli import run_job
 from dimts.core.config import to_yaml
+from dimts.families.acoustic.bundle import build_model, load_bundle, write_bundle
 from dimts.families.acoustic.extension.base import extend_tokenizer
-from dimts.families.acoustic.speaker import Synthesizer
+from dimts.families.acoustic.speaker import AcousticSpeaker
+from dimts.features.config import CorpusConfig, PrepareConfig
 from dimts.text.language import LANGUAGES, load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
@@ -119,7 +120,7 @@ def test_bundle_speaks_one_language_more_and_the_old_ones_as_before(
     old, new = before.model.state_dict(), after.model.state_dict()
     for name, tensor in old.items():
         assert torch.equal(new[name][:n] if name == TOKEN else new[name], tensor), name
-    speaks, spoke = (Synthesizer(b.model, b.tokenizer, b.mel) for b in (after, before))
+    speaks, spoke = (AcousticSpeaker(b.model, b.tokenizer, b.mel) for b in (after, before))
     for code_, text in (("es", "Hola, buenos días."), ("sw", "Habari ya asubuhi.")):
         assert np.array_equal(speaks.mel(text, language=code_)[0], spoke.mel(text, 1, code_)[0])
     assert np.isfinite(speaks.mel("ሰላም ለዓለም።")[0]).all()
@@ -174,7 +175,7 @@ def test_corpus_gives_coverage_and_subwords(
     assert len(ids) < len(text)
     loaded = tokenizers.Tokenizer.from_file(str(out / "huggingface_tokenizer.json"))
     assert loaded.encode(f"<am>{text}<eos>").ids == ids
-    assert np.isfinite(Synthesizer.load(out).mel(text)[0]).all()
+    assert np.isfinite(AcousticSpeaker.load(out).mel(text)[0]).all()
 
 
 def test_embedding_of_another_system_gets_rows(
@@ -240,7 +241,7 @@ def test_embedding_of_another_system_becomes_a_bundle(
     assert bundle.model.config.encoder.embedding_width == (WIDTH if projected else None)
     scale = 1.0 if projected else float(kept[5, 0] / base_rows[5, 0])
     torch.testing.assert_close(kept, base_rows * scale)
-    assert np.isfinite(Synthesizer.load(tmp_path / "am").mel("ሰላም ነው።")[0]).all()
+    assert np.isfinite(AcousticSpeaker.load(tmp_path / "am").mel("ሰላም ነው።")[0]).all()
 
 
 def test_tokenizer_alone_is_extended(job: Job, other: tuple[Path, Path], tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from dimts.bundles.bundle import build_model
 from dimts.core.config import build_config
 from dimts.core.errors import ConfigError, UserError
+from dimts.families.acoustic.bundle import build_model
 from dimts.families.acoustic.extension.config import StartMethod
 from dimts.families.acoustic.extension.rows import FACTOR, TOKEN, extend_rows, not_covered, spread
 from dimts.families.acoustic.model.config import EncoderConfig, ModelConfig

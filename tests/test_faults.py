@@ -18,12 +18,12 @@ from faults.grounds import cluster, small_disk
 from faults.injection import MARK, Training
 from faults.kinds import KINDS, interruption
 
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
 from dimts.launch.attempts import ATTEMPTS, count_attempt, forget_attempts
 from dimts.launch.start import start_run
 from dimts.training.checkpoint import LATEST
-from jobs.voice_config import VoiceConfig
 
 EVERY = 10
 STEPS = 60

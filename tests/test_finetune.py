@@ -17,25 +17,27 @@ from base_fixtures import copied, rewrite, write_base
 from torch import Tensor
 from training_fixtures import Listener, with_a_long_test
 
-from dimts.bundles.bundle import load_bundle, read_manifest, read_weights, sha256
+from dimts.bundles.bundle import read_manifest, read_weights, sha256
+from dimts.commands.report import print_result
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
+from dimts.families.acoustic.bundle import load_bundle
 from dimts.families.acoustic.corpora import join, load_corpus
 from dimts.families.acoustic.data import fixed_durations, open_data
 from dimts.families.acoustic.extension.config import BaseConfig
 from dimts.families.acoustic.extension.extended import write_extended_bundle
 from dimts.families.acoustic.extension.rows import FACTOR, TOKEN
-from dimts.families.acoustic.held_out import evaluate, summary
-from dimts.families.acoustic.speaker import Synthesizer
+from dimts.families.acoustic.held_out import aggregate_metrics, evaluate
+from dimts.families.acoustic.speaker import AcousticSpeaker
+from dimts.families.acoustic.task import initial_model
 from dimts.launch.start import start_run
+from dimts.launch.training_run import run_training
 from dimts.text.language import load_language
 from dimts.text.merging import merge
 from dimts.text.normaliser import TextConfig
 from dimts.training.checkpoint import BEST
-from dimts.training.job import Result
-from dimts.training.run import initial_model, run_training
-from jobs.report import print_result
-from jobs.voice_config import VoiceConfig
+from dimts.training.progress import Result
 
 if TYPE_CHECKING:
     from conftest import BaseVoice
@@ -93,7 +95,7 @@ def bits(tensor: Tensor) -> Tensor:
 
 
 def test_adapted_voice_speaks_old_and_new_languages(rehearsed: Run, base: BaseVoice) -> None:
-    voice = Synthesizer.load(rehearsed.bundle)
+    voice = AcousticSpeaker.load(rehearsed.bundle)
     assert voice.tokenizer.languages == ("es", "sw", "am")
     n_base = load_bundle(base.run_dir / BEST).tokenizer.n_vocab
     assert voice.tokenizer.n_base == n_base < voice.tokenizer.n_vocab
@@ -194,7 +196,7 @@ def test_forgetting_is_of_each_language_before_and_after(rehearsed: Run, base: B
     voices = [load_bundle(base.run_dir / BEST), load_bundle(rehearsed.bundle)]
     both = [join([load_corpus(f, v.tokenizer, "test") for f in data.base_features]) for v in voices]
     before, after = (
-        summary(evaluate(v.model, corpus)) for v, corpus in zip(voices, both, strict=True)
+        aggregate_metrics(evaluate(v.model, corpus)) for v, corpus in zip(voices, both, strict=True)
     )
     assert figures["forgetting/mcd"] == pytest.approx(after["mcd"])
     for key in ("mcd", "aligned_mel_mse"):
@@ -203,7 +205,7 @@ def test_forgetting_is_of_each_language_before_and_after(rehearsed: Run, base: B
         assert change != 0
     for features, code in zip(data.base_features, ("es", "sw"), strict=True):
         one = evaluate(voices[1].model, load_corpus(features, voices[1].tokenizer, "test"))
-        assert figures[f"forgetting/mcd_{code}"] == pytest.approx(summary(one)["mcd"])
+        assert figures[f"forgetting/mcd_{code}"] == pytest.approx(aggregate_metrics(one)["mcd"])
 
 
 def test_table_names_what_was_forgotten(rehearsed: Run) -> None:
@@ -226,12 +228,12 @@ def test_a_sentence_of_the_base_that_could_not_be_measured_is_refused_beforehand
 def test_forgetting_is_measured_on_so_many_sentences_at_most(
     adapted: Adapted, base: BaseVoice, tmp_path: Path
 ) -> None:
-    from dimts.families.acoustic.figures import forgetting_figures
+    from dimts.families.acoustic.measurements import forgetting_metrics
 
     launch = adapted("base.held_out=1").launch()
     data = open_data(launch.settings)
     bundle = write_base(tmp_path / "adapted", data.tokenizer)
-    before, after = forgetting_figures(launch, data, bundle)
+    before, after = forgetting_metrics(launch, data, bundle)
     voice = load_bundle(bundle)
     rows = []
     for features in data.base_features:

@@ -11,13 +11,13 @@ from base_fixtures import copied, rewrite, write_base
 from training_fixtures import Listener
 
 from dimts.bundles.bundle import read_weights
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.errors import UserError
 from dimts.launch.start import start_run
+from dimts.launch.training_run import run_training
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
-from dimts.training.run import run_training
-from jobs.voice_config import VoiceConfig
 
 if TYPE_CHECKING:
     from conftest import BaseVoice

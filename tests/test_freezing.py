@@ -26,10 +26,12 @@ from dimts.training.optimizer import build_optimizer
 from dimts.training.trainer import Trainer
 
 if TYPE_CHECKING:
-    from dimts.training.job import Job, Result
-    from dimts.training.settings import RunSettings
+    from dimts.training.job import Job
 
-Settings = Callable[..., "RunSettings"]
+    from dimts.families.acoustic.settings import AcousticSettings
+    from dimts.training.progress import Result
+
+Settings = Callable[..., "AcousticSettings"]
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 ROWS = 120
@@ -51,7 +53,7 @@ def freezing(model: T3, rows: FreezeIndex = ROWS, blocks: FreezeBlocks = BLOCKS)
     return model
 
 
-def frozen_job(settings: RunSettings, tokenizer: Tokenizer) -> Job:
+def frozen_job(settings: AcousticSettings, tokenizer: Tokenizer) -> Job:
     job = make_job(settings)
     freeze(freezing(job.model), tokenizer)
     return job
@@ -109,7 +111,7 @@ CASES: dict[str, tuple[tuple[str, ...], MakeOptimizer | None]] = {
 }
 
 
-def with_fp16(settings: RunSettings) -> RunSettings:
+def with_fp16(settings: AcousticSettings) -> AcousticSettings:
     """Half precision with a gradient scaler, which a voice's settings refuse on a CPU."""
     training = settings.training.model_copy(update={"amp": "fp16"})
     return settings.model_copy(update={"training": training})
@@ -131,7 +133,7 @@ def test_frozen_rows_and_blocks_keep_their_bits(
     how, make_optimizer = CASES[case]
     how = (*how, "training.max_steps=6")
 
-    def settings_of(name: str) -> RunSettings:
+    def settings_of(name: str) -> AcousticSettings:
         if case != "fp16-scaler":
             return settings(name, *how)
         return with_fp16(settings(name, *how))
@@ -189,7 +191,7 @@ def test_stopped_run_goes_on_with_the_same_rows_frozen(
     assert_held(before, load_file(resumed.checkpoint / "model.safetensors"), second.model)
 
 
-def one_of_two(rank: int, settings: RunSettings, meeting: Path, folder: Path) -> None:
+def one_of_two(rank: int, settings: AcousticSettings, meeting: Path, folder: Path) -> None:
     """A worker of a run on two."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group(

@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 from prepare_fixtures import MEL, RATE, TEXT, TEXTS, contents, run_prepare
 
 from data_prep.checks import check_text
-from data_prep.config import CorpusConfig
 from data_prep.extract import ExtractSettings, extract
 from data_prep.readers.ljspeech import read_ljspeech
 from data_prep.report import quarantine_csv
@@ -29,6 +28,7 @@ from data_prep.utterance import Reason, Rejected
 from dimts.audio.trim import TrimConfig
 from dimts.core.errors import UserError
 from dimts.core.printable import DRIVES_A_TERMINAL
+from dimts.features.config import CorpusConfig
 from dimts.features.feature_set import FeatureSet
 from dimts.features.manifest import SPLITS
 from dimts.text.language import load_language

@@ -24,17 +24,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from voice_fixtures import amharic, write_voice
 
-from dimts.bundles.bundle import load_bundle
+from dimts.commands.sweep_config import SweepVoice
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import Config, load_config
 from dimts.core.errors import UserError
+from dimts.families.acoustic.bundle import load_bundle
 from dimts.families.acoustic.extension.base import read_base
 from dimts.families.acoustic.extension.embedding_file import read_embedding
-from dimts.families.acoustic.speaker import Synthesizer
+from dimts.families.acoustic.speaker import AcousticSpeaker
 from dimts.text.huggingface import read_tokenizer
 from dimts.text.language import LANGUAGES, Language
 from dimts.text.tokenizer import Tokenizer
-from jobs.sweep_config import SweepVoice
-from jobs.voice_config import VoiceConfig
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "jobs" / "configs").glob("*.yaml"))
@@ -235,7 +235,7 @@ def load_and_speak(bundle: Path) -> None:
     before = tree(bundle)
     for load in (lambda: load_bundle(bundle), lambda: read_base(bundle)):
         outcome(load)
-    voice = outcome(lambda: Synthesizer.load(bundle))
+    voice = outcome(lambda: AcousticSpeaker.load(bundle))
     if voice is not None:
         outcome(lambda: voice.mel(TEXT))
     assert tree(bundle) == before

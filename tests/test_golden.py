@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from training_fixtures import run
 
-from dimts.training.settings import RunSettings
+from dimts.families.acoustic.settings import AcousticSettings
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny_curve.json"
 KEYS = (
@@ -35,7 +35,7 @@ SEARCHED_FROM = 15
 
 
 def test_loss_curve_is_the_stored_one(
-    settings: Callable[..., RunSettings], pytestconfig: pytest.Config
+    settings: Callable[..., AcousticSettings], pytestconfig: pytest.Config
 ) -> None:
     listener, _ = run(settings("golden", *SETTINGS))
     curve = {

@@ -14,14 +14,14 @@ from training_fixtures import with_a_long_test
 
 from data_prep.recipes.espeak import SAMPLE_SENTENCES, read_sentences
 from dimts.cli import config_parser, run_job
+from dimts.commands.report import figures_table, print_result
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
 from jobs.demo import SENTENCE, print_next_steps
-from jobs.report import figures_table, print_result
-from jobs.voice_config import VoiceConfig
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "jobs" / "configs").glob("*.yaml"))

@@ -11,18 +11,18 @@ import pytest
 import yaml
 from base_fixtures import write_base
 
+from dimts.commands.mix_config import MixConfig
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
 from dimts.families.acoustic.data import open_data
+from dimts.families.acoustic.task import initial_model
 from dimts.features.feature_set import FeatureSet
 from dimts.features.manifest import SPLITS
 from dimts.text.language import LANGUAGES, load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
 from dimts.text.transliteration import TRANSLITERATIONS
-from dimts.training.run import initial_model
-from jobs.mix_config import MixConfig
-from jobs.voice_config import VoiceConfig
 
 if TYPE_CHECKING:
     from conftest import BaseVoice

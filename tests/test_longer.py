@@ -11,17 +11,17 @@ import pytest
 from training_fixtures import Listener, run
 
 from data_prep.pipeline import prepare
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.errors import UserError
+from dimts.families.acoustic.settings import AcousticSettings
 from dimts.launch.start import start_run
 from dimts.training.checkpoint import read_state
 from dimts.training.config import OptimizerConfig
-from dimts.training.job import Result
 from dimts.training.optimizer import extended_share, learning_rate_share
-from dimts.training.settings import RunSettings
-from jobs.voice_config import VoiceConfig
+from dimts.training.progress import Result
 
 Voice = Callable[..., VoiceConfig]
-Settings = Callable[..., RunSettings]
+Settings = Callable[..., AcousticSettings]
 DROPOUT = ("model.encoder.dropout=0.1", "model.duration.dropout=0.1", "model.decoder.dropout=0.1")
 
 

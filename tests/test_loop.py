@@ -13,22 +13,22 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from training_fixtures import Listener, make_job, poisoned, run, with_a_long_test
 
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
 from dimts.families.acoustic.data import open_data
-from dimts.families.acoustic.figures import held_out_figures
+from dimts.families.acoustic.dataset import Corpus
+from dimts.families.acoustic.measurements import held_out_metrics
 from dimts.families.acoustic.model.config import LossConfig
 from dimts.families.acoustic.model.loss import TTSLoss, tts_loss
 from dimts.families.acoustic.model.t3 import T3
+from dimts.families.acoustic.settings import AcousticSettings
+from dimts.launch.training_run import run_training
 from dimts.training.checkpoint import BEST, LATEST, read_state
-from dimts.training.run import run_training
-from dimts.training.sampler import Corpus
-from dimts.training.settings import RunSettings
 from dimts.training.trainer import train
-from jobs.voice_config import VoiceConfig
 
 Voice = Callable[..., VoiceConfig]
-Settings = Callable[..., RunSettings]
+Settings = Callable[..., AcousticSettings]
 
 
 # It learns
@@ -99,7 +99,7 @@ def test_text_of_another_recording_raises_the_loss(
 
 
 def loss_of(model: T3, corpus: Corpus) -> TTSLoss:
-    batch = corpus.batch(range(len(corpus)))
+    batch = corpus.collate(range(len(corpus)))
     mel = model.normalise(batch.mel_BTM)
     output = model(batch.tokens_BN, batch.n_tokens_B, mel, batch.n_frames_B)
     return tts_loss(output, mel, model.mel_std_M, LossConfig())
@@ -218,7 +218,7 @@ def test_figures_of_the_best_checkpoint_are_not_those_of_the_last_weights(voice:
     launch = voice("training.max_steps=2", "training.validate_every=1").launch()
     listener, _ = run(launch.settings)
     data, best = open_data(launch.settings), (launch.run_dir / BEST).resolve()
-    figures = held_out_figures(launch, data, best)
+    figures = held_out_metrics(launch, data, best)
     assert {"val/mcd", "test/mcd", "val/aligned_mel_mse"} <= figures.keys()
     assert not figures.keys() & listener.values[2].keys()
 

@@ -15,25 +15,25 @@ import yaml
 from machine_fixtures import AVX2
 from training_fixtures import Listener
 
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core import threads
 from dimts.core.errors import UserError
 from dimts.core.machine import cpu_quota
 from dimts.core.threads import fastest_threads, one_thread
-from dimts.families.acoustic.speaker import Synthesizer
+from dimts.families.acoustic.settings import AcousticSettings
+from dimts.families.acoustic.speaker import AcousticSpeaker
 from dimts.launch.machine import resolve_on_machine
 from dimts.launch.start import start_run
+from dimts.launch.training_run import run_training
 from dimts.training.checkpoint import BEST
 from dimts.training.machine_choices import MachineChoices, read_choices, write_choices
 from dimts.training.precision import FAST_ENOUGH, SLOW, bf16_share, choose_amp
-from dimts.training.run import run_training
-from dimts.training.settings import RunSettings
-from jobs.voice_config import VoiceConfig
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
 CGROUP_1 = Path("/sys/fs/cgroup/cpu")
 Voice = Callable[..., VoiceConfig]
-Settings = Callable[..., RunSettings]
+Settings = Callable[..., AcousticSettings]
 
 
 def python(code: str, **environment: str) -> str:
@@ -287,7 +287,7 @@ def test_threads_of_a_job_sleep_while_they_wait(job: str) -> None:
 def test_speaking_takes_one_thread(voice: Voice, voice_file: Path) -> None:
     config = voice("training.max_steps=1", "training.validate_every=1")
     result = start_run(config.launch(), config.ray)
-    synthesizer = Synthesizer.load(result["best"])
+    synthesizer = AcousticSpeaker.load(result["best"])
     seen: list[int] = []
     synthesizer.model.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
     before = torch.get_num_threads()

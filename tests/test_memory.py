@@ -17,7 +17,9 @@ from training_fixtures import Listener, make_job, run
 
 from dimts.core.errors import UserError
 from dimts.families.acoustic.data import open_data
+from dimts.families.acoustic.dataset import Batch
 from dimts.families.acoustic.model.loss import TTSLoss
+from dimts.families.acoustic.settings import AcousticSettings
 from dimts.training.loader import Feed
 from dimts.training.memory import (
     OutOfMemory,
@@ -26,13 +28,11 @@ from dimts.training.memory import (
     smaller_parts,
     write_parts,
 )
-from dimts.training.sampler import Batch
-from dimts.training.settings import RunSettings
 from dimts.training.trainer import Trainer, train
 from dimts.training.validation import validation_losses
 
 ROOT = Path(__file__).parents[1]
-Settings = Callable[..., RunSettings]
+Settings = Callable[..., AcousticSettings]
 
 
 ENOUGH_FOR = 0.65

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dimts.bundles.bundle import build_model
+from dimts.families.acoustic.bundle import build_model
 from dimts.families.acoustic.model.config import (
     DecoderConfig,
     DurationConfig,

@@ -17,12 +17,12 @@ from safetensors.numpy import load_file
 from tuning_fixtures import LR, study_of, write_space
 
 from benchmarks.two_nodes import main as two_nodes
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.launch.console import EVENTS
 from dimts.launch.start import start_run
 from dimts.training.checkpoint import LATEST
 from dimts.training.ownership import read_claim
-from jobs.voice_config import VoiceConfig
 
 pytestmark = [
     pytest.mark.integration,

@@ -18,11 +18,11 @@ from prepare_fixtures import (
     run_prepare,
 )
 
-from data_prep.config import PrepareConfig
 from data_prep.splits import SMALLEST_TO_FILL, assign_splits
 from dimts.cli import run_job
 from dimts.core.config import build_config
 from dimts.core.errors import ConfigError, UserError
+from dimts.features.config import PrepareConfig
 from jobs.prepare import main as prepare_job
 
 

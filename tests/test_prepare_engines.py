@@ -22,11 +22,11 @@ from benchmarks.long_corpus import beginning, long_corpus
 from benchmarks.prepare import IN_MEMORY, WAYS
 from benchmarks.prepare import main as costs
 from benchmarks.process_tree import measure
-from data_prep.config import PrepareConfig
 from data_prep.engine import POOL_PAYS_FROM_BYTES, choose_engine, chunk_size
 from data_prep.extract import ExtractSettings, extract_to_file
 from dimts.audio.trim import TrimConfig
 from dimts.core.errors import UserError
+from dimts.features.config import PrepareConfig
 
 
 def settings(**more: object) -> PrepareConfig:

@@ -16,11 +16,11 @@ import yaml
 from prepare_fixtures import MEL, RATE, TEXT, add_row, add_utterance, contents, make_corpus, tone
 from s3_fixtures import S3, another_machine, names, put
 
-from data_prep.config import CorpusConfig, PrepareConfig
 from data_prep.pipeline import prepare
 from data_prep.recordings import at_hand, opened, root_of
 from data_prep.remote_features import working_folder
 from dimts.core.errors import UserError
+from dimts.features.config import CorpusConfig, PrepareConfig
 from dimts.features.feature_set import FeatureSet
 from dimts.features.manifest import MANIFEST, Manifest, parse_manifest
 from dimts.storage.paths import Folder, Remote, cache_folder

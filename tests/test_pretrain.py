@@ -14,18 +14,19 @@ import yaml
 from conftest import BASE_TEXTS, N_BASE_SENTENCES
 
 from data_prep.recipes.espeak import read_sentences
-from dimts.bundles.bundle import WEIGHTS, load_bundle, read_manifest
+from dimts.bundles.bundle import WEIGHTS, read_manifest
+from dimts.commands.mix_config import MixConfig
 from dimts.core.config import load_config, to_yaml
 from dimts.core.errors import ConfigError
+from dimts.families.acoustic.bundle import load_bundle
 from dimts.families.acoustic.corpora import load_corpus
 from dimts.families.acoustic.data import open_data
-from dimts.families.acoustic.figures import base_figures, held_out_figures
-from dimts.families.acoustic.held_out import evaluate, summary
-from dimts.families.acoustic.speaker import Synthesizer
+from dimts.families.acoustic.held_out import aggregate_metrics, evaluate
+from dimts.families.acoustic.measurements import base_metrics, held_out_metrics
+from dimts.families.acoustic.speaker import AcousticSpeaker
 from dimts.features.feature_set import FeatureSet
 from dimts.launch.run_logger import read_result
 from dimts.training.checkpoint import BEST
-from jobs.mix_config import MixConfig
 from jobs.pretrain import main, prepare_parts
 
 if TYPE_CHECKING:
@@ -71,9 +72,9 @@ def test_figures_are_of_each_language(base: BaseVoice) -> None:
             of_one = evaluate(
                 voice.model, load_corpus(FeatureSet.open(folder), voice.tokenizer, split)
             )
-            assert figures[f"{split}/mcd_{code}"] == pytest.approx(summary(of_one)["mcd"])
+            assert figures[f"{split}/mcd_{code}"] == pytest.approx(aggregate_metrics(of_one)["mcd"])
             rows += of_one
-        assert figures[f"{split}/mcd"] == pytest.approx(summary(rows)["mcd"])
+        assert figures[f"{split}/mcd"] == pytest.approx(aggregate_metrics(rows)["mcd"])
         assert figures[f"{split}/utterances"] == len(rows)
         assert figures[f"{split}/mcd_es"] != figures[f"{split}/mcd_sw"]
 
@@ -127,7 +128,7 @@ def test_export_is_half_as_large_and_speaks(base: BaseVoice) -> None:
     }  # fmt: skip
     figures = read_result(base.run_dir)["figures"]
     assert read_manifest(base.exported).metrics == figures
-    shipped, full = Synthesizer.load(base.exported), Synthesizer.load(trained)
+    shipped, full = AcousticSpeaker.load(base.exported), AcousticSpeaker.load(trained)
     for text, code in (("Buenos días.", "es"), ("Habari ya asubuhi.", "sw")):
         mel_TM, durations = shipped.mel(text, language=code)
         expected_TM, expected = full.mel(text, language=code)
@@ -142,7 +143,7 @@ def folder_size(folder: Path) -> int:
 
 
 def test_language_decides_what_is_said(base: BaseVoice) -> None:
-    voice = Synthesizer.load(base.exported)
+    voice = AcousticSpeaker.load(base.exported)
     spanish, swahili = (voice.mel("mama", language=code)[0] for code in ("es", "sw"))
     assert spanish.shape != swahili.shape or not np.allclose(spanish, swahili)
     assert np.array_equal(voice.mel("mama")[0], swahili), "the last one is the default"
@@ -163,7 +164,7 @@ def test_base_that_ships_speaks_its_languages() -> None:
     assert shipped.tokenizer.languages == codes
     assert {f"test/mcd_{code}" for code in codes} <= shipped.manifest.metrics.keys()
     assert shipped.manifest.metrics["test/mcd_of_untrained"] < 0.6
-    voice = Synthesizer.load(folder)
+    voice = AcousticSpeaker.load(folder)
     for part in config.parts:
         assert part.sentences is not None
         sentence = read_sentences(ROOT / part.sentences)[0]
@@ -243,8 +244,8 @@ def test_sets_of_one_language_have_one_figure(base: BaseVoice, tmp_path: Path) -
     rows = []
     for features in (data.features[0], data.features[2]):
         rows += evaluate(voice.model, load_corpus(features, voice.tokenizer, "test"))
-    figures = held_out_figures(launch, data, base.run_dir / BEST)
-    assert figures["test/mcd_es"] == pytest.approx(summary(rows)["mcd"])
+    figures = held_out_metrics(launch, data, base.run_dir / BEST)
+    assert figures["test/mcd_es"] == pytest.approx(aggregate_metrics(rows)["mcd"])
     both = data._replace(base_features=(data.features[0], data.features[2]))
-    forgotten = base_figures(voice.model, both, limit=50)
-    assert forgotten["forgetting/mcd_es"] == pytest.approx(summary(rows)["mcd"])
+    forgotten = base_metrics(voice.model, both, limit=50)
+    assert forgotten["forgetting/mcd_es"] == pytest.approx(aggregate_metrics(rows)["mcd"])

@@ -12,19 +12,19 @@ from mlflow.tracking import MlflowClient
 from tracking_fixtures import make_store, settings_of
 from voice_fixtures import write_voice
 
-from data_prep.config import CorpusConfig, PrepareConfig
 from data_prep.pipeline import prepare as run_prepare
 from dimts.audio.mel import MelConfig
 from dimts.cli import run_job
+from dimts.commands.mix_config import MixConfig
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
+from dimts.features.config import CorpusConfig, PrepareConfig
 from dimts.launch.start import start_run
 from dimts.text.normaliser import TextConfig
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_tracker import MlflowTracker
 from dimts.tracking.registry import CANDIDATE, CHAMPION, Registry
 from jobs import promote, synthesize
-from jobs.mix_config import MixConfig
-from jobs.voice_config import VoiceConfig
 
 if TYPE_CHECKING:
     from conftest import BaseVoice

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from prepare_fixtures import add_row
 
-from data_prep.config import CorpusConfig
 from data_prep.readers.ljspeech import read_ljspeech
 from data_prep.utterance import Reason, Rejected, Utterance
 from dimts.core.errors import UserError
+from dimts.features.config import CorpusConfig
 
 
 @pytest.fixture

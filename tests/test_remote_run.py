@@ -20,9 +20,11 @@ from s3_fixtures import S3, another_machine, names, put
 from test_train_job import TrainJob
 from tracking_fixtures import make_store, settings_of
 
-from dimts.bundles.bundle import load_bundle, read_manifest
+from dimts.bundles.bundle import read_manifest
 from dimts.bundles.fetch import fetch_bundle, local_bundle
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.errors import UserError
+from dimts.families.acoustic.bundle import load_bundle
 from dimts.launch.local_run_folder import RemoteRun, here, worker_folder
 from dimts.launch.names import START
 from dimts.launch.relay import fetch_result, new_start, take_up, wish_stop
@@ -38,7 +40,6 @@ from dimts.training.machine_choices import CHOICES_FILE
 from dimts.training.ownership import CLAIM, Claim, Superseded
 from jobs.pretrain import main as pretrain
 from jobs.ui import recorded_config
-from jobs.voice_config import VoiceConfig
 
 if TYPE_CHECKING:
     from conftest import BaseVoice

@@ -9,14 +9,14 @@ import pytest
 from s3_fixtures import another_machine, names, put
 from tuning_fixtures import TuneJob, study_of, told, wait_until, write_space
 
-from dimts.bundles.bundle import load_bundle
+from dimts.commands.sweep_config import SweepVoice
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
+from dimts.families.acoustic.bundle import load_bundle
 from dimts.storage.paths import Remote
 from dimts.tracking.mlflow_model import resolve_model
 from dimts.training.checkpoint import BEST
 from dimts.tuning.remote_sweep import SweepCopy
-from jobs.sweep_config import SweepVoice
 
 if TYPE_CHECKING:
     from conftest import BaseVoice

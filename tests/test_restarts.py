@@ -20,6 +20,7 @@ from faults.grounds import small_disk
 from s3_fixtures import S3, put
 from test_train_job import ROOT, TrainJob, weights
 
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.errors import UserError
 from dimts.launch.attempts import ATTEMPTS
 from dimts.launch.console import EVENTS
@@ -30,7 +31,6 @@ from dimts.launch.start import start_run
 from dimts.storage.paths import Remote
 from dimts.training.checkpoint import LATEST
 from dimts.training.ownership import Claim, read_claim
-from jobs.voice_config import VoiceConfig
 
 pytest_plugins = ("s3_fixtures",)
 

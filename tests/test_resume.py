@@ -11,16 +11,16 @@ import pytest
 import torch
 from training_fixtures import Listener, make_job, run
 
+from dimts.commands.voice_config import VoiceConfig
+from dimts.families.acoustic.settings import AcousticSettings
+from dimts.launch.training_run import run_training
 from dimts.training import checkpoint
 from dimts.training.checkpoint import BEST, LATEST, read_state
-from dimts.training.job import Result
 from dimts.training.ownership import CLAIM
-from dimts.training.run import run_training
-from dimts.training.settings import RunSettings
+from dimts.training.progress import Result
 from dimts.training.trainer import train
-from jobs.voice_config import VoiceConfig
 
-Settings = Callable[..., RunSettings]
+Settings = Callable[..., AcousticSettings]
 DROPOUT = ("model.encoder.dropout=0.1", "model.duration.dropout=0.1", "model.decoder.dropout=0.1")
 
 
@@ -158,7 +158,7 @@ def test_seed_decides_the_run(settings: Settings) -> None:
     assert one == same
 
 
-def links(settings: RunSettings) -> dict[str, str]:
+def links(settings: AcousticSettings) -> dict[str, str]:
     return {name: os.readlink(settings.run_dir / name) for name in (LATEST, BEST)}
 
 
@@ -220,7 +220,9 @@ def test_damaged_checkpoint_does_not_count_as_one_that_is_kept(settings: Setting
     assert again.step == resumed.step + 1 == 10
 
 
-def worker(rank: int, world_size: int, settings: RunSettings, meeting: Path, stop: int) -> None:
+def worker(
+    rank: int, world_size: int, settings: AcousticSettings, meeting: Path, stop: int
+) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{meeting}", rank=rank, world_size=world_size

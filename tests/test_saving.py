@@ -13,19 +13,20 @@ import pytest
 import torch
 from training_fixtures import Listener, make_job, poisoned, run
 
-from dimts.bundles.bundle import BundleError, load_bundle, sha256
+from dimts.bundles.bundle import BundleError, sha256
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.errors import Diverged, UserError
 from dimts.core.lock import locked
+from dimts.families.acoustic.bundle import load_bundle
 from dimts.families.acoustic.data import open_data
+from dimts.families.acoustic.settings import AcousticSettings
 from dimts.launch.console import append_event, written
 from dimts.launch.start import start_run
 from dimts.training.checkpoint import BEST, LATEST, TRAINER_STATE, clear_partial, find_latest
 from dimts.training.ownership import Claim, Superseded
-from dimts.training.settings import RunSettings
 from dimts.training.trainer import train
-from jobs.voice_config import VoiceConfig
 
-Settings = Callable[..., RunSettings]
+Settings = Callable[..., AcousticSettings]
 HOW = ("training.max_steps=12", "training.checkpoint_every=2", "training.validate_every=4")
 
 

@@ -13,12 +13,12 @@ import yaml
 
 from benchmarks import scaling
 from benchmarks.scaling import FILE, SIZES, Row, ScalingConfig, Size, main
-from dimts.bundles.bundle import build_model
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
+from dimts.families.acoustic.bundle import build_model
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
-from jobs.voice_config import VoiceConfig
 
 ROOT = Path(__file__).parents[1]
 

@@ -16,20 +16,21 @@ from mlflow.tracking import MlflowClient
 from tracking_fixtures import make_store
 from voice_fixtures import amharic, write_voice
 
-from dimts.bundles.bundle import BundleError, export_bundle, load_bundle
+from dimts.bundles.bundle import BundleError
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
+from dimts.families.acoustic.bundle import export_bundle, load_bundle
 from dimts.families.acoustic.data import fixed_durations, open_data
 from dimts.families.acoustic.extension.base import read_base
 from dimts.families.acoustic.extension.embedding_file import read_embedding
+from dimts.families.acoustic.settings import AcousticSettings
 from dimts.text.huggingface import read_tokenizer
 from dimts.text.language import Language
 from dimts.text.tokenizer import Tokenizer
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_model import resolve_model
 from dimts.training.checkpoint import TRAINER_STATE, read_state
-from dimts.training.settings import RunSettings
-from jobs.voice_config import VoiceConfig
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def test_pickle_in_the_place_of_what_a_base_is_made_of_does_not_run(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_pickle_in_the_place_of_an_alignment_does_not_run(
-    settings: Callable[..., RunSettings], tmp_path: Path, kind: str
+    settings: Callable[..., AcousticSettings], tmp_path: Path, kind: str
 ) -> None:
     run = settings("hostile", "training.aligner.iterations=4")
     data = open_data(run)

@@ -22,6 +22,7 @@ from tracking_fixtures import make_store, settings_of
 from tuning_fixtures import steps_of, write_space
 
 from dimts.cli import run_job
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.launch.console import EVENTS
 from dimts.launch.start import start_run
@@ -29,7 +30,6 @@ from dimts.tracking.config import TrackingConfig
 from dimts.tracking.registry import CANDIDATE, CHAMPION, Registry
 from dimts.training.checkpoint import LATEST
 from dimts.training.ownership import read_claim
-from jobs.voice_config import VoiceConfig
 
 NAME = "smoke"
 STEPS = 60

@@ -23,9 +23,11 @@ from hypothesis import strategies as st
 from optuna.samplers import RandomSampler
 
 from data_prep.pipeline import prepare as run_prepare
-from dimts.bundles.bundle import CONFIG, write_bundle
+from dimts.bundles.bundle import CONFIG
+from dimts.commands.sweep_config import SweepVoice
 from dimts.core.config import build_config, load_config
 from dimts.core.errors import ConfigError, UserError
+from dimts.families.acoustic.bundle import write_bundle
 from dimts.families.acoustic.extension.base import read_base
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.distinct import all_settings, count_settings, identity
@@ -33,7 +35,6 @@ from dimts.tuning.prepare import GROUND, check, prepare
 from dimts.tuning.space import Space, check_point, examples, suggest
 from dimts.tuning.study import SweepStudy
 from dimts.tuning.sweep import run_sweep
-from jobs.sweep_config import SweepVoice
 
 if TYPE_CHECKING:
     from conftest import BaseVoice

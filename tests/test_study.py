@@ -17,7 +17,7 @@ from sqlalchemy.engine import Engine
 from dimts.core.config import build_config
 from dimts.core.errors import UserError
 from dimts.tuning.asha import EarlyStopping
-from dimts.tuning.config import SweepConfig
+from dimts.tuning.config import Direction, SweepConfig
 from dimts.tuning.distinct import exhausted_line
 from dimts.tuning.outcomes import is_known_good, outcome
 from dimts.tuning.report import front, limits_line
@@ -507,37 +507,36 @@ def test_winner_that_keeps_no_limit_is_told_of(tmp_path: Path) -> None:
     assert note(mild, study.study, 0).endswith("The voice is that of trial 000.")
 
 
-@pytest.mark.parametrize(
-    ("objective", "rungs", "intermediate"),
-    [
-        ("val/total_loss", {1: 1.0, 2: 2.0, 4: 2.0}, {1: 1.0, 2: 2.0, 4: 2.0}),
-        ("val/mcd", {1: 1.0, 2: 1.0, 4: 0.5}, {1: -1.0, 2: -1.0, 4: -0.5}),
-    ],
-)
-def test_maximized_objective_is_best_at_its_greatest(
-    tmp_path: Path, objective: str, rungs: dict[int, float], intermediate: dict[int, float]
+@pytest.mark.parametrize("selection", ["minimize", "maximize"])
+@pytest.mark.parametrize("objective", ["minimize", "maximize"])
+def test_either_direction_of_an_objective_and_of_what_rungs_compare(
+    tmp_path: Path, selection: Direction, objective: Direction
 ) -> None:
-    """Where it is not the loss that rungs compare, Optuna is given that turned round: it ranks
-    trials that were stopped as it ranks the objective."""
-    study, (number, _, _) = first(
-        tmp_path, objectives={objective: "maximize"}, early_stopping={"first": 4, "min_trials": 2},
+    config = sweep(
+        objectives={"val/mcd": objective}, early_stopping={"first": 4, "min_trials": 2},
         validations=5, parallel=4,
     )  # fmt: skip
-    for validation, value in ((1, 1.0), (2, 2.0), (3, math.nan), (4, 0.5)):
-        assert not study.reported(number, validation, value)
-    trial = study.trials[number]
-    assert {n: trial.user_attrs[f"rung_{n}"] for n in rungs} == rungs
-    second, third = study.next(), study.next()
+    study = SweepStudy(config, tmp_path, selection=selection)
+    first, second, third = (study.next() for _ in range(3))
+    assert first is not None
     assert second is not None
     assert third is not None
-    sign = -1 if objective == "val/mcd" else 1
-    assert not study.reported(second.number, 4, rungs[4] + sign), "it is better"
-    assert study.reported(third.number, 4, rungs[4] - sign), "it is worse than both"
-    for assignment, value in ((number, 3.0), (second.number, 5.0), (third.number, 4.0)):
-        study.end(assignment, Ending("finished", {objective: value}, 4, 4, 1.0))
-    assert study.trials[number].intermediate_values == intermediate
-    assert [t.number for t in front(study.study)] == [second.number]
-    assert study.study.best_trial.number == second.number
+    sign = 1 if selection == "minimize" else -1
+    for validation, value in ((1, 3.0), (2, 2.0), (3, math.nan), (4, 4.0)):
+        assert not study.reported(first.number, validation, sign * value)
+    rungs = [study.trials[0].user_attrs[f"rung_{n}"] for n in (1, 2, 4)]
+    assert rungs == [sign * 3, sign * 2, sign * 2], "the best so far"
+    assert not study.reported(second.number, 4, sign * 1.0), "it is better"
+    assert study.reported(third.number, 4, sign * 5.0), "it is worse than both"
+    for assignment, value in ((first, 3.0), (second, 5.0), (third, 4.0)):
+        study.end(assignment.number, Ending("finished", {"val/mcd": value}, 4, 4, 1.0))
+    best = first if objective == "minimize" else second
+    assert [t.number for t in front(study.study)] == [best.number]
+    assert study.study.best_trial.number == best.number
+    turned = 1 if objective == "minimize" else -1
+    assert study.trials[0].intermediate_values == {
+        1: turned * 3, 2: turned * 2, 4: turned * 2,
+    }, "Optuna ranks those that were stopped as it ranks the objective"  # fmt: skip
 
 
 # One reason

@@ -19,8 +19,8 @@ from mlflow.tracking import MlflowClient
 from tracking_fixtures import make_store, settings_of, write_checkpoint
 from user_fixtures import ROOT
 
-from dimts.bundles.bundle import load_bundle
 from dimts.core.errors import UserError
+from dimts.families.acoustic.bundle import load_bundle
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_model import resolve_model
 from dimts.tracking.mlflow_tracker import MlflowTracker, sync

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import pytest
 from tuning_fixtures import TuneJob, parent_of, steps_of, study_of, told, wait_until, write_space
 
+from dimts.commands.sweep_config import SweepVoice
 from dimts.core.config import load_config
 from dimts.training.checkpoint import LATEST
 from dimts.tuning.sweep import run_sweep
-from jobs.sweep_config import SweepVoice
 
 STEPS = ("training.max_steps=160", "training.log_every=1")
 VALIDATE_EVERY = 40

@@ -16,7 +16,7 @@ from voice_fixtures import MEL, untrained, write_voice
 
 from dimts.cli import run_job
 from dimts.core.errors import UserError
-from dimts.families.acoustic.speaker import Synthesizer
+from dimts.families.acoustic.speaker import AcousticSpeaker
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
@@ -34,8 +34,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def synthesizer(bundle: Path) -> Synthesizer:
-    return Synthesizer.load(bundle)
+def synthesizer(bundle: Path) -> AcousticSpeaker:
+    return AcousticSpeaker.load(bundle)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def job(
 Job = Callable[..., tuple[int, str, str]]
 
 
-def test_same_text_is_the_same_speech(synthesizer: Synthesizer) -> None:
+def test_same_text_is_the_same_speech(synthesizer: AcousticSpeaker) -> None:
     one, two = synthesizer.speak(TEXT), synthesizer.speak(TEXT)
     assert np.array_equal(one, two)
     assert one.dtype == np.float32
@@ -66,7 +66,7 @@ def test_same_text_is_the_same_speech(synthesizer: Synthesizer) -> None:
     assert np.abs(one).max() > 0
 
 
-def test_length_is_that_of_the_predicted_durations(synthesizer: Synthesizer) -> None:
+def test_length_is_that_of_the_predicted_durations(synthesizer: AcousticSpeaker) -> None:
     mel, durations = synthesizer.mel(TEXT)
     assert mel.shape == (durations.sum(), MEL.n_mels)
     assert len(durations) == len(synthesizer.tokenizer.encode(TEXT))
@@ -76,30 +76,30 @@ def test_length_is_that_of_the_predicted_durations(synthesizer: Synthesizer) -> 
 def test_voice_speaks_the_language_that_it_is_told() -> None:
     languages = [(load_language(c), TextConfig(language=c)) for c in ("en", "am")]
     tokenizer = Tokenizer.from_languages(languages)
-    voice = Synthesizer(untrained(tokenizer=tokenizer), tokenizer, MEL)
+    voice = AcousticSpeaker(untrained(tokenizer=tokenizer), tokenizer, MEL)
     assert len(voice.mel("7", language="en")[1]) == len("seven") + 2
     assert len(voice.mel("7")[1]) == len(voice.mel("7", language="am")[1]) == len("ሰባት") + 2
     assert np.array_equal(voice.speak("7", language="am"), voice.speak("7"))
 
 
 @pytest.mark.parametrize("speed", [0.5, 0.8, 1.3, 2.0])
-def test_speed_changes_the_length_in_proportion(synthesizer: Synthesizer, speed: float) -> None:
+def test_speed_changes_the_length_in_proportion(synthesizer: AcousticSpeaker, speed: float) -> None:
     normal, changed = len(synthesizer.speak(TEXT)), len(synthesizer.speak(TEXT, speed))
     assert normal / changed == pytest.approx(speed, rel=0.05)
 
 
 @pytest.mark.parametrize("speed", [0.0, -1.0, 9.0, float("nan")])
-def test_speed_out_of_range_is_refused(synthesizer: Synthesizer, speed: float) -> None:
+def test_speed_out_of_range_is_refused(synthesizer: AcousticSpeaker, speed: float) -> None:
     with pytest.raises(UserError, match=r"speed \S+: must be between 0\.25 and 4"):
         synthesizer.speak(TEXT, speed)
 
 
-def test_text_that_is_too_long_is_refused(synthesizer: Synthesizer) -> None:
+def test_text_that_is_too_long_is_refused(synthesizer: AcousticSpeaker) -> None:
     with pytest.raises(UserError, match=r"8002 tokens, at most 8000 are spoken at once; split"):
         synthesizer.speak("ሰ" * 8000)
 
 
-def test_raw_text_is_normalised_as_in_training(synthesizer: Synthesizer) -> None:
+def test_raw_text_is_normalised_as_in_training(synthesizer: AcousticSpeaker) -> None:
     assert np.array_equal(synthesizer.mel("  ሰላም   ለዓለም ። ")[0], synthesizer.mel(TEXT)[0])
 
 
@@ -119,7 +119,7 @@ def test_bundle_speaks_wherever_it_is_copied_to(bundle: Path, tmp_path: Path) ->
     wave, rate = soundfile.read(tmp_path / "work" / "said.wav", dtype="float32")
     assert rate == MEL.sample_rate
     assert f"{len(wave) / rate:.1f} s" in done.stdout
-    expected = Synthesizer.load(bundle).speak(TEXT)
+    expected = AcousticSpeaker.load(bundle).speak(TEXT)
     assert np.abs(wave - expected).max() < 2e-4
     assert [f.name for f in (tmp_path / "work").iterdir()] == ["said.wav"]
 

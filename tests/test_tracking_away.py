@@ -28,10 +28,10 @@ from away_fixtures import (
 from faults.head import free_port
 from tracking_fixtures import make_store
 
+from dimts.commands.voice_config import VoiceConfig
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_sender import TRIES
 from dimts.tracking.mlflow_tracker import SPOOL, MlflowTracker
-from jobs.voice_config import VoiceConfig
 
 pytestmark = pytest.mark.integration
 

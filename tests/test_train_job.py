@@ -15,16 +15,17 @@ import pytest
 import torch
 
 from data_prep.pipeline import prepare
-from dimts.bundles.bundle import load_bundle, read_weights
+from dimts.bundles.bundle import read_weights
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import build_config, load_config
 from dimts.core.errors import UserError
+from dimts.families.acoustic.bundle import load_bundle
 from dimts.families.acoustic.extension.rows import TOKEN
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.start import start_run
 from dimts.tracking.config import TrackingConfig
 from dimts.training.checkpoint import BEST, LATEST
 from dimts.tuning.config import SweepConfig
-from jobs.voice_config import VoiceConfig
 
 if TYPE_CHECKING:
     from conftest import BaseVoice

@@ -13,6 +13,8 @@ from s3_fixtures import names, put
 from tracking_fixtures import make_store, settings_of
 from tuning_fixtures import BATCH, LR, ROOT, SPACE, TuneJob, write_space
 
+from dimts.commands.sweep_config import SweepVoice
+from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
 from dimts.launch.start import start_run
@@ -23,9 +25,7 @@ from dimts.tuning.remote_sweep import SweepCopy
 from dimts.tuning.study import Ending, SweepStudy
 from dimts.tuning.sweep import Plan, SweepTrials, run_sweep
 from dimts.tuning.sweep_logger import SweepRecord
-from jobs.sweep_config import SweepVoice
 from jobs.tune import print_sweep
-from jobs.voice_config import VoiceConfig
 
 if TYPE_CHECKING:
     from conftest import BaseVoice

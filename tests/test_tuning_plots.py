@@ -26,6 +26,7 @@ from study_fixtures import (
     search,
 )
 
+from dimts.families.acoustic.metrics import METRICS
 from dimts.tuning.plots import MIN_COMPLETE, draw, write_page
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -36,15 +37,15 @@ WHAT = "What validation loss depends on"
 
 
 def titles(study: Study) -> list[str]:
-    return [figure.layout.title.text for figure in draw(study)]
+    return [figure.layout.title.text for figure in draw(study, METRICS)]
 
 
 def figure_of(study: Study, title: str, n: int = 0) -> Any:
-    return [f for f in draw(study) if f.layout.title.text.startswith(title)][n]
+    return [f for f in draw(study, METRICS) if f.layout.title.text.startswith(title)][n]
 
 
 def ys(trace: Any) -> list[float]:
-    return [float(y) for y in np.asarray(trace.y) if not math.isnan(y)]
+    return [float(y) for y in np.asarray(trace.y) if math.isfinite(y)]
 
 
 # Which there are
@@ -195,13 +196,13 @@ def test_page_shows_the_data_and_needs_no_other_file(
     monkeypatch.setitem(SPACE, "text.first", CategoricalDistribution(["ሰላም", "hello"]))
     study = mixed()
     add(study, [0.123456789], {LR: 1e-3, "text.first": "ሰላም"})
-    write_page(study, tmp_path / "new" / "plots.html")
-    page = (tmp_path / "new" / "plots.html").read_text(encoding="utf-8")
+    write_page(study, METRICS, tmp_path / "plots.html")
+    page = (tmp_path / "plots.html").read_text(encoding="utf-8")
     scripts = re.findall(r"<script[^>]*>(.*?)</script>", page, re.DOTALL)
     (plotly,) = [script for script in scripts if len(script) > 1e6]
     rest = page.replace(plotly, "")
     assert len(rest) < 1e6
-    assert rest.count("Plotly.newPlot(") == len(draw(study))
+    assert rest.count("Plotly.newPlot(") == len(draw(study, METRICS))
     assert not re.search(r"https?:|(?:src|href)=|@import", rest)
     assert '<meta charset="utf-8">' in page
     assert "<td>ሰላም</td>" in page
@@ -213,5 +214,5 @@ def test_page_shows_the_data_and_needs_no_other_file(
 
 
 def test_page_of_a_sweep_without_a_trial_says_so(tmp_path: Path) -> None:
-    write_page(new_study(LOSS), tmp_path / "plots.html")
+    write_page(new_study(LOSS), METRICS, tmp_path / "plots.html")
     assert "<p>0 trials; none" in (tmp_path / "plots.html").read_text(encoding="utf-8")

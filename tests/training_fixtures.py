@@ -6,22 +6,24 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dimts.bundles.bundle import write_bundle
 from dimts.families.acoustic.data import Data, fixed_durations, open_data
-from dimts.families.acoustic.model.t3 import T3
+from dimts.families.acoustic.dataset import Corpus
+from dimts.families.acoustic.settings import AcousticSettings
+from dimts.families.acoustic.task import initial_model, task_of
 from dimts.features.feature_set import read_batches
 from dimts.features.manifest import MANIFEST
-from dimts.training.job import Job, Result
-from dimts.training.run import initial_model
-from dimts.training.sampler import Corpus
-from dimts.training.settings import RunSettings
-from dimts.training.trainer import train
+from dimts.launch.settings import Launch
+from dimts.training import trainer
+from dimts.training.callbacks import Callbacks
+from dimts.training.config import TrainingConfig
+from dimts.training.progress import Result
+from dimts.training.task import Task
 
 FILES = ("model.safetensors", "trainer_state.pt", "config.yaml", "tokenizer.json")
 
@@ -43,8 +45,8 @@ class Listener:
     def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None:
         self.reports.append((metrics, checkpoint))
 
-    def sample(self, model: T3, step: int) -> None:
-        assert not model.training
+    def sample(self, task: Task, step: int) -> None:
+        assert not task.model.training
         self.sampled.append(step)
 
     def tell(self, text: str) -> None:
@@ -62,24 +64,38 @@ class Listener:
         return [values[key] for _, values in sorted(self.values.items()) if key in values]
 
 
+class Job(NamedTuple):
+    """What `run_training` hands to the trainer."""
+
+    task: Task
+    config: TrainingConfig
+    run_dir: Path
+    max_threads: int = 0
+
+
+def acoustic(launch: Launch) -> AcousticSettings:
+    """The settings of a launch of the acoustic family."""
+    assert isinstance(launch.settings, AcousticSettings)
+    return launch.settings
+
+
 def make_job(
-    settings: RunSettings, change: Callable[[Data], Corpus] = lambda data: data.train
+    settings: AcousticSettings, change: Callable[[Data], Corpus] = lambda data: data.train
 ) -> Job:
-    """What `run_training` hands to the loop, with the training split as `change` makes it."""
+    """What `run_training` hands to the trainer, with the training split as `change` makes it."""
     data = open_data(settings)
     if settings.training.aligner.fixed_share > 0:
         data.train.durations = fixed_durations(settings, data)
-
-    def write(folder: Path, weights: dict[str, Any], facts: dict[str, Any]) -> None:
-        write_bundle(
-            folder, weights, data.tokenizer, settings.config_yaml, {**facts, "features": "f"}
-        )
-
-    model = initial_model(settings, data)
-    return Job(settings.training, model, change(data), data.val, settings.run_dir, write)
+    task = task_of(settings, data._replace(train=change(data)), initial_model(settings, data))
+    return Job(task, settings.training, settings.run_dir)
 
 
-def run(settings: RunSettings, stop_after: int | None = None) -> tuple[Listener, Result]:
+def train(job: Job, callbacks: Callbacks) -> Result:
+    """Train, or go on with, a job."""
+    return trainer.train(job.task, job.config, job.run_dir, callbacks, job.max_threads)
+
+
+def run(settings: AcousticSettings, stop_after: int | None = None) -> tuple[Listener, Result]:
     """Train, or go on with, the run of `settings.run_dir`."""
     listener = Listener(stop_after)
     return listener, train(make_job(settings), listener)

@@ -15,11 +15,11 @@ from typing import Any
 
 import yaml
 
+from dimts.commands.sweep_config import SweepVoice
 from dimts.core.config import load_config
 from dimts.tuning.outcomes import outcome
 from dimts.tuning.report import front
 from dimts.tuning.study import SweepStudy
-from jobs.sweep_config import SweepVoice
 
 ROOT = Path(__file__).parents[1]
 LR = "training.optimizer.learning_rate"

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from dimts.audio.mel import MelConfig
-from dimts.bundles.bundle import build_model, write_bundle
 from dimts.core.config import Config, to_yaml
+from dimts.families.acoustic.bundle import build_model, write_bundle
 from dimts.families.acoustic.model.config import (
     DecoderConfig,
     DurationConfig,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from data_prep.config import CorpusConfig
 from data_prep.readers.ljspeech import read_ljspeech
 from data_prep.utterance import Rejected, Utterance
+from dimts.features.config import CorpusConfig
 
 Reader = Callable[[CorpusConfig, str], Iterator[Utterance | Rejected]]
 

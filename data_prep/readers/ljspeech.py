@@ -9,12 +9,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from data_prep.config import CorpusConfig
 from data_prep.recordings import RemoteCorpus, Root, root_of
 from data_prep.utterance import Reason, Rejected, Utterance
 from dimts.core.errors import UserError
 from dimts.core.printable import DRIVES_A_TERMINAL
 from dimts.core.regular_file import NotAFile, open_regular
+from dimts.features.config import CorpusConfig
 from dimts.storage.paths import Folder
 
 METADATA = "metadata.csv"

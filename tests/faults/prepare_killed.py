@@ -19,12 +19,12 @@ from typing import Any
 
 from data_prep import engine as engine_module
 from data_prep import pool as pool_module
-from data_prep.config import CorpusConfig, PrepareConfig
 from data_prep.extract import ExtractSettings, extract_chunk, extract_to_file
 from data_prep.pipeline import prepare
 from dimts.audio.mel import MelConfig
 from dimts.cli import run_job
 from dimts.core.errors import UserError
+from dimts.features.config import CorpusConfig, PrepareConfig
 from dimts.text.normaliser import TextConfig
 
 CHUNK = 4

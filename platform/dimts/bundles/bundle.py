@@ -1,17 +1,16 @@
-"""A voice as a folder: everything that speaking needs, and nothing that could run code.
+"""A trained model as a folder: all that loading it needs, and nothing that could run code.
 
-    model.safetensors   weights and mel statistics
+    model.safetensors   weights
     config.yaml         the resolved configuration that made it
-    tokenizer.json      vocabulary, factors, language data and normaliser settings
-    manifest.json       format version, step, metrics, fingerprints, checksums
+    manifest.json       format version, family, step, metrics, fingerprints, checksums
 
-A checkpoint is such a folder plus ``trainer_state.pt`` (`dimts.training.checkpoint`).
+A family may add files, such as the acoustic one its ``tokenizer.json``. A checkpoint is such a
+folder plus ``trainer_state.pt`` (`dimts.training.checkpoint`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 import shutil
 from collections.abc import Mapping
@@ -22,22 +21,14 @@ import torch
 from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
-from dimts.audio.mel import MelConfig
-from dimts.core.config import Config, build_config
+from dimts.core.config import Config
 from dimts.core.errors import UserError
 from dimts.core.untrusted import MAX_JSON_BYTES, MAX_YAML_BYTES, inside, parse_yaml, read_bytes
-from dimts.families.acoustic.model.config import ModelConfig
-from dimts.families.acoustic.model.t3 import T3
-from dimts.text.tokenizer import Tokenizer
 
 FORMAT_VERSION = 1
-WEIGHTS, CONFIG, TOKENIZER, MANIFEST = (
-    "model.safetensors",
-    "config.yaml",
-    "tokenizer.json",
-    "manifest.json",
-)
+WEIGHTS, CONFIG, MANIFEST = "model.safetensors", "config.yaml", "manifest.json"
 PLAIN_NAME = re.compile(r"(?=\.*[^/\\\0.])[^/\\\0]+")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -52,72 +43,31 @@ class BundleManifest(Config):
     Attributes:
         format_version: of the folder's layout.
         dimts_version: that wrote it.
+        family: of the model; those written before there were several are acoustic.
         step, epoch: of the training.
         metrics: of the validation nearest before it.
         features: fingerprint of the features it was trained on.
         origin: the base that it was adapted from, if any: name, checksum of its weights, how
             new rows started, the language that was added.
-        tokenizer: fingerprint of the tokenizer.
+        tokenizer: fingerprint of the tokenizer, of families that have one.
         sha256: checksum of each of the folder's other files.
     """
 
     format_version: int
     dimts_version: str
+    family: str = "acoustic"
     step: int
     epoch: int
     metrics: dict[str, float]
     features: str
     origin: dict[str, str] = Field(default={})
-    tokenizer: str
+    tokenizer: str = ""
     sha256: dict[str, str]
-
-
-class Bundle:
-    """A loaded voice.
-
-    Attributes:
-        model: on its device, in eval mode.
-        tokenizer: text to ids.
-        mel: the spec of what the model predicts.
-        settings: the resolved configuration, as plain values.
-        manifest: what the bundle says of itself.
-    """
-
-    def __init__(
-        self,
-        model: T3,
-        tokenizer: Tokenizer,
-        mel: MelConfig,
-        settings: Mapping[str, Any],
-        manifest: BundleManifest,
-    ):
-        self.model = model
-        self.tokenizer = tokenizer
-        self.mel = mel
-        self.settings = settings
-        self.manifest = manifest
-
-
-def build_model(
-    config: ModelConfig,
-    tokenizer: Tokenizer,
-    mel_mean_M: torch.Tensor,
-    mel_std_M: torch.Tensor,
-) -> T3:
-    """A T3 with the tokenizer's vocabulary."""
-    return T3(
-        config,
-        torch.from_numpy(tokenizer.factors.copy()),
-        tokenizer.factor_sizes,
-        mel_mean_M,
-        mel_std_M,
-    )
 
 
 def write_bundle(
     folder: Path,
     weights: Mapping[str, torch.Tensor],
-    tokenizer: Tokenizer,
     config_yaml: str,
     facts: Mapping[str, Any],
 ) -> None:
@@ -126,10 +76,8 @@ def write_bundle(
     Args:
         folder: may already hold further files, which the manifest's checksums include.
         weights: the model's state.
-        tokenizer: the model's.
-        config_yaml: resolved, with sections ``model`` and ``mel``.
-        facts: step, epoch, metrics, features and, of an adapted voice, origin of
-            `BundleManifest`.
+        config_yaml: resolved.
+        facts: family, step, epoch, metrics, features and so on of `BundleManifest`.
     """
     from dimts import __version__
 
@@ -137,54 +85,13 @@ def write_bundle(
     (folder / CONFIG).write_text(config_yaml, encoding="utf-8")
     save_file(plain, folder / WEIGHTS, metadata={"format": "pt"})
     shutil.copymode(folder / CONFIG, folder / WEIGHTS)  # else nobody but the writer may read it
-    tokenizer.save(folder / TOKENIZER)
     manifest = BundleManifest(
         format_version=FORMAT_VERSION,
         dimts_version=__version__,
-        tokenizer=tokenizer.fingerprint,
         sha256={f.name: sha256(f) for f in sorted(folder.iterdir()) if f.name != MANIFEST},
         **facts,
     )
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
-
-
-def export_bundle(source: Path, folder: Path, metrics: Mapping[str, float]) -> int:
-    """Copy a bundle without its trainer's state, matrices as float16; bytes of the weights.
-
-    Args:
-        source: the bundle.
-        folder: to write; what is there is replaced only if it is a bundle and nothing else.
-        metrics: to stand in its manifest.
-
-    Raises:
-        BundleError: `source` is no bundle, or `folder` is the same or holds something else.
-    """
-    manifest = read_manifest(source)
-    if folder.exists() and (folder.samefile(source) or not _holds_a_bundle_alone(folder)):
-        raise BundleError(f"{folder}: exists and is not an exported bundle; name another folder")
-    weights = {
-        # Vectors are few, and the mel statistics among them need their digits.
-        name: tensor.half() if tensor.ndim > 1 else tensor
-        for name, tensor in read_weights(source).items()
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    facts = manifest.model_dump(include={"step", "epoch", "features", "origin"})
-    write_bundle(
-        folder,
-        weights,
-        Tokenizer.load(file_of(source, TOKENIZER)),
-        file_of(source, CONFIG).read_text(encoding="utf-8"),
-        {**facts, "metrics": {k: v for k, v in metrics.items() if math.isfinite(v)}},
-    )
-    return (folder / WEIGHTS).stat().st_size
-
-
-def _holds_a_bundle_alone(folder: Path) -> bool:
-    """Whether nothing is lost if a bundle is written there; so of an empty folder, too."""
-    if not folder.is_dir():
-        return False
-    names = {file.name for file in folder.iterdir()}
-    return not names or (MANIFEST in names and names <= {WEIGHTS, CONFIG, TOKENIZER, MANIFEST})
 
 
 def read_manifest(folder: Path, verify: bool = True) -> BundleManifest:
@@ -197,7 +104,7 @@ def read_manifest(folder: Path, verify: bool = True) -> BundleManifest:
         text = read_bytes(inside(folder, MANIFEST), MAX_JSON_BYTES)
         manifest = BundleManifest.model_validate_json(text)
     except (FileNotFoundError, NotADirectoryError):
-        raise BundleError(f"{folder}: not a voice bundle, it has no {MANIFEST}") from None
+        raise BundleError(f"{folder}: not a bundle, it has no {MANIFEST}") from None
     except (OSError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise BundleError(f"{folder / MANIFEST}: cannot be read: {first}") from error
@@ -206,7 +113,7 @@ def read_manifest(folder: Path, verify: bool = True) -> BundleManifest:
             f"{folder}: bundle format {manifest.format_version}; this version of dimts reads "
             f"format {FORMAT_VERSION}"
         )
-    for name in (WEIGHTS, CONFIG, TOKENIZER):
+    for name in (WEIGHTS, CONFIG):
         if name not in manifest.sha256:
             raise BundleError(f"{folder / MANIFEST}: has no checksum of {name}")
     for name, expected in manifest.sha256.items() if verify else ():
@@ -237,67 +144,24 @@ def file_of(folder: Path, name: str) -> Path:
         raise BundleError(f"{folder}: {error}") from error
 
 
-def load_bundle(folder: str | Path, device: str | torch.device = "cpu") -> Bundle:
-    """Read a voice; nothing but its folder is needed, and no pickle is read.
-
-    Raises:
-        BundleError: the folder is no bundle, is damaged, or its parts do not fit together.
-    """
-    folder = Path(folder)
-    manifest = read_manifest(folder)
-    settings = read_settings(folder)
-    config, mel = read_sizes(folder)
-    tokenizer = read_tokenizer(folder, manifest)
-    weights = read_weights(folder)
-    check_fits(config, tokenizer, mel, weights, folder)
-    model = build_model(config, tokenizer, torch.zeros(mel.n_mels), torch.ones(mel.n_mels))
-    model.load_state_dict(weights)
-    return Bundle(model.to(device).eval(), tokenizer, mel, settings, manifest)
-
-
-def read_settings(folder: Path) -> dict[str, Any]:
+def read_settings(folder: Path, sections: tuple[str, ...] = ()) -> dict[str, Any]:
     """The resolved configuration of a bundle, as plain values.
 
+    Args:
+        folder: of the bundle.
+        sections: that it must have.
+
     Raises:
-        BundleError: it cannot be read, or has no sections ``model`` and ``mel``.
+        BundleError: it cannot be read, or lacks a section.
     """
     try:
         settings = parse_yaml(read_bytes(file_of(folder, CONFIG), MAX_YAML_BYTES).decode("utf-8"))
     except (OSError, ValueError) as error:
         raise BundleError(f"{folder / CONFIG}: cannot be read: {error}") from error
-    if not isinstance(settings, dict) or not {"model", "mel"} <= settings.keys():
-        raise BundleError(f"{folder / CONFIG}: has no sections 'model' and 'mel'")
+    if not isinstance(settings, dict) or not settings.keys() >= set(sections):
+        names = " and ".join(map(repr, sections))
+        raise BundleError(f"{folder / CONFIG}: has no sections {names}")
     return settings
-
-
-def read_sizes(folder: Path) -> tuple[ModelConfig, MelConfig]:
-    """The model's sizes and the mel that it predicts.
-
-    Raises:
-        BundleError: see `read_settings`.
-        ConfigError: they are no such settings; names the file and the key.
-    """
-    settings = read_settings(folder)
-    origin: dict[tuple[str, ...], str] = {(): str(folder / CONFIG)}
-    return (
-        build_config(ModelConfig, settings["model"], origin),
-        build_config(MelConfig, settings["mel"], origin),
-    )
-
-
-def read_tokenizer(folder: Path, manifest: BundleManifest) -> Tokenizer:
-    """The tokenizer of a bundle.
-
-    Raises:
-        BundleError: it is not the one that `manifest` names.
-        UserError: it cannot be read.
-    """
-    tokenizer = Tokenizer.load(file_of(folder, TOKENIZER))
-    if tokenizer.fingerprint != manifest.tokenizer:
-        raise BundleError(
-            f"{folder}: {TOKENIZER} is not the tokenizer that the model was trained with"
-        )
-    return tokenizer
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -313,32 +177,13 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
         raise BundleError(f"{folder / WEIGHTS}: cannot be read: {first}") from error
 
 
-def load_weights(model: T3, weights: Mapping[str, torch.Tensor], source: Path) -> None:
+def load_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], source: Path) -> None:
     """Copy `weights` into `model`, every one of them; raises like `check_weights`."""
     check_weights(model, weights, source)
     model.load_state_dict(dict(weights))
 
 
-def check_fits(
-    config: ModelConfig,
-    tokenizer: Tokenizer,
-    mel: MelConfig,
-    weights: Mapping[str, torch.Tensor],
-    source: Path,
-) -> None:
-    """Refuse weights that are not those of the model that `config` asks for.
-
-    No memory is taken for that model, so sizes that the weights do not have cost nothing.
-
-    Raises:
-        BundleError: see `check_weights`.
-    """
-    with torch.device("meta"):
-        statistics = torch.zeros(mel.n_mels), torch.ones(mel.n_mels)
-        check_weights(build_model(config, tokenizer, *statistics), weights, source)
-
-
-def check_weights(model: T3, weights: Mapping[str, torch.Tensor], source: Path) -> None:
+def check_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], source: Path) -> None:
     """Refuse weights that are not those of such a model, which may be one without memory.
 
     Raises:

@@ -61,6 +61,18 @@ def load_config(
     Raises:
         ConfigError: one line naming the file or the override, the key and what is allowed.
     """
+    values, origins = read_settings(files, overrides, including)
+    return build_config(cls, values, origins)
+
+
+def read_settings(
+    files: Sequence[str | Path], overrides: Sequence[str] = (), including: bool = True
+) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
+    """What `load_config` builds a configuration from: the values, and where each key was set.
+
+    Raises:
+        ConfigError: see `load_config`.
+    """
     merged: dict[str, Any] = {}
     origins: dict[tuple[str, ...], str] = {}
     for file in files:
@@ -70,7 +82,7 @@ def load_config(
         _merge(merged, {"--set": _parse_override(override)}, origins)
     if files:  # what no key is to blame for, such as a section that none of them has
         origins[()] = ", ".join(map(str, files))
-    return build_config(cls, merged, origins)
+    return merged, origins
 
 
 def build_config(

@@ -1,19 +1,17 @@
-"""Two voices on the same sentences: how far apart they are, and whether one may follow the other.
+"""Two models on the same sentences: how far apart they are, and whether one is better.
 
 Sentences differ far more than voices do, so the difference is taken sentence by sentence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
-from dimts.core.config import Config
-from dimts.families.acoustic.held_out import UtteranceFigures
+from dimts.core.metric import Metric
+from dimts.families.protocol import Measured
 
 DRAWS = 10_000
 CONFIDENCE = 0.95
@@ -23,7 +21,7 @@ class Difference(NamedTuple):
     """Mean of paired differences, with the 95 % bootstrap interval of it.
 
     Attributes:
-        mean, low, high: in dB; below zero the first voice is the better one.
+        mean, low, high: of the metric that decides, in its unit.
         utterances: that both spoke.
     """
 
@@ -36,47 +34,36 @@ class Difference(NamedTuple):
         return f"{self.mean:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
 
 
-class Limits(Config):
-    """What a voice has to keep to be promoted.
-
-    Attributes:
-        margin: dB by which its mean distortion must be below the champion's.
-        max_forgetting: dB by which the distortion of the base's languages may rise.
-        length_tolerance: share by which the total length may differ from the recorded one.
-    """
-
-    margin: float = Field(0.0, ge=0)
-    max_forgetting: float = Field(0.5, ge=0)
-    length_tolerance: float = Field(0.1, gt=0)
-
-
-class Quality(NamedTuple):
-    """Held-out figures of a voice that `objections` looks at.
-
-    Attributes:
-        mcd: mean, dB.
-        length_ratio: total length / recorded.
-        forgetting: change of the MCD of the base's languages, dB; None if not measured.
-    """
-
-    mcd: float
-    length_ratio: float
-    forgetting: float | None
-
-
-def mcd_difference(
-    ours: Sequence[UtteranceFigures], theirs: Sequence[UtteranceFigures]
-) -> Difference:
-    """Mel-cepstral distortion of one voice minus that of another, on the same utterances.
+def paired_difference(ours: Measured, theirs: Measured) -> Difference:
+    """The deciding metric of one model minus that of another, on the same utterances.
 
     Raises:
         ValueError: the utterances are not the same ones in the same order, or there are none.
     """
-    if not ours or [f.id for f in ours] != [f.id for f in theirs]:
-        raise ValueError("only figures of the same utterances compare")
-    differences = np.array([a.mcd - b.mcd for a, b in zip(ours, theirs, strict=True)])
+    if not len(ours.ids) or list(ours.ids) != list(theirs.ids):
+        raise ValueError("only metrics of the same utterances compare")
+    differences = ours.values - theirs.values
     low, high = bootstrap_interval(differences)
     return Difference(float(differences.mean()), low, high, len(differences))
+
+
+def not_better(metric: Metric, difference: Difference, margin: float) -> list[str]:
+    """That a candidate is not better than the champion by a margin; empty if it is.
+
+    Args:
+        metric: that decides.
+        difference: candidate minus champion.
+        margin: in the metric's unit.
+    """
+    wanted = -margin if metric.direction == "minimize" else margin
+    if metric.better(difference.mean, wanted):
+        return []
+    side = "below" if metric.direction == "minimize" else "above"
+    unit = f" {metric.unit}" if metric.unit else ""
+    return [
+        f"its mean {metric.short or metric.label} differs from the champion's by "
+        f"{difference.mean:+.3f}{unit}, {side} {wanted:+g} is asked for"
+    ]
 
 
 def bootstrap_interval(values: NDArray[np.float64], seed: int = 0) -> tuple[float, float]:
@@ -94,34 +81,3 @@ def bootstrap_interval(values: NDArray[np.float64], seed: int = 0) -> tuple[floa
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(values[drawn].mean(axis=1), [tail, 1 - tail])
     return float(low), float(high)
-
-
-def objections(quality: Quality, difference: Difference | None, limits: Limits) -> list[str]:
-    """Why a candidate is not promoted, one text a condition that failed; empty if it is.
-
-    A figure that is not a number fails its condition.
-
-    Args:
-        quality: of the candidate.
-        difference: candidate minus champion; None if there is no champion yet.
-        limits: to be kept.
-    """
-    found = []
-    if not np.isfinite(quality.mcd):
-        found.append(f"its mean MCD is {quality.mcd}")
-    elif difference and not difference.mean < -limits.margin:
-        found.append(
-            f"its mean MCD differs from the champion's by {difference.mean:+.3f} dB, "
-            f"below {-limits.margin:+g} is asked for"
-        )
-    if not abs(quality.length_ratio - 1) <= limits.length_tolerance:
-        found.append(
-            f"it speaks {quality.length_ratio:.2f} times as long as recorded, "
-            f"1 +- {limits.length_tolerance:g} is asked for"
-        )
-    if quality.forgetting is not None and not quality.forgetting <= limits.max_forgetting:
-        found.append(
-            f"the base's languages changed by {quality.forgetting:+.3f} dB, "
-            f"at most {limits.max_forgetting:+g} is asked for"
-        )
-    return found

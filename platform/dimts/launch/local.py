@@ -9,8 +9,8 @@ from dimts.launch.machine import resolve_on_machine
 from dimts.launch.run_logger import Recorder, device_of
 from dimts.launch.settings import Launch
 from dimts.launch.stopping import stop_on_signal
+from dimts.launch.training_run import run_training
 from dimts.training.ownership import Superseded
-from dimts.training.run import run_training
 
 
 def run_bare(launch: Launch, gpu: bool = False) -> None:
@@ -27,7 +27,7 @@ def run_bare(launch: Launch, gpu: bool = False) -> None:
         )
         recorder.start(told)
         try:
-            recorder.finish(run_training(launch.settings, recorder, device))
+            recorder.finish(run_training(launch.settings, recorder, device), device)
         except Superseded as error:
             raise UserError(str(error)) from error
         except BaseException:

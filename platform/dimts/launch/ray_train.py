@@ -38,9 +38,9 @@ from dimts.launch.resources import equal_share, places
 from dimts.launch.run_logger import Recorder
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.stopping import stop_on_signal
+from dimts.launch.training_run import run_training
 from dimts.storage.paths import Folder, Remote, RemoteError
 from dimts.training.ownership import Superseded
-from dimts.training.run import run_training
 
 QUIET = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
@@ -325,7 +325,7 @@ def _train(launch: Launch, config: dict[str, Any], rank: int, saved: Callable[[]
     try:
         if rank == 0 and (died := count_attempt(launch.run_dir, config["max_failures"])):
             recorder.tell(died)
-        recorder.finish(run_training(launch.settings, recorder, device))
+        recorder.finish(run_training(launch.settings, recorder, device), device)
     except Superseded:
         raise
     except RemoteError as error:  # the storage may be back when the group is started again

@@ -14,18 +14,14 @@ from typing import Any
 import torch
 
 from dimts.core.errors import UserError
-from dimts.families.acoustic.data import Data, open_data
-from dimts.families.acoustic.figures import forgetting_figures, held_out_figures
-from dimts.families.acoustic.model.t3 import T3
-from dimts.families.acoustic.samples import STEP_FOLDER, all_samples, plot_alignment, speak_samples
-from dimts.families.acoustic.speaker import Synthesizer
 from dimts.launch.console import EVENTS, append_event
 from dimts.launch.samples_page import write_samples_page
 from dimts.launch.settings import Launch
 from dimts.launch.stopping import stop_requested
 from dimts.tracking.tracker import Status, make_tracker
 from dimts.training.checkpoint import BEST
-from dimts.training.job import Result
+from dimts.training.progress import Result
+from dimts.training.task import Task
 
 RESULT = "result.json"
 LONGEST_SILENCE = 10_000
@@ -59,7 +55,6 @@ class Recorder:
         self._unsaid: deque[Mapping[str, Any]] = deque(maxlen=LONGEST_SILENCE)
         self._told_full = False
         self._tracker = make_tracker(launch.tracking)
-        self._data: Data | None = None
 
     def start(self, told: str = "") -> None:
         """Begin the record, or go on with it.
@@ -108,28 +103,24 @@ class Recorder:
     def should_save(self) -> bool:
         return self._will_end()
 
-    def sample(self, model: T3, step: int) -> None:
+    def sample(self, task: Task, step: int) -> None:
         try:
-            self._sample(model, step)
+            self._sample(task, step)
         except (OSError, UserError, RuntimeError, MemoryError) as error:  # training goes on
             self.tell(f"no samples of step {step}: {' '.join(str(error).split())[:300]}")
 
-    def _sample(self, model: T3, step: int) -> None:
-        data = self._open()
-        synthesizer = Synthesizer(model, data.tokenizer, self.launch.settings.mel)
-        texts = self.launch.settings.training.sample_texts or data.val.utterances.texts[-2:]
+    def _sample(self, task: Task, step: int) -> None:
         folder = self.launch.run_dir / "samples"
-        samples = speak_samples(synthesizer, texts, step, folder, data.language)
-        files = [file for sample in samples for file in (sample.wav, *sample.plots)]
-        if len(data.val):
-            files += plot_alignment(model, data, 0, folder / STEP_FOLDER.format(step))
-        for file in files:
+        samples, plots = task.sample(folder, step)
+        new = [sample.wav for sample in samples if sample.step == step]
+        for file in (*new, *plots):
             self._tracker.log_artifact(file, f"samples/{file.parent.name}")
-        page = folder / "samples.html"
-        write_samples_page(page, self.launch.name, all_samples(folder, texts))
-        self._tracker.log_artifact(page, "samples")
+        if samples:
+            page = folder / "samples.html"
+            write_samples_page(page, self.launch.name, samples)
+            self._tracker.log_artifact(page, "samples")
 
-    def finish(self, result: Result) -> None:
+    def finish(self, result: Result, device: torch.device) -> None:
         """Held-out figures of the best checkpoint, the logged model, the end of the record."""
         if self.rank != 0:
             return
@@ -138,11 +129,9 @@ class Recorder:
         if result.status != "stopped" and not best.is_dir():
             self.tell("no voice: the loss on the validation split was never a number")
         if result.status != "stopped" and best.is_dir():
-            figures = held_out_figures(self.launch, self._open(), best)
-            before, after = forgetting_figures(self.launch, self._open(), best)
+            figures, before = self.launch.family.held_out(self.launch.settings, best, device)
             if before:
                 self._tracker.log_metrics(before, 0)
-            figures |= after
             self._tracker.log_metrics(figures, result.step)
             self._tracker.log_model(best, figures, result.step)
         self._write_result(result, figures, best)
@@ -160,18 +149,13 @@ class Recorder:
             "step": result.step,
             "seconds": result.seconds,
             "skipped_steps": result.skipped,
-            "frames": result.frames,
+            "units": result.units,
             "checkpoint": str(place / result.checkpoint.name) if result.checkpoint else None,
             "best": str(place / best.name) if best.is_dir() else None,
             "figures": {**result.best, **figures},
         }
         text = json.dumps(values, indent=2)
         (self.launch.run_dir / RESULT).write_text(text, encoding="utf-8")
-
-    def _open(self) -> Data:
-        if self._data is None:
-            self._data = open_data(self.launch.settings)
-        return self._data
 
 
 def read_result(run_dir: Path) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import base64
 import html
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from dimts.plotting.fonts import shipped_for
+from dimts.training.task import Sample
 
 _STYLE = """
 body { font: 15px/1.4 sans-serif, "script"; margin: 1.5em; color: #222 }
@@ -20,16 +20,6 @@ section { border-top: 1px solid #ccc; padding: .6em 0 }
 figure { margin: .6em 0 1.2em } figcaption { font-size: 1.15em } audio { width: 22em }
 img { display: block; max-width: 100%; width: 54em }
 """
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A sentence that was spoken at a step: its sound and its pictures."""
-
-    step: int
-    text: str
-    wav: Path
-    plots: tuple[Path, ...] = ()
 
 
 def write_samples_page(path: Path, title: str, samples: Sequence[Sample]) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from dimts.core.config import Config
+from dimts.families.protocol import Family
+from dimts.families.registry import get_family
 from dimts.storage.paths import Folder, Place, Remote, Store, cache_folder
 from dimts.tracking.config import TrackingConfig
 from dimts.training.settings import RunSettings
@@ -91,13 +94,26 @@ class Launch(Config):
     """
 
     name: str
-    settings: RunSettings
+    settings: SerializeAsAny[RunSettings]
     tracking: TrackingConfig
     params: dict[str, Any]
     tags: dict[str, str] = Field(default_factory=dict)
     title: str = ""
     remote: Store | None = None
     start: str = ""
+
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _of_their_family(cls, settings: Any) -> Any:
+        """In the process that trains they are built from what they were dumped to."""
+        if isinstance(settings, Mapping):
+            return get_family(settings["family"]).Settings.model_validate(settings)
+        return settings
+
+    @property
+    def family(self) -> Family:
+        """The family of what is trained."""
+        return get_family(self.settings.family)
 
     @property
     def run_dir(self) -> Path:

@@ -20,7 +20,6 @@ from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.stopping import clear_stop
 from dimts.storage.paths import Folder
 from dimts.training.machine_choices import read_choices
-from dimts.training.run import go_on_from
 
 MAY_CHANGE = (
     "tracking.", "ray.", "run.", "prepare.engine", "prepare.workers", "prepare.chunk",
@@ -55,7 +54,7 @@ def start_run(launch: Launch, ray_config: RayConfig) -> dict[str, Any]:
             launch.run_dir,
             launch.settings.config_yaml,
             place=launch.remote,
-            way_out=go_on_from(launch.remote or launch.run_dir),
+            way_out=launch.family.new_run_hint(str(launch.remote or launch.run_dir)),
             is_no_matter=lambda *change: _goes_on_with(launch.run_dir, *change),
         )
         clear_stop(launch.run_dir)

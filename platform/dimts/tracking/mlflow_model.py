@@ -58,7 +58,7 @@ def log_bundle(
         client: connected.
         run_id: the run it belongs to.
         experiment_id: that run's experiment.
-        bundle: the folder that `dimts.families.acoustic.speaker.Synthesizer.load` takes.
+        bundle: the folder that `dimts.families.acoustic.speaker.AcousticSpeaker.load` takes.
         fields: ``step``, ``time_ms`` and the ``metrics`` of the bundle.
         logged: digest of a bundle -> id of its model; what is in it is not logged again.
         registered_model: also register it under this name, with its metrics as tags.

@@ -16,9 +16,9 @@ class VoiceModel(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Load the bundle."""
         # Here, because this file is also run when the model is logged.
-        from dimts.families.acoustic.speaker import Synthesizer
+        from dimts.families.registry import load_speaker
 
-        self._voice = Synthesizer.load(context.artifacts["bundle"])
+        self._voice = load_speaker(context.artifacts["bundle"])
 
     def predict(self, model_input: list[str]) -> list[str]:  # type: ignore[override]
         """Each sentence as a 16-bit WAV file in base64."""

@@ -7,25 +7,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from dimts.core.config import Config
-from dimts.families.acoustic.model.config import LossConfig
 
 Share = Annotated[float, Field(ge=0, lt=1)]
-
-
-class AlignerConfig(Config):
-    """How the alignment is learned.
-
-    Attributes:
-        fixed_share: share of the steps trained on the durations of the flat-start aligner;
-            after it, durations come from monotonic alignment search with the model's own
-            state means. 1 never searches; 0 searches from the first step.
-        iterations: rounds of Viterbi training of the flat-start aligner.
-        prior_frames: weight of what a rare token borrows from its consonant and vowel.
-    """
-
-    fixed_share: float = Field(0.25, ge=0, le=1)
-    iterations: int = Field(12, ge=1)
-    prior_frames: float = Field(20.0, gt=0)
 
 
 class OptimizerConfig(Config):
@@ -55,8 +38,9 @@ class TrainingConfig(Config):
 
     Attributes:
         max_steps: optimizer steps in all.
-        max_utterances: of each training split that are used, always the same ones; 0: all.
         batch_size: utterances a step, over all workers and micro-batches together.
+        batch_budget: frames, tokens or samples (what the family counts) of a step at most, padding
+            included, instead of a number of utterances; 0 counts utterances.
         accumulate: micro-batches a worker's share of the batch is cut into.
         amp: precision of matrix products and convolutions: bf16, fp16 (with a gradient scaler;
             CUDA), tf32 (CUDA), or off, which is float32; auto takes what the device that begins
@@ -69,12 +53,11 @@ class TrainingConfig(Config):
         keep_checkpoints: latest ones that stay, beside the best.
         patience: validations without a better loss before the run stops; 0 is never.
         max_bad_steps: steps in a row with a loss that is not finite before the run stops.
-        sample_texts: sentences spoken every `sample_every` steps.
     """
 
     max_steps: int = Field(2000, ge=1)
-    max_utterances: int = Field(0, ge=0)
     batch_size: int = Field(8, ge=1)
+    batch_budget: int = Field(0, ge=0)
     accumulate: int = Field(1, ge=1)
     amp: Literal["auto", "off", "tf32", "bf16", "fp16"] = "auto"
     ema_decay: float = Field(0.0, ge=0, lt=1)
@@ -87,10 +70,7 @@ class TrainingConfig(Config):
     keep_checkpoints: int = Field(2, ge=1)
     patience: int = Field(0, ge=0)
     max_bad_steps: int = Field(10, ge=1)
-    sample_texts: tuple[str, ...] = ()
-    aligner: AlignerConfig = AlignerConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
-    loss: LossConfig = LossConfig()
 
     @field_validator("amp", mode="before")
     @classmethod

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from dimts.families.acoustic.corpora import turns
-from dimts.training.job import Job
-from dimts.training.sampler import Batch, BucketSampler, Corpus, Position, Prefetcher, split_batch
+from dimts.training.config import TrainingConfig
+from dimts.training.prefetcher import Prefetcher
+from dimts.training.sampler import BucketSampler, Position, interleave, split_batch
+from dimts.training.task import Batch, Dataset, Task
 
 
-class Turn(NamedTuple):
+class ScheduledBatch(NamedTuple):
     """What a worker computes of a step.
 
     Attributes:
@@ -24,65 +25,77 @@ class Turn(NamedTuple):
     micro_batches: list[Batch]
 
 
-class Feed:
+class BatchLoader:
     """The batches of a run as one of its workers sees them.
 
     Args:
-        job: the run.
+        task: whose data they are of.
+        config: batch size, or budget, and seed.
         rank, world_size: of this worker, and how many there are.
-        on_gpu: pad to whole grains, and pin what is to be copied to the device.
+        on_gpu: pad so that few shapes occur, and pin what is to be copied to the device.
 
     Attributes:
         sampler: of the corpus that is learned.
     """
 
-    def __init__(self, job: Job, rank: int, world_size: int, on_gpu: bool):
-        self._job, self._rank, self._world_size, self._on_gpu = job, rank, world_size, on_gpu
-        self.sampler = self._sampler(job.train)
-        self._rehearsal = self._sampler(job.rehearsal) if job.rehearsal else None
+    def __init__(
+        self, task: Task, config: TrainingConfig, rank: int, world_size: int, on_gpu: bool
+    ):
+        self._task, self._config = task, config
+        self._rank, self._world_size, self._on_gpu = rank, world_size, on_gpu
+        self.sampler = self._sampler(task.train)
+        self._rehearsal = self._sampler(task.rehearsal) if task.rehearsal else None
 
-    def _sampler(self, corpus: Corpus) -> BucketSampler:
-        config = self._job.config
-        return BucketSampler(corpus.utterances.n_frames, config.batch_size, config.seed)
+    def _sampler(self, dataset: Dataset) -> BucketSampler:
+        config = self._config
+        return BucketSampler(dataset.lengths, config.batch_size, config.seed, config.batch_budget)
 
-    def ahead(self, position: Position, parts: int) -> Prefetcher:
-        """Turns from `position` on, a few of them collated beforehand.
+    def ahead(self, position: Position, n_micro: int) -> Prefetcher:
+        """Batches from `position` on, a few of them collated beforehand.
 
         Args:
             position: of the first batch.
-            parts: micro-batches that this worker's share is cut into.
+            n_micro: micro-batches that this worker's share is cut into.
         """
-        return Prefetcher(self._turns(position, parts))
+        return Prefetcher(self._scheduled(position, n_micro))
 
-    def longest(self, parts: int) -> Iterator[Batch]:
+    def longest(self, n_micro: int) -> Iterator[Batch]:
         """Of each corpus this worker's first micro-batch of the longest batch that could be."""
-        return self._batches(parts, 0.0)
+        return self._first_micro_batches(n_micro, 0.0)
 
-    def usual(self, parts: int) -> Iterator[Batch]:
+    def usual(self, n_micro: int) -> Iterator[Batch]:
         """Of each corpus this worker's first micro-batch of a batch of middling length."""
-        return self._batches(parts, 0.5)
+        return self._first_micro_batches(n_micro, 0.5)
 
-    def _batches(self, parts: int, shorter_than: float) -> Iterator[Batch]:
-        """Of utterances that follow that share of all in the order from long to short."""
-        size = self._job.config.batch_size
-        for corpus in filter(None, (self._job.train, self._job.rehearsal)):
-            order = (-corpus.utterances.n_frames).argsort(kind="stable")
-            first = int(shorter_than * max(0, len(order) - size))
-            whole = order[first : first + size].tolist()
-            own = split_batch(whole, self._rank, self._world_size, parts)[0]
-            yield corpus.batch(own, whole, grains=self._on_gpu)
+    def _first_micro_batches(self, n_micro: int, shorter_than: float) -> Iterator[Batch]:
+        for dataset, sampler in (
+            (self._task.train, self.sampler),
+            (self._task.rehearsal, self._rehearsal),
+        ):
+            if dataset is None or sampler is None:
+                continue
+            whole = sampler.longest_batch(shorter_than)
+            own = split_batch(whole, self._rank, self._world_size, n_micro)[0]
+            yield dataset.collate(own, whole, pad_to_multiple=self._on_gpu)
 
-    def most_parts(self) -> int:
+    def max_micro_batches(self) -> int:
         """Into how many micro-batches each worker's share of every batch can be cut."""
         samplers = filter(None, (self.sampler, self._rehearsal))
         return max(1, min(s.smallest_batch for s in samplers) // self._world_size)
 
-    def _turns(self, position: Position, parts: int) -> Iterator[Turn]:
-        share = self._job.rehearsal_share
-        for turn in turns(self.sampler, self._rehearsal, share, position):
-            corpus = self._job.rehearsal if turn.rehearsal else self._job.train
-            assert corpus is not None
-            own = split_batch(turn.indices, self._rank, self._world_size, parts)
-            batches = [corpus.batch(part, turn.indices, grains=self._on_gpu) for part in own]
-            ids = [corpus.utterances.ids[i] for i in turn.indices]
-            yield Turn(turn.after, ids, [b.pin() for b in batches] if self._on_gpu else batches)
+    def _scheduled(self, position: Position, n_micro: int) -> Iterator[ScheduledBatch]:
+        share = self._task.rehearsal_share
+        for after, is_rehearsal, whole in interleave(
+            self.sampler, self._rehearsal, share, position
+        ):
+            dataset = self._task.rehearsal if is_rehearsal else self._task.train
+            assert dataset is not None
+            seed = (self._config.seed, *after)
+            own = split_batch(whole, self._rank, self._world_size, n_micro)
+            batches = [
+                dataset.collate(part, whole, seed=seed, pad_to_multiple=self._on_gpu)
+                for part in own
+            ]
+            ids = [dataset.ids[i] for i in whole]
+            pinned = [batch.pin() for batch in batches] if self._on_gpu else batches
+            yield ScheduledBatch(after, ids, pinned)

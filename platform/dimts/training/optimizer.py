@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from dimts.families.acoustic.model.embedding import PartlyFrozenEmbedding
 from dimts.training.config import OptimizerConfig
 
 
@@ -26,10 +25,11 @@ class SkippingAdamW(torch.optim.AdamW):
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> SkippingAdamW:
     """AdamW that decays matrices, and embeddings if asked to (Loshchilov & Hutter 2019).
 
-    What is frozen is none of its business.
+    What is frozen is none of its business. A module that keeps trained rows of an embedding apart
+    from frozen ones names them by ``trained_rows``.
     """
     rows = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    rows |= {id(m.trained) for m in model.modules() if isinstance(m, PartlyFrozenEmbedding)}
+    rows |= {id(m.trained_rows) for m in model.modules() if hasattr(m, "trained_rows")}
     trained = [p for p in model.parameters() if p.requires_grad]
     embeddings = [p for p in trained if id(p) in rows]
     matrices = [p for p in trained if p.ndim >= 2 and id(p) not in rows]

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from dimts.core.errors import UserError
 
@@ -20,131 +15,6 @@ SORT_WINDOW = 32
 
 JITTER = 0.03
 """Share by which a length is taken for longer or shorter in sorting."""
-
-TOKEN_GRAIN, FRAME_GRAIN = 16, 32
-"""What padded widths are multiples of on a GPU, see `Corpus.batch`."""
-
-
-class Utterances(Protocol):
-    """What the loop needs of a split; `dimts.features.FeatureSplit` is one."""
-
-    @property
-    def ids(self) -> Sequence[str]: ...
-
-    @property
-    def texts(self) -> Sequence[str]: ...
-
-    @property
-    def n_frames(self) -> NDArray[np.int64]: ...
-
-    def __len__(self) -> int: ...
-
-    def mel(self, index: int) -> NDArray[np.float32]:
-        """Natural-log mel, [T, M]."""
-        ...
-
-
-@dataclass
-class Batch:
-    """Utterances padded to the longest of them.
-
-    Attributes:
-        ids: of the utterances, for error messages.
-        indices: of the utterances in their split.
-        tokens_BN, n_tokens_B: int64.
-        mel_BTM, n_frames_B: natural-log mel, float32, zero on padding; int64.
-        durations_BNS: int64, where an aligner has given them.
-        total_frames, total_tokens: of the whole batch over all workers.
-    """
-
-    ids: list[str]
-    indices: list[int]
-    tokens_BN: Tensor
-    n_tokens_B: Tensor
-    mel_BTM: Tensor
-    n_frames_B: Tensor
-    durations_BNS: Tensor | None = None
-    total_frames: int = 0
-    total_tokens: int = 0
-
-    def to(self, device: torch.device) -> Batch:
-        """The same batch with its tensors on `device`."""
-        durations = self.durations_BNS
-        return replace(
-            self,
-            tokens_BN=self.tokens_BN.to(device, non_blocking=True),
-            n_tokens_B=self.n_tokens_B.to(device, non_blocking=True),
-            mel_BTM=self.mel_BTM.to(device, non_blocking=True),
-            n_frames_B=self.n_frames_B.to(device, non_blocking=True),
-            durations_BNS=None if durations is None else durations.to(device, non_blocking=True),
-        )
-
-    def pin(self) -> Batch:
-        """The same batch in memory that a GPU copies from while the CPU goes on."""
-        durations = self.durations_BNS
-        return replace(
-            self,
-            tokens_BN=self.tokens_BN.pin_memory(),
-            n_tokens_B=self.n_tokens_B.pin_memory(),
-            mel_BTM=self.mel_BTM.pin_memory(),
-            n_frames_B=self.n_frames_B.pin_memory(),
-            durations_BNS=None if durations is None else durations.pin_memory(),
-        )
-
-
-class Corpus:
-    """A split together with its token ids and, once aligned, its durations."""
-
-    def __init__(self, utterances: Utterances, tokens: Sequence[NDArray[np.int64]]):
-        self.utterances = utterances
-        self.tokens = tokens
-        self.n_tokens = np.array([len(t) for t in tokens], np.int64)
-        self.durations: Sequence[NDArray[np.int32]] | None = None
-
-    def __len__(self) -> int:
-        return len(self.utterances)
-
-    def batch(
-        self, indices: Sequence[int], total: Sequence[int] | None = None, grains: bool = False
-    ) -> Batch:
-        """Collate utterances.
-
-        Args:
-            indices: of the utterances.
-            total: those of all workers, for the loss's divisor.
-            grains: pad to whole grains, so that few shapes occur. For each shape that it has
-                not met cuDNN plans its convolutions anew, which takes longer than the step.
-        """
-        total = indices if total is None else total
-        n_frames = self.utterances.n_frames[list(indices)]
-        n_tokens = self.n_tokens[list(indices)]
-        n_mels = self.utterances.mel(indices[0]).shape[1]
-        width, length = int(n_tokens.max()), int(n_frames.max())
-        if grains:
-            width, length = width + -width % TOKEN_GRAIN, length + -length % FRAME_GRAIN
-        tokens = torch.zeros(len(indices), width, dtype=torch.long)
-        mel = torch.zeros(len(indices), length, n_mels)
-        durations = None
-        if self.durations is not None:
-            n_states = self.durations[indices[0]].shape[1]
-            durations = torch.zeros(*tokens.shape, n_states, dtype=torch.long)
-        for row, index in enumerate(indices):
-            tokens[row, : n_tokens[row]] = torch.from_numpy(self.tokens[index])
-            # The mapped array is read-only, which torch.from_numpy warns of: copy by numpy.
-            mel[row, : n_frames[row]].numpy()[:] = self.utterances.mel(index)
-            if durations is not None and self.durations is not None:
-                durations[row, : n_tokens[row]] = torch.from_numpy(self.durations[index])
-        return Batch(
-            ids=[self.utterances.ids[i] for i in indices],
-            indices=list(indices),
-            tokens_BN=tokens,
-            n_tokens_B=torch.from_numpy(n_tokens),
-            mel_BTM=mel,
-            n_frames_B=torch.from_numpy(n_frames),
-            durations_BNS=durations,
-            total_frames=int(self.utterances.n_frames[list(total)].sum()),
-            total_tokens=int(self.n_tokens[list(total)].sum()),
-        )
 
 
 class Position(NamedTuple):
@@ -166,26 +36,51 @@ class BucketSampler:
     depends on the seed alone, so a position is all there is to remember.
 
     Args:
-        n_frames: length of each utterance.
+        lengths: of the utterances, [n].
         batch_size: utterances a step, over all workers and micro-batches together.
         seed: of the shuffling.
+        budget: units of a batch at most, padding included, instead of a number of utterances;
+            0 counts utterances. A longer utterance is a batch of its own.
     """
 
-    def __init__(self, n_frames: NDArray[np.int64], batch_size: int, seed: int):
-        self._n_frames = n_frames
+    def __init__(self, lengths: NDArray[np.int64], batch_size: int, seed: int, budget: int = 0):
+        self._lengths = lengths
         self._batch_size = batch_size
         self._seed = seed
+        self._budget = budget
         self._epoch = -1
         self._batches: list[list[int]] = []
 
-    @property
-    def batches_per_epoch(self) -> int:
-        return -(-len(self._n_frames) // self._batch_size)
+    def batches_of(self, epoch: int) -> int:
+        """Number of batches of an epoch; with a budget it differs from one to the next."""
+        if self._budget:
+            return len(self.batches(epoch))
+        return -(-len(self._lengths) // self._batch_size)
+
+    def position_of(self, done: int) -> Position:
+        """Where the sequence stands after a number of batches."""
+        if not self._budget:
+            return Position(*divmod(done, self.batches_of(0)))
+        epoch = 0
+        while done >= (n := self.batches_of(epoch)):
+            done, epoch = done - n, epoch + 1
+        return Position(epoch, done)
 
     @property
     def smallest_batch(self) -> int:
-        """Utterances of the smallest batch."""
-        return len(self._n_frames) // max(1, self.batches_per_epoch)
+        """Utterances of the smallest batch; with a budget, of one of the longest utterances."""
+        if self._budget:
+            return max(1, self._budget // max(1, int(self._lengths.max(initial=1))))
+        return len(self._lengths) // max(1, self.batches_of(0))
+
+    def longest_batch(self, shorter_than: float = 0.0) -> list[int]:
+        """The batch of the longest utterances; or of those that follow a share of all of them."""
+        order = (-self._lengths).argsort(kind="stable")
+        size = self._batch_size
+        first = int(shorter_than * max(0, len(order) - size))
+        if self._budget:
+            size = max(1, self._budget // int(self._lengths[order[first]]))
+        return order[first : first + size].tolist()
 
     def batches(self, epoch: int) -> list[list[int]]:
         """The batches of an epoch, in order; the same for the same seed."""
@@ -195,18 +90,34 @@ class BucketSampler:
 
     def _shuffle(self, epoch: int) -> list[list[int]]:
         rng = np.random.default_rng((self._seed, epoch))
-        order = rng.permutation(len(self._n_frames))
+        order = rng.permutation(len(self._lengths))
+        if self._budget:
+            about = self._lengths[order] * rng.uniform(1 - JITTER, 1 + JITTER, len(order))
+            batches = self._fill(order[np.argsort(about, kind="stable")])
+            return [batches[i] for i in rng.permutation(len(batches))]
         # Batches of one epoch differ in size by one at most: no worker is left without.
-        sizes = np.diff(np.linspace(0, len(order), self.batches_per_epoch + 1).astype(int))
-        batches: list[list[int]] = []
+        sizes = np.diff(np.linspace(0, len(order), self.batches_of(epoch) + 1).astype(int))
+        batches = []
         for first in range(0, len(sizes), SORT_WINDOW):
             window = sizes[first : first + SORT_WINDOW]
             chunk, order = order[: window.sum()], order[window.sum() :]
             # About sorted: or a corpus of one window would have the same batches every epoch.
-            about = self._n_frames[chunk] * rng.uniform(1 - JITTER, 1 + JITTER, len(chunk))
+            about = self._lengths[chunk] * rng.uniform(1 - JITTER, 1 + JITTER, len(chunk))
             chunk = chunk[np.argsort(about, kind="stable")]
             batches += [part.tolist() for part in np.split(chunk, np.cumsum(window)[:-1])]
         return [batches[i] for i in rng.permutation(len(batches))]
+
+    def _fill(self, order: NDArray[np.int64]) -> list[list[int]]:
+        """Batches of consecutive utterances within the budget."""
+        batches: list[list[int]] = []
+        longest = 0
+        for index in order.tolist():
+            longest = max(longest, int(self._lengths[index]))
+            if not batches or longest * (len(batches[-1]) + 1) > self._budget:
+                batches.append([])
+                longest = int(self._lengths[index])
+            batches[-1].append(index)
+        return batches
 
     def following(self, position: Position) -> Iterator[tuple[Position, list[int]]]:
         """Batches from `position` on, each with the position that comes after it."""
@@ -221,69 +132,64 @@ class BucketSampler:
             epoch, start = epoch + 1, 0
 
 
-def padding_share(n_frames: NDArray[np.int64], batches: Sequence[Sequence[int]]) -> float:
-    """The share of a batch's frames that is padding, over all batches."""
-    real = sum(int(n_frames[b].sum()) for b in batches)
-    padded = sum(int(n_frames[b].max()) * len(b) for b in batches)
+def padding_share(lengths: NDArray[np.int64], batches: Sequence[Sequence[int]]) -> float:
+    """The share of a batch's units that is padding, over all batches."""
+    real = sum(int(lengths[b].sum()) for b in batches)
+    padded = sum(int(lengths[b].max()) * len(b) for b in batches)
     return 1 - real / padded
 
 
-def split_batch(indices: Sequence[int], rank: int, world_size: int, parts: int) -> list[list[int]]:
-    """This worker's micro-batches of a batch: every `world_size * parts`-th utterance.
+def split_batch(
+    indices: Sequence[int], rank: int, world_size: int, n_micro: int
+) -> list[list[int]]:
+    """This worker's micro-batches of a batch: every `world_size * n_micro`-th utterance.
 
     Raises:
         UserError: the batch has fewer utterances than there are micro-batches.
     """
-    if len(indices) < world_size * parts:
+    if len(indices) < world_size * n_micro:
         raise UserError(
             f"a batch of {len(indices)} utterances does not split into {world_size} workers "
-            f"x {parts} micro-batches; lower ray.workers or training.accumulate"
+            f"x {n_micro} micro-batches; lower ray.workers or training.accumulate"
         )
-    return [list(indices[rank * parts + k :: world_size * parts]) for k in range(parts)]
+    return [list(indices[rank * n_micro + k :: world_size * n_micro]) for k in range(n_micro)]
 
 
-class Prefetcher:
-    """Runs an iterator in a thread, a few items ahead.
+class ScheduledIndices(NamedTuple):
+    """A batch to come.
 
-    An exception of the iterator is raised where its item would have come.
+    Attributes:
+        after: the position that follows it.
+        rehearsal: whether it is of the rehearsed corpus.
+        indices: of its utterances in their corpus.
     """
 
-    def __init__(self, items: Iterator[object], ahead: int = 2):
-        self._queue: queue.Queue[tuple[bool, object]] = queue.Queue(ahead)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(items,), daemon=True)
-        self._thread.start()
+    after: Position
+    rehearsal: bool
+    indices: list[int]
 
-    def _run(self, items: Iterator[object]) -> None:
-        try:
-            for item in items:
-                if not self._put((True, item)):
-                    return
-            self._put((False, StopIteration()))
-        except BaseException as error:  # handed to the consumer, who raises it
-            self._put((False, error))
 
-    def _put(self, item: tuple[bool, object]) -> bool:
-        while not self._stop.is_set():
-            try:
-                self._queue.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
+def interleave(
+    main: BucketSampler, rehearsed: BucketSampler | None, share: float, position: Position
+) -> Iterator[ScheduledIndices]:
+    """Batches from `position` on, of which a `share`, evenly spread, is of `rehearsed`.
 
-    def next(self) -> object:
-        """The next item.
-
-        Raises:
-            StopIteration: there is none.
-        """
-        good, item = self._queue.get()
-        if not good:
-            assert isinstance(item, BaseException)
-            raise item
-        return item
-
-    def close(self) -> None:
-        self._stop.set()
-        self._thread.join()
+    Like the samplers' own sequences it depends on their seeds alone.
+    """
+    if rehearsed is None or not share:
+        for after, indices in main.following(position):
+            yield ScheduledIndices(after, False, indices)
+        return
+    epoch, batch, done = position
+    of_main = main.following(position)
+    of_rehearsed = rehearsed.following(rehearsed.position_of(done))
+    n = sum(main.batches_of(e) for e in range(epoch)) + batch + done
+    while True:
+        n += 1
+        if int(n * share + 1e-9) > done:
+            done += 1
+            _, indices = next(of_rehearsed)
+            yield ScheduledIndices(Position(epoch, batch, done), True, indices)
+        else:
+            (epoch, batch, _), indices = next(of_main)
+            yield ScheduledIndices(Position(epoch, batch, done), False, indices)

@@ -19,8 +19,8 @@ from dimts.training.checkpoint import (
     read_state,
     save_checkpoint,
 )
-from dimts.training.job import Progress
 from dimts.training.ownership import Claim
+from dimts.training.progress import Progress
 from dimts.training.trainer_state import TrainerState
 
 T = TypeVar("T")
@@ -67,7 +67,7 @@ class Saver:
         if self._claim:
             self._claim.check()
 
-    def resume(self, parts: TrainerState) -> Progress | None:
+    def resume(self, state: TrainerState) -> Progress | None:
         """Go on from the latest checkpoint that is whole; None if there is none.
 
         What rank 0 sees is what all go on from, whatever a shared disk shows the others.
@@ -84,7 +84,7 @@ class Saver:
             return None
         checkpoint = self._run_dir / name
         try:
-            progress = parts.restore(read_state(checkpoint))
+            progress = state.restore(read_state(checkpoint))
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             first = " ".join(str(error).split())[:200] or type(error).__name__
             raise BundleError(f"{checkpoint}: is not a state of this training: {first}") from error
@@ -97,7 +97,7 @@ class Saver:
 
     def save(
         self,
-        parts: TrainerState,
+        state: TrainerState,
         progress: Progress,
         write_bundle: Callable[[Path], None],
         best: bool,
@@ -110,10 +110,10 @@ class Saver:
         Raises:
             Superseded: another process goes on with this run.
         """
-        state, failure = parts.collect(progress), ""
+        collected, failure = state.collect(progress), ""
         if self._rank == 0:
             try:
-                self._write(state, progress, write_bundle, best)
+                self._write(collected, progress, write_bundle, best)
             except NotWritten as error:
                 failure = str(error)
         if not (failure := self.of_rank_0(failure)):

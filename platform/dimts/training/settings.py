@@ -1,55 +1,24 @@
-"""All that a training process needs to know; every worker gets the same."""
+"""What a training process needs to know; every worker gets the same."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
 
-from pydantic import Field, model_validator
-
-from dimts.audio.mel import MelConfig
 from dimts.core.config import Config
-from dimts.families.acoustic.extension.config import BaseConfig
-from dimts.families.acoustic.model.config import ModelConfig
-from dimts.storage.paths import Place
-from dimts.text.normaliser import TextConfig
 from dimts.training.config import TrainingConfig
 
 
-class Source(Config):
-    """One set of features to learn from.
-
-    Attributes:
-        features: folder that data preparation wrote, here or in object storage.
-        text: what its texts must have been normalised with.
-    """
-
-    features: Place
-    text: TextConfig
-
-
 class RunSettings(Config):
-    """One training.
+    """One training; a family adds what it trains on what.
 
     Attributes:
-        sources: sets of features, of one language or of several.
-        run_dir: folder of the run: checkpoints, record, plots.
-        mel: what the features must have been made with.
-        model, training: sizes and the loop.
-        base: the voice to start from; None starts from nothing.
+        family: name of the model family.
+        run_dir: folder of the run: checkpoints, event log, plots.
+        training: the loop.
         config_yaml: the resolved configuration, for the bundle.
     """
 
-    sources: tuple[Source, ...] = Field(min_length=1)
+    family: str
     run_dir: Path
-    mel: MelConfig
-    model: ModelConfig
     training: TrainingConfig
-    base: BaseConfig | None = None
     config_yaml: str
-
-    @model_validator(mode="after")
-    def _one_new_language(self) -> Self:
-        if self.base and len(self.sources) > 1:
-            raise ValueError("sources: a base is adapted to one set of features")
-        return self

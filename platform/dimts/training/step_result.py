@@ -2,45 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from dimts.families.acoustic.model.loss import TTSLoss
+from dimts.training.task import Losses
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ObjectiveResult:
+    """What one objective's update found; see `reduce_flags` for `flags`.
+
+    Attributes:
+        name: of the objective.
+        losses, norm: this worker's share of the losses, and the gradient's norm, on the device.
+        flags: float32 [3], the same on all ranks.
+    """
+
+    name: str
+    losses: Losses
+    norm: Tensor
+    flags: Tensor
+
+
+@dataclass(frozen=True)
+class StepResult:
     """Of one step, the same on all ranks.
 
     Attributes:
         step: which.
         ids: of its utterances, over all workers.
-        n_frames: of the whole batch over all workers.
-        loss, norm: its parts and the gradient's norm, on the device.
-        votes: see `vote`; on its way to the CPU.
+        size: of the whole batch over all workers, in units.
+        objectives: their results.
+        flags: float32 [objectives, 3], on its way to the CPU.
         arrived: when it is there; None where it is already.
     """
 
     step: int
-    ids: list[str]
-    n_frames: int
-    loss: TTSLoss
-    norm: Tensor
-    votes: Tensor
+    ids: Sequence[str]
+    size: int
+    objectives: Sequence[ObjectiveResult]
+    flags: Tensor
     arrived: torch.cuda.Event | None
 
+    @classmethod
+    def of(
+        cls, step: int, ids: Sequence[str], size: int, objectives: Sequence[ObjectiveResult]
+    ) -> StepResult:
+        """A result whose flags are being sent to the CPU."""
+        flags = torch.stack([result.flags for result in objectives])
+        if not flags.is_cuda:
+            return cls(step, ids, size, objectives, flags, None)
+        host, arrived = flags.to("cpu", non_blocking=True), torch.cuda.Event()
+        arrived.record()
+        return cls(step, ids, size, objectives, host, arrived)
+
     def read(self) -> tuple[bool, bool]:
-        """Whether the loss was bad and whether a rank wants to stop; waits for the device."""
+        """Whether a loss was bad and whether a rank wants to stop; waits for the device."""
         if self.arrived:
             self.arrived.synchronize()
-        _, bad, stop = self.votes.tolist()
+        _, bad, stop = self.flags.amax(0).tolist()
         return bool(bad), bool(stop)
 
 
-def vote(left_out: Tensor, bad: Tensor, stop: bool) -> Tensor:
+def reduce_flags(left_out: Tensor, bad: Tensor, stop: bool) -> Tensor:
     """Three flags, each raised as soon as one rank raises it: float32 [3] on the device.
 
     Args:
@@ -48,10 +77,10 @@ def vote(left_out: Tensor, bad: Tensor, stop: bool) -> Tensor:
         bad: bool [], the loss is not finite, which counts.
         stop: this rank is asked to stop.
     """
-    votes = torch.stack((left_out, bad, bad.new_full((), stop))).float()
+    flags = torch.stack((left_out, bad, bad.new_full((), stop))).float()
     if dist.is_initialized():
-        dist.all_reduce(votes, dist.ReduceOp.MAX)
-    return votes
+        dist.all_reduce(flags, dist.ReduceOp.MAX)
+    return flags
 
 
 def any_rank(flag: bool, device: torch.device) -> bool:
@@ -63,24 +92,19 @@ def any_rank(flag: bool, device: torch.device) -> bool:
     return bool(flags.item())
 
 
-def send(votes: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
-    """Votes on the CPU, and when they are there."""
-    if not votes.is_cuda:
-        return votes, None
-    host, arrived = votes.to("cpu", non_blocking=True), torch.cuda.Event()
-    arrived.record()
-    return host, arrived
-
-
-class Window:
-    """Steps since the last line of the record that were not left out."""
+class LossAccumulator:
+    """Losses and gradient norms of the steps since the last log line, left-out ones excepted."""
 
     def __init__(self) -> None:
-        self._rows: list[tuple[Tensor, Tensor]] = []
-        self._known: list[Tensor] = []  # what a checkpoint had of them, over all ranks
+        self._rows: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        self._names: dict[str, list[str]] = {}
+        self._known: dict[str, dict[str, Tensor]] = {}  # what a checkpoint had, over all ranks
 
-    def add(self, verdict: Verdict) -> None:
-        self._rows.append((torch.stack(list(verdict.loss)), verdict.norm))
+    def add(self, results: Sequence[ObjectiveResult]) -> None:
+        for result in results:
+            self._names[result.name] = list(result.losses)
+            row = torch.stack(list(result.losses.values())), result.norm
+            self._rows.setdefault(result.name, []).append(row)
 
     def clear(self) -> None:
         self._rows.clear()
@@ -88,36 +112,36 @@ class Window:
 
     def means(self) -> dict[str, float]:
         """``train/*`` over the steps and all ranks; nothing of none."""
-        if not (self._rows or self._known):
-            return {}
-        losses, norms = self._stacked()
-        names = zip(TTSLoss._fields, losses.mean(0).tolist(), strict=True)
-        values = {f"train/{name}_loss": mean for name, mean in names}
-        values["train/mel_mse"] = values.pop("train/mel_mse_loss")
-        values["train/gradient_norm"] = float(norms[norms.isfinite()].mean())
+        values: dict[str, float] = {}
+        for number, (name, stacked) in enumerate(self._stacked().items()):
+            means = stacked["losses"].mean(0).tolist()
+            values |= {f"train/{n}": v for n, v in zip(self._names[name], means, strict=True)}
+            norms = stacked["norms"]
+            key = "train/gradient_norm" if number == 0 else f"train/{name}_gradient_norm"
+            values[key] = float(norms[norms.isfinite()].mean())
         return values
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, dict[str, Any]]:
         """What a run that goes on from here needs to write the same next line."""
-        if not (self._rows or self._known):
-            return {}
-        losses, norms = self._stacked()
-        return {"losses": losses, "norms": norms}
+        return {name: {**s, "names": self._names[name]} for name, s in self._stacked().items()}
 
-    def load_state_dict(self, state: dict[str, Tensor], device: torch.device) -> None:
+    def load_state_dict(self, state: dict[str, dict[str, Any]], device: torch.device) -> None:
         """Take over what `state_dict` gave, the same on all ranks."""
         self.clear()
-        self._known += [state[name].to(device) for name in ("losses", "norms")] if state else []
+        for name, kept in state.items():
+            self._names[name] = kept["names"]
+            self._known[name] = {key: kept[key].to(device) for key in ("losses", "norms")}
 
-    def _stacked(self) -> tuple[Tensor, Tensor]:
-        """Losses [steps, parts], each the mean over the ranks, and gradient norms [steps]."""
-        if not self._rows:
-            return self._known[0], self._known[1]
-        losses = torch.stack([loss for loss, _ in self._rows])
-        norms = torch.stack([norm for _, norm in self._rows])
-        if dist.is_initialized() and (world_size := dist.get_world_size()) > 1:
-            dist.all_reduce(losses)
-            losses /= world_size
-        if self._known:
-            return torch.cat((self._known[0], losses)), torch.cat((self._known[1], norms))
-        return losses, norms
+    def _stacked(self) -> dict[str, dict[str, Tensor]]:
+        """By objective: losses [steps, parts], summed over ranks, and gradient norms [steps]."""
+        stacked = dict(self._known)
+        for name, rows in self._rows.items():
+            losses = torch.stack([loss for loss, _ in rows])
+            norms = torch.stack([norm for _, norm in rows])
+            if dist.is_initialized() and dist.get_world_size() > 1:
+                dist.all_reduce(losses)
+            if name in self._known:
+                losses = torch.cat((self._known[name]["losses"], losses))
+                norms = torch.cat((self._known[name]["norms"], norms))
+            stacked[name] = {"losses": losses, "norms": norms}
+        return stacked

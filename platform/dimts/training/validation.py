@@ -1,54 +1,57 @@
-"""The loss on held-out utterances."""
+"""The losses on held-out utterances."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import distributed as dist
+from torch import nn
 
 from dimts.core.errors import UserError
-from dimts.families.acoustic.model.loss import TTSLoss
 from dimts.training.memory import fits, smaller_batch
-from dimts.training.sampler import Batch, Corpus
+from dimts.training.task import Dataset, Moment
 
 VALIDATION_BATCH = 16
 
 
 @torch.no_grad()
 def validation_losses(
-    corpus: Corpus, loss_of: Callable[[Batch], TTSLoss], device: torch.device
+    dataset: Dataset, module: nn.Module, moment: Moment, device: torch.device
 ) -> dict[str, float]:
     """``val/*`` of all utterances together, each rank computing its share.
 
-    Durations are searched by the model itself, whatever the phase of training. A batch that does
-    not fit into memory is computed in parts.
+    A batch that does not fit into memory is computed in parts.
 
     Args:
-        corpus: the validation split.
-        loss_of: the loss of a batch on `device`, divided by the frames and tokens it names.
-        device: of the model.
+        dataset: the validation split.
+        module: of the objective, in eval mode on `device`.
+        moment: of the run; the losses are those of its end, whatever the phase of training.
+        device: of the module.
 
     Raises:
         UserError: the split is empty, or one utterance of it does not fit into memory.
     """
-    if not len(corpus):
+    if not len(dataset):
         raise UserError(
             "no utterance is held out to validate on; raise prepare.val_share and run "
             "jobs/prepare.py again, or set training.validate_every=0"
         )
     rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    order = corpus.utterances.n_frames.argsort(kind="stable").tolist()
-    sums = torch.zeros(len(TTSLoss._fields), device=device)
+    order = dataset.lengths.argsort(kind="stable").tolist()
+    whole = range(len(dataset))
+    names: list[str] = []
+    sums = torch.zeros(0, device=device)
     size = VALIDATION_BATCH
 
     def add(own: list[int]) -> None:
-        batch = corpus.batch(own, range(len(corpus)), device.type == "cuda").to(device)
-        batch.durations_BNS = None
-        batch.total_frames *= world_size
-        batch.total_tokens *= world_size
-        sums.add_(torch.stack(list(loss_of(batch))))
+        nonlocal names, sums
+        batch = dataset.collate(own, whole, pad_to_multiple=device.type == "cuda").to(device)
+        losses = module(batch, moment.at_the_end)
+        names = list(losses)
+        sums = (sums if len(sums) else sums.new_zeros(len(names))) + torch.stack(
+            list(losses.values())
+        )
 
     for start in range(0, len(order), VALIDATION_BATCH * world_size):
         own = order[start : start + VALIDATION_BATCH * world_size][rank::world_size]
@@ -58,7 +61,10 @@ def validation_losses(
             else:
                 size = smaller_batch(size)
     if world_size > 1:
+        # A rank without an utterance does not know the names.
+        shared = [names]
+        dist.broadcast_object_list(shared, device=device if device.type == "cuda" else None)
+        names = shared[0]
+        sums = sums if len(sums) else sums.new_zeros(len(names))
         dist.all_reduce(sums)
-    values = {f"val/{n}_loss": m for n, m in zip(TTSLoss._fields, sums.tolist(), strict=True)}
-    values["val/mel_mse"] = values.pop("val/mel_mse_loss")
-    return values
+    return {f"val/{name}": value for name, value in zip(names, sums.tolist(), strict=True)}

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from dimts.core.config import Config
+from dimts.core.metric import Metric
 from dimts.storage.paths import Folder, Place
 from dimts.tuning.asha import EarlyStopping
 from dimts.tuning.space import Space, check_conditions, check_point
 
-LOSSES = ("val/total_loss", "val/mel_mse", "val/duration_loss")
-"""Objectives that training itself gives, of the best validation."""
-SPOKEN = "val/mcd"
-"""Mel-cepstral distortion of the validation sentences, durations as predicted, in dB."""
-FORGETTING = "forgetting/mcd_change"
-"""Change of the distortion of the base's languages on their validation sentences, in dB."""
-OBJECTIVES = (*LOSSES, SPOKEN, FORGETTING)
-_WHAT_IS_FORGOTTEN = {"base.bundle", "base.features", "base.held_out"}
-RUNG_LOSS = "val/total_loss"
-"""What early stopping compares."""
+Direction = Literal["minimize", "maximize"]
 
 
 class SweepConfig(Config):
@@ -41,10 +34,10 @@ class SweepConfig(Config):
             validations are equally far apart. 0: `training.max_steps` as it is.
         validations: of a trial, equally spread over its steps.
         early_stopping: of trials that are worse than others at the same validation; null: none.
-        objectives: one or two metrics, and whether they are to be minimized or maximized.
-        limits: of two objectives: the best trial is the best by the first objective among those
-            of the Pareto front that keep the limit of the second, which is the most that it may
-            be, or the least if it is maximized.
+        objectives: one or two metrics, and which way each is better.
+        limits: of two objectives: the best trial is that with the best of the first objective
+            among those of the Pareto front that keep the limit of the second: the most that it
+            may be, or the least if it is maximized.
         space: key of a setting -> what is tried for it.
         known_good: settings that are tried first.
         known_good_from: folder of an earlier sweep, whose best settings are tried after those.
@@ -64,7 +57,9 @@ class SweepConfig(Config):
     utterances: int = Field(0, ge=0)
     validations: int = Field(4, ge=1)
     early_stopping: EarlyStopping | None = EarlyStopping()
-    objectives: dict[str, Literal["minimize", "maximize"]] = Field(default={RUNG_LOSS: "minimize"})
+    objectives: dict[str, Direction] = Field(
+        default={"val/total_loss": "minimize"}, min_length=1, max_length=2
+    )
     limits: dict[str, float] = Field(default={})
     space: Space = Field(min_length=1)
     known_good: tuple[dict[str, Any], ...] = ()
@@ -74,15 +69,6 @@ class SweepConfig(Config):
     gpus_per_trial: float = Field(1, gt=0)
     keep: Literal["best", "all"] = "best"
     max_failures: int = Field(2, ge=0)
-
-    @field_validator("objectives")
-    @classmethod
-    def _are_known(cls, objectives: dict[str, str]) -> dict[str, str]:
-        if unknown := [name for name in objectives if name not in OBJECTIVES]:
-            raise ValueError(f"{unknown[0]} is unknown; allowed here: {', '.join(OBJECTIVES)}")
-        if not 1 <= len(objectives) <= 2:
-            raise ValueError("one or two, please")
-        return objectives
 
     @field_validator("gpus_per_trial")
     @classmethod
@@ -115,17 +101,6 @@ class SweepConfig(Config):
             raise ValueError(f"limits: {unknown[0]} is no objective")
         if self.limits and len(self.objectives) == 1:
             raise ValueError("limits have no effect with one objective")
-        if FORGETTING in self.objectives and (bases := _WHAT_IS_FORGOTTEN & self.space.keys()):
-            raise ValueError(
-                f"{min(bases)} changes what {FORGETTING} is measured on, so trials cannot be "
-                "compared by it; leave it out, or take another objective"
-            )
-        weighed = [key for key in self.space if f"{key}.".startswith("training.loss.")]
-        if weighed and (self.early_stopping or set(self.objectives) & set(LOSSES)):
-            raise ValueError(
-                f"{weighed[0]} changes what a loss means, so trials cannot be compared by it; "
-                f"set early_stopping to null and take {SPOKEN} as the objective"
-            )
         return self
 
     def way_out(self, place: Folder) -> str:
@@ -134,7 +109,22 @@ class SweepConfig(Config):
         sets = shlex.join(part for change in changes for part in ("--set", change))
         return f"add {sets} to begin another sweep.name with the best settings of this one"
 
-    @property
-    def measured(self) -> tuple[str, ...]:
-        """Objectives that have to be measured when a trial has ended."""
-        return tuple(name for name in self.objectives if name not in LOSSES)
+
+def check_objectives(sweep: SweepConfig, metrics: Sequence[Metric]) -> None:
+    """Refuse objectives that are no metrics of the family, or go the other way.
+
+    Raises:
+        ValueError: so it is; says what is allowed.
+    """
+    known = {metric.name: metric for metric in metrics if "/" in metric.name}
+    for name, direction in sweep.objectives.items():
+        if name not in known:
+            raise ValueError(f"objectives: {name} is unknown; allowed here: {', '.join(known)}")
+        if known[name].direction != direction:
+            raise ValueError(f"objectives: {name} is to be {known[name].direction}d")
+
+
+def measured(sweep: SweepConfig, metrics: Sequence[Metric]) -> tuple[str, ...]:
+    """Objectives that have to be measured when a trial has ended."""
+    when = {metric.name: metric.when for metric in metrics}
+    return tuple(name for name in sweep.objectives if when[name] == "measured")

@@ -11,8 +11,6 @@ from optuna import Study
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from dimts.tuning.config import FORGETTING, RUNG_LOSS, SPOKEN
-
 DRAWN = "drawn"
 """Attribute of a trial whose settings the sampler has drawn before the trial was there."""
 
@@ -29,14 +27,6 @@ _OUTCOMES = {
     TrialState.WAITING: "waiting",
 }
 
-METRICS = {
-    RUNG_LOSS: "validation loss",
-    "val/mel_mse": "validation, squared error of the mel",
-    "val/duration_loss": "validation, duration loss",
-    SPOKEN: "validation MCD (dB)",
-    FORGETTING: "forgetting, change of MCD (dB)",
-}
-
 SHORT = {
     "training.optimizer.learning_rate": "lr",
     "training.optimizer.warmup_steps": "warmup",
@@ -46,11 +36,6 @@ SHORT = {
     "model.freeze_blocks.decoder": "decoder blocks",
     "base.rehearsal_share": "rehearsal",
 }
-
-
-def label(metric: str) -> str:
-    """What tables and plots call a metric, with its unit."""
-    return METRICS.get(metric, metric)
 
 
 def objectives(study: Study) -> list[str]:
@@ -86,15 +71,10 @@ def curve(trial: FrozenTrial) -> dict[int, float]:
     return {step: value for step, value in rungs(trial).items() if math.isfinite(value)}
 
 
-def last(study: Study, trial: FrozenTrial, objective: int) -> float | None:
-    """What was last known of an objective; of a trial that was stopped, from a smaller budget."""
-    if trial.values:
-        return trial.values[objective]
-    name, reported = objectives(study)[objective], curve(trial)
-    if name == RUNG_LOSS and reported:
-        return list(reported.values())[-1]
-    value = trial.user_attrs.get(name)
-    return value if value is not None and math.isfinite(value) else None
+def last(study: Study, trial: FrozenTrial) -> list[float]:
+    """What was last known of each objective; of a trial that was stopped, from a smaller budget."""
+    known = trial.values or [trial.user_attrs.get(name, math.nan) for name in objectives(study)]
+    return [value for value in known if math.isfinite(value)]
 
 
 def parameters(trials: Iterable[FrozenTrial]) -> list[str]:

@@ -18,12 +18,11 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
-from dimts.tuning.config import RUNG_LOSS
+from dimts.core.metric import Metric
 from dimts.tuning.outcomes import (
     DIVERGED,
     curve,
     is_known_good,
-    label,
     named,
     objectives,
     outcome,
@@ -49,26 +48,31 @@ th {{ position: sticky; top: 0; background: #f4f4f4 }}
 """
 
 
-def write_page(study: Study, path: Path) -> None:
-    """Write the page of a sweep, at any time of it; its folder is made."""
+def write_page(study: Study, metrics: Sequence[Metric], path: Path) -> None:
+    """Write the page of a sweep, at any time of it.
+
+    Args:
+        study: of the sweep.
+        metrics: what is known of its metrics; the first is what early stopping compares.
+        path: of the page.
+    """
     table = trials_table(study).to_html(
         index=False, na_rep="", border=0, float_format="{:.4g}".format
     )
     parts = [
         _HEAD.format(title=escape(study.study_name), summary=escape(summary(study)), table=table)
     ]
-    for n, figure in enumerate(draw(study)):
+    for n, figure in enumerate(draw(study, metrics)):
         parts.append(
             figure.to_html(
                 full_html=False, include_plotlyjs=n == 0, default_height="480px",
                 config={"displaylogo": False},
             )
         )  # fmt: skip
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join([*parts, "</body></html>\n"]), encoding="utf-8")
 
 
-def draw(study: Study) -> list[Figure]:
+def draw(study: Study, metrics: Sequence[Metric]) -> list[Figure]:
     """Draw what the study has enough for.
 
     Only trials that ran to their end are points of history, front, importances, slices, ranks and
@@ -77,12 +81,13 @@ def draw(study: Study) -> list[Figure]:
     """
     from optuna import visualization as plots
 
-    labels = [label(name) for name in objectives(study)]
+    known = {metric.name: metric.title for metric in metrics}
+    labels = [known.get(name, name) for name in objectives(study)]
     figures: list[Figure] = []
     if len(labels) == 2 and study.best_trials:
-        figures.append(plots.plot_pareto_front(_shown(study, [0, 1]), target_names=labels))
+        figures.append(plots.plot_pareto_front(_shown(study, labels, [0, 1]), target_names=labels))
     for n, name in enumerate(labels):
-        shown = _shown(study, [n])
+        shown = _shown(study, labels, [n])
         if not shown.get_trials(states=(TrialState.COMPLETE,)):
             continue
         figures += [
@@ -97,10 +102,10 @@ def draw(study: Study) -> list[Figure]:
             figures.append(figure.update_layout(title=_importances_title(shown, shares)))
             two = list(shares)[:2]
             figures.append(plots.plot_rank(shown, params=two, target_name=name))
-    shown = _shown(study, [0])
+    shown = _shown(study, labels, [0])
     if any(trial.intermediate_values for trial in shown.trials):
         figure = plots.plot_intermediate_values(shown)
-        title = f"best {label(RUNG_LOSS)} so far"
+        title = f"best {metrics[0].title} so far"
         figures.append(figure.update_layout(xaxis_title="validation", yaxis_title=title))
     if shown.trials:
         figures.append(plots.plot_timeline(shown))
@@ -138,7 +143,7 @@ def _importances_title(study: Study, shares: dict[str, float]) -> str:
     return title
 
 
-def _shown(study: Study, which: Sequence[int]) -> Study:
+def _shown(study: Study, labels: Sequence[str], which: Sequence[int]) -> Study:
     """The study as it is drawn: some of its objectives, parameters by their short names.
 
     Each objective gets a study of its own, since Optuna knows which direction is better, and
@@ -149,7 +154,7 @@ def _shown(study: Study, which: Sequence[int]) -> Study:
     shown = optuna.create_study(directions=[study.directions[n] for n in which])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        shown.set_metric_names([label(objectives(study)[n]) for n in which])
+        shown.set_metric_names([labels[n] for n in which])
     for trial in trials:
         state = TrialState.FAIL if outcome(trial) == DIVERGED else trial.state
         shown.add_trial(

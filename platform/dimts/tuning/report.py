@@ -82,7 +82,7 @@ def trials_table(study: Study) -> DataFrame:
 
     Columns are number, outcome, whether the settings were known to be good, the objectives (of
     complete trials alone), parameters by config path, and what was measured: other metrics, the
-    best validation loss at each rung, training steps, mel frames trained on, seconds, a reason.
+    best value of what rungs compare, training steps, mel frames trained on, seconds, a reason.
     """
     table = study.trials_dataframe(("number", "values", "params", "user_attrs"), multi_index=True)
     left_out = [("user_attrs", name) for name in (*_INTERNAL, *objectives(study))]

@@ -24,7 +24,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from dimts.core.errors import UserError
-from dimts.tuning.config import RUNG_LOSS, SweepConfig
+from dimts.tuning.config import Direction, SweepConfig
 from dimts.tuning.distinct import count_settings, identities, identity, untried
 from dimts.tuning.outcomes import DRAWN, RUNG, curve, rungs, signs
 from dimts.tuning.space import stored, suggest
@@ -87,13 +87,18 @@ class SweepStudy:
         folder: of the sweep; the storage is a file in it.
         known_good: settings from another sweep, to be tried after those of the configuration; a
             study that was begun keeps those that it was begun with.
+        selection: which values of the metric are better that `reported` is told of.
 
     Raises:
         UserError: the study there has the same objectives in another order.
     """
 
     def __init__(
-        self, config: SweepConfig, folder: Path, known_good: Sequence[Mapping[str, Any]] = ()
+        self,
+        config: SweepConfig,
+        folder: Path,
+        known_good: Sequence[Mapping[str, Any]] = (),
+        selection: Direction = "minimize",
     ):
         self.config = config
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -120,7 +125,7 @@ class SweepStudy:
             self.study.set_user_attr(KNOWN_GOOD, [dict(point) for point in known_good])
         self.known_good = [*config.known_good, *self.study.user_attrs.get(KNOWN_GOOD, ())]
         self._n_settings = count_settings(config.space, config.trials)
-        self._rung_sign = -1 if config.objectives.get(RUNG_LOSS) == "maximize" else 1
+        self._selection_sign = 1 if selection == "minimize" else -1
         self._running: dict[int, Trial] = {}
 
     # Trials
@@ -152,12 +157,12 @@ class SweepStudy:
         return self._suggest(self.study.ask(), resumed=False)
 
     def reported(self, number: int, validation: int, value: float) -> bool:
-        """Take the loss of a validation, once; whether the trial is to stop.
+        """Take the selection metric of a validation, once; whether the trial is to stop.
 
         Args:
             number: of the trial.
             validation: which of its validations, from 1.
-            value: the loss.
+            value: the metric.
         """
         trial, frozen = self._running[number], self._frozen(number)
         if STOPS in frozen.user_attrs:  # what it trains until it notices belongs to no budget
@@ -172,7 +177,7 @@ class SweepStudy:
             return False
         others = [t.user_attrs[name] for t in self.trials if
                   t.number != number and name in t.user_attrs]  # fmt: skip
-        sign = self._rung_sign
+        sign = self._selection_sign
         stops = stopping.stops(sign * found[validation], [sign * other for other in others])
         trial.set_user_attr(STOPS if stops else PASSED, validation)
         return stops
@@ -195,7 +200,9 @@ class SweepStudy:
             outcome, reason = "diverged", "the validation loss was not finite"
         trial = self._running.pop(number)
         if outcome != "diverged" and len(self.config.objectives) == 1:
-            sign = self._rung_sign * signs(self.study)[0]  # Optuna takes them for the objective's
+            sign = (
+                self._selection_sign * signs(self.study)[0]
+            )  # Optuna takes them for the objective's
             for validation, value in curve(frozen).items():
                 if validation not in frozen.intermediate_values:
                     trial.report(sign * value, validation)
@@ -219,7 +226,7 @@ class SweepStudy:
     def _best_loss(self, trial: FrozenTrial, validation: int, value: float) -> float:
         """The best loss up to a validation of which one is told; a bad one is not hidden by it."""
         before = [loss for n, loss in curve(trial).items() if n < validation]
-        better = max if self._rung_sign < 0 else min
+        better = max if self._selection_sign < 0 else min
         return better(value, *before) if before and math.isfinite(value) else value
 
     def _frozen(self, number: int) -> FrozenTrial:

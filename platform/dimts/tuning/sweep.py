@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial
 
 from dimts.core.errors import ConfigError, UserError
 from dimts.core.lock import locked
+from dimts.core.metric import Metric
 from dimts.core.ray_session import check_cluster
 from dimts.launch.ray_train import connected
 from dimts.launch.relay import new_start, wish_stop
@@ -25,7 +26,7 @@ from dimts.launch.stopping import clear_stop, stop_on_signal, stop_requested
 from dimts.storage.paths import Folder, Remote, RemoteError, transfer
 from dimts.tracking.config import TrackingConfig
 from dimts.training.checkpoint import BEST, LATEST
-from dimts.tuning.config import SweepConfig
+from dimts.tuning.config import SweepConfig, measured
 from dimts.tuning.distinct import exhausted_line
 from dimts.tuning.known_good import known_good
 from dimts.tuning.outcomes import last
@@ -60,6 +61,7 @@ class Plan(NamedTuple):
         place: of the sweep; `folder`, or where that has a copy in object storage.
         sweep, ray, tracking: its settings, those of its trials' processes and of its record.
         config_yaml, params: the resolved settings.
+        metrics: of the family; the first is what early stopping compares.
         launch: (number, values) -> the run of a trial.
     """
 
@@ -72,6 +74,7 @@ class Plan(NamedTuple):
     tracking: TrackingConfig
     config_yaml: str
     params: dict[str, Any]
+    metrics: tuple[Metric, ...]
     launch: Callable[[int, Mapping[str, Any]], Launch]
 
 
@@ -102,15 +105,16 @@ def run_sweep(plan: Plan) -> SweepResult:
     check_cluster()
     plan.folder.mkdir(parents=True, exist_ok=True)
     with locked(plan.folder / "lock", lambda pid: f"{plan.folder}: process {pid} runs this sweep"):
-        ground = check(plan.sweep, plan.launch)
+        inputs = check(plan.sweep, plan.launch)
         copy = SweepCopy(plan.folder, plan.place)
         copy.fetch()
         known = known_good(plan.sweep, plan.folder, plan.launch)
         way_out = plan.sweep.way_out(plan.place)
         keep_settings(plan.folder, plan.config_yaml, MAY_CHANGE, plan.place, way_out)
         clear_stop(plan.folder)
-        study = SweepStudy(plan.sweep, plan.folder, known.points)
-        measured = prepare(plan.sweep, ground, study.study, plan.place)
+        study = SweepStudy(plan.sweep, plan.folder, known.points, plan.metrics[0].direction)
+        names = measured(plan.sweep, plan.metrics)
+        of_trials = prepare(plan.sweep, names, inputs, study.study, plan.place)
         copy.take_up()
         with SweepRecord(plan, study.study) as record:
             trials = SweepTrials(plan, study, record, copy)
@@ -120,7 +124,7 @@ def run_sweep(plan: Plan) -> SweepResult:
                     plan.title, known.line, exhausted_line(plan.sweep, study.trials)
                 )
                 with connected(plan.ray), trials.progress.shown(), trials.watched():
-                    run_on_tune(trials, plan.sweep, plan.ray, plan.tracking, measured, plan.place)
+                    run_on_tune(trials, plan.sweep, plan.ray, plan.tracking, of_trials, plan.place)
             if trials.error:
                 raise trials.error
             if trials.failure:
@@ -252,11 +256,8 @@ class SweepTrials:
 
     def _line(self, number: int) -> str:
         trial = self.study.trials[number]
-        reached = [last(self.study.study, trial, n) for n in range(len(self.plan.sweep.objectives))]
-        value = (
-            "  ".join(f"{v:.4f}" for v in reached if v is not None)
-            or trial.user_attrs.get("reason", "")[:60]
-        )
+        reached = "  ".join(f"{value:.4f}" for value in last(self.study.study, trial))
+        value = reached or trial.user_attrs.get("reason", "")[:60]
         settings = short(self.study.values(trial))
         return f"{number:03d}  {outcome_of(trial):<13}  {value:<8}  {settings}"
 

@@ -10,12 +10,11 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import torch
 from optuna import Study
 from optuna.trial import FrozenTrial
 
 from dimts.bundles.fetch import fetch_bundle
-from dimts.families.acoustic.data import open_data
-from dimts.families.acoustic.figures import forgetting_figures, held_out_figures
 from dimts.launch.settings import Launch
 from dimts.storage.mirror import Mirror
 from dimts.storage.paths import Folder
@@ -112,7 +111,7 @@ class SweepRecord:
             Held-out figures of the winner, the test split and what is forgotten among them.
         """
         self._log_table()
-        write_page(self.study, self.plan.folder / PAGE)
+        write_page(self.study, self.plan.metrics, self.plan.folder / PAGE)
         self._log(self.plan.folder / PAGE)
         figures: dict[str, float] = {}
         if winner:
@@ -124,12 +123,10 @@ class SweepRecord:
         return figures
 
     def _log_winner(self, winner: Launch) -> dict[str, float]:
-        data, best = open_data(winner.settings), (winner.run_dir / BEST).resolve()
+        best = (winner.run_dir / BEST).resolve()
         if winner.remote:
             best = fetch_bundle(winner.remote)
-        figures = held_out_figures(winner, data, best)
-        before, after = forgetting_figures(winner, data, best)
-        figures |= after
+        figures, before = winner.family.held_out(winner.settings, best, torch.device("cpu"))
         if self._tracker:
             step = self.study.trials[int(winner.name)].user_attrs["step"]
             if before:

@@ -9,18 +9,16 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import NamedTuple
 
 import torch
 from torch import distributed as dist
 
-from dimts.bundles.bundle import load_bundle, read_manifest
+from dimts.bundles.bundle import read_manifest
 from dimts.core import lock
 from dimts.core.errors import Diverged, UserError
 from dimts.core.masking import mask_secrets
-from dimts.families.acoustic.data import Data
-from dimts.families.acoustic.figures import base_figures
-from dimts.families.acoustic.held_out import evaluate, summary
 from dimts.launch.local_run_folder import NoCopy, RemoteRun, here
 from dimts.launch.machine import resolve_on_machine
 from dimts.launch.names import ENDING
@@ -28,12 +26,11 @@ from dimts.launch.relay import take_up
 from dimts.launch.run_logger import Recorder
 from dimts.launch.settings import Launch
 from dimts.launch.stopping import EARLY_FILE, STOP_FILE, clear_stop, stopped_early
+from dimts.launch.training_run import run_training
 from dimts.storage.paths import RemoteError
 from dimts.training.checkpoint import BEST, find_latest
-from dimts.training.job import Result
 from dimts.training.ownership import Superseded
-from dimts.training.run import run_training
-from dimts.tuning.config import FORGETTING, RUNG_LOSS, SPOKEN
+from dimts.training.progress import Result
 from dimts.tuning.study import Ending, Outcome
 
 ERROR = "error.txt"
@@ -49,12 +46,11 @@ class Measured(NamedTuple):
 
     Attributes:
         names: of the metrics.
-        base_mcd: mel-cepstral distortion of the base's languages before any training, in dB, on
-            the sentences that forgetting is measured on; None if it is not measured.
+        shared: what all trials are compared with; see `dimts.families.protocol.SharedInputs`.
     """
 
     names: tuple[str, ...] = ()
-    base_mcd: float | None = None
+    shared: Mapping[str, float] = MappingProxyType({})
 
 
 class TrialRecorder(Recorder):
@@ -80,13 +76,15 @@ class TrialRecorder(Recorder):
     ):
         super().__init__(launch, rank, report)
         self.measured, self._ear, self._copy = measured, tell, copy or NoCopy()
+        self._selection = launch.family.metrics[0].name
         self._began = time.monotonic()
         self._trained = (0, 0)
 
     def log(self, values: dict[str, float], step: int) -> None:
         super().log(values, step)
-        if "train/frames" in values:
-            self._trained = (step, int(values["train/frames"]))
+        if "train/epoch" in values:  # a log line of the loop
+            units = next(v for k, v in values.items() if f"{k}_per_second" in values)
+            self._trained = (step, int(units))
 
     def tell_again(self) -> None:
         """Tell the validation that stands in the latest checkpoint: the sweep may have been
@@ -95,7 +93,7 @@ class TrialRecorder(Recorder):
         if self.rank == 0 and latest:
             manifest = read_manifest(latest, verify=False)
             # A manifest keeps no loss that is not finite.
-            self._tell(manifest.step, {RUNG_LOSS: math.nan, **manifest.metrics})
+            self._tell(manifest.step, {self._selection: math.nan, **manifest.metrics})
 
     def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None:
         super().report(metrics, checkpoint)
@@ -104,7 +102,7 @@ class TrialRecorder(Recorder):
         if self.rank == 0 and checkpoint:
             self._tell(read_manifest(checkpoint, verify=False).step, metrics)
 
-    def finish(self, result: Result) -> None:
+    def finish(self, result: Result, device: torch.device) -> None:
         if self.rank != 0:
             return
         outcome: Outcome | None = "finished"
@@ -112,10 +110,14 @@ class TrialRecorder(Recorder):
             outcome = "stopped early" if stopped_early(self.launch.run_dir) else None
         figures = dict(result.best)
         if outcome == "finished" and result.best:  # without a finite loss there is no best one
-            data = self._open()
-            figures |= measure(self.launch, data, self.measured)
+            figures |= self.launch.family.measure(
+                self.launch.settings,
+                (self.launch.run_dir / BEST).resolve(),
+                self.measured.names,
+                self.measured.shared,
+            )
         self._tracker.log_metrics({f"best/{k}": v for k, v in figures.items()}, result.step)
-        self.conclude(outcome, figures, result.step, result.frames)
+        self.conclude(outcome, figures, result.step, result.units)
 
     def conclude(
         self,
@@ -152,8 +154,8 @@ class TrialRecorder(Recorder):
 
     def _tell(self, step: int, metrics: Mapping[str, float]) -> None:
         every = self.launch.settings.training.validate_every
-        if step >= every and RUNG_LOSS in metrics:
-            self._ear({"validation": step // every, "loss": metrics[RUNG_LOSS]})
+        if step >= every and self._selection in metrics:
+            self._ear({"validation": step // every, "loss": metrics[self._selection]})
             with suppress(RemoteError):  # it is heard when the storage is back
                 self._copy.hear()  # of what the sweep has decided
 
@@ -189,7 +191,7 @@ def train_trial(recorder: TrialRecorder, device: torch.device, told: str) -> Non
     recorder.start(told)
     try:
         recorder.tell_again()
-        recorder.finish(run_training(recorder.launch.settings, recorder, device))
+        recorder.finish(run_training(recorder.launch.settings, recorder, device), device)
     except Superseded:
         raise
     except RemoteError:  # is no matter of the trial's settings
@@ -206,26 +208,6 @@ def train_trial(recorder: TrialRecorder, device: torch.device, told: str) -> Non
     except BaseException:
         recorder.end("FAILED")
         raise
-
-
-def measure(launch: Launch, data: Data, measured: Measured) -> dict[str, float]:
-    """Objectives of the best checkpoint, on the validation splits."""
-    figures: dict[str, float] = {}
-    if not measured.names:
-        return figures
-    model = load_bundle((launch.run_dir / BEST).resolve()).model
-    if SPOKEN in measured.names:
-        figures[SPOKEN] = summary(evaluate(model, data.val))["mcd"]
-    if FORGETTING in measured.names:
-        assert measured.base_mcd is not None
-        figures[FORGETTING] = base_mcd(launch, data, model) - measured.base_mcd
-    return figures
-
-
-def base_mcd(launch: Launch, data: Data, model: Any) -> float:
-    """Distortion of the base's languages on their validation sentences, in dB."""
-    assert launch.settings.base is not None
-    return base_figures(model, data, launch.settings.base.held_out, split="val")["forgetting/mcd"]
 
 
 # The folder of a trial

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dimts.core.errors import UserError
 from dimts.families.acoustic.alignment.search import must_visit
+from dimts.families.acoustic.dataset import Corpus, Utterances
 from dimts.features.feature_set import FeatureSet
 from dimts.features.manifest import SplitName
 from dimts.text.tokenizer import Tokenizer
-from dimts.training.sampler import BucketSampler, Corpus, Position, Utterances
 
 
 class JoinedUtterances:
@@ -35,20 +34,6 @@ class JoinedUtterances:
         """Natural-log mel, [T, M]."""
         part, i = self._where[index]
         return part.mel(i)
-
-
-class Turn(NamedTuple):
-    """A batch to come.
-
-    Attributes:
-        after: the position that follows it.
-        rehearsal: whether it is of the rehearsed corpus.
-        indices: of its utterances in their corpus.
-    """
-
-    after: Position
-    rehearsal: bool
-    indices: list[int]
 
 
 def load_corpus(features: FeatureSet, tokenizer: Tokenizer, split: SplitName) -> Corpus:
@@ -83,32 +68,6 @@ def draw(corpus: Corpus, n: int) -> Corpus:
     order = sorted(range(len(corpus)), key=lambda i: hashlib.sha256(ids[i].encode()).digest())
     kept = sorted(order[:n])
     return Corpus(JoinedUtterances([corpus.utterances], kept), [corpus.tokens[i] for i in kept])
-
-
-def turns(
-    main: BucketSampler, rehearsed: BucketSampler | None, share: float, position: Position
-) -> Iterator[Turn]:
-    """Batches from `position` on, of which a `share`, evenly spread, is of `rehearsed`.
-
-    Like the samplers' own sequences it depends on their seeds alone.
-    """
-    if rehearsed is None or not share:
-        for after, indices in main.following(position):
-            yield Turn(after, False, indices)
-        return
-    epoch, batch, done = position
-    of_main = main.following(position)
-    of_rehearsed = rehearsed.following(Position(*divmod(done, rehearsed.batches_per_epoch)))
-    n = epoch * main.batches_per_epoch + batch + done
-    while True:
-        n += 1
-        if int(n * share + 1e-9) > done:
-            done += 1
-            _, indices = next(of_rehearsed)
-            yield Turn(Position(epoch, batch, done), True, indices)
-        else:
-            (epoch, batch, _), indices = next(of_main)
-            yield Turn(Position(epoch, batch, done), False, indices)
 
 
 def check_lengths(corpus: Corpus, states_per_token: int) -> None:

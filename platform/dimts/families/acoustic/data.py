@@ -21,15 +21,15 @@ from dimts.core.errors import UserError
 from dimts.core.machine import n_cores
 from dimts.families.acoustic.alignment.em import ALIGNER_VERSION, align_corpus
 from dimts.families.acoustic.corpora import check_lengths, draw, join, load_corpus
+from dimts.families.acoustic.dataset import Corpus
 from dimts.families.acoustic.extension.base import Base, extend_tokenizer, read_base
+from dimts.families.acoustic.settings import AcousticSettings
 from dimts.features.feature_set import FeatureSet
 from dimts.features.manifest import SPLITS
 from dimts.storage.paths import Folder, Remote
 from dimts.text.language import Language, load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
-from dimts.training.sampler import Corpus
-from dimts.training.settings import RunSettings
 
 MOST_READ_AGAIN = 2000
 """Texts of a set: English of 78 characters takes 0.1 ms each on a core of a Xeon."""
@@ -62,7 +62,7 @@ class Data(NamedTuple):
     rehearsal: Corpus | None = None
 
 
-def open_data(settings: RunSettings) -> Data:
+def open_data(settings: AcousticSettings) -> Data:
     """Open the features and encode their texts.
 
     Raises:
@@ -166,7 +166,7 @@ def _statistics(
     return mean.astype(np.float32), spread.astype(np.float32)
 
 
-def _with_base(data: Data, settings: RunSettings, base: Base) -> Data:
+def _with_base(data: Data, settings: AcousticSettings, base: Base) -> Data:
     assert settings.base is not None
     if base.mel != settings.mel:
         ours, theirs = settings.mel.model_dump(), base.mel.model_dump()
@@ -201,7 +201,7 @@ def _with_base(data: Data, settings: RunSettings, base: Base) -> Data:
     )
 
 
-def _check_tests(data: Data, settings: RunSettings) -> None:
+def _check_tests(data: Data, settings: AcousticSettings) -> None:
     """Of what is measured after the training, refuse now what could not be."""
     tests = [load_corpus(features, data.tokenizer, "test") for features in data.features]
     if settings.base:
@@ -223,7 +223,7 @@ def _rules_of(base: Base, folder: Folder) -> tuple[str, TextConfig]:
     return code, known[code]
 
 
-def fixed_durations(settings: RunSettings, data: Data) -> list[NDArray[np.int32]]:
+def fixed_durations(settings: AcousticSettings, data: Data) -> list[NDArray[np.int32]]:
     """Durations of the training split by the flat-start aligner, computed once for a corpus.
 
     They are kept beside the features, under the fingerprint of all that they depend on.
@@ -298,7 +298,7 @@ class _Normalised(Sequence[NDArray[np.float32]]):
         return (self._corpus.utterances.mel(index) - self._mean_M) / self._std_M
 
 
-def _align(settings: RunSettings, data: Data) -> list[NDArray[np.int32]]:
+def _align(settings: AcousticSettings, data: Data) -> list[NDArray[np.int32]]:
     aligner, train = settings.training.aligner, data.train
     try:
         return align_corpus(

@@ -7,10 +7,10 @@ from typing import Literal
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from dimts.families.acoustic.dataset import Batch
 from dimts.families.acoustic.model.config import LossConfig
 from dimts.families.acoustic.model.loss import tts_loss
 from dimts.families.acoustic.model.t3 import T3
-from dimts.training.sampler import Batch
 
 Precision = Literal["float32", "tf32", "16 bits"]
 

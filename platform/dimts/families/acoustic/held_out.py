@@ -19,11 +19,11 @@ from torch import Tensor
 from dimts.core.threads import one_thread
 from dimts.evaluation.mcd import mel_cepstral_distortion
 from dimts.families.acoustic.corpora import check_lengths
+from dimts.families.acoustic.dataset import Batch, Corpus
 from dimts.families.acoustic.model.t3 import T3
-from dimts.training.sampler import Batch, Corpus
 
 
-class UtteranceFigures(NamedTuple):
+class UtteranceMetrics(NamedTuple):
     """Figures of one utterance.
 
     Attributes:
@@ -50,7 +50,7 @@ class UtteranceFigures(NamedTuple):
 
 
 @torch.no_grad()
-def evaluate(model: T3, corpus: Corpus) -> list[UtteranceFigures]:
+def evaluate(model: T3, corpus: Corpus) -> list[UtteranceMetrics]:
     """Speak every utterance of a split and compare it with its recording.
 
     Args:
@@ -63,10 +63,10 @@ def evaluate(model: T3, corpus: Corpus) -> list[UtteranceFigures]:
     check_lengths(corpus, model.config.states_per_token)
     model.eval()
     with one_thread():
-        return [_evaluate_one(model, corpus.batch([i])) for i in range(len(corpus))]
+        return [_evaluate_one(model, corpus.collate([i])) for i in range(len(corpus))]
 
 
-def summary(figures: Sequence[UtteranceFigures]) -> dict[str, float]:
+def aggregate_metrics(figures: Sequence[UtteranceMetrics]) -> dict[str, float]:
     """Means over utterances; lengths and duration errors over all frames and tokens."""
     tokens = np.array([f.tokens for f in figures], float)
     errors = np.array([f.duration_error for f in figures])
@@ -82,7 +82,7 @@ def summary(figures: Sequence[UtteranceFigures]) -> dict[str, float]:
     }
 
 
-def _evaluate_one(model: T3, batch: Batch) -> UtteranceFigures:
+def _evaluate_one(model: T3, batch: Batch) -> UtteranceMetrics:
     batch = batch.to(model.mel_mean_M.device)
     tokens, count = batch.tokens_BN, batch.n_tokens_B
     recorded_TM = batch.mel_BTM[0].cpu().numpy()
@@ -94,7 +94,7 @@ def _evaluate_one(model: T3, batch: Batch) -> UtteranceFigures:
     token_frames, predicted_frames = (
         output.durations_BNS.sum(-1).double() for output in (aligned, spoken)
     )
-    return UtteranceFigures(
+    return UtteranceMetrics(
         id=batch.ids[0],
         mcd=mel_cepstral_distortion(_mel(model, spoken.mel_BTM), recorded_TM),
         equal_share_mcd=mel_cepstral_distortion(_mel(model, shared.mel_BTM), recorded_TM),

@@ -11,15 +11,40 @@ from dimts.audio.files import write_wav
 from dimts.core.threads import one_thread
 from dimts.families.acoustic.data import Data
 from dimts.families.acoustic.model.t3 import T3
-from dimts.families.acoustic.speaker import Synthesizer
-from dimts.launch.samples_page import Sample
+from dimts.families.acoustic.settings import AcousticSettings
+from dimts.families.acoustic.speaker import AcousticSpeaker
 from dimts.plotting.mel import alignment_plot, mel_plot
+from dimts.training.task import Sample, Samples
 
 STEP_FOLDER = "step_{:06d}"
 
 
+def make_samples(
+    settings: AcousticSettings, data: Data, model: T3, folder: Path, step: int
+) -> Samples:
+    """Speak the sample texts, and plot how the first validation recording is aligned.
+
+    Args:
+        settings: of the run.
+        data: of the run.
+        model: as it is now, in eval mode.
+        folder: of all samples of the run.
+        step: of the training.
+
+    Returns:
+        The samples of this step and of those before it.
+    """
+    speaker = AcousticSpeaker(model, data.tokenizer, settings.mel)
+    texts = settings.training.sample_texts or data.val.utterances.texts[-2:]
+    spoken = speak_samples(speaker, texts, step, folder, data.language)
+    plots = [plot for sample in spoken for plot in sample.plots]
+    if len(data.val):
+        plots += plot_alignment(model, data, 0, folder / STEP_FOLDER.format(step))
+    return Samples(all_samples(folder, texts), plots)
+
+
 def speak_samples(
-    synthesizer: Synthesizer,
+    speaker: AcousticSpeaker,
     texts: Sequence[str],
     step: int,
     folder: Path,
@@ -29,11 +54,11 @@ def speak_samples(
 
     `language` is the texts'; None: the tokenizer's default.
     """
-    hop_s = synthesizer.mel_config.hop_length / synthesizer.sample_rate
+    hop_s = speaker.mel_config.hop_length / speaker.sample_rate
     samples = [_sample(folder, step, number, text) for number, text in enumerate(texts, start=1)]
     for sample in samples:
-        mel_TM, _ = synthesizer.mel(sample.text, language=language)
-        write_wav(sample.wav, synthesizer.vocode(mel_TM), synthesizer.sample_rate)
+        mel_TM, _ = speaker.mel(sample.text, language=language)
+        write_wav(sample.wav, speaker.vocode(mel_TM), speaker.sample_rate)
         mel_plot(sample.plots[0], mel_TM, title=sample.text, hop_s=hop_s)
     return samples
 
@@ -57,7 +82,7 @@ def plot_alignment(model: T3, data: Data, index: int, folder: Path) -> list[Path
     the mel that it speaks by itself beside the recording's."""
     corpus, tokenizer, mel = data.val, data.tokenizer, data.features[0].manifest.mel
     hop_s = mel.hop_length / mel.sample_rate
-    batch = corpus.batch([index]).to(model.mel_mean_M.device)
+    batch = corpus.collate([index]).to(model.mel_mean_M.device)
     with one_thread():
         output = model(
             batch.tokens_BN, batch.n_tokens_B, model.normalise(batch.mel_BTM), batch.n_frames_B

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -11,18 +13,21 @@ from numpy.typing import NDArray
 
 from dimts.audio.griffin_lim import griffin_lim
 from dimts.audio.mel import MelConfig
-from dimts.bundles.bundle import load_bundle
 from dimts.core.errors import UserError
 from dimts.core.threads import one_thread
+from dimts.families.acoustic.bundle import load_bundle
 from dimts.families.acoustic.model.t3 import T3
 from dimts.text.tokenizer import Tokenizer
 
-SLOWEST, FASTEST = 0.25, 4.0
-MOST_TOKENS = 8000
+Vocoder = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""Natural-log mel, [T, M], to samples in [-1, 1]."""
+
+MIN_SPEED, MAX_SPEED = 0.25, 4.0
+MAX_TOKENS = 8000
 """Of a text that is spoken at once: time and memory grow with their square."""
 
 
-class Synthesizer:
+class AcousticSpeaker:
     """A voice that speaks.
 
     Args:
@@ -30,15 +35,22 @@ class Synthesizer:
         tokenizer: the model's.
         mel: spec of what the model predicts.
         language: code of what is spoken where none is named; None: the tokenizer's default.
+        vocoder: natural-log mel [T, M] to samples; Griffin-Lim if None.
     """
 
     def __init__(
-        self, model: T3, tokenizer: Tokenizer, mel: MelConfig, language: str | None = None
+        self,
+        model: T3,
+        tokenizer: Tokenizer,
+        mel: MelConfig,
+        language: str | None = None,
+        vocoder: Vocoder | None = None,
     ):
         self.model = model
         self.tokenizer = tokenizer
         self.mel_config = mel
         self.language = language
+        self._vocoder = vocoder or partial(griffin_lim, config=mel)
 
     @classmethod
     def load(cls, bundle: str | Path, device: str = "cpu") -> Self:
@@ -56,6 +68,14 @@ class Synthesizer:
     def sample_rate(self) -> int:
         return self.mel_config.sample_rate
 
+    @property
+    def languages(self) -> list[str]:
+        return [known.language.code for known in self.tokenizer.spec.languages]
+
+    @property
+    def voices(self) -> list[str]:
+        return []
+
     @torch.no_grad()
     def mel(
         self, text: str, speed: float = 1.0, language: str | None = None
@@ -72,13 +92,13 @@ class Synthesizer:
                 the vocabulary, the speed is out of range, the voice does not know the language,
                 or it learned nonsense.
         """
-        if not SLOWEST <= speed <= FASTEST:
-            raise UserError(f"speed {speed:g}: must be between {SLOWEST} and {FASTEST:g}")
+        if not MIN_SPEED <= speed <= MAX_SPEED:
+            raise UserError(f"speed {speed:g}: must be between {MIN_SPEED} and {MAX_SPEED:g}")
         device = self.model.mel_mean_M.device
         ids = self.tokenizer.encode(text, language or self.language)
-        if len(ids) > MOST_TOKENS:
+        if len(ids) > MAX_TOKENS:
             raise UserError(
-                f"{text!r:.60}: {len(ids)} tokens, at most {MOST_TOKENS} are spoken at once; split "
+                f"{text!r:.60}: {len(ids)} tokens, at most {MAX_TOKENS} are spoken at once; split "
                 "it into sentences"
             )
         tokens = torch.tensor([ids], device=device)
@@ -91,13 +111,16 @@ class Synthesizer:
         return mel_TM, output.durations_BNS[0].cpu().numpy()
 
     def speak(
-        self, text: str, speed: float = 1.0, language: str | None = None
-    ) -> NDArray[np.float32]:
+        self, text: str, *, language: str | None = None, voice: str | None = None,
+        speed: float = 1.0,
+    ) -> NDArray[np.float32]:  # fmt: skip
         """Samples in [-1, 1] at `sample_rate`; raises like `mel`."""
+        if voice:
+            raise UserError(f"voice {voice}: there is one only; leave it out")
         mel_TM, _ = self.mel(text, speed, language)
         return self.vocode(mel_TM)
 
     def vocode(self, mel_TM: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Natural-log mel, [T, M], to samples by Griffin-Lim."""
+        """Natural-log mel, [T, M], to samples."""
         with one_thread():
-            return griffin_lim(mel_TM, self.mel_config)
+            return self._vocoder(mel_TM)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
 from dimts.audio.mel import MelConfig
+from dimts.families.acoustic.dataset import Corpus
 from dimts.text.tokenizer import Tokenizer
-from dimts.training.sampler import Corpus
 
 FRAMES_A_TOKEN = 9
 MEDIAN_SECONDS, SPREAD, SHORTEST_SECONDS, LONGEST_SECONDS = 4.0, 0.45, 1.5, 10.0

@@ -10,16 +10,10 @@ import torch
 from torch import Tensor
 
 from dimts.audio.mel import MelConfig
-from dimts.bundles.bundle import (
-    WEIGHTS,
-    check_fits,
-    read_manifest,
-    read_sizes,
-    read_tokenizer,
-    read_weights,
-)
+from dimts.bundles.bundle import WEIGHTS, read_manifest, read_weights
 from dimts.core.config import build_config, flatten
 from dimts.core.errors import ConfigError, UserError
+from dimts.families.acoustic.bundle import check_fits, read_sizes, read_tokenizer
 from dimts.families.acoustic.extension.config import BaseConfig
 from dimts.families.acoustic.extension.rows import extend_rows
 from dimts.families.acoustic.model.config import ModelConfig
@@ -80,6 +74,16 @@ def read_base(folder: Path) -> Base:
         manifest.origin,
         HUGGINGFACE in manifest.sha256,
     )
+
+
+def base_sizes(folder: Path) -> ModelConfig:
+    """The sizes of a bundle's model; its weights are not read.
+
+    Raises:
+        BundleError: it is no bundle, or is not of this family.
+    """
+    read_manifest(folder, verify=False)
+    return read_sizes(folder)[0]
 
 
 def model_from_base(own: ModelConfig, base: ModelConfig) -> ModelConfig:

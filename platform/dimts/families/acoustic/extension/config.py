@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from dimts.core.config import Config
+from dimts.families.protocol import BaseSection
 from dimts.storage.paths import Place
 
 StartMethod = Literal["transliteration", "mean", "nearest", "random"]
@@ -19,11 +19,10 @@ random: as in an untrained model.
 """
 
 
-class BaseConfig(Config):
-    """What a voice is adapted from, and what is done lest the base forgets.
+class BaseConfig(BaseSection):
+    """What a voice is adapted from, and what is done lest the base forgets; see `BaseSection`.
 
     Attributes:
-        bundle: folder of a bundle or a run, here or in object storage, or an MLflow URI.
         start: how the rows of new tokens begin.
         transliteration: code or file of the table that `start` reads; that of the language if
             not given.
@@ -33,7 +32,6 @@ class BaseConfig(Config):
         held_out: utterances of each set that forgetting is measured on, at most.
     """
 
-    bundle: str = Field(min_length=1)
     start: StartMethod = "transliteration"
     transliteration: str | None = None
     features: tuple[Place, ...] = ()

@@ -13,9 +13,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dimts.audio.mel import MelConfig
-from dimts.bundles.bundle import CONFIG, TOKENIZER, build_model, read_manifest, sha256, write_bundle
+from dimts.bundles.bundle import CONFIG, read_manifest, sha256
 from dimts.core.config import Config, to_yaml
 from dimts.core.errors import UserError
+from dimts.families.acoustic.bundle import TOKENIZER, build_model, write_bundle
 from dimts.families.acoustic.extension.base import HUGGINGFACE, extended_weights, read_base
 from dimts.families.acoustic.extension.config import BaseConfig, StartMethod
 from dimts.families.acoustic.extension.embedding_file import embedding_weights

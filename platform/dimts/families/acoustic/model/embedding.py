@@ -93,6 +93,11 @@ class PartlyFrozenEmbedding(nn.Module):
         self.trained = nn.Parameter(weight_VD[~frozen_V])
 
     @property
+    def trained_rows(self) -> nn.Parameter:
+        """What an optimizer treats as an embedding's."""
+        return self.trained
+
+    @property
     def weight(self) -> Tensor:
         """[V, D]: all rows in the order of ids, as a copy."""
         weight_VD = self.frozen.new_empty(len(self.frozen_V), self.frozen.shape[1])

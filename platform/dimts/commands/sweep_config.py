@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import EllipsisType
-from typing import Any
+from typing import Any, Self
 
-from dimts.core.config import Config, build_config, flatten, to_yaml
+from pydantic import model_validator
+
+from dimts.commands.voice_config import RunnableConfig, config_class, family_in
+from dimts.core.config import Config, build_config, flatten, read_settings, to_yaml
 from dimts.core.errors import ConfigError
 from dimts.launch.settings import driver_folder
-from dimts.tuning.config import SweepConfig
+from dimts.tuning.config import SweepConfig, check_objectives
 from dimts.tuning.remote_sweep import TRIALS
 from dimts.tuning.space import IntRange, Space, examples
 from dimts.tuning.sweep import Plan
-from jobs.voice_config import VoiceConfig
 
 SEARCHED = ("model.", "training.", "base.")
 """Sections of what a trial may have of its own; the features, for one, are shared by all."""
@@ -32,10 +35,21 @@ MOST_OFF = 0.1
 """Share of `sweep.utterances` by which a trial may be trained on more or less."""
 
 
-class SweepVoice(VoiceConfig):
-    """A voice, and what of it is searched."""
+class SweepVoice(RunnableConfig):
+    """A model's configuration, and what of it is searched."""
 
     sweep: SweepConfig
+
+    @model_validator(mode="after")
+    def _can_be_compared(self) -> Self:
+        family, sweep = self.of_family, self.sweep
+        try:
+            check_objectives(sweep, family.metrics)
+            early = sweep.early_stopping is not None
+            family.check_search(list(sweep.space), list(sweep.objectives), early)
+        except ValueError as error:
+            raise ValueError(f"sweep: {error}") from None
+        return self
 
     def plan(self) -> Plan:
         """The sweep, ready to run.
@@ -47,7 +61,7 @@ class SweepVoice(VoiceConfig):
         title = f"{self.run.name}-{self.sweep.name}"
         pinned = self.pinned()  # all trials start from the same base
         settings = pinned.model_dump(exclude={"sweep"}, exclude_unset=True)
-        voice = VoiceConfig.model_validate(settings)
+        voice = config_class(self.family).model_validate(settings)
         _check_keys(self.sweep.space)
         if isinstance(sizes := self.sweep.space.get(BATCH_SIZE), IntRange):
             for size in range(max(1, sizes.low), sizes.high + 1, sizes.step or 1):
@@ -64,10 +78,13 @@ class SweepVoice(VoiceConfig):
             tracking=self.tracking.absolute(),
             config_yaml=to_yaml(pinned),
             params=flatten(pinned.model_dump(mode="json")),
+            metrics=self.of_family.metrics,
             launch=lambda number, values: self.trial(voice, number, values).launch(),
         )
 
-    def trial(self, voice: VoiceConfig, number: int, values: Mapping[str, Any]) -> VoiceConfig:
+    def trial(
+        self, voice: RunnableConfig, number: int, values: Mapping[str, Any]
+    ) -> RunnableConfig:
         """The voice that one trial trains.
 
         Raises:
@@ -77,7 +94,7 @@ class SweepVoice(VoiceConfig):
         for key, value in values.items():
             _put(settings, voice, key, value)
         origins = {(): "sweep.space"} | {tuple(key.split(".")): "sweep.space" for key in values}
-        searched = build_config(VoiceConfig, settings, origins)
+        searched = build_config(type(voice), settings, origins)
         every = self._validate_every(voice, searched.training.batch_size)
         group = self.ray.workers > 1
         cpus = self.ray.cpus_per_worker if group else self.sweep.cpus_per_trial
@@ -95,9 +112,9 @@ class SweepVoice(VoiceConfig):
             "name": f"{number:03d}",
             "storage": self.run.storage / f"{self.run.name}-{self.sweep.name}" / TRIALS,
         }
-        return build_config(VoiceConfig, settings, origins)
+        return build_config(type(voice), settings, origins)
 
-    def _validate_every(self, voice: VoiceConfig, batch_size: int) -> int:
+    def _validate_every(self, voice: RunnableConfig, batch_size: int) -> int:
         """Steps from one validation of a trial to the next; raises like `trial`."""
         wanted, validations = self.sweep.utterances, self.sweep.validations
         if not wanted:
@@ -111,6 +128,14 @@ class SweepVoice(VoiceConfig):
                 "raise sweep.utterances or lower sweep.validations"
             )
         return every
+
+
+def load_sweep(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> SweepVoice:
+    """The configuration of a sweep of any family; raises like `load_voice`."""
+    values, origins = read_settings(files, overrides)
+    of_family = config_class(family_in(values, origins))
+    cls = type(f"Sweep{of_family.__name__}", (of_family, SweepVoice), {})
+    return build_config(cls, values, origins)
 
 
 def _check_keys(space: Space) -> None:
@@ -130,7 +155,7 @@ def _check_keys(space: Space) -> None:
                 )
 
 
-def _put(settings: dict[str, Any], voice: VoiceConfig, key: str, value: Any) -> None:
+def _put(settings: dict[str, Any], voice: RunnableConfig, key: str, value: Any) -> None:
     *sections, name = key.split(".")
     part: Any = voice
     for n, section in enumerate(sections, start=1):

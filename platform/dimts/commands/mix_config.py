@@ -7,17 +7,18 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from data_prep.config import CorpusConfig, PrepareConfig
 from dimts.audio.mel import MelConfig
+from dimts.commands.voice_config import check_workers
 from dimts.core.config import Config, flatten, to_yaml
 from dimts.families.acoustic.model.config import ModelConfig
+from dimts.families.acoustic.sections import check_language
+from dimts.families.acoustic.settings import AcousticSettings, Source
+from dimts.families.acoustic.training_config import AcousticTrainingConfig
+from dimts.features.config import CorpusConfig, PrepareConfig
 from dimts.launch.settings import Launch, RayConfig, RunConfig
 from dimts.text.language import Language, load_language
 from dimts.text.normaliser import TextConfig
 from dimts.tracking.config import TrackingConfig
-from dimts.training.config import TrainingConfig
-from dimts.training.settings import RunSettings, Source
-from jobs.voice_config import check_language, check_workers
 
 
 class Part(Config):
@@ -50,7 +51,7 @@ class MixConfig(Config):
     parts: tuple[Part, ...] = Field(min_length=1)
     mel: MelConfig = MelConfig()
     model: ModelConfig = ModelConfig()
-    training: TrainingConfig = TrainingConfig()
+    training: AcousticTrainingConfig = AcousticTrainingConfig()
     tracking: TrackingConfig = TrackingConfig()
     ray: RayConfig = RayConfig()
     run: RunConfig
@@ -77,7 +78,7 @@ class MixConfig(Config):
         parts = self.parts
         return Launch(
             name=self.run.name,
-            settings=RunSettings(
+            settings=AcousticSettings(
                 sources=tuple(
                     Source(features=p.prepare.features.absolute(), text=p.text.absolute())
                     for p in parts

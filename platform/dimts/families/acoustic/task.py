@@ -1,80 +1,81 @@
-"""A run from its settings: data, model, loop."""
+"""What a voice's training hands to the trainer: data, model, loss, bundle, samples."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch import distributed as dist
 
-from dimts.bundles.bundle import build_model, load_weights, read_manifest, write_bundle
+from dimts.bundles.bundle import load_weights, read_manifest
 from dimts.bundles.fetch import local_bundle
 from dimts.core.errors import UserError
-from dimts.core.machine import n_cores, waits_asleep
+from dimts.families.acoustic.bundle import build_model, write_bundle
+from dimts.families.acoustic.corpora import check_lengths
 from dimts.families.acoustic.data import Data, fixed_durations, open_data
 from dimts.families.acoustic.extension.base import extended_weights
 from dimts.families.acoustic.freezing import FreezeReport, freeze
+from dimts.families.acoustic.metrics import SELECTION
 from dimts.families.acoustic.model.t3 import T3
-from dimts.storage.paths import Folder
+from dimts.families.acoustic.objective import AcousticObjective
+from dimts.families.acoustic.samples import make_samples
+from dimts.families.acoustic.settings import AcousticSettings
+from dimts.families.acoustic.training_config import AcousticTrainingConfig
 from dimts.training.checkpoint import find_latest
-from dimts.training.config import TrainingConfig
-from dimts.training.job import Callbacks, Job, Result
-from dimts.training.machine_choices import read_choices
-from dimts.training.settings import RunSettings
-from dimts.training.trainer import train
+from dimts.training.task import Objective, Task
 
 
-def run_training(
-    settings: RunSettings, callbacks: Callbacks, device: torch.device | None = None
-) -> Result:
-    """Train as one worker of one or several; `torch.distributed` says which.
+def acoustic_task(settings: AcousticSettings, device: torch.device) -> Task:
+    """The task of a run's settings.
 
     Raises:
-        UserError: features are missing, were made with other settings, the run was begun with
-            another base or vocabulary, or training failed.
+        UserError: features are missing or were made with other settings, or the run was begun
+            with another base or vocabulary.
     """
-    device = device or torch.device("cpu")
-    max_threads = set_threads(settings, device)
     data = open_data(settings)
-    latest = find_latest(settings.run_dir)
-    if latest:
+    if latest := find_latest(settings.run_dir):
         _check_goes_on(latest, settings, data)
     _check_sample_texts(settings.training, data)
     if settings.training.aligner.fixed_share > 0:
         data.train.durations = fixed_durations(settings, data)
-    model = initial_model(settings, data).to(device)
+    return task_of(settings, data, initial_model(settings, data).to(device))
+
+
+def task_of(settings: AcousticSettings, data: Data, model: T3) -> Task:
+    """The task of a model, whose frozen parts are frozen here, and its data.
+
+    Raises:
+        UserError: an utterance is too short for its states.
+    """
     report = freeze(model, data.tokenizer)
-    rank = dist.get_rank() if dist.is_initialized() else 0
-    if rank == 0 and latest is None:
-        callbacks.log(parameter_counts(report), 0)
+    for corpus in (data.train, data.val, data.rehearsal):
+        if corpus:
+            check_lengths(corpus, model.config.states_per_token)
 
-    def write(folder: Path, weights: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        write_bundle(
-            folder,
-            weights,
-            data.tokenizer,
-            settings.config_yaml,
-            {**facts, "features": features_fingerprint(data), **_origin(settings, data)},
-        )
+    def write(folder: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        own = {"features": features_fingerprint(data), **_origin(settings, data)}
+        write_bundle(folder, weights, data.tokenizer, settings.config_yaml, {**facts, **own})
 
-    job = Job(
-        settings.training,
-        model,
-        data.train,
-        data.val,
-        settings.run_dir,
-        write,
-        data.rehearsal,
-        settings.base.rehearsal_share if settings.base else 0.0,
-        max_threads,
+    objective = AcousticObjective(model, settings.training)
+    return Task(
+        model=model,
+        objectives=(Objective("acoustic", objective, settings.training.optimizer),),
+        train=data.train,
+        val=data.val,
+        selection=SELECTION,
+        unit="frames",
+        write_bundle=write,
+        sample=partial(make_samples, settings, data, model),
+        rehearsal=data.rehearsal,
+        rehearsal_share=settings.base.rehearsal_share if settings.base else 0.0,
+        counts=parameter_counts(report),
     )
-    return train(job, callbacks)
 
 
-def initial_model(settings: RunSettings, data: Data) -> T3:
+def initial_model(settings: AcousticSettings, data: Data) -> T3:
     """The model before the first step: the base's, extended, or an untrained one."""
     model = untrained_model(settings, data)
     if data.base and settings.base:
@@ -84,7 +85,7 @@ def initial_model(settings: RunSettings, data: Data) -> T3:
     return model
 
 
-def untrained_model(settings: RunSettings, data: Data) -> T3:
+def untrained_model(settings: AcousticSettings, data: Data) -> T3:
     """A model that knows nothing, with the vocabulary of `data`; the same for the same seed."""
     torch.manual_seed(settings.training.seed)
     model = build_model(
@@ -113,7 +114,7 @@ def features_fingerprint(data: Data) -> str:
     return "+".join(f.manifest.fingerprint for f in (*data.features, *rehearsed))
 
 
-def _origin(settings: RunSettings, data: Data) -> dict[str, Any]:
+def _origin(settings: AcousticSettings, data: Data) -> dict[str, Any]:
     if not (data.base and settings.base):
         return {}
     if data.base.extended and data.base.origin.get("language") == data.language:
@@ -128,7 +129,7 @@ def _origin(settings: RunSettings, data: Data) -> dict[str, Any]:
     }
 
 
-def _check_goes_on(checkpoint: Path, settings: RunSettings, data: Data) -> None:
+def _check_goes_on(checkpoint: Path, settings: AcousticSettings, data: Data) -> None:
     """A base may have been replaced since, an alias in MLflow may have moved, or features may have
     been prepared anew: ids, mel statistics and batches would not be those that the weights were
     trained with."""
@@ -147,7 +148,7 @@ def _check_goes_on(checkpoint: Path, settings: RunSettings, data: Data) -> None:
             )
 
 
-def go_on_from(run_dir: Folder) -> str:
+def go_on_from(run_dir: str | Path) -> str:
     """What to do where a run cannot go on as it is: a new one that starts from its weights."""
     return (
         f"to go on from its weights give --set run.name=NEW --set base.bundle={run_dir} "
@@ -163,34 +164,7 @@ def _older_origin(data: Data) -> str | None:
     return origin.get("base_sha256") if origin.get("language") == data.language else None
 
 
-def set_threads(settings: RunSettings, device: torch.device) -> int:
-    """Give torch the threads it was asked to use, or those that the run has found out before.
-
-    Returns:
-        How many there may be where that is still to be found out, else 0; see `Job.max_threads`.
-    """
-    cores = max(1, n_cores() // workers_here())
-    if threads := settings.training.threads:
-        torch.set_num_threads(threads)
-        return 0
-    if device.type != "cpu":
-        return 0
-    choices = read_choices(settings.run_dir)
-    found_out = choices.threads if choices else 0
-    if not waits_asleep():
-        cores = 1
-    torch.set_num_threads(min(found_out, cores) if found_out else 1)
-    return 0 if found_out or cores == 1 else cores
-
-
-def workers_here() -> int:
-    """Workers of this run that share this machine's cores, this one among them."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", 0)) or (
-        dist.get_world_size() if dist.is_initialized() else 1
-    )
-
-
-def _check_sample_texts(config: TrainingConfig, data: Data) -> None:
+def _check_sample_texts(config: AcousticTrainingConfig, data: Data) -> None:
     """Now, not at the first sample."""
     for text in config.sample_texts:
         try:

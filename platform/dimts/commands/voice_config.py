@@ -1,0 +1,166 @@
+"""The one configuration of a voice, which all commands read: ``configs/VOICE.yaml``.
+
+It is a family's sections and, the same for all families, where and how it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self, cast
+
+from pydantic import model_validator
+
+from dimts.core.config import build_config, flatten, read_settings, to_yaml
+from dimts.core.errors import ConfigError
+from dimts.core.home import shipped
+from dimts.families.acoustic.sections import AcousticSections
+from dimts.families.protocol import Family, Sections
+from dimts.families.registry import DEFAULT, get_family
+from dimts.launch.names import BASES
+from dimts.launch.settings import Launch, RayConfig, RunConfig
+from dimts.storage.paths import is_remote, remote
+from dimts.tracking.config import TrackingConfig, is_in_mlflow
+from dimts.training.config import TrainingConfig
+
+
+def check_workers(training: TrainingConfig, ray: RayConfig) -> None:
+    """Refuse a training that the workers cannot do.
+
+    Raises:
+        ValueError: a worker would be left without an utterance, or has no such precision.
+    """
+    share = max(1, ray.workers) * training.accumulate
+    if share > training.batch_size:
+        raise ValueError(
+            f"training.batch_size ({training.batch_size}) must be at least ray.workers x "
+            f"training.accumulate ({share}), each of which gets an utterance"
+        )
+    if training.amp in ("fp16", "tf32") and not ray.gpu:
+        raise ValueError(f"training.amp: {training.amp} needs ray.gpu; on a CPU use bf16 or off")
+
+
+class RunnableConfig(Sections):
+    """A family's sections, and where and how they run."""
+
+    tracking: TrackingConfig = TrackingConfig()
+    ray: RayConfig = RayConfig()
+    run: RunConfig
+
+    @model_validator(mode="after")
+    def _has_work_for_all(self) -> Self:
+        check_workers(self.training, self.ray)
+        return self
+
+    @property
+    def of_family(self) -> Family:
+        """The family that it is of."""
+        return get_family(self.family)
+
+    def resolved(self) -> Self:
+        """With the base found, and what follows from it.
+
+        Raises:
+            UserError: there is no such base, or the settings do not fit it.
+        """
+        if self.base is None:
+            return self
+        from dimts.bundles.fetch import local_bundle
+
+        bundle = self._base_for_all(self.base.bundle)
+        located = self._with_bundle(bundle)
+        return cast(Self, self.of_family.with_base(located, local_bundle(bundle)))
+
+    def pinned(self) -> Self:
+        """With a base that may be another one tomorrow, an alias of MLflow or a link in object
+        storage, as it is now; raises like `resolved`."""
+        if self.base is None or not (is_remote(self.base.bundle) or is_in_mlflow(self.base.bundle)):
+            return self
+        return self._with_bundle(self._base_for_all(self.base.bundle))
+
+    def _with_bundle(self, bundle: str) -> Self:
+        assert self.base is not None
+        base = self.base.model_copy(update={"bundle": bundle})
+        return self.model_copy(update={"base": base})
+
+    def _base_for_all(self, bundle: str) -> str:
+        """Where all machines find the base, and each of them the same."""
+        from dimts.bundles.fetch import find_bundle, share_bundle
+        from dimts.tracking.mlflow_model import resolve_model
+
+        if is_remote(bundle):
+            return str(find_bundle(remote(bundle)))
+        folder = resolve_model(bundle, self.tracking).absolute()
+        if is_in_mlflow(bundle):
+            name = re.sub(r"[^A-Za-z0-9.-]+", "-", bundle.partition(":/")[2]).strip("-")
+            return str(share_bundle(folder, self.run.storage.absolute() / BASES, name))
+        return str(folder)
+
+    def launch(self) -> Launch:
+        """What the processes that train are handed; raises like `resolved`."""
+        config = self.resolved()
+        # As it was given: the copy of a model that MLflow keeps lies elsewhere each time.
+        recorded = config.model_copy(update={"base": self.base})
+        return Launch(
+            name=config.run.name,
+            settings=self.of_family.settings(config, config.run.run_dir, to_yaml(recorded)),
+            tracking=config.tracking.absolute(),
+            params=flatten(recorded.model_dump(mode="json")),
+            remote=config.run.remote,
+        )
+
+
+class VoiceConfig(AcousticSections, RunnableConfig):
+    """A voice of the acoustic family."""
+
+
+_CLASSES: dict[str, type[RunnableConfig]] = {DEFAULT: VoiceConfig}
+
+
+def config_class(family: str) -> type[RunnableConfig]:
+    """The configuration of a family's models.
+
+    Raises:
+        ConfigError: there is no such family.
+    """
+    if family not in _CLASSES:
+        bases = (get_family(family).Sections, RunnableConfig)
+        _CLASSES[family] = type(f"{family.title()}Config", bases, {})
+    return _CLASSES[family]
+
+
+def load_voice(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> RunnableConfig:
+    """The configuration that YAML files and ``key=value`` overrides make, of any family.
+
+    Raises:
+        ConfigError: one line naming the file or the override, the key and what is allowed.
+    """
+    values, origins = read_settings(files, overrides)
+    return build_config(config_class(family_in(values, origins)), values, origins)
+
+
+def named_family() -> Family:
+    """The family of the configuration that the command line names, whose options it then has.
+
+    Raises:
+        ConfigError: see `load_voice`.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", action="append", default=[], type=shipped)
+    parser.add_argument("--set", action="append", default=[], dest="overrides")
+    found, _ = parser.parse_known_args()
+    return get_family(family_in(*read_settings(found.config, found.overrides)))
+
+
+def family_in(values: dict[str, object], origins: dict[tuple[str, ...], str]) -> str:
+    """The family that settings name.
+
+    Raises:
+        ConfigError: it is no name.
+    """
+    family = values.get("family", DEFAULT)
+    if not isinstance(family, str):
+        raise ConfigError(f"{origins.get(('family',), 'settings')}: family: must be a name")
+    return family

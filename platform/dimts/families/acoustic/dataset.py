@@ -1,0 +1,156 @@
+"""Utterances with token ids and mels, collated into batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dimts.training.task import Seed
+
+TOKEN_MULTIPLE, FRAME_MULTIPLE = 16, 32
+"""What padded widths are multiples of on a GPU, see `Corpus.collate`."""
+
+
+class Utterances(Protocol):
+    """What a corpus needs of a split; `dimts.features.FeatureSplit` is one."""
+
+    @property
+    def ids(self) -> Sequence[str]: ...
+
+    @property
+    def texts(self) -> Sequence[str]: ...
+
+    @property
+    def n_frames(self) -> NDArray[np.int64]: ...
+
+    def __len__(self) -> int: ...
+
+    def mel(self, index: int) -> NDArray[np.float32]:
+        """Natural-log mel, [T, M]."""
+        ...
+
+
+@dataclass
+class Batch:
+    """Utterances padded to the longest of them.
+
+    Attributes:
+        ids: of the utterances, for error messages.
+        indices: of the utterances in their split.
+        tokens_BN, n_tokens_B: int64.
+        mel_BTM, n_frames_B: natural-log mel, float32, zero on padding; int64.
+        durations_BNS: int64, where an aligner has given them.
+        total_frames, total_tokens: of the whole batch over all workers.
+    """
+
+    ids: list[str]
+    indices: list[int]
+    tokens_BN: Tensor
+    n_tokens_B: Tensor
+    mel_BTM: Tensor
+    n_frames_B: Tensor
+    durations_BNS: Tensor | None = None
+    total_frames: int = 0
+    total_tokens: int = 0
+
+    @property
+    def size(self) -> int:
+        return self.total_frames
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch with its tensors on `device`."""
+        durations = self.durations_BNS
+        return replace(
+            self,
+            tokens_BN=self.tokens_BN.to(device, non_blocking=True),
+            n_tokens_B=self.n_tokens_B.to(device, non_blocking=True),
+            mel_BTM=self.mel_BTM.to(device, non_blocking=True),
+            n_frames_B=self.n_frames_B.to(device, non_blocking=True),
+            durations_BNS=None if durations is None else durations.to(device, non_blocking=True),
+        )
+
+    def pin(self) -> Batch:
+        """The same batch in memory that a GPU copies from while the CPU goes on."""
+        durations = self.durations_BNS
+        return replace(
+            self,
+            tokens_BN=self.tokens_BN.pin_memory(),
+            n_tokens_B=self.n_tokens_B.pin_memory(),
+            mel_BTM=self.mel_BTM.pin_memory(),
+            n_frames_B=self.n_frames_B.pin_memory(),
+            durations_BNS=None if durations is None else durations.pin_memory(),
+        )
+
+
+class Corpus:
+    """A split together with its token ids and, once aligned, its durations.
+
+    Implements `dimts.training.task.Dataset`.
+    """
+
+    def __init__(self, utterances: Utterances, tokens: Sequence[NDArray[np.int64]]):
+        self.utterances = utterances
+        self.tokens = tokens
+        self.n_tokens = np.array([len(t) for t in tokens], np.int64)
+        self.durations: Sequence[NDArray[np.int32]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    @property
+    def ids(self) -> Sequence[str]:
+        return self.utterances.ids
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        return self.utterances.n_frames
+
+    def collate(
+        self,
+        indices: Sequence[int],
+        whole: Sequence[int] | None = None,
+        *,
+        seed: Seed = (0,),
+        pad_to_multiple: bool = False,
+    ) -> Batch:
+        """Collate utterances; see `Dataset.collate`.
+
+        For each shape that it has not met cuDNN plans its convolutions anew, which takes longer
+        than the step: hence `pad_to_multiple`.
+        """
+        total = indices if whole is None else whole
+        n_frames = self.utterances.n_frames[list(indices)]
+        n_tokens = self.n_tokens[list(indices)]
+        n_mels = self.utterances.mel(indices[0]).shape[1]
+        width, length = int(n_tokens.max()), int(n_frames.max())
+        if pad_to_multiple:
+            width, length = width + -width % TOKEN_MULTIPLE, length + -length % FRAME_MULTIPLE
+        tokens = torch.zeros(len(indices), width, dtype=torch.long)
+        mel = torch.zeros(len(indices), length, n_mels)
+        durations = None
+        if self.durations is not None:
+            n_states = self.durations[indices[0]].shape[1]
+            durations = torch.zeros(*tokens.shape, n_states, dtype=torch.long)
+        for row, index in enumerate(indices):
+            tokens[row, : n_tokens[row]] = torch.from_numpy(self.tokens[index])
+            # The mapped array is read-only, which torch.from_numpy warns of: copy by numpy.
+            mel[row, : n_frames[row]].numpy()[:] = self.utterances.mel(index)
+            if durations is not None and self.durations is not None:
+                durations[row, : n_tokens[row]] = torch.from_numpy(self.durations[index])
+        return Batch(
+            ids=[self.utterances.ids[i] for i in indices],
+            indices=list(indices),
+            tokens_BN=tokens,
+            n_tokens_B=torch.from_numpy(n_tokens),
+            mel_BTM=mel,
+            n_frames_B=torch.from_numpy(n_frames),
+            durations_BNS=durations,
+            total_frames=int(self.utterances.n_frames[list(total)].sum()),
+            total_tokens=int(self.n_tokens[list(total)].sum()),
+        )

@@ -1,0 +1,226 @@
+"""What a model family brings to the platform.
+
+A family is an object that the registry knows by its name. It turns what a person writes into a
+`dimts.training.task.Task`, loads what a training has written, and says what its metrics mean. The
+modules that it is made of load torch only when a method needs it: who only reads settings need not
+wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from dimts.core.config import Config
+from dimts.core.metric import Metric
+from dimts.training.config import TrainingConfig
+from dimts.training.settings import RunSettings
+
+if TYPE_CHECKING:
+    import torch
+
+    from dimts.training.task import Task
+
+
+class BaseSection(Config):
+    """What a model is adapted from.
+
+    Attributes:
+        bundle: folder of a bundle or a run, here or in object storage, or an MLflow URI.
+    """
+
+    bundle: str = Field(min_length=1)
+
+
+class Sections(Config):
+    """What a person writes for a family, beside where and how it runs; a family adds its own.
+
+    Attributes:
+        family: name of the model family.
+        training: the loop.
+        base: what the model is adapted from, if anything.
+    """
+
+    family: str = "acoustic"
+    training: TrainingConfig = TrainingConfig()
+    base: BaseSection | None = None
+
+
+class Speaker(Protocol):
+    """A loaded model that speaks."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Of what it speaks, in Hz."""
+        ...
+
+    @property
+    def languages(self) -> Sequence[str]:
+        """Codes of what it speaks."""
+        ...
+
+    @property
+    def voices(self) -> Sequence[str]:
+        """Names of who speaks; empty if there is one only."""
+        ...
+
+    def speak(
+        self, text: str, *, language: str | None = None, voice: str | None = None,
+        speed: float = 1.0,
+    ) -> NDArray[np.float32]:  # fmt: skip
+        """Samples in [-1, 1] at `sample_rate`.
+
+        Raises:
+            UserError: the text cannot be spoken, or there is no such language or voice.
+        """
+        ...
+
+
+class Limits(Config):
+    """What a promoted model has to keep; a family adds its own."""
+
+    margin: float = Field(0.0, ge=0, description="by how much it must be better than the champion")
+
+
+class SharedInputs(NamedTuple):
+    """What the trials of a sweep have in common.
+
+    Attributes:
+        facts: what must stay the same while a sweep goes on: what it is -> its fingerprint.
+        prepare: computes what each trial would compute, and returns the values that objectives
+            are compared with.
+    """
+
+    facts: Mapping[str, str]
+    prepare: Callable[[], dict[str, float]]
+
+
+class HeldOut(NamedTuple):
+    """Metrics of a trained model on sentences that it was not trained on.
+
+    Attributes:
+        after: of the model.
+        before: of what it was adapted from, where that was measured.
+    """
+
+    after: dict[str, float]
+    before: dict[str, float]
+
+
+class Measured(NamedTuple):
+    """A registered model on the test split, for promotion.
+
+    Attributes:
+        ids: of the utterances.
+        values: of the metric that decides, one an utterance.
+        metrics: their means and more, by name.
+        unmeasured: why it must not be promoted without being told to; empty if all was measured.
+    """
+
+    ids: Sequence[str]
+    values: NDArray[np.float64]
+    metrics: Mapping[str, float]
+    unmeasured: Sequence[str] = ()
+
+
+class Family(Protocol):
+    """A kind of model.
+
+    Attributes:
+        name: of the family; stands in settings and manifests.
+        Sections, Settings: what a person writes, and what a training process is given.
+        metrics: all of them; the first is what chooses the best checkpoint.
+        decides: the metric that promotion compares, one value an utterance.
+        Limits: what a promoted model has to keep.
+    """
+
+    name: str
+    Sections: type[Sections]
+    Settings: type[RunSettings]
+    metrics: tuple[Metric, ...]
+    decides: Metric
+    Limits: type[Limits]
+
+    def with_base(self, sections: Any, bundle: Path) -> Any:
+        """The sections with what follows from the base, such as the sizes of the model.
+
+        Raises:
+            UserError: it is no such base, or the sections do not fit it.
+        """
+
+    def settings(self, sections: Any, run_dir: Path, config_yaml: str) -> RunSettings:
+        """What the processes that train are given."""
+
+    def task(self, settings: Any, device: torch.device) -> Task:
+        """The model, its losses and its data, ready to train.
+
+        Raises:
+            UserError: data are missing or do not fit, or the run was begun with others.
+        """
+
+    def load(self, bundle: Path, device: str) -> Speaker:
+        """The speaker of a bundle.
+
+        Raises:
+            BundleError: the bundle is damaged or does not fit together.
+        """
+
+    def new_run_hint(self, place: str) -> str:
+        """What to do where a run cannot go on as it is: a new one that starts from its weights."""
+
+    def check_search(self, keys: Sequence[str], objectives: Sequence[str], early: bool) -> None:
+        """Refuse a search whose trials could not be compared.
+
+        Args:
+            keys: of the settings that are searched.
+            objectives: names of the metrics.
+            early: whether trials are stopped early by the selection metric.
+
+        Raises:
+            ValueError: so it is.
+        """
+
+    def shared_inputs(self, settings: Sequence[Any], measured: Sequence[str]) -> SharedInputs:
+        """Check the settings of a sweep's trials; nothing is written.
+
+        Args:
+            settings: of one trial for each value that is searched.
+            measured: objectives that take a measurement.
+
+        Raises:
+            UserError: a setting does not fit the data, or an objective cannot be measured.
+        """
+
+    def measure(
+        self, settings: Any, bundle: Path, names: Sequence[str], shared: Mapping[str, float]
+    ) -> dict[str, float]:
+        """Objectives of a trial's best checkpoint, on the validation split.
+
+        Args:
+            settings: of the trial.
+            bundle: the checkpoint.
+            names: of the objectives.
+            shared: what `SharedInputs.prepare` returned.
+        """
+
+    def held_out(self, settings: Any, bundle: Path, device: torch.device) -> HeldOut:
+        """Metrics of a run's best checkpoint on held-out utterances."""
+
+    def for_promotion(self, settings: Any) -> Callable[[Path, str, bool], Measured]:
+        """A function that measures bundles on the test split of a run's settings.
+
+        Returns:
+            (bundle, what to call it in errors, whether it is the candidate) -> measured.
+
+        Raises:
+            UserError: there is nothing to measure on.
+        """
+
+    def objections(self, metrics: Mapping[str, float], limits: Any) -> list[str]:
+        """Why a model is not promoted, beside not being better; empty if nothing speaks
+        against it."""
