@@ -79,9 +79,9 @@ def test_sweep_without_a_trial_has_a_table_and_a_summary() -> None:
 
 def test_each_row_of_the_table_has_the_same_columns(tmp_path: Path) -> None:
     study = new_study(LOSS)
-    metrics: dict[str, Any] = {LOSS: 2.0, "val/mcd": 6.5}
-    add(study, [2.0], {LR: 1e-3, START: "random", SHARE: 0.2}, [3, 2], **metrics, step=40)
-    add(study, None, {LR: 2e-3, START: "nearest"}, [4.0], **metrics, passed=1)
+    metrics = {LOSS: 2.0, "val/mcd": 6.5}
+    add(study, [2.0], {LR: 1e-3, START: "random", SHARE: 0.2}, [3, 2], metrics=metrics, step=40)
+    add(study, None, {LR: 2e-3, START: "nearest"}, [4.0], metrics=metrics, passed=1)
     report.trials_table(study).to_csv(tmp_path / "trials.csv", index=False)
     with (tmp_path / "trials.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))

@@ -14,6 +14,9 @@ from optuna.trial import FrozenTrial, TrialState
 DRAWN = "drawn"
 """Attribute of a trial whose settings the sampler has drawn before the trial was there."""
 
+METRICS = "metrics"
+"""Attribute of a trial that ended: metrics of its best checkpoint."""
+
 RUNG = "rung_"
 """What attributes of a trial begin with that hold its best loss so far, by validation."""
 
@@ -73,7 +76,8 @@ def curve(trial: FrozenTrial) -> dict[int, float]:
 
 def last(study: Study, trial: FrozenTrial) -> list[float]:
     """What was last known of each objective; of a trial that was stopped, from a smaller budget."""
-    known = trial.values or [trial.user_attrs.get(name, math.nan) for name in objectives(study)]
+    measured = trial.user_attrs.get(METRICS, {})
+    known = trial.values or [measured.get(name, math.nan) for name in objectives(study)]
     return [value for value in known if math.isfinite(value)]
 
 

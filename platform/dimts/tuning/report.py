@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
+from pandas import DataFrame
 
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.outcomes import (
     DRAWN,
+    METRICS,
     is_known_good,
     named,
     objectives,
@@ -22,10 +24,7 @@ from dimts.tuning.outcomes import (
 )
 from dimts.tuning.study import PASSED, STOPS, VALUES
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
-_INTERNAL = (VALUES, DRAWN, PASSED, STOPS, "outcome")
+_INTERNAL = (VALUES, DRAWN, PASSED, STOPS, METRICS, "outcome")
 """Attributes of trials that the table leaves out, or has in a column of its own."""
 
 
@@ -81,14 +80,16 @@ def trials_table(study: Study) -> DataFrame:
     """One row a trial, in their order; what a trial does not have is missing.
 
     Columns are number, outcome, whether the settings were known to be good, the objectives (of
-    complete trials alone), parameters by config path, and what was measured: other metrics, the
-    best value of what rungs compare, training steps, mel frames trained on, seconds, a reason.
+    complete trials alone), parameters by config path, the best value of what rungs compare,
+    training steps, frames trained on, seconds, a reason, and other metrics.
     """
     table = study.trials_dataframe(("number", "values", "params", "user_attrs"), multi_index=True)
-    left_out = [("user_attrs", name) for name in (*_INTERNAL, *objectives(study))]
-    table = table.drop(columns=left_out, errors="ignore")
     table.columns = [column[1] or column[0] for column in table.columns]
     trials = study.get_trials(deepcopy=False)
+    measured = DataFrame([trial.user_attrs.get(METRICS, {}) for trial in trials])
+    table = table.drop(columns=list(_INTERNAL), errors="ignore").join(
+        measured.drop(columns=objectives(study), errors="ignore")
+    )
     table.insert(min(1, table.shape[1]), "outcome", [outcome(trial) for trial in trials])
     table.insert(min(2, table.shape[1]), "known good", [is_known_good(trial) for trial in trials])
     return table.convert_dtypes()  # whole numbers stay whole beside missing ones

@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from dimts.core.errors import UserError
 from dimts.tuning.config import Direction, SweepConfig
 from dimts.tuning.distinct import count_settings, identities, identity, untried
-from dimts.tuning.outcomes import DRAWN, RUNG, curve, rungs, signs
+from dimts.tuning.outcomes import DRAWN, METRICS, RUNG, curve, rungs, signs
 from dimts.tuning.space import stored, suggest
 
 STUDY_FILE = "study.db"
@@ -200,16 +200,14 @@ class SweepStudy:
             outcome, reason = "diverged", "the validation loss was not finite"
         trial = self._running.pop(number)
         if outcome != "diverged" and len(self.config.objectives) == 1:
-            sign = (
-                self._selection_sign * signs(self.study)[0]
-            )  # Optuna takes them for the objective's
+            # Optuna ranks them as it ranks the objective, which may have the other direction.
+            sign = self._selection_sign * signs(self.study)[0]
             for validation, value in curve(frozen).items():
                 if validation not in frozen.intermediate_values:
                     trial.report(sign * value, validation)
-        facts = ending._replace(outcome=outcome, reason=reason)._asdict()
-        for name, fact in (dict(facts.pop("metrics")) | facts).items():
+        for name, fact in ending._replace(outcome=outcome, reason=reason)._asdict().items():
             if name != "reason" or fact:
-                trial.set_user_attr(name, fact)
+                trial.set_user_attr(name, dict(fact) if name == METRICS else fact)
         state = STATES[outcome]
         self.study.tell(trial, values if state == TrialState.COMPLETE else None, state=state)
         return outcome
