@@ -30,7 +30,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from dimts.training.job import Job
 from numpy.typing import NDArray
 
 from dimts.audio.mel import MelConfig, log_mel, log_mel_torch
@@ -44,12 +43,12 @@ from dimts.families.acoustic.flops import Precision, flops_a_frame, peak_flops
 from dimts.families.acoustic.model import t3
 from dimts.families.acoustic.model.config import ModelConfig
 from dimts.families.acoustic.model.t3 import T3
-from dimts.families.acoustic.synthetic import MEAN, STD, synthetic_corpus
+from dimts.families.acoustic.synthetic import MEAN, STD, synthetic_corpus, synthetic_task
+from dimts.families.acoustic.training_config import AcousticTrainingConfig
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
 from dimts.training.callbacks import NullCallbacks
-from dimts.training.config import TrainingConfig
 from dimts.training.precision import float32_precision
 from dimts.training.sampler import BucketSampler, Position, padding_share
 from dimts.training.trainer import Trainer
@@ -72,7 +71,7 @@ class Size(Config):
     """A file of `jobs/configs/models`; what it says of training is for a CPU."""
 
     model: ModelConfig
-    training: TrainingConfig = TrainingConfig()
+    training: AcousticTrainingConfig = AcousticTrainingConfig()
 
 
 class Case(NamedTuple):
@@ -266,19 +265,14 @@ def _train(case: Case, setup: Setup, make_clock: type[Clock] = Clock) -> Clock:
         "checkpoint_every": 0,
         "aligner": {"fixed_share": float(case.durations == "given")},
     }
-    config = build_config(TrainingConfig, settings)
-    corpus = _corpus(case, setup)
+    config = build_config(AcousticTrainingConfig, settings)
+    task = synthetic_task(_model(case, setup), _corpus(case, setup), config)
     clock = make_clock(setup.device)
     with tempfile.TemporaryDirectory(prefix="dimts-gpu-") as folder:
-        job = Job(config, _model(case, setup), corpus, corpus, Path(folder), _write_nothing)
-        clock.trainer = Trainer(job, clock)
+        clock.trainer = Trainer(task, config, Path(folder), clock)
         clock.trainer.run()
     assert not clock.trainer.progress.skipped, "a loss was not finite: the times are no measure"
     return clock
-
-
-def _write_nothing(folder: Path, weights: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
-    pass
 
 
 def _model(case: Case, setup: Setup) -> T3:

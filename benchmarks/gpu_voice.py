@@ -133,7 +133,7 @@ def _markdown(
             amp,
             f"{of_steps:.1f}",
             f"{seconds.get('validation', 0):.1f}",
-            f"{result['frames'] / of_steps:,.0f}",
+            f"{result['units'] / of_steps:,.0f}",
             f"{figures['test/mcd']:.2f}",
             f"{figures['val/mcd']:.2f}",
             f"{figures['test/length_ratio']:.3f}",

@@ -200,8 +200,8 @@ def _frames(options: argparse.Namespace) -> list[int]:
     config = load_config(VoiceConfig, [options.config], [])
     n_frames = FeatureSet.open(options.features).split("train").n_frames
     sampler = BucketSampler(n_frames, config.training.batch_size, config.training.seed)
-    turns = sampler.following(Position(0, 0))
-    return [int(n_frames[next(turns)[1]].sum()) for _ in range(options.warmup + options.steps)]
+    batches = sampler.following(Position(0, 0))
+    return [int(n_frames[next(batches)[1]].sum()) for _ in range(options.warmup + options.steps)]
 
 
 if __name__ == "__main__":

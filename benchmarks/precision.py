@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from dimts.training.job import Job
 
 from dimts.audio.mel import MelConfig
 from dimts.cli import run_job
@@ -33,12 +32,12 @@ from dimts.core.machine import machine_facts
 from dimts.families.acoustic.bundle import build_model
 from dimts.families.acoustic.dataset import Corpus
 from dimts.families.acoustic.model.config import ModelConfig
-from dimts.families.acoustic.synthetic import MEAN, STD, synthetic_corpus
+from dimts.families.acoustic.synthetic import MEAN, STD, synthetic_corpus, synthetic_task
+from dimts.families.acoustic.training_config import AcousticTrainingConfig
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
 from dimts.training.callbacks import NullCallbacks
-from dimts.training.config import TrainingConfig
 from dimts.training.precision import FAST_ENOUGH, choose_amp
 from dimts.training.trainer import Trainer
 
@@ -53,7 +52,7 @@ class Size(Config):
     """A file of `jobs/configs/models`."""
 
     model: ModelConfig
-    training: TrainingConfig = TrainingConfig()
+    training: AcousticTrainingConfig = AcousticTrainingConfig()
 
 
 class Row(NamedTuple):
@@ -165,9 +164,8 @@ def _train(
     built = build_model(model, tokenizer, mean, std).to(device)
     clock = Clock(device)
     with tempfile.TemporaryDirectory(prefix="dimts-precision-") as folder:
-        config = build_config(TrainingConfig, settings)
-        job = Job(config, built, corpus, corpus, Path(folder), lambda *_: None)
-        Trainer(job, clock).run()
+        config = build_config(AcousticTrainingConfig, settings)
+        Trainer(synthetic_task(built, corpus, config), config, Path(folder), clock).run()
     return (clock.marks[-1] - clock.marks[0]) / steps
 
 

@@ -30,6 +30,7 @@ from dimts.core.config import load_config
 from dimts.core.errors import UserError
 from dimts.core.machine import machine_facts
 from dimts.families.acoustic.data import fixed_durations, open_data
+from dimts.families.acoustic.settings import AcousticSettings
 from dimts.features.feature_set import FeatureSet
 from dimts.launch.console import EVENTS
 from dimts.tracking.config import TrackingConfig
@@ -131,6 +132,7 @@ def _training_starts(features: Path, of: FeatureSet) -> dict[str, float]:
     """What each worker, and what the first one alone, does before a training's first step."""
     overrides = [f"prepare.features={features}", "tracking.enabled=false"]
     settings = load_config(VoiceConfig, [CONFIG], overrides).launch().settings
+    assert isinstance(settings, AcousticSettings)
     open_data(settings)  # imports, and files that the system reads for the first time
     started = time.process_time()
     data = open_data(settings)

@@ -147,13 +147,16 @@ def run(task: Task) -> str:
     from dimts.families.acoustic.data import open_data
     from dimts.families.acoustic.held_out import aggregate_metrics, evaluate
     from dimts.families.acoustic.measurements import base_metrics
+    from dimts.families.acoustic.settings import AcousticSettings
     from dimts.families.acoustic.task import initial_model
     from dimts.launch.training_run import run_training
 
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="dimts-transfer-") as folder:
         launch = _config(task, Path(folder)).launch()
-        settings, data = launch.settings, open_data(launch.settings)
+        settings = launch.settings
+        assert isinstance(settings, AcousticSettings)
+        data = open_data(settings)
         launch.run_dir.mkdir(parents=True)
         result = run_training(settings, NullCallbacks())
         assert result.checkpoint is not None

@@ -29,7 +29,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dimts.cli import run_job
-from dimts.core.config import fingerprint, load_config
+from dimts.core.config import fingerprint
 from dimts.core.errors import UserError
 from dimts.core.machine import machine_facts, n_cores
 from dimts.training.callbacks import NullCallbacks
@@ -149,7 +149,7 @@ def run_one(arm: str, seed: int, file: Path, options: argparse.Namespace) -> Non
     """Run one sweep and write what it found."""
     from optuna.trial import TrialState
 
-    from dimts.commands.sweep_config import SweepVoice
+    from dimts.commands.sweep_config import load_sweep
     from dimts.tuning import study as study_module
     from dimts.tuning.study import SweepStudy
     from dimts.tuning.sweep import run_sweep
@@ -158,7 +158,7 @@ def run_one(arm: str, seed: int, file: Path, options: argparse.Namespace) -> Non
         study_module.STATES["stopped early"] = TrialState.COMPLETE
     with tempfile.TemporaryDirectory(prefix="dimts-tune-benchmark-") as folder:
         overrides = [*_settings(arm, seed, options), f"run.storage={folder}"]
-        plan = load_config(SweepVoice, [SPACE], overrides).plan()
+        plan = load_sweep([SPACE], overrides).plan()
         clock = CpuClock()
         if not run_sweep(plan).is_complete:
             raise UserError(f"{plan.title}: was stopped, so there is nothing to compare")
@@ -212,15 +212,14 @@ class CpuClock:
 def bare_seconds(options: argparse.Namespace) -> float:
     """The same trainings in this process, with their validations and checkpoints: the mean of all
     that random search ran with the first seed, after one that warms up."""
-    from dimts.commands.sweep_config import SweepVoice
+    from dimts.commands.sweep_config import load_sweep
     from dimts.launch.training_run import run_training
     from dimts.tuning.study import SweepStudy
 
     seconds = []
     with tempfile.TemporaryDirectory(prefix="dimts-tune-bare-") as folder:
         overrides = [*_settings(RANDOM, 0, options), f"run.storage={folder}"]
-        config = load_config(SweepVoice, [SPACE], overrides)
-        plan = config.plan()
+        plan = load_sweep([SPACE], overrides).plan()
         plan.folder.mkdir(parents=True)
         study = SweepStudy(plan.sweep, plan.folder)
         assignments = list(iter(study.next, None))

@@ -187,7 +187,8 @@ def train_watched(launch: Launch, events: Events) -> Watched:
     keep_settings(launch.run_dir, launch.settings.config_yaml)
     recorder = Watched(launch, events)
     recorder.start()
-    recorder.finish(run_training(launch.settings, recorder, torch.device("cpu")))
+    device = torch.device("cpu")
+    recorder.finish(run_training(launch.settings, recorder, device), device)
     return recorder
 
 

@@ -9,26 +9,25 @@ import ctypes
 import json
 import resource
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from dimts.training.job import Job
 from torch import Tensor
-from training_fixtures import Listener
+from training_fixtures import Job, Listener, train
 
 from dimts.audio.mel import MelConfig
 from dimts.core.config import build_config
 from dimts.families.acoustic.bundle import build_model, write_bundle
 from dimts.families.acoustic.dataset import Corpus
 from dimts.families.acoustic.model.config import ModelConfig
-from dimts.families.acoustic.synthetic import MEAN, STD, synthetic_corpus
+from dimts.families.acoustic.synthetic import MEAN, STD, synthetic_corpus, synthetic_task
+from dimts.families.acoustic.training_config import AcousticTrainingConfig
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
-from dimts.training.config import TrainingConfig
 from dimts.training.progress import Result
-from dimts.training.trainer import train
 
 MODEL = {
     "width": 32,
@@ -45,14 +44,14 @@ TRAINING = {
 def make_job(folder: Path, tokenizer: Tokenizer, corpus: Corpus, **settings: object) -> Job:
     """A run of a model whose activations are most of its memory."""
 
-    def write(folder: Path, weights: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    def write(folder: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         write_bundle(folder, weights, tokenizer, "{}\n", {**facts, "features": "synthetic"})
 
     torch.manual_seed(0)
     mean_M, std_M = torch.full((80,), MEAN), torch.full((80,), STD)
     model = build_model(build_config(ModelConfig, MODEL), tokenizer, mean_M, std_M)
-    config = build_config(TrainingConfig, TRAINING | settings)
-    return Job(config, model, corpus, corpus, folder, write)
+    config = build_config(AcousticTrainingConfig, TRAINING | settings)
+    return Job(synthetic_task(model, corpus, config, write), config, folder)
 
 
 def address_space() -> int:
@@ -100,7 +99,7 @@ def main(folder: Path, when: str = "never", room: str = "0") -> None:
     outcome = {
         "told": listener.told,
         "losses": listener.curve("train/total_loss"),
-        "frames": result.frames,
+        "units": result.units,
         "step": result.step,
         "finite": all(bool(p.isfinite().all()) for p in job.model.parameters()),
         "wanted": most_address_space() - before,

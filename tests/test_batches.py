@@ -19,6 +19,8 @@ from dimts.training.sampler import BucketSampler, Position, padding_share, split
 
 CORPUS_FRAMES = (547, 5.51, 0.237)
 """Of the sample corpus's training split: utterances, mean and deviation of log(frames)."""
+BUDGETS = (0, 1500)
+"""Units of a batch; 0 counts utterances."""
 
 
 def frames(n: int, seed: int = 0) -> NDArray[np.int64]:
@@ -33,18 +35,41 @@ def test_epoch_visits_every_utterance_once(n: int, batch_size: int, seed: int) -
     for epoch in (0, 3):
         batches = sampler.batches(epoch)
         assert sorted(itertools.chain(*batches)) == list(range(n))
-        assert len(batches) == sampler.batches_per_epoch
+        assert len(batches) == sampler.batches_of(epoch)
         sizes = [len(batch) for batch in batches]
         assert max(sizes) <= batch_size
         assert max(sizes) - min(sizes) <= 1, "a worker may be left without"
 
 
+@given(n=st.integers(1, 200), budget=st.integers(1, 4000), seed=st.integers(0, 99))
+def test_budget_is_kept_by_all_but_single_utterances(n: int, budget: int, seed: int) -> None:
+    lengths = frames(n)
+    sampler = BucketSampler(lengths, 8, seed, budget)
+    for epoch in (0, 3):
+        batches = sampler.batches(epoch)
+        assert sorted(itertools.chain(*batches)) == list(range(n))
+        assert len(batches) == sampler.batches_of(epoch)
+        for batch in batches:
+            assert len(batch) == 1 or lengths[batch].max() * len(batch) <= budget
+    longest = sampler.longest_batch()
+    assert lengths[longest].min() >= np.sort(lengths)[-len(longest) :].min()
+    assert len(longest) == sampler.smallest_batch or len(longest) == n
+
+
+def test_batches_of_a_budget_are_full_and_padded_little() -> None:
+    lengths, budget = frames(CORPUS_FRAMES[0]), 4000
+    batches = BucketSampler(lengths, 8, 0, budget).batches(1)
+    assert lengths.sum() / (len(batches) * budget) > 0.9
+    assert padding_share(lengths, batches) <= 0.06
+
+
 def test_epochs_differ_and_repeat_with_the_seed() -> None:
     lengths = frames(100)
-    one = BucketSampler(lengths, 8, seed=1)
-    assert one.batches(0) != one.batches(1)
-    assert one.batches(0) == BucketSampler(lengths, 8, seed=1).batches(0)
-    assert one.batches(0) != BucketSampler(lengths, 8, seed=2).batches(0)
+    for budget in BUDGETS:
+        one = BucketSampler(lengths, 8, 1, budget)
+        assert one.batches(0) != one.batches(1)
+        assert one.batches(0) == BucketSampler(lengths, 8, 1, budget).batches(0)
+        assert one.batches(0) != BucketSampler(lengths, 8, 2, budget).batches(0)
 
 
 @given(data=st.data(), world_size=st.integers(1, 4), parts=st.integers(1, 3))
@@ -62,12 +87,13 @@ def test_batch_too_small_for_the_workers_is_refused() -> None:
         split_batch([1, 2, 3], 0, 2, 2)
 
 
-@given(taken=st.integers(0, 60))
-def test_position_is_all_there_is_to_remember(taken: int) -> None:
+@given(taken=st.integers(0, 60), budget=st.sampled_from(BUDGETS))
+def test_position_is_all_there_is_to_remember(taken: int, budget: int) -> None:
     lengths = frames(50)
-    undisturbed = BucketSampler(lengths, 7, 0).following(Position(0, 0))
+    undisturbed = BucketSampler(lengths, 7, 0, budget).following(Position(0, 0))
     seen = [Position(0, 0), *(after for after, _ in itertools.islice(undisturbed, taken))]
-    resumed = BucketSampler(lengths, 7, 0).following(seen[-1])
+    assert BucketSampler(lengths, 7, 0, budget).position_of(taken) == seen[-1]
+    resumed = BucketSampler(lengths, 7, 0, budget).following(seen[-1])
     assert list(itertools.islice(resumed, 20)) == list(itertools.islice(undisturbed, 20))
 
 
@@ -119,10 +145,10 @@ def test_batch_is_padded_with_zeros(corpus: Corpus) -> None:
     assert batch.mel_BTM[:, :, 0].tolist() == [[3, 3, 3], [2, 2, 0]]
     assert batch.n_frames_B.tolist() == [3, 2]
     assert batch.durations_BNS is None
-    assert (batch.total_frames, batch.total_tokens) == (5, 6)
+    assert (batch.size, batch.n_tokens) == (5, 6)
 
 
-def test_whole_grains_change_the_widths_alone(corpus: Corpus) -> None:
+def test_padding_to_a_multiple_changes_the_widths_alone(corpus: Corpus) -> None:
     """On a GPU, where each shape that is new takes long."""
     exact, padded = corpus.collate([0, 2]), corpus.collate([0, 2], pad_to_multiple=True)
     (_, n), (_, t, _) = exact.tokens_BN.shape, exact.mel_BTM.shape
@@ -132,12 +158,12 @@ def test_whole_grains_change_the_widths_alone(corpus: Corpus) -> None:
     assert torch.equal(padded.mel_BTM[:, :t], exact.mel_BTM)
     assert not padded.tokens_BN[:, n:].any()
     assert not padded.mel_BTM[:, t:].any()
-    assert (padded.total_frames, padded.total_tokens) == (exact.total_frames, exact.total_tokens)
+    assert (padded.size, padded.n_tokens) == (exact.size, exact.n_tokens)
 
 
 def test_share_of_a_batch_knows_the_totals_of_all(corpus: Corpus) -> None:
     batch = corpus.collate([1], whole=[0, 1, 2])
-    assert (batch.total_frames, batch.total_tokens) == (9, 9)
+    assert (batch.size, batch.n_tokens) == (9, 9)
 
 
 def test_durations_come_with_their_utterance(corpus: Corpus) -> None:

@@ -18,10 +18,10 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from dimts.commands.sweep_config import SweepVoice
+from dimts.commands.sweep_config import SweepVoice, load_sweep
+from dimts.commands.ui import UiConfig
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
-from jobs.ui import UiConfig
 
 ROOT = Path(__file__).parents[1]
 FILES = [ROOT / "ray_cluster.yaml", ROOT / "docs" / "ray_cluster_gcp.yaml"]
@@ -284,7 +284,7 @@ def test_the_pages_own_voice_can_be_searched(
     mine = tmp_path / "mine.yaml"
     mine.write_text(yaml.safe_dump(values), encoding="utf-8")
     (space,) = re.findall(r"--config (search_spaces/\S+)", page)
-    voice = load_config(SweepVoice, [str(mine), str(ROOT / space)], [])
+    voice = load_sweep([str(mine), str(ROOT / space)])
     assert voice.base, "of whose rows the space freezes a share"
     monkeypatch.chdir(ROOT)
     assert f"/shared/runs/{voice.plan().title}/" in page, "what is fetched before the end"

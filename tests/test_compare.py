@@ -5,28 +5,29 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dimts.core.metric import Metric
 from dimts.evaluation.compare import (
     Difference,
-    Limits,
-    Quality,
     bootstrap_interval,
-    mcd_difference,
-    objections,
+    not_better,
+    paired_difference,
 )
-from dimts.families.acoustic.held_out import UtteranceMetrics
+from dimts.families.acoustic.limits import VoiceLimits, objections
+from dimts.families.acoustic.metrics import MCD
+from dimts.families.protocol import Measured
 
-GOOD = Quality(mcd=2.0, length_ratio=1.05, forgetting=0.2)
-BETTER = Difference(-0.1, -0.2, 0.0, 20)
+GOOD: dict[str, float | None] = {"mcd": 2.0, "length_ratio": 1.05, "forgetting": 0.2}
+MOS = Metric("mos", "opinion score", direction="maximize", short="MOS")
 
 
-def figures(mcd: list[float]) -> list[UtteranceMetrics]:
-    return [UtteranceMetrics(str(i), x, 0, 0, 0, 100, 100, 0, 10) for i, x in enumerate(mcd)]
+def measured(values: list[float]) -> Measured:
+    return Measured([str(i) for i in range(len(values))], np.array(values), {})
 
 
 def test_what_sentences_have_in_common_is_no_part_of_the_difference() -> None:
     """Sentences differ by decibels, the voices always by the same tenth: so the interval is it."""
     hard = np.random.default_rng(0).uniform(1, 9, 30)
-    difference = mcd_difference(figures(list(hard - 0.1)), figures(list(hard)))
+    difference = paired_difference(measured(list(hard - 0.1)), measured(list(hard)))
     assert difference[:3] == pytest.approx((-0.1, -0.1, -0.1))
     assert str(difference) == "-0.100 (-0.100 to -0.100)"
     assert difference.utterances == 30
@@ -34,9 +35,9 @@ def test_what_sentences_have_in_common_is_no_part_of_the_difference() -> None:
 
 def test_only_the_same_utterances_compare() -> None:
     with pytest.raises(ValueError, match="same utterances"):
-        mcd_difference(figures([1.0, 2.0]), figures([1.0]))
+        paired_difference(measured([1.0, 2.0]), measured([1.0]))
     with pytest.raises(ValueError, match="same utterances"):
-        mcd_difference([], [])
+        paired_difference(measured([]), measured([]))
 
 
 def test_interval_is_that_of_a_mean_of_many_and_the_same_each_time() -> None:
@@ -58,30 +59,49 @@ def test_interval_covers_the_true_mean_about_as_often_as_it_says() -> None:
 
 
 @pytest.mark.parametrize(
-    ("quality", "difference", "limits", "expected"),
+    ("changes", "limits", "expected"),
     [
-        (GOOD, BETTER, Limits(), None),
-        (GOOD, None, Limits(), None),
-        (GOOD._replace(forgetting=None), BETTER, Limits(), None),
-        (GOOD, BETTER._replace(mean=0.0), Limits(), "mean MCD differs"),
-        (GOOD, BETTER, Limits(margin=0.2), "-0.100 dB, below -0.2 is asked for"),
-        (GOOD._replace(length_ratio=1.11), BETTER, Limits(), "1.11 times as long"),
-        (GOOD._replace(length_ratio=0.89), None, Limits(), "0.89 times as long"),
-        (GOOD, BETTER, Limits(max_forgetting=0.1), "changed by +0.200 dB, at most +0.1"),
-        (GOOD._replace(mcd=np.nan), None, Limits(), "mean MCD is nan"),
-        (GOOD._replace(forgetting=np.nan), None, Limits(), "changed by +nan dB"),
-        (GOOD._replace(length_ratio=np.nan), None, Limits(), "nan times as long"),
-        (GOOD, BETTER._replace(mean=np.nan), Limits(), "differs"),
+        ({}, VoiceLimits(), None),
+        ({"forgetting": None}, VoiceLimits(), None),
+        ({"length_ratio": 1.11}, VoiceLimits(), "1.11 times as long"),
+        ({"length_ratio": 0.89}, VoiceLimits(), "0.89 times as long"),
+        ({}, VoiceLimits(max_forgetting=0.1), "changed by +0.200 dB, at most +0.1"),
+        ({"mcd": np.nan}, VoiceLimits(), "mean MCD is nan"),
+        ({"forgetting": np.nan}, VoiceLimits(), "changed by +nan dB"),
+        ({"length_ratio": np.nan}, VoiceLimits(), "nan times as long"),
     ],
 )
 def test_each_condition_that_fails_is_named(
-    quality: Quality, difference: Difference | None, limits: Limits, expected: str | None
+    changes: dict[str, float | None], limits: VoiceLimits, expected: str | None
 ) -> None:
-    found = objections(quality, difference, limits)
+    metrics = {key: value for key, value in (GOOD | changes).items() if value is not None}
+    found = objections(metrics, limits)
+    assert len(found) == (0 if expected is None else 1)
+    assert expected is None or expected in found[0]
+
+
+@pytest.mark.parametrize(
+    ("metric", "mean", "margin", "expected"),
+    [
+        (MCD, -0.1, 0.0, None),
+        (MCD, 0.0, 0.0, "its mean MCD differs from the champion's by +0.000 dB, below -0 is asked"),
+        (MCD, -0.1, 0.2, "-0.100 dB, below -0.2 is asked for"),
+        (MCD, np.nan, 0.0, "differs"),
+        (MOS, 0.3, 0.2, None),
+        (MOS, 0.1, 0.2, "its mean MOS differs from the champion's by +0.100, above +0.2 is asked"),
+        (MOS, -0.3, 0.2, "-0.300, above +0.2 is asked for"),
+        (MOS, np.nan, 0.0, "differs"),
+    ],
+)
+def test_model_that_is_not_better_by_the_margin_is_refused(
+    metric: Metric, mean: float, margin: float, expected: str | None
+) -> None:
+    """Whichever way is better; what is no number is not."""
+    found = not_better(metric, Difference(mean, -1.0, 1.0, 20), margin)
     assert len(found) == (0 if expected is None else 1)
     assert expected is None or expected in found[0]
 
 
 def test_all_that_fails_is_named() -> None:
-    bad = Quality(mcd=9.0, length_ratio=2.0, forgetting=5.0)
-    assert len(objections(bad, Difference(4.0, 3.0, 5.0, 20), Limits())) == 3
+    bad = {"mcd": np.nan, "length_ratio": 2.0, "forgetting": 5.0}
+    assert len(objections(bad, VoiceLimits())) == 3

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from conftest import BaseVoice
 
 START = Position(0, 0)
+BUDGETS = (0, 45)
 SHARES = (0.05, 0.1, 0.25, 1 / 3, 0.5, 0.7, 0.95)
 
 
@@ -70,7 +71,7 @@ def test_joined_corpora_keep_their_order_and_their_mels() -> None:
     assert together.ids == alone.ids
     assert together.mel_BTM.equal(alone.mel_BTM)
     assert together.tokens_BN.equal(alone.tokens_BN)
-    assert (together.total_frames, together.total_tokens) == (7, 4)
+    assert (together.size, together.n_tokens) == (7, 4)
 
 
 def test_single_corpus_joined_is_itself() -> None:
@@ -118,56 +119,62 @@ def test_language_that_the_tokenizer_does_not_know_is_named(base: BaseVoice) -> 
         load_corpus(FeatureSet.open(base.features[1]), spanish, "train")
 
 
-# Turns
+# Interleaved
 
 
-def samplers(n_main: int = 23, n_rehearsed: int = 9) -> tuple[BucketSampler, BucketSampler]:
-    """Of batches of four, the last of an epoch a smaller one."""
-    main, rehearsed = np.arange(5, 5 + n_main), np.arange(7, 7 + n_rehearsed)
-    return BucketSampler(main, 4, seed=3), BucketSampler(rehearsed, 4, seed=3)
+def samplers(budget: int = 0) -> tuple[BucketSampler, BucketSampler]:
+    """Of batches of four, the last of an epoch a smaller one; or of so many frames."""
+    main, rehearsed = np.arange(5, 28), np.arange(7, 16)
+    return BucketSampler(main, 4, 3, budget), BucketSampler(rehearsed, 4, 3, budget)
 
 
-def take(turns_: Iterator[ScheduledIndices], n: int) -> list[ScheduledIndices]:
-    return list(islice(turns_, n))
+def take(of: Iterator[ScheduledIndices], n: int) -> list[ScheduledIndices]:
+    return list(islice(of, n))
 
 
 def batches(of: Sequence[ScheduledIndices], rehearsal: bool) -> list[list[int]]:
-    return [turn.indices for turn in of if turn.rehearsal == rehearsal]
+    return [batch.indices for batch in of if batch.rehearsal == rehearsal]
 
 
+@pytest.mark.parametrize("budget", BUDGETS)
 @pytest.mark.parametrize("share", SHARES)
-def test_share_of_rehearsal_is_exact_after_every_step(share: float) -> None:
+def test_share_of_rehearsal_is_exact_after_every_step(share: float, budget: int) -> None:
     """So it is evenly spread, too."""
     done = 0
-    for n, turn in enumerate(take(interleave(*samplers(), share, START), 1000), start=1):
-        done += turn.rehearsal
+    mixed = take(interleave(*samplers(budget), share, START), 1000)
+    for n, batch in enumerate(mixed, start=1):
+        done += batch.rehearsal
         assert done == floor(n * share + 1e-9), n
-        assert turn.after.rehearsed == done
+        assert batch.after.rehearsed == done
 
 
+@pytest.mark.parametrize("budget", BUDGETS)
 @pytest.mark.parametrize("share", SHARES)
-def test_turns_go_on_from_any_position(share: float) -> None:
+def test_interleaved_batches_go_on_from_any_position(share: float, budget: int) -> None:
     """Across epochs of both corpora."""
-    whole = take(interleave(*samplers(), share, START), 80)
+    whole = take(interleave(*samplers(budget), share, START), 80)
     assert whole[-1].after.epoch >= 1 or share > 0.9
-    for n, turn in enumerate(whole[:60], start=1):
-        assert take(interleave(*samplers(), share, turn.after), 15) == whole[n : n + 15], n
+    for n, batch in enumerate(whole[:60], start=1):
+        assert take(interleave(*samplers(budget), share, batch.after), 15) == whole[n : n + 15], n
 
 
+@pytest.mark.parametrize("budget", BUDGETS)
 @pytest.mark.parametrize("share", SHARES)
-def test_rehearsal_leaves_the_epochs_of_both_corpora_as_they_are(share: float) -> None:
-    main, rehearsed = samplers()
+def test_rehearsal_leaves_the_epochs_of_both_corpora_as_they_are(share: float, budget: int) -> None:
+    main, rehearsed = samplers(budget)
     mixed = take(interleave(main, rehearsed, share, START), 200)
-    for sampler, of in zip(samplers(), (False, True), strict=True):
+    for sampler, of in zip(samplers(budget), (False, True), strict=True):
         found = batches(mixed, of)
         expected = [indices for _, indices in islice(sampler.following(START), len(found))]
         assert found == expected
-        epoch = sampler.batches_per_epoch
-        for first in range(0, len(found) - epoch + 1, epoch):
-            seen = sorted(i for batch in found[first : first + epoch] for i in batch)
+        first, epoch = 0, 0
+        while (last := first + sampler.batches_of(epoch)) <= len(found):
+            seen = sorted(i for batch in found[first:last] for i in batch)
             assert seen == list(range(len(seen))) and len(seen) in (9, 23)
-    positions = [turn.after[:2] for turn in mixed if not turn.rehearsal]
-    plain = [after[:2] for after, _ in islice(samplers()[0].following(START), len(positions))]
+            first, epoch = last, epoch + 1
+    positions = [batch.after[:2] for batch in mixed if not batch.rehearsal]
+    of_main = samplers(budget)[0].following(START)
+    plain = [after[:2] for after, _ in islice(of_main, len(positions))]
     assert positions == plain
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from dimts.training.job import Job
 from torch import Tensor
-from training_fixtures import Listener, Poisoned
+from training_fixtures import Job, Listener, Poisoned, train
 
 from dimts.audio.mel import MelConfig
 from dimts.core.config import build_config
@@ -24,18 +24,19 @@ from dimts.families.acoustic.bundle import build_model, write_bundle
 from dimts.families.acoustic.dataset import Corpus
 from dimts.families.acoustic.model.config import ModelConfig
 from dimts.families.acoustic.model.t3 import T3, align
-from dimts.families.acoustic.synthetic import MEAN, STD, synthetic_corpus
+from dimts.families.acoustic.synthetic import MEAN, STD, synthetic_corpus, synthetic_task
+from dimts.families.acoustic.training_config import AcousticTrainingConfig
 from dimts.launch.machine import unused_gpu
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
 from dimts.training.checkpoint import read_state
-from dimts.training.config import TrainingConfig
-from dimts.training.loader import Turn
+from dimts.training.loader import ScheduledBatch
 from dimts.training.precision import choose_amp, slow_amp
+from dimts.training.prefetcher import Prefetcher
 from dimts.training.progress import Result
 from dimts.training.sampler import Position
-from dimts.training.trainer import Trainer, train
+from dimts.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 MODEL = {
@@ -66,7 +67,7 @@ def make_job(tokenizer: Tokenizer, corpus: Corpus, tmp_path: Path) -> MakeJob:
     """``make_job("name", max_steps=3)``: a job of the tiny model, on CUDA where there is none
     named."""
 
-    def write(folder: Path, weights: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    def write(folder: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         write_bundle(folder, weights, tokenizer, "{}\n", {**facts, "features": "synthetic"})
 
     def build(name: str, device: str = "cuda", train: Corpus = corpus, **settings: object) -> Job:
@@ -78,8 +79,9 @@ def make_job(tokenizer: Tokenizer, corpus: Corpus, tmp_path: Path) -> MakeJob:
             "sample_every": 0, "checkpoint_every": 0, "aligner": {"fixed_share": 0.5},
             "optimizer": {"warmup_steps": 4},
         }  # fmt: skip
-        config = build_config(TrainingConfig, {**defaults, **settings})
-        return Job(config, model.to(device), train, corpus, tmp_path / name, write)
+        config = build_config(AcousticTrainingConfig, {**defaults, **settings})
+        task = synthetic_task(model.to(device), train, config, write)
+        return Job(replace(task, val=corpus), config, tmp_path / name)
 
     return build
 
@@ -87,6 +89,10 @@ def make_job(tokenizer: Tokenizer, corpus: Corpus, tmp_path: Path) -> MakeJob:
 def run(job: Job, stop_after: int | None = None) -> tuple[Listener, Result]:
     listener = Listener(stop_after)
     return listener, train(job, listener)
+
+
+def trainer_of(job: Job, listener: Listener | None = None) -> Trainer:
+    return Trainer(job.task, job.config, job.run_dir, listener or Listener())
 
 
 def weights(model: T3) -> dict[str, Tensor]:
@@ -175,21 +181,19 @@ def test_first_losses_on_the_device_are_those_of_the_cpu(
 @pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
 def test_cpu_waits_for_the_device_nowhere_in_a_step(make_job: MakeJob, amp: str) -> None:
     job = make_job("waits", amp=amp, ema_decay=0.9, aligner={"fixed_share": 0.0})
-    trainer = Trainer(job, Listener())
+    trainer = trainer_of(job)
     batches = [job.train.collate(range(i, i + 4), pad_to_multiple=True).pin() for i in range(4)]
-    turns = [Turn(Position(0, i + 1), b.ids, [b]) for i, b in enumerate(batches)]
-
-    def step(turn: Turn) -> None:
-        trainer._update(turn, trainer._gradients(turn.micro_batches))
-
-    step(turns[0])
-    step(turns[1])
+    steps = [ScheduledBatch(Position(0, i + 1), b.ids, [b]) for i, b in enumerate(batches)]
+    scheduled = Prefetcher(iter([*steps[:2], *steps]))
+    trainer._train_step(scheduled)
+    trainer._train_step(scheduled)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for turn in turns:
-            step(turn)
+        for _ in steps:
+            assert trainer._train_step(scheduled)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+        scheduled.close()
 
 
 @needs_cuda
@@ -221,8 +225,9 @@ def test_frames_per_second_are_of_steps_that_the_device_has_done(
 def test_overflow_in_fp16_lowers_the_scale_and_leaves_the_step_out(make_job: MakeJob) -> None:
     job = make_job("overflow", amp="fp16", max_steps=30)
     before = weights(job.model)
-    trainer = Trainer(job, listener := Listener())
-    trainer.scaler.load_state_dict({**trainer.scaler.state_dict(), "scale": 2.0**36})
+    trainer = trainer_of(job, listener := Listener())
+    scaler = trainer.objectives[0].scaler
+    scaler.load_state_dict({**scaler.state_dict(), "scale": 2.0**36})
     held = []
 
     def log(values: dict[str, float], step: int) -> None:
@@ -235,7 +240,7 @@ def test_overflow_in_fp16_lowers_the_scale_and_leaves_the_step_out(make_job: Mak
     n = held.count(True)
     assert 5 < n < 30, "so many steps overflow, one after another"
     assert held == [True] * n + [False] * (30 - n)
-    assert trainer.scaler.get_scale() <= 2.0 ** (36 - n)
+    assert scaler.get_scale() <= 2.0 ** (36 - n)
     assert (result.step, result.skipped) == (30, 0), "an overflow is no bad step"
     assert all(t.isfinite().all() for t in job.model.state_dict().values())
     assert np.isfinite(listener.curve("train/total_loss")).all()
@@ -311,7 +316,7 @@ def test_batch_too_large_for_the_device_is_computed_in_parts(
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert undisturbed.step == result.step == 6
-    assert undisturbed.frames == result.frames
+    assert undisturbed.units == result.units
     assert whole.told == []
     assert 1 <= len(listener.told) <= 3
     steps = {0} if when == "before" else {2, 3, 4, 5}
@@ -324,7 +329,7 @@ def test_batch_too_large_for_the_device_is_computed_in_parts(
 def test_memory_of_the_longest_batch_bounds_that_of_the_training(make_job: MakeJob) -> None:
     """What is found out before the first step is what the steps need."""
     job = make_job("bounded", max_steps=12, batch_size=16)
-    trainer = Trainer(job, Listener())
+    trainer = trainer_of(job)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     trainer._fit_memory()
@@ -372,7 +377,10 @@ def test_stopped_run_goes_on_bit_for_bit_on_the_device(make_job: MakeJob, amp: s
     assert resumed.best == undisturbed.best
     assert whole.curve("train/total_loss")[7:] == parts.curve("train/total_loss")
     assert undisturbed.checkpoint and resumed.checkpoint
-    one, other = (read_state(c)["weights"] for c in (undisturbed.checkpoint, resumed.checkpoint))
+    one, other = (
+        read_state(c)["objectives"]["acoustic"]["weights"]
+        for c in (undisturbed.checkpoint, resumed.checkpoint)
+    )
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 

@@ -15,7 +15,7 @@ import torch
 import yaml
 from base_fixtures import copied, rewrite, write_base
 from torch import Tensor
-from training_fixtures import Listener, with_a_long_test
+from training_fixtures import Listener, acoustic, with_a_long_test
 
 from dimts.bundles.bundle import read_manifest, read_weights, sha256
 from dimts.commands.report import print_result
@@ -73,7 +73,7 @@ def rehearsed(base: BaseVoice, voice_file: Path, tmp_path_factory: pytest.TempPa
     printed = StringIO()
     with redirect_stdout(printed):
         result = start_run(config.launch(), config.ray)
-        print_result(config.run.run_dir, result)
+        print_result(config.of_family, config.run.run_dir, result)
     return Run(config, result, printed.getvalue())
 
 
@@ -111,8 +111,8 @@ def test_frozen_rows_keep_their_bits_while_the_rest_learns(rehearsed: Run, base:
     before, after = read_weights(base.run_dir / BEST), read_weights(rehearsed.bundle)
     n_base = len(before[TOKEN])
     assert torch.equal(bits(after[TOKEN][:n_base]), bits(before[TOKEN]))
-    launch = rehearsed.config.launch()
-    start = initial_model(launch.settings, open_data(launch.settings)).state_dict()
+    settings = acoustic(rehearsed.config.launch())
+    start = initial_model(settings, open_data(settings)).state_dict()
     moved = {name for name in start if not torch.equal(start[name], after[name])}
     assert {TOKEN, FACTOR.format(0), FACTOR.format(1)} <= moved, "new rows are trained"
     others = {n for n in start if not n.startswith(("encoder.embedding", "mel_"))}
@@ -131,7 +131,7 @@ def test_statistics_are_those_that_the_base_was_trained_with(
     rehearsed: Run, base: BaseVoice
 ) -> None:
     before, after = read_weights(base.run_dir / BEST), read_weights(rehearsed.bundle)
-    data = open_data(rehearsed.config.launch().settings)
+    data = open_data(acoustic(rehearsed.config.launch()))
     for name in ("mel_mean_M", "mel_std_M"):
         assert torch.equal(after[name], before[name])
         assert np.array_equal(getattr(data, name), before[name]), "what the aligner goes by"
@@ -182,8 +182,9 @@ def test_record_names_the_base_as_it_was_given(rehearsed: Run, base: BaseVoice) 
     assert settings["base"]["bundle"] == str(base.run_dir)
     launch = rehearsed.config.launch()
     assert launch.params["base.bundle"] == str(base.run_dir)
-    assert launch.settings.base is not None
-    assert launch.settings.base.bundle == str((base.run_dir / BEST).resolve())
+    started_from = acoustic(launch).base
+    assert started_from is not None
+    assert started_from.bundle == str((base.run_dir / BEST).resolve())
 
 
 # What was forgotten
@@ -191,8 +192,7 @@ def test_record_names_the_base_as_it_was_given(rehearsed: Run, base: BaseVoice) 
 
 def test_forgetting_is_of_each_language_before_and_after(rehearsed: Run, base: BaseVoice) -> None:
     figures = rehearsed.result["figures"]
-    launch = rehearsed.config.launch()
-    data = open_data(launch.settings)
+    data = open_data(acoustic(rehearsed.config.launch()))
     voices = [load_bundle(base.run_dir / BEST), load_bundle(rehearsed.bundle)]
     both = [join([load_corpus(f, v.tokenizer, "test") for f in data.base_features]) for v in voices]
     before, after = (
@@ -222,7 +222,7 @@ def test_a_sentence_of_the_base_that_could_not_be_measured_is_refused_beforehand
 ) -> None:
     long = with_a_long_test(base.features[0], tmp_path / "features")
     with pytest.raises(UserError, match=rf"^{long}: \d+ frames are too few"):
-        open_data(adapted(f"base.features=[{tmp_path}/features]").launch().settings)
+        open_data(acoustic(adapted(f"base.features=[{tmp_path}/features]").launch()))
 
 
 def test_forgetting_is_measured_on_so_many_sentences_at_most(
@@ -230,10 +230,10 @@ def test_forgetting_is_measured_on_so_many_sentences_at_most(
 ) -> None:
     from dimts.families.acoustic.measurements import forgetting_metrics
 
-    launch = adapted("base.held_out=1").launch()
-    data = open_data(launch.settings)
+    settings = acoustic(adapted("base.held_out=1").launch())
+    data = open_data(settings)
     bundle = write_base(tmp_path / "adapted", data.tokenizer)
-    before, after = forgetting_metrics(launch, data, bundle)
+    before, after = forgetting_metrics(settings, data, bundle, torch.device("cpu"))
     voice = load_bundle(bundle)
     rows = []
     for features in data.base_features:
@@ -306,7 +306,7 @@ def test_every_start_of_new_rows_trains(adapted: Adapted, base: BaseVoice) -> No
 def test_seed_decides_how_new_rows_are_drawn(adapted: Adapted) -> None:
     rows = []
     for seed in (1, 1, 2):
-        settings = adapted("base.start=random", f"training.seed={seed}").launch().settings
+        settings = acoustic(adapted("base.start=random", f"training.seed={seed}").launch())
         rows.append(initial_model(settings, open_data(settings)).state_dict()[TOKEN])
     assert torch.equal(rows[0], rows[1])
     assert not torch.equal(rows[0], rows[2])
@@ -317,7 +317,7 @@ def test_transliteration_may_be_a_file(adapted: Adapted, tmp_path: Path) -> None
     table.write_text("{language: am, letters: {ሰ: z}}", encoding="utf-8")
     rows = []
     for further in ((), (f"base.transliteration={table}",)):
-        settings = adapted(*further).launch().settings
+        settings = acoustic(adapted(*further).launch())
         data = open_data(settings)
         ids = torch.tensor([[data.tokenizer.tokens.index(c) for c in "ሰz"]])
         rows.append(initial_model(settings, data).encoder.embedding(ids)[0].detach())
@@ -338,7 +338,7 @@ def test_language_of_the_base_is_taken_without_extension(adapted: Adapted, base:
     voice, before = load_bundle(bundle_of(result)), load_bundle(base.run_dir / BEST)
     assert voice.tokenizer == before.tokenizer
     assert voice.manifest.origin["language"] == "es"
-    settings = config.launch().settings
+    settings = acoustic(config.launch())
     start = initial_model(settings, open_data(settings)).state_dict()
     for name, tensor in before.model.state_dict().items():
         assert torch.equal(start[name], tensor), name
@@ -355,7 +355,7 @@ def test_durations_that_were_found_for_one_base_are_not_anothers(
     rewrite(other, weights=weights)
     found = []
     for overrides in ((), (f"base.bundle={other}",), ()):
-        settings = adapted(*overrides).launch().settings
+        settings = acoustic(adapted(*overrides).launch())
         found.append(fixed_durations(settings, open_data(settings)))
     same = [np.array_equal(a, b) for a, b in zip(found[0], found[1], strict=True)]
     assert not all(same)

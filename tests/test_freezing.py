@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from training_fixtures import Listener, make_job
+from training_fixtures import Job, Listener, make_job, train
 
 from dimts.core.config import build_config
 from dimts.core.errors import ConfigError
@@ -26,8 +26,6 @@ from dimts.training.optimizer import build_optimizer
 from dimts.training.trainer import Trainer
 
 if TYPE_CHECKING:
-    from dimts.training.job import Job
-
     from dimts.families.acoustic.settings import AcousticSettings
     from dimts.training.progress import Result
 
@@ -119,9 +117,10 @@ def with_fp16(settings: AcousticSettings) -> AcousticSettings:
 
 def train_with(job: Job, make_optimizer: MakeOptimizer | None) -> Result:
     """The loop, with an optimizer that is handed every parameter, frozen or not."""
-    trainer = Trainer(job, Listener())
+    trainer = Trainer(job.task, job.config, job.run_dir, Listener())
     if make_optimizer:
-        trainer.optimizer = make_optimizer(job.model.parameters())  # type: ignore[assignment]
+        optimizer = make_optimizer(job.model.parameters())
+        trainer.objectives[0].optimizer = optimizer  # type: ignore[assignment]
     return trainer.run()
 
 
@@ -174,12 +173,12 @@ def test_stopped_run_goes_on_with_the_same_rows_frozen(
     settings: Settings, tokenizer: Tokenizer
 ) -> None:
     how = ("training.max_steps=8", "training.ema_decay=0.9", "training.accumulate=2")
-    whole = Trainer(frozen_job(settings("whole", *how), tokenizer), Listener()).run()
+    whole = train(frozen_job(settings("whole", *how), tokenizer), Listener())
     first = frozen_job(settings("parts", *how), tokenizer)
     before = state(first.model)
-    assert Trainer(first, Listener(stop_after=3)).run().status == "stopped"
+    assert train(first, Listener(stop_after=3)).status == "stopped"
     second = frozen_job(settings("parts", *how), tokenizer)
-    resumed = Trainer(second, Listener()).run()
+    resumed = train(second, Listener())
     assert (resumed.status, resumed.step) == ("finished", 8)
     assert whole.checkpoint is not None
     assert resumed.checkpoint is not None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 from base_fixtures import write_base
+from training_fixtures import acoustic
 
 from dimts.commands.mix_config import MixConfig
 from dimts.commands.voice_config import VoiceConfig
@@ -40,7 +41,7 @@ def edited(code: str, file: Path, text: str) -> str:
 
 def refused(config: VoiceConfig) -> str:
     with pytest.raises(UserError) as caught:
-        open_data(config.launch().settings)
+        open_data(acoustic(config.launch()))
     assert len(str(caught.value).splitlines()) == 1
     return str(caught.value)
 
@@ -55,7 +56,7 @@ def test_texts_that_an_edited_file_reads_otherwise_are_refused(
     first = next(utterance_id for utterance_id, text in rows if rows[-1][1][0] in text)
     assert refused(voice(f"text.language={file}")) == (
         f"{features.folder}: {first}: its text was read by other rules than text.language's file "
-        "has now; run jobs/prepare.py again"
+        "has now; run dimts prepare again"
     )
 
 
@@ -96,11 +97,11 @@ def test_files_are_found_from_any_folder_and_recorded_as_given(
     assert recorded["text"]["language"] == launch.params["text.language"] == "am.yaml"
     assert recorded["base"]["transliteration"] == "spelled.yaml"
     monkeypatch.chdir(tmp_path / "elsewhere")
-    data = open_data(launch.settings)
-    initial_model(launch.settings, data)
+    data = open_data(acoustic(launch))
+    initial_model(acoustic(launch), data)
     # Named as the features name it, so that a run that was begun elsewhere goes on.
     assert data.tokenizer.spec.languages[-1].text == data.features[0].manifest.text
-    assert data.tokenizer == open_data(adapted().launch().settings).tokenizer
+    assert data.tokenizer == open_data(acoustic(adapted().launch())).tokenizer
 
 
 def test_one_language_by_two_paths_is_one(
@@ -115,9 +116,9 @@ def test_one_language_by_two_paths_is_one(
     shutil.copytree(base.features[0], tmp_path / "features")
     settings["parts"] = [spanish, swahili, copy]
     (tmp_path / "mix.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-    launch = load_config(MixConfig, ["mix.yaml"]).launch()
-    assert launch.settings.sources[2].text.language == str(tmp_path / "es.yaml")
-    assert open_data(launch.settings).tokenizer.languages == ("es", "sw")
+    mixed = acoustic(load_config(MixConfig, ["mix.yaml"]).launch())
+    assert mixed.sources[2].text.language == str(tmp_path / "es.yaml")
+    assert open_data(mixed).tokenizer.languages == ("es", "sw")
 
 
 def test_base_may_name_its_language_by_a_file_that_is_gone(
@@ -127,5 +128,5 @@ def test_base_may_name_its_language_by_a_file_that_is_gone(
         (load_language(code), TextConfig(language=f"gone/{code}.yaml")) for code in ("es", "sw")
     ]
     bundle = write_base(tmp_path / "moved", Tokenizer.from_languages(languages))
-    data = open_data(adapted(f"base.bundle={bundle}").launch().settings)
+    data = open_data(acoustic(adapted(f"base.bundle={bundle}").launch()))
     assert [features.folder for features in data.base_features] == list(base.features)

@@ -37,7 +37,7 @@ def test_finished_run_goes_on_where_more_steps_are_asked_for(voice: Voice) -> No
     longer = voice("training.max_steps=18")
     second = start_run(longer.launch(), longer.ray)
     assert (second["status"], second["step"]) == ("finished", 18)
-    assert second["frames"] > first["frames"]
+    assert second["units"] > first["units"]
     assert "test/mcd" in second["figures"]
     # It is a run of 18 steps from now on.
     with pytest.raises(UserError, match=r"begun with training\.max_steps=18, not 12; .*base\.bun"):
@@ -98,7 +98,7 @@ def test_flat_start_does_not_come_back_in_a_longer_run(settings: Settings) -> No
     _, result = run(settings("aligned", "training.max_steps=40"), stop_after=1)
     assert result.checkpoint is not None
     progress = read_state(result.checkpoint)["progress"]
-    assert (progress["fixed_steps"], progress["max_steps"], progress["extended_at"]) == (2, 40, 8)
+    assert (progress["planned_steps"], progress["max_steps"], progress["extended_at"]) == (8, 40, 8)
 
 
 def test_early_stopped_run_goes_on_with_more_patience_or_more_steps(settings: Settings) -> None:

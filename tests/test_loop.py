@@ -11,11 +11,20 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
-from training_fixtures import Listener, make_job, poisoned, run, with_a_long_test
+from training_fixtures import (
+    Listener,
+    acoustic,
+    make_job,
+    poisoned,
+    run,
+    train,
+    with_a_long_test,
+)
 
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
+from dimts.core.metric import Metric
 from dimts.families.acoustic.data import open_data
 from dimts.families.acoustic.dataset import Corpus
 from dimts.families.acoustic.measurements import held_out_metrics
@@ -23,9 +32,9 @@ from dimts.families.acoustic.model.config import LossConfig
 from dimts.families.acoustic.model.loss import TTSLoss, tts_loss
 from dimts.families.acoustic.model.t3 import T3
 from dimts.families.acoustic.settings import AcousticSettings
+from dimts.families.acoustic.task import initial_model, task_of
 from dimts.launch.training_run import run_training
 from dimts.training.checkpoint import BEST, LATEST, read_state
-from dimts.training.trainer import train
 
 Voice = Callable[..., VoiceConfig]
 Settings = Callable[..., AcousticSettings]
@@ -41,7 +50,7 @@ def learned(voice_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     overrides += [f"run.storage={tmp_path_factory.mktemp('learned')}"]
     overrides += ["training.checkpoint_every=40", "training.sample_every=75"]
     config = load_config(VoiceConfig, [voice_file], overrides)
-    listener, job = Listener(), make_job(config.launch().settings)
+    listener, job = Listener(), make_job(acoustic(config.launch()))
     train(job, listener)
     return listener, job.model
 
@@ -83,7 +92,7 @@ def test_text_of_another_recording_raises_the_loss(
 ) -> None:
     """Each recording is aligned with its own text, then with that of its neighbour in length."""
     _, model = learned
-    corpus = open_data(voice().launch().settings).train
+    corpus = open_data(acoustic(voice().launch())).train
     order = corpus.n_tokens.argsort(kind="stable").tolist()
     swapped = list(corpus.tokens)
     for one, other in zip(order[::2], order[1::2], strict=False):
@@ -129,8 +138,9 @@ def test_average_is_what_ships_and_the_weights_are_what_trains_on(settings: Sett
         load_file(result.checkpoint / "model.safetensors"),
     )
     name = "decoder.out.weight"
+    [trained] = saved["objectives"].values()
     assert torch.equal(shipped[name], saved["average"][name])
-    assert not torch.allclose(shipped[name], saved["weights"][name])
+    assert not torch.allclose(shipped[name], trained["weights"][f"model.{name}"])
 
 
 # It survives
@@ -213,14 +223,26 @@ def test_best_is_the_checkpoint_of_the_least_validation_loss(settings: Settings)
     assert result.best["val/total_loss"] == losses[best_step]
 
 
-def test_figures_of_the_best_checkpoint_are_not_those_of_the_last_weights(voice: Voice) -> None:
+def test_best_is_the_largest_of_a_metric_that_is_better_the_larger(settings: Settings) -> None:
+    how = ("training.validate_every=2", "training.patience=2")
+    selection = Metric("val/total_loss", "a loss to be had", direction="maximize")
+    job, listener = make_job(settings("largest", *how)).of(selection=selection), Listener()
+    result = train(job, listener)
+    losses = {s: v["val/total_loss"] for s, v in listener.values.items() if "val/total_loss" in v}
+    assert losses[2] > losses[4] > losses[6], "it is learned, which is worse by this metric"
+    assert (result.status, result.step) == ("early_stopped", 6)
+    assert (job.run_dir / BEST).resolve().name.endswith("_step2")
+    assert result.best["val/total_loss"] == losses[2]
+
+
+def test_metrics_of_the_best_checkpoint_are_not_those_of_the_last_weights(voice: Voice) -> None:
     """Both are recorded at the last step, where a record takes one value of each name."""
-    launch = voice("training.max_steps=2", "training.validate_every=1").launch()
-    listener, _ = run(launch.settings)
-    data, best = open_data(launch.settings), (launch.run_dir / BEST).resolve()
-    figures = held_out_metrics(launch, data, best)
-    assert {"val/mcd", "test/mcd", "val/aligned_mel_mse"} <= figures.keys()
-    assert not figures.keys() & listener.values[2].keys()
+    settings = acoustic(voice("training.max_steps=2", "training.validate_every=1").launch())
+    listener, _ = run(settings)
+    data, best = open_data(settings), (settings.run_dir / BEST).resolve()
+    metrics = held_out_metrics(settings, data, best, torch.device("cpu"))
+    assert {"val/mcd", "test/mcd", "val/aligned_mel_mse"} <= metrics.keys()
+    assert not metrics.keys() & listener.values[2].keys()
 
 
 def test_last_steps_are_validated_too(settings: Settings) -> None:
@@ -254,7 +276,7 @@ def test_nothing_to_validate_on_is_said(settings: Settings) -> None:
     job = make_job(settings("blind"))
     nothing = Corpus(Nobody(), [])
     with pytest.raises(UserError, match=r"no utterance is held out .* training\.validate_every=0"):
-        train(job._replace(val=nothing), Listener())
+        train(job.of(val=nothing), Listener())
 
 
 def test_features_made_with_other_settings_are_refused(settings: Settings) -> None:
@@ -273,11 +295,12 @@ def test_utterance_too_short_for_its_states_is_refused_before_the_first_step(
     settings: Settings,
 ) -> None:
     """Also where no flat start looks at it; a GPU would search without a word."""
-    job = make_job(settings("short", "training.aligner.fixed_share=0"))
-    long = Corpus(job.val.utterances, [np.tile(ids, 40) for ids in job.val.tokens])
-    first = long.utterances.ids[0]
+    config = settings("short", "training.aligner.fixed_share=0")
+    data = open_data(config)
+    long = Corpus(data.val.utterances, [np.tile(ids, 40) for ids in data.val.tokens])
+    first, model = long.utterances.ids[0], initial_model(config, data)
     with pytest.raises(UserError, match=rf"^{first}: \d+ frames are too few for the \d+ states"):
-        train(job._replace(val=long), Listener())
+        task_of(config, data._replace(val=long), model)
 
 
 def test_what_could_not_be_measured_afterwards_is_refused_before_the_first_step(
@@ -286,9 +309,8 @@ def test_what_could_not_be_measured_afterwards_is_refused_before_the_first_step(
     features = voice().prepare.features
     assert isinstance(features, Path)
     long = with_a_long_test(features, tmp_path / "features")
-    settings = (
-        voice(f"prepare.features={tmp_path}/features", "training.max_steps=1").launch().settings
-    )
+    config = voice(f"prepare.features={tmp_path}/features", "training.max_steps=1")
+    settings = config.launch().settings
     with pytest.raises(UserError, match=rf"^{long}: \d+ frames are too few for the \d+ states"):
         run_training(settings, Listener())
     assert not (settings.run_dir / LATEST).exists()

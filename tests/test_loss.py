@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dimts.families.acoustic.model.config import LossConfig
+from dimts.families.acoustic.model.durations import regulate
 from dimts.families.acoustic.model.loss import TTSLoss, tts_loss
 from dimts.families.acoustic.model.t3 import T3Output
 
@@ -19,7 +20,8 @@ CONFIG = LossConfig(mel_l1=0.5, duration=0.25, prior=2.0)
 def output(mel: Tensor, durations: Tensor, log_durations: Tensor, means: Tensor) -> T3Output:
     """As the model would give it, for durations of whole rows."""
     frames = torch.arange(mel.shape[1]) < durations.sum((1, 2))[:, None]
-    return T3Output(mel, durations, log_durations, means, durations.sum(2) > 0, frames)
+    state, _, _ = regulate(durations.flatten(1), mel.shape[1])
+    return T3Output(mel, durations, log_durations, means, state, durations.sum(2) > 0, frames)
 
 
 def random_output(seed: int = 0) -> tuple[T3Output, Tensor]:

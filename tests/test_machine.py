@@ -245,7 +245,7 @@ def test_threads_found_out_are_kept_with_the_run(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
-    monkeypatch.setattr("dimts.training.run.n_cores", lambda: 2)
+    monkeypatch.setattr("dimts.launch.training_run.n_cores", lambda: 2)
     before, listener = torch.get_num_threads(), Listener(stop_after=2)
     try:
         run_training(settings("found", "training.threads=0"), listener)
@@ -267,7 +267,7 @@ def test_threads_that_spin_are_not_added(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    monkeypatch.setattr("dimts.training.run.n_cores", lambda: 2)
+    monkeypatch.setattr("dimts.launch.training_run.n_cores", lambda: 2)
     with one_thread():
         run_training(settings("spins", "training.threads=0"), Listener(stop_after=1))
         assert torch.get_num_threads() == 1
@@ -277,7 +277,8 @@ def test_threads_that_spin_are_not_added(
 def test_threads_of_a_job_sleep_while_they_wait(job: str) -> None:
     """OpenMP reads it when torch is loaded, so no job that trains may load torch before."""
     code = (
-        f"import sys; from jobs import {job}; from dimts.cli import run_job; "
+        f"import runpy, sys; runpy.run_path('{ROOT}/jobs/{job}.py')\n"
+        "from dimts.cli import run_job\n"
         "look = lambda: print('torch' in sys.modules, __import__('os').environ['OMP_WAIT_POLICY']);"
         "run_job(look)"
     )

@@ -7,20 +7,19 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from training_fixtures import Listener, make_job, run
+from torch import nn
+from training_fixtures import Job, Listener, make_job, run, train
 
 from dimts.core.errors import UserError
 from dimts.families.acoustic.data import open_data
-from dimts.families.acoustic.dataset import Batch
-from dimts.families.acoustic.model.loss import TTSLoss
+from dimts.families.acoustic.dataset import AcousticBatch
 from dimts.families.acoustic.settings import AcousticSettings
-from dimts.training.loader import Feed
+from dimts.training.loader import BatchLoader, ScheduledBatch
 from dimts.training.memory import (
     OutOfMemory,
     is_out_of_memory,
@@ -28,7 +27,9 @@ from dimts.training.memory import (
     smaller_parts,
     write_parts,
 )
-from dimts.training.trainer import Trainer, train
+from dimts.training.sampler import Position
+from dimts.training.task import Losses, Moment
+from dimts.training.trainer import Trainer
 from dimts.training.validation import validation_losses
 
 ROOT = Path(__file__).parents[1]
@@ -74,7 +75,7 @@ def test_batch_too_large_for_memory_is_computed_in_parts(
     first = parts["told"][0].split(":")[0]
     assert first in {f"out of memory at step {step}" for step in steps}
     assert parts["step"] == whole["step"] == 4
-    assert parts["frames"] == whole["frames"]
+    assert parts["units"] == whole["units"]
     assert parts["finite"]
     assert parts["losses"] == pytest.approx(whole["losses"], rel=1e-3)
 
@@ -119,7 +120,8 @@ def test_worker_of_several_without_memory_has_its_group_started_again_with_more_
 ) -> None:
     """The others wait for its gradients, so it cannot just try again."""
     config = settings("several", "training.validate_every=0", "training.max_steps=6")
-    trainer = Trainer(job := make_job(config), listener := Listener())
+    job, listener = make_job(config), Listener()
+    trainer = Trainer(job.task, job.config, job.run_dir, listener)
     trainer.world_size = 2
 
     def fails_later(*_: object) -> None:
@@ -153,14 +155,48 @@ def test_parts_stay_after_an_interruption(settings: Settings) -> None:
     assert one == other
 
 
+def loader(job: Job, rank: int, world_size: int) -> BatchLoader:
+    return BatchLoader(job.task, job.config, rank, world_size, on_gpu=False)
+
+
 def test_parts_are_at_most_the_utterances_of_a_worker(settings: Settings) -> None:
     job = make_job(settings("any", "training.batch_size=8"))
-    smallest = min(len(batch) for batch in Feed(job, 0, 1, on_gpu=False).sampler.batches(0))
-    most = [Feed(job, 0, workers, on_gpu=False).most_parts() for workers in (1, 2, 4)]
+    smallest = min(len(batch) for batch in loader(job, 0, 1).sampler.batches(0))
+    most = [loader(job, 0, workers).max_micro_batches() for workers in (1, 2, 4)]
     assert most == [smallest, smallest // 2, smallest // 4]
     assert [smaller_parts(parts, most=7) for parts in (1, 2, 4)] == [2, 4, 7]
     with pytest.raises(UserError, match="not memory enough for one utterance"):
         smaller_parts(7, most=7)
+
+
+def test_batch_within_a_budget_has_the_same_loss_on_any_number_of_workers(
+    settings: Settings,
+) -> None:
+    """Also on more of them than it has utterances, or in more parts."""
+    job = make_job(settings("budget", "training.batch_budget=600"))
+    module = job.task.objectives[0].module.eval()
+
+    def losses(world_size: int, n_micro: int) -> list[float]:
+        ahead = [
+            loader(job, r, world_size).ahead(Position(0, 0), n_micro) for r in range(world_size)
+        ]
+        of_steps = []
+        for _ in range(loader(job, 0, 1).sampler.batches_of(0)):
+            of_ranks = [
+                scheduled for one in ahead if isinstance(scheduled := one.next(), ScheduledBatch)
+            ]
+            assert len(of_ranks) == world_size
+            assert all(of_one.micro_batches for of_one in of_ranks)
+            parts = [batch for of_one in of_ranks for batch in of_one.micro_batches]
+            of_parts = [float(module(batch, Moment(0, 8))["total_loss"]) for batch in parts]
+            of_steps.append(sum(of_parts))
+        for one in ahead:
+            one.close()
+        return of_steps
+
+    alone = losses(1, 1)
+    assert losses(1, 3) == pytest.approx(alone, rel=1e-5)
+    assert losses(5, 2) == pytest.approx(alone, rel=1e-5)
 
 
 def test_parts_are_remembered_and_nonsense_is_not(tmp_path: Path) -> None:
@@ -175,31 +211,41 @@ def test_longest_batch_is_of_the_longest_utterances(settings: Settings) -> None:
     """Of several workers and micro-batches, each sees a share with one of the longest."""
     job = make_job(settings("any"))
     frames = sorted(job.train.utterances.n_frames.tolist(), reverse=True)[:4]
-    [whole] = Feed(job, 0, 1, on_gpu=False).longest(1)
-    assert whole.n_frames_B.tolist() == frames
-    [first] = Feed(job, 0, 2, on_gpu=False).longest(1)
-    [second] = Feed(job, 1, 2, on_gpu=False).longest(1)
-    assert sorted([*first.n_frames_B.tolist(), *second.n_frames_B.tolist()])[::-1] == frames
-    [part] = Feed(job, 0, 1, on_gpu=False).longest(4)
-    assert part.n_frames_B.tolist() == frames[:1]
+
+    def longest(rank: int, world_size: int, n_micro: int) -> list[int]:
+        [batch] = loader(job, rank, world_size).longest(n_micro)
+        assert isinstance(batch, AcousticBatch)
+        return batch.n_frames_B.tolist()
+
+    assert longest(0, 1, 1) == frames
+    assert sorted(longest(0, 2, 1) + longest(1, 2, 1), reverse=True) == frames
+    assert longest(0, 1, 4) == frames[:1]
 
 
 def test_validation_that_does_not_fit_is_computed_in_parts(settings: Settings) -> None:
     corpus = open_data(settings("v")).val
     sizes: list[int] = []
 
-    def loss_of(batch: Batch, most: int = 100) -> TTSLoss:
-        sizes.append(len(batch.n_frames_B))
-        if sizes[-1] > most:
-            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
-        share = batch.n_frames_B.sum() / batch.total_frames
-        return TTSLoss(*(share.float(),) * len(TTSLoss._fields))
+    class Share(nn.Module):
+        def __init__(self, most: int) -> None:
+            super().__init__()
+            self.most = most
 
-    whole = validation_losses(corpus, loss_of, torch.device("cpu"))
+        def forward(self, batch: AcousticBatch, moment: Moment) -> Losses:
+            assert moment.step == moment.planned_steps, "validation is as at the end of a run"
+            sizes.append(len(batch.n_frames_B))
+            if sizes[-1] > self.most:
+                raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+            return {"total_loss": (batch.n_frames_B.sum() / batch.size).float()}
+
+    def losses(most: int) -> dict[str, float]:
+        return validation_losses(corpus, Share(most), Moment(3, 8), torch.device("cpu"))
+
+    whole = losses(most=100)
     sizes.clear()
-    parts = validation_losses(corpus, partial(loss_of, most=1), torch.device("cpu"))
-    assert whole == pytest.approx(dict.fromkeys(whole, 1.0))
+    parts = losses(most=1)
+    assert whole == pytest.approx({"val/total_loss": 1.0})
     assert parts == pytest.approx(whole)
     assert sizes[-len(corpus) :] == [1] * len(corpus) and sizes[0] > 1
     with pytest.raises(UserError, match="not memory enough for one utterance"):
-        validation_losses(corpus, partial(loss_of, most=0), torch.device("cpu"))
+        losses(most=0)

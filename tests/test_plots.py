@@ -10,9 +10,10 @@ import numpy.typing as npt
 import pytest
 from matplotlib.image import imread
 
-from dimts.launch.samples_page import Sample, write_samples_page
+from dimts.launch.samples_page import write_samples_page
 from dimts.plotting import fonts
 from dimts.plotting.mel import alignment_plot, mel_plot
+from dimts.training.task import Sample
 
 ETHIOPIC = "ሰላም ለዓለም።"
 

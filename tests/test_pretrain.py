@@ -12,10 +12,12 @@ import pytest
 import torch
 import yaml
 from conftest import BASE_TEXTS, N_BASE_SENTENCES
+from training_fixtures import acoustic
 
 from data_prep.recipes.espeak import read_sentences
 from dimts.bundles.bundle import WEIGHTS, read_manifest
 from dimts.commands.mix_config import MixConfig
+from dimts.commands.pretrain import main, prepare_parts
 from dimts.core.config import load_config, to_yaml
 from dimts.core.errors import ConfigError
 from dimts.families.acoustic.bundle import load_bundle
@@ -27,7 +29,6 @@ from dimts.families.acoustic.speaker import AcousticSpeaker
 from dimts.features.feature_set import FeatureSet
 from dimts.launch.run_logger import read_result
 from dimts.training.checkpoint import BEST
-from jobs.pretrain import main, prepare_parts
 
 if TYPE_CHECKING:
     from conftest import BaseVoice
@@ -51,7 +52,7 @@ def test_base_has_the_languages_of_its_parts_in_their_order(base: BaseVoice) -> 
 
 
 def test_base_learns_from_every_part(base: BaseVoice) -> None:
-    data = open_data(config_of(base).launch().settings)
+    data = open_data(acoustic(config_of(base).launch()))
     for split in (data.train, data.val):
         starts = {int(ids[0]) for ids in split.tokens}
         assert starts == set(data.tokenizer.start_ids.values())
@@ -179,7 +180,7 @@ def test_shipped_mix_loads_and_resolves(shipped: Path, tmp_path: Path) -> None:
     file = tmp_path / "again.yaml"
     file.write_text(to_yaml(config), encoding="utf-8")
     assert load_config(MixConfig, [file]) == config
-    assert len(config.launch().settings.sources) == len(config.parts) >= 4
+    assert len(acoustic(config.launch()).sources) == len(config.parts) >= 4
     for part in config.parts:
         assert part.sentences is not None
         assert (ROOT / part.sentences).is_file()
@@ -237,15 +238,16 @@ def test_sets_of_one_language_have_one_figure(base: BaseVoice, tmp_path: Path) -
     file.write_text(yaml.safe_dump(settings), encoding="utf-8")
     config = load_config(MixConfig, [file])
     prepare_parts(config)
-    launch = config.launch()
-    data = open_data(launch.settings)
+    settings_of_run = acoustic(config.launch())
+    data = open_data(settings_of_run)
     assert data.tokenizer.languages == ("es", "sw")
     voice = load_bundle(base.run_dir / BEST)
     rows = []
     for features in (data.features[0], data.features[2]):
         rows += evaluate(voice.model, load_corpus(features, voice.tokenizer, "test"))
-    figures = held_out_metrics(launch, data, base.run_dir / BEST)
-    assert figures["test/mcd_es"] == pytest.approx(aggregate_metrics(rows)["mcd"])
+    best = base.run_dir / BEST
+    metrics = held_out_metrics(settings_of_run, data, best, torch.device("cpu"))
+    assert metrics["test/mcd_es"] == pytest.approx(aggregate_metrics(rows)["mcd"])
     both = data._replace(base_features=(data.features[0], data.features[2]))
     forgotten = base_metrics(voice.model, both, limit=50)
     assert forgotten["forgetting/mcd_es"] == pytest.approx(aggregate_metrics(rows)["mcd"])

@@ -15,8 +15,7 @@ import pytest
 import yaml
 from tuning_fixtures import BATCH, LR, ROOT, told, write_space
 
-from dimts.commands.sweep_config import SweepVoice
-from dimts.core.config import load_config
+from dimts.commands.sweep_config import load_sweep
 from dimts.core.errors import UserError
 from dimts.core.lock import locked
 from dimts.tracking.mlflow_tracker import SPOOL
@@ -35,7 +34,7 @@ ON_FOUR_CORES = """
 import logging, sys
 import ray
 from dimts.cli import run_job
-from jobs.tune import main
+from dimts.commands.tune import main
 node = ray.init(
     address="local",
     num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
@@ -99,7 +98,7 @@ def recorded(voice_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Reco
     )
     assert done.returncode == 0, done.stderr
     logs, _, printed = done.stdout.partition("\n")
-    plan = load_config(SweepVoice, [voice_file, space], overrides).plan()
+    plan = load_sweep([voice_file, space], overrides).plan()
     return Recorded(
         (voice_file, space), overrides, plan, printed, done.stderr, Path(logs.split()[1])
     )
@@ -175,7 +174,7 @@ def test_only_the_winner_keeps_its_checkpoints(recorded: Recorded) -> None:
 def test_winner_is_the_candidate_and_speaks(
     recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from jobs.synthesize import main
+    from dimts.commands.synthesize import main
 
     parent, _ = recorded.runs()
     version = recorded.client.get_model_version_by_alias("tiny", "candidate")
@@ -193,7 +192,7 @@ def test_winner_is_the_candidate_and_speaks(
 def test_winners_settings_train_a_voice(
     recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from jobs.train import main
+    from dimts.commands.train import main
 
     file = recorded.plan.folder / "best.yaml"
     (winner,) = front(recorded.study.study)
@@ -224,7 +223,7 @@ def test_same_command_again_only_says_what_was_found(recorded: Recorded) -> None
 def test_other_space_is_another_sweep(recorded: Recorded, ray_session: None) -> None:
     """The refusal says how it may begin with what this one found."""
     overrides = [*recorded.overrides, "sweep.validations=2"]
-    config = load_config(SweepVoice, recorded.configs, overrides)
+    config = load_sweep(recorded.configs, overrides)
     with pytest.raises(UserError, match=r"was begun with sweep\.validations=4, not 2") as error:
         run_sweep(config.plan())
     assert "\n" not in str(error.value)
@@ -232,7 +231,7 @@ def test_other_space_is_another_sweep(recorded: Recorded, ray_session: None) -> 
     given = [after for word, after in pairwise(words) if word == "--set"]
     assert len(given) == 2
     overrides += [*given, "sweep.trials=1", "tracking.enabled=false"]
-    plan = load_config(SweepVoice, recorded.configs, overrides).plan()
+    plan = load_sweep(recorded.configs, overrides).plan()
     assert plan.folder.name == "tiny-small-2"
     assert run_sweep(plan).is_complete
     (winner,) = front(recorded.study.study)
@@ -254,7 +253,7 @@ def test_more_trials_go_on_from_those_that_there_are(recorded: Recorded, ray_ses
     """The last test of this sweep: it changes it."""
     before = told(recorded.study)[:-1]
     overrides = [*recorded.overrides, "sweep.trials=10", "sweep.parallel=2"]
-    plan = load_config(SweepVoice, recorded.configs, overrides).plan()
+    plan = load_sweep(recorded.configs, overrides).plan()
     assert run_sweep(plan).is_complete
     after = told(recorded.study)[:-1]
     assert after[:8] == before

@@ -19,9 +19,12 @@ import pytest
 from s3_fixtures import S3, another_machine, names, put
 from test_train_job import TrainJob
 from tracking_fixtures import make_store, settings_of
+from training_fixtures import acoustic
 
 from dimts.bundles.bundle import read_manifest
 from dimts.bundles.fetch import fetch_bundle, local_bundle
+from dimts.commands.pretrain import main as pretrain
+from dimts.commands.ui import recorded_config
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.errors import UserError
 from dimts.families.acoustic.bundle import load_bundle
@@ -38,8 +41,6 @@ from dimts.tracking.mlflow_tracker import MlflowTracker
 from dimts.training.checkpoint import BEST, LATEST
 from dimts.training.machine_choices import CHOICES_FILE
 from dimts.training.ownership import CLAIM, Claim, Superseded
-from jobs.pretrain import main as pretrain
-from jobs.ui import recorded_config
 
 if TYPE_CHECKING:
     from conftest import BaseVoice
@@ -404,9 +405,9 @@ def test_base_what_it_rehearses_and_artifacts_may_be_in_storage(
         f"tracking.artifacts={bucket}/mlflow",
         "tracking.flush_timeout_s=300",
     )
-    launch = there.launch()
-    assert launch.settings.base
-    assert launch.settings.base.bundle == str(run / (base.run_dir / BEST).resolve().name)
+    started_from = acoustic(there.launch()).base
+    assert started_from
+    assert started_from.bundle == str(run / (base.run_dir / BEST).resolve().name)
     folder = trained(there)
     assert (folder / LATEST / WEIGHTS).read_bytes() == (here / LATEST / WEIGHTS).read_bytes()
     assert [name for name in names(bucket / "mlflow") if name.endswith(WEIGHTS)]
@@ -443,7 +444,7 @@ def test_demo_speaks_with_a_voice_of_a_bucket(bucket: Remote, tmp_path: Path) ->
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "output" / "demo.wav").stat().st_size > 1000
-    assert f"jobs/synthesize.py --model {bucket}/runs/sample_am --text" in done.stdout
+    assert f"dimts synthesize --model {bucket}/runs/sample_am --text" in done.stdout
 
 
 @pytest.mark.parametrize("stored", ["in a folder", "in a bucket"])
@@ -469,7 +470,7 @@ def test_base_that_mlflow_keeps_is_copied_to_where_all_machines_find_it(
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    bases = [config.launch().settings.base for _ in range(2)]
+    bases = [acoustic(config.launch()).base for _ in range(2)]
     places = {found.bundle for found in bases if found}
     assert len(places) == 1
     assert not list(temporary.iterdir())

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from s3_fixtures import another_machine, names, put
+from training_fixtures import acoustic
 from tuning_fixtures import TuneJob, study_of, told, wait_until, write_space
 
-from dimts.commands.sweep_config import SweepVoice
-from dimts.core.config import load_config
+from dimts.commands.sweep_config import load_sweep
 from dimts.core.errors import UserError
 from dimts.families.acoustic.bundle import load_bundle
 from dimts.storage.paths import Remote
@@ -62,14 +62,14 @@ def test_all_trials_start_from_the_base_that_it_was(
 ) -> None:
     run = put(base.run_dir, bucket / "base")
     overrides = [f"run.storage={tmp_path}", f"base.bundle={run}"]
-    plan = load_config(SweepVoice, [voice_file, write_space(tmp_path)], overrides).plan()
+    plan = load_sweep([voice_file, write_space(tmp_path)], overrides).plan()
     link = run / f"{BEST}.link"
     found = f"{run}/{link.read_text()}"
     assert found in plan.config_yaml
     link.write_bytes(b"another")
-    launch = plan.launch(1, {"training.batch_size": 4})
-    assert launch.settings.base
-    assert launch.settings.base.bundle == found
+    started_from = acoustic(plan.launch(1, {"training.batch_size": 4})).base
+    assert started_from
+    assert started_from.bundle == found
 
 
 @pytest.mark.slow

@@ -192,7 +192,7 @@ def test_run_in_storage_is_started_again_as_long_as_it_comes_further(
     folder, link = worker_folder(place), place / f"{LATEST}.link"
     code = (
         "from dimts.launch import ray_train; ray_train.REMOTE_RESTARTS = 1; "
-        "from dimts.cli import run_job; from jobs.train import main; run_job(main)"
+        "from dimts.cli import run_job; from dimts.commands.train import main; run_job(main)"
     )
     command = [sys.executable, "-c", code, "--config", str(voice_file)]
     command += [part for setting in how for part in ("--set", setting)]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_fixtures import Listener, make_job, run
+from training_fixtures import Listener, make_job, run, train
 
 from dimts.commands.voice_config import VoiceConfig
 from dimts.families.acoustic.settings import AcousticSettings
@@ -18,7 +18,6 @@ from dimts.training import checkpoint
 from dimts.training.checkpoint import BEST, LATEST, read_state
 from dimts.training.ownership import CLAIM
 from dimts.training.progress import Result
-from dimts.training.trainer import train
 
 Settings = Callable[..., AcousticSettings]
 DROPOUT = ("model.encoder.dropout=0.1", "model.duration.dropout=0.1", "model.decoder.dropout=0.1")
@@ -35,8 +34,9 @@ def weights(result: Result) -> bytes:
         (),
         ("training.amp=bf16", "training.ema_decay=0.9"),
         ("training.accumulate=2", "training.ema_decay=0.9"),
+        ("training.batch_budget=700", "training.accumulate=2"),
     ],
-    ids=["float32", "bf16-average", "accumulate-average"],
+    ids=["float32", "bf16-average", "accumulate-average", "budget"],
 )
 @pytest.mark.parametrize(
     "stops", [(10,), (13,), (4, 3, 9)], ids=["at the change", "after it", "thrice"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_fixtures import Listener, make_job, poisoned, run
+from training_fixtures import Listener, make_job, poisoned, run, train
 
 from dimts.bundles.bundle import BundleError, sha256
 from dimts.commands.voice_config import VoiceConfig
@@ -24,7 +24,6 @@ from dimts.launch.console import append_event, written
 from dimts.launch.start import start_run
 from dimts.training.checkpoint import BEST, LATEST, TRAINER_STATE, clear_partial, find_latest
 from dimts.training.ownership import Claim, Superseded
-from dimts.training.trainer import train
 
 Settings = Callable[..., AcousticSettings]
 HOW = ("training.max_steps=12", "training.checkpoint_every=2", "training.validate_every=4")
@@ -191,11 +190,11 @@ def test_checkpoint_of_a_run_that_is_taken_over_meanwhile_is_not_published(
     job = make_job(config)
 
     def write(folder: Path, *rest: object) -> None:
-        job.write_bundle(folder, *rest)  # type: ignore[arg-type]
+        job.task.write_bundle(folder, *rest)  # type: ignore[arg-type]
         Claim(config.run_dir)
 
     with pytest.raises(Superseded):
-        train(job._replace(write_bundle=write), Listener())
+        train(job.of(write_bundle=write), Listener())
     assert [path.name for path in config.run_dir.iterdir()] == ["claim"]
 
 

@@ -61,7 +61,7 @@ class Tried(NamedTuple):
 
 def job(name: str, *arguments: str | Path) -> str:
     """Give a command, in this process; what it says."""
-    main, printed = importlib.import_module(f"jobs.{name}").main, io.StringIO()
+    main, printed = importlib.import_module(f"dimts.commands.{name}").main, io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
         patch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:

@@ -21,17 +21,19 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as how
 from hypothesis import strategies as st
 from optuna.samplers import RandomSampler
+from training_fixtures import acoustic
 
 from data_prep.pipeline import prepare as run_prepare
 from dimts.bundles.bundle import CONFIG
-from dimts.commands.sweep_config import SweepVoice
-from dimts.core.config import build_config, load_config
+from dimts.commands.sweep_config import SweepVoice, load_sweep
+from dimts.commands.voice_config import VoiceConfig
+from dimts.core.config import build_config
 from dimts.core.errors import ConfigError, UserError
 from dimts.families.acoustic.bundle import write_bundle
 from dimts.families.acoustic.extension.base import read_base
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.distinct import all_settings, count_settings, identity
-from dimts.tuning.prepare import GROUND, check, prepare
+from dimts.tuning.prepare import SHARED_INPUTS, check, prepare
 from dimts.tuning.space import Space, check_point, examples, suggest
 from dimts.tuning.study import SweepStudy
 from dimts.tuning.sweep import run_sweep
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = sorted((ROOT / "search_spaces").glob("*.yaml"))
-COMMAND = re.compile(r"^# +python jobs/tune\.py (.*)$", re.MULTILINE)
+COMMAND = re.compile(r"^# +dimts tune (.*)$", re.MULTILINE)
 
 LR = "training.optimizer.learning_rate"
 BATCH = "training.batch_size"
@@ -71,7 +73,7 @@ def sweep_voice(voice_file: Path, tmp_path: Path) -> Build:
         file = tmp_path / "space.yaml"
         file.write_text(yaml.safe_dump({"sweep": {"name": "t", **sweep}}), encoding="utf-8")
         where = f"run.storage={tmp_path}"
-        return load_config(SweepVoice, [voice_file, file], [where, *overrides])
+        return load_sweep([voice_file, file], [where, *overrides])
 
     return build
 
@@ -155,9 +157,9 @@ def adapted_sweep(sweep_voice: Build, base: BaseVoice) -> Build:
         ),
         (
             {"space": {LR: RATE}, "objectives": {"val/mcd": "maximize"}},
-            "objectives.val/mcd", "'minimize'",
+            "objectives", "val/mcd is to be minimized",
         ),
-        ({"space": {LR: RATE}, "objectives": {}}, "objectives", "one or two"),
+        ({"space": {LR: RATE}, "objectives": {}}, "objectives", "at least 1 item"),
         ({"space": {LR: RATE}, "validations": 1}, "sweep", "must be below validations"),
         ({"space": {LR: RATE}, "limits": {"val/mcd": 1}}, "sweep", "val/mcd is no objective"),
         (
@@ -283,23 +285,24 @@ def test_forgetting_without_sentences_of_the_base_is_refused(adapted_sweep: Buil
     with pytest.raises(UserError, match=r"base\.features has no validation sentences"):
         run_sweep(adapted_sweep(sweep, "base.features=[]").plan())
     plan = adapted_sweep(sweep).plan()
-    assert len(check(plan.sweep, plan.launch).data.base_features) == 2
+    facts = check(plan.sweep, plan.launch).facts
+    assert facts["set of the base's features"].count("+") == 1, "of two languages"
 
 
 def test_sweep_does_not_go_on_with_other_features_or_another_base(
-    adapted_sweep: Build, base: BaseVoice, tmp_path: Path
+    adapted_sweep: Build, adapted: Callable[..., VoiceConfig], base: BaseVoice, tmp_path: Path
 ) -> None:
     """Its losses would be of two kinds; the settings are the same."""
     features, bundle = tmp_path / "features", tmp_path / "base"
     shutil.copytree((base.run_dir / "checkpoint_best").resolve(), bundle)
     where = (f"base.bundle={bundle}", f"prepare.features={features}")
-    config = adapted_sweep({"space": {LR: RATE}}, *where)
+    config, sweep = adapted(*where), adapted_sweep({"space": {LR: RATE}}, *where)
     run_prepare(config.corpus, config.text, config.mel, config.prepare)
-    plan = config.plan()
+    plan = sweep.plan()
     plan.folder.mkdir()
     study = SweepStudy(plan.sweep, plan.folder).study
     for _ in range(2):
-        prepare(plan.sweep, check(plan.sweep, plan.launch), study, plan.place)
+        prepare(plan.sweep, (), check(plan.sweep, plan.launch), study, plan.place)
 
     found = read_base(bundle)
     other = {name: weight * 1.01 for name, weight in found.weights.items()}
@@ -316,8 +319,8 @@ def test_sweep_does_not_go_on_with_other_features_or_another_base(
     assert f"or remove {plan.folder}" in str(error.value)
     assert f"--set sweep.name=t-2 --set sweep.known_good_from={plan.folder} " in str(error.value)
     assert "\n" not in str(error.value)
-    study.set_user_attr(GROUND, None)  # as one has it that was begun before this was kept
-    prepare(plan.sweep, check(plan.sweep, plan.launch), study, plan.place)
+    study.set_user_attr(SHARED_INPUTS, None)  # as one has it that was begun before this was kept
+    prepare(plan.sweep, (), check(plan.sweep, plan.launch), study, plan.place)
 
 
 def test_freeze_index_of_the_space_fits_the_vocabulary(adapted_sweep: Build) -> None:
@@ -344,7 +347,7 @@ def test_trial_is_the_voice_with_its_values(sweep_voice: Build) -> None:
     assert launch.run_dir == plan.folder / "trials" / "007"
     assert training.optimizer.learning_rate == 0.02
     assert training.optimizer.warmup_steps == 4, "as the voice has it"
-    assert launch.settings.model.freeze_blocks.encoder == (0,)
+    assert acoustic(launch).model.freeze_blocks.encoder == (0,)
     assert (training.max_steps, training.validate_every, training.checkpoint_every) == (32, 8, 8)
     assert (training.patience, training.sample_every, training.keep_checkpoints) == (0, 0, 1)
     other = plan.launch(8, {BATCH: 4}).settings.training
@@ -526,7 +529,7 @@ def test_shipped_space_fits_the_voice_that_its_comment_names(
     monkeypatch.chdir(ROOT)
     configs = commands(file)
     assert file.relative_to(ROOT).as_posix() in configs
-    config = load_config(SweepVoice, configs, [])
+    config = load_sweep(configs)
     plan = config.plan()
     assert plan.folder.name == f"{config.run.name}-{file.stem}"
     for point in (*plan.sweep.known_good, *examples(plan.sweep.space)):

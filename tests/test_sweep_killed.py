@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 from tuning_fixtures import TuneJob, parent_of, steps_of, study_of, told, wait_until, write_space
 
-from dimts.commands.sweep_config import SweepVoice
-from dimts.core.config import load_config
+from dimts.commands.sweep_config import load_sweep
 from dimts.training.checkpoint import LATEST
 from dimts.tuning.sweep import run_sweep
 
@@ -56,7 +55,7 @@ def undisturbed(
 ) -> list[Any]:
     """What a sweep comes to that nobody disturbs."""
     sweep = make_sweep(voice_file, tmp_path_factory.mktemp("undisturbed"))
-    run_sweep(load_config(SweepVoice, sweep.configs, sweep.overrides).plan())
+    run_sweep(load_sweep(sweep.configs, sweep.overrides).plan())
     trials = sweep.told()
     assert {state for _, state, *_ in trials[:-1]} == {"finished", "stopped early"}
     return trials

@@ -15,12 +15,12 @@ import soundfile
 from voice_fixtures import MEL, untrained, write_voice
 
 from dimts.cli import run_job
+from dimts.commands.synthesize import main
 from dimts.core.errors import UserError
 from dimts.families.acoustic.speaker import AcousticSpeaker
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
-from jobs.synthesize import main
 
 ROOT = Path(__file__).parents[1]
 TEXT = "ሰላም ለዓለም።"
@@ -84,14 +84,14 @@ def test_voice_speaks_the_language_that_it_is_told() -> None:
 
 @pytest.mark.parametrize("speed", [0.5, 0.8, 1.3, 2.0])
 def test_speed_changes_the_length_in_proportion(synthesizer: AcousticSpeaker, speed: float) -> None:
-    normal, changed = len(synthesizer.speak(TEXT)), len(synthesizer.speak(TEXT, speed))
+    normal, changed = len(synthesizer.speak(TEXT)), len(synthesizer.speak(TEXT, speed=speed))
     assert normal / changed == pytest.approx(speed, rel=0.05)
 
 
 @pytest.mark.parametrize("speed", [0.0, -1.0, 9.0, float("nan")])
 def test_speed_out_of_range_is_refused(synthesizer: AcousticSpeaker, speed: float) -> None:
     with pytest.raises(UserError, match=r"speed \S+: must be between 0\.25 and 4"):
-        synthesizer.speak(TEXT, speed)
+        synthesizer.speak(TEXT, speed=speed)
 
 
 def test_text_that_is_too_long_is_refused(synthesizer: AcousticSpeaker) -> None:
@@ -178,7 +178,7 @@ def test_run_folder_speaks_with_its_best_checkpoint(job: Job, bundle: Path) -> N
         (["--model", "bad.txt", "--text", "ሰላም"], "bad.txt: no such"),
         (
             ["--model", "{bundle}", "--text", "ሰላም", "--tracking-uri", "foo"],
-            "--tracking-uri: uri: must be sqlite:///FILE",
+            "tracking_uri: uri: must be sqlite:///FILE",
         ),
     ],
 )

@@ -13,10 +13,12 @@ from s3_fixtures import names, put
 from tracking_fixtures import make_store, settings_of
 from tuning_fixtures import BATCH, LR, ROOT, SPACE, TuneJob, write_space
 
-from dimts.commands.sweep_config import SweepVoice
+from dimts.commands.sweep_config import load_sweep
+from dimts.commands.tune import print_sweep
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
+from dimts.families.registry import get_family
 from dimts.launch.start import start_run
 from dimts.storage.paths import Remote
 from dimts.tracking.mlflow_tracker import MlflowTracker
@@ -25,7 +27,6 @@ from dimts.tuning.remote_sweep import SweepCopy
 from dimts.tuning.study import Ending, SweepStudy
 from dimts.tuning.sweep import Plan, SweepTrials, run_sweep
 from dimts.tuning.sweep_logger import SweepRecord
-from jobs.tune import print_sweep
 
 if TYPE_CHECKING:
     from conftest import BaseVoice
@@ -45,7 +46,7 @@ def planned(voice_file: Path, tmp_path: Path) -> Build:
     def build(*overrides: str, **sweep: Any) -> Plan:
         file = write_space(tmp_path, **sweep)
         where = f"run.storage={tmp_path}"
-        return load_config(SweepVoice, [voice_file, file], [where, *overrides]).plan()
+        return load_sweep([voice_file, file], [where, *overrides]).plan()
 
     return build
 
@@ -136,7 +137,7 @@ def test_two_settings_are_trained_once_each_and_the_sweep_ends(
     assert [word.split()[0] for word in said[2:4]] == ["1/2", "2/2"]
     assert line.format(6) in said
     assert "distortion / untrained" in out
-    plan = load_config(SweepVoice, [voice_file, space], overrides).plan()
+    plan = load_sweep([voice_file, space], overrides).plan()
     trials = study_of(plan).trials
     assert outcomes(plan) == ["finished"] * 2
     assert sorted(trial.params[BATCH] for trial in trials) == [2, 4]
@@ -250,7 +251,7 @@ def test_two_objectives_have_a_front_and_a_limit(
         f"run.storage={tmp_path}", f"base.bundle={base.run_dir}",
         f"base.features=[{', '.join(map(str, base.features))}]",
     ]  # fmt: skip
-    plan = load_config(SweepVoice, [voice_file, space], overrides).plan()
+    plan = load_sweep([voice_file, space], overrides).plan()
     result = run_sweep(plan)
     trials = study_of(plan).trials
     assert outcomes(plan) == ["finished"] * 3
@@ -262,7 +263,7 @@ def test_two_objectives_have_a_front_and_a_limit(
     least = min(result.front, key=lambda trial: trial.values[1])
     assert result.best.number == least.number, "none keeps the limit: that which comes nearest"
     assert "forgetting/mcd_change" in result.figures
-    print_sweep(plan, result)
+    print_sweep(get_family("acoustic"), plan, result)
     assert "no trial keeps limits.forgetting/mcd_change=-100; " in capsys.readouterr().out
     kept = {trial.number for trial in result.front}
     for trial in trials:

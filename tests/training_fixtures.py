@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from dimts.families.acoustic.data import Data, fixed_durations, open_data
 from dimts.families.acoustic.dataset import Corpus
+from dimts.families.acoustic.model.t3 import T3
 from dimts.families.acoustic.settings import AcousticSettings
 from dimts.families.acoustic.task import initial_model, task_of
 from dimts.features.feature_set import read_batches
@@ -71,6 +73,22 @@ class Job(NamedTuple):
     config: TrainingConfig
     run_dir: Path
     max_threads: int = 0
+
+    @property
+    def model(self) -> T3:
+        """What is trained."""
+        assert isinstance(self.task.model, T3)
+        return self.task.model
+
+    @property
+    def train(self) -> Corpus:
+        """What it is trained on."""
+        assert isinstance(self.task.train, Corpus)
+        return self.task.train
+
+    def of(self, **changes: Any) -> Job:
+        """The same with another task."""
+        return self._replace(task=replace(self.task, **changes))
 
 
 def acoustic(launch: Launch) -> AcousticSettings:

@@ -15,8 +15,7 @@ from typing import Any
 
 import yaml
 
-from dimts.commands.sweep_config import SweepVoice
-from dimts.core.config import load_config
+from dimts.commands.sweep_config import load_sweep
 from dimts.tuning.outcomes import outcome
 from dimts.tuning.report import front
 from dimts.tuning.study import SweepStudy
@@ -50,7 +49,7 @@ def write_space(folder: Path, **changes: Any) -> Path:
 
 def study_of(configs: Sequence[Path], overrides: Sequence[str]) -> SweepStudy:
     """The study that a command has left."""
-    plan = load_config(SweepVoice, configs, overrides).plan()
+    plan = load_sweep(configs, overrides).plan()
     return SweepStudy(plan.sweep, plan.folder)
 
 

@@ -103,7 +103,6 @@ class SweepVoice(RunnableConfig):
             "validate_every": every,
             "checkpoint_every": every,
             "sample_every": 0,
-            "sample_texts": (),
             "keep_checkpoints": 1,
             "patience": 0,
             "threads": voice.training.threads or max(1, int(cpus)),

@@ -33,7 +33,7 @@ def check_workers(training: TrainingConfig, ray: RayConfig) -> None:
         ValueError: a worker would be left without an utterance, or has no such precision.
     """
     share = max(1, ray.workers) * training.accumulate
-    if share > training.batch_size:
+    if share > training.batch_size and not training.batch_budget:
         raise ValueError(
             f"training.batch_size ({training.batch_size}) must be at least ray.workers x "
             f"training.accumulate ({share}), each of which gets an utterance"

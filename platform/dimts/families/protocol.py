@@ -1,9 +1,9 @@
 """What a model family brings to the platform.
 
-A family is an object that the registry knows by its name. It turns what a person writes into a
-`dimts.training.task.Task`, loads what a training has written, and says what its metrics mean. The
-modules that it is made of load torch only when a method needs it: who only reads settings need not
-wait.
+A family is an object of a class that follows `Family`, which the registry knows by its name. It
+turns what a person writes into a `dimts.training.task.Task`, loads what a training has written, and
+says what its metrics mean. The module that it is in loads torch only when a method needs it: who
+only reads settings need not wait.
 """
 
 from __future__ import annotations
@@ -128,8 +128,10 @@ class Measured(NamedTuple):
     unmeasured: Sequence[str] = ()
 
 
-class Family(Protocol):
-    """A kind of model.
+class Family:
+    """A kind of model; what is not said otherwise here is right for many.
+
+    A family has to bring `task`, `load` and `scores`.
 
     Attributes:
         name: of the family; stands in settings and manifests.
@@ -140,11 +142,11 @@ class Family(Protocol):
     """
 
     name: str
-    Sections: type[Sections]
-    Settings: type[RunSettings]
+    Sections: type[Sections] = Sections
+    Settings: type[RunSettings] = RunSettings
     metrics: tuple[Metric, ...]
     decides: Metric
-    Limits: type[Limits]
+    Limits: type[Limits] = Limits
 
     def with_base(self, sections: Any, bundle: Path) -> Any:
         """The sections with what follows from the base, such as the sizes of the model.
@@ -152,9 +154,13 @@ class Family(Protocol):
         Raises:
             UserError: it is no such base, or the sections do not fit it.
         """
+        return sections
 
     def settings(self, sections: Any, run_dir: Path, config_yaml: str) -> RunSettings:
-        """What the processes that train are given."""
+        """What the processes that train are given: sections that have a place in `Settings`."""
+        own = {"family": self.name, "run_dir": run_dir, "config_yaml": config_yaml}
+        names = self.Settings.model_fields.keys() - own.keys()
+        return self.Settings(**own, **{name: getattr(sections, name) for name in names})
 
     def task(self, settings: Any, device: torch.device) -> Task:
         """The model, its losses and its data, ready to train.
@@ -162,16 +168,23 @@ class Family(Protocol):
         Raises:
             UserError: data are missing or do not fit, or the run was begun with others.
         """
+        raise NotImplementedError
 
-    def load(self, bundle: Path, device: str) -> Speaker:
+    def load(self, bundle: Path, device: str = "cpu") -> Speaker:
         """The speaker of a bundle.
 
         Raises:
             BundleError: the bundle is damaged or does not fit together.
         """
+        raise NotImplementedError
+
+    def scores(self, settings: Any, bundle: Path, split: str, device: torch.device) -> Measured:
+        """Metrics of a bundle on a split of a run's data."""
+        raise NotImplementedError
 
     def new_run_hint(self, place: str) -> str:
-        """What to do where a run cannot go on as it is: a new one that starts from its weights."""
+        """What to do where a run cannot go on as it is, such as a new one from its weights."""
+        return "give this one another run.name"
 
     def check_search(self, keys: Sequence[str], objectives: Sequence[str], early: bool) -> None:
         """Refuse a search whose trials could not be compared.
@@ -195,10 +208,12 @@ class Family(Protocol):
         Raises:
             UserError: a setting does not fit the data, or an objective cannot be measured.
         """
+        return SharedInputs({}, dict)
 
     def measure(
-        self, settings: Any, bundle: Path, names: Sequence[str], shared: Mapping[str, float]
-    ) -> dict[str, float]:
+        self, settings: Any, bundle: Path, names: Sequence[str], shared: Mapping[str, float],
+        device: torch.device,
+    ) -> dict[str, float]:  # fmt: skip
         """Objectives of a trial's best checkpoint, on the validation split.
 
         Args:
@@ -206,12 +221,19 @@ class Family(Protocol):
             bundle: the checkpoint.
             names: of the objectives.
             shared: what `SharedInputs.prepare` returned.
+            device: to measure on.
         """
+        found = self.scores(settings, bundle, "val", device).metrics if names else {}
+        return {f"val/{key}": value for key, value in found.items() if f"val/{key}" in names}
 
     def held_out(self, settings: Any, bundle: Path, device: torch.device) -> HeldOut:
         """Metrics of a run's best checkpoint on held-out utterances."""
+        scores = {s: self.scores(settings, bundle, s, device).metrics for s in ("val", "test")}
+        return HeldOut({f"{s}/{k}": v for s, of in scores.items() for k, v in of.items()}, {})
 
-    def for_promotion(self, settings: Any) -> Callable[[Path, str, bool], Measured]:
+    def for_promotion(
+        self, settings: Any, device: torch.device
+    ) -> Callable[[Path, str, bool], Measured]:
         """A function that measures bundles on the test split of a run's settings.
 
         Returns:
@@ -220,7 +242,9 @@ class Family(Protocol):
         Raises:
             UserError: there is nothing to measure on.
         """
+        return lambda bundle, what, is_candidate: self.scores(settings, bundle, "test", device)
 
     def objections(self, metrics: Mapping[str, float], limits: Any) -> list[str]:
         """Why a model is not promoted, beside not being better; empty if nothing speaks
         against it."""
+        return []

@@ -45,7 +45,7 @@ def _manifest_of(remote: Remote) -> bytes:
     try:
         return (remote / MANIFEST).read_bytes(most=MAX_JSON_BYTES)
     except FileNotFoundError:
-        raise UserError(f"{remote}: no such folder of features; run jobs/prepare.py") from None
+        raise UserError(f"{remote}: no such folder of features; run dimts prepare") from None
     except ValueError as error:
         raise UserError(f"{remote / MANIFEST}: cannot be read ({error}); {AGAIN}") from error
 
@@ -61,7 +61,7 @@ def _fetch(remote: Remote, shard: ShardFacts, shards: Path, folder: Path) -> Non
             if sha256 != shard.sha256:
                 raise UserError(
                     f"{remote / shard.name}: is not the file that the manifest speaks of: "
-                    f"jobs/prepare.py writes there now, or {AGAIN}"
+                    f"dimts prepare writes there now, or {AGAIN}"
                 )
             os.replace(draft, kept)
         except FileNotFoundError:

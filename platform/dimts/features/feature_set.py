@@ -20,7 +20,7 @@ SHARD_FINGERPRINT = b"dimts.fingerprint"
 
 
 class FeatureSet:
-    """The features of one corpus, a folder that `jobs/prepare.py` made."""
+    """The features of one corpus, a folder that `dimts prepare` made."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
@@ -162,11 +162,11 @@ def _check_size(file: Path, shard: ShardFacts) -> None:
     try:
         n_bytes = file.stat().st_size
     except OSError:
-        raise UserError(f"{file}: missing; run jobs/prepare.py again") from None
+        raise UserError(f"{file}: missing; run dimts prepare again") from None
     if n_bytes != shard.n_bytes:
         raise UserError(
             f"{file}: has {n_bytes} bytes, the manifest says {shard.n_bytes}; "
-            "run jobs/prepare.py again"
+            "run dimts prepare again"
         )
 
 
@@ -174,7 +174,7 @@ def _open_shard(file: Path, shard: ShardFacts) -> list[pa.RecordBatch]:
     try:
         schema, batches = read_batches(file)
     except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"{file}: cannot be read ({error}); run jobs/prepare.py again") from error
+        raise UserError(f"{file}: cannot be read ({error}); run dimts prepare again") from error
     if (schema.metadata or {}).get(SHARD_FINGERPRINT) != shard.fingerprint.encode():
-        raise UserError(f"{file}: does not belong to the manifest; run jobs/prepare.py again")
+        raise UserError(f"{file}: does not belong to the manifest; run dimts prepare again")
     return batches

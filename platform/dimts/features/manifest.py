@@ -19,7 +19,7 @@ QUARANTINE = "quarantine.csv"
 SUMMARY = "summary.txt"
 FORMAT_VERSION = 1
 
-AGAIN = "run jobs/prepare.py again"
+AGAIN = "run dimts prepare again"
 
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
@@ -111,7 +111,7 @@ def read_manifest(folder: Path) -> Manifest:
     except (FileNotFoundError, NotADirectoryError):
         if folder.is_dir():
             raise UserError(f"{file}: missing, the features are not complete; {AGAIN}") from None
-        raise UserError(f"{folder}: no such folder of features; run jobs/prepare.py") from None
+        raise UserError(f"{folder}: no such folder of features; run dimts prepare") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: cannot be read ({error}); {AGAIN}") from error
     return parse_manifest(data, file)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import dimts
 from dimts.bundles.fetch import keep_bundle, local_bundle
 from dimts.core.errors import UserError
+from dimts.core.home import shipped
 from dimts.core.untrusted import MAX_YAML_BYTES, parse_yaml, read_bytes
 from dimts.storage.paths import is_remote
 from dimts.tracking.config import TrackingConfig, is_in_mlflow
@@ -153,7 +154,7 @@ def resolve_model(uri_or_path: str | Path, config: TrackingConfig | None = None)
     if is_remote(text):
         return local_bundle(text)
     if not is_in_mlflow(text):
-        path = Path(uri_or_path)
+        path = Path(shipped(text))
         if not path.is_dir():
             raise UserError(
                 f"{path}: no such bundle or run folder (or give runs:/... or models:/...)"

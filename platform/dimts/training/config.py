@@ -82,7 +82,7 @@ class TrainingConfig(Config):
     def _nothing_without_effect(self) -> Self:
         if self.patience and not self.validate_every:
             raise ValueError("patience has no effect while validate_every is 0")
-        if self.accumulate > self.batch_size:
+        if self.accumulate > self.batch_size and not self.batch_budget:
             raise ValueError(
                 f"accumulate ({self.accumulate}) must not exceed batch_size ({self.batch_size})"
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from dimts.training.config import TrainingConfig
@@ -21,7 +21,7 @@ class ScheduledBatch(NamedTuple):
     """
 
     after: Position
-    ids: list[str]
+    ids: Sequence[str]
     micro_batches: list[Batch]
 
 
@@ -74,9 +74,19 @@ class BatchLoader:
         ):
             if dataset is None or sampler is None:
                 continue
-            whole = sampler.longest_batch(shorter_than)
-            own = split_batch(whole, self._rank, self._world_size, n_micro)[0]
-            yield dataset.collate(own, whole, pad_to_multiple=self._on_gpu)
+            whole, own = self._share(sampler.longest_batch(shorter_than), n_micro)
+            yield dataset.collate(own[0], whole, pad_to_multiple=self._on_gpu)
+
+    def _share(self, whole: list[int], n_micro: int) -> tuple[list[int], list[list[int]]]:
+        """The whole batch, and this worker's micro-batches of it.
+
+        Within a budget a batch may have fewer utterances than there are workers; all of them are
+        then there several times, which leaves the losses, and so the gradients, what they were.
+        """
+        if self._config.batch_budget:
+            whole = whole * -(-self._world_size // len(whole))
+            n_micro = min(n_micro, len(whole) // self._world_size)
+        return whole, split_batch(whole, self._rank, self._world_size, n_micro)
 
     def max_micro_batches(self) -> int:
         """Into how many micro-batches each worker's share of every batch can be cut."""
@@ -85,17 +95,17 @@ class BatchLoader:
 
     def _scheduled(self, position: Position, n_micro: int) -> Iterator[ScheduledBatch]:
         share = self._task.rehearsal_share
-        for after, is_rehearsal, whole in interleave(
+        for after, is_rehearsal, indices in interleave(
             self.sampler, self._rehearsal, share, position
         ):
             dataset = self._task.rehearsal if is_rehearsal else self._task.train
             assert dataset is not None
             seed = (self._config.seed, *after)
-            own = split_batch(whole, self._rank, self._world_size, n_micro)
+            whole, own = self._share(indices, n_micro)
             batches = [
                 dataset.collate(part, whole, seed=seed, pad_to_multiple=self._on_gpu)
                 for part in own
             ]
-            ids = [dataset.ids[i] for i in whole]
+            ids = [dataset.ids[i] for i in indices]
             pinned = [batch.pin() for batch in batches] if self._on_gpu else batches
             yield ScheduledBatch(after, ids, pinned)

@@ -48,8 +48,7 @@ class BucketSampler:
         self._batch_size = batch_size
         self._seed = seed
         self._budget = budget
-        self._epoch = -1
-        self._batches: list[list[int]] = []
+        self._latest: tuple[int, list[list[int]]] = (-1, [])
 
     def batches_of(self, epoch: int) -> int:
         """Number of batches of an epoch; with a budget it differs from one to the next."""
@@ -84,9 +83,11 @@ class BucketSampler:
 
     def batches(self, epoch: int) -> list[list[int]]:
         """The batches of an epoch, in order; the same for the same seed."""
-        if epoch != self._epoch:
-            self._epoch, self._batches = epoch, self._shuffle(epoch)
-        return self._batches
+        known, batches = self._latest
+        if epoch != known:
+            batches = self._shuffle(epoch)
+            self._latest = epoch, batches  # at once: a thread that reads ahead looks, too
+        return batches
 
     def _shuffle(self, epoch: int) -> list[list[int]]:
         rng = np.random.default_rng((self._seed, epoch))

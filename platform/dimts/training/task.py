@@ -7,7 +7,7 @@ one loss, or a generator and a discriminator, fit the same loop.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -43,26 +43,31 @@ class Moment(NamedTuple):
         return self._replace(step=self.planned_steps)
 
 
-class Batch(Protocol):
-    """Utterances collated into tensors."""
+@dataclass(frozen=True)
+class Batch:
+    """Utterances collated into tensors; a family adds its own fields.
 
-    @property
-    def ids(self) -> Sequence[str]:
-        """Of the utterances, for messages."""
-        ...
+    Attributes:
+        ids: of the utterances, for messages.
+        size: units (frames, tokens or samples) of the whole batch, over all workers.
+    """
 
-    @property
-    def size(self) -> int:
-        """Units (frames, tokens or samples) of the whole batch, over all workers."""
-        ...
+    ids: Sequence[str]
+    size: int
 
     def to(self, device: torch.device) -> Self:
         """The same batch with its tensors on `device`."""
-        ...
+        return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin(self) -> Self:
         """The same batch in memory that a GPU copies from while the CPU goes on."""
-        ...
+        return self._with_tensors(Tensor.pin_memory)
+
+    def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> Self:
+        tensors: dict[str, Any] = {
+            name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **tensors)
 
 
 class Dataset(Protocol):

@@ -115,6 +115,7 @@ class TrialRecorder(Recorder):
                 (self.launch.run_dir / BEST).resolve(),
                 self.measured.names,
                 self.measured.shared,
+                device,
             )
         self._tracker.log_metrics({f"best/{k}": v for k, v in figures.items()}, result.step)
         self.conclude(outcome, figures, result.step, result.units)

@@ -77,7 +77,7 @@ def open_data(settings: AcousticSettings) -> Data:
     base = read_base(local_bundle(settings.base.bundle)) if settings.base else None
     tokenizer = _tokenizer(languages, opened, base)
     for features in opened:
-        _check_texts(features, tokenizer, "text.language's file has now; run jobs/prepare.py again")
+        _check_texts(features, tokenizer, "text.language's file has now; run dimts prepare again")
     train = [load_corpus(features, tokenizer, "train") for features in opened]
     if settings.training.max_utterances:
         train = [draw(corpus, settings.training.max_utterances) for corpus in train]
@@ -108,7 +108,7 @@ def _open(folder: Folder, language: str, text: TextConfig, mel: MelConfig) -> Fe
             key = next(k for k in ours if ours[k] != theirs[k])
             raise UserError(
                 f"{folder}: was prepared with {section}.{key}={theirs[key]}, the configuration "
-                f"says {ours[key]}; run jobs/prepare.py again or change it"
+                f"says {ours[key]}; run dimts prepare again or change it"
             )
     return features
 
@@ -315,7 +315,7 @@ def _align(settings: AcousticSettings, data: Data) -> list[NDArray[np.int32]]:
         folders = ", ".join(str(source.features) for source in settings.sources)
         raise UserError(
             f"{folders}: {error}; lower model.states_per_token, or raise "
-            f"prepare.min_frames_per_token and run jobs/prepare.py again"
+            f"prepare.min_frames_per_token and run dimts prepare again"
         ) from error
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dimts.training.task import Seed
+from dimts.training.task import Batch, Seed
 
 TOKEN_MULTIPLE, FRAME_MULTIPLE = 16, 32
 """What padded widths are multiples of on a GPU, see `Corpus.collate`."""
 
 
 class Utterances(Protocol):
-    """What a corpus needs of a split; `dimts.features.FeatureSplit` is one."""
+    """What a corpus needs of a split; `dimts.features.feature_set.FeatureSplit` is one."""
 
     @property
     def ids(self) -> Sequence[str]: ...
@@ -36,56 +36,23 @@ class Utterances(Protocol):
         ...
 
 
-@dataclass
-class Batch:
-    """Utterances padded to the longest of them.
+@dataclass(frozen=True)
+class AcousticBatch(Batch):
+    """Utterances padded to the longest of them; `size` counts frames.
 
     Attributes:
-        ids: of the utterances, for error messages.
-        indices: of the utterances in their split.
         tokens_BN, n_tokens_B: int64.
         mel_BTM, n_frames_B: natural-log mel, float32, zero on padding; int64.
         durations_BNS: int64, where an aligner has given them.
-        total_frames, total_tokens: of the whole batch over all workers.
+        n_tokens: of the whole batch over all workers.
     """
 
-    ids: list[str]
-    indices: list[int]
     tokens_BN: Tensor
     n_tokens_B: Tensor
     mel_BTM: Tensor
     n_frames_B: Tensor
-    durations_BNS: Tensor | None = None
-    total_frames: int = 0
-    total_tokens: int = 0
-
-    @property
-    def size(self) -> int:
-        return self.total_frames
-
-    def to(self, device: torch.device) -> Batch:
-        """The same batch with its tensors on `device`."""
-        durations = self.durations_BNS
-        return replace(
-            self,
-            tokens_BN=self.tokens_BN.to(device, non_blocking=True),
-            n_tokens_B=self.n_tokens_B.to(device, non_blocking=True),
-            mel_BTM=self.mel_BTM.to(device, non_blocking=True),
-            n_frames_B=self.n_frames_B.to(device, non_blocking=True),
-            durations_BNS=None if durations is None else durations.to(device, non_blocking=True),
-        )
-
-    def pin(self) -> Batch:
-        """The same batch in memory that a GPU copies from while the CPU goes on."""
-        durations = self.durations_BNS
-        return replace(
-            self,
-            tokens_BN=self.tokens_BN.pin_memory(),
-            n_tokens_B=self.n_tokens_B.pin_memory(),
-            mel_BTM=self.mel_BTM.pin_memory(),
-            n_frames_B=self.n_frames_B.pin_memory(),
-            durations_BNS=None if durations is None else durations.pin_memory(),
-        )
+    durations_BNS: Tensor | None
+    n_tokens: int
 
 
 class Corpus:
@@ -118,7 +85,7 @@ class Corpus:
         *,
         seed: Seed = (0,),
         pad_to_multiple: bool = False,
-    ) -> Batch:
+    ) -> AcousticBatch:
         """Collate utterances; see `Dataset.collate`.
 
         For each shape that it has not met cuDNN plans its convolutions anew, which takes longer
@@ -143,14 +110,13 @@ class Corpus:
             mel[row, : n_frames[row]].numpy()[:] = self.utterances.mel(index)
             if durations is not None and self.durations is not None:
                 durations[row, : n_tokens[row]] = torch.from_numpy(self.durations[index])
-        return Batch(
+        return AcousticBatch(
             ids=[self.utterances.ids[i] for i in indices],
-            indices=list(indices),
+            size=int(self.utterances.n_frames[list(total)].sum()),
             tokens_BN=tokens,
             n_tokens_B=torch.from_numpy(n_tokens),
             mel_BTM=mel,
             n_frames_B=torch.from_numpy(n_frames),
             durations_BNS=durations,
-            total_frames=int(self.utterances.n_frames[list(total)].sum()),
-            total_tokens=int(self.n_tokens[list(total)].sum()),
+            n_tokens=int(self.n_tokens[list(total)].sum()),
         )

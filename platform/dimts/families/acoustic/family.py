@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dimts.core.config import to_yaml
-from dimts.core.metric import Metric
 from dimts.families.acoustic.limits import VoiceLimits, objections
 from dimts.families.acoustic.metrics import FORGETTING, MCD, METRICS, SPOKEN
 from dimts.families.acoustic.sections import AcousticSections
 from dimts.families.acoustic.settings import AcousticSettings, Source
-from dimts.families.protocol import HeldOut, Measured, SharedInputs
+from dimts.families.protocol import Family, HeldOut, Measured, SharedInputs
 
 if TYPE_CHECKING:
     import torch
@@ -23,14 +22,14 @@ if TYPE_CHECKING:
 _WHAT_IS_FORGOTTEN = {"base.bundle", "base.features", "base.held_out"}
 
 
-class AcousticFamily:
+class AcousticFamily(Family):
     """Text to log-mel spectrogram, with the alignment learned."""
 
     name = "acoustic"
     Sections = AcousticSections
     Settings = AcousticSettings
-    metrics: tuple[Metric, ...] = METRICS
-    decides: Metric = MCD
+    metrics = METRICS
+    decides = MCD
     Limits = VoiceLimits
 
     def with_base(self, sections: AcousticSections, bundle: Path) -> AcousticSections:
@@ -104,10 +103,11 @@ class AcousticFamily:
         bundle: Path,
         names: Sequence[str],
         shared: Mapping[str, float],
+        device: torch.device,
     ) -> dict[str, float]:
         from dimts.families.acoustic.sweeping import measure
 
-        return measure(settings, bundle, names, shared)
+        return measure(settings, bundle, names, shared, device)
 
     def held_out(self, settings: AcousticSettings, bundle: Path, device: torch.device) -> HeldOut:
         from dimts.families.acoustic.data import open_data
@@ -118,10 +118,12 @@ class AcousticFamily:
         before, after = forgetting_metrics(settings, data, bundle, device)
         return HeldOut(metrics | after, before)
 
-    def for_promotion(self, settings: AcousticSettings) -> Callable[[Path, str, bool], Measured]:
+    def for_promotion(
+        self, settings: AcousticSettings, device: torch.device
+    ) -> Callable[[Path, str, bool], Measured]:
         from dimts.families.acoustic.promotion import TestSplit
 
-        return TestSplit(settings).measure
+        return TestSplit(settings, device).measure
 
     def objections(self, metrics: Mapping[str, float], limits: VoiceLimits) -> list[str]:
         return objections(metrics, limits)

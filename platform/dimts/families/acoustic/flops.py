@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from dimts.families.acoustic.dataset import Batch
+from dimts.families.acoustic.dataset import AcousticBatch
 from dimts.families.acoustic.model.config import LossConfig
 from dimts.families.acoustic.model.loss import tts_loss
 from dimts.families.acoustic.model.t3 import T3
@@ -35,7 +35,7 @@ def peak_flops(device: torch.device, precision: Precision) -> float | None:
     return PEAKS.get(torch.cuda.get_device_name(device), {}).get(precision)
 
 
-def flops_a_frame(model: T3, batch: Batch) -> float:
+def flops_a_frame(model: T3, batch: AcousticBatch) -> float:
     """FLOPs of one forward and backward pass over `batch`, for each frame, padding included.
 
     Matrix products, convolutions and attention are counted, as torch counts them.

@@ -8,19 +8,20 @@ unlearned durations sound like.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dimts.core.threads import one_thread
 from dimts.evaluation.mcd import mel_cepstral_distortion
 from dimts.families.acoustic.corpora import check_lengths
-from dimts.families.acoustic.dataset import Batch, Corpus
+from dimts.families.acoustic.dataset import AcousticBatch, Corpus
 from dimts.families.acoustic.model.t3 import T3
+
+GPU_BATCH = 16
 
 
 class UtteranceMetrics(NamedTuple):
@@ -50,20 +51,30 @@ class UtteranceMetrics(NamedTuple):
 
 
 @torch.no_grad()
-def evaluate(model: T3, corpus: Corpus) -> list[UtteranceMetrics]:
+def evaluate(model: T3, corpus: Corpus, batch_size: int | None = None) -> list[UtteranceMetrics]:
     """Speak every utterance of a split and compare it with its recording.
 
     Args:
         model: on its device; put in eval mode here.
         corpus: with the token ids of the model's tokenizer.
+        batch_size: utterances that are spoken at once; None: many on a GPU, and one on a CPU,
+            which has nothing from more.
 
     Raises:
         UserError: an utterance is too short for its states.
     """
     check_lengths(corpus, model.config.states_per_token)
     model.eval()
+    device = model.mel_mean_M.device
+    size = batch_size or (GPU_BATCH if device.type == "cuda" else 1)
+    order = corpus.lengths.argsort(kind="stable").tolist()
+    found: dict[int, UtteranceMetrics] = {}
     with one_thread():
-        return [_evaluate_one(model, corpus.collate([i])) for i in range(len(corpus))]
+        for start in range(0, len(order), size):
+            indices = order[start : start + size]
+            batch = corpus.collate(indices).to(device)
+            found |= zip(indices, _evaluate_batch(model, batch), strict=True)
+    return [found[i] for i in range(len(corpus))]
 
 
 def aggregate_metrics(figures: Sequence[UtteranceMetrics]) -> dict[str, float]:
@@ -82,38 +93,44 @@ def aggregate_metrics(figures: Sequence[UtteranceMetrics]) -> dict[str, float]:
     }
 
 
-def _evaluate_one(model: T3, batch: Batch) -> UtteranceMetrics:
-    batch = batch.to(model.mel_mean_M.device)
+def _evaluate_batch(model: T3, batch: AcousticBatch) -> Iterator[UtteranceMetrics]:
     tokens, count = batch.tokens_BN, batch.n_tokens_B
-    recorded_TM = batch.mel_BTM[0].cpu().numpy()
     spoken = model(tokens, count)
     aligned = model(tokens, count, model.normalise(batch.mel_BTM), batch.n_frames_B)
-    shared = model(tokens, count, durations_BNS=_equal_share(aligned.durations_BNS))
-    mean_TM = model.mel_mean_M.expand(len(recorded_TM), -1).cpu().numpy()
-    difference = _mel(model, aligned.mel_BTM) - recorded_TM
-    token_frames, predicted_frames = (
-        output.durations_BNS.sum(-1).double() for output in (aligned, spoken)
-    )
-    return UtteranceMetrics(
-        id=batch.ids[0],
-        mcd=mel_cepstral_distortion(_mel(model, spoken.mel_BTM), recorded_TM),
-        equal_share_mcd=mel_cepstral_distortion(_mel(model, shared.mel_BTM), recorded_TM),
-        mean_mel_mcd=mel_cepstral_distortion(mean_TM, recorded_TM),
-        mel_mse=float(np.square(difference).mean()),
-        frames=int(predicted_frames.sum()),
-        recorded_frames=len(recorded_TM),
-        duration_error=float((predicted_frames - token_frames).abs().mean()),
-        tokens=tokens.shape[1],
-    )
+    shares_BNS = _equal_shares(aligned.durations_BNS, count)
+    shared = model(tokens, count, durations_BNS=shares_BNS)
+    outputs = (spoken, aligned, shared)
+    mels_BTM = [model.denormalise(output.mel_BTM).cpu().numpy() for output in outputs]
+    frames_BN = [output.durations_BNS.sum(-1).double().cpu() for output in outputs]
+    mean_M = model.mel_mean_M.cpu().numpy()
+    for row, utterance_id in enumerate(batch.ids):
+        n_tokens, n_frames = int(count[row]), int(batch.n_frames_B[row])
+        recorded_TM = batch.mel_BTM[row, :n_frames].cpu().numpy()
+        spoken_TM, aligned_TM, shared_TM = (
+            mel_BTM[row, : int(frames[row].sum())]
+            for mel_BTM, frames in zip(mels_BTM, frames_BN, strict=True)
+        )
+        predicted_N, aligned_N = (frames[row, :n_tokens] for frames in frames_BN[:2])
+        yield UtteranceMetrics(
+            id=utterance_id,
+            mcd=mel_cepstral_distortion(spoken_TM, recorded_TM),
+            equal_share_mcd=mel_cepstral_distortion(shared_TM, recorded_TM),
+            mean_mel_mcd=mel_cepstral_distortion(
+                np.broadcast_to(mean_M, recorded_TM.shape), recorded_TM
+            ),
+            mel_mse=float(np.square(aligned_TM - recorded_TM).mean()),
+            frames=int(predicted_N.sum()),
+            recorded_frames=n_frames,
+            duration_error=float((predicted_N - aligned_N).abs().mean()),
+            tokens=n_tokens,
+        )
 
 
-def _mel(model: T3, mel_BTM: Tensor) -> NDArray[np.float32]:
-    mel: NDArray[np.float32] = model.denormalise(mel_BTM)[0].cpu().numpy()
-    return mel
-
-
-def _equal_share(durations_BNS: Tensor) -> Tensor:
-    b, n, s = durations_BNS.shape
-    total = int(durations_BNS.sum())
-    edges = torch.linspace(0, total, n * s + 1, dtype=torch.double).round().long()
-    return torch.diff(edges).view(b, n, s).to(durations_BNS.device)
+def _equal_shares(durations_BNS: Tensor, n_tokens_B: Tensor) -> Tensor:
+    """Durations of the same sums, spread over all states of each row."""
+    shares_BNS = torch.zeros_like(durations_BNS)
+    for row, n in enumerate(n_tokens_B.tolist()):
+        s, total = durations_BNS.shape[2], int(durations_BNS[row].sum())
+        edges = torch.linspace(0, total, n * s + 1, dtype=torch.double).round().long()
+        shares_BNS[row, :n] = torch.diff(edges).view(n, s)
+    return shares_BNS

@@ -6,7 +6,7 @@ import math
 
 from torch import nn
 
-from dimts.families.acoustic.dataset import Batch
+from dimts.families.acoustic.dataset import AcousticBatch
 from dimts.families.acoustic.model.loss import tts_loss
 from dimts.families.acoustic.model.t3 import T3
 from dimts.families.acoustic.training_config import AcousticTrainingConfig
@@ -26,7 +26,7 @@ class AcousticObjective(nn.Module):
         self.model = model
         self.config = config
 
-    def forward(self, batch: Batch, moment: Moment) -> Losses:
+    def forward(self, batch: AcousticBatch, moment: Moment) -> Losses:
         """Shares of the whole batch's losses; see `dimts.training.task.Objective`."""
         mel_BTM = self.model.normalise(batch.mel_BTM)
         fixed_steps = math.ceil(self.config.aligner.fixed_share * moment.planned_steps)
@@ -43,8 +43,8 @@ class AcousticObjective(nn.Module):
             mel_BTM,
             self.model.mel_std_M,
             self.config.loss,
-            n_frames=batch.total_frames,
-            n_tokens=batch.total_tokens,
+            n_frames=batch.size,
+            n_tokens=batch.n_tokens,
         )
         return {
             "total_loss": loss.total,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from dimts.core.errors import UserError
 from dimts.families.acoustic.bundle import Bundle, load_bundle
@@ -23,6 +24,7 @@ class TestSplit:
 
     Args:
         settings: of a run; its features and base are meant.
+        device: that voices are measured on.
 
     Raises:
         UserError: the features are missing, do not fit the configuration, or the test split
@@ -31,12 +33,13 @@ class TestSplit:
 
     __test__ = False  # pytest takes its name for one of its own
 
-    def __init__(self, settings: AcousticSettings) -> None:
+    def __init__(self, settings: AcousticSettings, device: torch.device) -> None:
+        self._device = device
         self._data = open_data(settings)
         self._limit = settings.base.held_out if settings.base else 0
         self._base: dict[str, float] = {}
         if self._data.base_features:
-            base = initial_model(settings, self._data)
+            base = initial_model(settings, self._data).to(device)
             self._base = base_metrics(base, self._data, self._limit, "test")
             if not self._base:
                 raise UserError("base.features: no test utterances to measure forgetting on")
@@ -55,7 +58,7 @@ class TestSplit:
             UserError: its mel or its texts are not those of the features, or it comes from
                 another base.
         """
-        voice = load_bundle(bundle)
+        voice = load_bundle(bundle, self._device)
         for features in self._data.features:
             check_fits(voice, features, what)
         rows = evaluate(voice.model, load_corpus(self._data.features[0], voice.tokenizer, "test"))
@@ -110,7 +113,7 @@ def check_origin(voice: Bundle, data: Data, what: str) -> None:
         UserError: so it is; what it forgot of this base says nothing.
     """
     assert data.base is not None
-    # A base that jobs/extend.py wrote hands on where it came from itself.
+    # A base that dimts extend wrote hands on where it came from itself.
     allowed = {data.base.sha256, data.base.origin.get("base_sha256")} - {None}
     origin = voice.manifest.origin
     if origin.get("base_sha256") not in allowed:

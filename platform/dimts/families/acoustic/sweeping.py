@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
+
 from dimts.core.errors import ConfigError, UserError
 from dimts.families.acoustic.bundle import load_bundle
 from dimts.families.acoustic.data import Data, fixed_durations, open_data
@@ -57,13 +59,17 @@ def shared_inputs(settings: Sequence[AcousticSettings], measured: Sequence[str])
 
 
 def measure(
-    settings: AcousticSettings, bundle: Path, names: Sequence[str], shared: Mapping[str, float]
+    settings: AcousticSettings,
+    bundle: Path,
+    names: Sequence[str],
+    shared: Mapping[str, float],
+    device: torch.device,
 ) -> dict[str, float]:
     """See `dimts.families.protocol.Family.measure`."""
     metrics: dict[str, float] = {}
     if not names:
         return metrics
-    data, model = open_data(settings), load_bundle(bundle).model
+    data, model = open_data(settings), load_bundle(bundle, device).model
     if SPOKEN.name in names:
         metrics[SPOKEN.name] = aggregate_metrics(evaluate(model, data.val))["mcd"]
     if FORGETTING.name in names:

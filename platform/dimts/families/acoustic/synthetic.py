@@ -1,17 +1,25 @@
-"""Utterances with the shape of speech, for benchmarks on machines without features."""
+"""Utterances with the shape of speech, and the training of a model on them, without features."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn.functional import interpolate
 
 from dimts.audio.mel import MelConfig
 from dimts.families.acoustic.dataset import Corpus
+from dimts.families.acoustic.metrics import SELECTION
+from dimts.families.acoustic.model.t3 import T3
+from dimts.families.acoustic.objective import AcousticObjective
+from dimts.families.acoustic.training_config import AcousticTrainingConfig
 from dimts.text.tokenizer import Tokenizer
+from dimts.training.task import Objective, Task, WriteBundle
 
 FRAMES_A_TOKEN = 9
 MEDIAN_SECONDS, SPREAD, SHORTEST_SECONDS, LONGEST_SECONDS = 4.0, 0.45, 1.5, 10.0
@@ -21,7 +29,7 @@ MEAN, STD = -5.0, 2.0  # natural-log mel
 
 
 class SyntheticSpeech:
-    """`dimts.training.sampler.Utterances` of random length: smooth noise for a mel.
+    """`dimts.families.acoustic.dataset.Utterances` of random length: smooth noise for a mel.
 
     Args:
         n: number of utterances.
@@ -87,3 +95,27 @@ def _durations(
     n = n_tokens * n_states
     durations = 1 + rng.multinomial(n_frames - n, np.full(n, 1 / n))
     return durations.reshape(n_tokens, n_states).astype(np.int32)
+
+
+def _write_nothing(
+    folder: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]
+) -> None: ...
+
+
+def synthetic_task(
+    model: T3,
+    corpus: Corpus,
+    config: AcousticTrainingConfig,
+    write_bundle: WriteBundle = _write_nothing,
+) -> Task:
+    """The training of a model on a corpus, which it is validated on as well."""
+    objective = AcousticObjective(model, config)
+    return Task(
+        model=model,
+        objectives=(Objective("acoustic", objective, config.optimizer),),
+        train=corpus,
+        val=corpus,
+        selection=SELECTION,
+        unit="frames",
+        write_bundle=write_bundle,
+    )

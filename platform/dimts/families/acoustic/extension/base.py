@@ -27,7 +27,7 @@ OURS = ("freeze_until_index", "freeze_blocks.encoder", "freeze_blocks.decoder")
 """Settings of a model that a training from a base chooses; dropout is another."""
 
 HUGGINGFACE = "huggingface_tokenizer.json"
-"""What jobs/extend.py writes beside a bundle's own files, and no training does."""
+"""What dimts extend writes beside a bundle's own files, and no training does."""
 
 STATISTICS = ("mel_mean_M", "mel_std_M")
 
@@ -42,7 +42,7 @@ class Base(NamedTuple):
         mel: the spec of what it predicts.
         sha256: of its weights' file.
         origin: the base that it was made from itself, if any; see `BundleManifest`.
-        extended: whether jobs/extend.py wrote it, and no training has come of it yet.
+        extended: whether dimts extend wrote it, and no training has come of it yet.
     """
 
     tokenizer: Tokenizer

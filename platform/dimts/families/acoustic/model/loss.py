@@ -79,9 +79,5 @@ def _poisson_deviance(output: T3Output) -> Tensor:
 
 
 def _prior(output: T3Output, mel_BTM: Tensor, mask_BT1: Tensor) -> Tensor:
-    b, n, s, m = output.means_BNSM.shape
-    ends = output.durations_BNS.view(b, n * s).cumsum(1)
-    frames = torch.arange(mel_BTM.shape[1], device=mel_BTM.device).expand(b, -1).contiguous()
-    index = torch.searchsorted(ends, frames, right=True).clamp_max(n * s - 1)
-    expected = look_up(output.means_BNSM.view(b, n * s, m), index)
-    return ((expected - mel_BTM) * mask_BT1).square().sum()
+    expected_BTM = look_up(output.means_BNSM.flatten(1, 2), output.state_BT)
+    return ((expected_BTM - mel_BTM) * mask_BT1).square().sum()

@@ -35,6 +35,7 @@ class T3Output(NamedTuple):
         durations_BNS: int64, the frames a state that the mel was laid out by.
         log_durations_BNS: float32, predicted log of the expected frames.
         means_BNSM: normalised log-mel that each state is expected to look like.
+        state_BT: int64, number of each frame's state among the N * S of its row.
         valid_BN, valid_BT: bool, false on padding.
     """
 
@@ -42,6 +43,7 @@ class T3Output(NamedTuple):
     durations_BNS: Tensor
     log_durations_BNS: Tensor
     means_BNSM: Tensor
+    state_BT: Tensor
     valid_BN: Tensor
     valid_BT: Tensor
 
@@ -119,10 +121,14 @@ class T3(nn.Module):
             durations_BNS = round_durations(expected_BNS / speed, valid_BN)
         # A mel is as wide as its longest row; without one the CPU has to ask the durations.
         n_frames = int(durations_BNS.sum((1, 2)).max()) if mel_BTM is None else mel_BTM.shape[1]
-        mel_BTM, valid_BT = self._decode(x_BND, durations_BNS, n_frames)
-        return T3Output(mel_BTM, durations_BNS, log_durations_BNS, means_BNSM, valid_BN, valid_BT)
+        mel_BTM, state_BT, valid_BT = self._decode(x_BND, durations_BNS, n_frames)
+        return T3Output(
+            mel_BTM, durations_BNS, log_durations_BNS, means_BNSM, state_BT, valid_BN, valid_BT
+        )
 
-    def _decode(self, x_BND: Tensor, durations_BNS: Tensor, n_frames: int) -> tuple[Tensor, Tensor]:
+    def _decode(
+        self, x_BND: Tensor, durations_BNS: Tensor, n_frames: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
         b, n, s = durations_BNS.shape
         n_frames_B = durations_BNS.sum((1, 2))
         state_BT, state_offset, state_length = regulate(durations_BNS.view(b, n * s), n_frames)
@@ -134,7 +140,7 @@ class T3(nn.Module):
         frames_BTD = frames_BTD + F.embedding(state_BT % s, self.state_embedding)
         frames_BTD = frames_BTD + self.position(positions)
         valid_BT = torch.arange(n_frames, device=x_BND.device) < n_frames_B[:, None]
-        return self.decoder(frames_BTD, valid_BT[..., None]), valid_BT
+        return self.decoder(frames_BTD, valid_BT[..., None]), state_BT, valid_BT
 
 
 @torch.no_grad()
