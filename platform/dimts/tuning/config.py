@@ -36,7 +36,8 @@ class SweepConfig(Config):
         early_stopping: of trials that are worse than others at the same validation; null: none.
         objectives: one or two metrics, and which way each is better.
         limits: of two objectives: the best trial is that with the best of the first objective
-            among those of the Pareto front that keep the limit of the second.
+            among those of the Pareto front that keep the limit of the second: the most that it
+            may be, or the least if it is maximized.
         space: key of a setting -> what is tried for it.
         known_good: settings that are tried first.
         known_good_from: folder of an earlier sweep, whose best settings are tried after those.

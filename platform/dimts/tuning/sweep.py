@@ -112,7 +112,7 @@ def run_sweep(plan: Plan) -> SweepResult:
         way_out = plan.sweep.way_out(plan.place)
         keep_settings(plan.folder, plan.config_yaml, MAY_CHANGE, plan.place, way_out)
         clear_stop(plan.folder)
-        study = SweepStudy(plan.sweep, plan.folder, known.points)
+        study = SweepStudy(plan.sweep, plan.folder, known.points, plan.metrics[0].direction)
         names = measured(plan.sweep, plan.metrics)
         of_trials = prepare(plan.sweep, names, inputs, study.study, plan.place)
         copy.take_up()
@@ -209,8 +209,8 @@ class SweepTrials:
         if error and ending is None:
             ending = Ending("failed", {}, 0, 0, 0.0, last_error(launch) or error)
         if ending is None:
-            self.study.let_go(number)
-            self.progress.let_go()
+            self.study.release(number)
+            self.progress.release()
             self.copy.keep()  # another machine may have taken up the sweep, and the trial
             return
         self._end(number, ending)
@@ -256,11 +256,8 @@ class SweepTrials:
 
     def _line(self, number: int) -> str:
         trial = self.study.trials[number]
-        reached = [last(self.study.study, trial, n) for n in range(len(self.plan.sweep.objectives))]
-        value = (
-            "  ".join(f"{v:.4f}" for v in reached if v is not None)
-            or trial.user_attrs.get("reason", "")[:60]
-        )
+        reached = "  ".join(f"{value:.4f}" for value in last(self.study.study, trial))
+        value = reached or trial.user_attrs.get("reason", "")[:60]
         settings = short(self.study.values(trial))
         return f"{number:03d}  {outcome_of(trial):<13}  {value:<8}  {settings}"
 

@@ -1,4 +1,4 @@
-"""A sweep's own record: the parent of its trials' runs, with the tables and plots of them all."""
+"""A sweep's own record: the parent of its trials' runs, with the table and plots of them all."""
 
 from __future__ import annotations
 
@@ -24,10 +24,9 @@ from dimts.tracking.spool import Spool
 from dimts.training.checkpoint import BEST
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.distinct import exhausted_line
-from dimts.tuning.outcomes import final
-from dimts.tuning.plots import write_plots
+from dimts.tuning.plots import write_page
 from dimts.tuning.remote_sweep import TRIALS
-from dimts.tuning.report import limits_line, pick_winner, short, summary, write_csv, write_html
+from dimts.tuning.report import limits_line, pick_winner, short, summary, trials_table
 
 if TYPE_CHECKING:
     from dimts.tuning.sweep import Plan
@@ -35,6 +34,8 @@ if TYPE_CHECKING:
 ANSWER_S = 20.0
 """How long the first trials wait for the store to say what they are to be nested under."""
 PARENT = "mlflow.parentRunId"
+TABLE = "trials.csv"
+PAGE = "plots.html"
 
 log = logging.getLogger(__name__)
 
@@ -94,25 +95,24 @@ class SweepRecord:
         """A trial ended: its objectives, the best so far, the table as it is now."""
         if not self._tracker:
             return
-        reached = {name: final(trial, n) for n, name in enumerate(self.plan.sweep.objectives)}
-        figures = {f"trial/{name}": v for name, v in reached.items() if v is not None}
+        names = self.plan.sweep.objectives
+        figures = {f"trial/{n}": v for n, v in zip(names, trial.values or (), strict=False)}
         if best := pick_winner(self.plan.sweep, study):
-            names = self.plan.sweep.objectives
             figures |= {f"best/{n}": v for n, v in zip(names, best.values, strict=True)}
         # Counted as they end, which of two at a time is not always in the order of their numbers.
         n_ended = sum(t.state.is_finished() for t in study.get_trials(deepcopy=False))
         self._tracker.log_metrics(figures, n_ended)
-        self._log_tables()
+        self._log_table()
 
     def conclude(self, winner: Launch | None) -> dict[str, float]:
-        """Tables and plots of all trials; the winner's voice as a model, with its figures.
+        """Table and plots of all trials; the winner's voice as a model, with its figures.
 
         Returns:
             Held-out figures of the winner, the test split and what is forgotten among them.
         """
-        self._log_tables()
-        for plot in write_plots(self.study, self.plan.folder / "plots"):
-            self._log(plot, "plots")
+        self._log_table()
+        write_page(self.study, self.plan.metrics, self.plan.folder / PAGE)
+        self._log(self.plan.folder / PAGE)
         figures: dict[str, float] = {}
         if winner:
             figures = self._log_winner(winner)
@@ -135,14 +135,13 @@ class SweepRecord:
             self._tracker.log_model(best, figures, step)
         return figures
 
-    def _log_tables(self) -> None:
-        for write, name in ((write_csv, "trials.csv"), (write_html, "trials.html")):
-            write(self.study, self.plan.folder / name)
-            self._log(self.plan.folder / name)
+    def _log_table(self) -> None:
+        trials_table(self.study).to_csv(self.plan.folder / TABLE, index=False)
+        self._log(self.plan.folder / TABLE)
 
-    def _log(self, path: Path, folder: str = "") -> None:
+    def _log(self, path: Path) -> None:
         if self._tracker:
-            self._tracker.log_artifact(path, folder)
+            self._tracker.log_artifact(path)
 
     def _send_what_waits(self) -> None:
         """Records of trials that the store did not take while they ran."""
