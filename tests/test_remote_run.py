@@ -28,19 +28,19 @@ from dimts.commands.ui import recorded_config
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.errors import UserError
 from dimts.families.acoustic.bundle import load_bundle
-from dimts.launch.local_run_folder import RemoteRun, here, worker_folder
+from dimts.launch.local_run_folder import RemoteRun, local_run_folder, worker_folder
 from dimts.launch.names import START
-from dimts.launch.relay import fetch_result, new_start, take_up, wish_stop
+from dimts.launch.relay import acquire, fetch_result, new_start, request_stop
 from dimts.launch.start import start_run
 from dimts.launch.stopping import STOP_FILE, stop_requested
 from dimts.storage import paths as places
-from dimts.storage.paths import Remote, RemoteError
+from dimts.storage.paths import StorageError, StoragePath
 from dimts.tracking.config import is_missing
 from dimts.tracking.mlflow_model import resolve_model
 from dimts.tracking.mlflow_tracker import MlflowTracker
 from dimts.training.checkpoint import BEST, LATEST
 from dimts.training.machine_choices import CHOICES_FILE
-from dimts.training.ownership import CLAIM, Claim, Superseded
+from dimts.training.ownership import CLAIM, Claim, RunTakenOver
 
 if TYPE_CHECKING:
     from conftest import BaseVoice
@@ -68,7 +68,7 @@ def trained(config: VoiceConfig) -> Path:
     return config.run.run_dir
 
 
-def latest_weights(run: Remote) -> bytes:
+def latest_weights(run: StoragePath) -> bytes:
     return (run / (run / f"{LATEST}.link").read_text() / WEIGHTS).read_bytes()
 
 
@@ -77,7 +77,7 @@ def undisturbed(voice: Voice, *settings: str) -> bytes:
     return (trained(voice("run.name=undisturbed", *settings)) / LATEST / WEIGHTS).read_bytes()
 
 
-def test_run_in_storage_is_the_run_in_a_folder(bucket: Remote, voice: Voice) -> None:
+def test_run_in_storage_is_the_run_in_a_folder(bucket: StoragePath, voice: Voice) -> None:
     here = voice("run.name=here")
     folder = trained(here)
     features = put(Path(str(here.prepare.features)), bucket / "features")
@@ -103,7 +103,7 @@ def test_run_in_storage_is_the_run_in_a_folder(bucket: Remote, voice: Voice) -> 
     ("workers", "steps"), [(0, 60), pytest.param(2, 400, marks=pytest.mark.slow)]
 )
 def test_stopped_run_goes_on_on_another_machine(
-    bucket: Remote,
+    bucket: StoragePath,
     voice: Voice,
     voice_file: Path,
     tmp_path: Path,
@@ -129,7 +129,7 @@ def test_stopped_run_goes_on_on_another_machine(
 
 
 def test_damaged_checkpoint_there_is_passed_over(
-    bucket: Remote, voice: Voice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: StoragePath, voice: Voice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored = f"run.storage={bucket}/runs"
     trained(voice("run.name=damaged", stored, "training.max_steps=12"))
@@ -144,7 +144,7 @@ def test_damaged_checkpoint_there_is_passed_over(
 
 
 def test_run_begun_with_other_settings_is_refused_by_its_place(
-    bucket: Remote, voice: Voice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: StoragePath, voice: Voice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored = ("run.name=same", f"run.storage={bucket}/runs", "training.max_steps=2")
     trained(voice(*stored))
@@ -153,7 +153,7 @@ def test_run_begun_with_other_settings_is_refused_by_its_place(
         trained(voice(*stored, "training.seed=5"))
 
 
-def test_whoever_took_up_the_run_last_has_it(bucket: Remote, tmp_path: Path) -> None:
+def test_whoever_took_up_the_run_last_has_it(bucket: StoragePath, tmp_path: Path) -> None:
     place = bucket / "runs" / "claimed"
     first, second = (RemoteRun(tmp_path / name, place) for name in ("first", "second"))
     first.begin()
@@ -170,7 +170,7 @@ def test_whoever_took_up_the_run_last_has_it(bucket: Remote, tmp_path: Path) -> 
     def is_superseded() -> bool:
         try:
             ours.check()
-        except Superseded:
+        except RunTakenOver:
             return True
         return False
 
@@ -182,7 +182,7 @@ def test_whoever_took_up_the_run_last_has_it(bucket: Remote, tmp_path: Path) -> 
     assert names(place) == [CLAIM, "kept"]
 
 
-def test_what_was_not_sent_is_sent_by_the_next_start(bucket: Remote, tmp_path: Path) -> None:
+def test_what_was_not_sent_is_sent_by_the_next_start(bucket: StoragePath, tmp_path: Path) -> None:
     place, folder = bucket / "runs" / "cut", tmp_path / "first"
     first = RemoteRun(folder, place)
     first.begin()
@@ -205,7 +205,7 @@ def test_what_was_not_sent_is_sent_by_the_next_start(bucket: Remote, tmp_path: P
     assert (folder / "kept").read_text() == "new"
 
 
-def test_what_was_never_sent_is_sent_by_the_next_start(bucket: Remote, tmp_path: Path) -> None:
+def test_what_was_never_sent_is_sent_by_the_next_start(bucket: StoragePath, tmp_path: Path) -> None:
     """As where the storage went away before the training's own claim could be sent."""
     place = bucket / "runs" / "unsent"
     RemoteRun(tmp_path, place).begin()
@@ -217,7 +217,7 @@ def test_what_was_never_sent_is_sent_by_the_next_start(bucket: Remote, tmp_path:
 
 
 def test_run_that_was_superseded_does_not_send_what_is_older(
-    bucket: Remote, tmp_path: Path
+    bucket: StoragePath, tmp_path: Path
 ) -> None:
     place, folder = bucket / "runs" / "older", tmp_path / "first"
     first = RemoteRun(folder, place)
@@ -235,7 +235,7 @@ def test_run_that_was_superseded_does_not_send_what_is_older(
     assert (folder / "kept").read_text() == (place / "kept").read_text() == "newer"
 
 
-def test_folder_that_is_gone_takes_nothing_with_it(bucket: Remote, tmp_path: Path) -> None:
+def test_folder_that_is_gone_takes_nothing_with_it(bucket: StoragePath, tmp_path: Path) -> None:
     place, folder = bucket / "runs" / "gone", tmp_path / "run"
     run = RemoteRun(folder, place)
     run.begin()
@@ -268,68 +268,68 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_run_that_the_storage_failed_sends_what_it_has_when_it_is_back(
-    s3: S3, bucket: Remote, hasty: None, voice: Voice
+    s3: S3, bucket: StoragePath, hasty: None, voice: Voice
 ) -> None:
     """As where held-out figures ask it for the base, after days of training."""
     first = new_start(voice("run.name=patient", f"run.storage={bucket}/runs").launch())
-    take_up(first)
+    acquire(first)
 
     def train() -> None:
-        with here(first) as (launch, _):
+        with local_run_folder(first) as (launch, _):
             (launch.run_dir / "trained").write_text("for days")
             silence(s3, 6)  # which is longer than one try takes
             (bucket / "base").read_bytes()
 
-    with pytest.raises(RemoteError, match=f"^{bucket}/base: "):
+    with pytest.raises(StorageError, match=f"^{bucket}/base: "):
         train()
     assert (bucket / "runs" / "patient" / "trained").read_text() == "for days"
 
 
 def test_folder_that_may_have_more_than_a_storage_that_is_away_is_named(
-    s3: S3, bucket: Remote, hasty: None, voice: Voice
+    s3: S3, bucket: StoragePath, hasty: None, voice: Voice
 ) -> None:
     first = new_start(voice("run.name=named", f"run.storage={bucket}/runs").launch())
-    take_up(first)
+    acquire(first)
     folder = worker_folder(bucket / "runs" / "named")
     for known in (False, True):
-        with s3.silent(), pytest.raises(RemoteError) as caught, here(first):
+        with s3.silent(), pytest.raises(StorageError) as caught, local_run_folder(first):
             pytest.fail("nobody answered")
         assert (f"{folder} on {platform.node()} may have what" in str(caught.value)) is known
-        with here(first):
+        with local_run_folder(first):
             pass
 
 
 def test_record_that_waits_on_the_machine_that_trained_can_be_sent(
-    bucket: Remote, voice: Voice
+    bucket: StoragePath, voice: Voice
 ) -> None:
     config = voice("run.name=waits", f"run.storage={bucket}/runs", "tracking.uri=sqlite:///own.db")
     first = new_start(config.launch())
-    take_up(first)
-    with here(first) as (launch, _):
+    acquire(first)
+    with local_run_folder(first) as (launch, _):
         assert recorded_config(launch.run_dir, []) == config.tracking
     assert recorded_config(launch.run_dir, []) == config.tracking
 
 
-def test_start_elsewhere_is_the_one_that_goes_on(bucket: Remote, voice: Voice) -> None:
+def test_start_elsewhere_is_the_one_that_goes_on(bucket: StoragePath, voice: Voice) -> None:
     config = voice("run.name=twice", f"run.storage={bucket}/runs")
     place = bucket / "runs" / "twice"
     first, second = (new_start(config.launch()) for _ in range(2))
-    take_up(first)
-    with here(first) as (launch, _):
+    acquire(first)
+    with local_run_folder(first) as (launch, _):
         assert launch.run_dir == worker_folder(place)
-    take_up(second)
-    with pytest.raises(Superseded), here(first):
+    acquire(second)
+    with pytest.raises(RunTakenOver), local_run_folder(first):
         pytest.fail("a group that is started again took the run back")
-    wish_stop(first)
+    request_stop(first)
     assert not (place / STOP_FILE).entry()
     with pytest.raises(UserError, match="was started again elsewhere, and goes on there"):
         fetch_result(first)
-    with here(second):
-        wish_stop(second)
+    with local_run_folder(second):
+        request_stop(second)
     assert (place / STOP_FILE).entry()
 
 
-def test_wish_to_stop_reaches_the_machine_that_trains(bucket: Remote, tmp_path: Path) -> None:
+def test_wish_to_stop_reaches_the_machine_that_trains(bucket: StoragePath, tmp_path: Path) -> None:
     place = bucket / "runs" / "wished"
     run = RemoteRun(tmp_path, place)
     run.begin()
@@ -342,7 +342,7 @@ def test_wish_to_stop_reaches_the_machine_that_trains(bucket: Remote, tmp_path: 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_run_that_is_started_elsewhere_ends_here(
-    bucket: Remote, voice: Voice, voice_file: Path, tmp_path: Path, workers: int,
+    bucket: StoragePath, voice: Voice, voice_file: Path, tmp_path: Path, workers: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     steps = 3000 if workers else 1000  # a group takes a while to end
@@ -368,7 +368,7 @@ def test_run_that_is_started_elsewhere_ends_here(
 
 @pytest.mark.slow
 def test_training_goes_on_while_the_storage_is_away(
-    s3: S3, bucket: Remote, voice: Voice, voice_file: Path
+    s3: S3, bucket: StoragePath, voice: Voice, voice_file: Path
 ) -> None:
     settings = ("training.max_steps=600", "training.checkpoint_every=50")
     there = (*settings, "run.name=away", f"run.storage={bucket}/runs")
@@ -389,7 +389,7 @@ def test_training_goes_on_while_the_storage_is_away(
 
 
 def test_base_what_it_rehearses_and_artifacts_may_be_in_storage(
-    bucket: Remote, adapted: Voice, base: BaseVoice, tmp_path: Path
+    bucket: StoragePath, adapted: Voice, base: BaseVoice, tmp_path: Path
 ) -> None:
     settings = ("training.max_steps=4", "training.validate_every=2", "base.rehearsal_share=0.5")
     here = trained(adapted("run.name=here", *settings))
@@ -421,7 +421,7 @@ def test_base_of_no_place_is_refused_in_one_line(voice: Voice) -> None:
 
 
 def test_voice_of_a_bucket_is_exported(
-    bucket: Remote, base: BaseVoice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: StoragePath, base: BaseVoice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, command = tmp_path / "out", ["pretrain.py", "--config", str(base.file), "--export"]
     settings = (f"run.storage={bucket}/runs", "training.max_steps=2", "training.validate_every=2")
@@ -432,7 +432,7 @@ def test_voice_of_a_bucket_is_exported(
 
 
 @pytest.mark.slow
-def test_demo_speaks_with_a_voice_of_a_bucket(bucket: Remote, tmp_path: Path) -> None:
+def test_demo_speaks_with_a_voice_of_a_bucket(bucket: StoragePath, tmp_path: Path) -> None:
     settings = (
         f"run.storage={bucket}/runs", "training.max_steps=2", "training.validate_every=2",
         "training.sample_every=0", "tracking.enabled=false", "ray.workers=0",
@@ -449,7 +449,7 @@ def test_demo_speaks_with_a_voice_of_a_bucket(bucket: Remote, tmp_path: Path) ->
 
 @pytest.mark.parametrize("stored", ["in a folder", "in a bucket"])
 def test_base_that_mlflow_keeps_is_copied_to_where_all_machines_find_it(
-    stored: str, bucket: Remote, adapted: Voice, base: BaseVoice, tmp_path: Path,
+    stored: str, bucket: StoragePath, adapted: Voice, base: BaseVoice, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     settings = ("training.max_steps=2", "training.validate_every=0")

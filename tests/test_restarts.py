@@ -28,7 +28,7 @@ from dimts.launch.local_run_folder import worker_folder
 from dimts.launch.names import FAILURE
 from dimts.launch.run_logger import RESULT
 from dimts.launch.start import start_run
-from dimts.storage.paths import Remote
+from dimts.storage.paths import StoragePath
 from dimts.training.checkpoint import LATEST
 from dimts.training.ownership import Claim, read_claim
 
@@ -138,7 +138,7 @@ def test_result_of_an_earlier_start_is_not_that_of_one_that_fails(
 
 @pytest.mark.slow
 def test_features_that_the_storage_does_not_give_are_asked_for_again(
-    s3: S3, bucket: Remote, voice: Voice, voice_file: Path, tmp_path: Path
+    s3: S3, bucket: StoragePath, voice: Voice, voice_file: Path, tmp_path: Path
 ) -> None:
     there = put(Path(str(voice().prepare.features)), bucket / "features")
     how = ("training.max_steps=8", f"run.storage={tmp_path}", "run.name=back", *ONE_WORKER)
@@ -181,7 +181,7 @@ def test_group_that_dies_is_begun_anew_where_there_is_a_new_checkpoint(tmp_path:
 
 @pytest.mark.slow
 def test_run_in_storage_is_started_again_as_long_as_it_comes_further(
-    bucket: Remote, voice_file: Path
+    bucket: StoragePath, voice_file: Path
 ) -> None:
     """Twice, where Ray itself does it once."""
     how = (

@@ -22,13 +22,13 @@ from dimts.core.errors import ConfigError, UserError
 from dimts.features.feature_set import FeatureSet
 from dimts.features.manifest import MANIFEST
 from dimts.storage.mirror import Mirror
-from dimts.storage.paths import Place, Remote, RemoteError, cache_folder, transfer
+from dimts.storage.paths import AnyPath, StorageError, StoragePath, cache_folder, transfer
 
 pytest_plugins = ("s3_fixtures",)
 
 
 class Somewhere(Config):
-    place: Place
+    place: AnyPath
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_bundle_of_no_place_is_refused_in_one_line(text: str) -> None:
     assert "secret" not in str(raised.value) and "\n" not in str(raised.value)
 
 
-def test_files_come_back_as_they_were_sent(bucket: Remote, tmp_path: Path) -> None:
+def test_files_come_back_as_they_were_sent(bucket: StoragePath, tmp_path: Path) -> None:
     large = tmp_path / "large"
     large.write_bytes(np.random.default_rng(0).bytes(11_000_000))  # more than one part
     place = bucket / "some where" / "ድምፅ?@.bin"
@@ -95,17 +95,17 @@ def test_files_come_back_as_they_were_sent(bucket: Remote, tmp_path: Path) -> No
 
 
 def test_storage_that_refuses_says_so_in_one_line(
-    bucket: Remote, monkeypatch: pytest.MonkeyPatch
+    bucket: StoragePath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(RemoteError, match=r"s3://no-such-bucket/run: .*not exist") as raised:
-        Remote("s3://no-such-bucket/run").write_bytes(b"")
+    with pytest.raises(StorageError, match=r"s3://no-such-bucket/run: .*not exist") as raised:
+        StoragePath("s3://no-such-bucket/run").write_bytes(b"")
     assert "\n" not in str(raised.value)
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
-    with pytest.raises(RemoteError, match="AWS_ENDPOINT_URL"):
-        Remote("s3://another-bucket/run").read_bytes()
+    with pytest.raises(StorageError, match="AWS_ENDPOINT_URL"):
+        StoragePath("s3://another-bucket/run").read_bytes()
 
 
-def test_full_disk_is_not_blamed_on_the_storage(bucket: Remote, tmp_path: Path) -> None:
+def test_full_disk_is_not_blamed_on_the_storage(bucket: StoragePath, tmp_path: Path) -> None:
     (bucket / "large").write_bytes(bytes(10_000))
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
@@ -120,7 +120,7 @@ def test_full_disk_is_not_blamed_on_the_storage(bucket: Remote, tmp_path: Path) 
 
 
 def test_file_that_cannot_be_read_to_its_end_is_not_there_in_part(
-    bucket: Remote, tmp_path: Path
+    bucket: StoragePath, tmp_path: Path
 ) -> None:
     unreadable = Path("/proc/self/mem")  # opens, and then gives an error
     with pytest.raises(OSError, match="Input/output error"):
@@ -137,12 +137,12 @@ def interrupt() -> None:
 
 
 def fail() -> None:
-    raise RemoteError("it refuses")
+    raise StorageError("it refuses")
 
 
-@pytest.mark.parametrize(("ends", "raised"), [(interrupt, KeyboardInterrupt), (fail, RemoteError)])
+@pytest.mark.parametrize(("ends", "raised"), [(interrupt, KeyboardInterrupt), (fail, StorageError)])
 def test_transfer_that_cannot_end_well_leaves_the_rest_out(
-    bucket: Remote, ends: Callable[[], None], raised: type[BaseException]
+    bucket: StoragePath, ends: Callable[[], None], raised: type[BaseException]
 ) -> None:
     writes = [partial((bucket / str(n)).write_bytes, b"") for n in range(200)]
     with pytest.raises(raised):
@@ -152,7 +152,7 @@ def test_transfer_that_cannot_end_well_leaves_the_rest_out(
 
 
 def test_mirror_copies_what_differs_and_removes_what_is_gone(
-    bucket: Remote, tmp_path: Path
+    bucket: StoragePath, tmp_path: Path
 ) -> None:
     here = tmp_path / "here"
     (here / "a" / "b").mkdir(parents=True)
@@ -189,14 +189,16 @@ def test_mirror_copies_what_differs_and_removes_what_is_gone(
     assert names(bucket / "copy") == []
 
 
-def test_link_in_storage_does_not_lead_out_of_its_folder(bucket: Remote, tmp_path: Path) -> None:
+def test_link_in_storage_does_not_lead_out_of_its_folder(
+    bucket: StoragePath, tmp_path: Path
+) -> None:
     (bucket / "copy" / "link.link").write_bytes(b"../../etc")
-    with pytest.raises(RemoteError, match="does not point to its own folder"):
+    with pytest.raises(StorageError, match="does not point to its own folder"):
         Mirror(tmp_path / "here", bucket / "copy").pull()
 
 
 def test_features_are_fetched_once_by_fingerprint(
-    bucket: Remote, features: Path, tmp_path: Path
+    bucket: StoragePath, features: Path, tmp_path: Path
 ) -> None:
     place = put(features, bucket / "features")
     with ThreadPoolExecutor(3) as pool:
@@ -211,7 +213,7 @@ def test_features_are_fetched_once_by_fingerprint(
     assert FeatureSet.open(place).folder == opened[0].folder
 
 
-def test_shards_that_stay_are_not_fetched_again(bucket: Remote, tmp_path: Path) -> None:
+def test_shards_that_stay_are_not_fetched_again(bucket: StoragePath, tmp_path: Path) -> None:
     corpus = make_corpus(tmp_path / "corpus", 12)
     run_prepare(corpus, tmp_path / "features", shard_mb=0.01)
     place = put(tmp_path / "features", bucket / "features")
@@ -230,7 +232,7 @@ def test_shards_that_stay_are_not_fetched_again(bucket: Remote, tmp_path: Path) 
 
 
 def test_features_that_are_not_those_of_their_manifest_are_refused(
-    bucket: Remote, features: Path
+    bucket: StoragePath, features: Path
 ) -> None:
     place = put(features, bucket / "features")
     (place / "train-00000.arrow").write_bytes(b"something else")
@@ -243,7 +245,9 @@ def test_features_that_are_not_those_of_their_manifest_are_refused(
         FeatureSet.open(bucket / "nothing")
 
 
-def test_manifest_of_others_does_not_lead_out_of_the_cache(bucket: Remote, features: Path) -> None:
+def test_manifest_of_others_does_not_lead_out_of_the_cache(
+    bucket: StoragePath, features: Path
+) -> None:
     place = put(features, bucket / "features")
     values = json.loads((features / MANIFEST).read_bytes())
     values["splits"]["train"]["shards"][0]["sha256"] = "../../" + "0" * 58
@@ -253,7 +257,7 @@ def test_manifest_of_others_does_not_lead_out_of_the_cache(bucket: Remote, featu
 
 
 def test_another_machine_fetches_its_own(
-    bucket: Remote, features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: StoragePath, features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = put(features, bucket / "features")
     first = FeatureSet.open(place)

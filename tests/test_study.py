@@ -484,7 +484,7 @@ def test_interrupted_trial_is_handed_out_before_a_new_one(tmp_path: Path) -> Non
     one = study.next()
     assert one is not None
     assert (zero.number, one.number) == (0, 1)
-    study.let_go(0)
+    study.release(0)
     assert study.next() == (0, zero.values, True)
     three = study.next()
     assert three is not None

@@ -13,7 +13,7 @@ from dimts.bundles.bundle import MANIFEST, PLAIN_NAME, BundleError, read_manifes
 from dimts.core.errors import UserError
 from dimts.core.untrusted import MAX_JSON_BYTES
 from dimts.storage.mirror import LINK
-from dimts.storage.paths import Folder, Remote, cache_folder, is_remote, remote, transfer
+from dimts.storage.paths import AnyPath, StoragePath, cache_folder, is_remote, remote, transfer
 from dimts.training.checkpoint import BEST
 
 
@@ -26,7 +26,7 @@ def local_bundle(place: str) -> Path:
     return fetch_bundle(remote(place)) if is_remote(place) else Path(place)
 
 
-def find_bundle(place: Remote, links: int = 3) -> Remote:
+def find_bundle(place: StoragePath, links: int = 3) -> StoragePath:
     """The bundle behind a bundle's own place, a run's (its best) or a link's, as of now.
 
     Args:
@@ -49,7 +49,7 @@ def find_bundle(place: Remote, links: int = 3) -> Remote:
     raise UserError(f"{place}: no bundle, and no run that has one")
 
 
-def fetch_bundle(place: Remote) -> Path:
+def fetch_bundle(place: StoragePath) -> Path:
     """The folder of this machine that holds the bundle at a place, see `find_bundle`.
 
     Raises:
@@ -83,7 +83,7 @@ def keep_bundle(bundle: Path, source: str) -> Path:
     return _kept(content, lambda name, file: shutil.copyfile(bundle / name, file), source)
 
 
-def share_bundle(bundle: Path, folder: Folder, name: str) -> Folder:
+def share_bundle(bundle: Path, folder: AnyPath, name: str) -> AnyPath:
     """Copy a bundle to where all machines find it, unless it is there; its place.
 
     Args:
@@ -96,7 +96,7 @@ def share_bundle(bundle: Path, folder: Folder, name: str) -> Folder:
     """
     names = [*read_manifest(bundle).sha256, MANIFEST]  # last, as a copy without it is none
     place = folder / f"{name}-{_digest((bundle / MANIFEST).read_bytes())[:8]}"
-    if isinstance(place, Remote):
+    if isinstance(place, StoragePath):
         if not (place / MANIFEST).entry():
             for file in names:
                 (place / file).upload(bundle / file)

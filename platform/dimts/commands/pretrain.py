@@ -19,7 +19,7 @@ from dimts.core.errors import UserError
 from dimts.core.home import shipped
 from dimts.core.ray_session import check_cluster
 from dimts.families.registry import DEFAULT, get_family
-from dimts.storage.paths import folder_here
+from dimts.storage.paths import require_local
 from dimts.text.language import load_language
 
 
@@ -64,7 +64,7 @@ def prepare_parts(config: MixConfig) -> None:
     for part in config.parts:
         language = load_language(part.text.language).code
         if part.sentences:
-            corpus = folder_here(part.corpus.path, "the sentences are spoken into a folder")
+            corpus = require_local(part.corpus.path, "the sentences are spoken into a folder")
             render_corpus(Path(shipped(str(part.sentences))), corpus, part.voice or language)
         manifest = prepare(part.corpus, part.text, config.mel, part.prepare)
         print(

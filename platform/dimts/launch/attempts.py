@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dimts.core.errors import UserError
 from dimts.storage.mirror import LINK
-from dimts.storage.paths import Folder, Remote
+from dimts.storage.paths import AnyPath, StoragePath
 from dimts.training.checkpoint import LATEST
 
 ATTEMPTS = "attempts.json"
@@ -53,14 +53,14 @@ def count_attempt(run_dir: Path, max_failures: int) -> str:
     return "the workers died, and were started again" if before else ""
 
 
-def reached(place: Folder) -> str:
+def reached(place: AnyPath) -> str:
     """Name of the latest checkpoint of a run; empty if there is none.
 
     Raises:
-        RemoteError: the storage cannot be reached.
+        StorageError: the storage cannot be reached.
     """
     try:
-        if isinstance(place, Remote):
+        if isinstance(place, StoragePath):
             return (place / (LATEST + LINK)).read_text()
         return os.readlink(place / LATEST)
     except OSError:

@@ -31,8 +31,8 @@ from dimts.launch.names import (
     START,
     TOLD_OF_CHECKPOINTS,
 )
-from dimts.launch.newest import NEWEST, is_newest, note_newest
 from dimts.launch.relay import is_last_start
+from dimts.launch.run_folder import NEWEST, is_newest, note_newest
 from dimts.launch.settings import Launch
 from dimts.launch.stopping import (
     EARLY_FILE,
@@ -43,10 +43,10 @@ from dimts.launch.stopping import (
     stop_requested,
 )
 from dimts.storage.mirror import LINK, Mirror
-from dimts.storage.paths import Remote, RemoteError, cache_folder
+from dimts.storage.paths import StorageError, StoragePath, cache_folder
 from dimts.training.checkpoint import BEST, LATEST, step_of
 from dimts.training.memory import PARTS
-from dimts.training.ownership import CLAIM, Superseded
+from dimts.training.ownership import CLAIM, RunTakenOver
 
 NOT_COPIED = (
     ANSWERED, CONFIG_FILE, LOCK, CLAIM, NEWEST, START, STOP_FILE, EARLY_FILE, TOLD_OF_CHECKPOINTS,
@@ -61,7 +61,7 @@ END_S = 600.0
 log = logging.getLogger(__name__)
 
 
-def worker_folder(remote: Remote) -> Path:
+def worker_folder(remote: StoragePath) -> Path:
     """The run's folder on a machine that trains."""
     return cache_folder("runs", remote) / "worker" / remote.name
 
@@ -75,7 +75,7 @@ class RemoteRun:
         rank: of the worker; only rank 0 writes there, but for why it failed.
     """
 
-    def __init__(self, folder: Path, remote: Remote, rank: int = 0) -> None:
+    def __init__(self, folder: Path, remote: StoragePath, rank: int = 0) -> None:
         self._folder, self._remote, self._rank = folder, remote, rank
         self._mirror = Mirror(folder, remote, NOT_COPIED, lasting=LATEST)
         self._claim = ""
@@ -92,7 +92,7 @@ class RemoteRun:
         could not be sent before is sent now. Rank 0 takes the copy up.
 
         Raises:
-            RemoteError: the storage cannot be reached, or must not be written to.
+            StorageError: the storage cannot be reached, or must not be written to.
         """
         theirs = _read(self._remote / CLAIM)
         clear_stop(self._folder)
@@ -151,7 +151,7 @@ class RemoteRun:
                 if self._is_ours:
                     self._mirror.push()
                 return
-            except (RemoteError, OSError) as error:
+            except (StorageError, OSError) as error:
                 if time.monotonic() >= until:
                     raise UserError(
                         f"{error}; what was trained is in {self._folder} and nowhere else: give "
@@ -163,7 +163,7 @@ class RemoteRun:
     def give_up(self) -> None:
         """After a failure: send what can be sent at once."""
         self._stop_threads()
-        with suppress(RemoteError, OSError):
+        with suppress(StorageError, OSError):
             if self._rank == 0:
                 self._claims()
                 if self._is_ours:
@@ -194,7 +194,7 @@ class RemoteRun:
                 self.hear()
                 self._mirror.push(self._is_due)
                 self._told = False
-            except (RemoteError, OSError) as error:  # a full disk, too, may have room again
+            except (StorageError, OSError) as error:  # a full disk, too, may have room again
                 self._say(error)
 
     def _claims(self) -> None:
@@ -228,7 +228,7 @@ class RemoteRun:
                 try:
                     self._mirror.push(lambda name: not self._is_record(name))
                     break
-                except (RemoteError, OSError) as error:
+                except (StorageError, OSError) as error:
                     self._say(error)
                     self._done.wait(POLL_S)
 
@@ -248,7 +248,7 @@ class NoCopy:
 
 
 @contextmanager
-def here(
+def local_run_folder(
     launch: Launch, rank: int = 0, local_rank: int = 0, stays: bool = True
 ) -> Iterator[tuple[Launch, RemoteRun | NoCopy]]:
     """Inside, the run has a folder on this machine, whatever holds it.
@@ -265,7 +265,7 @@ def here(
         The launch with that folder, and what is to be told of each checkpoint.
 
     Raises:
-        Superseded: the run was started again elsewhere.
+        RunTakenOver: the run was started again elsewhere.
         UserError: the storage cannot be reached.
     """
     if launch.remote is None:
@@ -275,7 +275,7 @@ def here(
     settings = launch.settings.model_copy(update={"run_dir": folder})
     with _naming(folder):
         if not is_last_start(launch):  # as a group that is started again finds
-            raise Superseded(f"{launch.remote}: was started again elsewhere")
+            raise RunTakenOver(f"{launch.remote}: was started again elsewhere")
         run = RemoteRun(folder, launch.remote, rank)
         # Rank 0 first: it may have more than the storage has, and sends it.
         for turn in (rank == 0, rank != 0 and local_rank == 0):
@@ -289,11 +289,11 @@ def here(
         run.start()
     try:
         yield launch.model_copy(update={"settings": settings}), run if rank == 0 else NoCopy()
-    except Superseded:
+    except RunTakenOver:
         raise
     except BaseException as error:
         # Where the storage is away, what was trained may be here alone.
-        run.end(patient=isinstance(error, RemoteError))
+        run.end(patient=isinstance(error, StorageError))
         raise
     run.end(patient=True)
     if local_rank == 0 and not stays:
@@ -305,16 +305,16 @@ def _naming(folder: Path) -> Iterator[None]:
     """Where the storage cannot be reached, say that this folder may have more than it has."""
     try:
         yield
-    except RemoteError as error:
+    except StorageError as error:
         if not (folder / NEWEST).exists():
             raise
-        raise RemoteError(
+        raise StorageError(
             f"{error}; {folder} on {platform.node()} may have what could not be sent: the same "
             "command on that machine sends it"
         ) from error
 
 
-def _read(file: Remote) -> str:
+def _read(file: StoragePath) -> str:
     try:
         return file.read_bytes().decode(errors="replace")
     except FileNotFoundError:

@@ -30,17 +30,17 @@ from dimts.core.ray_session import ray_session
 from dimts.launch.attempts import count_attempt, forget_attempts, reached
 from dimts.launch.console import following
 from dimts.launch.interface import interface_of
-from dimts.launch.local_run_folder import NoCopy, RemoteRun, here
+from dimts.launch.local_run_folder import NoCopy, RemoteRun, local_run_folder
 from dimts.launch.machine import resolve_on_machine
 from dimts.launch.names import CONFIG_FILE, FAILURE, TOLD_OF_CHECKPOINTS
-from dimts.launch.relay import in_touch
+from dimts.launch.relay import relay_events
 from dimts.launch.resources import equal_share, places
 from dimts.launch.run_logger import Recorder
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.stopping import stop_on_signal
 from dimts.launch.training_run import run_training
-from dimts.storage.paths import Folder, Remote, RemoteError
-from dimts.training.ownership import Superseded
+from dimts.storage.paths import AnyPath, StorageError, StoragePath
+from dimts.training.ownership import RunTakenOver
 
 QUIET = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
@@ -79,7 +79,7 @@ def run_on_ray(launch: Launch, config: RayConfig) -> None:
                 trainer = torch_trainer(train_worker, launch, config, cpus, restarts)
                 in_another_thread(trainer.fit).result()
 
-            with in_touch(launch), in_one_line():
+            with relay_events(launch), in_one_line():
                 while_it_comes_further(fit, launch.remote or launch.run_dir, restarts)
         finally:
             if failure.exists():
@@ -90,7 +90,7 @@ def run_on_ray(launch: Launch, config: RayConfig) -> None:
                 )
 
 
-def while_it_comes_further(fit: Callable[[], None], place: Folder, restarts: int) -> None:
+def while_it_comes_further(fit: Callable[[], None], place: AnyPath, restarts: int) -> None:
     """Train; Ray counts all deaths together, so begin anew where there is a new checkpoint."""
     before = reached(place)
     while True:
@@ -99,7 +99,7 @@ def while_it_comes_further(fit: Callable[[], None], place: Folder, restarts: int
             return
         except WorkerGroupError:
             now = before
-            with suppress(RemoteError):
+            with suppress(StorageError):
                 now = reached(place)
             if now == before or not restarts:
                 raise
@@ -115,7 +115,7 @@ def in_one_line() -> Iterator[None]:
         for failure in error.worker_failures.values():
             if isinstance(failure, UserError):
                 raise failure from error
-            if isinstance(failure, Superseded):
+            if isinstance(failure, RunTakenOver):
                 raise UserError(str(failure)) from error
         raise
 
@@ -246,9 +246,9 @@ def torch_trainer(
     )
 
 
-def storage_of(place: Folder) -> dict[str, Any]:
+def storage_of(place: AnyPath) -> dict[str, Any]:
     """Where Ray Train and Tune keep what they know of a run, as settings of theirs."""
-    if isinstance(place, Remote):
+    if isinstance(place, StoragePath):
         return {"storage_path": place.path, "storage_filesystem": place.filesystem}
     return {"storage_path": str(place)}
 
@@ -294,15 +294,15 @@ def in_worker(
     Args:
         launch: as the driver handed it out.
         work: is given the launch as it is on this machine, the worker's rank, and the run's copy.
-        stays: see `here`.
+        stays: see `local_run_folder`.
     """
     context = ray.train.get_context()
     rank, begun = context.get_world_rank(), False
     try:
-        with here(launch, rank, context.get_local_rank(), stays) as (launch_here, copy):
+        with local_run_folder(launch, rank, context.get_local_rank(), stays) as (launch_here, copy):
             begun = True
             work(launch_here, rank, copy)
-    except Superseded:  # by a start elsewhere, or a worker that was given up for dead
+    except RunTakenOver:  # by a start elsewhere, or a worker that was given up for dead
         if begun:
             raise  # Ray starts a group that it still listens to again, which takes the run up
 
@@ -326,9 +326,9 @@ def _train(launch: Launch, config: dict[str, Any], rank: int, saved: Callable[[]
         if rank == 0 and (died := count_attempt(launch.run_dir, config["max_failures"])):
             recorder.tell(died)
         recorder.finish(run_training(launch.settings, recorder, device), device)
-    except Superseded:
+    except RunTakenOver:
         raise
-    except RemoteError as error:  # the storage may be back when the group is started again
+    except StorageError as error:  # the storage may be back when the group is started again
         recorder.tell(str(error))
         recorder.end("FAILED")
         raise

@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from dimts.core.errors import UserError
+from dimts.launch import stopping
 from dimts.launch.attempts import ATTEMPTS
 from dimts.launch.console import EVENTS
 from dimts.launch.names import CONFIG_FILE, FAILURE, START, TOLD_OF_CHECKPOINTS
 from dimts.launch.run_logger import RESULT
 from dimts.launch.settings import Launch
-from dimts.launch.stopping import EARLY_FILE, STOP_FILE, request_stop, stop_early, stop_requested
-from dimts.storage.paths import Remote, RemoteError
+from dimts.launch.stopping import EARLY_FILE, STOP_FILE, stop_early, stop_requested
+from dimts.storage.paths import StorageError, StoragePath
 
 POLL_S = 0.5
 
@@ -26,7 +27,7 @@ def fetch_settings(launch: Launch) -> None:
     """The settings that the run was begun with, to be compared; nothing if it is not remote.
 
     Raises:
-        RemoteError: the storage cannot be reached.
+        StorageError: the storage cannot be reached.
     """
     if launch.remote:
         file = launch.run_dir / CONFIG_FILE
@@ -40,18 +41,18 @@ def new_start(launch: Launch) -> Launch:
     return launch.model_copy(update={"start": uuid.uuid4().hex}) if launch.remote else launch
 
 
-def take_up(launch: Launch) -> None:
+def acquire(launch: Launch) -> None:
     """From now on this start of the run is the last.
 
     Raises:
-        RemoteError: the storage cannot be reached.
+        StorageError: the storage cannot be reached.
     """
     if launch.remote:
         (launch.remote / START).write_bytes(launch.start.encode())
 
 
 def is_last_start(launch: Launch) -> bool:
-    """Whether nobody has started the run since; raises like `take_up`."""
+    """Whether nobody has started the run since; raises like `acquire`."""
     if launch.remote is None:
         return True
     try:
@@ -62,7 +63,7 @@ def is_last_start(launch: Launch) -> bool:
 
 def send_settings(launch: Launch) -> None:
     """Its settings now; and what a start of before asked for or met is forgotten."""
-    take_up(launch)
+    acquire(launch)
     if launch.remote:
         (launch.remote / CONFIG_FILE).upload(launch.run_dir / CONFIG_FILE)
         for name in (STOP_FILE, FAILURE, ATTEMPTS, RESULT, TOLD_OF_CHECKPOINTS):
@@ -84,14 +85,14 @@ def fetch_result(launch: Launch) -> None:
             (launch.remote / RESULT).download(launch.run_dir / RESULT)
 
 
-def wish_stop(launch: Launch, early: bool = False) -> None:
+def request_stop(launch: Launch, early: bool = False) -> None:
     """Wish a run to end after its current step; `early` says that a sweep does.
 
     Raises:
-        RemoteError: the storage cannot be reached.
+        StorageError: the storage cannot be reached.
     """
     launch.run_dir.mkdir(parents=True, exist_ok=True)
-    (stop_early if early else request_stop)(launch.run_dir)
+    (stop_early if early else stopping.request_stop)(launch.run_dir)
     if launch.remote and is_last_start(launch):
         if early:
             (launch.remote / EARLY_FILE).write_bytes(b"")
@@ -99,7 +100,7 @@ def wish_stop(launch: Launch, early: bool = False) -> None:
 
 
 @contextmanager
-def in_touch(launch: Launch, events: str = EVENTS) -> Iterator[None]:
+def relay_events(launch: Launch, events: str = EVENTS) -> Iterator[None]:
     """Inside, the workers hear of a wish to stop, and what they write into `events` comes into the
     folder here; afterwards why it failed, if it did, is here too."""
     if launch.remote is None:
@@ -117,7 +118,7 @@ def in_touch(launch: Launch, events: str = EVENTS) -> Iterator[None]:
 
 
 class _Touch:
-    def __init__(self, launch: Launch, remote: Remote, events: str) -> None:
+    def __init__(self, launch: Launch, remote: StoragePath, events: str) -> None:
         self._launch, self._folder, self._remote = launch, launch.run_dir, remote
         self._events, self._here = remote / events, self._folder / events
         known = self._events.entry()
@@ -131,14 +132,14 @@ class _Touch:
             try:
                 self._look()
                 told = False
-            except (RemoteError, OSError) as error:
+            except (StorageError, OSError) as error:
                 if not told:
                     log.warning("%s; trying again", error)
                 told = True
 
     def _look(self) -> None:
         if not self._asked and stop_requested(self._folder):
-            wish_stop(self._launch)
+            request_stop(self._launch)
             self._asked = True
         now = self._events.entry()
         if now is None or now.size <= self._position:

@@ -11,7 +11,7 @@ from pydantic import Field, SerializeAsAny, field_validator, model_validator
 from dimts.core.config import Config
 from dimts.families.protocol import Family
 from dimts.families.registry import get_family
-from dimts.storage.paths import Folder, Place, Remote, Store, cache_folder
+from dimts.storage.paths import AnyPath, StoragePath, cache_folder
 from dimts.tracking.config import TrackingConfig
 from dimts.training.settings import RunSettings
 
@@ -26,17 +26,17 @@ class RunConfig(Config):
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
-    storage: Place = Path("runs")
+    storage: AnyPath = Path("runs")
 
     @property
-    def place(self) -> Path | Remote:
+    def place(self) -> Path | StoragePath:
         """Of the run, wherever that is."""
         return (self.storage / self.name).absolute()
 
     @property
-    def remote(self) -> Remote | None:
+    def remote(self) -> StoragePath | None:
         """The same, if that is in object storage."""
-        return self.place if isinstance(self.place, Remote) else None
+        return self.place if isinstance(self.place, StoragePath) else None
 
     @property
     def run_dir(self) -> Path:
@@ -44,7 +44,7 @@ class RunConfig(Config):
         return driver_folder(self.place)
 
 
-def driver_folder(place: Folder) -> Path:
+def driver_folder(place: AnyPath) -> Path:
     """Where the machine that starts a run keeps what it has of it."""
     return place if isinstance(place, Path) else cache_folder("runs", place) / "driver" / place.name
 
@@ -99,7 +99,7 @@ class Launch(Config):
     params: dict[str, Any]
     tags: dict[str, str] = Field(default_factory=dict)
     title: str = ""
-    remote: Store | None = None
+    remote: StoragePath | None = None
     start: str = ""
 
     @field_validator("settings", mode="before")

@@ -18,7 +18,7 @@ from dimts.launch.relay import fetch_result, fetch_settings, new_start, send_set
 from dimts.launch.run_logger import RESULT, read_result
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.stopping import clear_stop
-from dimts.storage.paths import Folder
+from dimts.storage.paths import AnyPath
 from dimts.training.machine_choices import read_choices
 
 MAY_CHANGE = (
@@ -99,7 +99,7 @@ def keep_settings(
     folder: Path,
     config_yaml: str,
     may_change: tuple[str, ...] = (),
-    place: Folder | None = None,
+    place: AnyPath | None = None,
     way_out: str = "give this one another run.name",
     is_no_matter: Callable[[str, Any, Any], bool] = lambda *change: False,
 ) -> None:

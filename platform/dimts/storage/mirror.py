@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from dimts.storage.paths import Remote, RemoteError, transfer
+from dimts.storage.paths import StorageError, StoragePath, transfer
 
 LINK = ".link"
 MOST_TRIES = 20
@@ -38,7 +38,7 @@ class Mirror:
     """
 
     def __init__(
-        self, folder: Path, remote: Remote, ours: Collection[str] = (), lasting: str = ""
+        self, folder: Path, remote: StoragePath, ours: Collection[str] = (), lasting: str = ""
     ) -> None:
         self.folder, self.remote, self._lasting = folder, remote, lasting
         self._ours = frozenset(ours)
@@ -53,7 +53,7 @@ class Mirror:
                 with the next `push` of everything.
 
         Raises:
-            RemoteError: the storage cannot be reached, or changes meanwhile.
+            StorageError: the storage cannot be reached, or changes meanwhile.
         """
         names = self._listed()
         for path in self.folder.iterdir():
@@ -62,7 +62,7 @@ class Mirror:
         try:
             transfer([partial(self._fetch, name) for name in names if wanted(name)])
         except FileNotFoundError as error:
-            raise RemoteError(f"{self.remote}: changes while it is copied; try again") from error
+            raise StorageError(f"{self.remote}: changes while it is copied; try again") from error
         here = self._scan()
         self._known = {name: here.get(name.removesuffix(LINK)) for name in names}
 
@@ -79,7 +79,7 @@ class Mirror:
             only: the files that matter now; others are left as they are.
 
         Raises:
-            RemoteError: the storage cannot be reached, the folder cannot be read or is not whole,
+            StorageError: the storage cannot be reached, the folder cannot be read or is not whole,
                 or it changes too often meanwhile.
         """
         for _ in range(MOST_TRIES):
@@ -99,7 +99,7 @@ class Mirror:
             left = [n for n in known if n.removesuffix(LINK) not in everything and only(n)]
             transfer([partial(self._forget, name) for name in left])
             return
-        raise RemoteError(f"{self.folder}: changes faster than it is copied to {self.remote}")
+        raise StorageError(f"{self.folder}: changes faster than it is copied to {self.remote}")
 
     def _listed(self) -> list[str]:
         names = [entry.name for entry in self.remote.entries()]
@@ -112,7 +112,7 @@ class Mirror:
     def _check_whole(self, here: Collection[str]) -> None:
         """What a folder that is being removed lacks must not go from its copy."""
         if self._lasting not in here and {self._lasting, self._lasting + LINK} & self._known.keys():
-            raise RemoteError(
+            raise StorageError(
                 f"{self.folder}: {self._lasting} is gone, so nothing is removed from {self.remote}"
             )
 
@@ -136,7 +136,7 @@ class Mirror:
     def _cannot_be_listed(self, error: OSError) -> None:
         """A folder inside may be removed at any time."""
         if not isinstance(error, FileNotFoundError) or Path(error.filename) == self.folder:
-            raise RemoteError(f"{error.filename}: {error.strerror}; {self.remote} stays as it is")
+            raise StorageError(f"{error.filename}: {error.strerror}; {self.remote} stays as it is")
 
     def _fetch(self, name: str) -> None:
         if not name.endswith(LINK):
@@ -145,7 +145,7 @@ class Mirror:
         target = (self.remote / name).read_bytes().decode()
         link = self.folder / name.removesuffix(LINK)
         if not target or target.startswith("/") or {".", ".."} & set(target.split("/")):
-            raise RemoteError(f"{self.remote / name}: does not point to its own folder")
+            raise StorageError(f"{self.remote / name}: does not point to its own folder")
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(target)
 

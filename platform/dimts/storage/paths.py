@@ -54,7 +54,7 @@ class Entry(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Remote:
+class StoragePath:
     """A prefix, or a file, in object storage; it is used as a `Path` is, as far as that goes.
 
     Attributes:
@@ -77,10 +77,18 @@ class Remote:
             raise ValueError("must be a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX")
         object.__setattr__(self, "uri", self.uri.rstrip("/"))
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.no_info_before_validator_function(
+            _any_path,
+            core_schema.is_instance_schema(cls),
+            serialization=core_schema.to_string_ser_schema(when_used="always"),
+        )
+
     def __str__(self) -> str:
         return self.uri
 
-    def __truediv__(self, name: str | os.PathLike[str]) -> Remote:
+    def __truediv__(self, name: str | os.PathLike[str]) -> StoragePath:
         return self._at(f"{self.uri}/{PurePosixPath(name)}")
 
     @property
@@ -89,12 +97,12 @@ class Remote:
         return self.uri.rsplit("/", 1)[1]
 
     @property
-    def parent(self) -> Remote:
+    def parent(self) -> StoragePath:
         """Without the last part."""
         return self._at(self.uri.rsplit("/", 1)[0])
 
     @classmethod
-    def _at(cls, uri: str) -> Remote:
+    def _at(cls, uri: str) -> StoragePath:
         """Inside, names may hold what a place that people name may not."""
         place = object.__new__(cls)
         object.__setattr__(place, "uri", uri)
@@ -108,7 +116,7 @@ class Remote:
         """A whole file as text; raises like `read_bytes`."""
         return self.read_bytes().decode(encoding)
 
-    def absolute(self) -> Remote:
+    def absolute(self) -> StoragePath:
         """Itself, wherever the current folder is."""
         return self
 
@@ -128,7 +136,7 @@ class Remote:
         Raises:
             FileNotFoundError: there is none.
             ValueError: that is more than `most` bytes.
-            RemoteError: the storage cannot be reached or refuses.
+            StorageError: the storage cannot be reached or refuses.
         """
         with reaching(self), self.filesystem.open_input_file(self.path) as file:
             file.seek(start)
@@ -147,7 +155,7 @@ class Remote:
 
         Raises:
             FileNotFoundError: there is none.
-            RemoteError: the storage cannot be reached or refuses.
+            StorageError: the storage cannot be reached or refuses.
             UserError: it cannot be written on this machine.
         """
         draft = file.with_name(f".{file.name}.{os.getpid()}.part")
@@ -173,7 +181,7 @@ class Remote:
 
         Raises:
             FileNotFoundError: there is no such file.
-            RemoteError: the storage cannot be reached or refuses.
+            StorageError: the storage cannot be reached or refuses.
         """
         with file.open("rb") as source, self._sending() as send:
             while part := source.read(PART_BYTES):
@@ -190,7 +198,7 @@ class Remote:
 
         try:
             yield send
-        except RemoteError:
+        except StorageError:
             raise
         except BaseException:  # of this machine, or Ctrl-C
             with suppress(OSError):
@@ -212,7 +220,7 @@ class Remote:
         """All files below, however deep, sorted by name; none if there is nothing.
 
         Raises:
-            RemoteError: the storage cannot be reached or refuses, or there is no such bucket.
+            StorageError: the storage cannot be reached or refuses, or there is no such bucket.
         """
         selector = pa_fs.FileSelector(self.path, recursive=True, allow_not_found=True)
         with reaching(self):
@@ -237,11 +245,8 @@ class Remote:
                 return
 
 
-class RemoteError(UserError):
+class StorageError(UserError):
     """Object storage cannot be reached, or refuses."""
-
-
-Folder = Path | Remote
 
 
 def is_remote(text: str) -> bool:
@@ -249,66 +254,60 @@ def is_remote(text: str) -> bool:
     return text.startswith(("s3://", "gs://"))
 
 
-def remote(text: str) -> Remote:
+def remote(text: str) -> StoragePath:
     """The place that a user names; a `UserError` if it is none."""
     try:
-        return Remote(text)
+        return StoragePath(text)
     except ValueError as error:
         raise UserError(f"{text}: {error}") from error
 
 
-def _folder(value: Any) -> Any:
+def _any_path(value: Any) -> Any:
     """A `Path` stays one; text is either."""
     if isinstance(value, str) and _SCHEME.match(value):
-        return Remote(value)
+        return StoragePath(value)
     return Path(value) if isinstance(value, str) else value
 
 
-def folder_here(place: Folder, why: str) -> Path:
-    """A place that has to be a folder.
+class _Known:
+    """Tells pydantic what an `AnyPath` is after `_any_path`."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.is_instance_schema((Path, StoragePath))
+
+
+AnyPath = Annotated[
+    Path | StoragePath, _Known, BeforeValidator(_any_path), PlainSerializer(str, str)
+]
+"""A folder or file that this machine sees, or one in object storage; also the type of a setting."""
+
+
+def require_local(path: AnyPath, why: str) -> Path:
+    """The path, which has to be one of this machine.
 
     Raises:
         UserError: it is in object storage; says `why` that does not do.
     """
-    if isinstance(place, Remote):
-        raise UserError(f"{place}: {why}; name a folder that this machine and all nodes see")
-    return place
-
-
-def _text(place: Folder) -> str:
-    return str(place)
-
-
-class _Known:
-    """Tells pydantic what a `Place` is after `_folder`."""
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
-        return core_schema.is_instance_schema(Remote if source is Remote else (Path, Remote))
-
-
-Place = Annotated[Folder, _Known, BeforeValidator(_folder), PlainSerializer(_text, str)]
-"""A setting that names a folder here or a prefix in object storage."""
-
-
-Store = Annotated[Remote, _Known, BeforeValidator(_folder), PlainSerializer(_text, str)]
-"""A setting that names a prefix in object storage."""
+    if isinstance(path, StoragePath):
+        raise UserError(f"{path}: {why}; name a folder that this machine and all nodes see")
+    return path
 
 
 @contextmanager
-def reaching(place: Remote) -> Iterator[None]:
+def reaching(place: StoragePath) -> Iterator[None]:
     """What object storage has against us, in one line.
 
     Raises:
-        RemoteError: in place of an `OSError` that is not about a missing file.
+        StorageError: in place of an `OSError` that is not about a missing file.
     """
     try:
         yield
-    except (FileNotFoundError, RemoteError):
+    except (FileNotFoundError, StorageError):
         raise
     except OSError as error:
         why = " ".join(str(error).split()).split(" (Request ID")[0][:300]
-        raise RemoteError(
+        raise StorageError(
             f"{place}: {why}; look at the bucket's name, the credentials, the region and, if it is "
             "another server's, AWS_ENDPOINT_URL"
         ) from error
@@ -364,7 +363,7 @@ def _filesystem(scheme: str, _: str, bucket: str) -> pa_fs.FileSystem:
         )
     except (OSError, ValueError) as error:
         why = " ".join(str(error).split())[:300]
-        raise RemoteError(f"{scheme}//{bucket}: {why}") from error
+        raise StorageError(f"{scheme}//{bucket}: {why}") from error
 
 
 def _google() -> pa_fs.FileSystem:

@@ -62,7 +62,7 @@ class Saver:
         """Nothing while the run is still ours.
 
         Raises:
-            Superseded: another process goes on with it.
+            RunTakenOver: another process goes on with it.
         """
         if self._claim:
             self._claim.check()
@@ -108,7 +108,7 @@ class Saver:
             Why it could not be written, the same on every rank; empty if it was.
 
         Raises:
-            Superseded: another process goes on with this run.
+            RunTakenOver: another process goes on with this run.
         """
         collected, failure = state.collect(progress), ""
         if self._rank == 0:

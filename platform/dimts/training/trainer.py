@@ -75,7 +75,7 @@ def train(
         UserError: the loss was not finite too often in a row, a batch cannot be shared out, there
             is nothing to validate on, one utterance does not fit into memory, or the last
             checkpoint cannot be written.
-        Superseded: another process goes on with this run.
+        RunTakenOver: another process goes on with this run.
         OutOfMemory: a worker of several ran out of memory in a step; to be started again.
     """
     with float32_precision(config.amp), same_order(task.device):

@@ -15,7 +15,7 @@ from optuna.storages import RDBStorage
 
 from dimts.core.errors import ConfigError, UserError
 from dimts.launch.settings import Launch
-from dimts.storage.paths import Folder, Remote
+from dimts.storage.paths import AnyPath, StoragePath
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.report import best_first
 from dimts.tuning.space import check_point
@@ -81,16 +81,16 @@ def known_good(
     return KnownGood(list(points.values()), f"{taken}; {left_out}" if left_out else taken)
 
 
-def _finished(place: Folder) -> list[tuple[int, dict[str, Any]]]:
+def _finished(place: AnyPath) -> list[tuple[int, dict[str, Any]]]:
     """Number and settings of each trial of a sweep that ran to its end, best first.
 
     Raises:
         UserError: there is no sweep.
     """
     with TemporaryDirectory() as folder:
-        file = Path(folder) / STUDY_FILE if isinstance(place, Remote) else place / STUDY_FILE
+        file = Path(folder) / STUDY_FILE if isinstance(place, StoragePath) else place / STUDY_FILE
         try:
-            if isinstance(place, Remote):
+            if isinstance(place, StoragePath):
                 (place / STUDY_FILE).download(file)
             elif not file.exists():
                 raise FileNotFoundError
@@ -115,7 +115,7 @@ def _misfit(
     return None
 
 
-def _load(file: Path, place: Folder) -> Study | None:
+def _load(file: Path, place: AnyPath) -> Study | None:
     """The study in a file; None if it was made and the study was not.
 
     SQLite opens it for writing where it may: what a killed sweep left has to be rolled back first.

@@ -50,7 +50,7 @@ class Progress:
             done = sum(self.counts.values())
             print(f"{done:>4}/{self.trials}  {line}", flush=True)
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """A trial was interrupted."""
         self.running -= 1
 

@@ -39,13 +39,13 @@ from dimts.launch.ray_train import (
     storage_of,
     torch_trainer,
 )
-from dimts.launch.relay import in_touch
+from dimts.launch.relay import relay_events
 from dimts.launch.resources import places
 from dimts.launch.run_logger import device_of
 from dimts.launch.settings import Launch, RayConfig
-from dimts.storage.paths import Folder, Remote, RemoteError
+from dimts.storage.paths import AnyPath, StorageError, StoragePath
 from dimts.tracking.config import TrackingConfig
-from dimts.training.ownership import Superseded
+from dimts.training.ownership import RunTakenOver
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.remote_sweep import SCRATCH
 from dimts.tuning.trial import (
@@ -88,7 +88,7 @@ class Trials(Protocol):
 
 def run_on_tune(
     trials: Trials, sweep: SweepConfig, config: RayConfig, tracking: TrackingConfig,
-    measured: Measured, place: Folder,
+    measured: Measured, place: AnyPath,
 ) -> None:  # fmt: skip
     """Run the trials that `trials` hands out, as many at a time as there is room for.
 
@@ -128,8 +128,8 @@ def run_on_tune(
         _clear(place)
 
 
-def _clear(place: Folder) -> None:
-    if isinstance(place, Remote):
+def _clear(place: AnyPath) -> None:
+    if isinstance(place, StoragePath):
         (place / SCRATCH).remove_all()
     else:
         shutil.rmtree(place / SCRATCH, ignore_errors=True)
@@ -248,7 +248,7 @@ def trial_process(
             _run_group(launch, config, measured)
         else:
             run_trial(launch, measured, tune.report, device_of(config.gpu))
-    except Superseded:
+    except RunTakenOver:
         # Of a sweep that goes on elsewhere, as its driver finds. Another try would take it back.
         if launch.remote is None:
             raise
@@ -274,7 +274,7 @@ def _run_group(launch: Launch, config: RayConfig, measured: Measured) -> None:
             config.max_failures,
             {"measured": measured},
         )
-        with in_touch(launch, TOLD):
+        with relay_events(launch, TOLD):
             group = in_another_thread(trainer.fit)
             for line in written(told, 0, lambda: bool(wait([group], POLL_S).done)):
                 tune.report(line["values"])
@@ -300,7 +300,7 @@ def _wait_for_answer(launch: Launch, number: str) -> None:
     file = (launch.remote or launch.run_dir) / ANSWERED
     until = time.monotonic() + ANSWER_S
     while time.monotonic() < until:
-        with suppress(FileNotFoundError, RemoteError):
+        with suppress(FileNotFoundError, StorageError):
             if file.read_text() == number:
                 return
         time.sleep(POLL_S)
@@ -318,7 +318,7 @@ def group_worker(config: dict[str, Any]) -> None:
             with told.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"id": number, "values": values}) + "\n")
             if launch.remote:
-                with suppress(RemoteError):  # it is sent with the record, later
+                with suppress(StorageError):  # it is sent with the record, later
                     (launch.remote / TOLD).upload(told)
             _wait_for_answer(launch, number)
 

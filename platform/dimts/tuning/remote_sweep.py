@@ -10,10 +10,10 @@ from pathlib import Path
 
 from dimts.core.errors import UserError
 from dimts.launch.names import LOCK
-from dimts.launch.newest import NEWEST, is_newest, note_newest
+from dimts.launch.run_folder import NEWEST, is_newest, note_newest
 from dimts.launch.stopping import EARLY_FILE, STOP_FILE
 from dimts.storage.mirror import Mirror
-from dimts.storage.paths import Folder, Remote, RemoteError
+from dimts.storage.paths import AnyPath, StorageError, StoragePath
 from dimts.training.ownership import CLAIM, Claim
 
 TRIALS = "trials"
@@ -30,16 +30,16 @@ class SweepCopy:
         place: of the sweep.
     """
 
-    def __init__(self, folder: Path, place: Folder) -> None:
+    def __init__(self, folder: Path, place: AnyPath) -> None:
         self._folder = folder
-        self._remote = place if isinstance(place, Remote) else None
+        self._remote = place if isinstance(place, StoragePath) else None
         self._claim = ""
 
     def fetch(self) -> None:
         """Bring the folder to where the sweep stands; the copy is left as it is.
 
         Raises:
-            RemoteError: the storage cannot be reached.
+            StorageError: the storage cannot be reached.
         """
         if self._remote is None:
             return
@@ -49,7 +49,7 @@ class SweepCopy:
         else:
             self._mirror.pull()
 
-    def take_up(self) -> None:
+    def acquire(self) -> None:
         """From now on the sweep is this machine's; raises like `fetch`."""
         if self._remote is None:
             return
@@ -75,13 +75,13 @@ class SweepCopy:
                     raise UserError(f"{self._remote}: another machine goes on with this sweep")
                 self._mirror.push()
                 return
-            except RemoteError:
+            except StorageError:
                 if time.monotonic() > until:
                     raise
                 time.sleep(1)
 
     @staticmethod
-    def _theirs(remote: Remote) -> str:
+    def _theirs(remote: StoragePath) -> str:
         try:
             return (remote / CLAIM).read_text()
         except FileNotFoundError:

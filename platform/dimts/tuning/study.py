@@ -206,7 +206,7 @@ class SweepStudy:
         self.study.tell(trial, values if state == TrialState.COMPLETE else None, state=state)
         return outcome
 
-    def let_go(self, number: int) -> None:
+    def release(self, number: int) -> None:
         """A trial was interrupted; the next start of the sweep goes on with it."""
         self._running.pop(number)
 

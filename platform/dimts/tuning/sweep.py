@@ -19,11 +19,11 @@ from dimts.core.lock import locked
 from dimts.core.metric import Metric
 from dimts.core.ray_session import check_cluster
 from dimts.launch.ray_train import connected
-from dimts.launch.relay import new_start, wish_stop
+from dimts.launch.relay import new_start, request_stop
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.start import keep_settings
 from dimts.launch.stopping import clear_stop, stop_on_signal, stop_requested
-from dimts.storage.paths import Folder, Remote, RemoteError, transfer
+from dimts.storage.paths import AnyPath, StorageError, StoragePath, transfer
 from dimts.tracking.config import TrackingConfig
 from dimts.training.checkpoint import BEST, LATEST
 from dimts.tuning.config import SweepConfig, measured
@@ -68,7 +68,7 @@ class Plan(NamedTuple):
     title: str
     voice: str
     folder: Path
-    place: Folder
+    place: AnyPath
     sweep: SweepConfig
     ray: RayConfig
     tracking: TrackingConfig
@@ -115,7 +115,7 @@ def run_sweep(plan: Plan) -> SweepResult:
         study = SweepStudy(plan.sweep, plan.folder, known.points)
         names = measured(plan.sweep, plan.metrics)
         of_trials = prepare(plan.sweep, names, inputs, study.study, plan.place)
-        copy.take_up()
+        copy.acquire()
         with SweepRecord(plan, study.study) as record:
             trials = SweepTrials(plan, study, record, copy)
             trials.tidy()
@@ -173,7 +173,7 @@ class SweepTrials:
     def told(self, number: int, validation: int, loss: float) -> None:
         with self._kept():
             if self.study.reported(number, validation, loss):
-                wish_stop(self._running[number], early=True)
+                request_stop(self._running[number], early=True)
             self.copy.keep()
 
     def ended(self, number: int, error: str | None) -> None:
@@ -209,8 +209,8 @@ class SweepTrials:
         if error and ending is None:
             ending = Ending("failed", {}, 0, 0, 0.0, last_error(launch) or error)
         if ending is None:
-            self.study.let_go(number)
-            self.progress.let_go()
+            self.study.release(number)
+            self.progress.release()
             self.copy.keep()  # another machine may have taken up the sweep, and the trial
             return
         self._end(number, ending)
@@ -237,8 +237,8 @@ class SweepTrials:
             while not done.wait(POLL_S):
                 if self._is_ending:
                     for launch in list(self._running.values()):
-                        with suppress(RemoteError):  # it is wished again
-                            wish_stop(launch)
+                        with suppress(StorageError):  # it is wished again
+                            request_stop(launch)
 
         thread = threading.Thread(target=watch, daemon=True)
         thread.start()
@@ -283,8 +283,8 @@ class SweepTrials:
                     self._tidied.add(trial.number)
 
 
-def _remove_checkpoints(run_dir: Folder) -> None:
-    if isinstance(run_dir, Remote):
+def _remove_checkpoints(run_dir: AnyPath) -> None:
+    if isinstance(run_dir, StoragePath):
         names = [entry.name for entry in run_dir.entries()]
         transfer([(run_dir / name).remove for name in names if name.startswith("checkpoint_")])
         return

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial
 from dimts.bundles.fetch import fetch_bundle
 from dimts.launch.settings import Launch
 from dimts.storage.mirror import Mirror
-from dimts.storage.paths import Folder
+from dimts.storage.paths import AnyPath
 from dimts.tracking.mlflow_run import RUN_FILE
 from dimts.tracking.mlflow_tracker import SPOOL, MlflowTracker, sync
 from dimts.tracking.spool import Spool
@@ -167,7 +167,7 @@ def note(sweep: SweepConfig, study: Study, winner: int | None) -> str:
     return "\n\n".join(filter(None, parts))
 
 
-def _with_records(trials: Folder) -> list[str]:
+def _with_records(trials: AnyPath) -> list[str]:
     """Names of the trials that may have records to send."""
     if isinstance(trials, Path):
         return sorted(folder.parent.name for folder in trials.glob(f"*/{SPOOL}"))
@@ -181,7 +181,7 @@ def _is_to_be_sent(file: list[str]) -> bool:
 
 
 @contextmanager
-def _here(trial: Folder) -> Iterator[Path]:
+def _here(trial: AnyPath) -> Iterator[Path]:
     """Inside, this machine has a trial's records; what was sent then goes from the copy, too."""
     if isinstance(trial, Path):
         yield trial

@@ -19,17 +19,17 @@ from dimts.bundles.bundle import read_manifest
 from dimts.core import lock
 from dimts.core.errors import Diverged, UserError
 from dimts.core.masking import mask_secrets
-from dimts.launch.local_run_folder import NoCopy, RemoteRun, here
+from dimts.launch.local_run_folder import NoCopy, RemoteRun, local_run_folder
 from dimts.launch.machine import resolve_on_machine
 from dimts.launch.names import ENDING
-from dimts.launch.relay import take_up
+from dimts.launch.relay import acquire
 from dimts.launch.run_logger import Recorder
 from dimts.launch.settings import Launch
 from dimts.launch.stopping import EARLY_FILE, STOP_FILE, clear_stop, stopped_early
 from dimts.launch.training_run import run_training
-from dimts.storage.paths import RemoteError
+from dimts.storage.paths import StorageError
 from dimts.training.checkpoint import BEST, find_latest
-from dimts.training.ownership import Superseded
+from dimts.training.ownership import RunTakenOver
 from dimts.training.progress import Result
 from dimts.tuning.study import Ending, Outcome
 
@@ -157,7 +157,7 @@ class TrialRecorder(Recorder):
         every = self.launch.settings.training.validate_every
         if step >= every and self._selection in metrics:
             self._ear({"validation": step // every, "loss": metrics[self._selection]})
-            with suppress(RemoteError):  # it is heard when the storage is back
+            with suppress(StorageError):  # it is heard when the storage is back
                 self._copy.hear()  # of what the sweep has decided
 
 
@@ -169,7 +169,7 @@ def run_trial(launch: Launch, measured: Measured, tell: Tell, device: torch.devi
         Exception: what is no matter of the trial's settings; it is worth another try.
     """
     begin_remotely(launch)
-    with here(launch, stays=False) as (launch, copy), locked(launch.run_dir):
+    with local_run_folder(launch, stays=False) as (launch, copy), locked(launch.run_dir):
         begin(launch.run_dir)
         launch, told = resolve_on_machine(launch, device)
         train_trial(TrialRecorder(launch, measured, tell, copy=copy), device, told)
@@ -193,9 +193,9 @@ def train_trial(recorder: TrialRecorder, device: torch.device, told: str) -> Non
     try:
         recorder.tell_again()
         recorder.finish(run_training(recorder.launch.settings, recorder, device), device)
-    except Superseded:
+    except RunTakenOver:
         raise
-    except RemoteError:  # is no matter of the trial's settings
+    except StorageError:  # is no matter of the trial's settings
         recorder.end("FAILED")
         raise
     except Diverged as error:
@@ -223,7 +223,7 @@ def begin(run_dir: Path) -> None:
 
 def begin_remotely(launch: Launch) -> None:
     """The same for what object storage has of it, before anything is fetched from there."""
-    take_up(launch)
+    acquire(launch)
     if launch.remote:
         for name in (STOP_FILE, EARLY_FILE, ENDING):
             (launch.remote / name).remove()
