@@ -122,13 +122,13 @@ def send(place: AnyPath, folder: Path) -> None:
     changed = [shard for name, shard in shards.items() if name not in intact]
     obsolete = [name for name in there if is_shard(name) and name not in shards]
     if MANIFEST in there and (changed or obsolete):
-        (place / MANIFEST).remove()
+        (place / MANIFEST).unlink()
     small = [f"{Store.WORK}/{name}" for name in WORK_FILES if (folder / Store.WORK / name).exists()]
     transfer(
         [partial(send_shard, shard) for shard in changed]
         + [partial((place / name).upload, folder / name) for name in (*small, QUARANTINE, SUMMARY)]
     )
-    transfer([(place / name).remove for name in obsolete])
+    transfer([(place / name).unlink for name in obsolete])
     (place / MANIFEST).write_bytes(content)
     _write_known(folder, content, intact)
 

@@ -201,7 +201,7 @@ def test_shard_that_is_not_the_manifests_is_made_and_sent_again(
     manifest, _ = run(corpus, place, shard_mb=0.01)
     for machine in ("the same", "another"):
         write_over(place / "train-00000.arrow")
-        (place / "train-00001.arrow").remove()
+        (place / "train-00001.arrow").unlink()
         assert not_those_of_the_manifest(place) == ["train-00000.arrow", "train-00001.arrow"]
         others = {e for e in place.entries() if "-" in e.name and e.name > "train-00001.arrow"}
         again, chunks = run(corpus, place, shard_mb=0.01)

@@ -21,8 +21,8 @@ from test_train_job import TrainJob
 from tracking_fixtures import make_store, settings_of
 from training_fixtures import acoustic
 
-from dimts.bundles.bundle import read_manifest
-from dimts.bundles.fetch import fetch_bundle, local_bundle
+from dimts.bundles.bundle import read_manifest, resolve_bundle
+from dimts.bundles.fetch import local_bundle
 from dimts.commands.pretrain import main as pretrain
 from dimts.commands.ui import recorded_config
 from dimts.commands.voice_config import VoiceConfig
@@ -34,11 +34,12 @@ from dimts.launch.relay import acquire, fetch_result, new_start, request_stop
 from dimts.launch.start import start_run
 from dimts.launch.stopping import STOP_FILE, stop_requested
 from dimts.storage import paths as places
-from dimts.storage.paths import StorageError, StoragePath
+from dimts.storage.paths import AnyPath, StorageError, StoragePath
+from dimts.storage.pointer import read_pointer, write_pointer
 from dimts.tracking.config import is_missing
 from dimts.tracking.mlflow_model import resolve_model
 from dimts.tracking.mlflow_tracker import MlflowTracker
-from dimts.training.checkpoint import BEST, LATEST
+from dimts.training.checkpoint import BEST, LATEST, step_of
 from dimts.training.machine_choices import CHOICES_FILE
 from dimts.training.ownership import CLAIM, Claim, RunTakenOver
 
@@ -68,13 +69,18 @@ def trained(config: VoiceConfig) -> Path:
     return config.run.run_dir
 
 
-def latest_weights(run: StoragePath) -> bytes:
-    return (run / (run / f"{LATEST}.link").read_text() / WEIGHTS).read_bytes()
+def latest_weights(run: AnyPath) -> bytes:
+    return (resolve_bundle(run / LATEST) / WEIGHTS).read_bytes()
+
+
+def step_at(run: AnyPath) -> int:
+    """Of the latest checkpoint."""
+    return step_of(read_pointer(run / LATEST)) or 0
 
 
 def undisturbed(voice: Voice, *settings: str) -> bytes:
     """Weights of the same training in a folder."""
-    return (trained(voice("run.name=undisturbed", *settings)) / LATEST / WEIGHTS).read_bytes()
+    return latest_weights(trained(voice("run.name=undisturbed", *settings)))
 
 
 def test_run_in_storage_is_the_run_in_a_folder(bucket: StoragePath, voice: Voice) -> None:
@@ -84,16 +90,16 @@ def test_run_in_storage_is_the_run_in_a_folder(bucket: StoragePath, voice: Voice
     config = voice("run.name=there", f"run.storage={bucket}/runs", f"prepare.features={features}")
     trained(config)
     place = bucket / "runs" / "there"
-    assert latest_weights(place) == (folder / LATEST / WEIGHTS).read_bytes()
+    assert latest_weights(place) == latest_weights(folder)
     kept = {name for name in names(place) if not name.startswith("checkpoint_")}
     assert kept == {CLAIM, START, CHOICES_FILE, "config.yaml", "metrics.jsonl", "result.json"}
-    best = (place / f"{BEST}.link").read_text()
+    best = read_pointer(place / BEST)
     folders = {name.split("/")[0] for name in names(place) if "/" in name}
-    assert best == (folder / BEST).resolve().name
+    assert best == resolve_bundle(folder / BEST).name
     assert folders == {p.name for p in folder.glob("checkpoint_epoch*")}
     for found in (place, place / BEST, place / best):
         assert load_bundle(resolve_model(str(found))).manifest.step == 12
-    assert fetch_bundle(place) == fetch_bundle(place / BEST)
+    assert local_bundle(place) == local_bundle(place / BEST)
     with pytest.raises(UserError, match=f"^{bucket}/nothing: no bundle"):
         resolve_model(f"{bucket}/nothing")
 
@@ -117,9 +123,7 @@ def test_stopped_run_goes_on_on_another_machine(
     code, out, err = job.signal_after_a_step(signal.SIGTERM)
     assert code == 0, err
     assert "stopped at step" in out
-    assert (
-        int((bucket / "runs" / "moved" / f"{LATEST}.link").read_text().rsplit("step")[-1]) < steps
-    )
+    assert step_at(bucket / "runs" / "moved") < steps
     another_machine(monkeypatch, tmp_path / "other")
     code, out, err = TrainJob(voice_file, *there).result()
     assert code == 0, err
@@ -134,7 +138,7 @@ def test_damaged_checkpoint_there_is_passed_over(
     stored = f"run.storage={bucket}/runs"
     trained(voice("run.name=damaged", stored, "training.max_steps=12"))
     place = bucket / "runs" / "damaged"
-    last = place / (place / f"{LATEST}.link").read_text() / WEIGHTS
+    last = resolve_bundle(place / LATEST) / WEIGHTS
     whole = last.read_bytes()
     last.write_bytes(whole[: len(whole) // 2])
     another_machine(monkeypatch, tmp_path / "other")
@@ -176,8 +180,8 @@ def test_whoever_took_up_the_run_last_has_it(bucket: StoragePath, tmp_path: Path
 
     until(is_superseded)
     (tmp_path / "first" / "late").touch()
-    first.finish()
-    second.finish()
+    first.end()
+    second.end()
     theirs.check()
     assert names(place) == [CLAIM, "kept"]
 
@@ -188,17 +192,17 @@ def test_what_was_not_sent_is_sent_by_the_next_start(bucket: StoragePath, tmp_pa
     first.begin()
     Claim(folder)
     (folder / "kept").write_text("old")
-    first.finish()
+    first.end()
     (folder / "kept").write_text("new")  # and then it was killed
     again = RemoteRun(folder, place)
     again.begin()
     assert (folder / "kept").read_text() == "new"
-    again.finish()
+    again.end()
     assert (place / "kept").read_text() == "new"
     other = RemoteRun(tmp_path / "second", place)
     other.begin()
     Claim(tmp_path / "second")
-    other.finish()
+    other.end()
     (folder / "kept").write_text("too late")
     late = RemoteRun(folder, place)
     late.begin()
@@ -229,8 +233,8 @@ def test_run_that_was_superseded_does_not_send_what_is_older(
     second = RemoteRun(tmp_path / "second", place)
     second.begin()
     (tmp_path / "second" / "kept").write_text("newer")
-    second.finish()
-    first.finish()  # and finds out
+    second.end()
+    first.end()  # and finds out
     RemoteRun(folder, place).begin()
     assert (folder / "kept").read_text() == (place / "kept").read_text() == "newer"
 
@@ -241,16 +245,16 @@ def test_folder_that_is_gone_takes_nothing_with_it(bucket: StoragePath, tmp_path
     run.begin()
     (folder / "checkpoint_1").mkdir()
     (folder / "checkpoint_1" / WEIGHTS).write_text("w")
-    (folder / LATEST).symlink_to("checkpoint_1")
-    run.give_up()
+    write_pointer(folder / LATEST, "checkpoint_1")
+    run.end(0)
     before = names(place)
     assert f"checkpoint_1/{WEIGHTS}" in before
     shutil.rmtree(folder / "checkpoint_1")
     (folder / LATEST).unlink()
-    run.give_up()
+    run.end(0)
     assert names(place) == before
     shutil.rmtree(folder)
-    run.give_up()
+    run.end(0)
     assert names(place) == before
 
 
@@ -336,7 +340,7 @@ def test_wish_to_stop_reaches_the_machine_that_trains(bucket: StoragePath, tmp_p
     run.start()
     (place / STOP_FILE).write_bytes(b"")
     until(lambda: stop_requested(tmp_path))
-    run.finish()
+    run.end()
 
 
 @pytest.mark.slow
@@ -352,7 +356,7 @@ def test_run_that_is_started_elsewhere_ends_here(
     there = (*settings, "run.name=twice", f"run.storage={bucket}/runs")
     place = bucket / "runs" / "twice"
     first = TrainJob(voice_file, *there)
-    until(lambda: (place / f"{LATEST}.link").entry(), GROUP_WAIT_S)
+    until(lambda: (place / LATEST).exists(), GROUP_WAIT_S)
     another_machine(monkeypatch, tmp_path / "other")
     second = TrainJob(voice_file, *there)
     code, _, err = first.result()
@@ -375,14 +379,11 @@ def test_training_goes_on_while_the_storage_is_away(
     place = bucket / "runs" / "away"
     folder = worker_folder(place)
     job = TrainJob(voice_file, *there)
-    until(lambda: (place / f"{LATEST}.link").entry())
-
-    def reached() -> int:
-        return int(os.readlink(folder / LATEST).rsplit("step")[-1])
+    until(lambda: (place / LATEST).exists())
 
     with s3.silent():
-        before = reached()
-        until(lambda: reached() >= before + 200)
+        before = step_at(folder)
+        until(lambda: step_at(folder) >= before + 200)
     code, _, err = job.result()
     assert code == 0, err
     assert latest_weights(place) == undisturbed(voice, *settings)
@@ -407,9 +408,9 @@ def test_base_what_it_rehearses_and_artifacts_may_be_in_storage(
     )
     started_from = acoustic(there.launch()).base
     assert started_from
-    assert started_from.bundle == str(run / (base.run_dir / BEST).resolve().name)
+    assert started_from.bundle == str(run / resolve_bundle(base.run_dir / BEST).name)
     folder = trained(there)
-    assert (folder / LATEST / WEIGHTS).read_bytes() == (here / LATEST / WEIGHTS).read_bytes()
+    assert latest_weights(folder) == latest_weights(here)
     assert [name for name in names(bucket / "mlflow") if name.endswith(WEIGHTS)]
 
 
@@ -457,7 +458,7 @@ def test_base_that_mlflow_keeps_is_copied_to_where_all_machines_find_it(
     tracking = settings_of(make_store(tmp_path), "bases")
     tracker = MlflowTracker(tracking.model_copy(update={"registered_model": "latin"}))
     tracker.start("base", tmp_path / "base", {}, "")
-    tracker.log_model((base.run_dir / BEST).resolve(), {}, step=1)
+    tracker.log_model(resolve_bundle(base.run_dir), {}, step=1)
     tracker.finish("FINISHED")
     storage = bucket / "runs" if stored == "in a bucket" else tmp_path / "runs"
     config = adapted(
@@ -479,11 +480,8 @@ def test_base_that_mlflow_keeps_is_copied_to_where_all_machines_find_it(
     another_machine(monkeypatch, tmp_path / "elsewhere")
     assert read_manifest(local_bundle(place)).step == load_bundle(base.exported).manifest.step
     assert "models:/latin@candidate" in config.launch().settings.config_yaml
-    run, place_of_run = trained(config), config.run.remote
-    weights = (
-        latest_weights(place_of_run) if place_of_run else (run / LATEST / WEIGHTS).read_bytes()
-    )
-    assert weights == (here / LATEST / WEIGHTS).read_bytes()
+    trained(config)
+    assert latest_weights(config.run.place) == latest_weights(here)
 
 
 @pytest.mark.skipif(not is_missing("google.cloud.storage"), reason="it is here")

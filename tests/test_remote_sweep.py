@@ -14,6 +14,7 @@ from dimts.commands.sweep_config import load_sweep
 from dimts.core.errors import UserError
 from dimts.families.acoustic.bundle import load_bundle
 from dimts.storage.paths import StoragePath
+from dimts.storage.pointer import read_pointer
 from dimts.tracking.mlflow_model import resolve_model
 from dimts.training.checkpoint import BEST
 from dimts.tuning.remote_sweep import SweepCopy
@@ -63,10 +64,10 @@ def test_all_trials_start_from_the_base_that_it_was(
     run = put(base.run_dir, bucket / "base")
     overrides = [f"run.storage={tmp_path}", f"base.bundle={run}"]
     plan = load_sweep([voice_file, write_space(tmp_path)], overrides).plan()
-    link = run / f"{BEST}.link"
-    found = f"{run}/{link.read_text()}"
+    pointer = run / BEST
+    found = f"{run}/{read_pointer(pointer)}"
     assert found in plan.config_yaml
-    link.write_bytes(b"another")
+    pointer.write_bytes(b"another")
     started_from = acoustic(plan.launch(1, {"training.batch_size": 4})).base
     assert started_from
     assert started_from.bundle == found

@@ -209,7 +209,7 @@ def test_records_that_wait_in_object_storage_are_sent_when_the_sweep_has_ended(
     tracker.log_metrics({"val/total_loss": 0.5}, 3)
     tracker.finish("FINISHED")
     trial = put(tmp_path / "000", bucket / plan.place.name / "trials" / "000")
-    (trial / "checkpoint_latest.link").write_bytes(b"checkpoint")
+    (trial / "checkpoint_latest").write_bytes(b"checkpoint")
     plan.folder.mkdir(parents=True)
     study = study_of(plan)
     for _ in range(2):  # the second time there is nothing to send
@@ -219,7 +219,7 @@ def test_records_that_wait_in_object_storage_are_sent_when_the_sweep_has_ended(
         assert set(runs) == {"trial", plan.title}
         assert runs["trial"].data.metrics == {"val/total_loss": 0.5}
     assert [n for n in names(trial) if n.endswith(".jsonl")] == []
-    assert {"mlflow_run.json", "checkpoint_latest.link"} <= set(names(trial))
+    assert {"mlflow_run.json", "checkpoint_latest"} <= set(names(trial))
 
 
 # Two objectives, two workers, part of a GPU

@@ -44,7 +44,6 @@ def main() -> None:
     from dimts.families.acoustic.bundle import export_bundle
     from dimts.launch.ray_train import connected
     from dimts.launch.start import start_run
-    from dimts.training.checkpoint import BEST
 
     with connected(config.ray) if config.ray.workers else nullcontext():
         result = start_run(config.launch(), config.ray)
@@ -54,7 +53,7 @@ def main() -> None:
     if arguments.export:
         if not result["best"]:
             raise UserError(f"{config.run.run_dir}: has no best checkpoint to export yet")
-        best = local_bundle(str(config.run.place / BEST))
+        best = local_bundle(config.run.place)
         size = export_bundle(best, arguments.export, result["figures"])
         print(f"exported: {arguments.export}, {size / 1e6:.1f} MB")
 

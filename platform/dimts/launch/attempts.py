@@ -7,12 +7,11 @@ machine. What matters is whether it still comes further in between.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from dimts.core.errors import UserError
-from dimts.storage.mirror import LINK
-from dimts.storage.paths import AnyPath, StoragePath
+from dimts.storage.paths import AnyPath
+from dimts.storage.pointer import read_pointer
 from dimts.training.checkpoint import LATEST
 
 ATTEMPTS = "attempts.json"
@@ -59,9 +58,4 @@ def reached(place: AnyPath) -> str:
     Raises:
         StorageError: the storage cannot be reached.
     """
-    try:
-        if isinstance(place, StoragePath):
-            return (place / (LATEST + LINK)).read_text()
-        return os.readlink(place / LATEST)
-    except OSError:
-        return ""
+    return read_pointer(place / LATEST)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from dimts.core.errors import UserError
 from dimts.launch.console import following
 from dimts.launch.local_run_folder import local_run_folder
@@ -26,9 +28,11 @@ def run_bare(launch: Launch, gpu: bool = False) -> None:
     ):
         device = device_of(gpu)
         launch, told = resolve_on_machine(launch, device)
-        recorder = Recorder(
-            launch, report=lambda _, checkpoint: copy.saved() if checkpoint else None
-        )
+
+        def tell_copy(_: dict[str, float], checkpoint: Path | None) -> None:
+            copy.saved(checkpoint)
+
+        recorder = Recorder(launch, report=tell_copy)
         recorder.start(told)
         try:
             recorder.finish(run_training(launch.settings, recorder, device), device)

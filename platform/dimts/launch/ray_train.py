@@ -80,7 +80,7 @@ def run_on_ray(launch: Launch, config: RayConfig) -> None:
                 in_another_thread(trainer.fit).result()
 
             with relay_events(launch), in_one_line():
-                while_it_comes_further(fit, launch.remote or launch.run_dir, restarts)
+                while_it_comes_further(fit, launch.place, restarts)
         finally:
             if failure.exists():
                 raise UserError(
@@ -240,7 +240,7 @@ def torch_trainer(
         torch_config=ClusterNetwork(backend="nccl" if config.gpu else "gloo"),
         run_config=RunConfig(
             name=launch.name,
-            **storage_of(launch.remote.parent if launch.remote else launch.run_dir.parent),
+            **storage_of(launch.place.parent),
             failure_config=FailureConfig(max_failures=restarts),
         ),
     )
@@ -282,7 +282,7 @@ def train_worker(config: dict[str, Any]) -> None:
     """One worker of the group; the loop finds the others through `torch.distributed`."""
     in_worker(
         Launch.model_validate(config["launch"]),
-        lambda launch, rank, copy: _train(launch, config, rank, copy.saved),
+        lambda launch, rank, copy: _train(launch, config, rank, copy),
     )
 
 
@@ -307,16 +307,14 @@ def in_worker(
             raise  # Ray starts a group that it still listens to again, which takes the run up
 
 
-def _train(launch: Launch, config: dict[str, Any], rank: int, saved: Callable[[], None]) -> None:
+def _train(launch: Launch, config: dict[str, Any], rank: int, copy: RemoteRun | NoCopy) -> None:
     if (launch.run_dir / FAILURE).exists():  # started again after what would only be met again
         return
-    if not (launch.remote or (launch.run_dir / CONFIG_FILE).exists()):  # a person removed the run
+    if not (launch.run_dir / CONFIG_FILE).exists():  # a person removed the run
         return
 
     def tell_ray(metrics: dict[str, float], checkpoint: Path | None) -> None:
-        report(metrics, None if launch.remote else checkpoint)
-        if checkpoint:
-            saved()
+        report(metrics, copy.saved(checkpoint))
 
     device = get_device()
     launch, told = resolve_on_machine(launch, device)
@@ -325,6 +323,7 @@ def _train(launch: Launch, config: dict[str, Any], rank: int, saved: Callable[[]
     try:
         if rank == 0 and (died := count_attempt(launch.run_dir, config["max_failures"])):
             recorder.tell(died)
+        copy.send_soon()  # how often workers died: they may die again within seconds
         recorder.finish(run_training(launch.settings, recorder, device), device)
     except RunTakenOver:
         raise

@@ -1,4 +1,7 @@
-"""The driver's side of a run in object storage; that of the workers is `remote_run`."""
+"""The driver's side of a run in object storage; that of the workers is `local_run_folder`.
+
+Of a run whose folder all nodes see there is nothing to relay.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import logging
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from dimts.core.errors import UserError
 from dimts.launch import stopping
@@ -16,7 +19,7 @@ from dimts.launch.names import CONFIG_FILE, FAILURE, START, TOLD_OF_CHECKPOINTS
 from dimts.launch.run_logger import RESULT
 from dimts.launch.settings import Launch
 from dimts.launch.stopping import EARLY_FILE, STOP_FILE, stop_early, stop_requested
-from dimts.storage.paths import StorageError, StoragePath
+from dimts.storage.paths import StorageError, StoragePath, copy_to, local_copy
 
 POLL_S = 0.5
 
@@ -29,16 +32,12 @@ def fetch_settings(launch: Launch) -> None:
     Raises:
         StorageError: the storage cannot be reached.
     """
-    if launch.remote:
-        file = launch.run_dir / CONFIG_FILE
-        file.unlink(missing_ok=True)
-        with suppress(FileNotFoundError):
-            (launch.remote / CONFIG_FILE).download(file)
+    local_copy(launch.place / CONFIG_FILE, launch.run_dir / CONFIG_FILE)
 
 
 def new_start(launch: Launch) -> Launch:
     """The launch as one that whoever started the run before can tell from its own."""
-    return launch.model_copy(update={"start": uuid.uuid4().hex}) if launch.remote else launch
+    return launch.model_copy(update={"start": uuid.uuid4().hex})
 
 
 def acquire(launch: Launch) -> None:
@@ -64,12 +63,10 @@ def is_last_start(launch: Launch) -> bool:
 def send_settings(launch: Launch) -> None:
     """Its settings now; and what a start of before asked for or met is forgotten."""
     acquire(launch)
-    if launch.remote:
-        (launch.remote / CONFIG_FILE).upload(launch.run_dir / CONFIG_FILE)
-        for name in (STOP_FILE, FAILURE, ATTEMPTS, RESULT, TOLD_OF_CHECKPOINTS):
-            (launch.remote / name).remove()
-            (launch.run_dir / name).unlink(missing_ok=True)
-        (launch.run_dir / EVENTS).unlink(missing_ok=True)
+    copy_to(launch.run_dir / CONFIG_FILE, launch.place / CONFIG_FILE)
+    for name in (STOP_FILE, FAILURE, ATTEMPTS, RESULT, TOLD_OF_CHECKPOINTS):
+        (launch.place / name).unlink(missing_ok=True)
+        (launch.run_dir / name).unlink(missing_ok=True)
 
 
 def fetch_result(launch: Launch) -> None:
@@ -79,10 +76,8 @@ def fetch_result(launch: Launch) -> None:
         UserError: it goes on elsewhere.
     """
     if not is_last_start(launch):
-        raise UserError(f"{launch.remote}: was started again elsewhere, and goes on there")
-    if launch.remote:
-        with suppress(FileNotFoundError):
-            (launch.remote / RESULT).download(launch.run_dir / RESULT)
+        raise UserError(f"{launch.place}: was started again elsewhere, and goes on there")
+    local_copy(launch.place / RESULT, launch.run_dir / RESULT)
 
 
 def request_stop(launch: Launch, early: bool = False) -> None:
@@ -93,10 +88,10 @@ def request_stop(launch: Launch, early: bool = False) -> None:
     """
     launch.run_dir.mkdir(parents=True, exist_ok=True)
     (stop_early if early else stopping.request_stop)(launch.run_dir)
-    if launch.remote and is_last_start(launch):
+    if is_last_start(launch):
         if early:
-            (launch.remote / EARLY_FILE).write_bytes(b"")
-        (launch.remote / STOP_FILE).write_bytes(b"")
+            (launch.place / EARLY_FILE).write_bytes(b"")
+        (launch.place / STOP_FILE).write_bytes(b"")
 
 
 @contextmanager
@@ -106,18 +101,18 @@ def relay_events(launch: Launch, events: str = EVENTS) -> Iterator[None]:
     if launch.remote is None:
         yield
         return
-    touch = _Touch(launch, launch.remote, events)
-    thread = threading.Thread(target=touch.keep, daemon=True)
+    relay = _Relay(launch, launch.remote, events)
+    thread = threading.Thread(target=relay.run, daemon=True)
     thread.start()
     try:
         yield
     finally:
-        touch.done.set()
+        relay.done.set()
         thread.join()
-        touch.end()
+        relay.end()
 
 
-class _Touch:
+class _Relay:
     def __init__(self, launch: Launch, remote: StoragePath, events: str) -> None:
         self._launch, self._folder, self._remote = launch, launch.run_dir, remote
         self._events, self._here = remote / events, self._folder / events
@@ -126,7 +121,7 @@ class _Touch:
         self._asked = False
         self.done = threading.Event()
 
-    def keep(self) -> None:
+    def run(self) -> None:
         told = False
         while not self.done.wait(POLL_S):
             try:
@@ -152,7 +147,6 @@ class _Touch:
             file.write(data)
 
     def end(self) -> None:
-        """The rest of the record, and why it failed if it did."""
+        """The rest of the event log, and why it failed if it did."""
         self._look()
-        with suppress(FileNotFoundError):
-            (self._remote / FAILURE).download(self._folder / FAILURE)
+        local_copy(self._remote / FAILURE, self._folder / FAILURE)

@@ -29,14 +29,9 @@ class RunConfig(Config):
     storage: AnyPath = Path("runs")
 
     @property
-    def place(self) -> Path | StoragePath:
+    def place(self) -> AnyPath:
         """Of the run, wherever that is."""
         return (self.storage / self.name).absolute()
-
-    @property
-    def remote(self) -> StoragePath | None:
-        """The same, if that is in object storage."""
-        return self.place if isinstance(self.place, StoragePath) else None
 
     @property
     def run_dir(self) -> Path:
@@ -86,10 +81,10 @@ class Launch(Config):
         settings: of the training.
         tracking: where it is recorded, with paths made absolute.
         params: the resolved configuration, flat.
+        place: of the run, where all nodes find it.
         tags: of the recorded run; ``mlflow.parentRunId`` nests it, ``mlflow.note.content``
             describes it.
         title: what people see of it in MLflow; the name if empty.
-        remote: where the run is in object storage; None if its folder is one that all nodes see.
         start: tells one start of a run in object storage from another.
     """
 
@@ -97,9 +92,9 @@ class Launch(Config):
     settings: SerializeAsAny[RunSettings]
     tracking: TrackingConfig
     params: dict[str, Any]
+    place: AnyPath
     tags: dict[str, str] = Field(default_factory=dict)
     title: str = ""
-    remote: StoragePath | None = None
     start: str = ""
 
     @field_validator("settings", mode="before")
@@ -117,4 +112,10 @@ class Launch(Config):
 
     @property
     def run_dir(self) -> Path:
+        """Its folder on this machine: `place`, if that is one."""
         return self.settings.run_dir
+
+    @property
+    def remote(self) -> StoragePath | None:
+        """`place`, if that is in object storage."""
+        return self.place if isinstance(self.place, StoragePath) else None

@@ -53,8 +53,8 @@ def start_run(launch: Launch, ray_config: RayConfig) -> dict[str, Any]:
         keep_settings(
             launch.run_dir,
             launch.settings.config_yaml,
-            place=launch.remote,
-            way_out=launch.family.new_run_hint(str(launch.remote or launch.run_dir)),
+            place=launch.place,
+            way_out=launch.family.new_run_hint(str(launch.place)),
             is_no_matter=lambda *change: _goes_on_with(launch.run_dir, *change),
         )
         clear_stop(launch.run_dir)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
@@ -79,11 +80,7 @@ class StoragePath:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
-        return core_schema.no_info_before_validator_function(
-            _any_path,
-            core_schema.is_instance_schema(cls),
-            serialization=core_schema.to_string_ser_schema(when_used="always"),
-        )
+        return core_schema.is_instance_schema(cls)
 
     def __str__(self) -> str:
         return self.uri
@@ -98,8 +95,8 @@ class StoragePath:
 
     @property
     def parent(self) -> StoragePath:
-        """Without the last part."""
-        return self._at(self.uri.rsplit("/", 1)[0])
+        """Without the last part; of a bucket itself."""
+        return self._at(self.uri.rsplit("/", 1)[0]) if "/" in self.path else self
 
     @classmethod
     def _at(cls, uri: str) -> StoragePath:
@@ -203,7 +200,7 @@ class StoragePath:
         except BaseException:  # of this machine, or Ctrl-C
             with suppress(OSError):
                 target.close()  # which ends what is half sent as if it were whole
-                self.remove()
+                self.unlink()
             raise
         with reaching(self):
             target.close()
@@ -232,17 +229,14 @@ class StoragePath:
             if info.type == pa_fs.FileType.File
         )
 
-    def remove_all(self) -> None:
-        """Remove every file below; raises like `entries`."""
-        transfer([(self / entry.name).remove for entry in self.entries()])
-
-    def remove(self) -> None:
+    def unlink(self, missing_ok: bool = True) -> None:
         """Remove the file here, if there is one."""
         with reaching(self):
             try:
                 self.filesystem.delete_file(self.path)
             except FileNotFoundError:
-                return
+                if not missing_ok:
+                    raise
 
 
 class StorageError(UserError):
@@ -254,12 +248,13 @@ def is_remote(text: str) -> bool:
     return text.startswith(("s3://", "gs://"))
 
 
-def remote(text: str) -> StoragePath:
-    """The place that a user names; a `UserError` if it is none."""
+def any_path(text: str | os.PathLike[str] | StoragePath) -> AnyPath:
+    """The path that a user names; a `UserError` if it is none."""
     try:
-        return StoragePath(text)
+        path: AnyPath = _any_path(text)
     except ValueError as error:
         raise UserError(f"{text}: {error}") from error
+    return path
 
 
 def _any_path(value: Any) -> Any:
@@ -269,17 +264,7 @@ def _any_path(value: Any) -> Any:
     return Path(value) if isinstance(value, str) else value
 
 
-class _Known:
-    """Tells pydantic what an `AnyPath` is after `_any_path`."""
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
-        return core_schema.is_instance_schema((Path, StoragePath))
-
-
-AnyPath = Annotated[
-    Path | StoragePath, _Known, BeforeValidator(_any_path), PlainSerializer(str, str)
-]
+AnyPath = Annotated[Path | StoragePath, BeforeValidator(_any_path), PlainSerializer(str, str)]
 """A folder or file that this machine sees, or one in object storage; also the type of a setting."""
 
 
@@ -292,6 +277,44 @@ def require_local(path: AnyPath, why: str) -> Path:
     if isinstance(path, StoragePath):
         raise UserError(f"{path}: {why}; name a folder that this machine and all nodes see")
     return path
+
+
+def copy_to(file: Path, target: AnyPath) -> None:
+    """Copy a file to object storage; a local target is the file itself. Raises like `upload`."""
+    if isinstance(target, StoragePath):
+        target.upload(file)
+
+
+def local_copy(source: AnyPath, file: Path) -> Path:
+    """Make `file` what a file in object storage is, and missing if it is; a local one stays itself.
+
+    Raises:
+        StorageError: the storage cannot be reached or refuses.
+    """
+    if not isinstance(source, StoragePath):
+        return source
+    try:
+        source.download(file)
+    except FileNotFoundError:
+        file.unlink(missing_ok=True)
+    return file
+
+
+def remove_files(folder: AnyPath, prefix: str = "") -> None:
+    """Remove a folder, or what in it begins with `prefix`; nothing if it is not there.
+
+    Raises:
+        StorageError: the storage cannot be reached.
+    """
+    if isinstance(folder, StoragePath):
+        names = [entry.name for entry in folder.entries()]
+        transfer([(folder / name).unlink for name in names if name.startswith(prefix)])
+        return
+    for path in folder.glob(f"{prefix}*") if prefix else [folder]:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from optuna.storages import RDBStorage
 
 from dimts.core.errors import ConfigError, UserError
 from dimts.launch.settings import Launch
-from dimts.storage.paths import AnyPath, StoragePath
+from dimts.storage.paths import AnyPath, local_copy
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.report import best_first
 from dimts.tuning.space import check_point
@@ -88,16 +88,9 @@ def _finished(place: AnyPath) -> list[tuple[int, dict[str, Any]]]:
         UserError: there is no sweep.
     """
     with TemporaryDirectory() as folder:
-        file = Path(folder) / STUDY_FILE if isinstance(place, StoragePath) else place / STUDY_FILE
-        try:
-            if isinstance(place, StoragePath):
-                (place / STUDY_FILE).download(file)
-            elif not file.exists():
-                raise FileNotFoundError
-        except FileNotFoundError:
-            raise UserError(
-                f"{KEY}: {place} is no sweep's folder: it has no {STUDY_FILE}"
-            ) from None
+        file = local_copy(place / STUDY_FILE, Path(folder, STUDY_FILE))
+        if not file.exists():
+            raise UserError(f"{KEY}: {place} is no sweep's folder: it has no {STUDY_FILE}")
         study = _load(file, place)
         trials = best_first(study) if study else []
         return [(t.number, json.loads(t.user_attrs[VALUES])) for t in trials]

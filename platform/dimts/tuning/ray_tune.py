@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import time
 import uuid
 from concurrent.futures import wait
@@ -43,7 +42,7 @@ from dimts.launch.relay import relay_events
 from dimts.launch.resources import places
 from dimts.launch.run_logger import device_of
 from dimts.launch.settings import Launch, RayConfig
-from dimts.storage.paths import AnyPath, StorageError, StoragePath
+from dimts.storage.paths import AnyPath, StorageError, copy_to, remove_files
 from dimts.tracking.config import TrackingConfig
 from dimts.training.ownership import RunTakenOver
 from dimts.tuning.config import SweepConfig
@@ -104,7 +103,7 @@ def run_on_tune(
     function = tune.with_parameters(
         trial_process, config=config, tracking=tracking, measured=measured
     )
-    _clear(place)  # of a start that was killed
+    remove_files(place / SCRATCH)  # of a start that was killed
     tuner = tune.Tuner(
         tune.with_resources(function, _resources(sweep, config)),
         tune_config=tune.TuneConfig(
@@ -125,14 +124,7 @@ def run_on_tune(
     try:
         in_another_thread(tuner.fit).result()
     finally:
-        _clear(place)
-
-
-def _clear(place: AnyPath) -> None:
-    if isinstance(place, StoragePath):
-        (place / SCRATCH).remove_all()
-    else:
-        shutil.rmtree(place / SCRATCH, ignore_errors=True)
+        remove_files(place / SCRATCH)
 
 
 def parallel_trials(sweep: SweepConfig, config: RayConfig) -> int:
@@ -264,8 +256,7 @@ def _run_group(launch: Launch, config: RayConfig, measured: Measured) -> None:
     with locked(launch.run_dir):
         begin(launch.run_dir)
         told.unlink(missing_ok=True)
-        if launch.remote:
-            (launch.remote / TOLD).remove()
+        (launch.place / TOLD).unlink(missing_ok=True)
         trainer = torch_trainer(
             group_worker,
             launch,
@@ -287,17 +278,12 @@ def _run_group(launch: Launch, config: RayConfig, measured: Measured) -> None:
 
 
 def _answer(launch: Launch, number: str) -> None:
-    if launch.remote:
-        (launch.remote / ANSWERED).write_bytes(number.encode())
-        return
-    draft = launch.run_dir / f".{ANSWERED}"
-    draft.write_text(number, encoding="utf-8")
-    draft.replace(launch.run_dir / ANSWERED)
+    (launch.place / ANSWERED).write_bytes(number.encode())
 
 
 def _wait_for_answer(launch: Launch, number: str) -> None:
     """Until the sweep has decided on what it was told, or is not heard of for long."""
-    file = (launch.remote or launch.run_dir) / ANSWERED
+    file = launch.place / ANSWERED
     until = time.monotonic() + ANSWER_S
     while time.monotonic() < until:
         with suppress(FileNotFoundError, StorageError):
@@ -317,13 +303,12 @@ def group_worker(config: dict[str, Any]) -> None:
             number = uuid.uuid4().hex
             with told.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"id": number, "values": values}) + "\n")
-            if launch.remote:
-                with suppress(StorageError):  # it is sent with the record, later
-                    (launch.remote / TOLD).upload(told)
+            with suppress(StorageError):  # it is sent with the event log, later
+                copy_to(told, launch.place / TOLD)
             _wait_for_answer(launch, number)
 
         def tell_ray(metrics: dict[str, float], checkpoint: Path | None) -> None:
-            report(metrics, None if launch.remote else checkpoint)
+            report(metrics, copy.saved(checkpoint))
 
         device = get_device()
         resolved, line = resolve_on_machine(launch, device)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -23,9 +22,9 @@ from dimts.launch.relay import new_start, request_stop
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.start import keep_settings
 from dimts.launch.stopping import clear_stop, stop_on_signal, stop_requested
-from dimts.storage.paths import AnyPath, StorageError, StoragePath, transfer
+from dimts.storage.paths import AnyPath, StorageError, remove_files
+from dimts.storage.pointer import write_pointer
 from dimts.tracking.config import TrackingConfig
-from dimts.training.checkpoint import BEST, LATEST
 from dimts.tuning.config import SweepConfig, measured
 from dimts.tuning.distinct import exhausted_line
 from dimts.tuning.known_good import known_good
@@ -265,34 +264,18 @@ class SweepTrials:
         return f"{number:03d}  {outcome_of(trial):<13}  {value:<8}  {settings}"
 
     def tidy(self) -> None:
-        """``best`` is a link to the winner's folder, and ``best.yaml`` its settings; checkpoints
+        """``best`` names the winner's folder, and ``best.yaml`` has its settings; checkpoints
         that can no longer win are removed."""
         if winner := self.winner():
-            link = self.plan.folder / WINNER
-            draft = link.with_name(f".{WINNER}.partial")
-            draft.unlink(missing_ok=True)
-            draft.symlink_to(Path(TRIALS) / f"{winner.number:03d}")
-            draft.replace(link)
+            write_pointer(self.plan.folder / WINNER, f"{TRIALS}/{winner.number:03d}")
             write_settings(self.plan.folder / WINNERS_SETTINGS, self.study.values(winner))
         self.copy.keep()  # that they have ended is known before their checkpoints are removed
         if self.plan.sweep.keep == "best":
             kept = {trial.number for trial in front(self.study.study)}
             for trial in self.study.trials:
                 if trial.state.is_finished() and trial.number not in kept | self._tidied:
-                    _remove_checkpoints(self.plan.place / TRIALS / f"{trial.number:03d}")
+                    remove_files(self.plan.place / TRIALS / f"{trial.number:03d}", "checkpoint_")
                     self._tidied.add(trial.number)
-
-
-def _remove_checkpoints(run_dir: AnyPath) -> None:
-    if isinstance(run_dir, StoragePath):
-        names = [entry.name for entry in run_dir.entries()]
-        transfer([(run_dir / name).remove for name in names if name.startswith("checkpoint_")])
-        return
-    for link in (BEST, LATEST):
-        (run_dir / link).unlink(missing_ok=True)
-    for folder in run_dir.glob("checkpoint_*"):
-        if folder.is_dir():  # Ray Train has a file of such a name
-            shutil.rmtree(folder)
 
 
 def write_settings(path: Path, values: Mapping[str, Any]) -> None:

@@ -14,14 +14,13 @@ import torch
 from optuna import Study
 from optuna.trial import FrozenTrial
 
-from dimts.bundles.fetch import fetch_bundle
+from dimts.bundles.fetch import local_bundle
 from dimts.launch.settings import Launch
 from dimts.storage.mirror import Mirror
 from dimts.storage.paths import AnyPath
 from dimts.tracking.mlflow_run import RUN_FILE
 from dimts.tracking.mlflow_tracker import SPOOL, MlflowTracker, sync
 from dimts.tracking.spool import Spool
-from dimts.training.checkpoint import BEST
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.distinct import exhausted_line
 from dimts.tuning.outcomes import final
@@ -123,9 +122,7 @@ class SweepRecord:
         return figures
 
     def _log_winner(self, winner: Launch) -> dict[str, float]:
-        best = (winner.run_dir / BEST).resolve()
-        if winner.remote:
-            best = fetch_bundle(winner.remote)
+        best = local_bundle(winner.place)
         figures, before = winner.family.held_out(winner.settings, best, torch.device("cpu"))
         if self._tracker:
             step = self.study.trials[int(winner.name)].user_attrs["step"]
@@ -191,9 +188,9 @@ def _here(trial: AnyPath) -> Iterator[Path]:
         return name.split("/")[0] in (SPOOL, RUN_FILE)
 
     with TemporaryDirectory() as folder:
-        mirror = Mirror(Path(folder) / trial.name, trial)
-        mirror.pull(is_record)
+        mirror = Mirror(Path(folder) / trial.name, trial, is_record)
+        mirror.pull()
         try:
             yield mirror.folder
         finally:
-            mirror.push(is_record)
+            mirror.push()

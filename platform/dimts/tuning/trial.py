@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import distributed as dist
 
-from dimts.bundles.bundle import read_manifest
+from dimts.bundles.bundle import read_manifest, resolve_bundle
 from dimts.core import lock
 from dimts.core.errors import Diverged, UserError
 from dimts.core.masking import mask_secrets
@@ -27,8 +27,8 @@ from dimts.launch.run_logger import Recorder
 from dimts.launch.settings import Launch
 from dimts.launch.stopping import EARLY_FILE, STOP_FILE, clear_stop, stopped_early
 from dimts.launch.training_run import run_training
-from dimts.storage.paths import StorageError
-from dimts.training.checkpoint import BEST, find_latest
+from dimts.storage.paths import StorageError, copy_to
+from dimts.training.checkpoint import find_latest
 from dimts.training.ownership import RunTakenOver
 from dimts.training.progress import Result
 from dimts.tuning.study import Ending, Outcome
@@ -97,8 +97,7 @@ class TrialRecorder(Recorder):
 
     def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None:
         super().report(metrics, checkpoint)
-        if checkpoint:
-            self._copy.saved()
+        self._copy.saved(checkpoint)
         if self.rank == 0 and checkpoint:
             self._tell(read_manifest(checkpoint, verify=False).step, metrics)
 
@@ -112,7 +111,7 @@ class TrialRecorder(Recorder):
         if outcome == "finished" and result.best:  # without a finite loss there is no best one
             figures |= self.launch.family.measure(
                 self.launch.settings,
-                (self.launch.run_dir / BEST).resolve(),
+                resolve_bundle(self.launch.run_dir),
                 self.measured.names,
                 self.measured.shared,
                 device,
@@ -224,15 +223,14 @@ def begin(run_dir: Path) -> None:
 def begin_remotely(launch: Launch) -> None:
     """The same for what object storage has of it, before anything is fetched from there."""
     acquire(launch)
-    if launch.remote:
-        for name in (STOP_FILE, EARLY_FILE, ENDING):
-            (launch.remote / name).remove()
+    for name in (STOP_FILE, EARLY_FILE, ENDING):
+        (launch.place / name).unlink(missing_ok=True)
 
 
 def read_ending(launch: Launch) -> Ending | None:
     """How a trial ended; None if it is to go on another time."""
     try:
-        return Ending(**json.loads(((launch.remote or launch.run_dir) / ENDING).read_text()))
+        return Ending(**json.loads((launch.place / ENDING).read_text()))
     except FileNotFoundError:
         return None
 
@@ -242,21 +240,19 @@ def note_error(launch: Launch) -> None:
     launch.run_dir.mkdir(parents=True, exist_ok=True)
     with (launch.run_dir / ERROR).open("a", encoding="utf-8") as file:
         file.write(mask_secrets(f"{traceback.format_exc()}\n"))
-    if launch.remote:
-        (launch.remote / ERROR).upload(launch.run_dir / ERROR)
+    copy_to(launch.run_dir / ERROR, launch.place / ERROR)
 
 
 def forget_errors(launch: Launch) -> None:
     """Those of an earlier start of the trial."""
-    if launch.remote:
-        (launch.remote / ERROR).remove()
+    (launch.place / ERROR).unlink(missing_ok=True)
     (launch.run_dir / ERROR).unlink(missing_ok=True)
 
 
 def last_error(launch: Launch) -> str:
     """What a trial's process ended with, in one line; empty if it could not say."""
     try:
-        lines = ((launch.remote or launch.run_dir) / ERROR).read_text(encoding="utf-8").split("\n")
+        lines = (launch.place / ERROR).read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
         return ""
     said = [line for line in lines if line.strip() and not line.startswith(" ")]
