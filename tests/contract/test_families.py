@@ -154,8 +154,8 @@ def stopped_at_a_checkpoint(run_dir: Path) -> Iterator[None]:
         thread.join()
 
 
-def weights(run_dir: Path, link: str = LATEST) -> dict[str, torch.Tensor]:
-    latest = find_latest(run_dir) if link == LATEST else (run_dir / link).resolve()
+def weights(run_dir: Path, pointer: str = LATEST) -> dict[str, torch.Tensor]:
+    latest = find_latest(run_dir) if pointer == LATEST else resolve_bundle(run_dir / pointer)
     assert latest is not None
     return load_file(latest / WEIGHTS)
 
