@@ -10,7 +10,6 @@ import json
 from pathlib import Path
 
 from dimts.core.errors import UserError
-from dimts.storage.paths import AnyPath
 from dimts.storage.pointer import read_pointer
 from dimts.training.checkpoint import LATEST
 
@@ -35,7 +34,7 @@ def count_attempt(run_dir: Path, max_failures: int) -> str:
     Raises:
         UserError: too many did.
     """
-    file, checkpoint = run_dir / ATTEMPTS, reached(run_dir)
+    file, checkpoint = run_dir / ATTEMPTS, read_pointer(run_dir / LATEST)
     before: dict[str, object] = {}
     if file.exists():
         before = json.loads(file.read_text(encoding="utf-8"))
@@ -50,12 +49,3 @@ def count_attempt(run_dir: Path, max_failures: int) -> str:
     draft.write_text(json.dumps({"checkpoint": checkpoint, "n": died + 1}), encoding="utf-8")
     draft.replace(file)
     return "the workers died, and were started again" if before else ""
-
-
-def reached(place: AnyPath) -> str:
-    """Name of the latest checkpoint of a run; empty if there is none.
-
-    Raises:
-        StorageError: the storage cannot be reached.
-    """
-    return read_pointer(place / LATEST)

@@ -27,7 +27,7 @@ from ray.train.torch.config import _TorchBackend
 
 from dimts.core.errors import UserError
 from dimts.core.ray_session import ray_session
-from dimts.launch.attempts import count_attempt, forget_attempts, reached
+from dimts.launch.attempts import count_attempt, forget_attempts
 from dimts.launch.console import following
 from dimts.launch.interface import interface_of
 from dimts.launch.local_run_folder import NoCopy, RemoteRun, local_run_folder
@@ -40,6 +40,8 @@ from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.stopping import stop_on_signal
 from dimts.launch.training_run import run_training
 from dimts.storage.paths import AnyPath, StorageError, StoragePath
+from dimts.storage.pointer import read_pointer
+from dimts.training.checkpoint import LATEST
 from dimts.training.ownership import RunTakenOver
 
 QUIET = {
@@ -92,7 +94,7 @@ def run_on_ray(launch: Launch, config: RayConfig) -> None:
 
 def while_it_comes_further(fit: Callable[[], None], place: AnyPath, restarts: int) -> None:
     """Train; Ray counts all deaths together, so begin anew where there is a new checkpoint."""
-    before = reached(place)
+    before = read_pointer(place / LATEST)
     while True:
         try:
             fit()
@@ -100,7 +102,7 @@ def while_it_comes_further(fit: Callable[[], None], place: AnyPath, restarts: in
         except WorkerGroupError:
             now = before
             with suppress(StorageError):
-                now = reached(place)
+                now = read_pointer(place / LATEST)
             if now == before or not restarts:
                 raise
             before = now

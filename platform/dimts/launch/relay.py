@@ -26,15 +26,6 @@ POLL_S = 0.5
 log = logging.getLogger(__name__)
 
 
-def fetch_settings(launch: Launch) -> None:
-    """The settings that the run was begun with, to be compared; nothing if it is not remote.
-
-    Raises:
-        StorageError: the storage cannot be reached.
-    """
-    local_copy(launch.place / CONFIG_FILE, launch.run_dir / CONFIG_FILE)
-
-
 def new_start(launch: Launch) -> Launch:
     """The launch as one that whoever started the run before can tell from its own."""
     return launch.model_copy(update={"start": uuid.uuid4().hex})

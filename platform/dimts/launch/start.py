@@ -14,11 +14,11 @@ from dimts.core.errors import UserError
 from dimts.core.lock import locked
 from dimts.launch.machine import with_amp
 from dimts.launch.names import CONFIG_FILE, LOCK
-from dimts.launch.relay import fetch_result, fetch_settings, new_start, send_settings
+from dimts.launch.relay import fetch_result, new_start, send_settings
 from dimts.launch.run_logger import RESULT, read_result
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.stopping import clear_stop
-from dimts.storage.paths import AnyPath
+from dimts.storage.paths import AnyPath, local_copy
 from dimts.training.machine_choices import read_choices
 
 MAY_CHANGE = (
@@ -48,7 +48,7 @@ def start_run(launch: Launch, ray_config: RayConfig) -> dict[str, Any]:
         )
 
     with locked(launch.run_dir / LOCK, busy):
-        fetch_settings(launch)
+        local_copy(launch.place / CONFIG_FILE, launch.run_dir / CONFIG_FILE)
         launch = _in_precision_of_run(launch)
         keep_settings(
             launch.run_dir,

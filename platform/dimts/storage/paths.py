@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -180,30 +180,22 @@ class StoragePath:
             FileNotFoundError: there is no such file.
             StorageError: the storage cannot be reached or refuses.
         """
-        with file.open("rb") as source, self._sending() as send:
-            while part := source.read(PART_BYTES):
-                send(part)
-
-    @contextmanager
-    def _sending(self) -> Iterator[Callable[[bytes], None]]:
-        with reaching(self):
-            target = self.filesystem.open_output_stream(self.path)
-
-        def send(part: bytes) -> None:
+        with file.open("rb") as source:
             with reaching(self):
-                target.write(part)
-
-        try:
-            yield send
-        except StorageError:
-            raise
-        except BaseException:  # of this machine, or Ctrl-C
-            with suppress(OSError):
-                target.close()  # which ends what is half sent as if it were whole
-                self.unlink()
-            raise
-        with reaching(self):
-            target.close()
+                target = self.filesystem.open_output_stream(self.path)
+            try:
+                while part := source.read(PART_BYTES):
+                    with reaching(self):
+                        target.write(part)
+            except StorageError:
+                raise
+            except BaseException:  # of this machine, or Ctrl-C
+                with suppress(OSError):
+                    target.close()  # which ends what is half sent as if it were whole
+                    self.unlink()
+                raise
+            with reaching(self):
+                target.close()
 
     def entry(self) -> Entry | None:
         """The file here, if there is one."""
