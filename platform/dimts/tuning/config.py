@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from dimts.core.config import Config
 from dimts.core.metric import Metric
-from dimts.storage.paths import Folder, Place
+from dimts.storage.paths import AnyPath
 from dimts.tuning.asha import EarlyStopping
 from dimts.tuning.space import Space, check_conditions, check_point
 
@@ -63,7 +63,7 @@ class SweepConfig(Config):
     limits: dict[str, float] = Field(default={})
     space: Space = Field(min_length=1)
     known_good: tuple[dict[str, Any], ...] = ()
-    known_good_from: Place | None = None
+    known_good_from: AnyPath | None = None
     known_good_best: int | None = Field(None, ge=1)
     cpus_per_trial: float = Field(1, gt=0)
     gpus_per_trial: float = Field(1, gt=0)
@@ -103,7 +103,7 @@ class SweepConfig(Config):
             raise ValueError("limits have no effect with one objective")
         return self
 
-    def way_out(self, place: Folder) -> str:
+    def way_out(self, place: AnyPath) -> str:
         """What to do instead where the sweep in `place` cannot go on, for errors that say why."""
         changes = (f"sweep.name={self.name[:39]}-2", f"sweep.known_good_from={place}")
         sets = shlex.join(part for change in changes for part in ("--set", change))

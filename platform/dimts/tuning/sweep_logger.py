@@ -14,14 +14,13 @@ import torch
 from optuna import Study
 from optuna.trial import FrozenTrial
 
-from dimts.bundles.fetch import fetch_bundle
+from dimts.bundles.fetch import local_bundle
 from dimts.launch.settings import Launch
 from dimts.storage.mirror import Mirror
-from dimts.storage.paths import Folder
+from dimts.storage.paths import AnyPath
 from dimts.tracking.mlflow_run import RUN_FILE
 from dimts.tracking.mlflow_tracker import SPOOL, MlflowTracker, sync
 from dimts.tracking.spool import Spool
-from dimts.training.checkpoint import BEST
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.distinct import exhausted_line
 from dimts.tuning.plots import write_page
@@ -123,9 +122,7 @@ class SweepRecord:
         return figures
 
     def _log_winner(self, winner: Launch) -> dict[str, float]:
-        best = (winner.run_dir / BEST).resolve()
-        if winner.remote:
-            best = fetch_bundle(winner.remote)
+        best = local_bundle(winner.place)
         figures, before = winner.family.held_out(winner.settings, best, torch.device("cpu"))
         if self._tracker:
             step = self.study.trials[int(winner.name)].user_attrs["step"]
@@ -166,7 +163,7 @@ def note(sweep: SweepConfig, study: Study, winner: int | None) -> str:
     return "\n\n".join(filter(None, parts))
 
 
-def _with_records(trials: Folder) -> list[str]:
+def _with_records(trials: AnyPath) -> list[str]:
     """Names of the trials that may have records to send."""
     if isinstance(trials, Path):
         return sorted(folder.parent.name for folder in trials.glob(f"*/{SPOOL}"))
@@ -180,7 +177,7 @@ def _is_to_be_sent(file: list[str]) -> bool:
 
 
 @contextmanager
-def _here(trial: Folder) -> Iterator[Path]:
+def _here(trial: AnyPath) -> Iterator[Path]:
     """Inside, this machine has a trial's records; what was sent then goes from the copy, too."""
     if isinstance(trial, Path):
         yield trial
@@ -190,9 +187,9 @@ def _here(trial: Folder) -> Iterator[Path]:
         return name.split("/")[0] in (SPOOL, RUN_FILE)
 
     with TemporaryDirectory() as folder:
-        mirror = Mirror(Path(folder) / trial.name, trial)
-        mirror.pull(is_record)
+        mirror = Mirror(Path(folder) / trial.name, trial, is_record)
+        mirror.pull()
         try:
             yield mirror.folder
         finally:
-            mirror.push(is_record)
+            mirror.push()
