@@ -1,7 +1,7 @@
 # make demo   install into .venv, then corpus -> features -> voice -> speech (Amharic sample)
 # make test   the quick tests: minutes, with one try of each job on a real Ray
 # make test-all   all tests, and the quick ones that compute as on a CPU without AVX-512 (make test-avx2)
-# make lint   ruff and mypy      make ui   MLflow on 127.0.0.1:5000
+# make lint   ruff and mypy      make docs   the site, in output/site      make ui   MLflow on 127.0.0.1:5000
 # make bench  the benchmarks that run without a GPU
 # make head   a Ray cluster of this machine, which asks for a token      make head-stop  the end of every Ray here
 # make submit JOB=train ARGS="--config VOICE.yaml"   a job on the cluster at RAY_API_SERVER_ADDRESS
@@ -19,7 +19,7 @@ DIRECT := $(no_proxy),$(NO_PROXY),localhost,127.0.0.1
 JOB ?= train
 ARGS ?= --config jobs/configs/sample_am.yaml
 
-.PHONY: demo test test-all test-avx2 lint ui bench install format head head-stop submit
+.PHONY: demo test test-all test-avx2 lint docs ui bench install format head head-stop submit
 .DEFAULT_GOAL := demo
 
 install: $(VENV)/installed
@@ -31,7 +31,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@touch $@
 
 demo: install
-	$(BIN)/python jobs/demo.py
+	$(BIN)/dimts demo
 
 # What pytest's processes share is in tests/shared_fixtures.py.
 PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15
@@ -58,12 +58,17 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# What it is warned of is not this project's links: the theme has a successor.
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: install
+	$(BIN)/mkdocs build --strict
+
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 ui: install
-	$(BIN)/python jobs/ui.py
+	$(BIN)/dimts ui
 
 bench: install
 	$(BIN)/python benchmarks/mel.py

@@ -22,7 +22,7 @@ CHUNK = 32
 
 def main() -> None:
     from data_prep import pipeline
-    from jobs import prepare
+    from dimts.commands import prepare
 
     workers = int(sys.argv.pop(1))
     setattr(pipeline, "extract_all", partial(extract_plainly, workers))  # noqa: B010

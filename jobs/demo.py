@@ -1,101 +1,10 @@
 """From nothing to speech: sample corpus -> features -> voice -> wav, by the jobs' own parts.
 
-The voice is adapted from the base that ships, which speaks other languages; what it forgets of
-them is measured, too.
-
 python jobs/demo.py
 python jobs/demo.py --set training.max_steps=200
 """
 
-from __future__ import annotations
-
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from pathlib import Path
-
-from data_prep.pipeline import prepare
-from data_prep.recipes.espeak import SAMPLE_SENTENCES, render_corpus
-from dimts.audio.files import write_wav
-from dimts.cli import config_parser, run_job
-from dimts.commands.mix_config import MixConfig
-from dimts.commands.report import print_result
-from dimts.commands.voice_config import VoiceConfig
-from dimts.core.config import load_config
-from dimts.core.ray_session import check_cluster
-from dimts.families.acoustic.mel_extractor import MelExtractor
-from dimts.features.manifest import SUMMARY
-from dimts.storage.paths import folder_here
-from jobs.pretrain import prepare_parts
-
-CONFIGS = Path(__file__).parent / "configs"
-CONFIG = CONFIGS / "sample_am_finetune.yaml"
-BASE = CONFIGS / "mix" / "latin.yaml"
-SENTENCE = "ሰላም! እኔ ከድምፅ የተማርኩ አዲስ አማርኛ ተናጋሪ ነኝ።"
-"""Stands in no text that the voice is trained on; a test holds that."""
-OUT = Path("output/demo.wav")
-
-
-def main() -> None:
-    """Run the demo and say what came out and where to go on."""
-    arguments = config_parser(__doc__ or "", default=str(CONFIG)).parse_args()
-    config = load_config(VoiceConfig, arguments.config or [CONFIG], arguments.overrides)
-    if config.ray.workers:
-        check_cluster()  # before minutes of work that need none
-    # What loads torch, which reads the environment then.
-    from dimts.bundles.fetch import local_bundle
-    from dimts.families.acoustic.speaker import AcousticSpeaker
-    from dimts.launch.ray_train import connected
-    from dimts.launch.start import start_run
-    from dimts.training.checkpoint import BEST
-
-    start = time.monotonic()
-    with stage("1/4 corpora: sample sentences, and those of the base, spoken by espeak"):
-        corpus = folder_here(config.corpus.path, "the sentences are spoken into a folder")
-        render_corpus(SAMPLE_SENTENCES, corpus, config.corpus.language or "am")
-        if config.base and config.base.features:
-            prepare_parts(load_config(MixConfig, [BASE]))  # to rehearse, and to measure
-    with connected(config.ray) if config.ray.workers else nullcontext():
-        with stage("2/4 features: log-mel in Arrow"):
-            prepare(config.corpus, config.text, [MelExtractor(config.mel)], config.prepare)
-            print((config.prepare.features / SUMMARY).read_text(encoding="utf-8"), end="")
-        with stage(f"3/4 training: {config.training.max_steps} steps"):
-            result = start_run(config.launch(), config.ray)
-    print_result(config.of_family, config.run.place, result)
-    if result["status"] == "stopped":
-        return
-    with stage("4/4 speech"):
-        speaker = AcousticSpeaker.load(local_bundle(str(config.run.place / BEST)))
-        wave = speaker.speak(SENTENCE)
-        write_wav(OUT, wave, speaker.sample_rate)
-    print_next_steps(config, len(wave) / speaker.sample_rate, time.monotonic() - start)
-
-
-@contextmanager
-def stage(title: str) -> Iterator[None]:
-    """Say what begins, and how long it took."""
-    print(f"\n{title}", flush=True)
-    start = time.monotonic()
-    yield
-    print(f"took {time.monotonic() - start:.0f} s", flush=True)
-
-
-def print_next_steps(config: VoiceConfig, seconds: float, total: float) -> None:
-    """The end of the demo."""
-    run = config.run.place
-    print(
-        f"""
-Done in {total:.0f} s.
-  hear it   {OUT}  ({seconds:.1f} s)  {SENTENCE}
-  see it    {run}/samples/samples.html
-  the run   make ui, then http://127.0.0.1:5000
-  say more  .venv/bin/python jobs/synthesize.py --model {run} --text "..."
-
-Your own corpus: a folder with metadata.csv (id|text) and wavs/. Copy {CONFIG.name}
-in jobs/configs, name your folder in it, then run jobs/prepare.py and jobs/train.py
-with --config YOURS.yaml."""
-    )
-
+from dimts.cli import run_command
 
 if __name__ == "__main__":
-    run_job(main)
+    run_command("demo")

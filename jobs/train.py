@@ -1,24 +1,6 @@
-"""Features -> voice: ``python jobs/train.py --config jobs/configs/VOICE.yaml``.
+"""Features -> voice: ``python jobs/train.py --config jobs/configs/VOICE.yaml``."""
 
-A run that was interrupted goes on when it is started again with the same run.name. Ctrl-C
-ends it with a checkpoint.
-"""
-
-from __future__ import annotations
-
-from dimts.cli import config_parser, run_job
-from dimts.commands.report import print_result
-from dimts.commands.voice_config import load_voice
-
-
-def main() -> None:
-    """Train one voice and print its held-out figures."""
-    arguments = config_parser(__doc__ or "").parse_args()
-    from dimts.launch.start import start_run  # loads torch, which reads the environment then
-
-    config = load_voice(arguments.config, arguments.overrides)
-    print_result(config.of_family, config.run.place, start_run(config.launch(), config.ray))
-
+from dimts.cli import run_command
 
 if __name__ == "__main__":
-    run_job(main)
+    run_command("train")

@@ -174,7 +174,7 @@ class BaseVoice(NamedTuple):
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BaseVoice]:
     """A base as tiny as the voice, of the shortest of its languages' sentences."""
-    from jobs.pretrain import main
+    from dimts.commands.pretrain import main
 
     codes = ("es", "sw")
 

@@ -66,8 +66,8 @@ def refused(bundle: Path) -> str:
 
 
 def test_no_bundle_at_all_is_refused(tmp_path: Path) -> None:
-    assert "not a voice bundle" in refused(tmp_path)
-    assert "not a voice bundle" in refused(tmp_path / "none")
+    assert "not a bundle" in refused(tmp_path)
+    assert "not a bundle" in refused(tmp_path / "none")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.yaml", "tokenizer.json"])
@@ -247,6 +247,6 @@ def test_export_replaces_an_older_export_only(bundle: Path, tmp_path: Path) -> N
 
 
 def test_nothing_is_exported_from_what_is_no_bundle(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="not a voice bundle"):
+    with pytest.raises(UserError, match="not a bundle"):
         export_bundle(tmp_path, tmp_path / "out", {})
     assert not (tmp_path / "out").exists()

@@ -19,9 +19,9 @@ import yaml
 from pydantic import BaseModel
 
 from dimts.commands.sweep_config import SweepVoice, load_sweep
+from dimts.commands.ui import UiConfig
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
-from jobs.ui import UiConfig
 
 ROOT = Path(__file__).parents[1]
 FILES = [ROOT / "ray_cluster.yaml", ROOT / "docs" / "ray_cluster_gcp.yaml"]

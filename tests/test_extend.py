@@ -23,6 +23,7 @@ from voice_fixtures import MEL, MODEL, Settings
 from data_prep.pipeline import prepare
 from dimts.bundles.bundle import sha256
 from dimts.cli import run_job
+from dimts.commands.extend import main
 from dimts.core.config import to_yaml
 from dimts.families.acoustic.bundle import build_model, load_bundle, write_bundle
 from dimts.families.acoustic.extension.base import extend_tokenizer
@@ -32,7 +33,6 @@ from dimts.features.config import CorpusConfig, PrepareConfig
 from dimts.text.language import LANGUAGES, load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
-from jobs.extend import main
 
 Job = Callable[..., tuple[int, str, str]]
 TOKEN = "encoder.embedding.token.weight"

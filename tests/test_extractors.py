@@ -269,5 +269,5 @@ def test_features_of_before_that_lack_something_say_what_to_run(
 ) -> None:
     run(corpus, features, MelExtractor(MEL))
     change_manifest(features, lambda manifest: {**without_extractors(manifest), "splits": 3})
-    with pytest.raises(UserError, match=r"format 1 .*run jobs/prepare\.py again"):
+    with pytest.raises(UserError, match=r"format 1 .*run dimts prepare again"):
         FeatureSet.open(features)

@@ -104,7 +104,7 @@ def test_open_split_outlives_a_new_preparation(tmp_path: Path) -> None:
 
 
 def test_missing_folder_says_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no such folder of features; run jobs/prepare\.py"):
+    with pytest.raises(UserError, match=r"no such folder of features; run dimts prepare"):
         FeatureSet.open(tmp_path / "nowhere")
 
 

@@ -44,7 +44,7 @@ def test_missing_base_is_refused(adapted: Adapted, tmp_path: Path) -> None:
     assert message.startswith(f"{none}: no such bundle or run folder")
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "not a voice bundle" in refused(lambda: adapted(f"base.bundle={empty}"))
+    assert "not a bundle" in refused(lambda: adapted(f"base.bundle={empty}"))
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.yaml", "tokenizer.json"])

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dimts.commands.prepare import main
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.errors import UserError
 from dimts.families.acoustic.data import open_data
 from dimts.families.acoustic.family import FAMILY
 from dimts.families.acoustic.flat_start import read_durations
 from dimts.families.acoustic.settings import AcousticSettings
-from jobs.prepare import main
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_prepare_leaves_what_workers_read(
     FAMILY.prepare_inputs(settings)
     assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     file.unlink()
-    with pytest.raises(UserError, match=r"is not aligned; run jobs/prepare\.py again"):
+    with pytest.raises(UserError, match=r"is not aligned; run dimts prepare again"):
         read_durations(settings, data)
 
 

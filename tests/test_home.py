@@ -7,6 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from dimts.commands.voice_config import VoiceConfig
+from dimts.core.config import load_config
+from dimts.core.errors import ConfigError
+
 ROOT = Path(__file__).parents[1]
 SHOW = """
 import os, sys
@@ -68,3 +74,24 @@ def test_what_a_job_writes_is_not_left_in_rays_copy(tmp_path: Path) -> None:
     assert code == 2
     assert err.startswith("error: this job runs in a copy of the project, which Ray removes")
     assert len(err.splitlines()) == 1
+
+
+def test_what_dimts_brings_along_is_found_by_name(tmp_path: Path) -> None:
+    names = ("sample_am", "jobs/configs/sample_am.yaml", "models/tiny", "quick", "none")
+    code, lines, _ = show(tmp_path, *names)
+    assert code == 0
+    settings = ROOT / "jobs" / "configs"
+    sample, tiny = settings / "sample_am.yaml", settings / "models" / "tiny.yaml"
+    assert lines[1:-1] == [
+        str(sample), str(sample), str(tiny), str(ROOT / "search_spaces" / "quick.yaml"), "none",
+    ]  # fmt: skip
+
+
+def test_a_voice_elsewhere_includes_what_dimts_brings_along(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("include: [sample_am.yaml]\nrun: {name: mine}\n", encoding="utf-8")
+    config = load_config(VoiceConfig, [file])
+    assert (config.run.name, config.corpus.language) == ("mine", "am")
+    (tmp_path / "sample_am.yaml").write_text("include: [nowhere.yaml]\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=f"^{tmp_path}/nowhere.yaml: no such config file"):
+        load_config(VoiceConfig, [file])

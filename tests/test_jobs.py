@@ -7,13 +7,15 @@ import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from base_fixtures import write_base
 from training_fixtures import with_a_long_test
 
 from data_prep.recipes.espeak import SAMPLE_SENTENCES, read_sentences
-from dimts.cli import config_parser, run_job
+from dimts.cli import COMMANDS, config_parser, run_job
+from dimts.commands.demo import SENTENCE, print_next_steps
 from dimts.commands.report import metrics_table, print_result
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
@@ -22,14 +24,17 @@ from dimts.families.registry import get_family
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
-from jobs.demo import SENTENCE, print_next_steps
 
 ROOT = Path(__file__).parents[1]
+ACOUSTIC = get_family("acoustic")
 CONFIGS = sorted((ROOT / "jobs" / "configs").glob("*.yaml"))
-NO_JOBS = {"sweep_config", "__init__", "report", "voice_config", "mix_config"}
-JOBS = sorted({file.stem for file in (ROOT / "jobs").glob("*.py")} - NO_JOBS)
+JOBS = sorted(name.replace("-", "_") for name in COMMANDS)
 Ended = tuple[int, str, str]
 Run = Callable[..., Ended]
+
+
+def command_of(job: str) -> Any:
+    return importlib.import_module(f"dimts.commands.{job}")
 
 
 @pytest.fixture
@@ -37,7 +42,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     """Runs a job, or any function, as a command: its exit code and what it printed."""
 
     def command(job: str | Callable[[], int | None], *arguments: str) -> Ended:
-        main = importlib.import_module(f"jobs.{job}").main if isinstance(job, str) else job
+        main = command_of(job).main if isinstance(job, str) else job
         monkeypatch.setattr(sys, "argv", [f"{job}.py", *arguments])
         with pytest.raises(SystemExit) as ended:
             run_job(main)
@@ -53,7 +58,7 @@ def test_every_job_explains_itself(run: Run, job: str) -> None:
     assert code == 0
     assert err == ""
     assert out.startswith("usage: ")
-    description = importlib.import_module(f"jobs.{job}").__doc__ or "no description"
+    description = command_of(job).__doc__ or "no description"
     assert " ".join(description.split()[:8]) in " ".join(out.split())
 
 
@@ -146,13 +151,13 @@ def test_demo_names_the_place_of_its_voice(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_table_has_a_column_for_each_split() -> None:
-    metrics = {f"{split}/mcd": 1.5 for split in ("val", "test")}
-    metrics |= {f"{split}/utterances": 27.0 for split in ("val", "test")}
-    header, mcd, utterances = metrics_table(get_family("acoustic"), metrics).splitlines()
+    figures = {f"{split}/mcd": 1.5 for split in ("val", "test")}
+    figures |= {f"{split}/utterances": 27.0 for split in ("val", "test")}
+    header, mcd, utterances = metrics_table(ACOUSTIC, figures).splitlines()
     assert header.split() == ["held-out", "metrics", "val", "test"]
     assert mcd.split()[-2:] == ["1.500", "1.500"]
     assert utterances.split()[-2:] == ["27", "27"]
-    assert metrics_table(get_family("acoustic"), {"val/total_loss": 1.0}) == ""
+    assert metrics_table(ACOUSTIC, {"val/total_loss": 1.0}) == ""
 
 
 @pytest.mark.parametrize(
@@ -167,8 +172,9 @@ def test_table_has_a_column_for_each_split() -> None:
 def test_result_says_how_to_go_on(
     capsys: pytest.CaptureFixture[str], status: str, best: str | None, last_line: str
 ) -> None:
-    result = {"status": status, "step": 7, "figures": {}, "best": best}
-    print_result(get_family("acoustic"), Path("runs/a"), result)
+    print_result(
+        ACOUSTIC, Path("runs/a"), {"status": status, "step": 7, "figures": {}, "best": best}
+    )
     assert capsys.readouterr().out.splitlines()[-1] == last_line
 
 

@@ -19,9 +19,9 @@ import pytest
 import yaml
 from kuberay_fixtures import CONTAINERS, FILES, ROOT, Manifest, manifests, only
 
+from dimts.commands.ui import UiConfig
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
-from jobs.ui import UiConfig
 
 FIELDS = Path(__file__).with_name("kuberay_fields.yaml")
 KUBERNETES = "1.30"

@@ -56,7 +56,7 @@ def test_texts_that_an_edited_file_reads_otherwise_are_refused(
     first = next(utterance_id for utterance_id, text in rows if rows[-1][1][0] in text)
     assert refused(voice(f"text.language={file}")) == (
         f"{features.folder}: {first}: its text was read by other rules than text.language's file "
-        "has now; run jobs/prepare.py again"
+        "has now; run dimts prepare again"
     )
 
 

@@ -21,9 +21,9 @@ from mlflow.tracking import MlflowClient
 from sockets_fixtures import family, is_loopback, listening
 from tracking_fixtures import make_store
 
+from dimts.commands.ui import tcp_port
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_tracker import MlflowTracker
-from jobs.ui import tcp_port
 
 ROOT = Path(__file__).parents[1]
 PASSWORD = "a-long-enough-password"

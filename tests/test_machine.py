@@ -15,6 +15,7 @@ import yaml
 from machine_fixtures import AVX2
 from training_fixtures import Listener
 
+from dimts.bundles.bundle import resolve_bundle
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core import threads
 from dimts.core.errors import UserError
@@ -139,7 +140,9 @@ def test_run_keeps_the_precision_it_took_and_stores_it(voice: Voice) -> None:
     assert choices.amp == choose_amp(CPU).amp
     # What a person wrote, and what it was to this run.
     written = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
-    shipped = yaml.safe_load((run_dir / BEST / "config.yaml").read_text(encoding="utf-8"))
+    shipped = yaml.safe_load(
+        (resolve_bundle(run_dir / BEST) / "config.yaml").read_text(encoding="utf-8")
+    )
     assert written["training"]["amp"] == "auto"
     assert shipped["training"]["amp"] == choices.amp
     assert any(line.startswith(f"training.amp: {choices.amp}, as ") for line in told(run_dir))
@@ -161,7 +164,9 @@ def test_run_gone_on_with_elsewhere_keeps_its_precision_and_says_that_it_is_slow
     assert done.returncode == 0, done.stderr
     assert "training.amp: bf16, as the run was begun with, is slow here: " in done.stdout
     assert f"base.bundle={run_dir}" in done.stdout
-    shipped = yaml.safe_load((run_dir / BEST / "config.yaml").read_text(encoding="utf-8"))
+    shipped = yaml.safe_load(
+        (resolve_bundle(run_dir / BEST) / "config.yaml").read_text(encoding="utf-8")
+    )
     assert shipped["training"]["amp"] == "bf16"
 
 
@@ -277,7 +282,8 @@ def test_threads_that_spin_are_not_added(
 def test_threads_of_a_job_sleep_while_they_wait(job: str) -> None:
     """OpenMP reads it when torch is loaded, so no job that trains may load torch before."""
     code = (
-        f"import sys; from jobs import {job}; from dimts.cli import run_job; "
+        f"import runpy, sys; runpy.run_path('{ROOT}/jobs/{job}.py')\n"
+        "from dimts.cli import run_job\n"
         "look = lambda: print('torch' in sys.modules, __import__('os').environ['OMP_WAIT_POLICY']);"
         "run_job(look)"
     )

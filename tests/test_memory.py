@@ -176,6 +176,7 @@ def test_batch_within_a_budget_has_the_same_loss_on_any_number_of_workers(
     job = make_job(settings("budget", "training.batch_budget=600"))
     module = job.task.objectives[0].module.eval()
 
+    @torch.no_grad()
     def losses(world_size: int, n_micro: int) -> list[float]:
         ahead = [
             loader(job, r, world_size).ahead(Position(0, 0), n_micro) for r in range(world_size)

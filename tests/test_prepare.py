@@ -20,10 +20,10 @@ from prepare_fixtures import (
 
 from data_prep.splits import SMALLEST_TO_FILL, assign_splits
 from dimts.cli import run_job
+from dimts.commands.prepare import main as prepare_job
 from dimts.core.config import build_config
 from dimts.core.errors import ConfigError, UserError
 from dimts.features.config import PrepareConfig
-from jobs.prepare import main as prepare_job
 
 
 @pytest.fixture

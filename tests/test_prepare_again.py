@@ -231,7 +231,7 @@ def test_shards_between_two_manifests_are_not_opened(
     monkeypatch.setattr(os, "replace", dying)
     with pytest.raises(Killed):
         run_prepare(corpus, features)
-    with pytest.raises(UserError, match=r"run jobs/prepare\.py again"):
+    with pytest.raises(UserError, match=r"run dimts prepare again"):
         FeatureSet.open(features)
 
 

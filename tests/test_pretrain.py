@@ -17,6 +17,7 @@ from training_fixtures import acoustic
 from data_prep.recipes.espeak import read_sentences
 from dimts.bundles.bundle import WEIGHTS, read_manifest
 from dimts.commands.mix_config import MixConfig
+from dimts.commands.pretrain import main, prepare_parts
 from dimts.core.config import load_config, to_yaml
 from dimts.core.errors import ConfigError
 from dimts.families.acoustic.bundle import load_bundle
@@ -28,7 +29,6 @@ from dimts.families.acoustic.speaker import AcousticSpeaker
 from dimts.features.feature_set import FeatureSet
 from dimts.launch.run_logger import read_result
 from dimts.training.checkpoint import BEST
-from jobs.pretrain import main, prepare_parts
 
 if TYPE_CHECKING:
     from conftest import BaseVoice

@@ -15,6 +15,7 @@ from voice_fixtures import write_voice
 from data_prep.pipeline import prepare as run_prepare
 from dimts.audio.mel import MelConfig
 from dimts.cli import run_job
+from dimts.commands import promote, synthesize
 from dimts.commands.mix_config import MixConfig
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
@@ -25,7 +26,6 @@ from dimts.text.normaliser import TextConfig
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_tracker import MlflowTracker
 from dimts.tracking.registry import CANDIDATE, CHAMPION, Registry
-from jobs import promote, synthesize
 
 if TYPE_CHECKING:
     from conftest import BaseVoice
@@ -150,7 +150,7 @@ def test_a_voice_becomes_champion_only_if_it_is_better_and_is_spoken_with(
     assert float(found["mcd_difference_low"]) <= float(found["mcd_difference"])
     assert float(found["mcd"]) == float(second.tags["test/mcd"]), "the figure of the training"
 
-    command = out.partition("jobs/synthesize.py ")[2].split()
+    command = out.partition("dimts synthesize ")[2].split()
     assert command[:4] == ["--model", f"models:/{NAME}@champion", "--tracking-uri", tracking.uri]
     for number, model in enumerate((f"models:/{NAME}@champion", str(tmp_path / "long"))):
         spoken = ["--tracking-uri", tracking.uri, "--out", str(tmp_path / f"{number}.wav")]

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from machine_fixtures import AVX2
 
+from dimts.cli import COMMANDS
+
 ROOT = Path(__file__).parents[1]
 SHORT = [
     "--set",
@@ -32,9 +34,11 @@ SMALL_SWEEP = [
 ]  # fmt: skip
 NO_LIMITS = ["--length-tolerance", "9", "--max-forgetting", "99"]
 """A voice of four steps keeps no time."""
-COMMAND = re.compile(r"^ +(?:PYTHONPATH=\S+ )?(?:\.venv/bin/)?python ((?:jobs|benchmarks)/.*)$")
+COMMAND = re.compile(
+    r"^ +(?:PYTHONPATH=\S+ )?(?:\.venv/bin/)?(?:python (?=benchmarks/)|(?=dimts ))(.*)$"
+)
 ELSEWHERE = {
-    "jobs/asterisk_corpus.py": "needs Debian's package server: tests/test_asterisk_recipe.py",
+    "dimts asterisk-corpus": "needs Debian's package server: tests/test_asterisk_recipe.py",
     "benchmarks/mel.py": "tests/test_mel.py and tests/test_benchmarks.py",
     "benchmarks/loop.py": "tests/test_benchmarks.py",
     "benchmarks/gpu.py": "tests/test_benchmarks.py",
@@ -52,9 +56,9 @@ ELSEWHERE = {
     "benchmarks/scaling.py": "tests/test_scaling.py",
     "benchmarks/prepare.py": "tests/test_prepare_engines.py",
     "benchmarks/two_nodes.py": "tests/test_nodes.py",
-    "jobs/ui.py --auth": "tests/test_loopback.py",
-    "jobs/pretrain.py --config jobs/configs/mix/latin.yaml --export": "tests/test_pretrain.py",
-    "jobs/tune.py --config jobs/configs/sample_am_finetune.yaml": (
+    "dimts ui --auth": "tests/test_loopback.py",
+    "dimts pretrain --config jobs/configs/mix/latin.yaml --export": "tests/test_pretrain.py",
+    "dimts tune --config jobs/configs/sample_am_finetune.yaml": (
         "tests/test_space.py and tests/test_tune_job.py"
     ),
 }
@@ -70,12 +74,14 @@ def shown_commands() -> list[str]:
 
 def test_documents_show_commands() -> None:
     commands = shown_commands()
-    scripts = {command.split()[0] for command in commands}
-    assert {"jobs/prepare.py", "jobs/train.py", "jobs/synthesize.py"} <= scripts
+    assert {"prepare", "train", "synthesize"} <= {
+        c.split()[1] for c in commands if c.startswith("dimts ")
+    }
     for start in ELSEWHERE:
         assert any(c.startswith(start) for c in commands), f"{start}: no document shows it"
-    for script in scripts:
-        assert (ROOT / script).is_file(), f"{script} is shown, but is not there"
+    for program, *words in map(str.split, commands):
+        there = words[0] in COMMANDS if program == "dimts" else (ROOT / program).is_file()
+        assert there, f"{program} {words} is shown, but is not there"
 
 
 def add_base(folder: Path) -> None:
@@ -102,23 +108,24 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory, spoken_corpus: Path) -> P
 
 def run(folder: Path, command: str) -> str:
     script, *arguments = shlex.split(command)
-    shipped = ("jobs/configs/", "search_spaces/")
-    arguments = [str(ROOT / a) if a.startswith(shipped) else a for a in arguments]
+    program = [str(ROOT / script)]
+    if script == "dimts":
+        script, program = arguments.pop(0), ["-m", "dimts"]
     has_base = "finetune" in command or "sample_ti" in command
-    if script in ("jobs/prepare.py", "jobs/train.py", "jobs/tune.py", "benchmarks/voices.py"):
+    if script in ("prepare", "train", "tune", "benchmarks/voices.py"):
         arguments += FROM_BASE if has_base else TINY
-    if script == "jobs/tune.py":
+    if script == "tune":
         arguments += SMALL_SWEEP
-    if script == "jobs/promote.py":
+    if script == "promote":
         arguments += NO_LIMITS
-    if script == "jobs/sample_corpus.py" and "--sentences" not in arguments:
+    if script == "sample-corpus" and "--sentences" not in arguments:
         sentences = folder / "sentences.txt"
         sentences.write_text("ሰላም ነው።\nዛሬ ዝናብ ጥሏል።\n", encoding="utf-8")
         arguments += ["--sentences", str(sentences), "--out", str(folder / "corpora" / "two")]
     if script == "benchmarks/voices.py":
         arguments += ["--seeds", "1", "--set", "tracking.enabled=false"]
     done = subprocess.run(
-        [sys.executable, str(ROOT / script), *arguments],
+        [sys.executable, *program, *arguments],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -133,24 +140,24 @@ def test_shown_commands_run_one_after_the_other(newcomer: Path) -> None:
     commands = [c for c in shown_commands() if "asterisk" not in c]
     outputs = {c: run(newcomer, c) for c in commands if not c.startswith(tuple(ELSEWHERE))}
     assert (newcomer / "features" / "sample_am" / "manifest.json").is_file()
-    assert (newcomer / "runs" / "sample_am" / "checkpoint_best" / "model.safetensors").is_file()
+    assert (newcomer / "runs" / "sample_am" / "checkpoint_best").is_file()
     assert (newcomer / "mlflow.db").is_file()
-    spoken = [c for c in commands if c.startswith("jobs/synthesize.py")]
+    spoken = [c for c in commands if c.startswith("dimts synthesize")]
     assert spoken
     assert (newcomer / "output" / "speech.wav").stat().st_size > 10_000
     adapted = next(out for c, out in outputs.items() if "sample_am_finetune" in c)
     assert "languages of the base, dB" in adapted
     table = next(out for c, out in outputs.items() if c.startswith("benchmarks/voices.py"))
     assert "| MCD / untrained |" in table
-    swept = next(out for c, out in outputs.items() if c.startswith("jobs/tune.py"))
+    swept = next(out for c, out in outputs.items() if c.startswith("dimts tune"))
     assert "models:/sample_am@candidate" in swept
-    promoted = next(out for c, out in outputs.items() if c.startswith("jobs/promote.py"))
+    promoted = next(out for c, out in outputs.items() if c.startswith("dimts promote"))
     assert "models:/sample_am@champion" in promoted
 
 
 def test_demo_sentence_is_in_no_training_text() -> None:
     from data_prep.recipes.espeak import SAMPLE_SENTENCES, read_sentences
-    from jobs.demo import SENTENCE
+    from dimts.commands.demo import SENTENCE
 
     assert SENTENCE not in read_sentences(SAMPLE_SENTENCES)
 

@@ -165,7 +165,7 @@ def test_an_alias_that_no_version_has_is_one_line_that_says_how_to_get_one(
     assert f"--set tracking.registered_model={config.registered_model}" in str(no_model.value)
     log(config, tmp_path / "run", bundle)
     assert registry(config).find(CHAMPION) is None
-    with pytest.raises(UserError, match=r"jobs/promote\.py makes one"):
+    with pytest.raises(UserError, match=r"dimts promote makes one"):
         registry(config).get(CHAMPION)
     with pytest.raises(UserError, match="the aliases are candidate"):
         registry(config).get("best")

@@ -15,12 +15,12 @@ import soundfile
 from voice_fixtures import MEL, untrained, write_voice
 
 from dimts.cli import run_job
+from dimts.commands.synthesize import main
 from dimts.core.errors import UserError
 from dimts.families.acoustic.speaker import AcousticSpeaker
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
-from jobs.synthesize import main
 
 ROOT = Path(__file__).parents[1]
 TEXT = "ሰላም ለዓለም።"
@@ -174,11 +174,11 @@ def test_run_folder_speaks_with_its_best_checkpoint(job: Job, bundle: Path) -> N
             "language 'sw' is not one of this voice's: am",
         ),
         (["--model", "nowhere", "--text", "ሰላም"], "nowhere: no such"),
-        (["--model", ".", "--text", "ሰላም"], ".: not a voice bundle"),
+        (["--model", ".", "--text", "ሰላም"], ".: not a bundle"),
         (["--model", "bad.txt", "--text", "ሰላም"], "bad.txt: no such"),
         (
             ["--model", "{bundle}", "--text", "ሰላም", "--tracking-uri", "foo"],
-            "--tracking-uri: uri: must be sqlite:///FILE",
+            "tracking_uri: uri: must be sqlite:///FILE",
         ),
     ],
 )

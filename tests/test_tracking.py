@@ -25,6 +25,7 @@ from faults.head import free_port
 from mlflow.tracking import MlflowClient
 from tracking_fixtures import make_store, serving, settings_of, write_checkpoint
 
+from dimts.commands.ui import recorded_config, send, serve
 from dimts.core.config import build_config, to_yaml
 from dimts.core.errors import ConfigError, UserError
 from dimts.core.masking import mask_secrets
@@ -34,7 +35,6 @@ from dimts.tracking.mlflow_tracker import SPOOL, MlflowTracker, sync
 from dimts.tracking.spool import Spool
 from dimts.tracking.tracker import make_tracker
 from dimts.tracking.ui import page, start_ui
-from jobs.ui import recorded_config, send, serve
 
 PARAMS = {"training.max_steps": 500, "model.width": 192}
 
@@ -523,7 +523,7 @@ def test_pages_that_fail_leave_no_server_behind(
 ) -> None:
     """In the place of MLflow, which takes seconds, something that does not answer."""
     server = subprocess.Popen(["sleep", "60"], start_new_session=True)
-    monkeypatch.setattr("jobs.ui.start_ui", lambda *arguments: server)
+    monkeypatch.setattr("dimts.commands.ui.start_ui", lambda *arguments: server)
     handler = signal.getsignal(signal.SIGTERM)
     try:
         with pytest.raises(urllib.error.URLError):

@@ -156,7 +156,7 @@ def test_run_is_killed_while_the_server_is_away_and_ends_before_it_is_back(
     recorder = train_watched(launch, {})
     assert recorder.trained == 15, "from the checkpoint of step 15; 16 to 18 are done twice"
     assert json.loads((launch.run_dir / "result.json").read_text())["status"] == "finished"
-    assert f"jobs/ui.py --sync {launch.run_dir}" in caplog.text
+    assert f"dimts ui --sync {launch.run_dir}" in caplog.text
 
     server.start()
     command = [sys.executable, "jobs/ui.py", "--sync", str(launch.run_dir)]

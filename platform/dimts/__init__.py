@@ -1,7 +1,38 @@
-"""dimts: teach a text-to-speech model a new language, on a laptop or a Ray cluster."""
+"""dimts: teach a text-to-speech model a new language, on a laptop or a Ray cluster.
 
-__version__ = "0.1.0"
+``dimts.load("runs/VOICE").speak("...")`` speaks; the command `dimts` prepares, trains and measures.
+"""
 
-from dimts.core.caches import choose_caches
+from __future__ import annotations
 
-choose_caches()
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dimts.families.protocol import Speaker
+
+__version__ = "0.2.0"
+
+
+def load(voice: str | Path, *, tracking_uri: str | None = None) -> Speaker:
+    """Load a voice, which speaks.
+
+    Args:
+        voice: folder of a bundle or a run (its best one), in object storage as well, or a URI of
+            MLflow such as ``models:/NAME@champion``.
+        tracking_uri: MLflow's store, for such a URI; ``sqlite:///mlflow.db`` by default.
+
+    Raises:
+        UserError: there is no such voice, or it is damaged.
+    """
+    from dimts.core.caches import choose_caches
+
+    choose_caches()  # before numba is imported
+    from dimts.core.config import build_config
+    from dimts.families.registry import load_speaker
+    from dimts.tracking.config import TrackingConfig
+    from dimts.tracking.mlflow_model import resolve_model
+
+    given = {"uri": tracking_uri} if tracking_uri else {}
+    tracking = build_config(TrackingConfig, given, {("uri",): "tracking_uri"})
+    return load_speaker(resolve_model(voice, tracking))

@@ -1,4 +1,5 @@
-"""The shape all jobs share: ``--config FILE --set key=value``, and errors of one line."""
+"""The command `dimts`, and the shape all jobs share: ``--config FILE --set key=value``, and errors
+of one line."""
 
 from __future__ import annotations
 
@@ -10,9 +11,12 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from importlib import import_module
 from typing import NoReturn
 
-import dimts.core.posix  # noqa: F401 - where that is missing, no job can do anything
+import dimts
+import dimts.core.posix
+from dimts.core.caches import choose_caches
 from dimts.core.errors import UserError
 from dimts.core.home import HOME, go_home, shipped
 from dimts.core.machine import sleep_while_waiting
@@ -21,6 +25,21 @@ from dimts.core.printable import printable
 from dimts.core.proxies import bypass_proxies
 from dimts.core.terminal import print_whatever_happens, use_utf8
 
+COMMANDS = {
+    "demo": "from nothing to speech: sample corpus, features, voice, wav",
+    "prepare": "corpus -> features",
+    "train": "features -> voice",
+    "synthesize": "text -> wav",
+    "evaluate": "held-out figures of a voice",
+    "tune": "search for the best voice",
+    "promote": "make a registered voice the champion",
+    "extend": "a base voice's vocabulary and embedding, extended by a language",
+    "pretrain": "a voice of several languages to adapt others from",
+    "ui": "MLflow's pages over the recorded runs",
+    "sample-corpus": "a corpus that espeak-ng speaks",
+    "asterisk-corpus": "a corpus of a recorded English speaker",
+}
+"""Name -> what it does; each is the `main` of a module of `dimts.commands`."""
 EXIT_USER_ERROR = 2
 NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 WHERE_TO_WRITE = (
@@ -65,13 +84,42 @@ def config_parser(description: str, default: str | None = None) -> argparse.Argu
     return parser
 
 
+def main() -> None:
+    """Run `dimts COMMAND ...`."""
+    width = max(map(len, COMMANDS))
+    parser = JobParser(
+        prog="dimts",
+        description=dimts.__doc__,
+        epilog="\n".join(["commands:", *(f"  {c:<{width}}  {d}" for c, d in COMMANDS.items())]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"dimts {dimts.__version__}")
+    parser.add_argument(
+        "command", choices=COMMANDS, metavar="COMMAND", help="see below; each has --help"
+    )
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="of the command")
+    given = parser.parse_args()
+    sys.argv = [f"dimts {given.command}", *given.arguments]
+    run_command(given.command)
+
+
+def run_command(name: str) -> None:
+    """Run one of `COMMANDS` with what stands in ``sys.argv``, and exit as `run_job` does."""
+    module = f"dimts.commands.{name.replace('-', '_')}"
+    run_job(lambda: import_module(module).main())
+
+
 def run_job(main: Callable[[], int | None]) -> None:
-    """Run `main` and exit: a `UserError` is one line, anything else also names its log."""
+    """Run `main` and exit: a `UserError` is one line, anything else also names its log.
+
+    What libraries read from the environment when they are imported is set before `main` is called.
+    """
     use_utf8()
     print_whatever_happens()
     console = logging.StreamHandler()
     console.setFormatter(_Masking("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[console])
+    choose_caches()
     sleep_while_waiting()
     bypass_proxies()
     try:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import EllipsisType
-from typing import Any, Self
+from typing import Any
 
-from pydantic import model_validator
+from pydantic import ValidationInfo, field_validator
 
 from dimts.commands.voice_config import RunnableConfig, config_class, family_in
 from dimts.core.config import Config, build_config, flatten, read_settings, to_yaml
 from dimts.core.errors import ConfigError
+from dimts.families.registry import get_family
 from dimts.launch.settings import driver_folder
 from dimts.tuning.config import SweepConfig, check_objectives
 from dimts.tuning.remote_sweep import TRIALS
@@ -40,16 +41,14 @@ class SweepVoice(RunnableConfig):
 
     sweep: SweepConfig
 
-    @model_validator(mode="after")
-    def _can_be_compared(self) -> Self:
-        family, sweep = self.of_family, self.sweep
-        try:
-            check_objectives(sweep, family.metrics)
-            early = sweep.early_stopping is not None
-            family.check_search(list(sweep.space), list(sweep.objectives), early)
-        except ValueError as error:
-            raise ValueError(f"sweep: {error}") from None
-        return self
+    @field_validator("sweep")
+    @classmethod
+    def _can_be_compared(cls, sweep: SweepConfig, info: ValidationInfo) -> SweepConfig:
+        family = get_family(info.data["family"])
+        check_objectives(sweep, family.metrics)
+        early = sweep.early_stopping is not None
+        family.check_search(list(sweep.space), list(sweep.objectives), early)
+        return sweep
 
     def plan(self) -> Plan:
         """The sweep, ready to run.

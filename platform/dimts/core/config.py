@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import ErrorDetails
 
 from dimts.core.errors import ConfigError
+from dimts.core.home import brought_along
 from dimts.core.masking import mask_secrets
 from dimts.core.untrusted import MAX_DEPTH, MAX_YAML_BYTES, parse_yaml, read_bytes
 
@@ -55,8 +56,8 @@ def load_config(
 ) -> C:
     """Build a `cls` from YAML files (later ones win) and ``a.b=value`` overrides.
 
-    A file may hold ``include: [other.yaml]``, paths relative to itself, which it overrides,
-    where `including`.
+    A file may hold ``include: [other.yaml]``, paths relative to itself or to the settings that
+    dimts brings along, which it overrides, where `including`.
 
     Raises:
         ConfigError: one line naming the file or the override, the key and what is allowed.
@@ -158,7 +159,10 @@ def _read(
         raise ConfigError(f"{file}: {INCLUDE}: must be a list of YAML files")
     parts: dict[str, dict[str, Any]] = {}
     for name in includes:
-        parts |= _read(file.parent / name, (*including, here), read)
+        included = file.parent / name
+        if not os.path.exists(included):
+            included = Path(brought_along(name) or included)
+        parts |= _read(included, (*including, here), read)
     parts[str(file)] = values
     return parts
 

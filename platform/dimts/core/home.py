@@ -17,6 +17,11 @@ STARTED_IN = Path.cwd()
 RAYS_COPIES = "working_dir_files"
 """The folder of a node in which Ray unpacks what a job brings along."""
 
+_LIBRARY = Path(__file__).parents[2]
+SHIPPED = (_LIBRARY / "data_prep" / "shipped", _LIBRARY, _LIBRARY.parent)
+"""Where settings and bases are that dimts brings along: once installed, or in a checkout."""
+SETTINGS = ("jobs/configs", "search_spaces")
+
 
 def go_home() -> None:
     """Make the home, if one is named, the current folder.
@@ -43,7 +48,24 @@ def go_home() -> None:
 
 
 def shipped(file: str) -> str:
-    """A file that is named on the command line, such as settings: where the job was started, if it
-    is there, or else at home."""
-    here = STARTED_IN / file
-    return str(here) if os.environ.get(HOME) and here.exists() else file
+    """Find a file or folder that is named on the command line or in settings.
+
+    It is looked for where the job was started, at home, and among what dimts brings along. What is
+    nowhere stays as it was named.
+    """
+    started_in = os.path.join(STARTED_IN, file)
+    if os.environ.get(HOME) and os.path.exists(started_in):
+        return started_in
+    return file if os.path.exists(file) else brought_along(file) or file
+
+
+def brought_along(name: str) -> str | None:
+    """The path of what dimts brings along, if it is that.
+
+    ``sample_am`` is ``jobs/configs/sample_am.yaml``, and ``quick`` is ``search_spaces/quick.yaml``.
+    """
+    for place in (root / folder for root in SHIPPED for folder in ("", *SETTINGS)):
+        for found in (place / name, place / f"{name}.yaml"):
+            if os.path.exists(found):
+                return str(found)
+    return None

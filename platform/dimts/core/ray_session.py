@@ -62,7 +62,9 @@ def ray_session(logging_level: int, num_cpus: int | None = None) -> Iterator[boo
     if named := named_cluster():
         check_cluster()
         try:
-            ray.init(log_to_driver=False, logging_level=logging_level)
+            # Workers of another node have its environment, not this process's.
+            hook = {"worker_process_setup_hook": "dimts.core.caches.choose_caches"}
+            ray.init(log_to_driver=False, logging_level=logging_level, runtime_env=hook)
         except ConnectionError as error:
             raise UserError(f"RAY_ADDRESS={named}: {error}; {WAY_OUT}") from error
         try:

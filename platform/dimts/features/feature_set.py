@@ -16,20 +16,20 @@ from dimts.core.errors import UserError
 from dimts.features.cache import fetch_features
 from dimts.features.manifest import Manifest, ShardFacts, SplitName, read_manifest
 from dimts.features.schema import Array, Column
-from dimts.storage.paths import Folder, Remote
+from dimts.storage.paths import AnyPath, StoragePath
 
 SHARD_FINGERPRINT = b"dimts.fingerprint"
 
 
 class FeatureSet:
-    """The features of one corpus, a folder that `jobs/prepare.py` made."""
+    """The features of one corpus, a folder that `dimts prepare` made."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
         self.manifest = manifest
 
     @classmethod
-    def open(cls, place: str | Folder) -> FeatureSet:
+    def open(cls, place: str | AnyPath) -> FeatureSet:
         """Read the manifest and check that its files are there.
 
         Of a set in object storage this machine gets a copy, once, which all processes share.
@@ -37,7 +37,7 @@ class FeatureSet:
         Raises:
             UserError: no such folder, another format version, or files that do not fit.
         """
-        folder = fetch_features(place) if isinstance(place, Remote) else Path(place)
+        folder = fetch_features(place) if isinstance(place, StoragePath) else Path(place)
         manifest = read_manifest(folder)
         for split in manifest.splits.values():
             for shard in split.shards:
@@ -126,7 +126,7 @@ class FeatureSplit:
         return self._strings("speaker")
 
     @cached_property
-    def audio_paths(self) -> list[Folder]:
+    def audio_paths(self) -> list[AnyPath]:
         """The recordings themselves, where they were when the features were made."""
         return [self.manifest.corpus.path / audio for audio in self._strings("audio")]
 
@@ -194,11 +194,11 @@ def _check_size(file: Path, shard: ShardFacts) -> None:
     try:
         n_bytes = file.stat().st_size
     except OSError:
-        raise UserError(f"{file}: missing; run jobs/prepare.py again") from None
+        raise UserError(f"{file}: missing; run dimts prepare again") from None
     if n_bytes != shard.n_bytes:
         raise UserError(
             f"{file}: has {n_bytes} bytes, the manifest says {shard.n_bytes}; "
-            "run jobs/prepare.py again"
+            "run dimts prepare again"
         )
 
 
@@ -206,9 +206,9 @@ def _open_shard(file: Path, shard: ShardFacts, manifest: Manifest) -> list[pa.Re
     try:
         schema, batches = read_batches(file)
     except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"{file}: cannot be read ({error}); run jobs/prepare.py again") from error
+        raise UserError(f"{file}: cannot be read ({error}); run dimts prepare again") from error
     columns = manifest.columns.values()
     fits = all(holds(schema, column) for column in columns)
     if not fits or (schema.metadata or {}).get(SHARD_FINGERPRINT) != shard.fingerprint.encode():
-        raise UserError(f"{file}: does not belong to the manifest; run jobs/prepare.py again")
+        raise UserError(f"{file}: does not belong to the manifest; run dimts prepare again")
     return batches

@@ -12,7 +12,7 @@ from dimts.core.config import Config
 from dimts.core.errors import UserError
 from dimts.core.untrusted import MAX_JSON_BYTES, parse_json, read_bytes
 from dimts.features.schema import Column
-from dimts.storage.paths import Folder, Place
+from dimts.storage.paths import AnyPath
 from dimts.text.normaliser import TextConfig
 
 MANIFEST = "manifest.json"
@@ -22,7 +22,7 @@ FORMAT_VERSION = 2
 MEL_ALONE = 1
 """The format before extractors were declared."""
 
-AGAIN = "run jobs/prepare.py again"
+AGAIN = "run dimts prepare again"
 
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
@@ -95,7 +95,7 @@ class ExtractorFacts(Config):
 class CorpusFacts(Config):
     """Where the utterances come from; audio paths in the shards are relative to `path`."""
 
-    path: Place
+    path: AnyPath
     n_rows: int
     languages: tuple[str, ...]
     speakers: tuple[str, ...]
@@ -181,13 +181,13 @@ def read_manifest(folder: Path) -> Manifest:
     except (FileNotFoundError, NotADirectoryError):
         if folder.is_dir():
             raise UserError(f"{file}: missing, the features are not complete; {AGAIN}") from None
-        raise UserError(f"{folder}: no such folder of features; run jobs/prepare.py") from None
+        raise UserError(f"{folder}: no such folder of features; run dimts prepare") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: cannot be read ({error}); {AGAIN}") from error
     return parse_manifest(data, file)
 
 
-def parse_manifest(data: bytes, file: Folder) -> Manifest:
+def parse_manifest(data: bytes, file: AnyPath) -> Manifest:
     """A manifest from what its file holds.
 
     Raises:

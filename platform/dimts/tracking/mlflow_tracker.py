@@ -149,7 +149,7 @@ class MlflowTracker:
         if waiting:
             log.warning(
                 "%d tracking records wait in %s: they follow when the run is started again, or by "
-                "python jobs/ui.py --sync %s",
+                "dimts ui --sync %s",
                 waiting,
                 self._opened.folder,
                 self._opened.folder.parent,

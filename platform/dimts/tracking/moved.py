@@ -17,7 +17,7 @@ _COLUMNS = (
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
-HOW = "if the project folder was moved, python jobs/ui.py --moved changes the database"
+HOW = "if the project folder was moved, dimts ui --moved changes the database"
 
 
 def moved_roots(config: TrackingConfig) -> dict[str, str]:

@@ -18,7 +18,7 @@ CANDIDATE = "candidate"
 """The newest voice that was registered; MLflow keeps the name "latest" to itself."""
 
 CHAMPION = "champion"
-"""The voice that speaks; `jobs/promote.py` makes a candidate it."""
+"""The voice that speaks; `dimts promote` makes a candidate it."""
 
 
 class Version(NamedTuple):
@@ -76,7 +76,7 @@ class Registry:
         if found is None:
             how = {
                 CANDIDATE: f"train one with --set tracking.registered_model={self.name}",
-                CHAMPION: "python jobs/promote.py makes one of the candidate",
+                CHAMPION: "dimts promote makes one of the candidate",
             }
             raise UserError(
                 f"{self._uri}: no voice {self.name}@{alias}: "

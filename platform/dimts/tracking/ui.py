@@ -25,7 +25,7 @@ LOOPBACK = "127.0.0.1"
 EVERYWHERE = "0.0.0.0"
 AUTH_CONFIG, AUTH_DATABASE = "mlflow_auth.ini", "mlflow_auth.db"
 AUTH_SETTINGS = f"""\
-; MLflow's basic authentication, as `python jobs/ui.py --auth` uses it. docs/security.md
+; MLflow's basic authentication, as `dimts ui --auth` uses it. docs/security.md
 [mlflow]
 ; what a user may do with the runs of others: NO_PERMISSIONS, READ, EDIT or MANAGE
 default_permission = EDIT

@@ -16,6 +16,9 @@ class VoiceModel(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Load the bundle."""
         # Here, because this file is also run when the model is logged.
+        from dimts.core.caches import choose_caches
+
+        choose_caches()
         from dimts.families.registry import load_speaker
 
         self._voice = load_speaker(context.artifacts["bundle"])

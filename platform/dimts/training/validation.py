@@ -35,7 +35,7 @@ def validation_losses(
     if not len(dataset):
         raise UserError(
             "no utterance is held out to validate on; raise prepare.val_share and run "
-            "jobs/prepare.py again, or set training.validate_every=0"
+            "dimts prepare again, or set training.validate_every=0"
         )
     rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     order = dataset.lengths.argsort(kind="stable").tolist()

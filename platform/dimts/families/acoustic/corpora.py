@@ -82,5 +82,5 @@ def check_lengths(corpus: Corpus, states_per_token: int) -> None:
         raise UserError(
             f"{corpus.utterances.ids[i]}: {corpus.utterances.n_frames[i]} frames are too few for "
             f"the {needed[i]} states of its text; lower model.states_per_token, or raise "
-            f"prepare.min_frames_per_token and run jobs/prepare.py again"
+            f"prepare.min_frames_per_token and run dimts prepare again"
         )

@@ -17,7 +17,7 @@ from dimts.families.acoustic.extension.base import Base, extend_tokenizer, read_
 from dimts.families.acoustic.settings import AcousticSettings
 from dimts.features.feature_set import FeatureSet
 from dimts.features.manifest import SPLITS
-from dimts.storage.paths import Folder
+from dimts.storage.paths import AnyPath
 from dimts.text.language import Language, load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
@@ -68,7 +68,7 @@ def open_data(settings: AcousticSettings) -> Data:
     base = read_base(local_bundle(settings.base.bundle)) if settings.base else None
     tokenizer = _tokenizer(languages, opened, base)
     for features in opened:
-        _check_texts(features, tokenizer, "text.language's file has now; run jobs/prepare.py again")
+        _check_texts(features, tokenizer, "text.language's file has now; run dimts prepare again")
     train = [load_corpus(features, tokenizer, "train") for features in opened]
     if settings.training.max_utterances:
         train = [draw(corpus, settings.training.max_utterances) for corpus in train]
@@ -87,7 +87,7 @@ def open_data(settings: AcousticSettings) -> Data:
     return data
 
 
-def _open(folder: Folder, language: str, text: TextConfig, mel: MelConfig) -> FeatureSet:
+def _open(folder: AnyPath, language: str, text: TextConfig, mel: MelConfig) -> FeatureSet:
     features = FeatureSet.open(folder)
     manifest = features.manifest
     for section, ours, theirs in (
@@ -99,7 +99,7 @@ def _open(folder: Folder, language: str, text: TextConfig, mel: MelConfig) -> Fe
             key = next(k for k in ours if ours[k] != theirs[k])
             raise UserError(
                 f"{folder}: was prepared with {section}.{key}={theirs[key]}, the configuration "
-                f"says {ours[key]}; run jobs/prepare.py again or change it"
+                f"says {ours[key]}; run dimts prepare again or change it"
             )
     return features
 
@@ -202,7 +202,7 @@ def _check_tests(data: Data, settings: AcousticSettings) -> None:
         check_lengths(corpus, settings.model.states_per_token)
 
 
-def _rules_of(base: Base, folder: Folder) -> tuple[str, TextConfig]:
+def _rules_of(base: Base, folder: AnyPath) -> tuple[str, TextConfig]:
     """The language of a set of features, and the base's settings for its texts."""
     code = _code(FeatureSet.open(folder))
     known = {k.language.code: k.text for k in base.tokenizer.spec.languages}

@@ -21,7 +21,7 @@ from dimts.families.acoustic.data import Data
 from dimts.families.acoustic.dataset import Corpus
 from dimts.families.acoustic.settings import AcousticSettings
 from dimts.features.manifest import AGAIN
-from dimts.storage.paths import Folder, Remote
+from dimts.storage.paths import AnyPath, StoragePath
 
 
 def ensure_durations(settings: AcousticSettings, data: Data) -> None:
@@ -36,7 +36,7 @@ def ensure_durations(settings: AcousticSettings, data: Data) -> None:
     file, place = _where(settings, data)
     if not _fetched(file, place):
         _write_durations(file, _align(settings, data))
-        if isinstance(place, Remote):  # other machines have them from there
+        if isinstance(place, StoragePath):  # other machines have them from there
             place.upload(file)
 
 
@@ -61,7 +61,7 @@ def read_durations(settings: AcousticSettings, data: Data) -> list[NDArray[np.in
     return durations
 
 
-def _where(settings: AcousticSettings, data: Data) -> tuple[Path, Folder]:
+def _where(settings: AcousticSettings, data: Data) -> tuple[Path, AnyPath]:
     """The file on this machine and where it is kept, named after all that durations depend on."""
     aligner = settings.training.aligner
     key = fingerprint(
@@ -79,9 +79,9 @@ def _where(settings: AcousticSettings, data: Data) -> tuple[Path, Folder]:
     return data.features[0].folder / name, settings.sources[0].features / name
 
 
-def _fetched(file: Path, place: Folder) -> bool:
+def _fetched(file: Path, place: AnyPath) -> bool:
     """Whether it is here, or was in object storage and now is here."""
-    if not file.exists() and isinstance(place, Remote):
+    if not file.exists() and isinstance(place, StoragePath):
         with suppress(FileNotFoundError):
             place.download(file)
     return file.exists()
@@ -128,7 +128,7 @@ def _align(settings: AcousticSettings, data: Data) -> list[NDArray[np.int32]]:
         folders = ", ".join(str(source.features) for source in settings.sources)
         raise UserError(
             f"{folders}: {error}; lower model.states_per_token, or raise "
-            f"prepare.min_frames_per_token and run jobs/prepare.py again"
+            f"prepare.min_frames_per_token and run dimts prepare again"
         ) from error
 
 

@@ -113,7 +113,7 @@ def check_origin(voice: Bundle, data: Data, what: str) -> None:
         UserError: so it is; what it forgot of this base says nothing.
     """
     assert data.base is not None
-    # A base that jobs/extend.py wrote hands on where it came from itself.
+    # A base that dimts extend wrote hands on where it came from itself.
     allowed = {data.base.sha256, data.base.origin.get("base_sha256")} - {None}
     origin = voice.manifest.origin
     if origin.get("base_sha256") not in allowed:

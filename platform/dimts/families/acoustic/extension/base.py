@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dimts.audio.mel import MelConfig
-from dimts.bundles.bundle import WEIGHTS, read_manifest, read_weights
+from dimts.bundles.bundle import CONFIG, WEIGHTS, check_file, read_manifest, read_weights
 from dimts.core.config import build_config, flatten
 from dimts.core.errors import ConfigError, UserError
 from dimts.families.acoustic.bundle import check_fits, read_sizes, read_tokenizer
@@ -27,7 +27,7 @@ OURS = ("freeze_until_index", "freeze_blocks.encoder", "freeze_blocks.decoder")
 """Settings of a model that a training from a base chooses; dropout is another."""
 
 HUGGINGFACE = "huggingface_tokenizer.json"
-"""What jobs/extend.py writes beside a bundle's own files, and no training does."""
+"""What dimts extend writes beside a bundle's own files, and no training does."""
 
 STATISTICS = ("mel_mean_M", "mel_std_M")
 
@@ -42,7 +42,7 @@ class Base(NamedTuple):
         mel: the spec of what it predicts.
         sha256: of its weights' file.
         origin: the base that it was made from itself, if any; see `BundleManifest`.
-        extended: whether jobs/extend.py wrote it, and no training has come of it yet.
+        extended: whether dimts extend wrote it, and no training has come of it yet.
     """
 
     tokenizer: Tokenizer
@@ -80,9 +80,9 @@ def base_sizes(folder: Path) -> ModelConfig:
     """The sizes of a bundle's model; its weights are not read.
 
     Raises:
-        BundleError: it is no bundle, or is not of this family.
+        BundleError: it is no bundle, its settings are damaged, or it is not of this family.
     """
-    read_manifest(folder, verify=False)
+    check_file(folder, CONFIG, read_manifest(folder, verify=False).sha256[CONFIG])
     return read_sizes(folder)[0]
 
 

@@ -1,1 +1,0 @@
-"""What people run: one file a job, thin."""

@@ -1,0 +1,97 @@
+"""From nothing to speech: sample corpus -> features -> voice -> wav, by the commands' own parts.
+
+The voice is adapted from the base that ships, which speaks other languages; what it forgets of
+them is measured, too.
+
+dimts demo
+dimts demo --set training.max_steps=200
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from shutil import which
+
+import dimts
+from data_prep.pipeline import prepare
+from data_prep.recipes.espeak import SAMPLE_SENTENCES, render_corpus
+from dimts.audio.files import write_wav
+from dimts.cli import config_parser
+from dimts.commands.mix_config import MixConfig
+from dimts.commands.pretrain import prepare_parts
+from dimts.commands.report import print_result
+from dimts.commands.voice_config import VoiceConfig
+from dimts.core.config import load_config
+from dimts.core.home import shipped
+from dimts.core.ray_session import check_cluster
+from dimts.features.manifest import SUMMARY
+from dimts.storage.paths import require_local
+
+CONFIG, BASE = "jobs/configs/sample_am_finetune.yaml", "jobs/configs/mix/latin.yaml"
+SENTENCE = "ሰላም! እኔ ከድምፅ የተማርኩ አዲስ አማርኛ ተናጋሪ ነኝ።"
+"""Stands in no text that the voice is trained on; a test holds that."""
+OUT = Path("output/demo.wav")
+
+
+def main() -> None:
+    """Run the demo and say what came out and where to go on."""
+    arguments = config_parser(__doc__ or "", default=CONFIG).parse_args()
+    config = load_config(VoiceConfig, arguments.config or [shipped(CONFIG)], arguments.overrides)
+    if config.ray.workers:
+        check_cluster()  # before minutes of work that need none
+    from dimts.launch.ray_train import connected
+    from dimts.launch.start import start_run
+
+    start = time.monotonic()
+    with stage("1/4 corpora: sample sentences, and those of the base, spoken by espeak"):
+        corpus = require_local(config.corpus.path, "the sentences are spoken into a folder")
+        render_corpus(SAMPLE_SENTENCES, corpus, config.corpus.language or "am")
+        if config.base and config.base.features:
+            prepare_parts(load_config(MixConfig, [shipped(BASE)]))  # to rehearse, and to measure
+    with connected(config.ray) if config.ray.workers else nullcontext():
+        with stage("2/4 features: log-mel in Arrow"):
+            prepare(config.corpus, config.text, config.of_family.extractors(config), config.prepare)
+            print((config.prepare.features / SUMMARY).read_text(encoding="utf-8"), end="")
+        with stage(f"3/4 training: {config.training.max_steps} steps"):
+            result = start_run(config.launch(), config.ray)
+    print_result(config.of_family, config.run.place, result)
+    if result["status"] == "stopped":
+        return
+    with stage("4/4 speech"):
+        speaker = dimts.load(str(config.run.place))
+        wave = speaker.speak(SENTENCE)
+        write_wav(OUT, wave, speaker.sample_rate)
+    print_next_steps(config, len(wave) / speaker.sample_rate, time.monotonic() - start)
+
+
+@contextmanager
+def stage(title: str) -> Iterator[None]:
+    """Say what begins, and how long it took."""
+    print(f"\n{title}", flush=True)
+    start = time.monotonic()
+    yield
+    print(f"took {time.monotonic() - start:.0f} s", flush=True)
+
+
+def print_next_steps(config: VoiceConfig, seconds: float, total: float) -> None:
+    """The end of the demo."""
+    run = config.run.place
+    command = "dimts" if which("dimts") else os.path.relpath(Path(sys.executable).parent / "dimts")
+    print(
+        f"""
+Done in {total:.0f} s.
+  hear it   {OUT}  ({seconds:.1f} s)  {SENTENCE}
+  see it    {run}/samples/samples.html
+  the run   make ui, then http://127.0.0.1:5000
+  say more  {command} synthesize --model {run} --text "..."
+
+Your own corpus: a folder with metadata.csv (id|text) and wavs/. Copy
+{shipped(CONFIG)}
+name your folder in it, then run {command} prepare and {command} train
+with --config YOURS.yaml."""
+    )

@@ -1,0 +1,54 @@
+"""Held-out figures of a voice: ``dimts evaluate --model runs/VOICE --config FILE``.
+
+The configuration names the features; the voice is a run's folder, a bundle or an MLflow URI.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from dimts.cli import config_parser
+from dimts.commands.report import metrics_table
+from dimts.commands.voice_config import VoiceConfig
+from dimts.core.config import load_config
+from dimts.core.errors import UserError
+from dimts.families.acoustic.bundle import load_bundle
+from dimts.families.acoustic.corpora import load_corpus
+from dimts.families.acoustic.held_out import UtteranceMetrics, aggregate_metrics, evaluate
+from dimts.families.acoustic.promotion import check_fits
+from dimts.features.feature_set import FeatureSet
+from dimts.tracking.mlflow_model import resolve_model
+
+
+def main() -> None:
+    """Print the figures of the splits that were asked for."""
+    parser = config_parser(__doc__ or "")
+    parser.add_argument("--model", required=True, help="run folder, bundle or MLflow URI")
+    parser.add_argument("--split", choices=("train", "val", "test"), action="append")
+    parser.add_argument("--csv", type=Path, help="also write one line an utterance here")
+    arguments = parser.parse_args()
+    config = load_config(VoiceConfig, arguments.config, arguments.overrides)
+    voice = load_bundle(resolve_model(arguments.model, config.tracking))
+    features = FeatureSet.open(config.prepare.features)
+    check_fits(voice, features, arguments.model)
+    figures: dict[str, float] = {}
+    utterances: list[tuple[str, UtteranceMetrics]] = []
+    for split in arguments.split or ("val", "test"):
+        corpus = load_corpus(features, voice.tokenizer, split)
+        if not len(corpus):
+            raise UserError(f"{config.prepare.features}: the {split} split is empty")
+        rows = evaluate(voice.model, corpus)
+        figures |= {f"{split}/{key}": value for key, value in aggregate_metrics(rows).items()}
+        utterances += [(split, row) for row in rows]
+    print(metrics_table(config.of_family, figures))
+    if arguments.csv:
+        write_csv(arguments.csv, utterances)
+
+
+def write_csv(path: Path, utterances: list[tuple[str, UtteranceMetrics]]) -> None:
+    """Figures of each utterance."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["split", *UtteranceMetrics._fields])
+        writer.writerows([split, *row] for split, row in utterances)

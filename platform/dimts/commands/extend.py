@@ -1,0 +1,178 @@
+"""A base voice that knows one language more: vocabulary and embedding, ready to fine-tune.
+
+dimts extend --base bases/latin --language am --out bundles/am
+dimts extend --tokenizer tokenizer.json --language am --out extended
+
+The base is a bundle, a run's folder or an MLflow URI; or a tokenizer.json, Hugging Face's too,
+with --embedding a .safetensors that holds its text embedding, and with --features prepared
+features of the language, to have a bundle made around it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from data_prep.readers import READERS
+from data_prep.utterance import Utterance
+from dimts.cli import JobParser
+from dimts.core.config import Config, build_config, load_config
+from dimts.core.errors import UserError
+from dimts.families.acoustic.bundle import TOKENIZER
+from dimts.families.acoustic.extension.config import BaseConfig
+from dimts.families.acoustic.extension.embedding_file import TENSOR, read_embedding
+from dimts.families.acoustic.extension.extended import (
+    Extension,
+    new_folder,
+    write_bundle_around,
+    write_embedding,
+    write_extended_bundle,
+    write_tokenizers,
+)
+from dimts.families.acoustic.extension.rows import not_covered
+from dimts.families.acoustic.model.config import ModelConfig
+from dimts.features.config import CorpusConfig
+from dimts.features.feature_set import FeatureSet
+from dimts.text.huggingface import read_tokenizer
+from dimts.text.language import Language, load_language
+from dimts.text.merge_report import merge_report, normalised_texts
+from dimts.text.merging import SubwordConfig, merge
+from dimts.text.normaliser import Normaliser, TextConfig
+from dimts.text.tokenizer import Tokenizer
+from dimts.text.transliteration import Transliteration, load_transliteration
+from dimts.tracking.config import TrackingConfig
+from dimts.tracking.mlflow_model import resolve_model
+
+WITH_TRANSLITERATION = ("transliteration", "nearest")
+
+
+class Sizes(Config):
+    """Of the model that is made around an embedding."""
+
+    model: ModelConfig = ModelConfig()
+
+
+def main() -> None:
+    """Extend, say what was added, write."""
+    arguments = _parser().parse_args()
+    _check(arguments)
+    language = load_language(arguments.language)
+    text = TextConfig(language=arguments.language, fold_homophones=arguments.fold_homophones)
+    folder = None
+    if arguments.base:
+        given = {"uri": arguments.tracking_uri}
+        tracking = build_config(TrackingConfig, given, {("uri",): "--tracking-uri"})
+        folder = resolve_model(arguments.base, tracking)
+    base = read_tokenizer(folder / TOKENIZER if folder else arguments.tokenizer)
+    texts = _texts(arguments.corpus, language) if arguments.corpus else []
+    subwords = SubwordConfig(tokens=arguments.subwords) if arguments.subwords else None
+    merged = merge(
+        base, language, text, subwords, normalised_texts(Normaliser(language, text), texts)
+    )
+    print("\n".join(merge_report(base, merged, texts).lines()))
+    table = _table(arguments, base, merged, language)
+    if folder:
+        config = BaseConfig(
+            bundle=str(folder), start=arguments.start, transliteration=arguments.transliteration
+        )
+        write_extended_bundle(folder, arguments.out, merged, config, arguments.seed)
+    elif arguments.embedding:
+        extension = Extension(base, merged, arguments.start, table, arguments.seed)
+        _write_embedding(arguments, extension)
+    else:
+        with new_folder(arguments.out) as partial:
+            write_tokenizers(merged, partial)
+    print(f"written: {arguments.out}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = JobParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--base", help="bundle, run folder or MLflow URI")
+    what.add_argument("--tokenizer", type=Path, help="tokenizer.json, of Hugging Face or ours")
+    parser.add_argument("--language", required=True, help="code, or path of a language's YAML")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument(
+        "--corpus", type=Path, help="folder with metadata.csv: coverage, texts for sub-words"
+    )
+    parser.add_argument("--subwords", type=int, metavar="N", help="sub-words to add, at most")
+    parser.add_argument(
+        "--fold-homophones", action="store_true", help="as text.fold_homophones of a voice"
+    )
+    parser.add_argument(
+        "--start",
+        choices=("transliteration", "mean", "nearest", "random"),
+        help="how new rows start (default: transliteration)",
+    )
+    parser.add_argument(
+        "--transliteration", metavar="FILE", help="its table (default: that of the language)"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="of what is drawn (default: 1)")
+    parser.add_argument("--embedding", type=Path, help=".safetensors with the tokenizer's rows")
+    parser.add_argument("--tensor", help=f"name of the embedding in it (default: {TENSOR})")
+    parser.add_argument("--features", type=Path, help="make a bundle around it: mel statistics")
+    parser.add_argument("--config", type=Path, help="YAML with the sizes of that bundle's model")
+    parser.add_argument(
+        "--tracking-uri", default=TrackingConfig().uri, help="MLflow store of an MLflow URI"
+    )
+    return parser
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse what would have no effect; fill in what was left out."""
+    for option, needs, there in (
+        ("embedding", "--tokenizer", arguments.tokenizer),
+        ("tensor", "--embedding", arguments.embedding),
+        ("features", "--embedding", arguments.embedding),
+        ("config", "--features", arguments.features),
+        ("start", "--base or --embedding", arguments.base or arguments.embedding),
+        ("transliteration", "--base or --embedding", arguments.base or arguments.embedding),
+        ("subwords", "--corpus, to learn them from", arguments.corpus),
+    ):
+        if getattr(arguments, option) is not None and not there:
+            raise UserError(f"--{option} needs {needs}")
+    if arguments.subwords is not None and arguments.subwords < 1:
+        raise UserError(f"--subwords {arguments.subwords}: must be at least 1")
+    arguments.start = arguments.start or "transliteration"
+    if arguments.transliteration and arguments.start not in WITH_TRANSLITERATION:
+        raise UserError(f"--transliteration has no effect with --start {arguments.start}")
+
+
+def _texts(corpus: Path, language: Language) -> list[str]:
+    """Texts of the corpus as they are written."""
+    rows = list(READERS["ljspeech"](CorpusConfig(path=corpus), language.code))
+    texts = [row.text for row in rows if isinstance(row, Utterance)]
+    if len(texts) < len(rows):
+        print(f"{corpus}: {len(rows) - len(texts)} of {len(rows)} rows cannot be used")
+    if not texts:
+        raise UserError(f"{corpus}: holds no text")
+    return texts
+
+
+def _table(
+    arguments: argparse.Namespace, base: Tokenizer, merged: Tokenizer, language: Language
+) -> Transliteration | None:
+    """The transliteration that new rows start from, if they do; says what it leaves out."""
+    weights = arguments.base or arguments.embedding
+    if not weights or arguments.start not in WITH_TRANSLITERATION:
+        return None
+    table = load_transliteration(arguments.transliteration or language.code, language)
+    if left := not_covered(base, merged, language, table):
+        print(f"no transliteration, they start by the mean: {' '.join(left)}")
+    return table
+
+
+def _write_embedding(arguments: argparse.Namespace, extension: Extension) -> None:
+    tensor, out, source = arguments.tensor or TENSOR, arguments.out, arguments.embedding
+    if extension.base.factor_sizes:
+        raise UserError(
+            f"{arguments.tokenizer}: an embedding has no rows of consonants and vowels; "
+            "give --base a bundle, or --tokenizer a huggingface_tokenizer.json"
+        )
+    rows = read_embedding(source, extension.base, tensor)
+    if not arguments.features:
+        write_embedding(rows, source, tensor, extension, out)
+        return
+    features = FeatureSet.open(arguments.features)
+    sizes = load_config(Sizes, [arguments.config] if arguments.config else [])
+    write_bundle_around(rows, source, extension, out, sizes.model, features)

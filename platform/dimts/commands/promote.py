@@ -1,0 +1,152 @@
+"""Make a registered voice the champion, if it is better than the one that is and keeps the limits.
+
+dimts promote --config jobs/configs/VOICE.yaml
+dimts promote --config jobs/configs/VOICE.yaml --version 3 --dry-run
+
+Both speak the test split of the voice's features, and the languages of the base where
+base.features are configured; without them a voice that comes from a base is not promoted.
+Exit status: 0 if the voice is the champion now, 1 if it is not.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from dimts.cli import config_parser
+from dimts.commands.voice_config import load_voice, named_family
+from dimts.core.config import build_config
+from dimts.evaluation.compare import Difference, not_better, paired_difference
+from dimts.families.protocol import Family, Measured
+from dimts.launch.promotion import save_promotion
+from dimts.launch.run_logger import device_of
+from dimts.tracking.config import TrackingConfig
+from dimts.tracking.mlflow_model import resolve_model
+from dimts.tracking.registry import CANDIDATE, CHAMPION, Registry, Version
+
+
+def main() -> int:
+    """Compare, decide, promote."""
+    arguments = _parser(named_family()).parse_args()
+    config = load_voice(arguments.config, arguments.overrides)
+    family = config.of_family
+    limits = build_config(
+        family.Limits, {key: getattr(arguments, key) for key in family.Limits.model_fields}
+    )
+    name = arguments.name or config.tracking.registered_model or config.run.name
+    registry = Registry(config.tracking, name)
+    candidate = (
+        registry.get(CANDIDATE)
+        if arguments.version is None
+        else registry.version(str(arguments.version))
+    )
+    champion = registry.find(CHAMPION)
+    if champion and champion.number == candidate.number:
+        print(f"version {candidate.number} is models:/{name}@{CHAMPION} already")
+        print(how_to_speak(name, config.tracking))
+        return 0
+    measure = family.for_promotion(config.launch().settings, device_of(config.ray.gpu))
+
+    def measured(version: Version, is_candidate: bool) -> Measured:
+        what = f"{version.name} version {version.number}"
+        return measure(resolve_model(version.uri, config.tracking), what, is_candidate)
+
+    ours = measured(candidate, is_candidate=True)
+    theirs = measured(champion, is_candidate=False) if champion else None
+    difference = paired_difference(ours, theirs) if theirs else None
+    print(table(family, (candidate, ours), (champion, theirs), difference))
+    if config.base and not getattr(config.base, "features", True):
+        print("what was forgotten is not measured: base.features names no sets")
+    against = family.objections(ours.metrics, limits)
+    if difference:
+        against = not_better(family.decides, difference, limits.margin) + against
+    if not arguments.without_forgetting:
+        against += ours.unmeasured
+    if not arguments.dry_run:
+        kept = {m.name for m in family.metrics if "promotion" in m.tables}
+        save_promotion(
+            registry,
+            candidate,
+            champion,
+            {key: value for key, value in ours.metrics.items() if key in kept},
+            len(ours.ids),
+            (family.decides.name, difference) if difference else None,
+            against,
+        )
+    print(verdict(family, candidate, champion, difference, against, arguments.dry_run))
+    if against:
+        return 1
+    print(how_to_speak(name, config.tracking))
+    return 0
+
+
+def _parser(family: Family) -> argparse.ArgumentParser:
+    parser = config_parser(__doc__ or "")
+    parser.add_argument(
+        "--name", help="registered model (default: tracking.registered_model, else run.name)"
+    )
+    parser.add_argument(
+        "--version", type=int, metavar="N", help=f"of the model (default: alias {CANDIDATE})"
+    )
+    for key, field in family.Limits.model_fields.items():
+        parser.add_argument(
+            f"--{key.replace('_', '-')}", type=float, default=field.default, metavar="VALUE",
+            help=f"{field.description} (default: {field.default:g})",
+        )  # fmt: skip
+    parser.add_argument(
+        "--without-forgetting", action="store_true",
+        help="promote a voice from a base also if what it forgot cannot be measured",
+    )  # fmt: skip
+    parser.add_argument("--dry-run", action="store_true", help="compare, and change nothing")
+    return parser
+
+
+def table(
+    family: Family,
+    candidate: tuple[Version, Measured],
+    champion: tuple[Version | None, Measured | None],
+    difference: Difference | None,
+) -> str:
+    """Metrics of both models side by side."""
+    models = [(CANDIDATE, *candidate)]
+    if champion[0] and champion[1]:
+        models.append((CHAMPION, champion[0], champion[1]))
+    heads = "".join(f"{f'{role} v{version.number}':>16}" for role, version, _ in models)
+    title = f"held-out, {len(candidate[1].ids)} utterances"
+    lines = [f"{title:<34}{heads}" + ("   difference (95 %)" if difference else "")]
+    for metric in family.metrics:
+        found = [measured.metrics.get(metric.name) for *_, measured in models]
+        if "promotion" in metric.tables and any(value is not None for value in found):
+            cells = "".join(f"{'-' if v is None else metric.text(v):>16}" for v in found)
+            lines.append(f"{metric.label:<34}{cells}")
+    if difference:
+        lines[1] += f"   {difference}"
+    return "\n".join(lines)
+
+
+def verdict(
+    family: Family,
+    candidate: Version,
+    champion: Version | None,
+    difference: Difference | None,
+    against: Sequence[str],
+    dry_run: bool,
+) -> str:
+    """What became of the candidate, and why."""
+    if against:
+        stays = f" (version {champion.number} stays the champion)" if champion else ""
+        return f"version {candidate.number} is not promoted: {'; '.join(against)}{stays}"
+    why = "it keeps the limits, and there was no champion"
+    if difference and champion:
+        unit = f" {family.decides.unit}".rstrip()
+        why = f"{abs(difference.mean):.3f}{unit} better than version {champion.number}"
+    done = "would be" if dry_run else "is now"
+    return f"version {candidate.number} {done} models:/{candidate.name}@{CHAMPION}: {why}"
+
+
+def how_to_speak(name: str, tracking: TrackingConfig) -> str:
+    """The command that speaks with the champion."""
+    where = ""
+    if tracking.uri != TrackingConfig().uri:
+        where = f" --tracking-uri {tracking.shown}"
+    return f'speak with it: dimts synthesize --model models:/{name}@{CHAMPION}{where} --text "..."'

@@ -1,0 +1,67 @@
+"""Text -> wav: ``dimts synthesize --model runs/VOICE/checkpoint_best --text "..."``.
+
+The model is a bundle folder, a run's folder, or an MLflow URI such as
+models:/NAME@champion or runs:/RUN_ID.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import dimts
+from dimts.audio.files import write_wav
+from dimts.cli import JobParser
+from dimts.core.errors import UserError
+from dimts.tracking.config import TrackingConfig
+
+
+def main() -> None:
+    """Speak one sentence, or each line of a file."""
+    arguments = _parser().parse_args()
+    texts = _texts(arguments)
+    speaker = dimts.load(arguments.model, tracking_uri=arguments.tracking_uri)
+    for number, text in texts.items():
+        try:
+            wave = speaker.speak(text, language=arguments.language, speed=arguments.speed)
+        except UserError as error:
+            where = f"{arguments.file}:{number}: " if arguments.file else ""
+            raise UserError(f"{where}{error}") from error
+        out = arguments.out / f"{number:04d}.wav" if arguments.file else arguments.out
+        write_wav(out, wave, speaker.sample_rate)
+        print(f"{out}   {len(wave) / speaker.sample_rate:.1f} s   {text}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = JobParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="bundle, run folder or MLflow URI")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--text", help="what to say")
+    what.add_argument("--file", type=Path, help="UTF-8 text, one sentence a line")
+    parser.add_argument("--out", type=Path, help="wav file, or folder with --file")
+    parser.add_argument(
+        "--language", help="code of what is spoken, e.g. am (default: what the voice learned last)"
+    )
+    parser.add_argument("--speed", type=float, default=1.0, help="1 is as learned (default)")
+    parser.add_argument(
+        "--tracking-uri", default=TrackingConfig().uri, help="MLflow store of an MLflow URI"
+    )
+    return parser
+
+
+def _texts(arguments: argparse.Namespace) -> dict[int, str]:
+    """Line number -> sentence."""
+    arguments.out = arguments.out or Path("output" if arguments.file else "output/speech.wav")
+    if arguments.out.exists() and arguments.out.is_dir() != bool(arguments.file):
+        what = "no folder, which --file needs" if arguments.file else "a folder; name a wav file"
+        raise UserError(f"{arguments.out}: is {what}")
+    if not arguments.file:
+        return {1: arguments.text}
+    try:
+        lines = arguments.file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{arguments.file}: cannot be read as UTF-8 text: {error}") from error
+    texts = {n: line.strip() for n, line in enumerate(lines, start=1) if line.strip()}
+    if not texts:
+        raise UserError(f"{arguments.file}: holds no sentence")
+    return texts
