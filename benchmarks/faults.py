@@ -27,6 +27,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+from dimts.bundles.bundle import resolve_bundle
 from dimts.cli import run_job
 from dimts.core.errors import UserError
 from dimts.core.machine import machine_facts
@@ -153,7 +154,7 @@ def run_trial(kind: Kind, options: argparse.Namespace, folder: Path, number: int
 
 
 def _weights(folder: Path) -> bytes:
-    return (folder / "run" / "checkpoint_latest" / "model.safetensors").read_bytes()
+    return (resolve_bundle(folder / "run" / "checkpoint_latest") / "model.safetensors").read_bytes()
 
 
 def _training(

@@ -32,18 +32,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.flops import Precision, flops_a_frame, peak_flops
+from benchmarks.speech_like import speech_like
+from benchmarks.synthetic import MEAN, STD, synthetic_corpus, synthetic_task
 from dimts.audio.mel import MelConfig, log_mel, log_mel_torch
-from dimts.audio.speech_like import speech_like
 from dimts.cli import run_job
 from dimts.core.config import Config, build_config, load_config
 from dimts.core.machine import machine_facts
 from dimts.families.acoustic.bundle import build_model
 from dimts.families.acoustic.dataset import Corpus
-from dimts.families.acoustic.flops import Precision, flops_a_frame, peak_flops
 from dimts.families.acoustic.model import t3
 from dimts.families.acoustic.model.config import ModelConfig
 from dimts.families.acoustic.model.t3 import T3
-from dimts.families.acoustic.synthetic import MEAN, STD, synthetic_corpus, synthetic_task
 from dimts.families.acoustic.training_config import AcousticTrainingConfig
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
@@ -428,9 +428,7 @@ def _markdown(
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", *(f"- {case}: {reason}" for case, reason in failed.items())]
     if rows and rows[0].mfu is None:
-        lines.append(
-            "- MFU left out: the peak of this device is not known to dimts.families.acoustic.flops"
-        )
+        lines.append("- MFU left out: the peak of this device is not known to benchmarks.flops")
     flops = {row.case.size: row.flops_a_frame for row in rows}
     n_frames = next(iter(setup.corpora.values())).utterances.n_frames
     padding = {

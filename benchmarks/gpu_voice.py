@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from dimts.bundles.bundle import resolve_bundle
 from dimts.cli import run_job
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
@@ -115,7 +116,7 @@ def _run(launch: Launch, stop: bool = False) -> None:
 
 
 def _weights(run_dir: Path) -> dict[str, torch.Tensor]:
-    return load_file(run_dir / "checkpoint_latest" / "model.safetensors")
+    return load_file(resolve_bundle(run_dir / "checkpoint_latest") / "model.safetensors")
 
 
 def _markdown(

@@ -31,6 +31,7 @@ import torch
 import torchaudio
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from benchmarks.speech_like import speech_like
 from dimts.audio.files import read_audio, write_wav
 from dimts.audio.mel import (
     Float32Array,
@@ -41,7 +42,6 @@ from dimts.audio.mel import (
     mel_filterbank,
 )
 from dimts.audio.mel_kernel import CHUNK_FRAMES, window_frames
-from dimts.audio.speech_like import speech_like
 
 LOOP = "librosa.stft + filterbank, a loop"
 MELSPECTROGRAM = "librosa.feature.melspectrogram"

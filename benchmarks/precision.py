@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import torch
 
+from benchmarks.synthetic import MEAN, STD, synthetic_corpus, synthetic_task
 from dimts.audio.mel import MelConfig
 from dimts.cli import run_job
 from dimts.core.config import Config, build_config, load_config
@@ -32,7 +33,6 @@ from dimts.core.machine import machine_facts
 from dimts.families.acoustic.bundle import build_model
 from dimts.families.acoustic.dataset import Corpus
 from dimts.families.acoustic.model.config import ModelConfig
-from dimts.families.acoustic.synthetic import MEAN, STD, synthetic_corpus, synthetic_task
 from dimts.families.acoustic.training_config import AcousticTrainingConfig
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig

@@ -25,6 +25,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 
 from benchmarks.scaling import SIZES
+from dimts.bundles.bundle import resolve_bundle
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
@@ -156,8 +157,8 @@ def _train(size: str, features: Path, folder: Path) -> tuple[float, float, float
         values["parameters/trained"] for values in logged if "parameters/trained" in values
     )
     points = max(len(values) for values in logged if "train/total_loss" in values)
-    checkpoint = folder / size / LATEST
-    return trained, sum(file.stat().st_size for file in checkpoint.resolve().iterdir()), points
+    checkpoint = resolve_bundle(folder / size / LATEST)
+    return trained, sum(file.stat().st_size for file in checkpoint.iterdir()), points
 
 
 def _request_ms(points: int) -> float:

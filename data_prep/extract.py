@@ -129,7 +129,7 @@ def extract_chunk(root: Root, audios: Sequence[str], settings: ExtractSettings) 
     """Extract several recordings into one Arrow file, see `chunk_table`.
 
     Raises:
-        RemoteError: object storage, which they are in, cannot be reached.
+        StorageError: object storage, which they are in, cannot be reached.
     """
     return to_ipc_bytes(_extract_table(root, audios, settings))
 

@@ -39,7 +39,7 @@ from dimts.features.manifest import (
     SplitName,
     read_manifest,
 )
-from dimts.storage.paths import Folder
+from dimts.storage.paths import AnyPath
 from dimts.text.language import load_language
 from dimts.text.normaliser import Normaliser, TextConfig
 
@@ -263,7 +263,7 @@ def _write_if_new(file: Path, content: str) -> None:
         write_atomic(file, content)
 
 
-def _nothing_left(corpus: Folder, folder: Folder, rejected: Sequence[Rejected]) -> str:
+def _nothing_left(corpus: AnyPath, folder: AnyPath, rejected: Sequence[Rejected]) -> str:
     reasons = ", ".join(f"{n} {name}" for name, n in count_reasons(rejected).items())
     n_rows = len(rejected)
     return f"{corpus}: none of {n_rows} rows can be used ({reasons}); see {folder / QUARANTINE}"

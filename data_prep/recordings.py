@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from dimts.core.posix import fcntl
 from dimts.core.regular_file import open_regular
-from dimts.storage.paths import Entry, Folder, Remote, cache_folder, transfer
+from dimts.storage.paths import AnyPath, Entry, StoragePath, cache_folder, transfer
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class FileStamp:
 class RemoteCorpus:
     """A corpus in object storage; which files it has is asked once, and not told to workers."""
 
-    def __init__(self, remote: Remote) -> None:
+    def __init__(self, remote: StoragePath) -> None:
         self.remote = remote
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -86,9 +86,9 @@ class Fetched:
             yield Opened(descriptor, self._stamps[audio])
 
 
-def root_of(place: Folder) -> Root:
+def root_of(place: AnyPath) -> Root:
     """The corpus at a place."""
-    return RemoteCorpus(place) if isinstance(place, Remote) else place
+    return RemoteCorpus(place) if isinstance(place, StoragePath) else place
 
 
 def stamp_of(root: Root, audio: str) -> FileStamp:
@@ -115,7 +115,7 @@ def at_hand(root: Root, audios: Sequence[str], most_bytes: float) -> Iterator[Pa
         most_bytes: a larger one is not fetched.
 
     Raises:
-        RemoteError: object storage cannot be reached.
+        StorageError: object storage cannot be reached.
     """
     if isinstance(root, Path):
         yield root

@@ -24,7 +24,7 @@ from dimts.features.manifest import (
     parse_manifest,
     read_manifest,
 )
-from dimts.storage.paths import Entry, Folder, Remote, cache_folder, transfer
+from dimts.storage.paths import AnyPath, Entry, StoragePath, cache_folder, transfer
 
 KNOWN = "known.json"
 NS_A_SECOND = 10**9
@@ -45,14 +45,14 @@ class Known(Config):
     shards: dict[str, Stamp] = Field(default={})
 
 
-def working_folder(place: Folder) -> Path:
+def working_folder(place: AnyPath) -> Path:
     """The folder of this machine in which the features are made."""
-    if isinstance(place, Remote):
+    if isinstance(place, StoragePath):
         return cache_folder("prepare", place) / place.name
     return place
 
 
-def fetch_known(place: Folder, folder: Path) -> None:
+def fetch_known(place: AnyPath, folder: Path) -> None:
     """Bring what another machine has made there since, so that it need not be made again.
 
     A shard that is not the one of which the manifest speaks is left out, to be made and sent again.
@@ -61,7 +61,7 @@ def fetch_known(place: Folder, folder: Path) -> None:
     Raises:
         UserError: object storage cannot be reached, or another machine is writing there.
     """
-    if not isinstance(place, Remote):
+    if not isinstance(place, StoragePath):
         return
     found = _manifest_in(place)
     if found is None or _digest(found[0]) == _known(folder).manifest:
@@ -97,13 +97,13 @@ def fetch_known(place: Folder, folder: Path) -> None:
     _write_known(folder, content, intact)
 
 
-def send(place: Folder, folder: Path) -> None:
+def send(place: AnyPath, folder: Path) -> None:
     """Bring what was made there. No manifest stands meanwhile; shards that are there stay.
 
     Raises:
         UserError: object storage cannot be reached; the next run sends what was made.
     """
-    if not isinstance(place, Remote):
+    if not isinstance(place, StoragePath):
         return
     content = (folder / MANIFEST).read_bytes()
     shards, known = _shards(read_manifest(folder)), _known(folder).shards
@@ -122,20 +122,20 @@ def send(place: Folder, folder: Path) -> None:
     changed = [shard for name, shard in shards.items() if name not in intact]
     obsolete = [name for name in there if is_shard(name) and name not in shards]
     if MANIFEST in there and (changed or obsolete):
-        (place / MANIFEST).remove()
+        (place / MANIFEST).unlink()
     small = [f"{Store.WORK}/{name}" for name in WORK_FILES if (folder / Store.WORK / name).exists()]
     transfer(
         [partial(send_shard, shard) for shard in changed]
         + [partial((place / name).upload, folder / name) for name in (*small, QUARANTINE, SUMMARY)]
     )
-    transfer([(place / name).remove for name in obsolete])
+    transfer([(place / name).unlink for name in obsolete])
     (place / MANIFEST).write_bytes(content)
     _write_known(folder, content, intact)
 
 
-def send_quarantine(place: Folder, folder: Path) -> None:
+def send_quarantine(place: AnyPath, folder: Path) -> None:
     """Of a corpus of which nothing can be used, the reasons."""
-    if isinstance(place, Remote):
+    if isinstance(place, StoragePath):
         (place / QUARANTINE).upload(folder / QUARANTINE)
 
 
@@ -147,7 +147,7 @@ def _stamp(shard: ShardFacts, entry: Entry) -> Stamp:
     return (shard.sha256, entry.size, entry.mtime_ns // NS_A_SECOND)
 
 
-def _manifest_in(place: Remote) -> tuple[bytes, Manifest] | None:
+def _manifest_in(place: StoragePath) -> tuple[bytes, Manifest] | None:
     """Nothing, too, if it cannot be read, or is of another format: then it is made anew."""
     file = place / MANIFEST
     try:

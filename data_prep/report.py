@@ -13,7 +13,7 @@ from data_prep.assemble import Accepted
 from data_prep.utterance import Rejected
 from dimts.core.printable import printable
 from dimts.features.manifest import QUARANTINE, SPLITS, Manifest
-from dimts.storage.paths import Folder
+from dimts.storage.paths import AnyPath
 
 LONGEST_CELL = 300
 
@@ -38,7 +38,7 @@ def count_reasons(rejected: Iterable[Rejected]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def summary(folder: Folder, manifest: Manifest, accepted: Sequence[Accepted]) -> str:
+def summary(folder: AnyPath, manifest: Manifest, accepted: Sequence[Accepted]) -> str:
     """Rows, hours, speech rate, what was refused and where everything is."""
     n_rows, n_used = manifest.corpus.n_rows, manifest.n_utterances
     lines = [f"corpus    {manifest.corpus.path}"]

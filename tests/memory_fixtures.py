@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 from training_fixtures import Job, Listener, train
 
+from benchmarks.synthetic import MEAN, STD, synthetic_corpus, synthetic_task
 from dimts.audio.mel import MelConfig
 from dimts.core.config import build_config
 from dimts.families.acoustic.bundle import build_model, write_bundle
 from dimts.families.acoustic.dataset import Corpus
 from dimts.families.acoustic.model.config import ModelConfig
-from dimts.families.acoustic.synthetic import MEAN, STD, synthetic_corpus, synthetic_task
 from dimts.families.acoustic.training_config import AcousticTrainingConfig
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig

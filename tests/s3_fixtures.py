@@ -17,7 +17,7 @@ import pytest
 from faults.head import free_port
 
 from dimts.storage.mirror import Mirror
-from dimts.storage.paths import CACHE, Remote
+from dimts.storage.paths import CACHE, StoragePath
 
 START_S = 60.0
 
@@ -39,14 +39,14 @@ class S3:
             stderr=subprocess.DEVNULL,
         )
 
-    def bucket(self) -> Remote:
+    def bucket(self) -> StoragePath:
         """A new one."""
         name = f"bucket-{uuid.uuid4().hex[:12]}"
         until = time.monotonic() + START_S
         while True:
             try:
                 boto3.client("s3").create_bucket(Bucket=name)
-                return Remote(f"s3://{name}")
+                return StoragePath(f"s3://{name}")
             except Exception:  # it has only just been started
                 assert self.process.poll() is None
                 assert time.monotonic() < until
@@ -75,7 +75,7 @@ def s3() -> Iterator[S3]:
 
 
 @pytest.fixture
-def bucket(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Remote:
+def bucket(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StoragePath:
     """An empty bucket, and a machine that has seen nothing of it."""
     monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
     return s3.bucket()
@@ -86,11 +86,11 @@ def another_machine(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setenv(CACHE, str(folder))
 
 
-def put(folder: Path, remote: Remote) -> Remote:
+def put(folder: Path, remote: StoragePath) -> StoragePath:
     """A copy of a folder in object storage."""
     Mirror(folder, remote).push()
     return remote
 
 
-def names(remote: Remote) -> list[str]:
+def names(remote: StoragePath) -> list[str]:
     return [entry.name for entry in remote.entries()]

@@ -14,9 +14,9 @@ import pytest
 import soundfile
 from hostile_audio import mp3_frames, mp3_that_seems_short
 
+from benchmarks.speech_like import speech_like
 from dimts.audio.files import AudioError, read_audio, write_wav
 from dimts.audio.mel import Float32Array
-from dimts.audio.speech_like import speech_like
 from dimts.audio.trim import TrimConfig, trim_silence
 
 RATE = 22_050

@@ -16,12 +16,12 @@ import pytest
 import torch
 import yaml
 
+from benchmarks.flops import flops_a_frame, peak_flops
+from benchmarks.synthetic import synthetic_corpus
 from dimts.audio.mel import MelConfig
 from dimts.families.acoustic.bundle import build_model
 from dimts.families.acoustic.dataset import Corpus
-from dimts.families.acoustic.flops import flops_a_frame, peak_flops
 from dimts.families.acoustic.model.config import ModelConfig
-from dimts.families.acoustic.synthetic import synthetic_corpus
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer

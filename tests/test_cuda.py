@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from training_fixtures import Job, Listener, Poisoned, train
 
+from benchmarks.synthetic import MEAN, STD, synthetic_corpus, synthetic_task
 from dimts.audio.mel import MelConfig
 from dimts.core.config import build_config
 from dimts.core.errors import UserError
@@ -24,7 +25,6 @@ from dimts.families.acoustic.bundle import build_model, write_bundle
 from dimts.families.acoustic.dataset import Corpus
 from dimts.families.acoustic.model.config import ModelConfig
 from dimts.families.acoustic.model.t3 import T3, align
-from dimts.families.acoustic.synthetic import MEAN, STD, synthetic_corpus, synthetic_task
 from dimts.families.acoustic.training_config import AcousticTrainingConfig
 from dimts.launch.machine import unused_gpu
 from dimts.text.language import load_language

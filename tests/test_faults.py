@@ -18,11 +18,13 @@ from faults.grounds import cluster, small_disk
 from faults.injection import MARK, Training
 from faults.kinds import KINDS, interruption
 
+from dimts.bundles.bundle import resolve_bundle
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
 from dimts.launch.attempts import ATTEMPTS, count_attempt, forget_attempts
 from dimts.launch.start import start_run
+from dimts.storage.pointer import write_pointer
 from dimts.training.checkpoint import LATEST
 
 EVERY = 10
@@ -55,7 +57,7 @@ def undisturbed(config: VoiceConfig) -> bytes:
 
 
 def weights(run_dir: Path) -> bytes:
-    return (run_dir / LATEST / "model.safetensors").read_bytes()
+    return (resolve_bundle(run_dir / LATEST) / "model.safetensors").read_bytes()
 
 
 class Disturbed(NamedTuple):
@@ -200,7 +202,7 @@ def test_workers_that_die_without_coming_further_end_the_run(tmp_path: Path) -> 
     assert count_attempt(tmp_path, 2) == ""
     for _ in range(2):
         assert "died" in count_attempt(tmp_path, 2)
-    (tmp_path / LATEST).symlink_to("checkpoint_epoch0_step10")
+    write_pointer(tmp_path / LATEST, "checkpoint_epoch0_step10")
     for _ in range(3):
         assert "died" in count_attempt(tmp_path, 2), "it came further in between"
     with pytest.raises(UserError, match=r"died 3 times without coming further than .*step10"):

@@ -17,7 +17,7 @@ from base_fixtures import copied, rewrite, write_base
 from torch import Tensor
 from training_fixtures import Listener, acoustic, with_a_long_test
 
-from dimts.bundles.bundle import read_manifest, read_weights, sha256
+from dimts.bundles.bundle import read_manifest, read_weights, resolve_bundle, sha256
 from dimts.commands.report import print_result
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
@@ -108,7 +108,10 @@ def test_adapted_voice_speaks_old_and_new_languages(rehearsed: Run, base: BaseVo
 
 
 def test_frozen_rows_keep_their_bits_while_the_rest_learns(rehearsed: Run, base: BaseVoice) -> None:
-    before, after = read_weights(base.run_dir / BEST), read_weights(rehearsed.bundle)
+    before, after = (
+        read_weights(resolve_bundle(base.run_dir / BEST)),
+        read_weights(rehearsed.bundle),
+    )
     n_base = len(before[TOKEN])
     assert torch.equal(bits(after[TOKEN][:n_base]), bits(before[TOKEN]))
     settings = acoustic(rehearsed.config.launch())
@@ -122,7 +125,10 @@ def test_frozen_rows_keep_their_bits_while_the_rest_learns(rehearsed: Run, base:
 def test_rows_that_are_not_frozen_move_in_rehearsal(adapted: Adapted, base: BaseVoice) -> None:
     """Or the test above would hold whatever the freezing does."""
     _, result = trained(adapted("base.rehearsal_share=0.5", *QUICK))
-    before, after = read_weights(base.run_dir / BEST), read_weights(bundle_of(result))
+    before, after = (
+        read_weights(resolve_bundle(base.run_dir / BEST)),
+        read_weights(bundle_of(result)),
+    )
     spoken = [load_bundle(base.run_dir / BEST).tokenizer.tokens.index(c) for c in "aeo"]
     assert not (after[TOKEN][spoken] == before[TOKEN][spoken]).any()
 
@@ -130,7 +136,10 @@ def test_rows_that_are_not_frozen_move_in_rehearsal(adapted: Adapted, base: Base
 def test_statistics_are_those_that_the_base_was_trained_with(
     rehearsed: Run, base: BaseVoice
 ) -> None:
-    before, after = read_weights(base.run_dir / BEST), read_weights(rehearsed.bundle)
+    before, after = (
+        read_weights(resolve_bundle(base.run_dir / BEST)),
+        read_weights(rehearsed.bundle),
+    )
     data = open_data(acoustic(rehearsed.config.launch()))
     for name in ("mel_mean_M", "mel_std_M"):
         assert torch.equal(after[name], before[name])
@@ -138,7 +147,7 @@ def test_statistics_are_those_that_the_base_was_trained_with(
 
 
 def test_bundle_says_where_it_comes_from(rehearsed: Run, base: BaseVoice) -> None:
-    source = (base.run_dir / BEST).resolve()
+    source = resolve_bundle(base.run_dir / BEST)
     assert read_manifest(rehearsed.bundle).origin == {
         "base": source.name,
         "base_sha256": sha256(source / "model.safetensors"),
@@ -166,7 +175,7 @@ def test_bundle_names_the_voice_that_it_was_adapted_from(
 def test_bundle_of_a_base_that_was_extended_names_what_it_was_made_from(
     adapted: Adapted, base: BaseVoice, tmp_path: Path
 ) -> None:
-    source = (base.run_dir / BEST).resolve()
+    source = resolve_bundle(base.run_dir / BEST)
     tokenizer = load_bundle(source).tokenizer
     merged = merge(tokenizer, load_language("am"), TextConfig(language="am"))
     start = BaseConfig(bundle=str(source), start="mean")
@@ -184,7 +193,7 @@ def test_record_names_the_base_as_it_was_given(rehearsed: Run, base: BaseVoice) 
     assert launch.params["base.bundle"] == str(base.run_dir)
     started_from = acoustic(launch).base
     assert started_from is not None
-    assert started_from.bundle == str((base.run_dir / BEST).resolve())
+    assert started_from.bundle == str(resolve_bundle(base.run_dir / BEST))
 
 
 # What was forgotten

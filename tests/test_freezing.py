@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from training_fixtures import Job, Listener, make_job, train
 
+from dimts.bundles.bundle import resolve_bundle
 from dimts.core.config import build_config
 from dimts.core.errors import ConfigError
 from dimts.families.acoustic.freezing import FreezeReport, freeze, frozen_rows
@@ -216,7 +217,9 @@ def test_two_workers_keep_the_bits(
     for rank in range(2):
         before, after = (torch.load(tmp_path / f"{n}_{rank}.pt") for n in ("before", "after"))
         assert_held(before, after, model)
-    weights = load_file(parallel.run_dir / "checkpoint_latest" / "model.safetensors")
+    weights = load_file(
+        resolve_bundle(parallel.run_dir / "checkpoint_latest") / "model.safetensors"
+    )
     assert_held(before, weights, model)
 
 

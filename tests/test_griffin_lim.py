@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.fft import dct
 
+from benchmarks.speech_like import speech_like
 from dimts.audio.griffin_lim import griffin_lim
 from dimts.audio.mel import Float32Array, MelConfig, log_mel
-from dimts.audio.speech_like import speech_like
 
 CONFIG = MelConfig()
 

@@ -20,7 +20,7 @@ from dimts.tuning.study import STUDY_FILE, Ending, SweepStudy
 
 if TYPE_CHECKING:
     from dimts.launch.settings import Launch
-    from dimts.storage.paths import Remote
+    from dimts.storage.paths import StoragePath
 
 pytest_plugins = ("s3_fixtures",)
 
@@ -116,7 +116,7 @@ def test_they_are_the_first_trials_and_stay_so_without_the_old_sweep(
 
 
 def test_old_sweep_in_object_storage_is_read_and_not_changed(
-    old: Path, bucket: Remote, tmp_path: Path
+    old: Path, bucket: StoragePath, tmp_path: Path
 ) -> None:
     place = put(old, bucket / "old")
     before = (place / STUDY_FILE).read_bytes()

@@ -21,6 +21,7 @@ from training_fixtures import (
     with_a_long_test,
 )
 
+from dimts.bundles.bundle import resolve_bundle
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
@@ -218,8 +219,8 @@ def test_best_is_the_checkpoint_of_the_least_validation_loss(settings: Settings)
     best_step = min(losses, key=lambda step: losses[step])
     assert best_step > 0
     folder = settings("best").run_dir
-    assert (folder / BEST).resolve().name.endswith(f"_step{best_step}")
-    assert (folder / LATEST).resolve() == result.checkpoint
+    assert resolve_bundle(folder / BEST).name.endswith(f"_step{best_step}")
+    assert resolve_bundle(folder / LATEST) == result.checkpoint
     assert result.best["val/total_loss"] == losses[best_step]
 
 
@@ -232,7 +233,7 @@ def test_best_is_the_largest_of_a_metric_that_is_better_the_larger(settings: Set
     trained = {step: loss for step, loss in losses.items() if step}
     best_step = max(trained, key=lambda step: trained[step])
     assert trained[best_step] > min(trained.values())
-    assert (job.run_dir / BEST).resolve().name.endswith(f"_step{best_step}")
+    assert resolve_bundle(job.run_dir / BEST).name.endswith(f"_step{best_step}")
     assert result.best["val/total_loss"] == trained[best_step]
 
 
@@ -240,7 +241,7 @@ def test_metrics_of_the_best_checkpoint_are_not_those_of_the_last_weights(voice:
     """Both are recorded at the last step, where a record takes one value of each name."""
     settings = acoustic(voice("training.max_steps=2", "training.validate_every=1").launch())
     listener, _ = run(settings)
-    data, best = open_data(settings), (settings.run_dir / BEST).resolve()
+    data, best = open_data(settings), resolve_bundle(settings.run_dir / BEST)
     metrics = held_out_metrics(settings, data, best, torch.device("cpu"))
     assert {"val/mcd", "test/mcd", "val/aligned_mel_mse"} <= metrics.keys()
     assert not metrics.keys() & listener.values[2].keys()
@@ -250,13 +251,13 @@ def test_last_steps_are_validated_too(settings: Settings) -> None:
     """Or a run shorter than `validate_every` would have no voice to show."""
     listener, _ = run(settings("short", "training.max_steps=5", "training.validate_every=100"))
     assert sorted(s for s, v in listener.values.items() if "val/total_loss" in v) == [0, 5]
-    assert (settings("short").run_dir / BEST).resolve().name.endswith("_step5")
+    assert resolve_bundle(settings("short").run_dir / BEST).name.endswith("_step5")
 
 
 def test_without_validation_the_latest_is_the_best(settings: Settings) -> None:
     listener, _ = run(settings("blind", "training.max_steps=3", "training.validate_every=0"))
     assert not listener.curve("val/total_loss")
-    assert (settings("blind").run_dir / BEST).resolve().name.endswith("_step3")
+    assert resolve_bundle(settings("blind").run_dir / BEST).name.endswith("_step3")
 
 
 class Nobody:

@@ -15,6 +15,7 @@ import yaml
 from machine_fixtures import AVX2
 from training_fixtures import Listener
 
+from dimts.bundles.bundle import resolve_bundle
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core import threads
 from dimts.core.errors import UserError
@@ -139,7 +140,9 @@ def test_run_keeps_the_precision_it_took_and_stores_it(voice: Voice) -> None:
     assert choices.amp == choose_amp(CPU).amp
     # What a person wrote, and what it was to this run.
     written = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
-    shipped = yaml.safe_load((run_dir / BEST / "config.yaml").read_text(encoding="utf-8"))
+    shipped = yaml.safe_load(
+        (resolve_bundle(run_dir / BEST) / "config.yaml").read_text(encoding="utf-8")
+    )
     assert written["training"]["amp"] == "auto"
     assert shipped["training"]["amp"] == choices.amp
     assert any(line.startswith(f"training.amp: {choices.amp}, as ") for line in told(run_dir))
@@ -161,7 +164,9 @@ def test_run_gone_on_with_elsewhere_keeps_its_precision_and_says_that_it_is_slow
     assert done.returncode == 0, done.stderr
     assert "training.amp: bf16, as the run was begun with, is slow here: " in done.stdout
     assert f"base.bundle={run_dir}" in done.stdout
-    shipped = yaml.safe_load((run_dir / BEST / "config.yaml").read_text(encoding="utf-8"))
+    shipped = yaml.safe_load(
+        (resolve_bundle(run_dir / BEST) / "config.yaml").read_text(encoding="utf-8")
+    )
     assert shipped["training"]["amp"] == "bf16"
 
 

@@ -17,9 +17,9 @@ from examples import one_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.speech_like import speech_like
 from dimts.audio.mel import MelConfig, log_mel, log_mel_torch, mel_filterbank
 from dimts.audio.mel_kernel import CHUNK_FRAMES
-from dimts.audio.speech_like import speech_like
 from dimts.core.config import build_config
 from dimts.core.errors import ConfigError
 

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 from tuning_fixtures import LR, study_of, write_space
 
 from benchmarks.two_nodes import main as two_nodes
+from dimts.bundles.bundle import resolve_bundle
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.launch.console import EVENTS
@@ -102,7 +103,9 @@ def test_two_workers_on_two_nodes_learn_what_one_does(
     one, two = losses(alone), losses(run_dir)
     assert sum(name.startswith("train/total_loss") for name in one) == STEPS
     assert two == pytest.approx(one, rel=SAME_LOSS)
-    before, after = (load_file(d / LATEST / "model.safetensors") for d in (alone, run_dir))
+    before, after = (
+        load_file(resolve_bundle(d / LATEST) / "model.safetensors") for d in (alone, run_dir)
+    )
     assert before.keys() == after.keys()
     for name, weight in before.items():
         error = math.sqrt(((after[name] - weight) ** 2).mean())

@@ -23,7 +23,7 @@ from dimts.core.errors import UserError
 from dimts.features.config import CorpusConfig, PrepareConfig
 from dimts.features.feature_set import FeatureSet
 from dimts.features.manifest import MANIFEST, Manifest, parse_manifest
-from dimts.storage.paths import Folder, Remote, cache_folder
+from dimts.storage.paths import AnyPath, StoragePath, cache_folder
 
 pytest_plugins = ("s3_fixtures",)
 
@@ -34,7 +34,7 @@ class Chunks(list[int]):
     """Sizes of the chunks that were extracted."""
 
 
-def run(corpus: Folder, features: Folder, **more: object) -> tuple[Manifest, Chunks]:
+def run(corpus: AnyPath, features: AnyPath, **more: object) -> tuple[Manifest, Chunks]:
     chunks, settings = Chunks(), {"engine": "local", "chunk": 4, "max_seconds": 3.0, **more}
     config = PrepareConfig.model_validate({"features": features, **settings})
     return prepare(CorpusConfig(path=corpus), TEXT, MEL, config, chunks.append), chunks
@@ -56,7 +56,7 @@ def corpus_with_faults(folder: Path) -> Path:
     return corpus
 
 
-def by_ray(corpus: Remote, place: Remote, folder: Path) -> Manifest:
+def by_ray(corpus: StoragePath, place: StoragePath, folder: Path) -> Manifest:
     """`jobs/prepare.py` with the settings of `run`, in a process that starts a Ray."""
     settings = {
         "corpus": {"path": str(corpus)},
@@ -73,7 +73,7 @@ def by_ray(corpus: Remote, place: Remote, folder: Path) -> Manifest:
 
 
 @pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.slow)])
-def test_same_features_as_from_a_folder(bucket: Remote, tmp_path: Path, engine: str) -> None:
+def test_same_features_as_from_a_folder(bucket: StoragePath, tmp_path: Path, engine: str) -> None:
     corpus = corpus_with_faults(tmp_path / "corpus")
     ours, _ = run(corpus, tmp_path / "features")
     place, there = bucket / "features", put(corpus, bucket / "corpus")
@@ -89,7 +89,7 @@ def test_same_features_as_from_a_folder(bucket: Remote, tmp_path: Path, engine: 
 
 
 def test_only_what_is_new_is_fetched_on_any_machine(
-    bucket: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: StoragePath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus = make_corpus(tmp_path / "corpus", 9)
     place, there = bucket / "features", put(corpus, bucket / "corpus")
@@ -113,7 +113,7 @@ def test_only_what_is_new_is_fetched_on_any_machine(
 
 
 def test_run_that_was_not_sent_is_sent_by_the_next(
-    s3: S3, bucket: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3: S3, bucket: StoragePath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus = make_corpus(tmp_path / "corpus", 6)
     place = bucket / "features"
@@ -131,7 +131,7 @@ def test_run_that_was_not_sent_is_sent_by_the_next(
 
 
 def test_machine_that_lost_its_copy_does_not_lose_what_is_there(
-    bucket: Remote, tmp_path: Path
+    bucket: StoragePath, tmp_path: Path
 ) -> None:
     corpus = make_corpus(tmp_path / "corpus", 6)
     place = bucket / "features"
@@ -140,7 +140,7 @@ def test_machine_that_lost_its_copy_does_not_lose_what_is_there(
     assert run(corpus, place) == (manifest, [])
 
 
-def test_other_sets_below_a_set_stay(bucket: Remote, tmp_path: Path) -> None:
+def test_other_sets_below_a_set_stay(bucket: StoragePath, tmp_path: Path) -> None:
     corpus = make_corpus(tmp_path / "corpus", 6)
     run(corpus, bucket / "features" / "am")
     before = names(bucket / "features" / "am")
@@ -149,7 +149,7 @@ def test_other_sets_below_a_set_stay(bucket: Remote, tmp_path: Path) -> None:
     assert names(bucket / "features" / "am") == before
 
 
-def test_arrow_files_of_other_programs_stay(bucket: Remote, tmp_path: Path) -> None:
+def test_arrow_files_of_other_programs_stay(bucket: StoragePath, tmp_path: Path) -> None:
     corpus, place = make_corpus(tmp_path / "corpus", 6), bucket / "features"
     (place / "data-00000-of-00002.arrow").write_bytes(b"not ours")
     (place / "train-00007.arrow").write_bytes(b"of an earlier run")
@@ -163,7 +163,7 @@ def other_format(manifest: bytes) -> bytes:
 
 
 def test_manifest_that_cannot_be_read_is_made_anew(
-    bucket: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: StoragePath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus = make_corpus(tmp_path / "corpus", 6)
     place = bucket / "features"
@@ -177,7 +177,7 @@ def test_manifest_that_cannot_be_read_is_made_anew(
         another_machine(monkeypatch, tmp_path / machine)
 
 
-def write_over(file: Remote) -> None:
+def write_over(file: StoragePath) -> None:
     """Other bits, as many, and later by what object storage tells of times."""
     before, content = file.entry(), file.read_bytes()
     assert before
@@ -185,7 +185,7 @@ def write_over(file: Remote) -> None:
         file.write_bytes(content[:-1000] + bytes(1000))
 
 
-def not_those_of_the_manifest(place: Remote) -> list[str]:
+def not_those_of_the_manifest(place: StoragePath) -> list[str]:
     manifest = parse_manifest((place / MANIFEST).read_bytes(), place)
     shards = [shard for split in manifest.splits.values() for shard in split.shards]
     there = {s.name: (place / s.name).read_bytes() for s in shards if (place / s.name).exists()}
@@ -194,14 +194,14 @@ def not_those_of_the_manifest(place: Remote) -> list[str]:
 
 
 def test_shard_that_is_not_the_manifests_is_made_and_sent_again(
-    bucket: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: StoragePath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus = make_corpus(tmp_path / "corpus", 9)
     place = bucket / "features"
     manifest, _ = run(corpus, place, shard_mb=0.01)
     for machine in ("the same", "another"):
         write_over(place / "train-00000.arrow")
-        (place / "train-00001.arrow").remove()
+        (place / "train-00001.arrow").unlink()
         assert not_those_of_the_manifest(place) == ["train-00000.arrow", "train-00001.arrow"]
         others = {e for e in place.entries() if "-" in e.name and e.name > "train-00001.arrow"}
         again, chunks = run(corpus, place, shard_mb=0.01)
@@ -215,15 +215,15 @@ HELD = """
 import sys
 from pathlib import Path
 from data_prep.recordings import at_hand, root_of
-from dimts.storage.paths import Remote
-with at_hand(root_of(Remote(sys.argv[1])), ["metadata.csv"], 1000):
+from dimts.storage.paths import StoragePath
+with at_hand(root_of(StoragePath(sys.argv[1])), ["metadata.csv"], 1000):
     print("fetched", flush=True)
     sys.stdin.read()
 """
 
 
 def test_recordings_of_a_killed_process_are_removed_by_the_next(
-    bucket: Remote, tmp_path: Path
+    bucket: StoragePath, tmp_path: Path
 ) -> None:
     (bucket / "metadata.csv").write_bytes(b"1|1\n")
     folder = cache_folder("recordings")
@@ -243,7 +243,9 @@ def test_recordings_of_a_killed_process_are_removed_by_the_next(
     assert list(folder.glob("*/")) == []
 
 
-def test_corpus_of_which_nothing_can_be_used_says_why_there(bucket: Remote, tmp_path: Path) -> None:
+def test_corpus_of_which_nothing_can_be_used_says_why_there(
+    bucket: StoragePath, tmp_path: Path
+) -> None:
     corpus = make_corpus(tmp_path / "corpus", 0)
     add_row(corpus, "missing|ሰላም ነው።")
     place = bucket / "features"
@@ -252,6 +254,6 @@ def test_corpus_of_which_nothing_can_be_used_says_why_there(bucket: Remote, tmp_
     assert "missing_file" in (place / "quarantine.csv").read_text()
 
 
-def test_corpus_that_is_not_there_is_one_line(bucket: Remote, tmp_path: Path) -> None:
+def test_corpus_that_is_not_there_is_one_line(bucket: StoragePath, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"^{bucket}/corpus/metadata.csv: no such file"):
         run(bucket / "corpus", tmp_path / "features")

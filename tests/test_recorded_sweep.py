@@ -15,9 +15,11 @@ import pytest
 import yaml
 from tuning_fixtures import BATCH, LR, ROOT, told, write_space
 
+from dimts.bundles.bundle import resolve_bundle
 from dimts.commands.sweep_config import load_sweep
 from dimts.core.errors import UserError
 from dimts.core.lock import locked
+from dimts.storage.pointer import read_pointer
 from dimts.tracking.mlflow_tracker import SPOOL
 from dimts.tracking.spool import Spool
 from dimts.tuning.outcomes import outcome
@@ -111,7 +113,7 @@ def test_sweep_says_a_line_for_each_trial_and_what_it_found(recorded: Recorded) 
     assert sorted(line.split()[1] for line in lines[:8]) == [f"{n:03d}" for n in range(8)]
     assert "distortion / untrained" in recorded.printed
     assert "registered as models:/tiny@candidate" in recorded.printed
-    assert str(recorded.plan.folder / "best" / "checkpoint_best") in recorded.printed
+    assert f"voice: {recorded.plan.folder / 'best'}\n" in recorded.printed
     assert recorded.err == ""
 
 
@@ -150,14 +152,12 @@ def test_no_point_of_four_trials_at_once_is_missing(recorded: Recorded) -> None:
     assert not [text for text in said if "database is locked" in text]
 
 
-def test_tables_and_plots_are_the_sweeps_artifacts(recorded: Recorded) -> None:
+def test_table_and_plots_are_the_sweeps_artifacts(recorded: Recorded) -> None:
     parent, _ = recorded.runs()
     listed = {a.path for a in recorded.client.list_artifacts(parent.info.run_id)}
-    assert {"trials.csv", "trials.html", "plots", "config.yaml"} <= listed
-    plots = {a.path for a in recorded.client.list_artifacts(parent.info.run_id, "plots")}
-    assert {Path(p).name for p in plots} == {
-        f.name for f in (recorded.plan.folder / "plots").iterdir()
-    }
+    assert {"trials.csv", "plots.html", "config.yaml"} <= listed
+    page = (recorded.plan.folder / "plots.html").read_text(encoding="utf-8")
+    assert "Timeline Plot" in page
     assert parent.data.metrics["best/val/total_loss"] == pytest.approx(
         front(recorded.study.study)[0].value
     )
@@ -166,7 +166,7 @@ def test_tables_and_plots_are_the_sweeps_artifacts(recorded: Recorded) -> None:
 def test_only_the_winner_keeps_its_checkpoints(recorded: Recorded) -> None:
     (winner,) = front(recorded.study.study)
     folder = recorded.plan.folder
-    assert (folder / "best").resolve() == folder / "trials" / f"{winner.number:03d}"
+    assert read_pointer(folder / "best") == f"trials/{winner.number:03d}"
     for trial in range(8):
         kept = [f.name for f in (folder / "trials" / f"{trial:03d}").glob("checkpoint_*")]
         assert ("checkpoint_best" in kept) == (trial == winner.number)
@@ -209,7 +209,7 @@ def test_winners_settings_train_a_voice(
 
 def test_same_command_again_only_says_what_was_found(recorded: Recorded) -> None:
     before = told(recorded.study)
-    winner = recorded.plan.folder / "best" / "checkpoint_best" / "model.safetensors"
+    winner = resolve_bundle(recorded.plan.folder / "best") / "model.safetensors"
     written = winner.stat().st_mtime_ns
     result = run_sweep(recorded.plan)
     assert result.is_complete
@@ -240,7 +240,7 @@ def test_other_space_is_another_sweep(recorded: Recorded, ray_session: None) -> 
     (trial,) = SweepStudy(plan.sweep, plan.folder).trials
     assert trial.params == winner.params
     assert trial.user_attrs["step"] == winner.user_attrs["step"], "it is trained anew"
-    assert (plan.folder / "best" / "checkpoint_best").exists()
+    assert resolve_bundle(plan.folder / "best" / "checkpoint_best").is_dir()
 
 
 def test_sweep_that_runs_is_not_run_twice(recorded: Recorded) -> None:

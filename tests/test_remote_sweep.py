@@ -13,7 +13,8 @@ from tuning_fixtures import TuneJob, study_of, told, wait_until, write_space
 from dimts.commands.sweep_config import load_sweep
 from dimts.core.errors import UserError
 from dimts.families.acoustic.bundle import load_bundle
-from dimts.storage.paths import Remote
+from dimts.storage.paths import StoragePath
+from dimts.storage.pointer import read_pointer
 from dimts.tracking.mlflow_model import resolve_model
 from dimts.training.checkpoint import BEST
 from dimts.tuning.remote_sweep import SweepCopy
@@ -26,13 +27,13 @@ pytest_plugins = ("s3_fixtures",)
 STEPS = ("training.max_steps=160", "training.log_every=1", "sweep.parallel=1")
 
 
-def test_who_does_not_take_it_up_takes_nothing_away(bucket: Remote, tmp_path: Path) -> None:
+def test_who_does_not_take_it_up_takes_nothing_away(bucket: StoragePath, tmp_path: Path) -> None:
     """As one who is refused, since the sweep was begun with other settings."""
     place = bucket / "sweep"
     first, second = tmp_path / "first", tmp_path / "second"
     copy = SweepCopy(first, place)
     copy.fetch()
-    copy.take_up()
+    copy.acquire()
     (first / "study").write_text("one trial")
     copy.keep()
     SweepCopy(second, place).fetch()
@@ -44,11 +45,11 @@ def test_who_does_not_take_it_up_takes_nothing_away(bucket: Remote, tmp_path: Pa
         again = SweepCopy(first, place)
         again.fetch()
         assert (first / "study").read_text() == "three, and then it was killed"
-    again.take_up()
+    again.acquire()
     assert (place / "study").read_text() == "three, and then it was killed"
     other = SweepCopy(second, place)
     other.fetch()
-    other.take_up()
+    other.acquire()
     with pytest.raises(UserError, match="another machine goes on with this sweep"):
         again.keep()
     (second / "study").write_text("newer")
@@ -58,15 +59,15 @@ def test_who_does_not_take_it_up_takes_nothing_away(bucket: Remote, tmp_path: Pa
 
 
 def test_all_trials_start_from_the_base_that_it_was(
-    bucket: Remote, base: BaseVoice, voice_file: Path, tmp_path: Path
+    bucket: StoragePath, base: BaseVoice, voice_file: Path, tmp_path: Path
 ) -> None:
     run = put(base.run_dir, bucket / "base")
     overrides = [f"run.storage={tmp_path}", f"base.bundle={run}"]
     plan = load_sweep([voice_file, write_space(tmp_path)], overrides).plan()
-    link = run / f"{BEST}.link"
-    found = f"{run}/{link.read_text()}"
+    pointer = run / BEST
+    found = f"{run}/{read_pointer(pointer)}"
     assert found in plan.config_yaml
-    link.write_bytes(b"another")
+    pointer.write_bytes(b"another")
     started_from = acoustic(plan.launch(1, {"training.batch_size": 4})).base
     assert started_from
     assert started_from.bundle == found
@@ -75,7 +76,7 @@ def test_all_trials_start_from_the_base_that_it_was(
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_sweep_goes_on_on_another_machine(
-    bucket: Remote,
+    bucket: StoragePath,
     voice_file: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -28,7 +28,8 @@ from dimts.launch.local_run_folder import worker_folder
 from dimts.launch.names import FAILURE
 from dimts.launch.run_logger import RESULT
 from dimts.launch.start import start_run
-from dimts.storage.paths import Remote
+from dimts.storage.paths import StoragePath
+from dimts.storage.pointer import write_pointer
 from dimts.training.checkpoint import LATEST
 from dimts.training.ownership import Claim, read_claim
 
@@ -138,7 +139,7 @@ def test_result_of_an_earlier_start_is_not_that_of_one_that_fails(
 
 @pytest.mark.slow
 def test_features_that_the_storage_does_not_give_are_asked_for_again(
-    s3: S3, bucket: Remote, voice: Voice, voice_file: Path, tmp_path: Path
+    s3: S3, bucket: StoragePath, voice: Voice, voice_file: Path, tmp_path: Path
 ) -> None:
     there = put(Path(str(voice().prepare.features)), bucket / "features")
     how = ("training.max_steps=8", f"run.storage={tmp_path}", "run.name=back", *ONE_WORKER)
@@ -168,8 +169,7 @@ def test_group_that_dies_is_begun_anew_where_there_is_a_new_checkpoint(tmp_path:
         nonlocal calls
         calls += 1
         if calls < 4:
-            (tmp_path / LATEST).unlink(missing_ok=True)
-            (tmp_path / LATEST).symlink_to(f"checkpoint_epoch0_step{calls}")
+            write_pointer(tmp_path / LATEST, f"checkpoint_epoch0_step{calls}")
         raise WorkerGroupError(f"the {calls}th", {})
 
     with pytest.raises(WorkerGroupError, match="the 4th"):
@@ -181,7 +181,7 @@ def test_group_that_dies_is_begun_anew_where_there_is_a_new_checkpoint(tmp_path:
 
 @pytest.mark.slow
 def test_run_in_storage_is_started_again_as_long_as_it_comes_further(
-    bucket: Remote, voice_file: Path
+    bucket: StoragePath, voice_file: Path
 ) -> None:
     """Twice, where Ray itself does it once."""
     how = (
@@ -189,7 +189,7 @@ def test_run_in_storage_is_started_again_as_long_as_it_comes_further(
         "training.log_every=1", "run.name=far", f"run.storage={bucket}/runs", *ONE_WORKER,
     )  # fmt: skip
     place = bucket / "runs" / "far"
-    folder, link = worker_folder(place), place / f"{LATEST}.link"
+    folder, link = worker_folder(place), place / LATEST
     code = (
         "from dimts.launch import ray_train; ray_train.REMOTE_RESTARTS = 1; "
         "from dimts.cli import run_job; from dimts.commands.train import main; run_job(main)"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +10,11 @@ import pytest
 import torch
 from training_fixtures import Listener, make_job, run, train
 
+from dimts.bundles.bundle import resolve_bundle
 from dimts.commands.voice_config import VoiceConfig
 from dimts.families.acoustic.settings import AcousticSettings
 from dimts.launch.training_run import run_training
+from dimts.storage.pointer import read_pointer, write_pointer
 from dimts.training import checkpoint
 from dimts.training.checkpoint import BEST, LATEST, read_state
 from dimts.training.ownership import CLAIM
@@ -158,8 +159,8 @@ def test_seed_decides_the_run(settings: Settings) -> None:
     assert one == same
 
 
-def links(settings: AcousticSettings) -> dict[str, str]:
-    return {name: os.readlink(settings.run_dir / name) for name in (LATEST, BEST)}
+def pointers(settings: AcousticSettings) -> dict[str, str]:
+    return {name: read_pointer(settings.run_dir / name) for name in (LATEST, BEST)}
 
 
 def test_last_weights_are_validated_whatever_was_saved_before(settings: Settings) -> None:
@@ -172,13 +173,13 @@ def test_last_weights_are_validated_whatever_was_saved_before(settings: Settings
     _, resumed = run(settings("stopped", *last))
     assert resumed.status == "finished"
     assert resumed.best["val/total_loss"] == pytest.approx(whole.best["val/total_loss"])
-    assert links(settings("stopped", *last)) == links(settings("whole", *how))
+    assert pointers(settings("stopped", *last)) == pointers(settings("whole", *how))
     listener, _ = run(settings("stopped", *last))
     assert not listener.values, "there is nothing left to do"
 
 
 @pytest.mark.parametrize("validate_every", [2, 0])
-def test_kill_before_the_links_are_set_does_not_lose_the_best(
+def test_kill_before_the_pointers_are_set_does_not_lose_the_best(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, validate_every: int
 ) -> None:
     how = (
@@ -187,19 +188,18 @@ def test_kill_before_the_links_are_set_does_not_lose_the_best(
         "training.optimizer.learning_rate=0.01",
     )  # fmt: skip
     _, whole = run(settings("whole", *how))
-    point = checkpoint._point
 
-    def killed(link: Path, name: str) -> None:
+    def killed(file: Path, name: str) -> None:
         if name.endswith("_step6"):
             raise KeyboardInterrupt
-        point(link, name)
+        write_pointer(file, name)
 
-    monkeypatch.setattr(checkpoint, "_point", killed)
+    monkeypatch.setattr(checkpoint, "write_pointer", killed)
     with pytest.raises(KeyboardInterrupt):
         run(settings("killed", *how))
-    monkeypatch.setattr(checkpoint, "_point", point)
+    monkeypatch.setattr(checkpoint, "write_pointer", write_pointer)
     _, resumed = run(settings("killed", *how))
-    assert links(settings("killed", *how)) == links(settings("whole", *how))
+    assert pointers(settings("killed", *how)) == pointers(settings("whole", *how))
     assert resumed.best == whole.best
 
 
@@ -241,7 +241,7 @@ def test_three_workers_resume_bit_for_bit(settings: Settings, tmp_path: Path) ->
         torch.multiprocessing.spawn(  # type: ignore[attr-defined,no-untyped-call]
             worker, (3, how, meeting, stop), nprocs=3
         )
-        return (how.run_dir / LATEST / "model.safetensors").read_bytes()
+        return (resolve_bundle(how.run_dir / LATEST) / "model.safetensors").read_bytes()
 
     on_three("parts", stop=6)
     assert on_three("parts") == on_three("whole")

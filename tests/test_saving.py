@@ -23,7 +23,7 @@ from dimts.families.acoustic.settings import AcousticSettings
 from dimts.launch.console import append_event, written
 from dimts.launch.start import start_run
 from dimts.training.checkpoint import BEST, LATEST, TRAINER_STATE, clear_partial, find_latest
-from dimts.training.ownership import Claim, Superseded
+from dimts.training.ownership import Claim, RunTakenOver
 
 Settings = Callable[..., AcousticSettings]
 HOW = ("training.max_steps=12", "training.checkpoint_every=2", "training.validate_every=4")
@@ -174,7 +174,7 @@ def contents(folder: Path) -> dict[Path, int]:
 def test_run_that_another_process_goes_on_with_is_left_alone(settings: Settings) -> None:
     config = settings("taken", *HOW)
     listener = TakenOver(config.run_dir)
-    with pytest.raises(Superseded, match="another process goes on with this run"):
+    with pytest.raises(RunTakenOver, match="another process goes on with this run"):
         train(make_job(config), listener)
     assert listener.steps == 5
     assert contents(config.run_dir) == listener.left
@@ -193,7 +193,7 @@ def test_checkpoint_of_a_run_that_is_taken_over_meanwhile_is_not_published(
         job.task.write_bundle(folder, *rest)  # type: ignore[arg-type]
         Claim(config.run_dir)
 
-    with pytest.raises(Superseded):
+    with pytest.raises(RunTakenOver):
         train(job.of(write_bundle=write), Listener())
     assert [path.name for path in config.run_dir.iterdir()] == ["claim"]
 
@@ -202,7 +202,7 @@ def test_run_whose_folder_was_removed_ends(tmp_path: Path) -> None:
     claim = Claim(tmp_path / "run")
     claim.check()
     (tmp_path / "run" / "claim").unlink()
-    with pytest.raises(Superseded):
+    with pytest.raises(RunTakenOver):
         claim.check()
 
 
@@ -221,7 +221,7 @@ def test_leftovers_of_writes_that_were_killed_go(settings: Settings) -> None:
     partial = config.run_dir / ".checkpoint_epoch0_step2.123"
     partial.mkdir(parents=True)
     (partial / "model.safetensors").write_bytes(b"half of the")
-    (config.run_dir / ".checkpoint_latest.123").symlink_to("nowhere")
+    (config.run_dir / ".checkpoint_latest.123").write_text("half")
     run(config)
     assert not list(config.run_dir.glob(".*"))
     clear_partial(config.run_dir)

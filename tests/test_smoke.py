@@ -21,6 +21,7 @@ import yaml
 from tracking_fixtures import make_store, settings_of
 from tuning_fixtures import steps_of, write_space
 
+from dimts.bundles.bundle import resolve_bundle
 from dimts.cli import run_job
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
@@ -150,7 +151,8 @@ def test_train_loses_its_worker_and_ends_with_the_same_bits(trained: Tried, tmp_
     config = load_config(VoiceConfig, [trained.file], alone)
     start_run(config.launch(), config.ray)
     ours, theirs = (
-        run / LATEST / "model.safetensors" for run in (trained.run_dir, tmp_path / NAME)
+        resolve_bundle(run / LATEST) / "model.safetensors"
+        for run in (trained.run_dir, tmp_path / NAME)
     )
     assert ours.read_bytes() == theirs.read_bytes()
 

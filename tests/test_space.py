@@ -24,7 +24,7 @@ from optuna.samplers import RandomSampler
 from training_fixtures import acoustic
 
 from data_prep.pipeline import prepare as run_prepare
-from dimts.bundles.bundle import CONFIG
+from dimts.bundles.bundle import CONFIG, resolve_bundle
 from dimts.commands.sweep_config import SweepVoice, load_sweep
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import build_config
@@ -294,7 +294,7 @@ def test_sweep_does_not_go_on_with_other_features_or_another_base(
 ) -> None:
     """Its losses would be of two kinds; the settings are the same."""
     features, bundle = tmp_path / "features", tmp_path / "base"
-    shutil.copytree((base.run_dir / "checkpoint_best").resolve(), bundle)
+    shutil.copytree(resolve_bundle(base.run_dir), bundle)
     where = (f"base.bundle={bundle}", f"prepare.features={features}")
     config, sweep = adapted(*where), adapted_sweep({"space": {LR: RATE}}, *where)
     run_prepare(config.corpus, config.text, config.mel, config.prepare)

@@ -16,19 +16,21 @@ from faults.head import free_port
 from prepare_fixtures import make_corpus, run_prepare
 from s3_fixtures import another_machine, names, put
 
+from dimts.bundles.bundle import resolve_bundle
 from dimts.bundles.fetch import local_bundle
 from dimts.core.config import Config, build_config
 from dimts.core.errors import ConfigError, UserError
 from dimts.features.feature_set import FeatureSet
 from dimts.features.manifest import MANIFEST
 from dimts.storage.mirror import Mirror
-from dimts.storage.paths import Place, Remote, RemoteError, cache_folder, transfer
+from dimts.storage.paths import AnyPath, StorageError, StoragePath, cache_folder, transfer
+from dimts.storage.pointer import read_pointer, write_pointer
 
 pytest_plugins = ("s3_fixtures",)
 
 
 class Somewhere(Config):
-    place: Place
+    place: AnyPath
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +74,7 @@ def test_bundle_of_no_place_is_refused_in_one_line(text: str) -> None:
     assert "secret" not in str(raised.value) and "\n" not in str(raised.value)
 
 
-def test_files_come_back_as_they_were_sent(bucket: Remote, tmp_path: Path) -> None:
+def test_files_come_back_as_they_were_sent(bucket: StoragePath, tmp_path: Path) -> None:
     large = tmp_path / "large"
     large.write_bytes(np.random.default_rng(0).bytes(11_000_000))  # more than one part
     place = bucket / "some where" / "ድምፅ?@.bin"
@@ -85,8 +87,8 @@ def test_files_come_back_as_they_were_sent(bucket: Remote, tmp_path: Path) -> No
         (bucket / "small").read_bytes(most=3)
     assert names(bucket) == ["small", "some where/ድምፅ?@.bin"]
     assert names(bucket / "some where") == ["ድምፅ?@.bin"]
-    (bucket / "small").remove()
-    (bucket / "small").remove()
+    (bucket / "small").unlink()
+    (bucket / "small").unlink()
     assert (bucket / "small").entry() is None
     assert names(bucket / "nothing") == []
     with pytest.raises(FileNotFoundError):
@@ -95,17 +97,17 @@ def test_files_come_back_as_they_were_sent(bucket: Remote, tmp_path: Path) -> No
 
 
 def test_storage_that_refuses_says_so_in_one_line(
-    bucket: Remote, monkeypatch: pytest.MonkeyPatch
+    bucket: StoragePath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(RemoteError, match=r"s3://no-such-bucket/run: .*not exist") as raised:
-        Remote("s3://no-such-bucket/run").write_bytes(b"")
+    with pytest.raises(StorageError, match=r"s3://no-such-bucket/run: .*not exist") as raised:
+        StoragePath("s3://no-such-bucket/run").write_bytes(b"")
     assert "\n" not in str(raised.value)
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
-    with pytest.raises(RemoteError, match="AWS_ENDPOINT_URL"):
-        Remote("s3://another-bucket/run").read_bytes()
+    with pytest.raises(StorageError, match="AWS_ENDPOINT_URL"):
+        StoragePath("s3://another-bucket/run").read_bytes()
 
 
-def test_full_disk_is_not_blamed_on_the_storage(bucket: Remote, tmp_path: Path) -> None:
+def test_full_disk_is_not_blamed_on_the_storage(bucket: StoragePath, tmp_path: Path) -> None:
     (bucket / "large").write_bytes(bytes(10_000))
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
@@ -120,7 +122,7 @@ def test_full_disk_is_not_blamed_on_the_storage(bucket: Remote, tmp_path: Path) 
 
 
 def test_file_that_cannot_be_read_to_its_end_is_not_there_in_part(
-    bucket: Remote, tmp_path: Path
+    bucket: StoragePath, tmp_path: Path
 ) -> None:
     unreadable = Path("/proc/self/mem")  # opens, and then gives an error
     with pytest.raises(OSError, match="Input/output error"):
@@ -137,12 +139,12 @@ def interrupt() -> None:
 
 
 def fail() -> None:
-    raise RemoteError("it refuses")
+    raise StorageError("it refuses")
 
 
-@pytest.mark.parametrize(("ends", "raised"), [(interrupt, KeyboardInterrupt), (fail, RemoteError)])
+@pytest.mark.parametrize(("ends", "raised"), [(interrupt, KeyboardInterrupt), (fail, StorageError)])
 def test_transfer_that_cannot_end_well_leaves_the_rest_out(
-    bucket: Remote, ends: Callable[[], None], raised: type[BaseException]
+    bucket: StoragePath, ends: Callable[[], None], raised: type[BaseException]
 ) -> None:
     writes = [partial((bucket / str(n)).write_bytes, b"") for n in range(200)]
     with pytest.raises(raised):
@@ -151,52 +153,99 @@ def test_transfer_that_cannot_end_well_leaves_the_rest_out(
     assert len(names(bucket)) < 100
 
 
+def shared(name: str) -> bool:
+    return name != "ours"
+
+
 def test_mirror_copies_what_differs_and_removes_what_is_gone(
-    bucket: Remote, tmp_path: Path
+    bucket: StoragePath, tmp_path: Path
 ) -> None:
     here = tmp_path / "here"
     (here / "a" / "b").mkdir(parents=True)
     (here / "a" / "b" / "file").write_text("1")
     (here / ".hidden").touch()
     (here / "ours").touch()
-    (here / "link").symlink_to("a")
-    mirror = Mirror(here, bucket / "copy", ours=("ours",))
+    mirror = Mirror(here, bucket / "copy", shared)
     mirror.push()
-    assert names(bucket / "copy") == ["a/b/file", "link.link"]
+    assert names(bucket / "copy") == ["a/b/file"]
     untouched = (bucket / "copy" / "a" / "b" / "file").entry()
     (here / "new").write_text("2")
-    (here / "link").unlink()
-    (here / "link").symlink_to("new")
-    mirror.push(only=lambda name: name != "link")
-    assert (bucket / "copy" / "link.link").read_text() == "a"
     mirror.push()
     assert (bucket / "copy" / "a" / "b" / "file").entry() == untouched
     shutil.rmtree(here / "a")
     mirror.push()
-    assert names(bucket / "copy") == ["link.link", "new"]
+    assert names(bucket / "copy") == ["new"]
 
     there = tmp_path / "there"
     there.mkdir()
     (there / "stale").touch()
     (there / "ours").touch()
-    other = Mirror(there, bucket / "copy", ours=("ours",))
+    other = Mirror(there, bucket / "copy", shared)
     other.pull()
-    assert sorted(p.name for p in there.iterdir()) == ["link", "new", "ours"]
-    assert (there / "link").read_text() == "2"
+    assert sorted(p.name for p in there.iterdir()) == ["new", "ours"]
+    assert (there / "new").read_text() == "2"
     (there / "new").unlink()
-    (there / "link").unlink()
     other.push()
     assert names(bucket / "copy") == []
 
 
-def test_link_in_storage_does_not_lead_out_of_its_folder(bucket: Remote, tmp_path: Path) -> None:
-    (bucket / "copy" / "link.link").write_bytes(b"../../etc")
-    with pytest.raises(RemoteError, match="does not point to its own folder"):
-        Mirror(tmp_path / "here", bucket / "copy").pull()
+def test_mirror_sends_manifests_and_pointers_when_the_rest_is_there(
+    bucket: StoragePath, tmp_path: Path
+) -> None:
+    place, folder = bucket / "copy", tmp_path / "whole"
+    folder.mkdir()
+    for name in ("a-manifest", "weights", "z-weights"):
+        (folder / name).touch()
+    write_pointer(tmp_path / "latest", "whole")
+    mirror = Mirror(tmp_path, place, lambda name: "cache" not in name, "a-manifest", ("latest",))
+    (folder / "weights").unlink()
+    (folder / "weights").symlink_to("/proc/self/mem")  # a file, which cannot be read
+    with pytest.raises(OSError, match="Input/output error"):
+        mirror.push()
+    assert not {"whole/a-manifest", "latest"} & set(names(place))
+    (folder / "weights").unlink()
+    mirror.push()
+    assert names(place) == ["latest", "whole/a-manifest", "whole/z-weights"]
+    assert read_pointer(place / "latest") == "whole"
+
+
+@pytest.mark.parametrize("name", ["../../etc", "/etc", "a/../b", ".", "", "a\nb", "a" * 2000])
+def test_pointer_does_not_lead_out_of_its_folder(
+    bucket: StoragePath, tmp_path: Path, name: str
+) -> None:
+    (bucket / "pointer").write_bytes(name.encode())
+    (tmp_path / "pointer").write_text(name)
+    assert read_pointer(bucket / "pointer") == read_pointer(tmp_path / "pointer") == ""
+
+
+def test_links_of_older_versions_are_read_and_replaced(bucket: StoragePath, tmp_path: Path) -> None:
+    (tmp_path / "run" / "checkpoint_1").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoint_1" / "manifest.json").touch()
+    (tmp_path / "run" / "checkpoint_best").symlink_to("checkpoint_1")
+    (tmp_path / "best").symlink_to("run")
+    assert resolve_bundle(tmp_path / "run") == tmp_path / "run" / "checkpoint_1"
+    assert resolve_bundle(tmp_path / "best").samefile(tmp_path / "run" / "checkpoint_1")
+    write_pointer(tmp_path / "run" / "checkpoint_best", "checkpoint_1")
+    assert not (tmp_path / "run" / "checkpoint_best").is_symlink()
+    (bucket / "run" / "checkpoint_best.link").write_bytes(b"checkpoint_1")
+    (bucket / "run" / "checkpoint_1" / "manifest.json").write_bytes(b"")
+    assert resolve_bundle(bucket / "run") == bucket / "run" / "checkpoint_1"
+
+
+def test_voice_of_a_sweep_is_found_by_each_name_of_it(tmp_path: Path) -> None:
+    bundle = tmp_path / "trials" / "007" / "checkpoint_epoch0_step1"
+    bundle.mkdir(parents=True)
+    (bundle / "manifest.json").touch()
+    write_pointer(bundle.parent / "checkpoint_best", bundle.name)
+    write_pointer(tmp_path / "best", "trials/007")
+    for path in (tmp_path / "best", tmp_path / "best" / "checkpoint_best", bundle.parent, bundle):
+        assert resolve_bundle(path) == bundle
+    write_pointer(tmp_path / "endless", "endless")
+    assert resolve_bundle(tmp_path / "endless") == tmp_path / "endless"
 
 
 def test_features_are_fetched_once_by_fingerprint(
-    bucket: Remote, features: Path, tmp_path: Path
+    bucket: StoragePath, features: Path, tmp_path: Path
 ) -> None:
     place = put(features, bucket / "features")
     with ThreadPoolExecutor(3) as pool:
@@ -207,11 +256,11 @@ def test_features_are_fetched_once_by_fingerprint(
     assert all(np.array_equal(ours.mel(n), theirs.mel(n)) for n in range(len(ours)))
     for entry in place.entries():  # what was fetched is not asked for again
         if entry.name != MANIFEST:
-            (place / entry.name).remove()
+            (place / entry.name).unlink()
     assert FeatureSet.open(place).folder == opened[0].folder
 
 
-def test_shards_that_stay_are_not_fetched_again(bucket: Remote, tmp_path: Path) -> None:
+def test_shards_that_stay_are_not_fetched_again(bucket: StoragePath, tmp_path: Path) -> None:
     corpus = make_corpus(tmp_path / "corpus", 12)
     run_prepare(corpus, tmp_path / "features", shard_mb=0.01)
     place = put(tmp_path / "features", bucket / "features")
@@ -230,20 +279,22 @@ def test_shards_that_stay_are_not_fetched_again(bucket: Remote, tmp_path: Path) 
 
 
 def test_features_that_are_not_those_of_their_manifest_are_refused(
-    bucket: Remote, features: Path
+    bucket: StoragePath, features: Path
 ) -> None:
     place = put(features, bucket / "features")
     (place / "train-00000.arrow").write_bytes(b"something else")
     with pytest.raises(UserError, match=r"features/train-00000.arrow: is not the file"):
         FeatureSet.open(place)
-    (place / "train-00000.arrow").remove()
+    (place / "train-00000.arrow").unlink()
     with pytest.raises(UserError, match=r"features/train-00000.arrow: missing"):
         FeatureSet.open(place)
     with pytest.raises(UserError, match=r"^s3://.*/nothing: no such folder of features"):
         FeatureSet.open(bucket / "nothing")
 
 
-def test_manifest_of_others_does_not_lead_out_of_the_cache(bucket: Remote, features: Path) -> None:
+def test_manifest_of_others_does_not_lead_out_of_the_cache(
+    bucket: StoragePath, features: Path
+) -> None:
     place = put(features, bucket / "features")
     values = json.loads((features / MANIFEST).read_bytes())
     values["splits"]["train"]["shards"][0]["sha256"] = "../../" + "0" * 58
@@ -253,7 +304,7 @@ def test_manifest_of_others_does_not_lead_out_of_the_cache(bucket: Remote, featu
 
 
 def test_another_machine_fetches_its_own(
-    bucket: Remote, features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: StoragePath, features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = put(features, bucket / "features")
     first = FeatureSet.open(place)

@@ -17,7 +17,7 @@ from sqlalchemy.engine import Engine
 from dimts.core.config import build_config
 from dimts.core.errors import UserError
 from dimts.tuning.asha import EarlyStopping
-from dimts.tuning.config import SweepConfig
+from dimts.tuning.config import Direction, SweepConfig
 from dimts.tuning.distinct import exhausted_line
 from dimts.tuning.outcomes import is_known_good, outcome
 from dimts.tuning.report import front, limits_line
@@ -465,17 +465,18 @@ def test_trial_stopped_early_is_never_the_best(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("objectives", [ONE, TWO])
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
 def test_trial_without_an_objective_has_diverged(
-    tmp_path: Path, objectives: dict[str, str]
+    tmp_path: Path, objectives: dict[str, str], value: float
 ) -> None:
     study, (number, _, _) = first(tmp_path, objectives=objectives)
     last = list(objectives)[-1]
-    figures = dict.fromkeys(objectives, 1.0) | {last: math.nan}
-    assert study.end(number, Ending("finished", figures, 4, 4, 1.0)) == "diverged"
+    metrics = dict.fromkeys(objectives, 1.0) | {last: value}
+    assert study.end(number, Ending("finished", metrics, 4, 4, 1.0)) == "diverged"
     trial = study.trials[number]
     assert trial.state == TrialState.PRUNED
     assert outcome(trial) == "diverged"
-    assert last in trial.user_attrs["reason"]
+    assert (last if math.isnan(value) else "an objective") in trial.user_attrs["reason"]
     assert not front(study.study)
 
 
@@ -484,7 +485,7 @@ def test_interrupted_trial_is_handed_out_before_a_new_one(tmp_path: Path) -> Non
     one = study.next()
     assert one is not None
     assert (zero.number, one.number) == (0, 1)
-    study.let_go(0)
+    study.release(0)
     assert study.next() == (0, zero.values, True)
     three = study.next()
     assert three is not None
@@ -504,6 +505,38 @@ def test_winner_that_keeps_no_limit_is_told_of(tmp_path: Path) -> None:
     assert note(strict, study.study, 0).endswith(f"The voice is that of trial 000.\n\n{line}")
     assert limits_line(mild, study.trials[0]) == ""
     assert note(mild, study.study, 0).endswith("The voice is that of trial 000.")
+
+
+@pytest.mark.parametrize("selection", ["minimize", "maximize"])
+@pytest.mark.parametrize("objective", ["minimize", "maximize"])
+def test_either_direction_of_an_objective_and_of_what_rungs_compare(
+    tmp_path: Path, selection: Direction, objective: Direction
+) -> None:
+    config = sweep(
+        objectives={"val/mcd": objective}, early_stopping={"first": 4, "min_trials": 2},
+        validations=5, parallel=4,
+    )  # fmt: skip
+    study = SweepStudy(config, tmp_path, selection=selection)
+    first, second, third = (study.next() for _ in range(3))
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    sign = 1 if selection == "minimize" else -1
+    for validation, value in ((1, 3.0), (2, 2.0), (3, math.nan), (4, 4.0)):
+        assert not study.reported(first.number, validation, sign * value)
+    rungs = [study.trials[0].user_attrs[f"rung_{n}"] for n in (1, 2, 4)]
+    assert rungs == [sign * 3, sign * 2, sign * 2], "the best so far"
+    assert not study.reported(second.number, 4, sign * 1.0), "it is better"
+    assert study.reported(third.number, 4, sign * 5.0), "it is worse than both"
+    for assignment, value in ((first, 3.0), (second, 5.0), (third, 4.0)):
+        study.end(assignment.number, Ending("finished", {"val/mcd": value}, 4, 4, 1.0))
+    best = first if objective == "minimize" else second
+    assert [t.number for t in front(study.study)] == [best.number]
+    assert study.study.best_trial.number == best.number
+    turned = 1 if objective == "minimize" else -1
+    assert study.trials[0].intermediate_values == {
+        1: turned * 3, 2: turned * 2, 4: turned * 2,
+    }, "Optuna ranks those that were stopped as it ranks the objective"  # fmt: skip
 
 
 # One reason

@@ -14,6 +14,7 @@ from faults.head import BIN, PATIENCE_S, RUNTIME_ENV, Head, head
 from mlflow.tracking import MlflowClient
 from tuning_fixtures import steps_of
 
+from dimts.bundles.bundle import resolve_bundle
 from dimts.training.checkpoint import LATEST
 
 ROOT = Path(__file__).parents[1]
@@ -89,7 +90,7 @@ def test_job_that_is_stopped_leaves_a_checkpoint(cluster: Head, home: Path) -> N
         time.sleep(0.1)
     assert cluster.ray("job", "stop", "stopped").returncode == 0
     reached = max(steps_of(run_dir))
-    assert (run_dir / LATEST).resolve().name.endswith(f"_step{reached}")
+    assert resolve_bundle(run_dir / LATEST).name.endswith(f"_step{reached}")
     assert (
         "stopping after this step, with a checkpoint"
         in cluster.ray("job", "logs", "stopped").stdout

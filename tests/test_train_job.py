@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from data_prep.pipeline import prepare
-from dimts.bundles.bundle import read_weights
+from dimts.bundles.bundle import read_weights, resolve_bundle
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import build_config, load_config
 from dimts.core.errors import UserError
@@ -36,7 +36,7 @@ CURVES = ("train/total_loss", "train/gradient_norm", "val/total_loss")
 
 
 def weights(run_dir: Path) -> bytes:
-    return (run_dir / LATEST / "model.safetensors").read_bytes()
+    return (resolve_bundle(run_dir / LATEST) / "model.safetensors").read_bytes()
 
 
 def curves(run_dir: Path) -> dict[tuple[str, int], float]:
@@ -106,7 +106,7 @@ def test_run_goes_on_after_ctrl_c_term_and_kill(voice_file: Path, tmp_path: Path
         assert "start it again to go on from the checkpoint" in out
         result = json.loads((run_dir / "result.json").read_text())
         assert result["status"] == "stopped"
-        assert (run_dir / LATEST).resolve().name.endswith(f"_step{result['step']}")
+        assert resolve_bundle(run_dir / LATEST).name.endswith(f"_step{result['step']}")
         assert (run_dir / "stop_requested").exists()
 
     (run_dir / "result.json").unlink()
@@ -141,7 +141,7 @@ def test_run_begun_with_other_settings_is_not_gone_on_with(voice: Voice) -> None
 def test_figures_are_of_the_best_checkpoint(voice: Voice) -> None:
     config = voice("training.validate_every=4", "training.sample_every=6")
     result = start_run(config.launch(), config.ray)
-    assert Path(result["best"]) == (config.run.run_dir / BEST).resolve()
+    assert Path(result["best"]) == resolve_bundle(config.run.run_dir / BEST)
     for split in ("val", "test"):
         figures = {k: v for k, v in result["figures"].items() if k.startswith(f"{split}/")}
         ratio = figures[f"{split}/mcd"] / figures[f"{split}/untrained_mcd"]
@@ -269,7 +269,9 @@ def test_frozen_rows_keep_their_bits_with_two_workers(
         config = adapted(*how, f"ray.workers={workers}", f"run.name=w{workers}")
         results.append(start_run(config.launch(), config.ray))
         ended.append(config.run.run_dir)
-    before, after = (read_weights(run / BEST)[TOKEN] for run in (base.run_dir, ended[1]))
+    before, after = (
+        read_weights(resolve_bundle(run / BEST))[TOKEN] for run in (base.run_dir, ended[1])
+    )
     assert torch.equal(after[: len(before)].view(torch.int32), before.view(torch.int32))
     assert (after[len(before) :] != 0).any()
     one, two = map(curves, ended)

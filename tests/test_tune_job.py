@@ -20,7 +20,7 @@ from dimts.core.config import load_config
 from dimts.core.errors import UserError
 from dimts.families.registry import get_family
 from dimts.launch.start import start_run
-from dimts.storage.paths import Remote
+from dimts.storage.paths import StoragePath
 from dimts.tracking.mlflow_tracker import MlflowTracker
 from dimts.tuning.outcomes import outcome
 from dimts.tuning.remote_sweep import SweepCopy
@@ -200,7 +200,7 @@ def test_loss_of_a_trial_that_was_stopped_is_not_recorded_as_another_figure(
 
 
 def test_records_that_wait_in_object_storage_are_sent_when_the_sweep_has_ended(
-    recorded_in: Build, bucket: Remote, tmp_path: Path
+    recorded_in: Build, bucket: StoragePath, tmp_path: Path
 ) -> None:
     plan = recorded_in(f"run.storage={bucket}")
     away = plan.tracking.model_copy(update={"uri": "http://127.0.0.1:1", "flush_timeout_s": 0})
@@ -209,7 +209,7 @@ def test_records_that_wait_in_object_storage_are_sent_when_the_sweep_has_ended(
     tracker.log_metrics({"val/total_loss": 0.5}, 3)
     tracker.finish("FINISHED")
     trial = put(tmp_path / "000", bucket / plan.place.name / "trials" / "000")
-    (trial / "checkpoint_latest.link").write_bytes(b"checkpoint")
+    (trial / "checkpoint_latest").write_bytes(b"checkpoint")
     plan.folder.mkdir(parents=True)
     study = study_of(plan)
     for _ in range(2):  # the second time there is nothing to send
@@ -219,7 +219,7 @@ def test_records_that_wait_in_object_storage_are_sent_when_the_sweep_has_ended(
         assert set(runs) == {"trial", plan.title}
         assert runs["trial"].data.metrics == {"val/total_loss": 0.5}
     assert [n for n in names(trial) if n.endswith(".jsonl")] == []
-    assert {"mlflow_run.json", "checkpoint_latest.link"} <= set(names(trial))
+    assert {"mlflow_run.json", "checkpoint_latest"} <= set(names(trial))
 
 
 # Two objectives, two workers, part of a GPU

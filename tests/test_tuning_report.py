@@ -1,10 +1,8 @@
-"""What a sweep tells: the winner, tables and importances, from real studies."""
+"""What a sweep says: the winner and tables, from real studies."""
 
 from __future__ import annotations
 
 import csv
-import math
-import re
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +18,11 @@ from study_fixtures import (
     add,
     mixed,
     new_study,
-    search,
 )
 
-from dimts.tuning import points, report
+from dimts.tuning import report
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.outcomes import named, text
-from dimts.tuning.plots import draw_importances, write_plots
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
@@ -39,7 +35,6 @@ def test_a_stopped_trial_is_never_best_however_low_its_last_loss() -> None:
     add(study, [2.0], curve=[2.5, 2.0])
     add(study, [1.5], curve=[2.4, 1.5])
     assert [trial.number for trial in report.front(study)] == [2]
-    assert points.best_so_far(study) == [(1, 2.0), (2, 1.5)]
     assert report.markdown_table(study).count("\n") == 4, "head, rule and the complete trials"
 
 
@@ -50,19 +45,11 @@ def test_of_equals_the_earlier_trial_is_best() -> None:
     assert [trial.number for trial in report.front(study)] == [1]
 
 
-def test_a_value_that_is_not_finite_is_never_best() -> None:
-    study = new_study(LOSS, FORGETTING)
-    add(study, [-math.inf, 0.0])
-    add(study, [1.0, 1.0])
-    assert [trial.number for trial in report.front(study)] == [1]
-
-
 def test_the_front_is_what_nothing_beats_in_both_objectives() -> None:
     study = new_study(LOSS, FORGETTING)
     for values in ([3, 1], [1, 3], [2, 2], [2, 3], [3, 3], [2.5, 2], [1, 4]):
         add(study, [float(value) for value in values])
     assert [trial.number for trial in report.front(study)] == [1, 2, 0]
-    assert {t.number for t in study.best_trials} == {0, 1, 2}
 
 
 def test_the_front_follows_the_directions() -> None:
@@ -73,26 +60,18 @@ def test_the_front_follows_the_directions() -> None:
 
 
 @pytest.mark.parametrize("goals", [(LOSS,), (LOSS, FORGETTING)])
-def test_a_sweep_in_which_nothing_was_finished_still_has_its_report(
-    tmp_path: Path, goals: tuple[str, ...]
-) -> None:
+def test_sweep_in_which_nothing_was_finished_still_has_its_tables(goals: tuple[str, ...]) -> None:
     study = new_study(*goals)
     add(study, None, curve=[3.0, 2.0])
     add(study, None, {LR: 2e-3, BATCH: 8}, curve=[4.0])
     assert report.front(study) == []
-    assert report.importances(study) == {}
     assert "2 trials: 2 stopped early; none" in report.markdown_table(study)
-    report.write_html(study, tmp_path / "a.html")
-    names = [path.stem for path in write_plots(study, tmp_path)]
-    assert names == ["history", "parallel", "curves"]
+    assert list(report.trials_table(study)["outcome"]) == ["stopped early"] * 2
 
 
-def test_a_sweep_without_a_trial_has_a_report(tmp_path: Path) -> None:
-    study = new_study(LOSS)
-    report.write_csv(study, tmp_path / "new" / "a.csv")
-    report.write_html(study, tmp_path / "new" / "a.html")
-    assert write_plots(study, tmp_path) == []
-    assert report.summary(study).startswith("0 trials;")
+def test_sweep_without_a_trial_has_a_table_and_a_summary() -> None:
+    assert report.trials_table(new_study(LOSS)).empty
+    assert report.summary(new_study(LOSS)).startswith("0 trials;")
 
 
 # Tables
@@ -100,57 +79,30 @@ def test_a_sweep_without_a_trial_has_a_report(tmp_path: Path) -> None:
 
 def test_each_row_of_the_table_has_the_same_columns(tmp_path: Path) -> None:
     study = new_study(LOSS)
-    figures = {LOSS: 2.0, "val/mcd": 6.5}
-    add(study, [2.0], {LR: 1e-3, START: "random", SHARE: 0.2}, [3, 2], figures=figures, step=40)
-    add(study, None, {LR: 2e-3, START: "nearest"}, [4.0])
-    report.write_csv(study, tmp_path / "trials.csv")
+    metrics = {LOSS: 2.0, "val/mcd": 6.5}
+    add(study, [2.0], {LR: 1e-3, START: "random", SHARE: 0.2}, [3, 2], metrics=metrics, step=40)
+    add(study, None, {LR: 2e-3, START: "nearest"}, [4.0], metrics=metrics, passed=1)
+    report.trials_table(study).to_csv(tmp_path / "trials.csv", index=False)
     with (tmp_path / "trials.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == [
-        "number", "outcome", "known good", LOSS, "val/mcd", LR, START, SHARE, "rung_1", "rung_2",
-        "step", "frames", "seconds", "reason",
+        "number", "outcome", "known good", LOSS, SHARE, START, LR, "rung_1", "rung_2", "step",
+        "val/mcd",
     ]  # fmt: skip
     assert [row["outcome"] for row in rows] == ["finished", "stopped early"]
-    assert [row[LOSS] for row in rows] == ["2.0", ""], "a smaller budget's loss is no result"
-    assert [row["rung_1"] for row in rows] == ["3.0", "4.0"]
+    assert [row[LOSS] for row in rows] == ["2", ""], "a smaller budget's loss is no result"
+    assert [row["rung_1"] for row in rows] == ["3", "4"]
+    assert [row["step"] for row in rows] == ["40", ""]
     assert [row[SHARE] for row in rows] == ["0.2", ""]
 
 
 def test_the_table_tells_what_became_of_each_trial() -> None:
-    rows = report.trials_table(mixed())
-    assert [row["outcome"] for row in rows[9:]] == [
+    table = report.trials_table(mixed())
+    assert list(table["outcome"][9:]) == [
         "finished", "stopped early", "stopped early", "stopped early", "diverged", "failed",
     ]  # fmt: skip
-    assert [row["number"] for row in rows if row["known good"]] == [0]
-    assert rows[13]["reason"] == "loss is nan"
-
-
-def test_the_page_escapes_everything_and_needs_no_other_file(tmp_path: Path) -> None:
-    study = mixed()
-    report.write_html(study, tmp_path / "a.html")
-    page = (tmp_path / "a.html").read_text(encoding="utf-8")
-    assert "<b>" not in page
-    assert "&lt;b&gt; &amp; co" in page
-    assert not re.search(r"(?:src|href)=", page)
-    best = re.findall(r"<tr class='best'>.*?</tr>", page)
-    assert len(best) == 1
-    assert best[0].startswith("<tr class='best'><td data-key='9'>")
-
-
-def test_the_page_sorts_by_the_whole_number(tmp_path: Path) -> None:
-    study = new_study(LOSS)
-    add(study, [1.23456789])
-    report.write_html(study, tmp_path / "a.html")
-    page = (tmp_path / "a.html").read_text(encoding="utf-8")
-    assert "<td data-key='1.23456789'>1.235</td>" in page
-
-
-def test_a_quote_in_a_value_does_not_end_its_attribute(tmp_path: Path) -> None:
-    study = new_study(LOSS)
-    add(study, None, reason="it's <i>")
-    report.write_html(study, tmp_path / "a.html")
-    page = (tmp_path / "a.html").read_text(encoding="utf-8")
-    assert "data-key='it&#x27;s &lt;i&gt;'" in page
+    assert list(table["number"][table["known good"]]) == [0]
+    assert table["reason"][13] == "loss is nan"
 
 
 def test_the_markdown_table_holds_the_best_in_order() -> None:
@@ -177,11 +129,11 @@ def test_the_markdown_table_has_the_whole_front() -> None:
     assert [row.split(" | ")[0] for row in rows] == [f"| {n}" for n in range(12)]
 
 
-def limited(change: float) -> SweepConfig:
+def limited(change: float, direction: str = "minimize") -> SweepConfig:
     return SweepConfig.model_validate(
         {
             "name": "limited",
-            "objectives": {"val/mcd": "minimize", "forgetting/mcd_change": "minimize"},
+            "objectives": {"val/mcd": direction, "forgetting/mcd_change": direction},
             "limits": {"forgetting/mcd_change": change},
             "space": {LR: {"type": "float", "low": 1e-4, "high": 1e-2}},
         }
@@ -201,6 +153,26 @@ def test_the_winner_is_the_first_on_the_front_that_keeps_the_limits() -> None:
     assert numbers == [0, 1, 2, 2], "none keeps the last: the nearest"
 
 
+def test_larger_is_better_where_an_objective_is_maximized() -> None:
+    study = new_study("val/mcd", "forgetting/mcd_change", directions=["maximize"] * 2)
+    for values in ([1.0, 9.0], [3.0, 0.4], [2.0, 0.6], [2.5, 0.1]):
+        add(study, values)
+    rows = [line.split(" | ")[:2] for line in report.markdown_table(study).splitlines()[2:]]
+    assert rows == [["| 1", "yes"], ["| 2", "yes"], ["| 0", "yes"], ["| 3", ""]]
+    for least, number, line in ((0.3, 1, ""), (0.5, 2, ""), (9.5, 0, "; the nearest has 9")):
+        sweep = limited(least, "maximize")
+        trial = report.pick_winner(sweep, study)
+        assert trial is not None
+        assert trial.number == number
+        assert report.limits_line(sweep, trial).endswith(line)
+    one = new_study("val/mcd", directions=["maximize"])
+    for value in (1.0, 3.0, 3.0, 2.0):
+        add(one, [value])
+    assert [trial.number for trial in report.best_first(one)] == [1, 2, 3, 0]
+    assert [trial.number for trial in report.front(one)] == [1]
+    assert "best is 1: val/mcd 3 with" in report.summary(one)
+
+
 def test_a_setting_is_one_line() -> None:
     line = report.short({LR: 0.00213, BATCH: 8, FREEZE: "n_base", START: "random"})
     assert line == "lr 0.0021, batch 8, freeze n_base, start random"
@@ -217,53 +189,3 @@ def test_names_that_end_alike_are_told_apart() -> None:
 )
 def test_values_read_well(value: Any, shown: str) -> None:
     assert text(value) == shown
-
-
-# Importances
-
-
-@pytest.mark.parametrize(("weights", "first"), [((1, 0.01), LR), ((0.05, 1), FREEZE)])
-def test_importances_name_what_matters(weights: tuple[float, float], first: str) -> None:
-    shares = report.importances(search(20, *weights))
-    assert next(iter(shares)) == first
-    assert shares[first] > 0.7
-    assert sum(shares.values()) == pytest.approx(1)
-
-
-def test_importances_are_of_one_objective_each() -> None:
-    study = new_study(LOSS, FORGETTING)
-    for trial in search(20, 1, 0).trials:
-        freeze = float([0, 0.5, "n_base"].index(trial.params[FREEZE]))
-        assert trial.value is not None
-        add(study, [trial.value, freeze], trial.params)
-    assert [next(iter(report.importances(study, n))) for n in (0, 1)] == [LR, FREEZE]
-
-
-def test_importances_do_not_look_at_stopped_trials() -> None:
-    study = search(20, 1, 0.01)
-    before = report.importances(study)
-    for n in range(20):
-        add(study, None, {LR: 1e-3, BATCH: 4, FREEZE: 0}, curve=[100.0 * n])
-    assert report.importances(study) == before
-    figure = draw_importances(study)
-    assert figure is not None
-    assert "the 20 complete trials of 40" in figure.get_suptitle()
-
-
-def test_too_few_trials_or_one_value_have_no_importances(tmp_path: Path) -> None:
-    (tmp_path / "importances.png").write_bytes(b"of an earlier call")
-    few = search(report.FEWEST - 1, 1, 1)
-    assert report.importances(few) == {}
-    assert report.importances(search(20, 0, 0)) == {}
-    assert "importances" not in [path.stem for path in write_plots(few, tmp_path)]
-    assert not (tmp_path / "importances.png").exists()
-    assert report.importances(search(report.FEWEST, 1, 1))
-
-
-def test_a_parameter_that_cannot_be_rated_is_named() -> None:
-    study = search(20, 1, 1)
-    add(study, [3.0], {LR: 1e-3, BATCH: 4, FREEZE: 0, SHARE: 0.1})
-    assert SHARE not in report.importances(study)
-    figure = draw_importances(study)
-    assert figure is not None
-    assert "rehearsal share" in figure.get_suptitle().splitlines()[1]

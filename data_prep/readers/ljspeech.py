@@ -15,7 +15,7 @@ from dimts.core.errors import UserError
 from dimts.core.printable import DRIVES_A_TERMINAL
 from dimts.core.regular_file import NotAFile, open_regular
 from dimts.features.config import CorpusConfig
-from dimts.storage.paths import Folder
+from dimts.storage.paths import AnyPath
 
 METADATA = "metadata.csv"
 AUDIO_FOLDER = "wavs"
@@ -73,12 +73,12 @@ def read_ljspeech(corpus: CorpusConfig, language: str) -> Iterator[Utterance | R
             yield Utterance(utterance_id, audio, text, corpus.speaker, language, row)
 
 
-def _root(place: Folder) -> Root:
+def _root(place: AnyPath) -> Root:
     root = root_of(place)
     return Path(os.path.realpath(root)) if isinstance(root, Path) else root
 
 
-def _lines(place: Folder, root: Root) -> Iterator[bytes]:
+def _lines(place: AnyPath, root: Root) -> Iterator[bytes]:
     """Lines of the table, of one that is too long its beginning; ends are those of any system."""
     if isinstance(place, Path):
         yield from _lines_here(place, Path(os.path.realpath(place)))
@@ -97,7 +97,7 @@ def _lines(place: Folder, root: Root) -> Iterator[bytes]:
         yield from _lines_here(Path(folder), Path(os.path.realpath(folder)), place)
 
 
-def _lines_here(folder: Path, root: Path, place: Folder | None = None) -> Iterator[bytes]:
+def _lines_here(folder: Path, root: Path, place: AnyPath | None = None) -> Iterator[bytes]:
     """Of a table in a folder of this machine; `place` is where it was found."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such corpus folder; set corpus.path")
@@ -124,7 +124,7 @@ def _lines_here(folder: Path, root: Path, place: Folder | None = None) -> Iterat
         raise UserError(f"{name}: cannot be read: {error.strerror}") from error
 
 
-def _check_table(metadata: Folder, descriptor: int) -> None:
+def _check_table(metadata: AnyPath, descriptor: int) -> None:
     """Refuse a table that as a whole is none; leaves the position behind a byte-order mark."""
     size = os.fstat(descriptor).st_size
     if size > MAX_BYTES:

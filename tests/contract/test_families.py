@@ -23,7 +23,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 from tracking_fixtures import make_store
 
-from dimts.bundles.bundle import MANIFEST, WEIGHTS, BundleError, sha256
+from dimts.bundles.bundle import MANIFEST, WEIGHTS, BundleError, resolve_bundle, sha256
 from dimts.cli import run_job
 from dimts.commands import promote
 from dimts.commands.sweep_config import load_sweep
@@ -154,8 +154,8 @@ def stopped_at_a_checkpoint(run_dir: Path) -> Iterator[None]:
         thread.join()
 
 
-def weights(run_dir: Path, link: str = LATEST) -> dict[str, torch.Tensor]:
-    latest = find_latest(run_dir) if link == LATEST else (run_dir / link).resolve()
+def weights(run_dir: Path, pointer: str = LATEST) -> dict[str, torch.Tensor]:
+    latest = find_latest(run_dir) if pointer == LATEST else resolve_bundle(run_dir / pointer)
     assert latest is not None
     return load_file(latest / WEIGHTS)
 
@@ -263,7 +263,7 @@ def test_what_is_frozen_keeps_its_bits(build: Build, case: Case) -> None:
 def test_bundle_speaks_again_what_it_spoke(build: Build, case: Case, tmp_path: Path) -> None:
     settings = build().launch().settings
     run_training(settings, Listener())
-    best = (settings.run_dir / BEST).resolve()
+    best = resolve_bundle(settings.run_dir / BEST)
     moved = best.rename(tmp_path / "elsewhere")
     speaker = load_speaker(moved)
     wave = speaker.speak(case.text)
@@ -288,7 +288,7 @@ def rewrite(bundle: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> N
 def test_bundle_that_does_not_fit_is_refused(build: Build) -> None:
     settings = build("training.max_steps=1").launch().settings
     run_training(settings, Listener())
-    bundle = (settings.run_dir / BEST).resolve()
+    bundle = resolve_bundle(settings.run_dir / BEST)
 
     def cut(tensors: dict[str, torch.Tensor]) -> None:
         name = max(tensors, key=lambda name: tensors[name].numel())

@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from dimts.bundles.bundle import resolve_bundle
 from dimts.core.errors import UserError
 from dimts.launch.console import EVENTS
 from dimts.training.checkpoint import LATEST
@@ -131,11 +132,11 @@ class Training:
 
     def checkpoint(self) -> Path | None:
         """The latest one."""
-        latest = self.run_dir / LATEST
-        return latest.resolve() if latest.exists() else None
+        latest = resolve_bundle(self.run_dir / LATEST)
+        return latest if latest.is_dir() else None
 
     def weights(self) -> bytes:
-        return (self.run_dir / LATEST / "model.safetensors").read_bytes()
+        return (resolve_bundle(self.run_dir / LATEST) / "model.safetensors").read_bytes()
 
     # Whom to kill
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.speech_like import speech_like
 from dimts.audio.files import write_wav
-from dimts.audio.speech_like import speech_like
 from dimts.core.errors import UserError
 from faults import prepare_killed
 from faults.injection import ROOT

@@ -14,8 +14,8 @@ import hashlib
 import re
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
 
 import torch
 from pydantic import Field
@@ -26,10 +26,16 @@ from torch import nn
 from dimts.core.config import Config
 from dimts.core.errors import UserError
 from dimts.core.untrusted import MAX_JSON_BYTES, MAX_YAML_BYTES, inside, parse_yaml, read_bytes
+from dimts.storage.paths import StoragePath
+from dimts.storage.pointer import read_pointer
 
 FORMAT_VERSION = 1
 WEIGHTS, CONFIG, MANIFEST = "model.safetensors", "config.yaml", "manifest.json"
+BEST_OF_RUN = "checkpoint_best"
+"""In a run's folder: the pointer to its best checkpoint."""
+MAX_POINTERS = 3
 PLAIN_NAME = re.compile(r"(?=\.*[^/\\\0.])[^/\\\0]+")
+P = TypeVar("P", Path, StoragePath, Path | StoragePath)
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -92,6 +98,23 @@ def write_bundle(
         **facts,
     )
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
+
+
+def resolve_bundle(path: P, max_pointers: int = MAX_POINTERS) -> P:
+    """The bundle's own folder behind a path: of a bundle, of a run (its best one), or of a pointer
+    such as ``checkpoint_best``, here or in object storage; the path itself if no bundle is there.
+
+    Raises:
+        StorageError: the storage cannot be reached.
+    """
+    if (path / MANIFEST).exists() or not max_pointers:
+        return path
+    for pointer, inside_it in ((path / BEST_OF_RUN, ""), (path, ""), (path.parent, path.name)):
+        if name := read_pointer(pointer):
+            target = pointer.parent / PurePosixPath(name, inside_it)
+            return resolve_bundle(target, max_pointers - 1)
+    best = path / BEST_OF_RUN  # a folder, in a copy that did not keep a link
+    return best if (best / MANIFEST).exists() else path
 
 
 def read_manifest(folder: Path, verify: bool = True) -> BundleManifest:

@@ -9,57 +9,31 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from dimts.bundles.bundle import MANIFEST, PLAIN_NAME, BundleError, read_manifest
+from dimts.bundles.bundle import (
+    MANIFEST,
+    PLAIN_NAME,
+    BundleError,
+    read_manifest,
+    resolve_bundle,
+)
 from dimts.core.errors import UserError
 from dimts.core.untrusted import MAX_JSON_BYTES
-from dimts.storage.mirror import LINK
-from dimts.storage.paths import Folder, Remote, cache_folder, is_remote, remote, transfer
-from dimts.training.checkpoint import BEST
+from dimts.storage.paths import AnyPath, StoragePath, any_path, cache_folder, transfer
 
 
-def local_bundle(place: str) -> Path:
-    """The folder of the bundle that a setting names: a path, or a place in object storage.
+def local_bundle(path: str | AnyPath) -> Path:
+    """The folder of this machine that holds the bundle behind a path, see `resolve_bundle`.
 
     Raises:
-        UserError: it is no such place, or see `fetch_bundle`.
+        UserError: it is in object storage, and is not there, is damaged, or cannot be reached.
     """
-    return fetch_bundle(remote(place)) if is_remote(place) else Path(place)
-
-
-def find_bundle(place: Remote, links: int = 3) -> Remote:
-    """The bundle behind a bundle's own place, a run's (its best) or a link's, as of now.
-
-    Args:
-        place: of it.
-        links: that are followed at most, one after another.
-
-    Raises:
-        UserError: there is none.
-    """
-    if (place / MANIFEST).entry():
-        return place
-    names = (place / (BEST + LINK), place.parent / (place.name + LINK))
-    for link in names if links else ():
-        try:
-            return find_bundle(link.parent / link.read_bytes(most=1000).decode(), links - 1)
-        except FileNotFoundError:
-            continue
-        except ValueError as error:
-            raise UserError(f"{link}: {error}") from error
-    raise UserError(f"{place}: no bundle, and no run that has one")
-
-
-def fetch_bundle(place: Remote) -> Path:
-    """The folder of this machine that holds the bundle at a place, see `find_bundle`.
-
-    Raises:
-        UserError: there is none, it is damaged, or it cannot be reached.
-    """
-    found = find_bundle(place)
+    found = resolve_bundle(any_path(path))
+    if not isinstance(found, StoragePath):
+        return found
     try:
         content = (found / MANIFEST).read_bytes(most=MAX_JSON_BYTES)
     except FileNotFoundError:
-        raise UserError(f"{found}: no bundle there") from None
+        raise UserError(f"{path}: no bundle, and no run that has one") from None
     except ValueError as error:
         raise UserError(f"{found / MANIFEST}: {error}") from error
     return _kept(content, lambda name, file: (found / name).download(file), str(found))
@@ -83,7 +57,7 @@ def keep_bundle(bundle: Path, source: str) -> Path:
     return _kept(content, lambda name, file: shutil.copyfile(bundle / name, file), source)
 
 
-def share_bundle(bundle: Path, folder: Folder, name: str) -> Folder:
+def share_bundle(bundle: Path, folder: AnyPath, name: str) -> AnyPath:
     """Copy a bundle to where all machines find it, unless it is there; its place.
 
     Args:
@@ -96,7 +70,7 @@ def share_bundle(bundle: Path, folder: Folder, name: str) -> Folder:
     """
     names = [*read_manifest(bundle).sha256, MANIFEST]  # last, as a copy without it is none
     place = folder / f"{name}-{_digest((bundle / MANIFEST).read_bytes())[:8]}"
-    if isinstance(place, Remote):
+    if isinstance(place, StoragePath):
         if not (place / MANIFEST).entry():
             for file in names:
                 (place / file).upload(bundle / file)

@@ -30,7 +30,7 @@ from dimts.core.config import load_config
 from dimts.core.home import shipped
 from dimts.core.ray_session import check_cluster
 from dimts.features.manifest import SUMMARY
-from dimts.storage.paths import folder_here
+from dimts.storage.paths import require_local
 
 CONFIG, BASE = "jobs/configs/sample_am_finetune.yaml", "jobs/configs/mix/latin.yaml"
 SENTENCE = "ሰላም! እኔ ከድምፅ የተማርኩ አዲስ አማርኛ ተናጋሪ ነኝ።"
@@ -49,7 +49,7 @@ def main() -> None:
 
     start = time.monotonic()
     with stage("1/4 corpora: sample sentences, and those of the base, spoken by espeak"):
-        corpus = folder_here(config.corpus.path, "the sentences are spoken into a folder")
+        corpus = require_local(config.corpus.path, "the sentences are spoken into a folder")
         render_corpus(SAMPLE_SENTENCES, corpus, config.corpus.language or "am")
         if config.base and config.base.features:
             prepare_parts(load_config(MixConfig, [shipped(BASE)]))  # to rehearse, and to measure

@@ -91,5 +91,5 @@ class MixConfig(Config):
             ),
             tracking=self.tracking.absolute(),
             params=flatten(self.model_dump(mode="json")),
-            remote=self.run.remote,
+            place=self.run.place,
         )

@@ -19,7 +19,7 @@ from dimts.core.errors import UserError
 from dimts.core.home import shipped
 from dimts.core.ray_session import check_cluster
 from dimts.families.registry import DEFAULT, get_family
-from dimts.storage.paths import folder_here
+from dimts.storage.paths import require_local
 from dimts.text.language import load_language
 
 
@@ -44,7 +44,6 @@ def main() -> None:
     from dimts.families.acoustic.bundle import export_bundle
     from dimts.launch.ray_train import connected
     from dimts.launch.start import start_run
-    from dimts.training.checkpoint import BEST
 
     with connected(config.ray) if config.ray.workers else nullcontext():
         result = start_run(config.launch(), config.ray)
@@ -54,7 +53,7 @@ def main() -> None:
     if arguments.export:
         if not result["best"]:
             raise UserError(f"{config.run.run_dir}: has no best checkpoint to export yet")
-        best = local_bundle(str(config.run.place / BEST))
+        best = local_bundle(config.run.place)
         size = export_bundle(best, arguments.export, result["figures"])
         print(f"exported: {arguments.export}, {size / 1e6:.1f} MB")
 
@@ -64,7 +63,7 @@ def prepare_parts(config: MixConfig) -> None:
     for part in config.parts:
         language = load_language(part.text.language).code
         if part.sentences:
-            corpus = folder_here(part.corpus.path, "the sentences are spoken into a folder")
+            corpus = require_local(part.corpus.path, "the sentences are spoken into a folder")
             render_corpus(Path(shipped(str(part.sentences))), corpus, part.voice or language)
         manifest = prepare(part.corpus, part.text, config.mel, part.prepare)
         print(

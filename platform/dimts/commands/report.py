@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dimts.families.protocol import Family
-from dimts.storage.paths import Folder
+from dimts.storage.paths import AnyPath
 
 SPLITS = ("train", "val", "test")
 
@@ -38,7 +38,7 @@ def forgetting_line(figures: Mapping[str, float]) -> str:
     )
 
 
-def print_result(family: Family, run: Folder, result: Mapping[str, Any]) -> None:
+def print_result(family: Family, run: AnyPath, result: Mapping[str, Any]) -> None:
     """The end of a run: status, metrics, and where the voice is."""
     print(f"\n{result['status']} at step {result['step']}")
     if table := metrics_table(family, result["figures"]):

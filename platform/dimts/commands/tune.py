@@ -6,8 +6,6 @@ on when the same command is given again. Ctrl-C ends it with checkpoints.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from dimts.cli import config_parser
 from dimts.commands.report import forgetting_line, metrics_table
 from dimts.commands.sweep_config import load_sweep
@@ -15,7 +13,6 @@ from dimts.core.errors import ConfigError
 from dimts.families.protocol import Family
 from dimts.tracking.mlflow_tracker import SPOOL
 from dimts.tracking.spool import Spool
-from dimts.training.checkpoint import BEST
 from dimts.tuning.distinct import exhausted_line
 from dimts.tuning.report import limits_line, markdown_table
 from dimts.tuning.study import SweepStudy
@@ -45,9 +42,6 @@ def print_sweep(family: Family, plan: Plan, result: SweepResult) -> None:
     if result.best is None:
         print("no trial ran to its end, so there is no voice to pick")
         return
-    voice = plan.place / WINNER
-    if isinstance(voice, Path):  # a link to a folder, which has another one in it
-        voice /= BEST
     for part in (
         limits_line(plan.sweep, result.best),
         metrics_table(family, result.figures),
@@ -56,7 +50,7 @@ def print_sweep(family: Family, plan: Plan, result: SweepResult) -> None:
         if part:
             print(part)
     print(
-        f"voice: {voice}\n"
+        f"voice: {plan.place / WINNER}\n"
         f"its settings: --config {plan.folder / WINNERS_SETTINGS}\n"
         f"tables and plots: {plan.place}"
     )

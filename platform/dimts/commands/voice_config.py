@@ -21,7 +21,7 @@ from dimts.families.protocol import Family, Sections
 from dimts.families.registry import DEFAULT, get_family
 from dimts.launch.names import BASES
 from dimts.launch.settings import Launch, RayConfig, RunConfig
-from dimts.storage.paths import is_remote, remote
+from dimts.storage.paths import any_path, is_remote
 from dimts.tracking.config import TrackingConfig, is_in_mlflow
 from dimts.training.config import TrainingConfig
 
@@ -74,7 +74,7 @@ class RunnableConfig(Sections):
         return cast(Self, self.of_family.with_base(located, local_bundle(bundle)))
 
     def pinned(self) -> Self:
-        """With a base that may be another one tomorrow, an alias of MLflow or a link in object
+        """With a base that may be another one tomorrow, an alias of MLflow or a pointer in object
         storage, as it is now; raises like `resolved`."""
         if self.base is None or not (is_remote(self.base.bundle) or is_in_mlflow(self.base.bundle)):
             return self
@@ -87,11 +87,12 @@ class RunnableConfig(Sections):
 
     def _base_for_all(self, bundle: str) -> str:
         """Where all machines find the base, and each of them the same."""
-        from dimts.bundles.fetch import find_bundle, share_bundle
+        from dimts.bundles.bundle import resolve_bundle
+        from dimts.bundles.fetch import share_bundle
         from dimts.tracking.mlflow_model import resolve_model
 
         if is_remote(bundle):
-            return str(find_bundle(remote(bundle)))
+            return str(resolve_bundle(any_path(bundle)))
         folder = resolve_model(bundle, self.tracking).absolute()
         if is_in_mlflow(bundle):
             name = re.sub(r"[^A-Za-z0-9.-]+", "-", bundle.partition(":/")[2]).strip("-")
@@ -108,7 +109,7 @@ class RunnableConfig(Sections):
             settings=self.of_family.settings(config, config.run.run_dir, to_yaml(recorded)),
             tracking=config.tracking.absolute(),
             params=flatten(recorded.model_dump(mode="json")),
-            remote=config.run.remote,
+            place=config.run.place,
         )
 
 

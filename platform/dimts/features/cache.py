@@ -11,13 +11,13 @@ from dimts.core.errors import UserError
 from dimts.core.lock import locked
 from dimts.core.untrusted import MAX_JSON_BYTES
 from dimts.features.manifest import AGAIN, MANIFEST, ShardFacts, parse_manifest
-from dimts.storage.paths import Remote, cache_folder, transfer
+from dimts.storage.paths import StoragePath, cache_folder, transfer
 
 WAIT_S = 3600.0
 """How long a process waits for another one of this machine to fetch the same."""
 
 
-def fetch_features(remote: Remote) -> Path:
+def fetch_features(remote: StoragePath) -> Path:
     """The folder of this machine that holds the set; what is missing in it is fetched first.
 
     A set that changes gets another folder, and shards that stay the same are not fetched again.
@@ -41,7 +41,7 @@ def fetch_features(remote: Remote) -> Path:
     return folder
 
 
-def _manifest_of(remote: Remote) -> bytes:
+def _manifest_of(remote: StoragePath) -> bytes:
     try:
         return (remote / MANIFEST).read_bytes(most=MAX_JSON_BYTES)
     except FileNotFoundError:
@@ -50,7 +50,7 @@ def _manifest_of(remote: Remote) -> bytes:
         raise UserError(f"{remote / MANIFEST}: cannot be read ({error}); {AGAIN}") from error
 
 
-def _fetch(remote: Remote, shard: ShardFacts, shards: Path, folder: Path) -> None:
+def _fetch(remote: StoragePath, shard: ShardFacts, shards: Path, folder: Path) -> None:
     kept = shards / f"{shard.sha256}.arrow"
     if not kept.exists():
         draft = shards / f"{shard.sha256}.{os.getpid()}.draft"

@@ -8,13 +8,13 @@ from pydantic import Field, model_validator
 
 from dimts.audio.trim import TrimConfig
 from dimts.core.config import Config
-from dimts.storage.paths import Place
+from dimts.storage.paths import AnyPath
 
 
 class CorpusConfig(Config):
     """Where the recordings and their texts are."""
 
-    path: Place = Field(description="folder of the corpus, here or in object storage")
+    path: AnyPath = Field(description="folder of the corpus, here or in object storage")
     reader: Literal["ljspeech"] = Field("ljspeech", description="format of the corpus")
     language: str | None = Field(
         None, min_length=1, description="what is spoken; that of text.language if not given"
@@ -25,7 +25,7 @@ class CorpusConfig(Config):
 class PrepareConfig(Config):
     """How a corpus becomes features, and where they go."""
 
-    features: Place = Field(description="folder the features go to, here or in object storage")
+    features: AnyPath = Field(description="folder the features go to, here or in object storage")
     trim: TrimConfig = TrimConfig()
     min_seconds: float = Field(0.3, gt=0, description="shortest speech, silence trimmed")
     max_seconds: float = Field(20.0, gt=0, description="longest recording, silence included")

@@ -14,7 +14,7 @@ from dimts.audio.mel import Float32Array
 from dimts.core.errors import UserError
 from dimts.features.cache import fetch_features
 from dimts.features.manifest import Manifest, ShardFacts, SplitName, read_manifest
-from dimts.storage.paths import Folder, Remote
+from dimts.storage.paths import AnyPath, StoragePath
 
 SHARD_FINGERPRINT = b"dimts.fingerprint"
 
@@ -27,7 +27,7 @@ class FeatureSet:
         self.manifest = manifest
 
     @classmethod
-    def open(cls, place: str | Folder) -> FeatureSet:
+    def open(cls, place: str | AnyPath) -> FeatureSet:
         """Read the manifest and check that its files are there.
 
         Of a set in object storage this machine gets a copy, once, which all processes share.
@@ -35,7 +35,7 @@ class FeatureSet:
         Raises:
             UserError: no such folder, another format version, or files that do not fit.
         """
-        folder = fetch_features(place) if isinstance(place, Remote) else Path(place)
+        folder = fetch_features(place) if isinstance(place, StoragePath) else Path(place)
         manifest = read_manifest(folder)
         for split in manifest.splits.values():
             for shard in split.shards:
@@ -107,7 +107,7 @@ class FeatureSplit:
         return self._strings("speaker")
 
     @cached_property
-    def audio_paths(self) -> list[Folder]:
+    def audio_paths(self) -> list[AnyPath]:
         """The recordings themselves, where they were when the features were made."""
         return [self.manifest.corpus.path / audio for audio in self._strings("audio")]
 

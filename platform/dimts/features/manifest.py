@@ -11,7 +11,7 @@ from dimts.audio.mel import MelConfig
 from dimts.core.config import Config
 from dimts.core.errors import UserError
 from dimts.core.untrusted import MAX_JSON_BYTES, parse_json, read_bytes
-from dimts.storage.paths import Folder, Place
+from dimts.storage.paths import AnyPath
 from dimts.text.normaliser import TextConfig
 
 MANIFEST = "manifest.json"
@@ -53,7 +53,7 @@ class SplitFacts(Config):
 class CorpusFacts(Config):
     """Where the utterances come from; audio paths in the shards are relative to `path`."""
 
-    path: Place
+    path: AnyPath
     n_rows: int
     languages: tuple[str, ...]
     speakers: tuple[str, ...]
@@ -117,7 +117,7 @@ def read_manifest(folder: Path) -> Manifest:
     return parse_manifest(data, file)
 
 
-def parse_manifest(data: bytes, file: Folder) -> Manifest:
+def parse_manifest(data: bytes, file: AnyPath) -> Manifest:
     """A manifest from what its file holds.
 
     Raises:

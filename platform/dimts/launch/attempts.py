@@ -7,12 +7,10 @@ machine. What matters is whether it still comes further in between.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from dimts.core.errors import UserError
-from dimts.storage.mirror import LINK
-from dimts.storage.paths import Folder, Remote
+from dimts.storage.pointer import read_pointer
 from dimts.training.checkpoint import LATEST
 
 ATTEMPTS = "attempts.json"
@@ -36,7 +34,7 @@ def count_attempt(run_dir: Path, max_failures: int) -> str:
     Raises:
         UserError: too many did.
     """
-    file, checkpoint = run_dir / ATTEMPTS, reached(run_dir)
+    file, checkpoint = run_dir / ATTEMPTS, read_pointer(run_dir / LATEST)
     before: dict[str, object] = {}
     if file.exists():
         before = json.loads(file.read_text(encoding="utf-8"))
@@ -51,17 +49,3 @@ def count_attempt(run_dir: Path, max_failures: int) -> str:
     draft.write_text(json.dumps({"checkpoint": checkpoint, "n": died + 1}), encoding="utf-8")
     draft.replace(file)
     return "the workers died, and were started again" if before else ""
-
-
-def reached(place: Folder) -> str:
-    """Name of the latest checkpoint of a run; empty if there is none.
-
-    Raises:
-        RemoteError: the storage cannot be reached.
-    """
-    try:
-        if isinstance(place, Remote):
-            return (place / (LATEST + LINK)).read_text()
-        return os.readlink(place / LATEST)
-    except OSError:
-        return ""

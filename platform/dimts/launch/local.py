@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from dimts.core.errors import UserError
 from dimts.launch.console import following
-from dimts.launch.local_run_folder import here
+from dimts.launch.local_run_folder import local_run_folder
 from dimts.launch.machine import resolve_on_machine
 from dimts.launch.run_logger import Recorder, device_of
 from dimts.launch.settings import Launch
 from dimts.launch.stopping import stop_on_signal
 from dimts.launch.training_run import run_training
-from dimts.training.ownership import Superseded
+from dimts.training.ownership import RunTakenOver
 
 
 def run_bare(launch: Launch, gpu: bool = False) -> None:
@@ -19,16 +21,22 @@ def run_bare(launch: Launch, gpu: bool = False) -> None:
     Raises:
         UserError: see `run_training`; a GPU is asked for and there is none.
     """
-    with here(launch) as (launch, copy), following(launch.run_dir), stop_on_signal(launch.run_dir):
+    with (
+        local_run_folder(launch) as (launch, copy),
+        following(launch.run_dir),
+        stop_on_signal(launch.run_dir),
+    ):
         device = device_of(gpu)
         launch, told = resolve_on_machine(launch, device)
-        recorder = Recorder(
-            launch, report=lambda _, checkpoint: copy.saved() if checkpoint else None
-        )
+
+        def tell_copy(_: dict[str, float], checkpoint: Path | None) -> None:
+            copy.saved(checkpoint)
+
+        recorder = Recorder(launch, report=tell_copy)
         recorder.start(told)
         try:
             recorder.finish(run_training(launch.settings, recorder, device), device)
-        except Superseded as error:
+        except RunTakenOver as error:
             raise UserError(str(error)) from error
         except BaseException:
             recorder.end("FAILED")

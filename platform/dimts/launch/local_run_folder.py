@@ -1,8 +1,8 @@
 """A run whose folder is in object storage: rank 0's machine has a folder, the storage a copy.
 
-What people and processes tell each other by files (`stopping`, `claim`, the record) goes the same
-way: both sides look at the copy about once a second. A run is that process's whose ``claim`` the
-copy has. The other side is `remote_driver`.
+The copy is brought up to date with each checkpoint, at the end, and every few seconds for the event
+log. Claims and wishes to stop are looked for once a second: a run belongs to the process whose
+``claim`` the copy has. The driver's side is `relay`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import platform
 import shutil
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
 
 from torch import distributed as dist
 
+from dimts.bundles.bundle import MANIFEST
 from dimts.core.errors import UserError
 from dimts.launch.attempts import ATTEMPTS
 from dimts.launch.console import EVENTS
@@ -31,8 +31,8 @@ from dimts.launch.names import (
     START,
     TOLD_OF_CHECKPOINTS,
 )
-from dimts.launch.newest import NEWEST, is_newest, note_newest
 from dimts.launch.relay import is_last_start
+from dimts.launch.run_folder import NEWEST, claim_copy, claim_of, is_newest, note_newest
 from dimts.launch.settings import Launch
 from dimts.launch.stopping import (
     EARLY_FILE,
@@ -42,26 +42,32 @@ from dimts.launch.stopping import (
     stop_early,
     stop_requested,
 )
-from dimts.storage.mirror import LINK, Mirror
-from dimts.storage.paths import Remote, RemoteError, cache_folder
+from dimts.storage.mirror import Mirror
+from dimts.storage.paths import StorageError, StoragePath, cache_folder
+from dimts.storage.pointer import OLD_SUFFIX, read_pointer
 from dimts.training.checkpoint import BEST, LATEST, step_of
 from dimts.training.memory import PARTS
-from dimts.training.ownership import CLAIM, Superseded
+from dimts.training.ownership import CLAIM, RunTakenOver
 
 NOT_COPIED = (
     ANSWERED, CONFIG_FILE, LOCK, CLAIM, NEWEST, START, STOP_FILE, EARLY_FILE, TOLD_OF_CHECKPOINTS,
 )  # fmt: skip
 """Of one machine, of the driver, or sent in another way."""
 POLL_S = 1.0
-EVENTS_BYTES_A_SECOND = 2**20
-"""The record is sent whole each time: a long one less often."""
+SEND_S = 5.0
+LOG_BYTES_PER_S = 2**20
+"""The event log is sent whole each time: a long one less often."""
 END_S = 600.0
 """How long a run that has ended tries to bring its last checkpoint there, in seconds."""
 
 log = logging.getLogger(__name__)
 
 
-def worker_folder(remote: Remote) -> Path:
+def _is_shared(name: str) -> bool:
+    return name.split("/")[0] not in NOT_COPIED
+
+
+def worker_folder(remote: StoragePath) -> Path:
     """The run's folder on a machine that trains."""
     return cache_folder("runs", remote) / "worker" / remote.name
 
@@ -75,15 +81,15 @@ class RemoteRun:
         rank: of the worker; only rank 0 writes there, but for why it failed.
     """
 
-    def __init__(self, folder: Path, remote: Remote, rank: int = 0) -> None:
+    def __init__(self, folder: Path, remote: StoragePath, rank: int = 0) -> None:
         self._folder, self._remote, self._rank = folder, remote, rank
-        self._mirror = Mirror(folder, remote, NOT_COPIED, lasting=LATEST)
+        self._mirror = Mirror(folder, remote, _is_shared, MANIFEST, (LATEST, BEST))
         self._claim = ""
         self._is_ours = True
-        self._done, self._saved = threading.Event(), threading.Event()
+        self._done, self._wanted = threading.Event(), threading.Event()
+        self._claiming = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._told = False
-        self._next_events = 0.0
 
     def begin(self) -> None:
         """Bring the folder to where the run stands.
@@ -92,9 +98,9 @@ class RemoteRun:
         could not be sent before is sent now. Rank 0 takes the copy up.
 
         Raises:
-            RemoteError: the storage cannot be reached, or must not be written to.
+            StorageError: the storage cannot be reached, or must not be written to.
         """
-        theirs = _read(self._remote / CLAIM)
+        theirs = claim_of(self._remote)
         clear_stop(self._folder)
         if self._rank == 0 and is_newest(self._folder, theirs):
             there = self._mirror.adopt()
@@ -107,29 +113,35 @@ class RemoteRun:
             (self._folder / CLAIM).unlink(missing_ok=True)
             self._mirror.pull(self._needed())
         if self._rank == 0:
-            self._claim = uuid.uuid4().hex
-            note_newest(self._folder, self._claim)
-            (self._remote / CLAIM).write_bytes(self._claim.encode())
+            self._claim = claim_copy(self._folder, self._remote)
 
     def _needed(self) -> Callable[[str], bool]:
         """Of the checkpoints the newest two (one may be damaged) and the best."""
-        folders = {e.name.split("/")[0] for e in self._remote.entries()}
-        steps = sorted((s, name) for name in folders if (s := step_of(name)) is not None)
-        kept = {name for _, name in steps[-2:]}
-        kept |= {_read(self._remote / (link + LINK)) for link in (BEST, LATEST)}
-        dropped = {name for _, name in steps} - kept
-        return lambda name: name.split("/")[0] not in dropped
+        names = {PurePosixPath(entry.name) for entry in self._remote.entries()}
+        folders = {name.parts[0] for name in names if step_of(name.parts[0]) is not None}
+        whole = [name for name in folders if PurePosixPath(name, MANIFEST) in names]
+        kept = set(sorted(whole, key=lambda name: step_of(name) or 0)[-2:])
+        kept |= {read_pointer(self._remote / pointer) for pointer in (BEST, LATEST)}
+        old = {f"{pointer}{OLD_SUFFIX}" for pointer in (BEST, LATEST)}
+        return lambda name: name.split("/")[0] not in old | (folders - kept)
 
     def start(self) -> None:
         """From now on what changes is sent, and what others wish is heard."""
-        for work in (self._talk, self._send_checkpoints):
+        for work in (self._listen, self._send):
             thread = threading.Thread(target=work, daemon=True)
             thread.start()
             self._threads.append(thread)
 
-    def saved(self) -> None:
-        """There is a new checkpoint: it is sent while training goes on."""
-        self._saved.set()
+    def saved(self, checkpoint: Path | None) -> Path | None:
+        """Send a new checkpoint, if there is one, while training goes on; where all machines find
+        it as a folder, which is nowhere."""
+        if checkpoint:
+            self.send_soon()
+        return None
+
+    def send_soon(self) -> None:
+        """Send what has changed now, while training goes on."""
+        self._wanted.set()
 
     def hear(self) -> None:
         """Whether someone wishes the run to end, as of now."""
@@ -137,21 +149,27 @@ class RemoteRun:
             early = (self._remote / EARLY_FILE).exists()
             (stop_early if early else request_stop)(self._folder)
 
-    def finish(self) -> None:
+    def end(self, patience_s: float = END_S) -> None:
         """Send what is left.
 
+        Args:
+            patience_s: how long to try; with none, what cannot be sent at once is left out.
+
         Raises:
-            UserError: it could not be sent within `END_S`; says where it is.
+            UserError: it could not be sent within that time; says where it is.
         """
-        self._stop_threads()
-        until = time.monotonic() + END_S
+        self._done.set()
+        self._wanted.set()
+        for thread in self._threads:
+            thread.join()
+        until = time.monotonic() + patience_s
         while self._is_ours:
             try:
-                self._claims()
-                if self._is_ours:
-                    self._mirror.push()
+                self._send_now() if self._rank == 0 else self._send_why()
                 return
-            except (RemoteError, OSError) as error:
+            except (StorageError, OSError) as error:
+                if not patience_s:
+                    return
                 if time.monotonic() >= until:
                     raise UserError(
                         f"{error}; what was trained is in {self._folder} and nowhere else: give "
@@ -160,77 +178,51 @@ class RemoteRun:
                 self._say(error)
                 time.sleep(POLL_S)
 
-    def give_up(self) -> None:
-        """After a failure: send what can be sent at once."""
-        self._stop_threads()
-        with suppress(RemoteError, OSError):
-            if self._rank == 0:
-                self._claims()
-                if self._is_ours:
-                    self._mirror.push()
-            for name in (ENDING, FAILURE, PARTS):
-                if (self._folder / name).exists():
-                    (self._remote / name).upload(self._folder / name)
+    def _send_why(self) -> None:
+        """Why a worker failed that is not rank 0."""
+        for name in (ENDING, FAILURE, PARTS):
+            if (self._folder / name).exists():
+                (self._remote / name).upload(self._folder / name)
 
-    def end(self, patient: bool) -> None:
-        """Send what is left; rank 0 waits for the storage if it is `patient`, see `finish`."""
-        if patient and self._rank == 0:
-            self.finish()
-        else:
-            self.give_up()
-
-    def _stop_threads(self) -> None:
-        self._done.set()
-        self._saved.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _talk(self) -> None:
-        while not self._done.wait(POLL_S):
+    def _listen(self) -> None:
+        while self._is_ours and not self._done.wait(POLL_S):
             try:
-                self._claims()
-                if not self._is_ours:
-                    return
+                self._check_claim()
                 self.hear()
-                self._mirror.push(self._is_due)
-                self._told = False
-            except (RemoteError, OSError) as error:  # a full disk, too, may have room again
+            except (StorageError, OSError) as error:  # a full disk, too, may have room again
                 self._say(error)
 
-    def _claims(self) -> None:
+    def _check_claim(self) -> None:
         """Tell the storage of our claim, and the loop of another's."""
-        ours, theirs = _read_here(self._folder / CLAIM), _read(self._remote / CLAIM)
-        if theirs not in (self._claim, ours):
-            self._is_ours = False
-            (self._folder / CLAIM).write_text(theirs, encoding="utf-8")
-        elif ours and ours != theirs:
-            note_newest(self._folder, self._claim, ours)
-            (self._remote / CLAIM).write_bytes(ours.encode())
-            self._claim = ours
+        with self._claiming:
+            ours, theirs = claim_of(self._folder), claim_of(self._remote)
+            if theirs not in (self._claim, ours):
+                self._is_ours = False
+                (self._folder / CLAIM).write_text(theirs, encoding="utf-8")
+            elif ours and ours != theirs:
+                note_newest(self._folder, self._claim, ours)
+                (self._remote / CLAIM).write_bytes(ours.encode())
+                self._claim = ours
 
-    def _is_record(self, name: str) -> bool:
-        """What is sent every second: the files at the top, which are small."""
-        return "/" not in name.removesuffix(LINK) and not name.startswith("checkpoint_")
+    def _send(self) -> None:
+        pause = 0.0
+        while self._is_ours:
+            self._wanted.wait(pause)
+            self._wanted.clear()
+            if self._done.is_set():
+                return
+            try:
+                self._send_now()
+                self._told = False
+                pause = max(SEND_S, _size(self._folder / EVENTS) / LOG_BYTES_PER_S)
+            except (StorageError, OSError) as error:
+                self._say(error)
+                pause = POLL_S
 
-    def _is_due(self, name: str) -> bool:
-        if name != EVENTS:
-            return self._is_record(name)
-        if (now := time.monotonic()) < self._next_events:
-            return False
-        self._next_events = now + _size(self._folder / name) / EVENTS_BYTES_A_SECOND
-        return True
-
-    def _send_checkpoints(self) -> None:
-        while not self._done.is_set():
-            self._saved.wait()
-            self._saved.clear()
-            while not self._done.is_set() and self._is_ours:
-                try:
-                    self._mirror.push(lambda name: not self._is_record(name))
-                    break
-                except (RemoteError, OSError) as error:
-                    self._say(error)
-                    self._done.wait(POLL_S)
+    def _send_now(self) -> None:
+        self._check_claim()
+        if self._is_ours:
+            self._mirror.push()
 
     def _say(self, error: Exception) -> None:
         """Once each time that it begins."""
@@ -242,13 +234,16 @@ class RemoteRun:
 class NoCopy:
     """What a run does for its copy that has none: its folder is one that all see."""
 
-    def saved(self) -> None: ...
+    def saved(self, checkpoint: Path | None) -> Path | None:
+        return checkpoint
+
+    def send_soon(self) -> None: ...
 
     def hear(self) -> None: ...
 
 
 @contextmanager
-def here(
+def local_run_folder(
     launch: Launch, rank: int = 0, local_rank: int = 0, stays: bool = True
 ) -> Iterator[tuple[Launch, RemoteRun | NoCopy]]:
     """Inside, the run has a folder on this machine, whatever holds it.
@@ -265,7 +260,7 @@ def here(
         The launch with that folder, and what is to be told of each checkpoint.
 
     Raises:
-        Superseded: the run was started again elsewhere.
+        RunTakenOver: the run was started again elsewhere.
         UserError: the storage cannot be reached.
     """
     if launch.remote is None:
@@ -275,27 +270,27 @@ def here(
     settings = launch.settings.model_copy(update={"run_dir": folder})
     with _naming(folder):
         if not is_last_start(launch):  # as a group that is started again finds
-            raise Superseded(f"{launch.remote}: was started again elsewhere")
+            raise RunTakenOver(f"{launch.remote}: was started again elsewhere")
         run = RemoteRun(folder, launch.remote, rank)
         # Rank 0 first: it may have more than the storage has, and sends it.
         for turn in (rank == 0, rank != 0 and local_rank == 0):
             if turn:
                 run.begin()
+                # As events that wait here are sent by them.
+                (folder / CONFIG_FILE).write_text(settings.config_yaml, encoding="utf-8")
             if dist.is_initialized():
                 dist.barrier()
     if rank == 0:
-        # As a record that waits here is sent by them.
-        (folder / CONFIG_FILE).write_text(settings.config_yaml, encoding="utf-8")
         run.start()
     try:
         yield launch.model_copy(update={"settings": settings}), run if rank == 0 else NoCopy()
-    except Superseded:
+    except RunTakenOver:
         raise
     except BaseException as error:
         # Where the storage is away, what was trained may be here alone.
-        run.end(patient=isinstance(error, RemoteError))
+        run.end(END_S if rank == 0 and isinstance(error, StorageError) else 0)
         raise
-    run.end(patient=True)
+    run.end(END_S if rank == 0 else 0)
     if local_rank == 0 and not stays:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -305,27 +300,13 @@ def _naming(folder: Path) -> Iterator[None]:
     """Where the storage cannot be reached, say that this folder may have more than it has."""
     try:
         yield
-    except RemoteError as error:
+    except StorageError as error:
         if not (folder / NEWEST).exists():
             raise
-        raise RemoteError(
+        raise StorageError(
             f"{error}; {folder} on {platform.node()} may have what could not be sent: the same "
             "command on that machine sends it"
         ) from error
-
-
-def _read(file: Remote) -> str:
-    try:
-        return file.read_bytes().decode(errors="replace")
-    except FileNotFoundError:
-        return ""
-
-
-def _read_here(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
 
 
 def _size(file: Path) -> int:

@@ -27,20 +27,22 @@ from ray.train.torch.config import _TorchBackend
 
 from dimts.core.errors import UserError
 from dimts.core.ray_session import ray_session
-from dimts.launch.attempts import count_attempt, forget_attempts, reached
+from dimts.launch.attempts import count_attempt, forget_attempts
 from dimts.launch.console import following
 from dimts.launch.interface import interface_of
-from dimts.launch.local_run_folder import NoCopy, RemoteRun, here
+from dimts.launch.local_run_folder import NoCopy, RemoteRun, local_run_folder
 from dimts.launch.machine import resolve_on_machine
 from dimts.launch.names import CONFIG_FILE, FAILURE, TOLD_OF_CHECKPOINTS
-from dimts.launch.relay import in_touch
+from dimts.launch.relay import relay_events
 from dimts.launch.resources import equal_share, places
 from dimts.launch.run_logger import Recorder
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.stopping import stop_on_signal
 from dimts.launch.training_run import run_training
-from dimts.storage.paths import Folder, Remote, RemoteError
-from dimts.training.ownership import Superseded
+from dimts.storage.paths import AnyPath, StorageError, StoragePath
+from dimts.storage.pointer import read_pointer
+from dimts.training.checkpoint import LATEST
+from dimts.training.ownership import RunTakenOver
 
 QUIET = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
@@ -79,8 +81,8 @@ def run_on_ray(launch: Launch, config: RayConfig) -> None:
                 trainer = torch_trainer(train_worker, launch, config, cpus, restarts)
                 in_another_thread(trainer.fit).result()
 
-            with in_touch(launch), in_one_line():
-                while_it_comes_further(fit, launch.remote or launch.run_dir, restarts)
+            with relay_events(launch), in_one_line():
+                while_it_comes_further(fit, launch.place, restarts)
         finally:
             if failure.exists():
                 raise UserError(
@@ -90,17 +92,17 @@ def run_on_ray(launch: Launch, config: RayConfig) -> None:
                 )
 
 
-def while_it_comes_further(fit: Callable[[], None], place: Folder, restarts: int) -> None:
+def while_it_comes_further(fit: Callable[[], None], place: AnyPath, restarts: int) -> None:
     """Train; Ray counts all deaths together, so begin anew where there is a new checkpoint."""
-    before = reached(place)
+    before = read_pointer(place / LATEST)
     while True:
         try:
             fit()
             return
         except WorkerGroupError:
             now = before
-            with suppress(RemoteError):
-                now = reached(place)
+            with suppress(StorageError):
+                now = read_pointer(place / LATEST)
             if now == before or not restarts:
                 raise
             before = now
@@ -115,7 +117,7 @@ def in_one_line() -> Iterator[None]:
         for failure in error.worker_failures.values():
             if isinstance(failure, UserError):
                 raise failure from error
-            if isinstance(failure, Superseded):
+            if isinstance(failure, RunTakenOver):
                 raise UserError(str(failure)) from error
         raise
 
@@ -240,15 +242,15 @@ def torch_trainer(
         torch_config=ClusterNetwork(backend="nccl" if config.gpu else "gloo"),
         run_config=RunConfig(
             name=launch.name,
-            **storage_of(launch.remote.parent if launch.remote else launch.run_dir.parent),
+            **storage_of(launch.place.parent),
             failure_config=FailureConfig(max_failures=restarts),
         ),
     )
 
 
-def storage_of(place: Folder) -> dict[str, Any]:
+def storage_of(place: AnyPath) -> dict[str, Any]:
     """Where Ray Train and Tune keep what they know of a run, as settings of theirs."""
-    if isinstance(place, Remote):
+    if isinstance(place, StoragePath):
         return {"storage_path": place.path, "storage_filesystem": place.filesystem}
     return {"storage_path": str(place)}
 
@@ -282,7 +284,7 @@ def train_worker(config: dict[str, Any]) -> None:
     """One worker of the group; the loop finds the others through `torch.distributed`."""
     in_worker(
         Launch.model_validate(config["launch"]),
-        lambda launch, rank, copy: _train(launch, config, rank, copy.saved),
+        lambda launch, rank, copy: _train(launch, config, rank, copy),
     )
 
 
@@ -294,29 +296,27 @@ def in_worker(
     Args:
         launch: as the driver handed it out.
         work: is given the launch as it is on this machine, the worker's rank, and the run's copy.
-        stays: see `here`.
+        stays: see `local_run_folder`.
     """
     context = ray.train.get_context()
     rank, begun = context.get_world_rank(), False
     try:
-        with here(launch, rank, context.get_local_rank(), stays) as (launch_here, copy):
+        with local_run_folder(launch, rank, context.get_local_rank(), stays) as (launch_here, copy):
             begun = True
             work(launch_here, rank, copy)
-    except Superseded:  # by a start elsewhere, or a worker that was given up for dead
+    except RunTakenOver:  # by a start elsewhere, or a worker that was given up for dead
         if begun:
             raise  # Ray starts a group that it still listens to again, which takes the run up
 
 
-def _train(launch: Launch, config: dict[str, Any], rank: int, saved: Callable[[], None]) -> None:
+def _train(launch: Launch, config: dict[str, Any], rank: int, copy: RemoteRun | NoCopy) -> None:
     if (launch.run_dir / FAILURE).exists():  # started again after what would only be met again
         return
-    if not (launch.remote or (launch.run_dir / CONFIG_FILE).exists()):  # a person removed the run
+    if not (launch.run_dir / CONFIG_FILE).exists():  # a person removed the run
         return
 
     def tell_ray(metrics: dict[str, float], checkpoint: Path | None) -> None:
-        report(metrics, None if launch.remote else checkpoint)
-        if checkpoint:
-            saved()
+        report(metrics, copy.saved(checkpoint))
 
     device = get_device()
     launch, told = resolve_on_machine(launch, device)
@@ -325,10 +325,11 @@ def _train(launch: Launch, config: dict[str, Any], rank: int, saved: Callable[[]
     try:
         if rank == 0 and (died := count_attempt(launch.run_dir, config["max_failures"])):
             recorder.tell(died)
+        copy.send_soon()  # how often workers died: they may die again within seconds
         recorder.finish(run_training(launch.settings, recorder, device), device)
-    except Superseded:
+    except RunTakenOver:
         raise
-    except RemoteError as error:  # the storage may be back when the group is started again
+    except StorageError as error:  # the storage may be back when the group is started again
         recorder.tell(str(error))
         recorder.end("FAILED")
         raise

@@ -1,4 +1,7 @@
-"""The driver's side of a run in object storage; that of the workers is `remote_run`."""
+"""The driver's side of a run in object storage; that of the workers is `local_run_folder`.
+
+Of a run whose folder all nodes see there is nothing to relay.
+"""
 
 from __future__ import annotations
 
@@ -6,52 +9,40 @@ import logging
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from dimts.core.errors import UserError
+from dimts.launch import stopping
 from dimts.launch.attempts import ATTEMPTS
 from dimts.launch.console import EVENTS
 from dimts.launch.names import CONFIG_FILE, FAILURE, START, TOLD_OF_CHECKPOINTS
 from dimts.launch.run_logger import RESULT
 from dimts.launch.settings import Launch
-from dimts.launch.stopping import EARLY_FILE, STOP_FILE, request_stop, stop_early, stop_requested
-from dimts.storage.paths import Remote, RemoteError
+from dimts.launch.stopping import EARLY_FILE, STOP_FILE, stop_early, stop_requested
+from dimts.storage.paths import StorageError, StoragePath, copy_to, local_copy
 
 POLL_S = 0.5
 
 log = logging.getLogger(__name__)
 
 
-def fetch_settings(launch: Launch) -> None:
-    """The settings that the run was begun with, to be compared; nothing if it is not remote.
-
-    Raises:
-        RemoteError: the storage cannot be reached.
-    """
-    if launch.remote:
-        file = launch.run_dir / CONFIG_FILE
-        file.unlink(missing_ok=True)
-        with suppress(FileNotFoundError):
-            (launch.remote / CONFIG_FILE).download(file)
-
-
 def new_start(launch: Launch) -> Launch:
     """The launch as one that whoever started the run before can tell from its own."""
-    return launch.model_copy(update={"start": uuid.uuid4().hex}) if launch.remote else launch
+    return launch.model_copy(update={"start": uuid.uuid4().hex})
 
 
-def take_up(launch: Launch) -> None:
+def acquire(launch: Launch) -> None:
     """From now on this start of the run is the last.
 
     Raises:
-        RemoteError: the storage cannot be reached.
+        StorageError: the storage cannot be reached.
     """
     if launch.remote:
         (launch.remote / START).write_bytes(launch.start.encode())
 
 
 def is_last_start(launch: Launch) -> bool:
-    """Whether nobody has started the run since; raises like `take_up`."""
+    """Whether nobody has started the run since; raises like `acquire`."""
     if launch.remote is None:
         return True
     try:
@@ -62,13 +53,11 @@ def is_last_start(launch: Launch) -> bool:
 
 def send_settings(launch: Launch) -> None:
     """Its settings now; and what a start of before asked for or met is forgotten."""
-    take_up(launch)
-    if launch.remote:
-        (launch.remote / CONFIG_FILE).upload(launch.run_dir / CONFIG_FILE)
-        for name in (STOP_FILE, FAILURE, ATTEMPTS, RESULT, TOLD_OF_CHECKPOINTS):
-            (launch.remote / name).remove()
-            (launch.run_dir / name).unlink(missing_ok=True)
-        (launch.run_dir / EVENTS).unlink(missing_ok=True)
+    acquire(launch)
+    copy_to(launch.run_dir / CONFIG_FILE, launch.place / CONFIG_FILE)
+    for name in (STOP_FILE, FAILURE, ATTEMPTS, RESULT, TOLD_OF_CHECKPOINTS):
+        (launch.place / name).unlink(missing_ok=True)
+        (launch.run_dir / name).unlink(missing_ok=True)
 
 
 def fetch_result(launch: Launch) -> None:
@@ -78,46 +67,44 @@ def fetch_result(launch: Launch) -> None:
         UserError: it goes on elsewhere.
     """
     if not is_last_start(launch):
-        raise UserError(f"{launch.remote}: was started again elsewhere, and goes on there")
-    if launch.remote:
-        with suppress(FileNotFoundError):
-            (launch.remote / RESULT).download(launch.run_dir / RESULT)
+        raise UserError(f"{launch.place}: was started again elsewhere, and goes on there")
+    local_copy(launch.place / RESULT, launch.run_dir / RESULT)
 
 
-def wish_stop(launch: Launch, early: bool = False) -> None:
+def request_stop(launch: Launch, early: bool = False) -> None:
     """Wish a run to end after its current step; `early` says that a sweep does.
 
     Raises:
-        RemoteError: the storage cannot be reached.
+        StorageError: the storage cannot be reached.
     """
     launch.run_dir.mkdir(parents=True, exist_ok=True)
-    (stop_early if early else request_stop)(launch.run_dir)
-    if launch.remote and is_last_start(launch):
+    (stop_early if early else stopping.request_stop)(launch.run_dir)
+    if is_last_start(launch):
         if early:
-            (launch.remote / EARLY_FILE).write_bytes(b"")
-        (launch.remote / STOP_FILE).write_bytes(b"")
+            (launch.place / EARLY_FILE).write_bytes(b"")
+        (launch.place / STOP_FILE).write_bytes(b"")
 
 
 @contextmanager
-def in_touch(launch: Launch, events: str = EVENTS) -> Iterator[None]:
+def relay_events(launch: Launch, events: str = EVENTS) -> Iterator[None]:
     """Inside, the workers hear of a wish to stop, and what they write into `events` comes into the
     folder here; afterwards why it failed, if it did, is here too."""
     if launch.remote is None:
         yield
         return
-    touch = _Touch(launch, launch.remote, events)
-    thread = threading.Thread(target=touch.keep, daemon=True)
+    relay = _Relay(launch, launch.remote, events)
+    thread = threading.Thread(target=relay.run, daemon=True)
     thread.start()
     try:
         yield
     finally:
-        touch.done.set()
+        relay.done.set()
         thread.join()
-        touch.end()
+        relay.end()
 
 
-class _Touch:
-    def __init__(self, launch: Launch, remote: Remote, events: str) -> None:
+class _Relay:
+    def __init__(self, launch: Launch, remote: StoragePath, events: str) -> None:
         self._launch, self._folder, self._remote = launch, launch.run_dir, remote
         self._events, self._here = remote / events, self._folder / events
         known = self._events.entry()
@@ -125,20 +112,20 @@ class _Touch:
         self._asked = False
         self.done = threading.Event()
 
-    def keep(self) -> None:
+    def run(self) -> None:
         told = False
         while not self.done.wait(POLL_S):
             try:
                 self._look()
                 told = False
-            except (RemoteError, OSError) as error:
+            except (StorageError, OSError) as error:
                 if not told:
                     log.warning("%s; trying again", error)
                 told = True
 
     def _look(self) -> None:
         if not self._asked and stop_requested(self._folder):
-            wish_stop(self._launch)
+            request_stop(self._launch)
             self._asked = True
         now = self._events.entry()
         if now is None or now.size <= self._position:
@@ -151,7 +138,6 @@ class _Touch:
             file.write(data)
 
     def end(self) -> None:
-        """The rest of the record, and why it failed if it did."""
+        """The rest of the event log, and why it failed if it did."""
         self._look()
-        with suppress(FileNotFoundError):
-            (self._remote / FAILURE).download(self._folder / FAILURE)
+        local_copy(self._remote / FAILURE, self._folder / FAILURE)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from dimts.bundles.bundle import resolve_bundle
 from dimts.core.errors import UserError
 from dimts.launch.console import EVENTS, append_event
 from dimts.launch.samples_page import write_samples_page
@@ -125,7 +126,7 @@ class Recorder:
         if self.rank != 0:
             return
         figures: dict[str, float] = {}
-        best = (self.launch.run_dir / BEST).resolve()
+        best = resolve_bundle(self.launch.run_dir / BEST)
         if result.status != "stopped" and not best.is_dir():
             self.tell("no voice: the loss on the validation split was never a number")
         if result.status != "stopped" and best.is_dir():
@@ -143,7 +144,7 @@ class Recorder:
             self._tracker.finish(status)
 
     def _write_result(self, result: Result, figures: dict[str, float], best: Path) -> None:
-        place = self.launch.remote or self.launch.run_dir
+        place = self.launch.place
         values: dict[str, Any] = {
             "status": result.status,
             "step": result.step,

@@ -11,7 +11,7 @@ from pydantic import Field, SerializeAsAny, field_validator, model_validator
 from dimts.core.config import Config
 from dimts.families.protocol import Family
 from dimts.families.registry import get_family
-from dimts.storage.paths import Folder, Place, Remote, Store, cache_folder
+from dimts.storage.paths import AnyPath, StoragePath, cache_folder
 from dimts.tracking.config import TrackingConfig
 from dimts.training.settings import RunSettings
 
@@ -26,17 +26,12 @@ class RunConfig(Config):
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
-    storage: Place = Path("runs")
+    storage: AnyPath = Path("runs")
 
     @property
-    def place(self) -> Path | Remote:
+    def place(self) -> AnyPath:
         """Of the run, wherever that is."""
         return (self.storage / self.name).absolute()
-
-    @property
-    def remote(self) -> Remote | None:
-        """The same, if that is in object storage."""
-        return self.place if isinstance(self.place, Remote) else None
 
     @property
     def run_dir(self) -> Path:
@@ -44,7 +39,7 @@ class RunConfig(Config):
         return driver_folder(self.place)
 
 
-def driver_folder(place: Folder) -> Path:
+def driver_folder(place: AnyPath) -> Path:
     """Where the machine that starts a run keeps what it has of it."""
     return place if isinstance(place, Path) else cache_folder("runs", place) / "driver" / place.name
 
@@ -86,10 +81,10 @@ class Launch(Config):
         settings: of the training.
         tracking: where it is recorded, with paths made absolute.
         params: the resolved configuration, flat.
+        place: of the run, where all nodes find it.
         tags: of the recorded run; ``mlflow.parentRunId`` nests it, ``mlflow.note.content``
             describes it.
         title: what people see of it in MLflow; the name if empty.
-        remote: where the run is in object storage; None if its folder is one that all nodes see.
         start: tells one start of a run in object storage from another.
     """
 
@@ -97,9 +92,9 @@ class Launch(Config):
     settings: SerializeAsAny[RunSettings]
     tracking: TrackingConfig
     params: dict[str, Any]
+    place: AnyPath
     tags: dict[str, str] = Field(default_factory=dict)
     title: str = ""
-    remote: Store | None = None
     start: str = ""
 
     @field_validator("settings", mode="before")
@@ -117,4 +112,10 @@ class Launch(Config):
 
     @property
     def run_dir(self) -> Path:
+        """Its folder on this machine: `place`, if that is one."""
         return self.settings.run_dir
+
+    @property
+    def remote(self) -> StoragePath | None:
+        """`place`, if that is in object storage."""
+        return self.place if isinstance(self.place, StoragePath) else None

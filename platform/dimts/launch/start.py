@@ -14,11 +14,11 @@ from dimts.core.errors import UserError
 from dimts.core.lock import locked
 from dimts.launch.machine import with_amp
 from dimts.launch.names import CONFIG_FILE, LOCK
-from dimts.launch.relay import fetch_result, fetch_settings, new_start, send_settings
+from dimts.launch.relay import fetch_result, new_start, send_settings
 from dimts.launch.run_logger import RESULT, read_result
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.stopping import clear_stop
-from dimts.storage.paths import Folder
+from dimts.storage.paths import AnyPath, local_copy
 from dimts.training.machine_choices import read_choices
 
 MAY_CHANGE = (
@@ -48,13 +48,13 @@ def start_run(launch: Launch, ray_config: RayConfig) -> dict[str, Any]:
         )
 
     with locked(launch.run_dir / LOCK, busy):
-        fetch_settings(launch)
+        local_copy(launch.place / CONFIG_FILE, launch.run_dir / CONFIG_FILE)
         launch = _in_precision_of_run(launch)
         keep_settings(
             launch.run_dir,
             launch.settings.config_yaml,
-            place=launch.remote,
-            way_out=launch.family.new_run_hint(str(launch.remote or launch.run_dir)),
+            place=launch.place,
+            way_out=launch.family.new_run_hint(str(launch.place)),
             is_no_matter=lambda *change: _goes_on_with(launch.run_dir, *change),
         )
         clear_stop(launch.run_dir)
@@ -99,7 +99,7 @@ def keep_settings(
     folder: Path,
     config_yaml: str,
     may_change: tuple[str, ...] = (),
-    place: Folder | None = None,
+    place: AnyPath | None = None,
     way_out: str = "give this one another run.name",
     is_no_matter: Callable[[str, Any, Any], bool] = lambda *change: False,
 ) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ class Entry(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Remote:
+class StoragePath:
     """A prefix, or a file, in object storage; it is used as a `Path` is, as far as that goes.
 
     Attributes:
@@ -77,10 +78,14 @@ class Remote:
             raise ValueError("must be a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX")
         object.__setattr__(self, "uri", self.uri.rstrip("/"))
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.is_instance_schema(cls)
+
     def __str__(self) -> str:
         return self.uri
 
-    def __truediv__(self, name: str | os.PathLike[str]) -> Remote:
+    def __truediv__(self, name: str | os.PathLike[str]) -> StoragePath:
         return self._at(f"{self.uri}/{PurePosixPath(name)}")
 
     @property
@@ -89,12 +94,12 @@ class Remote:
         return self.uri.rsplit("/", 1)[1]
 
     @property
-    def parent(self) -> Remote:
-        """Without the last part."""
-        return self._at(self.uri.rsplit("/", 1)[0])
+    def parent(self) -> StoragePath:
+        """Without the last part; of a bucket itself."""
+        return self._at(self.uri.rsplit("/", 1)[0]) if "/" in self.path else self
 
     @classmethod
-    def _at(cls, uri: str) -> Remote:
+    def _at(cls, uri: str) -> StoragePath:
         """Inside, names may hold what a place that people name may not."""
         place = object.__new__(cls)
         object.__setattr__(place, "uri", uri)
@@ -108,7 +113,7 @@ class Remote:
         """A whole file as text; raises like `read_bytes`."""
         return self.read_bytes().decode(encoding)
 
-    def absolute(self) -> Remote:
+    def absolute(self) -> StoragePath:
         """Itself, wherever the current folder is."""
         return self
 
@@ -128,7 +133,7 @@ class Remote:
         Raises:
             FileNotFoundError: there is none.
             ValueError: that is more than `most` bytes.
-            RemoteError: the storage cannot be reached or refuses.
+            StorageError: the storage cannot be reached or refuses.
         """
         with reaching(self), self.filesystem.open_input_file(self.path) as file:
             file.seek(start)
@@ -147,7 +152,7 @@ class Remote:
 
         Raises:
             FileNotFoundError: there is none.
-            RemoteError: the storage cannot be reached or refuses.
+            StorageError: the storage cannot be reached or refuses.
             UserError: it cannot be written on this machine.
         """
         draft = file.with_name(f".{file.name}.{os.getpid()}.part")
@@ -173,32 +178,24 @@ class Remote:
 
         Raises:
             FileNotFoundError: there is no such file.
-            RemoteError: the storage cannot be reached or refuses.
+            StorageError: the storage cannot be reached or refuses.
         """
-        with file.open("rb") as source, self._sending() as send:
-            while part := source.read(PART_BYTES):
-                send(part)
-
-    @contextmanager
-    def _sending(self) -> Iterator[Callable[[bytes], None]]:
-        with reaching(self):
-            target = self.filesystem.open_output_stream(self.path)
-
-        def send(part: bytes) -> None:
+        with file.open("rb") as source:
             with reaching(self):
-                target.write(part)
-
-        try:
-            yield send
-        except RemoteError:
-            raise
-        except BaseException:  # of this machine, or Ctrl-C
-            with suppress(OSError):
-                target.close()  # which ends what is half sent as if it were whole
-                self.remove()
-            raise
-        with reaching(self):
-            target.close()
+                target = self.filesystem.open_output_stream(self.path)
+            try:
+                while part := source.read(PART_BYTES):
+                    with reaching(self):
+                        target.write(part)
+            except StorageError:
+                raise
+            except BaseException:  # of this machine, or Ctrl-C
+                with suppress(OSError):
+                    target.close()  # which ends what is half sent as if it were whole
+                    self.unlink()
+                raise
+            with reaching(self):
+                target.close()
 
     def entry(self) -> Entry | None:
         """The file here, if there is one."""
@@ -212,7 +209,7 @@ class Remote:
         """All files below, however deep, sorted by name; none if there is nothing.
 
         Raises:
-            RemoteError: the storage cannot be reached or refuses, or there is no such bucket.
+            StorageError: the storage cannot be reached or refuses, or there is no such bucket.
         """
         selector = pa_fs.FileSelector(self.path, recursive=True, allow_not_found=True)
         with reaching(self):
@@ -224,24 +221,18 @@ class Remote:
             if info.type == pa_fs.FileType.File
         )
 
-    def remove_all(self) -> None:
-        """Remove every file below; raises like `entries`."""
-        transfer([(self / entry.name).remove for entry in self.entries()])
-
-    def remove(self) -> None:
+    def unlink(self, missing_ok: bool = True) -> None:
         """Remove the file here, if there is one."""
         with reaching(self):
             try:
                 self.filesystem.delete_file(self.path)
             except FileNotFoundError:
-                return
+                if not missing_ok:
+                    raise
 
 
-class RemoteError(UserError):
+class StorageError(UserError):
     """Object storage cannot be reached, or refuses."""
-
-
-Folder = Path | Remote
 
 
 def is_remote(text: str) -> bool:
@@ -249,66 +240,89 @@ def is_remote(text: str) -> bool:
     return text.startswith(("s3://", "gs://"))
 
 
-def remote(text: str) -> Remote:
-    """The place that a user names; a `UserError` if it is none."""
+def any_path(text: str | os.PathLike[str] | StoragePath) -> AnyPath:
+    """The path that a user names; a `UserError` if it is none."""
     try:
-        return Remote(text)
+        path: AnyPath = _any_path(text)
     except ValueError as error:
         raise UserError(f"{text}: {error}") from error
+    return path
 
 
-def _folder(value: Any) -> Any:
+def _any_path(value: Any) -> Any:
     """A `Path` stays one; text is either."""
     if isinstance(value, str) and _SCHEME.match(value):
-        return Remote(value)
+        return StoragePath(value)
     return Path(value) if isinstance(value, str) else value
 
 
-def folder_here(place: Folder, why: str) -> Path:
-    """A place that has to be a folder.
+AnyPath = Annotated[Path | StoragePath, BeforeValidator(_any_path), PlainSerializer(str, str)]
+"""A folder or file that this machine sees, or one in object storage; also the type of a setting."""
+
+
+def require_local(path: AnyPath, why: str) -> Path:
+    """The path, which has to be one of this machine.
 
     Raises:
         UserError: it is in object storage; says `why` that does not do.
     """
-    if isinstance(place, Remote):
-        raise UserError(f"{place}: {why}; name a folder that this machine and all nodes see")
-    return place
+    if isinstance(path, StoragePath):
+        raise UserError(f"{path}: {why}; name a folder that this machine and all nodes see")
+    return path
 
 
-def _text(place: Folder) -> str:
-    return str(place)
+def copy_to(file: Path, target: AnyPath) -> None:
+    """Copy a file to object storage; a local target is the file itself. Raises like `upload`."""
+    if isinstance(target, StoragePath):
+        target.upload(file)
 
 
-class _Known:
-    """Tells pydantic what a `Place` is after `_folder`."""
+def local_copy(source: AnyPath, file: Path) -> Path:
+    """Make `file` what a file in object storage is, and missing if it is; a local one stays itself.
 
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
-        return core_schema.is_instance_schema(Remote if source is Remote else (Path, Remote))
+    Raises:
+        StorageError: the storage cannot be reached or refuses.
+    """
+    if not isinstance(source, StoragePath):
+        return source
+    try:
+        source.download(file)
+    except FileNotFoundError:
+        file.unlink(missing_ok=True)
+    return file
 
 
-Place = Annotated[Folder, _Known, BeforeValidator(_folder), PlainSerializer(_text, str)]
-"""A setting that names a folder here or a prefix in object storage."""
+def remove_files(folder: AnyPath, prefix: str = "") -> None:
+    """Remove a folder, or what in it begins with `prefix`; nothing if it is not there.
 
-
-Store = Annotated[Remote, _Known, BeforeValidator(_folder), PlainSerializer(_text, str)]
-"""A setting that names a prefix in object storage."""
+    Raises:
+        StorageError: the storage cannot be reached.
+    """
+    if isinstance(folder, StoragePath):
+        names = [entry.name for entry in folder.entries()]
+        transfer([(folder / name).unlink for name in names if name.startswith(prefix)])
+        return
+    for path in folder.glob(f"{prefix}*") if prefix else [folder]:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
-def reaching(place: Remote) -> Iterator[None]:
+def reaching(place: StoragePath) -> Iterator[None]:
     """What object storage has against us, in one line.
 
     Raises:
-        RemoteError: in place of an `OSError` that is not about a missing file.
+        StorageError: in place of an `OSError` that is not about a missing file.
     """
     try:
         yield
-    except (FileNotFoundError, RemoteError):
+    except (FileNotFoundError, StorageError):
         raise
     except OSError as error:
         why = " ".join(str(error).split()).split(" (Request ID")[0][:300]
-        raise RemoteError(
+        raise StorageError(
             f"{place}: {why}; look at the bucket's name, the credentials, the region and, if it is "
             "another server's, AWS_ENDPOINT_URL"
         ) from error
@@ -364,7 +378,7 @@ def _filesystem(scheme: str, _: str, bucket: str) -> pa_fs.FileSystem:
         )
     except (OSError, ValueError) as error:
         why = " ".join(str(error).split())[:300]
-        raise RemoteError(f"{scheme}//{bucket}: {why}") from error
+        raise StorageError(f"{scheme}//{bucket}: {why}") from error
 
 
 def _google() -> pa_fs.FileSystem:

@@ -15,13 +15,11 @@ from dimts.bundles.fetch import keep_bundle, local_bundle
 from dimts.core.errors import UserError
 from dimts.core.home import shipped
 from dimts.core.untrusted import MAX_YAML_BYTES, parse_yaml, read_bytes
-from dimts.storage.paths import is_remote
 from dimts.tracking.config import TrackingConfig, is_in_mlflow
 from dimts.tracking.files import write_json
 from dimts.tracking.mlflow_client import connect, mlflow_environment, reason
 from dimts.tracking.moved import moved_line
 from dimts.tracking.registry import register
-from dimts.training.checkpoint import BEST
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -151,16 +149,13 @@ def resolve_model(uri_or_path: str | Path, config: TrackingConfig | None = None)
         UserError: there is no such folder or model, or MLflow cannot be reached.
     """
     text = str(uri_or_path)
-    if is_remote(text):
-        return local_bundle(text)
     if not is_in_mlflow(text):
-        path = Path(shipped(text))
-        if not path.is_dir():
+        folder = local_bundle(shipped(text))
+        if not folder.is_dir():
             raise UserError(
-                f"{path}: no such bundle or run folder (or give runs:/... or models:/...)"
+                f"{text}: no such bundle or run folder (or give runs:/... or models:/...)"
             )
-        best = path / BEST
-        return best.resolve() if best.is_dir() else path
+        return folder
     config = (config or TrackingConfig()).absolute()
     config.check_store()
     from mlflow.artifacts import download_artifacts
@@ -170,13 +165,13 @@ def resolve_model(uri_or_path: str | Path, config: TrackingConfig | None = None)
         try:
             # MLflow itself would look for the model in the process's default store.
             location = _location(connect(config), text)
-            folder = download_artifacts(
+            artifacts = download_artifacts(
                 artifact_uri=location, dst_path=draft, tracking_uri=config.uri
             )
         except (MlflowException, OSError) as error:
             why = moved_line(config) or reason(error, config.shown)
             raise UserError(f"{text}: cannot be had from MLflow: {why}") from error
-        return keep_bundle(_bundle_in(Path(folder), text), text)
+        return keep_bundle(_bundle_in(Path(artifacts), text), text)
 
 
 def _location(client: MlflowClient, uri: str) -> str:

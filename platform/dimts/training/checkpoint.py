@@ -1,8 +1,8 @@
 """Checkpoints of a run: bundles with a trainer's state, written whole or not at all.
 
 ``checkpoint_epoch{N}_step{M}`` are folders; ``checkpoint_latest`` and ``checkpoint_best``
-are links beside them. A folder is written under another name and renamed when complete, so
-a name that exists is a checkpoint that is whole.
+beside them are files of one line with the name of one of them. A folder is written under another
+name and renamed when complete, so a name that exists is a checkpoint that is whole.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from dimts.bundles.bundle import BundleError, read_manifest
+from dimts.bundles.bundle import BEST_OF_RUN, BundleError, read_manifest
+from dimts.storage.pointer import write_pointer
 
 TRAINER_STATE = "trainer_state.pt"
-LATEST, BEST = "checkpoint_latest", "checkpoint_best"
+LATEST, BEST = "checkpoint_latest", BEST_OF_RUN
 _NAME = re.compile(r"checkpoint_epoch(\d+)_step(\d+)")
 
 
@@ -35,20 +36,20 @@ def save_checkpoint(
     step: int,
     state: dict[str, Any],
     write_bundle: Callable[[Path], None],
-    best: bool,
+    best_step: int,
     keep: int,
     before_rename: Callable[[], None] = lambda: None,
 ) -> Path:
     """Write a checkpoint and point ``checkpoint_latest`` (and ``checkpoint_best``) at it.
 
-    What fails half-way leaves the checkpoints before it, and the links to them, as they were.
+    What fails half-way leaves the checkpoints before it, and what points to them, as they were.
 
     Args:
         run_dir: the run's folder.
         epoch, step: of its name.
         state: what `read_state` gives back; tensors and plain values only.
         write_bundle: writes the bundle's files, and last the manifest, into a folder.
-        best: whether it is the best so far.
+        best_step: of the best checkpoint so far, which may be this one; -1 if there is none.
         keep: how many of the latest stay; the best one stays in any case.
         before_rename: called when all is written and before anything is changed; what it raises
             ends this.
@@ -70,16 +71,29 @@ def save_checkpoint(
             shutil.rmtree(final)
         temporary.rename(final)
         _sync(run_dir)
-        _point(run_dir / LATEST, name)
-        if best:
-            _point(run_dir / BEST, name)
-        _sync(run_dir)
+        point_to(final, best_step)
     except (OSError, SafetensorError) as error:
         raise NotWritten(getattr(error, "strerror", None) or str(error)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    _remove_old(run_dir, step, keep)
+    _remove_old(run_dir, step, keep, best_step)
     return final
+
+
+def point_to(latest: Path, best_step: int) -> None:
+    """Write ``checkpoint_latest``, and ``checkpoint_best`` if there is a checkpoint of that step.
+
+    Also done by a run that goes on: a kill may have come between a checkpoint and this.
+
+    Raises:
+        OSError: there is no room, or the disk fails.
+    """
+    run_dir = latest.parent
+    write_pointer(run_dir / LATEST, latest.name)
+    for folder in _checkpoints(run_dir):
+        if step_of(folder.name) == best_step:
+            write_pointer(run_dir / BEST, folder.name)
+    _sync(run_dir)
 
 
 def _write_state(file: Path, state: dict[str, Any]) -> None:
@@ -93,27 +107,13 @@ def _write_state(file: Path, state: dict[str, Any]) -> None:
             raise OSError(str(error).splitlines()[0]) from error
 
 
-def mend_links(checkpoint: Path, best_step: int) -> None:
-    """Point the links as they were to be when a checkpoint was written, had that not been cut off.
-
-    Args:
-        checkpoint: that training goes on from.
-        best_step: of the best one at that time; -1 if there was none.
-    """
-    run_dir = checkpoint.parent
-    best = [f for f in _checkpoints(run_dir) if step_of(f.name) == best_step]
-    for link, folder in ((LATEST, checkpoint), *((BEST, folder) for folder in best)):
-        if not (run_dir / link).is_symlink() or os.readlink(run_dir / link) != folder.name:
-            _point(run_dir / link, folder.name)
-
-
 def clear_partial(run_dir: Path) -> None:
     """Remove what processes that were killed while they wrote a checkpoint have left."""
     for path in run_dir.glob(".checkpoint_*"):
-        if path.is_symlink():
-            path.unlink(missing_ok=True)
-        else:
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def find_latest(run_dir: Path, tell: Callable[[str], None] = lambda text: None) -> Path | None:
@@ -161,19 +161,11 @@ def _checkpoints(run_dir: Path) -> list[Path]:
     return [f for _, f in sorted(named, key=lambda pair: int(pair[0][2]), reverse=True)]
 
 
-def _point(link: Path, name: str) -> None:
-    temporary = link.with_name(f".{link.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(name)
-    os.replace(temporary, link)
-
-
-def _remove_old(run_dir: Path, step: int, keep: int) -> None:
+def _remove_old(run_dir: Path, step: int, keep: int, best_step: int) -> None:
     """Newer ones than of `step` are damaged, or training would have gone on from them."""
-    best = (run_dir / BEST).resolve()
     good = [f for f in _checkpoints(run_dir) if (s := step_of(f.name)) is not None and s <= step]
     for folder in good[keep:]:
-        if folder.resolve() != best:
+        if step_of(folder.name) != best_step:
             shutil.rmtree(folder)
 
 

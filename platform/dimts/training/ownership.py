@@ -16,7 +16,7 @@ from typing import Any
 CLAIM = "claim"
 
 
-class Superseded(Exception):
+class RunTakenOver(Exception):
     """Another process has taken up this run; this one ends and leaves everything as it is."""
 
 
@@ -43,14 +43,14 @@ class Claim:
         """Nothing if the run is still ours.
 
         Raises:
-            Superseded: it is not, or its folder is gone.
+            RunTakenOver: it is not, or its folder is gone.
         """
         try:
             text = self._file.read_text(encoding="utf-8")
         except FileNotFoundError:
             text = ""
         if text != self._text:
-            raise Superseded(f"{self._file.parent}: another process goes on with this run")
+            raise RunTakenOver(f"{self._file.parent}: another process goes on with this run")
 
 
 def read_claim(run_dir: Path) -> dict[str, Any] | None:

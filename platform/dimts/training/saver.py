@@ -15,7 +15,7 @@ from dimts.training.checkpoint import (
     NotWritten,
     clear_partial,
     find_latest,
-    mend_links,
+    point_to,
     read_state,
     save_checkpoint,
 )
@@ -62,7 +62,7 @@ class Saver:
         """Nothing while the run is still ours.
 
         Raises:
-            Superseded: another process goes on with it.
+            RunTakenOver: another process goes on with it.
         """
         if self._claim:
             self._claim.check()
@@ -91,7 +91,7 @@ class Saver:
         self.checkpoint = checkpoint
         self._note(progress)
         if self._rank == 0:
-            mend_links(checkpoint, progress.best_step)
+            point_to(checkpoint, progress.best_step)
         self._tell(f"going on from {name}")
         return progress
 
@@ -100,7 +100,6 @@ class Saver:
         state: TrainerState,
         progress: Progress,
         write_bundle: Callable[[Path], None],
-        best: bool,
     ) -> str:
         """Write a checkpoint; every rank calls this. Where it fails, those before it stay.
 
@@ -108,12 +107,12 @@ class Saver:
             Why it could not be written, the same on every rank; empty if it was.
 
         Raises:
-            Superseded: another process goes on with this run.
+            RunTakenOver: another process goes on with this run.
         """
         collected, failure = state.collect(progress), ""
         if self._rank == 0:
             try:
-                self._write(collected, progress, write_bundle, best)
+                self._write(collected, progress, write_bundle)
             except NotWritten as error:
                 failure = str(error)
         if not (failure := self.of_rank_0(failure)):
@@ -128,7 +127,6 @@ class Saver:
         state: dict[str, Any],
         progress: Progress,
         write_bundle: Callable[[Path], None],
-        best: bool,
     ) -> None:
         self.check()
         self.checkpoint = save_checkpoint(
@@ -137,7 +135,7 @@ class Saver:
             progress.step,
             state,
             write_bundle,
-            best,
+            progress.best_step,
             self._keep,
             self.check,
         )

@@ -75,7 +75,7 @@ def train(
         UserError: the loss was not finite too often in a row, a batch cannot be shared out, there
             is nothing to validate on, one utterance does not fit into memory, or the last
             checkpoint cannot be written.
-        Superseded: another process goes on with this run.
+        RunTakenOver: another process goes on with this run.
         OutOfMemory: a worker of several ran out of memory in a step; to be started again.
     """
     with float32_precision(config.amp), same_order(task.device):
@@ -488,10 +488,10 @@ class Trainer:
         Raises:
             UserError: it could not be written although it `must`.
         """
-        if best := best or not self.config.validate_every:
+        if best or not self.config.validate_every:
             self.progress.best_step = self.progress.step
         with self._timed("checkpoint"):
-            failure = self.saver.save(self._state(), self.progress, self._write_bundle, best)
+            failure = self.saver.save(self._state(), self.progress, self._write_bundle)
         # Of rank 0 alone: Ray refuses two, and the others have seen none but that they began with.
         checkpoint = self.saver.checkpoint if self.rank == 0 and not failure else None
         if failure:

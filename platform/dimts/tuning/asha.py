@@ -41,11 +41,11 @@ class EarlyStopping(Config):
         """Whether a trial with `value` ends here.
 
         Args:
-            value: its lowest validation loss so far.
+            value: its best validation loss so far; less is better.
             others: those of the other trials when they were here.
         """
         if not math.isfinite(value):
             return True
         n = len(others) + 1
-        better = sum(other < value for other in others)
+        better = sum(other < value for other in filter(math.isfinite, others))
         return n >= self.min_trials and better >= max(1, n // self.factor)

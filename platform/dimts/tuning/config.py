@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from dimts.core.config import Config
 from dimts.core.metric import Metric
-from dimts.storage.paths import Folder, Place
+from dimts.storage.paths import AnyPath
 from dimts.tuning.asha import EarlyStopping
 from dimts.tuning.space import Space, check_conditions, check_point
 
@@ -36,7 +36,8 @@ class SweepConfig(Config):
         early_stopping: of trials that are worse than others at the same validation; null: none.
         objectives: one or two metrics, and which way each is better.
         limits: of two objectives: the best trial is that with the best of the first objective
-            among those of the Pareto front that keep the limit of the second.
+            among those of the Pareto front that keep the limit of the second: the most that it
+            may be, or the least if it is maximized.
         space: key of a setting -> what is tried for it.
         known_good: settings that are tried first.
         known_good_from: folder of an earlier sweep, whose best settings are tried after those.
@@ -62,7 +63,7 @@ class SweepConfig(Config):
     limits: dict[str, float] = Field(default={})
     space: Space = Field(min_length=1)
     known_good: tuple[dict[str, Any], ...] = ()
-    known_good_from: Place | None = None
+    known_good_from: AnyPath | None = None
     known_good_best: int | None = Field(None, ge=1)
     cpus_per_trial: float = Field(1, gt=0)
     gpus_per_trial: float = Field(1, gt=0)
@@ -102,7 +103,7 @@ class SweepConfig(Config):
             raise ValueError("limits have no effect with one objective")
         return self
 
-    def way_out(self, place: Folder) -> str:
+    def way_out(self, place: AnyPath) -> str:
         """What to do instead where the sweep in `place` cannot go on, for errors that say why."""
         changes = (f"sweep.name={self.name[:39]}-2", f"sweep.known_good_from={place}")
         sets = shlex.join(part for change in changes for part in ("--set", change))

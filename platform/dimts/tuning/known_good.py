@@ -15,7 +15,7 @@ from optuna.storages import RDBStorage
 
 from dimts.core.errors import ConfigError, UserError
 from dimts.launch.settings import Launch
-from dimts.storage.paths import Folder, Remote
+from dimts.storage.paths import AnyPath, local_copy
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.report import best_first
 from dimts.tuning.space import check_point
@@ -81,23 +81,16 @@ def known_good(
     return KnownGood(list(points.values()), f"{taken}; {left_out}" if left_out else taken)
 
 
-def _finished(place: Folder) -> list[tuple[int, dict[str, Any]]]:
+def _finished(place: AnyPath) -> list[tuple[int, dict[str, Any]]]:
     """Number and settings of each trial of a sweep that ran to its end, best first.
 
     Raises:
         UserError: there is no sweep.
     """
     with TemporaryDirectory() as folder:
-        file = Path(folder) / STUDY_FILE if isinstance(place, Remote) else place / STUDY_FILE
-        try:
-            if isinstance(place, Remote):
-                (place / STUDY_FILE).download(file)
-            elif not file.exists():
-                raise FileNotFoundError
-        except FileNotFoundError:
-            raise UserError(
-                f"{KEY}: {place} is no sweep's folder: it has no {STUDY_FILE}"
-            ) from None
+        file = local_copy(place / STUDY_FILE, Path(folder, STUDY_FILE))
+        if not file.exists():
+            raise UserError(f"{KEY}: {place} is no sweep's folder: it has no {STUDY_FILE}")
         study = _load(file, place)
         trials = best_first(study) if study else []
         return [(t.number, json.loads(t.user_attrs[VALUES])) for t in trials]
@@ -115,7 +108,7 @@ def _misfit(
     return None
 
 
-def _load(file: Path, place: Folder) -> Study | None:
+def _load(file: Path, place: AnyPath) -> Study | None:
     """The study in a file; None if it was made and the study was not.
 
     SQLite opens it for writing where it may: what a killed sweep left has to be rolled back first.

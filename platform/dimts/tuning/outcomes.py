@@ -4,43 +4,30 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from optuna import Study
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-
-RUNG_LOSS, SPOKEN, FORGETTING = "val/total_loss", "val/mcd", "forgetting/mcd_change"
 
 DRAWN = "drawn"
 """Attribute of a trial whose settings the sampler has drawn before the trial was there."""
 
-FINISHED = "finished"
-STOPPED = "stopped early"
+METRICS = "metrics"
+"""Attribute of a trial that ended: metrics of its best checkpoint."""
+
+RUNG = "rung_"
+"""What attributes of a trial begin with that hold its best loss so far, by validation."""
+
 DIVERGED = "diverged"
-RUNNING = "running"
 
 _OUTCOMES = {
-    TrialState.COMPLETE: FINISHED,
-    TrialState.PRUNED: STOPPED,
+    TrialState.COMPLETE: "finished",
+    TrialState.PRUNED: "stopped early",
     TrialState.FAIL: "failed",
-    TrialState.RUNNING: RUNNING,
+    TrialState.RUNNING: "running",
     TrialState.WAITING: "waiting",
-}
-
-METRICS = {
-    RUNG_LOSS: "validation loss",
-    "val/mel_mse": "validation, squared error of the mel",
-    "val/duration_loss": "validation, duration loss",
-    SPOKEN: "validation MCD (dB)",
-    FORGETTING: "forgetting, change of MCD (dB)",
-}
-
-WORDS = {
-    "model.freeze_until_index": "freeze until",
-    "model.freeze_blocks.encoder": "frozen encoder blocks",
-    "model.freeze_blocks.decoder": "frozen decoder blocks",
-    "base.start": "start of new rows",
 }
 
 SHORT = {
@@ -55,8 +42,13 @@ SHORT = {
 
 
 def objectives(study: Study) -> list[str]:
-    """Names of the metrics that the sweep makes small."""
+    """Names of the metrics that the sweep optimizes."""
     return study.metric_names or [f"objective {n + 1}" for n in range(len(study.directions))]
+
+
+def signs(study: Study) -> list[int]:
+    """For each objective 1, or -1 if more of it is better: times these, less is better."""
+    return [-1 if d == StudyDirection.MAXIMIZE else 1 for d in study.directions]
 
 
 def outcome(trial: FrozenTrial) -> str:
@@ -71,33 +63,22 @@ def is_known_good(trial: FrozenTrial) -> bool:
     return "fixed_params" in trial.system_attrs and DRAWN not in trial.user_attrs
 
 
+def rungs(trial: FrozenTrial) -> dict[int, float]:
+    """Number of each validation, from 1 -> best validation loss up to it; NaN where it was."""
+    found = {k: float(v) for k, v in trial.user_attrs.items() if k.startswith(RUNG)}
+    return dict(sorted((int(key.removeprefix(RUNG)), value) for key, value in found.items()))
+
+
 def curve(trial: FrozenTrial) -> dict[int, float]:
-    """Number of each validation, from 1 -> lowest validation loss up to it, where finite."""
-    reported = dict(trial.intermediate_values)
-    for key, value in trial.user_attrs.items():
-        if key.startswith("rung_"):
-            reported[int(key.removeprefix("rung_"))] = float(value)
-    return {step: value for step, value in sorted(reported.items()) if math.isfinite(value)}
+    """What `rungs` has, where it is finite."""
+    return {step: value for step, value in rungs(trial).items() if math.isfinite(value)}
 
 
-def final(trial: FrozenTrial, objective: int) -> float | None:
-    """What a trial that ran to its end reached; None for any other, and if it is not finite."""
-    if trial.state != TrialState.COMPLETE:
-        return None
-    assert trial.values is not None
-    value = trial.values[objective]
-    return value if math.isfinite(value) else None
-
-
-def last(study: Study, trial: FrozenTrial, objective: int) -> float | None:
-    """What was last known of an objective; of a trial that was stopped, from a smaller budget."""
-    if trial.state == TrialState.COMPLETE:
-        return final(trial, objective)
-    name, reported = objectives(study)[objective], curve(trial)
-    if name == RUNG_LOSS and reported:
-        return list(reported.values())[-1]
-    value = trial.user_attrs.get("figures", {}).get(name)
-    return value if value is not None and math.isfinite(value) else None
+def last(study: Study, trial: FrozenTrial) -> list[float]:
+    """What was last known of each objective; of a trial that was stopped, from a smaller budget."""
+    measured = trial.user_attrs.get(METRICS, {})
+    known = trial.values or [measured.get(name, math.nan) for name in objectives(study)]
+    return [value for value in known if math.isfinite(value)]
 
 
 def parameters(trials: Iterable[FrozenTrial]) -> list[str]:
@@ -105,8 +86,8 @@ def parameters(trials: Iterable[FrozenTrial]) -> list[str]:
     return list(dict.fromkeys(path for trial in trials for path in trial.params))
 
 
-def named(paths: Iterable[str], known: Mapping[str, str] = WORDS) -> dict[str, str]:
-    """Config path -> what a person calls it: a known name, or as few last parts as are unique."""
+def named(paths: Iterable[str]) -> dict[str, str]:
+    """Config path -> what a person calls it: a short name, or as few last parts as are unique."""
     chosen: dict[str, str] = {}
     paths = list(paths)
     for path in paths:
@@ -114,12 +95,12 @@ def named(paths: Iterable[str], known: Mapping[str, str] = WORDS) -> dict[str, s
         others = [other.split(".") for other in paths if other != path]
         while n < len(parts) and any(other[-n:] == parts[-n:] for other in others):
             n += 1
-        chosen[path] = known.get(path, " ".join(parts[-n:]).replace("_", " "))
+        chosen[path] = SHORT.get(path, " ".join(parts[-n:]).replace("_", " "))
     return chosen
 
 
 def text(value: Any, digits: int = 2) -> str:
-    """A setting or a figure as a person reads it."""
+    """A setting or a metric as a person reads it."""
     if value in (None, "[]", []):
         return "none"
     if isinstance(value, bool):

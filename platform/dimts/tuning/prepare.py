@@ -10,7 +10,7 @@ from optuna import Study
 from dimts.core.errors import UserError
 from dimts.families.protocol import SharedInputs
 from dimts.launch.settings import Launch
-from dimts.storage.paths import Folder
+from dimts.storage.paths import AnyPath
 from dimts.tuning.config import SweepConfig, measured
 from dimts.tuning.space import examples
 from dimts.tuning.trial import Measured
@@ -34,7 +34,7 @@ def check(sweep: SweepConfig, launch: Callable[[int, Mapping[str, Any]], Launch]
 
 
 def prepare(
-    sweep: SweepConfig, names: tuple[str, ...], inputs: SharedInputs, study: Study, place: Folder
+    sweep: SweepConfig, names: tuple[str, ...], inputs: SharedInputs, study: Study, place: AnyPath
 ) -> Measured:
     """Compute what trials would each compute.
 
@@ -57,7 +57,7 @@ def prepare(
     return Measured(names, study.user_attrs[SHARED_VALUES])
 
 
-def check_same_inputs(facts: Mapping[str, str], study: Study, place: Folder, way_out: str) -> None:
+def check_same_inputs(facts: Mapping[str, str], study: Study, place: AnyPath, way_out: str) -> None:
     """Note what the trials learn from and are compared on, or compare it with what was noted.
 
     Args:

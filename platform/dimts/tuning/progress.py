@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import sys
-import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
-REFRESH_S = 1.0
-WIDTH = 150
+from tqdm import tqdm
 
 
 class Progress:
-    """The state of a sweep in words.
+    """A line for each trial that ended; in a terminal a bar below them, with the best so far.
 
     Args:
         trials: in all.
@@ -25,77 +23,48 @@ class Progress:
     def __init__(self, trials: int, counts: Counter[str], best: str = ""):
         self.trials, self.counts, self.best = trials, counts, best
         self.running = 0
-        self._ended = 0
-        self._began = time.monotonic()
-        self._guard = threading.Lock()
+        self._bar: tqdm[NoReturn] | None = None
 
     def introduce(self, title: str, *more: str) -> None:
         """Say what begins, or goes on, and more that is to be known, a line each."""
-        ended = sum(self.counts.values())
+        ended = self.counts.total()
         before = f", {ended} of them ended before" if ended else ""
         print(f"{title}: {self.trials} trials{before}", *filter(None, more), sep="\n", flush=True)
 
     def began(self) -> None:
         """A trial was handed out."""
         self.running += 1
+        self._refresh()
 
     def ended(self, outcome: str, line: str, best: str = "") -> None:
         """A trial ended: what to print of it, and the best so far if that has changed."""
-        with self._guard:
-            self.running -= 1
-            self._ended += 1
-            self.counts[outcome] += 1
-            self.best = best or self.best
-            self._clear()
-            done = sum(self.counts.values())
-            print(f"{done:>4}/{self.trials}  {line}", flush=True)
+        self.running -= 1
+        self.counts[outcome] += 1
+        self.best = best or self.best
+        with tqdm.external_write_mode(file=sys.stdout):
+            print(f"{self.counts.total():>4}/{self.trials}  {line}", flush=True)
+        self._refresh(ended=1)
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """A trial was interrupted."""
         self.running -= 1
-
-    def state(self) -> str:
-        """One line: running, ended, best so far, time left."""
-        parts = [f"{self.running} running"]
-        parts += [f"{n} {outcome}" for outcome, n in self.counts.items() if n]
-        if self.best:
-            parts.append(f"best {self.best}")
-        left = self.trials - sum(self.counts.values())
-        if self._ended and left > 0:
-            seconds = (time.monotonic() - self._began) / self._ended * left
-            parts.append(f"about {_duration(seconds)} left")
-        return ", ".join(parts)
+        self._refresh()
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """Inside, the state stands in a terminal's last line."""
-        if not sys.stdout.isatty():
+        """Inside, how the sweep stands is in a terminal's last line."""
+        bar: tqdm[NoReturn] = tqdm(
+            total=self.trials, initial=self.counts.total(), disable=None, file=sys.stdout,
+            unit="trial", leave=False, dynamic_ncols=True,
+        )  # fmt: skip
+        with bar as self._bar:
             yield
-            return
-        done = threading.Event()
-        thread = threading.Thread(target=self._refresh, args=(done,), daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
-            self._clear()
+        self._bar = None
 
-    def _refresh(self, done: threading.Event) -> None:
-        while not done.wait(REFRESH_S):
-            with self._guard:
-                self._clear()
-                print(self.state()[:WIDTH], end="", flush=True)
-
-    def _clear(self) -> None:
-        if sys.stdout.isatty():
-            print("\r\x1b[K", end="")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+    def _refresh(self, ended: int = 0) -> None:
+        if self._bar is not None:
+            self._bar.update(ended)
+            ways = ", ".join(f"{n} {outcome}" for outcome, n in self.counts.items() if n)
+            best = f"best {self.best}" if self.best else ""
+            parts = filter(None, (f"{self.running} running", ways, best))
+            self._bar.set_postfix_str(", ".join(parts))

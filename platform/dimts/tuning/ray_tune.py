@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import time
 import uuid
 from concurrent.futures import wait
@@ -39,13 +38,13 @@ from dimts.launch.ray_train import (
     storage_of,
     torch_trainer,
 )
-from dimts.launch.relay import in_touch
+from dimts.launch.relay import relay_events
 from dimts.launch.resources import places
 from dimts.launch.run_logger import device_of
 from dimts.launch.settings import Launch, RayConfig
-from dimts.storage.paths import Folder, Remote, RemoteError
+from dimts.storage.paths import AnyPath, StorageError, copy_to, remove_files
 from dimts.tracking.config import TrackingConfig
-from dimts.training.ownership import Superseded
+from dimts.training.ownership import RunTakenOver
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.remote_sweep import SCRATCH
 from dimts.tuning.trial import (
@@ -88,7 +87,7 @@ class Trials(Protocol):
 
 def run_on_tune(
     trials: Trials, sweep: SweepConfig, config: RayConfig, tracking: TrackingConfig,
-    measured: Measured, place: Folder,
+    measured: Measured, place: AnyPath,
 ) -> None:  # fmt: skip
     """Run the trials that `trials` hands out, as many at a time as there is room for.
 
@@ -104,7 +103,7 @@ def run_on_tune(
     function = tune.with_parameters(
         trial_process, config=config, tracking=tracking, measured=measured
     )
-    _clear(place)  # of a start that was killed
+    remove_files(place / SCRATCH)  # of a start that was killed
     tuner = tune.Tuner(
         tune.with_resources(function, _resources(sweep, config)),
         tune_config=tune.TuneConfig(
@@ -125,14 +124,7 @@ def run_on_tune(
     try:
         in_another_thread(tuner.fit).result()
     finally:
-        _clear(place)
-
-
-def _clear(place: Folder) -> None:
-    if isinstance(place, Remote):
-        (place / SCRATCH).remove_all()
-    else:
-        shutil.rmtree(place / SCRATCH, ignore_errors=True)
+        remove_files(place / SCRATCH)
 
 
 def parallel_trials(sweep: SweepConfig, config: RayConfig) -> int:
@@ -248,7 +240,7 @@ def trial_process(
             _run_group(launch, config, measured)
         else:
             run_trial(launch, measured, tune.report, device_of(config.gpu))
-    except Superseded:
+    except RunTakenOver:
         # Of a sweep that goes on elsewhere, as its driver finds. Another try would take it back.
         if launch.remote is None:
             raise
@@ -264,8 +256,7 @@ def _run_group(launch: Launch, config: RayConfig, measured: Measured) -> None:
     with locked(launch.run_dir):
         begin(launch.run_dir)
         told.unlink(missing_ok=True)
-        if launch.remote:
-            (launch.remote / TOLD).remove()
+        (launch.place / TOLD).unlink(missing_ok=True)
         trainer = torch_trainer(
             group_worker,
             launch,
@@ -274,7 +265,7 @@ def _run_group(launch: Launch, config: RayConfig, measured: Measured) -> None:
             config.max_failures,
             {"measured": measured},
         )
-        with in_touch(launch, TOLD):
+        with relay_events(launch, TOLD):
             group = in_another_thread(trainer.fit)
             for line in written(told, 0, lambda: bool(wait([group], POLL_S).done)):
                 tune.report(line["values"])
@@ -287,20 +278,15 @@ def _run_group(launch: Launch, config: RayConfig, measured: Measured) -> None:
 
 
 def _answer(launch: Launch, number: str) -> None:
-    if launch.remote:
-        (launch.remote / ANSWERED).write_bytes(number.encode())
-        return
-    draft = launch.run_dir / f".{ANSWERED}"
-    draft.write_text(number, encoding="utf-8")
-    draft.replace(launch.run_dir / ANSWERED)
+    (launch.place / ANSWERED).write_bytes(number.encode())
 
 
 def _wait_for_answer(launch: Launch, number: str) -> None:
     """Until the sweep has decided on what it was told, or is not heard of for long."""
-    file = (launch.remote or launch.run_dir) / ANSWERED
+    file = launch.place / ANSWERED
     until = time.monotonic() + ANSWER_S
     while time.monotonic() < until:
-        with suppress(FileNotFoundError, RemoteError):
+        with suppress(FileNotFoundError, StorageError):
             if file.read_text() == number:
                 return
         time.sleep(POLL_S)
@@ -317,13 +303,12 @@ def group_worker(config: dict[str, Any]) -> None:
             number = uuid.uuid4().hex
             with told.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"id": number, "values": values}) + "\n")
-            if launch.remote:
-                with suppress(RemoteError):  # it is sent with the record, later
-                    (launch.remote / TOLD).upload(told)
+            with suppress(StorageError):  # it is sent with the event log, later
+                copy_to(told, launch.place / TOLD)
             _wait_for_answer(launch, number)
 
         def tell_ray(metrics: dict[str, float], checkpoint: Path | None) -> None:
-            report(metrics, None if launch.remote else checkpoint)
+            report(metrics, copy.saved(checkpoint))
 
         device = get_device()
         resolved, line = resolve_on_machine(launch, device)

@@ -1,6 +1,6 @@
 """A sweep whose folder is in object storage: the driver has the folder, the storage a copy.
 
-Trials are runs there of their own, see `launch.remote_run`.
+Trials are runs there of their own, see `launch.local_run_folder`.
 """
 
 from __future__ import annotations
@@ -10,16 +10,20 @@ from pathlib import Path
 
 from dimts.core.errors import UserError
 from dimts.launch.names import LOCK
-from dimts.launch.newest import NEWEST, is_newest, note_newest
+from dimts.launch.run_folder import NEWEST, claim_copy, claim_of, is_newest
 from dimts.launch.stopping import EARLY_FILE, STOP_FILE
 from dimts.storage.mirror import Mirror
-from dimts.storage.paths import Folder, Remote, RemoteError
-from dimts.training.ownership import CLAIM, Claim
+from dimts.storage.paths import AnyPath, StorageError, StoragePath
+from dimts.training.ownership import CLAIM
 
 TRIALS = "trials"
 SCRATCH = "ray_tune"
 PATIENCE_S = 120.0
 NOT_COPIED = (LOCK, CLAIM, NEWEST, STOP_FILE, EARLY_FILE, TRIALS, SCRATCH)
+
+
+def _is_shared(name: str) -> bool:
+    return name.split("/")[0] not in NOT_COPIED
 
 
 class SweepCopy:
@@ -30,34 +34,31 @@ class SweepCopy:
         place: of the sweep.
     """
 
-    def __init__(self, folder: Path, place: Folder) -> None:
+    def __init__(self, folder: Path, place: AnyPath) -> None:
         self._folder = folder
-        self._remote = place if isinstance(place, Remote) else None
+        self._remote = place if isinstance(place, StoragePath) else None
         self._claim = ""
 
     def fetch(self) -> None:
         """Bring the folder to where the sweep stands; the copy is left as it is.
 
         Raises:
-            RemoteError: the storage cannot be reached.
+            StorageError: the storage cannot be reached.
         """
         if self._remote is None:
             return
-        self._mirror = Mirror(self._folder, self._remote, NOT_COPIED)
-        if is_newest(self._folder, self._theirs(self._remote)):
+        self._mirror = Mirror(self._folder, self._remote, _is_shared)
+        if is_newest(self._folder, claim_of(self._remote)):
             self._mirror.adopt()  # what could not be sent before is sent when it is taken up
         else:
             self._mirror.pull()
 
-    def take_up(self) -> None:
+    def acquire(self) -> None:
         """From now on the sweep is this machine's; raises like `fetch`."""
         if self._remote is None:
             return
         self._mirror.push()
-        Claim(self._folder)
-        self._claim = (self._folder / CLAIM).read_text(encoding="utf-8")
-        note_newest(self._folder, self._claim)
-        (self._remote / CLAIM).write_bytes(self._claim.encode())
+        self._claim = claim_copy(self._folder, self._remote)
 
     def keep(self) -> None:
         """Send what has changed.
@@ -71,18 +72,11 @@ class SweepCopy:
         until = time.monotonic() + PATIENCE_S
         while True:
             try:
-                if self._theirs(self._remote) != self._claim:
+                if claim_of(self._remote) != self._claim:
                     raise UserError(f"{self._remote}: another machine goes on with this sweep")
                 self._mirror.push()
                 return
-            except RemoteError:
+            except StorageError:
                 if time.monotonic() > until:
                     raise
                 time.sleep(1)
-
-    @staticmethod
-    def _theirs(remote: Remote) -> str:
-        try:
-            return (remote / CLAIM).read_text()
-        except FileNotFoundError:
-            return ""

@@ -24,15 +24,14 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from dimts.core.errors import UserError
-from dimts.tuning.config import SweepConfig
+from dimts.tuning.config import Direction, SweepConfig
 from dimts.tuning.distinct import count_settings, identities, identity, untried
-from dimts.tuning.outcomes import DRAWN
+from dimts.tuning.outcomes import DRAWN, METRICS, RUNG, curve, rungs, signs
 from dimts.tuning.space import stored, suggest
 
 STUDY_FILE = "study.db"
 VALUES = "values"
 KNOWN_GOOD = "known_good"
-RUNG = "rung_{}"
 STOPS = "stops_after"
 PASSED = "passed"
 Outcome = Literal["finished", "stopped early", "diverged", "failed"]
@@ -66,14 +65,14 @@ class Ending(NamedTuple):
 
     Attributes:
         outcome: see `STATES`.
-        figures: metrics of its best checkpoint.
+        metrics: of its best checkpoint.
         step, frames, seconds: trained steps and mel frames in all, wall time since it was begun
             or resumed.
         reason: why it failed or diverged.
     """
 
     outcome: Outcome
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
     step: int
     frames: int
     seconds: float
@@ -88,13 +87,18 @@ class SweepStudy:
         folder: of the sweep; the storage is a file in it.
         known_good: settings from another sweep, to be tried after those of the configuration; a
             study that was begun keeps those that it was begun with.
+        selection: which values of the metric are better that `reported` is told of.
 
     Raises:
         UserError: the study there has the same objectives in another order.
     """
 
     def __init__(
-        self, config: SweepConfig, folder: Path, known_good: Sequence[Mapping[str, Any]] = ()
+        self,
+        config: SweepConfig,
+        folder: Path,
+        known_good: Sequence[Mapping[str, Any]] = (),
+        selection: Direction = "minimize",
     ):
         self.config = config
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -121,6 +125,7 @@ class SweepStudy:
             self.study.set_user_attr(KNOWN_GOOD, [dict(point) for point in known_good])
         self.known_good = [*config.known_good, *self.study.user_attrs.get(KNOWN_GOOD, ())]
         self._n_settings = count_settings(config.space, config.trials)
+        self._selection_sign = 1 if selection == "minimize" else -1
         self._running: dict[int, Trial] = {}
 
     # Trials
@@ -152,30 +157,29 @@ class SweepStudy:
         return self._suggest(self.study.ask(), resumed=False)
 
     def reported(self, number: int, validation: int, value: float) -> bool:
-        """Take the loss of a validation, once; whether the trial is to stop.
+        """Take the selection metric of a validation, once; whether the trial is to stop.
 
         Args:
             number: of the trial.
             validation: which of its validations, from 1.
-            value: the loss.
+            value: the metric.
         """
         trial, frozen = self._running[number], self._frozen(number)
         if STOPS in frozen.user_attrs:  # what it trains until it notices belongs to no budget
             return True
-        stopping, name = self.config.early_stopping, RUNG.format(validation)
-        lowest = _lowest(frozen.user_attrs, validation, value)
-        if name not in frozen.user_attrs:
-            trial.set_user_attr(name, lowest)
+        stopping, name, found = self.config.early_stopping, f"{RUNG}{validation}", rungs(frozen)
+        if validation not in found:
+            found[validation] = self._best_loss(frozen, validation, value)
+            trial.set_user_attr(name, found[validation])
         if not stopping or validation not in stopping.rungs(self.config.validations):
             return False
         if frozen.user_attrs.get(PASSED, 0) >= validation:  # told again after an interruption
             return False
         others = [t.user_attrs[name] for t in self.trials if
                   t.number != number and name in t.user_attrs]  # fmt: skip
-        if stops := stopping.stops(lowest, others):
-            trial.set_user_attr(STOPS, validation)
-        else:
-            trial.set_user_attr(PASSED, validation)
+        sign = self._selection_sign
+        stops = stopping.stops(sign * found[validation], [sign * other for other in others])
+        trial.set_user_attr(STOPS if stops else PASSED, validation)
         return stops
 
     def end(self, number: int, ending: Ending) -> Outcome:
@@ -185,28 +189,30 @@ class SweepStudy:
         the sampler ranks a trial that was not finished by how far it came, and those last that
         have no loss at all.
         """
-        values = [ending.figures.get(name, math.nan) for name in self.config.objectives]
+        values = [ending.metrics.get(name, math.nan) for name in self.config.objectives]
         outcome, reason = ending.outcome, ending.reason
         frozen = self._frozen(number)
-        rungs = _rungs(frozen.user_attrs)
+        losses = list(rungs(frozen).values())
         if outcome == "finished" and not all(map(math.isfinite, values)):
             missing = [n for n, v in zip(self.config.objectives, values, strict=True) if v != v]
             outcome, reason = "diverged", f"no value of {', '.join(missing) or 'an objective'}"
-        if outcome == "stopped early" and rungs and not math.isfinite(rungs[max(rungs)]):
+        if outcome == "stopped early" and losses and not math.isfinite(losses[-1]):
             outcome, reason = "diverged", "the validation loss was not finite"
         trial = self._running.pop(number)
         if outcome != "diverged" and len(self.config.objectives) == 1:
-            for validation, value in rungs.items():
-                if math.isfinite(value) and validation not in frozen.intermediate_values:
-                    trial.report(value, validation)
-        for name, value in ending._replace(outcome=outcome, reason=reason)._asdict().items():
-            if name != "reason" or value:
-                trial.set_user_attr(name, dict(value) if name == "figures" else value)
+            # Optuna ranks them as it ranks the objective, which may have the other direction.
+            sign = self._selection_sign * signs(self.study)[0]
+            for validation, value in curve(frozen).items():
+                if validation not in frozen.intermediate_values:
+                    trial.report(sign * value, validation)
+        for name, fact in ending._replace(outcome=outcome, reason=reason)._asdict().items():
+            if name != "reason" or fact:
+                trial.set_user_attr(name, dict(fact) if name == METRICS else fact)
         state = STATES[outcome]
         self.study.tell(trial, values if state == TrialState.COMPLETE else None, state=state)
         return outcome
 
-    def let_go(self, number: int) -> None:
+    def release(self, number: int) -> None:
         """A trial was interrupted; the next start of the sweep goes on with it."""
         self._running.pop(number)
 
@@ -214,6 +220,12 @@ class SweepStudy:
         """The settings of a trial."""
         values: dict[str, Any] = json.loads(trial.user_attrs[VALUES])
         return values
+
+    def _best_loss(self, trial: FrozenTrial, validation: int, value: float) -> float:
+        """The best loss up to a validation of which one is told; a bad one is not hidden by it."""
+        before = [loss for n, loss in curve(trial).items() if n < validation]
+        better = max if self._selection_sign < 0 else min
+        return better(value, *before) if before and math.isfinite(value) else value
 
     def _frozen(self, number: int) -> FrozenTrial:
         return self.study.get_trials(deepcopy=False)[number]
@@ -280,22 +292,6 @@ class SweepStudy:
 def _is_among(point: frozenset[tuple[str, Any]], tried: set[frozenset[tuple[str, Any]]]) -> bool:
     """Whether a trial has had all values of a point, which may leave some to the sampler."""
     return any(point <= setting for setting in tried)
-
-
-def _rungs(attributes: Mapping[str, Any]) -> dict[int, float]:
-    """Validation -> lowest loss up to it."""
-    prefix = RUNG.format("")
-    found = {int(k.removeprefix(prefix)): float(v) for k, v in attributes.items() if
-             k.startswith(prefix)}  # fmt: skip
-    return dict(sorted(found.items()))
-
-
-def _lowest(attributes: Mapping[str, Any], validation: int, value: float) -> float:
-    """The lowest loss of a trial up to a validation: as stored, or with the one that is told."""
-    if (name := RUNG.format(validation)) in attributes:
-        return float(attributes[name])
-    before = [attributes.get(RUNG.format(v), math.nan) for v in range(1, validation)]
-    return min([value, *before]) if math.isfinite(value) else value  # NaN is below nothing
 
 
 def same_failure(trials: Sequence[FrozenTrial], n: int = 3) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -19,13 +18,13 @@ from dimts.core.lock import locked
 from dimts.core.metric import Metric
 from dimts.core.ray_session import check_cluster
 from dimts.launch.ray_train import connected
-from dimts.launch.relay import new_start, wish_stop
+from dimts.launch.relay import new_start, request_stop
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.start import keep_settings
 from dimts.launch.stopping import clear_stop, stop_on_signal, stop_requested
-from dimts.storage.paths import Folder, Remote, RemoteError, transfer
+from dimts.storage.paths import AnyPath, StorageError, remove_files
+from dimts.storage.pointer import write_pointer
 from dimts.tracking.config import TrackingConfig
-from dimts.training.checkpoint import BEST, LATEST
 from dimts.tuning.config import SweepConfig, measured
 from dimts.tuning.distinct import exhausted_line
 from dimts.tuning.known_good import known_good
@@ -68,7 +67,7 @@ class Plan(NamedTuple):
     title: str
     voice: str
     folder: Path
-    place: Folder
+    place: AnyPath
     sweep: SweepConfig
     ray: RayConfig
     tracking: TrackingConfig
@@ -112,10 +111,10 @@ def run_sweep(plan: Plan) -> SweepResult:
         way_out = plan.sweep.way_out(plan.place)
         keep_settings(plan.folder, plan.config_yaml, MAY_CHANGE, plan.place, way_out)
         clear_stop(plan.folder)
-        study = SweepStudy(plan.sweep, plan.folder, known.points)
+        study = SweepStudy(plan.sweep, plan.folder, known.points, plan.metrics[0].direction)
         names = measured(plan.sweep, plan.metrics)
         of_trials = prepare(plan.sweep, names, inputs, study.study, plan.place)
-        copy.take_up()
+        copy.acquire()
         with SweepRecord(plan, study.study) as record:
             trials = SweepTrials(plan, study, record, copy)
             trials.tidy()
@@ -173,7 +172,7 @@ class SweepTrials:
     def told(self, number: int, validation: int, loss: float) -> None:
         with self._kept():
             if self.study.reported(number, validation, loss):
-                wish_stop(self._running[number], early=True)
+                request_stop(self._running[number], early=True)
             self.copy.keep()
 
     def ended(self, number: int, error: str | None) -> None:
@@ -209,8 +208,8 @@ class SweepTrials:
         if error and ending is None:
             ending = Ending("failed", {}, 0, 0, 0.0, last_error(launch) or error)
         if ending is None:
-            self.study.let_go(number)
-            self.progress.let_go()
+            self.study.release(number)
+            self.progress.release()
             self.copy.keep()  # another machine may have taken up the sweep, and the trial
             return
         self._end(number, ending)
@@ -237,8 +236,8 @@ class SweepTrials:
             while not done.wait(POLL_S):
                 if self._is_ending:
                     for launch in list(self._running.values()):
-                        with suppress(RemoteError):  # it is wished again
-                            wish_stop(launch)
+                        with suppress(StorageError):  # it is wished again
+                            request_stop(launch)
 
         thread = threading.Thread(target=watch, daemon=True)
         thread.start()
@@ -256,43 +255,24 @@ class SweepTrials:
 
     def _line(self, number: int) -> str:
         trial = self.study.trials[number]
-        reached = [last(self.study.study, trial, n) for n in range(len(self.plan.sweep.objectives))]
-        value = (
-            "  ".join(f"{v:.4f}" for v in reached if v is not None)
-            or trial.user_attrs.get("reason", "")[:60]
-        )
+        reached = "  ".join(f"{value:.4f}" for value in last(self.study.study, trial))
+        value = reached or trial.user_attrs.get("reason", "")[:60]
         settings = short(self.study.values(trial))
         return f"{number:03d}  {outcome_of(trial):<13}  {value:<8}  {settings}"
 
     def tidy(self) -> None:
-        """``best`` is a link to the winner's folder, and ``best.yaml`` its settings; checkpoints
+        """``best`` names the winner's folder, and ``best.yaml`` has its settings; checkpoints
         that can no longer win are removed."""
         if winner := self.winner():
-            link = self.plan.folder / WINNER
-            draft = link.with_name(f".{WINNER}.partial")
-            draft.unlink(missing_ok=True)
-            draft.symlink_to(Path(TRIALS) / f"{winner.number:03d}")
-            draft.replace(link)
+            write_pointer(self.plan.folder / WINNER, f"{TRIALS}/{winner.number:03d}")
             write_settings(self.plan.folder / WINNERS_SETTINGS, self.study.values(winner))
         self.copy.keep()  # that they have ended is known before their checkpoints are removed
         if self.plan.sweep.keep == "best":
             kept = {trial.number for trial in front(self.study.study)}
             for trial in self.study.trials:
                 if trial.state.is_finished() and trial.number not in kept | self._tidied:
-                    _remove_checkpoints(self.plan.place / TRIALS / f"{trial.number:03d}")
+                    remove_files(self.plan.place / TRIALS / f"{trial.number:03d}", "checkpoint_")
                     self._tidied.add(trial.number)
-
-
-def _remove_checkpoints(run_dir: Folder) -> None:
-    if isinstance(run_dir, Remote):
-        names = [entry.name for entry in run_dir.entries()]
-        transfer([(run_dir / name).remove for name in names if name.startswith("checkpoint_")])
-        return
-    for link in (BEST, LATEST):
-        (run_dir / link).unlink(missing_ok=True)
-    for folder in run_dir.glob("checkpoint_*"):
-        if folder.is_dir():  # Ray Train has a file of such a name
-            shutil.rmtree(folder)
 
 
 def write_settings(path: Path, values: Mapping[str, Any]) -> None:

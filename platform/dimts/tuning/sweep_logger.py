@@ -1,4 +1,4 @@
-"""A sweep's own record: the parent of its trials' runs, with the tables and plots of them all."""
+"""A sweep's own record: the parent of its trials' runs, with the table and plots of them all."""
 
 from __future__ import annotations
 
@@ -14,20 +14,18 @@ import torch
 from optuna import Study
 from optuna.trial import FrozenTrial
 
-from dimts.bundles.fetch import fetch_bundle
+from dimts.bundles.fetch import local_bundle
 from dimts.launch.settings import Launch
 from dimts.storage.mirror import Mirror
-from dimts.storage.paths import Folder
+from dimts.storage.paths import AnyPath
 from dimts.tracking.mlflow_run import RUN_FILE
 from dimts.tracking.mlflow_tracker import SPOOL, MlflowTracker, sync
 from dimts.tracking.spool import Spool
-from dimts.training.checkpoint import BEST
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.distinct import exhausted_line
-from dimts.tuning.outcomes import final
-from dimts.tuning.plots import write_plots
+from dimts.tuning.plots import write_page
 from dimts.tuning.remote_sweep import TRIALS
-from dimts.tuning.report import limits_line, pick_winner, short, summary, write_csv, write_html
+from dimts.tuning.report import limits_line, pick_winner, short, summary, trials_table
 
 if TYPE_CHECKING:
     from dimts.tuning.sweep import Plan
@@ -35,6 +33,8 @@ if TYPE_CHECKING:
 ANSWER_S = 20.0
 """How long the first trials wait for the store to say what they are to be nested under."""
 PARENT = "mlflow.parentRunId"
+TABLE = "trials.csv"
+PAGE = "plots.html"
 
 log = logging.getLogger(__name__)
 
@@ -94,25 +94,24 @@ class SweepRecord:
         """A trial ended: its objectives, the best so far, the table as it is now."""
         if not self._tracker:
             return
-        reached = {name: final(trial, n) for n, name in enumerate(self.plan.sweep.objectives)}
-        figures = {f"trial/{name}": v for name, v in reached.items() if v is not None}
+        names = self.plan.sweep.objectives
+        figures = {f"trial/{n}": v for n, v in zip(names, trial.values or (), strict=False)}
         if best := pick_winner(self.plan.sweep, study):
-            names = self.plan.sweep.objectives
             figures |= {f"best/{n}": v for n, v in zip(names, best.values, strict=True)}
         # Counted as they end, which of two at a time is not always in the order of their numbers.
         n_ended = sum(t.state.is_finished() for t in study.get_trials(deepcopy=False))
         self._tracker.log_metrics(figures, n_ended)
-        self._log_tables()
+        self._log_table()
 
     def conclude(self, winner: Launch | None) -> dict[str, float]:
-        """Tables and plots of all trials; the winner's voice as a model, with its figures.
+        """Table and plots of all trials; the winner's voice as a model, with its figures.
 
         Returns:
             Held-out figures of the winner, the test split and what is forgotten among them.
         """
-        self._log_tables()
-        for plot in write_plots(self.study, self.plan.folder / "plots"):
-            self._log(plot, "plots")
+        self._log_table()
+        write_page(self.study, self.plan.metrics, self.plan.folder / PAGE)
+        self._log(self.plan.folder / PAGE)
         figures: dict[str, float] = {}
         if winner:
             figures = self._log_winner(winner)
@@ -123,9 +122,7 @@ class SweepRecord:
         return figures
 
     def _log_winner(self, winner: Launch) -> dict[str, float]:
-        best = (winner.run_dir / BEST).resolve()
-        if winner.remote:
-            best = fetch_bundle(winner.remote)
+        best = local_bundle(winner.place)
         figures, before = winner.family.held_out(winner.settings, best, torch.device("cpu"))
         if self._tracker:
             step = self.study.trials[int(winner.name)].user_attrs["step"]
@@ -135,14 +132,13 @@ class SweepRecord:
             self._tracker.log_model(best, figures, step)
         return figures
 
-    def _log_tables(self) -> None:
-        for write, name in ((write_csv, "trials.csv"), (write_html, "trials.html")):
-            write(self.study, self.plan.folder / name)
-            self._log(self.plan.folder / name)
+    def _log_table(self) -> None:
+        trials_table(self.study).to_csv(self.plan.folder / TABLE, index=False)
+        self._log(self.plan.folder / TABLE)
 
-    def _log(self, path: Path, folder: str = "") -> None:
+    def _log(self, path: Path) -> None:
         if self._tracker:
-            self._tracker.log_artifact(path, folder)
+            self._tracker.log_artifact(path)
 
     def _send_what_waits(self) -> None:
         """Records of trials that the store did not take while they ran."""
@@ -167,7 +163,7 @@ def note(sweep: SweepConfig, study: Study, winner: int | None) -> str:
     return "\n\n".join(filter(None, parts))
 
 
-def _with_records(trials: Folder) -> list[str]:
+def _with_records(trials: AnyPath) -> list[str]:
     """Names of the trials that may have records to send."""
     if isinstance(trials, Path):
         return sorted(folder.parent.name for folder in trials.glob(f"*/{SPOOL}"))
@@ -181,7 +177,7 @@ def _is_to_be_sent(file: list[str]) -> bool:
 
 
 @contextmanager
-def _here(trial: Folder) -> Iterator[Path]:
+def _here(trial: AnyPath) -> Iterator[Path]:
     """Inside, this machine has a trial's records; what was sent then goes from the copy, too."""
     if isinstance(trial, Path):
         yield trial
@@ -191,9 +187,9 @@ def _here(trial: Folder) -> Iterator[Path]:
         return name.split("/")[0] in (SPOOL, RUN_FILE)
 
     with TemporaryDirectory() as folder:
-        mirror = Mirror(Path(folder) / trial.name, trial)
-        mirror.pull(is_record)
+        mirror = Mirror(Path(folder) / trial.name, trial, is_record)
+        mirror.pull()
         try:
             yield mirror.folder
         finally:
-            mirror.push(is_record)
+            mirror.push()

@@ -15,21 +15,21 @@ from typing import NamedTuple
 import torch
 from torch import distributed as dist
 
-from dimts.bundles.bundle import read_manifest
+from dimts.bundles.bundle import read_manifest, resolve_bundle
 from dimts.core import lock
 from dimts.core.errors import Diverged, UserError
 from dimts.core.masking import mask_secrets
-from dimts.launch.local_run_folder import NoCopy, RemoteRun, here
+from dimts.launch.local_run_folder import NoCopy, RemoteRun, local_run_folder
 from dimts.launch.machine import resolve_on_machine
 from dimts.launch.names import ENDING
-from dimts.launch.relay import take_up
+from dimts.launch.relay import acquire
 from dimts.launch.run_logger import Recorder
 from dimts.launch.settings import Launch
 from dimts.launch.stopping import EARLY_FILE, STOP_FILE, clear_stop, stopped_early
 from dimts.launch.training_run import run_training
-from dimts.storage.paths import RemoteError
-from dimts.training.checkpoint import BEST, find_latest
-from dimts.training.ownership import Superseded
+from dimts.storage.paths import StorageError, copy_to
+from dimts.training.checkpoint import find_latest
+from dimts.training.ownership import RunTakenOver
 from dimts.training.progress import Result
 from dimts.tuning.study import Ending, Outcome
 
@@ -97,8 +97,7 @@ class TrialRecorder(Recorder):
 
     def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None:
         super().report(metrics, checkpoint)
-        if checkpoint:
-            self._copy.saved()
+        self._copy.saved(checkpoint)
         if self.rank == 0 and checkpoint:
             self._tell(read_manifest(checkpoint, verify=False).step, metrics)
 
@@ -112,7 +111,7 @@ class TrialRecorder(Recorder):
         if outcome == "finished" and result.best:  # without a finite loss there is no best one
             figures |= self.launch.family.measure(
                 self.launch.settings,
-                (self.launch.run_dir / BEST).resolve(),
+                resolve_bundle(self.launch.run_dir),
                 self.measured.names,
                 self.measured.shared,
                 device,
@@ -157,7 +156,7 @@ class TrialRecorder(Recorder):
         every = self.launch.settings.training.validate_every
         if step >= every and self._selection in metrics:
             self._ear({"validation": step // every, "loss": metrics[self._selection]})
-            with suppress(RemoteError):  # it is heard when the storage is back
+            with suppress(StorageError):  # it is heard when the storage is back
                 self._copy.hear()  # of what the sweep has decided
 
 
@@ -169,7 +168,7 @@ def run_trial(launch: Launch, measured: Measured, tell: Tell, device: torch.devi
         Exception: what is no matter of the trial's settings; it is worth another try.
     """
     begin_remotely(launch)
-    with here(launch, stays=False) as (launch, copy), locked(launch.run_dir):
+    with local_run_folder(launch, stays=False) as (launch, copy), locked(launch.run_dir):
         begin(launch.run_dir)
         launch, told = resolve_on_machine(launch, device)
         train_trial(TrialRecorder(launch, measured, tell, copy=copy), device, told)
@@ -193,9 +192,9 @@ def train_trial(recorder: TrialRecorder, device: torch.device, told: str) -> Non
     try:
         recorder.tell_again()
         recorder.finish(run_training(recorder.launch.settings, recorder, device), device)
-    except Superseded:
+    except RunTakenOver:
         raise
-    except RemoteError:  # is no matter of the trial's settings
+    except StorageError:  # is no matter of the trial's settings
         recorder.end("FAILED")
         raise
     except Diverged as error:
@@ -223,16 +222,15 @@ def begin(run_dir: Path) -> None:
 
 def begin_remotely(launch: Launch) -> None:
     """The same for what object storage has of it, before anything is fetched from there."""
-    take_up(launch)
-    if launch.remote:
-        for name in (STOP_FILE, EARLY_FILE, ENDING):
-            (launch.remote / name).remove()
+    acquire(launch)
+    for name in (STOP_FILE, EARLY_FILE, ENDING):
+        (launch.place / name).unlink(missing_ok=True)
 
 
 def read_ending(launch: Launch) -> Ending | None:
     """How a trial ended; None if it is to go on another time."""
     try:
-        return Ending(**json.loads(((launch.remote or launch.run_dir) / ENDING).read_text()))
+        return Ending(**json.loads((launch.place / ENDING).read_text()))
     except FileNotFoundError:
         return None
 
@@ -242,21 +240,19 @@ def note_error(launch: Launch) -> None:
     launch.run_dir.mkdir(parents=True, exist_ok=True)
     with (launch.run_dir / ERROR).open("a", encoding="utf-8") as file:
         file.write(mask_secrets(f"{traceback.format_exc()}\n"))
-    if launch.remote:
-        (launch.remote / ERROR).upload(launch.run_dir / ERROR)
+    copy_to(launch.run_dir / ERROR, launch.place / ERROR)
 
 
 def forget_errors(launch: Launch) -> None:
     """Those of an earlier start of the trial."""
-    if launch.remote:
-        (launch.remote / ERROR).remove()
+    (launch.place / ERROR).unlink(missing_ok=True)
     (launch.run_dir / ERROR).unlink(missing_ok=True)
 
 
 def last_error(launch: Launch) -> str:
     """What a trial's process ended with, in one line; empty if it could not say."""
     try:
-        lines = ((launch.remote or launch.run_dir) / ERROR).read_text(encoding="utf-8").split("\n")
+        lines = (launch.place / ERROR).read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
         return ""
     said = [line for line in lines if line.strip() and not line.startswith(" ")]

@@ -25,6 +25,7 @@ from dimts.bundles.bundle import (
     read_manifest,
     read_settings,
     read_weights,
+    resolve_bundle,
 )
 from dimts.core.config import build_config
 from dimts.families.acoustic.model.config import ModelConfig
@@ -145,7 +146,7 @@ def load_bundle(folder: str | Path, device: str | torch.device = "cpu") -> Bundl
     Raises:
         BundleError: the folder is no bundle, is damaged, or its parts do not fit together.
     """
-    folder = Path(folder)
+    folder = resolve_bundle(Path(folder))
     manifest = read_manifest(folder)
     settings = read_settings(folder, SECTIONS)
     config, mel = read_sizes(folder)

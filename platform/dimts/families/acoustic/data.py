@@ -26,7 +26,7 @@ from dimts.families.acoustic.extension.base import Base, extend_tokenizer, read_
 from dimts.families.acoustic.settings import AcousticSettings
 from dimts.features.feature_set import FeatureSet
 from dimts.features.manifest import SPLITS
-from dimts.storage.paths import Folder, Remote
+from dimts.storage.paths import AnyPath, StoragePath
 from dimts.text.language import Language, load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
@@ -96,7 +96,7 @@ def open_data(settings: AcousticSettings) -> Data:
     return data
 
 
-def _open(folder: Folder, language: str, text: TextConfig, mel: MelConfig) -> FeatureSet:
+def _open(folder: AnyPath, language: str, text: TextConfig, mel: MelConfig) -> FeatureSet:
     features = FeatureSet.open(folder)
     manifest = features.manifest
     for section, ours, theirs in (
@@ -211,7 +211,7 @@ def _check_tests(data: Data, settings: AcousticSettings) -> None:
         check_lengths(corpus, settings.model.states_per_token)
 
 
-def _rules_of(base: Base, folder: Folder) -> tuple[str, TextConfig]:
+def _rules_of(base: Base, folder: AnyPath) -> tuple[str, TextConfig]:
     """The language of a set of features, and the base's settings for its texts."""
     code = _code(FeatureSet.open(folder))
     known = {k.language.code: k.text for k in base.tokenizer.spec.languages}
@@ -249,7 +249,7 @@ def fixed_durations(settings: AcousticSettings, data: Data) -> list[NDArray[np.i
     if rank == 0 and not _fetched(file, place / name):
         durations = _align(settings, data)
         _write_durations(file, durations)
-        if isinstance(place, Remote):  # other machines have them from there
+        if isinstance(place, StoragePath):  # other machines have them from there
             (place / name).upload(file)
     if dist.is_initialized():
         dist.barrier()
@@ -266,9 +266,9 @@ def fixed_durations(settings: AcousticSettings, data: Data) -> list[NDArray[np.i
     return durations
 
 
-def _fetched(file: Path, place: Folder) -> bool:
+def _fetched(file: Path, place: AnyPath) -> bool:
     """Whether it is here, or was in object storage and now is here."""
-    if not file.exists() and isinstance(place, Remote):
+    if not file.exists() and isinstance(place, StoragePath):
         with suppress(FileNotFoundError):
             place.download(file)
     return file.exists()

@@ -11,7 +11,7 @@ from dimts.core.config import Config
 from dimts.families.acoustic.extension.config import BaseConfig
 from dimts.families.acoustic.model.config import ModelConfig
 from dimts.families.acoustic.training_config import AcousticTrainingConfig
-from dimts.storage.paths import Place
+from dimts.storage.paths import AnyPath
 from dimts.text.normaliser import TextConfig
 from dimts.training.settings import RunSettings
 
@@ -24,7 +24,7 @@ class Source(Config):
         text: what its texts must have been normalised with.
     """
 
-    features: Place
+    features: AnyPath
     text: TextConfig
 
 

@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from dimts.families.protocol import BaseSection
-from dimts.storage.paths import Place
+from dimts.storage.paths import AnyPath
 
 StartMethod = Literal["transliteration", "mean", "nearest", "random"]
 """How new rows start.
@@ -34,7 +34,7 @@ class BaseConfig(BaseSection):
 
     start: StartMethod = "transliteration"
     transliteration: str | None = None
-    features: tuple[Place, ...] = ()
+    features: tuple[AnyPath, ...] = ()
     rehearsal_share: float = Field(0.0, ge=0, lt=1)
     held_out: int = Field(50, ge=1)
 

@@ -6,7 +6,11 @@ could not be sent.
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
+
+from dimts.storage.paths import AnyPath, StoragePath
+from dimts.training.ownership import CLAIM
 
 NEWEST = ".newest"
 """The claims under which the folder has written, or may have, since it took up the copy."""
@@ -24,3 +28,19 @@ def is_newest(folder: Path, theirs: str) -> bool:
 def note_newest(folder: Path, *claims: str) -> None:
     """To be called before the first of these claims is written there."""
     (folder / NEWEST).write_text("\n".join(claims), encoding="utf-8")
+
+
+def claim_copy(folder: Path, remote: StoragePath) -> str:
+    """Write a new claim into the copy, which is this folder's from then on; the claim."""
+    claim = uuid.uuid4().hex
+    note_newest(folder, claim)
+    (remote / CLAIM).write_bytes(claim.encode())
+    return claim
+
+
+def claim_of(folder: AnyPath) -> str:
+    """The claim in a folder or in its copy; empty if there is none."""
+    try:
+        return (folder / CLAIM).read_bytes().decode(errors="replace")
+    except FileNotFoundError:
+        return ""
