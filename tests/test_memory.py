@@ -172,8 +172,9 @@ def test_parts_are_at_most_the_utterances_of_a_worker(settings: Settings) -> Non
 def test_batch_within_a_budget_has_the_same_loss_on_any_number_of_workers(
     settings: Settings,
 ) -> None:
-    """Also on more of them than it has utterances, or in more parts."""
-    job = make_job(settings("budget", "training.batch_budget=600"))
+    """Also on more of them than it has utterances, or in more parts; `batch_size` says nothing."""
+    how = ("training.batch_budget=600", "training.batch_size=1", "training.accumulate=4")
+    job = make_job(settings("budget", *how))
     module = job.task.objectives[0].module.eval()
 
     @torch.no_grad()
