@@ -31,7 +31,7 @@ from dimts.core.config import load_config
 from dimts.core.errors import UserError
 from dimts.core.machine import machine_facts, n_cores
 from dimts.features.feature_set import FeatureSet
-from dimts.launch.console import EVENTS
+from dimts.tracking.event_log import EVENTS
 from dimts.training.sampler import BucketSampler, Position
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -24,7 +24,7 @@ from dimts.cli import run_job
 from dimts.core.errors import UserError
 from dimts.core.machine import machine_facts
 from dimts.features.manifest import read_manifest
-from dimts.launch.console import EVENTS
+from dimts.tracking.event_log import EVENTS
 
 CONFIGS = ("jobs/configs/sample_am.yaml", "jobs/configs/models/tiny.yaml")
 SHARE = 3  # the shorter corpus has a third of the rows

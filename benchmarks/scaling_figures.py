@@ -34,8 +34,8 @@ from dimts.families.acoustic.data import open_data
 from dimts.families.acoustic.flat_start import ensure_durations
 from dimts.families.acoustic.settings import AcousticSettings
 from dimts.features.feature_set import FeatureSet
-from dimts.launch.console import EVENTS
 from dimts.tracking.config import TrackingConfig
+from dimts.tracking.event_log import EVENTS
 from dimts.tracking.ui import LOOPBACK, address, start_ui, stop
 from dimts.training.checkpoint import LATEST
 

@@ -34,8 +34,8 @@ from typing import Any, NamedTuple
 from dimts.cli import run_job
 from dimts.core.errors import UserError
 from dimts.core.machine import machine_facts
-from dimts.launch.console import EVENTS
 from dimts.tracking.config import TrackingConfig
+from dimts.tracking.event_log import EVENTS
 from dimts.tracking.ui import start_ui, stop
 
 # Before this folder, whose faults.py has the name of the package in tests/.

@@ -45,8 +45,7 @@ from dimts.launch.settings import Launch
 from dimts.launch.start import keep_settings
 from dimts.launch.training_run import run_training
 from dimts.tracking.config import TrackingConfig
-from dimts.tracking.mlflow_tracker import SPOOL
-from dimts.tracking.spool import Spool
+from dimts.tracking.cursor import Cursor
 from dimts.tracking.ui import start_ui, stop
 
 CONFIG = Path(__file__).resolve().parents[1] / "jobs/configs/sample_am.yaml"
@@ -71,7 +70,7 @@ class Slice:
         condition: a key of `NAMES`.
         seconds: of each counted step.
         frames: of its batch.
-        n_waiting: records that waited at its end.
+        n_waiting: events that waited at its end.
     """
 
     condition: str
@@ -168,7 +167,7 @@ class Clock(Recorder):
         self._waiting_to_count = SETTLING
 
     def _n_waiting(self) -> int:
-        return Spool(self.launch.run_dir / SPOOL, 0).n_pending()
+        return Cursor(self.launch.run_dir).n_waiting()
 
     def _let_all_arrive(self) -> None:
         until = time.monotonic() + PATIENCE_S

@@ -36,7 +36,7 @@ from benchmarks.loop import CONFIG, TINY, sample_features
 from dimts.cli import run_job
 from dimts.core.errors import UserError
 from dimts.core.machine import machine_facts
-from dimts.launch.console import EVENTS
+from dimts.tracking.event_log import EVENTS
 
 # Before this folder, whose faults.py has the name of the package in tests/.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))

@@ -23,7 +23,7 @@ from tracking_fixtures import make_store
 
 from dimts.commands.ui import tcp_port
 from dimts.tracking.config import TrackingConfig
-from dimts.tracking.mlflow_tracker import MlflowTracker
+from dimts.tracking.tracker import Tracker
 
 ROOT = Path(__file__).parents[1]
 PASSWORD = "a-long-enough-password"
@@ -110,8 +110,8 @@ def test_ui_asks_everybody_for_a_password(tmp_path: Path, monkeypatch: pytest.Mo
         assert status(users, f"hana:{PASSWORD}", username="x", password=PASSWORD) == 403
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "hana")
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
-        tracker = MlflowTracker(TrackingConfig(uri=address, experiment="hers"))
-        tracker.start("run", tmp_path, {"a": 1}, "")
+        tracker = Tracker(TrackingConfig(uri=address, experiment="hers"), tmp_path)
+        tracker.start("run", {"a": 1}, "")
         tracker.finish("FINISHED")
         assert tracker.run_id is not None
         assert MlflowClient(address).get_run(tracker.run_id).info.status == "FINISHED"

@@ -20,8 +20,8 @@ from benchmarks.two_nodes import main as two_nodes
 from dimts.bundles.bundle import resolve_bundle
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
-from dimts.launch.console import EVENTS
 from dimts.launch.start import start_run
+from dimts.tracking.event_log import EVENTS
 from dimts.training.checkpoint import LATEST
 from dimts.training.ownership import read_claim
 

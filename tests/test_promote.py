@@ -24,8 +24,8 @@ from dimts.features.config import CorpusConfig, PrepareConfig
 from dimts.launch.start import start_run
 from dimts.text.normaliser import TextConfig
 from dimts.tracking.config import TrackingConfig
-from dimts.tracking.mlflow_tracker import MlflowTracker
 from dimts.tracking.registry import CANDIDATE, CHAMPION, Registry
+from dimts.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from conftest import BaseVoice
@@ -279,9 +279,9 @@ def test_without_a_candidate_it_is_said_how_to_get_one(promoted: Job, tmp_path: 
 def test_a_voice_of_another_mel_is_refused(
     promoted: Job, tracking: TrackingConfig, tmp_path: Path
 ) -> None:
-    tracker = MlflowTracker(tracking)
-    tracker.start("other", tmp_path / "other", {}, "")
-    tracker.log_model(write_voice(tmp_path / "bundle"), {})
+    tracker = Tracker(tracking, tmp_path / "other")
+    tracker.start("other", {}, "")
+    tracker.log_model(write_voice(tmp_path / "other" / "bundle"), {})
     tracker.finish("FINISHED")
     code, out, err = promoted()
     assert (code, out, err.count("\n")) == (2, "", 1)

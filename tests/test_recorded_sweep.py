@@ -20,8 +20,7 @@ from dimts.commands.sweep_config import load_sweep
 from dimts.core.errors import UserError
 from dimts.core.lock import locked
 from dimts.storage.pointer import read_pointer
-from dimts.tracking.mlflow_tracker import SPOOL
-from dimts.tracking.spool import Spool
+from dimts.tracking.cursor import Cursor
 from dimts.tuning.outcomes import outcome
 from dimts.tuning.report import front
 from dimts.tuning.study import SweepStudy
@@ -146,7 +145,7 @@ def test_no_point_of_four_trials_at_once_is_missing(recorded: Recorded) -> None:
         }
         assert kept == written
         assert len(written) > 100
-        assert Spool(run_dir / SPOOL, 0).n_pending() == 0
+        assert Cursor(run_dir).n_waiting() == 0
     said = [f.read_text(errors="replace") for f in recorded.logs.rglob("*") if f.is_file()]
     assert len(said) > 4
     assert not [text for text in said if "database is locked" in text]

@@ -14,14 +14,16 @@ import pytest
 import soundfile
 from faults.head import free_port
 from mlflow.tracking import MlflowClient
-from tracking_fixtures import make_store, serving, settings_of, write_checkpoint
+from tracking_fixtures import inside, make_store, serving, settings_of, write_checkpoint
 
 from dimts.audio.mel import MelConfig
 from dimts.core.errors import UserError
 from dimts.tracking.config import TrackingConfig
+from dimts.tracking.cursor import CURSOR
 from dimts.tracking.mlflow_model import resolve_model
-from dimts.tracking.mlflow_tracker import MlflowTracker
+from dimts.tracking.mlflow_thread import sync
 from dimts.tracking.registry import CANDIDATE, CHAMPION, Registry, register
+from dimts.tracking.tracker import Tracker
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +49,11 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("run"))
 
 
-def log(config: TrackingConfig, run_dir: Path, bundle: Path, mcd: float = 1.8784) -> MlflowTracker:
+def log(config: TrackingConfig, run_dir: Path, bundle: Path, mcd: float = 1.8784) -> Tracker:
     """A run that records a bundle."""
-    tracker = MlflowTracker(config)
-    tracker.start(run_dir.name, run_dir, {}, "")
-    tracker.log_model(bundle, {"test/mcd": mcd, "test/utterances": 43.0}, step=7)
+    tracker = Tracker(config, run_dir)
+    tracker.start(run_dir.name, {}, "")
+    tracker.log_model(inside(run_dir, bundle), {"test/mcd": mcd, "test/utterances": 43.0}, step=7)
     tracker.finish("FINISHED")
     return tracker
 
@@ -150,6 +152,20 @@ def test_a_voice_that_was_registered_by_a_killed_process_is_not_registered_twice
         for _ in range(2)
     ]
     assert made[0] == made[1] == registry(config).get(CANDIDATE)
+
+
+def test_an_old_voice_that_is_sent_again_does_not_take_the_alias_from_a_newer_one(
+    config: TrackingConfig, bundle: Path, tmp_path: Path
+) -> None:
+    """As where the cursor of its run was lost."""
+    log(config, tmp_path / "old", bundle)
+    newer = log(config, tmp_path / "newer", bundle, mcd=1.5)
+    (tmp_path / "old" / CURSOR).unlink()
+    assert sync(config, tmp_path / "old") == 4
+    assert registry(config).get(CANDIDATE).run_id == newer.run_id
+    assert config.registered_model is not None
+    found = MlflowClient(config.uri).search_model_versions(f"name = '{config.registered_model}'")
+    assert len(found) == 2
 
 
 # What is not there

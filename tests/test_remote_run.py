@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 from s3_fixtures import S3, another_machine, names, put
 from test_train_job import TrainJob
-from tracking_fixtures import make_store, settings_of
+from tracking_fixtures import inside, make_store, settings_of
 from training_fixtures import acoustic
 
 from dimts.bundles.bundle import read_manifest, resolve_bundle
@@ -38,7 +38,7 @@ from dimts.storage.paths import AnyPath, StorageError, StoragePath
 from dimts.storage.pointer import read_pointer, write_pointer
 from dimts.tracking.config import is_missing
 from dimts.tracking.mlflow_model import resolve_model
-from dimts.tracking.mlflow_tracker import MlflowTracker
+from dimts.tracking.tracker import Tracker
 from dimts.training.checkpoint import BEST, LATEST, step_of
 from dimts.training.machine_choices import CHOICES_FILE
 from dimts.training.ownership import CLAIM, Claim, RunTakenOver
@@ -456,9 +456,9 @@ def test_base_that_mlflow_keeps_is_copied_to_where_all_machines_find_it(
     settings = ("training.max_steps=2", "training.validate_every=0")
     here = trained(adapted("run.name=here", *settings))
     tracking = settings_of(make_store(tmp_path), "bases")
-    tracker = MlflowTracker(tracking.model_copy(update={"registered_model": "latin"}))
-    tracker.start("base", tmp_path / "base", {}, "")
-    tracker.log_model(resolve_bundle(base.run_dir), {}, step=1)
+    tracker = Tracker(tracking.model_copy(update={"registered_model": "latin"}), tmp_path / "base")
+    tracker.start("base", {}, "")
+    tracker.log_model(inside(tmp_path / "base", resolve_bundle(base.run_dir)), {}, step=1)
     tracker.finish("FINISHED")
     storage = bucket / "runs" if stored == "in a bucket" else tmp_path / "runs"
     config = adapted(

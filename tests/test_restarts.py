@@ -23,13 +23,13 @@ from test_train_job import ROOT, TrainJob, weights
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.errors import UserError
 from dimts.launch.attempts import ATTEMPTS
-from dimts.launch.console import EVENTS
 from dimts.launch.local_run_folder import worker_folder
 from dimts.launch.names import FAILURE
 from dimts.launch.run_logger import RESULT
 from dimts.launch.start import start_run
 from dimts.storage.paths import StoragePath
 from dimts.storage.pointer import write_pointer
+from dimts.tracking.event_log import EVENTS
 from dimts.training.checkpoint import LATEST
 from dimts.training.ownership import Claim, read_claim
 

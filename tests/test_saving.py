@@ -20,8 +20,8 @@ from dimts.core.lock import locked
 from dimts.families.acoustic.bundle import load_bundle
 from dimts.families.acoustic.data import open_data
 from dimts.families.acoustic.settings import AcousticSettings
-from dimts.launch.console import append_event, written
 from dimts.launch.start import start_run
+from dimts.tracking.event_log import append_event, follow_events
 from dimts.training.checkpoint import BEST, LATEST, TRAINER_STATE, clear_partial, find_latest
 from dimts.training.ownership import Claim, RunTakenOver
 
@@ -132,7 +132,7 @@ def test_line_that_was_cut_off_costs_one_line(tmp_path: Path) -> None:
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2, "val')
     append_event(tmp_path, {"step": 3, "values": {}})
-    events = written(tmp_path / "metrics.jsonl", 0, lambda: True)
+    events = follow_events(tmp_path / "metrics.jsonl", 0, lambda: True)
     assert [event["step"] for event in events] == [1, 3]
 
 

@@ -216,12 +216,12 @@ def test_training_writes_its_secrets_nowhere(voice_file: Path, tmp_path: Path) -
 def test_record_that_is_refused_leaves_no_secret_in_the_log(
     caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    from dimts.tracking.mlflow_tracker import MlflowTracker
+    from dimts.tracking.tracker import Tracker
 
     config = TrackingConfig(uri=f"http://bob:{SECRET}@127.0.0.1:1", flush_timeout_s=1)
-    tracker = MlflowTracker(config)
+    tracker = Tracker(config, tmp_path)
     with caplog.at_level(logging.DEBUG, logger="dimts"):
-        tracker.start("run", tmp_path, {"a": f"Bearer {SECRET}"}, f"uri: {config.uri}\n")
+        tracker.start("run", {"a": f"Bearer {SECRET}"}, f"uri: {config.uri}\n")
         tracker.set_tags({"note": f"https://host?sig={SECRET}"})
         tracker.finish("FAILED")
     assert SECRET not in caplog.text

@@ -25,9 +25,9 @@ from dimts.bundles.bundle import resolve_bundle
 from dimts.cli import run_job
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
-from dimts.launch.console import EVENTS
 from dimts.launch.start import start_run
 from dimts.tracking.config import TrackingConfig
+from dimts.tracking.event_log import EVENTS
 from dimts.tracking.registry import CANDIDATE, CHAMPION, Registry
 from dimts.training.checkpoint import LATEST
 from dimts.training.ownership import read_claim

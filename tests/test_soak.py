@@ -13,7 +13,7 @@ from faults.injection import Training, with_files_in
 from faults.kinds import interruption
 
 from benchmarks.soak import Event, cost, table
-from dimts.launch.console import EVENTS, append_event
+from dimts.tracking.event_log import EVENTS, append_event
 
 ROOT = Path(__file__).parents[1]
 

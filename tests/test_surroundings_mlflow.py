@@ -16,17 +16,18 @@ import mlflow
 import pytest
 from faults.head import free_port
 from mlflow.tracking import MlflowClient
-from tracking_fixtures import make_store, settings_of, write_checkpoint
+from tracking_fixtures import inside, make_store, settings_of, write_checkpoint
 from user_fixtures import ROOT
 
 from dimts.core.errors import UserError
 from dimts.families.acoustic.bundle import load_bundle
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_model import resolve_model
-from dimts.tracking.mlflow_tracker import MlflowTracker, sync
+from dimts.tracking.mlflow_thread import sync
 from dimts.tracking.moved import follow_move
 from dimts.tracking.registry import CANDIDATE, Registry
 from dimts.tracking.schema import check_schema, schema_advice
+from dimts.tracking.tracker import Tracker
 from dimts.tracking.ui import start_ui, stop
 
 OLDER = "4465047574b1"
@@ -65,13 +66,13 @@ def train(
     run_dir: Path,
     wav: Path | None = None,
     heard: threading.Event | None = None,
-) -> MlflowTracker:
+) -> Tracker:
     """A run that is recorded: a value, and a file if there is one; ends when something was said."""
-    tracker = MlflowTracker(config)
-    tracker.start(run_dir.name, run_dir, {}, "a: 1\n")
+    tracker = Tracker(config, run_dir)
+    tracker.start(run_dir.name, {}, "a: 1\n")
     tracker.log_metrics({"loss": 1.0}, 1)
     if wav:
-        tracker.log_artifact(wav, "samples")
+        tracker.log_artifact(inside(run_dir, wav), "samples")
     assert heard is None or heard.wait(120)
     tracker.finish("FINISHED")
     return tracker
@@ -141,10 +142,10 @@ def test_a_project_that_was_moved_shows_its_pictures(
     config = settings.absolute(old)
     wav = tmp_path / "a.wav"
     wav.write_bytes(b"RIFF")
-    tracker = MlflowTracker(config)
-    tracker.start("run", old / "runs" / "run", {}, "a: 1\n")
-    tracker.log_artifact(wav, "samples")
-    tracker.log_model(write_checkpoint(tmp_path / "trained"), {"mcd": 1.0}, 1)
+    tracker = Tracker(config, old / "runs" / "run")
+    tracker.start("run", {}, "a: 1\n")
+    tracker.log_artifact(inside(old / "runs" / "run", wav), "samples")
+    tracker.log_model(write_checkpoint(old / "runs" / "run"), {"mcd": 1.0}, 1)
     tracker.finish("FINISHED")
     old.rename(new)
 

@@ -7,7 +7,6 @@ import logging
 import math
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,17 +22,25 @@ import soundfile
 import torch
 from faults.head import free_port
 from mlflow.tracking import MlflowClient
-from tracking_fixtures import make_store, serving, settings_of, write_checkpoint
+from tracking_fixtures import (
+    inside,
+    make_store,
+    serving,
+    settings_of,
+    waiting,
+)
 
 from dimts.commands.ui import recorded_config, send, serve
 from dimts.core.config import build_config, to_yaml
 from dimts.core.errors import ConfigError, UserError
 from dimts.core.masking import mask_secrets
 from dimts.tracking.config import TrackingConfig
+from dimts.tracking.cursor import CURSOR, Cursor
+from dimts.tracking.event_log import EVENTS, append_event, read_events
 from dimts.tracking.mlflow_run import RunIdentity
-from dimts.tracking.mlflow_tracker import SPOOL, MlflowTracker, sync
-from dimts.tracking.spool import Spool
-from dimts.tracking.tracker import make_tracker
+from dimts.tracking.mlflow_sender import REFUSED
+from dimts.tracking.mlflow_thread import sync
+from dimts.tracking.tracker import Tracker
 from dimts.tracking.ui import page, start_ui
 
 PARAMS = {"training.max_steps": 500, "model.width": 192}
@@ -63,10 +70,10 @@ def server(store: Path, port: int) -> Iterator[str]:
 
 def run(
     config: TrackingConfig, run_dir: Path, steps: range, params: dict[str, Any] | None = None
-) -> MlflowTracker:
+) -> Tracker:
     """A whole session of a run: start, a value a step, finish."""
-    tracker = MlflowTracker(config)
-    tracker.start(run_dir.name, run_dir, PARAMS if params is None else params, "a: 1\n")
+    tracker = Tracker(config, run_dir)
+    tracker.start(run_dir.name, PARAMS if params is None else params, "a: 1\n")
     for step in steps:
         tracker.log_metrics({"train/total_loss": 1 / step}, step)
     tracker.finish("FINISHED")
@@ -77,19 +84,21 @@ def steps_of(client: MlflowClient, run_id: str, key: str = "train/total_loss") -
     return [point.step for point in client.get_metric_history(run_id, key)]
 
 
-def waiting(run_dir: Path) -> list[str]:
-    """Kinds of the records that wait."""
-    return [record.kind for record in Spool(run_dir / SPOOL, 2**20).pending()]
+def begin(run_dir: Path, name: str, steps: range) -> None:
+    """The event log of a run that was killed while no store was there."""
+    run_dir.mkdir(exist_ok=True)
+    append_event(run_dir, {"start": {"run_name": name, "params": {}, "tags": {}}})
+    for step in steps:
+        append_event(run_dir, {"step": step, "values": {"train/total_loss": 1 / step}})
 
 
 def test_run_shows_params_metrics_artifacts_and_status(
     config: TrackingConfig, tmp_path: Path
 ) -> None:
     long = "x" * 7000
-    tracker = MlflowTracker(config)
+    tracker = Tracker(config, tmp_path / "run")
     tracker.start(
         "first",
-        tmp_path / "run",
         {**PARAMS, "text.long": long, **{f"many.{n}": n for n in range(150)}},
         "training:\n  max_steps: 500\n",
         {"voice": "am"},
@@ -97,10 +106,9 @@ def test_run_shows_params_metrics_artifacts_and_status(
     for step in range(1, 1500):
         tracker.log_metrics({"train/total_loss": 1 / step, "odd: key(%)": step}, step)
     tracker.log_metrics({"val/mel_loss": math.nan, "val/total_loss": math.inf}, 1500)
-    wav = tmp_path / "a.wav"
+    wav = tmp_path / "run" / "a.wav"
     wav.write_bytes(b"RIFF")
     tracker.log_artifact(wav, "audio/step_000500")
-    wav.unlink()
     tracker.finish("FINISHED")
     assert not waiting(tmp_path / "run")
 
@@ -122,13 +130,13 @@ def test_run_shows_params_metrics_artifacts_and_status(
 
 
 def test_runs_are_nested_described_and_tagged_later(config: TrackingConfig, tmp_path: Path) -> None:
-    parent = MlflowTracker(config)
-    parent.start("sweep", tmp_path / "sweep", {}, "")
+    parent = Tracker(config, tmp_path / "sweep")
+    parent.start("sweep", {}, "")
     parent_id = parent.wait_for_run_id(60)
     assert parent_id is not None
-    child = MlflowTracker(config)
+    child = Tracker(config, tmp_path / "7")
     tags = {"mlflow.parentRunId": parent_id, "mlflow.note.content": "freeze 0"}
-    child.start("trial 7", tmp_path / "7", {}, "", tags)
+    child.start("trial 7", {}, "", tags)
     child.set_tags({"dimts.outcome": "stopped early", "mlflow.note.content": "**freeze** 0"})
     child.finish("FINISHED")
     parent.finish("FINISHED")
@@ -146,12 +154,12 @@ def test_runs_are_nested_described_and_tagged_later(config: TrackingConfig, tmp_
 
 def test_the_id_of_a_run_is_not_waited_for_longer_than_asked(tmp_path: Path) -> None:
     config = TrackingConfig(uri="http://127.0.0.1:1", flush_timeout_s=0)
-    tracker = MlflowTracker(config)
-    tracker.start("run", tmp_path / "run", {}, "")
+    tracker = Tracker(config, tmp_path / "run")
+    tracker.start("run", {}, "")
     assert tracker.wait_for_run_id(0.1) is None
     tracker.set_tags({"dimts.outcome": "failed"})
     tracker.finish("FAILED")
-    assert waiting(tmp_path / "run") == ["start", "artifact", "tags", "finish"]
+    assert waiting(tmp_path / "run") == ["start", "artifact", "tags", "end"]
 
 
 def test_restart_goes_on_in_the_same_run_without_duplicates(
@@ -178,14 +186,9 @@ def test_what_the_store_took_without_our_knowing_is_not_there_twice(
 ) -> None:
     """Killed after the store answered and before we wrote that down."""
     run_dir = tmp_path / "run"
-    spool = Spool(run_dir / SPOOL, 2**20)
-    spool.append("start", {"run_name": "run", "params": {}, "tags": {}})
-    for step in range(1, 11):
-        spool.append("metrics", {"step": step, "values": {"train/total_loss": 1 / step}})
-    shutil.copytree(run_dir / SPOOL, tmp_path / "before")
+    begin(run_dir, "run", range(1, 11))
     assert sync(config, run_dir) == 11
-    shutil.rmtree(run_dir / SPOOL)
-    shutil.copytree(tmp_path / "before", run_dir / SPOOL)
+    (run_dir / CURSOR).unlink()
     identity = json.loads((run_dir / "mlflow_run.json").read_text())
     first = identity.pop("run_id")
     (run_dir / "mlflow_run.json").write_text(json.dumps(identity))
@@ -207,21 +210,21 @@ def test_a_run_that_was_deleted_from_the_store_starts_anew(
     second = run(config, tmp_path / "run", range(2, 6))
     assert second.run_id is not None
     assert second.run_id != first.run_id
-    assert steps_of(client, second.run_id) == [2, 3, 4, 5]
+    assert steps_of(client, second.run_id) == [1, 2, 3, 4, 5], "all that is in the event log"
 
 
 def test_a_record_that_mlflow_refuses_does_not_hold_up_the_rest(
     config: TrackingConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run_dir = tmp_path / "run"
-    spool = Spool(run_dir / SPOOL, 2**20)
-    for step, key in enumerate(["good", "b;a;d", "good"]):
-        spool.append("metrics", {"step": step, "values": {key: 1.0}})
+    run_dir.mkdir()
+    for step, key in enumerate(["good", "/bad", "good"]):
+        append_event(run_dir, {"step": step, "values": {key: 1.0}})
     tracker = run(config, run_dir, range(1, 3))
     assert tracker.run_id is not None
     assert not waiting(run_dir)
     assert steps_of(MlflowClient(config.uri), tracker.run_id, "good") == [0, 2]
-    assert "b;a;d" in (run_dir / SPOOL / "refused.txt").read_text()
+    assert "/bad" in (run_dir / REFUSED).read_text()
     assert [r.getMessage() for r in caplog.records if "refused" in r.getMessage()]
 
 
@@ -232,14 +235,15 @@ def test_records_wait_while_the_server_is_away_and_follow_when_it_is_there(
     config = TrackingConfig(
         uri=f"http://bob:hunter2@127.0.0.1:{port}", experiment="away", flush_timeout_s=1
     )
-    artifact = tmp_path / "mel.png"
+    run_dir.mkdir()
+    artifact = run_dir / "mel.png"
     artifact.write_bytes(b"PNG")
-    tracker = MlflowTracker(config)
-    tracker.start("away", run_dir, {"tracking.uri": config.uri}, f"uri: {config.uri}\n")
+    tracker = Tracker(config, run_dir)
+    tracker.start("away", {"tracking.uri": config.uri}, f"uri: {config.uri}\n")
     tracker.log_metrics({"train/total_loss": math.nan}, 1)
     tracker.log_artifact(artifact, "plots")
     tracker.finish("KILLED")
-    assert waiting(run_dir) == ["start", "artifact", "metrics", "artifact", "finish"]
+    assert waiting(run_dir) == ["start", "artifact", "values", "artifact", "end"]
     messages = [record.getMessage() for record in caplog.records]
     assert sum("does not take records" in message for message in messages) <= 1
     assert sum("5 tracking records wait in" in message for message in messages) == 1
@@ -266,9 +270,9 @@ def test_the_ui_serves_the_runs_of_the_database_with_their_sounds(
 ) -> None:
     wav = tmp_path / "a.wav"
     soundfile.write(wav, torch.zeros(100).numpy(), 22050)
-    tracker = MlflowTracker(config)
-    tracker.start("run", tmp_path / "run", {}, "")
-    tracker.log_artifact(wav, "audio/step_000500")
+    tracker = Tracker(config, tmp_path / "run")
+    tracker.start("run", {}, "")
+    tracker.log_artifact(inside(tmp_path / "run", wav), "audio/step_000500")
     tracker.finish("FINISHED")
     address = f"{server}/get-artifact?path=audio/step_000500/a.wav&run_uuid={tracker.run_id}"
     with urllib.request.urlopen(address) as answer:
@@ -281,54 +285,32 @@ def test_the_ui_serves_the_runs_of_the_database_with_their_sounds(
         start_ui(config, port)
 
 
-def test_spool_survives_kill_9_in_the_middle_of_a_write(tmp_path: Path) -> None:
+def test_log_survives_kill_9_in_the_middle_of_a_write(tmp_path: Path) -> None:
     code = (
-        "import os, signal, sys; from pathlib import Path; from dimts.tracking.spool import Spool\n"
-        "spool = Spool(Path(sys.argv[1]), 10**6)\n"
-        "for step in range(3): spool.append('metrics', {'step': step})\n"
-        "open(Path(sys.argv[1]) / '00000001.jsonl', 'a').write('{\"kind\": \"metr')\n"
+        "import os, signal, sys; from pathlib import Path\n"
+        "from dimts.tracking.event_log import EVENTS, append_event\n"
+        "for step in range(3): append_event(Path(sys.argv[1]), {'step': step, 'values': {}})\n"
+        "with open(Path(sys.argv[1]) / EVENTS, 'a') as f: f.write('{\"step\": 3, \"val')\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
-    dead = subprocess.run([sys.executable, "-c", code, str(tmp_path / "spool")], check=False)
+    dead = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
     assert dead.returncode == -signal.SIGKILL
-    spool = Spool(tmp_path / "spool", 10**6)
-    spool.append("metrics", {"step": 3})
-    assert [record.fields["step"] for record in spool.pending()] == [0, 1, 2, 3]
-    assert spool.lock()
-    for record in spool.pending():
-        spool.commit(record)
-    spool.sweep()
-    assert not list(Spool(tmp_path / "spool", 10**6).pending())
-    assert [path.name for path in spool.folder.glob("*.jsonl")] == ["00000002.jsonl"]
+    assert len(list(read_events(tmp_path / EVENTS))) == 3, "it may still be being written"
+    append_event(tmp_path, {"step": 4, "values": {}})
+    assert [event["step"] for _, _, event in read_events(tmp_path / EVENTS)] == [0, 1, 2, 4]
+    cursor = Cursor(tmp_path)
+    assert cursor.lock()
+    for entry in cursor.pending():
+        cursor.move(entry)
+    assert Cursor(tmp_path).n_waiting() == 0
 
 
 def test_only_one_process_sends(tmp_path: Path) -> None:
-    spool, other = Spool(tmp_path, 10**6), Spool(tmp_path, 10**6)
-    assert spool.lock()
+    cursor, other = Cursor(tmp_path), Cursor(tmp_path)
+    assert cursor.lock()
     assert not other.lock()
-    spool.unlock()
+    cursor.unlock()
     assert other.lock()
-
-
-def test_a_full_spool_drops_records_and_says_so_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    config = TrackingConfig(
-        uri="http://127.0.0.1:1", spool_mb=1, flush_timeout_s=0, experiment="full"
-    )
-    big = tmp_path / "big.wav"
-    big.write_bytes(bytes(2**20))
-    tracker = MlflowTracker(config)
-    tracker.start("full", tmp_path / "run", {}, "")
-    for step in range(3):
-        tracker.log_artifact(big)
-        tracker.log_metrics({"train/total_loss": 1.0}, step)
-    tracker.log_artifact(tmp_path / "not there.png")
-    tracker.log_model(write_checkpoint(tmp_path / "voice"), {})
-    tracker.finish("FAILED")
-    kinds = waiting(tmp_path / "run")
-    assert kinds == ["start", "artifact", "metrics", "metrics", "metrics", "model", "finish"]
-    assert sum("takes no more" in record.getMessage() for record in caplog.records) == 1
 
 
 def test_tensorboard_events_go_on_where_a_resumed_run_does(
@@ -336,36 +318,34 @@ def test_tensorboard_events_go_on_where_a_resumed_run_does(
 ) -> None:
     from tensorboard.backend.event_processing import event_accumulator  # type: ignore[import-untyped]
 
-    from dimts.tracking.tensorboard import TensorboardTracker
+    from dimts.tracking.tensorboard import TensorboardWriter
 
     for steps in (range(1, 21), range(11, 31)):
-        tracker = TensorboardTracker()
-        tracker.start("run", tmp_path, {}, "a: 1\n")
+        tracker = TensorboardWriter(tmp_path)
         for step in steps:
             tracker.log_metrics({"train/total_loss": 1 / step}, step)
-        tracker.finish("FINISHED")
+        tracker.close()
     events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [event.step for event in events.Scalars("train/total_loss")] == list(range(1, 31))
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(UserError, match=r"pip install 'dimts\[tensorboard\]'"):
-        make_tracker(config.model_copy(update={"tensorboard": True}))
+        Tracker(config.model_copy(update={"tensorboard": True}), tmp_path)
 
 
 def test_a_session_that_only_measures_leaves_tensorboard_s_curves(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing import event_accumulator
 
-    from dimts.tracking.tensorboard import TensorboardTracker
+    from dimts.tracking.tensorboard import TensorboardWriter
 
     trained = [({"parameters/trained": 9.0}, 0), ({"val/total_loss": 9.0}, 0)]
     trained += [({"train/total_loss": 1 / step}, step) for step in (10, 20)]
     measured = [({"forgetting/mcd": 5.0}, 0), ({"val/mcd": 4.0, "test/mcd": 4.0}, 20)]
     for points in (trained, trained + measured, measured):
-        tracker = TensorboardTracker()
-        tracker.start("run", tmp_path, {}, "a: 1\n")
+        tracker = TensorboardWriter(tmp_path)
         for values, step in points:
             tracker.log_metrics(values, step)
-        tracker.finish("FINISHED")
+        tracker.close()
     events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     curves = {
@@ -389,19 +369,18 @@ def test_full_disk_costs_tensorboard_points_and_nothing_else(
     monkeypatch.setattr(threading, "excepthook", lambda failed: None)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     sizes = {2: 5000, 301: 0, 390: limit[0]}
-    tracker, other = tensorboard.TensorboardTracker(), tensorboard.TensorboardTracker()
-    tracker.start("run", tmp_path, {}, "a: 1\n")
-    other.start("run", tmp_path / "other", {}, "a: 1\n")
+    tracker = tensorboard.TensorboardWriter(tmp_path)
+    other = tensorboard.TensorboardWriter(tmp_path / "other")
     try:
         for step in range(1, 401):
             if step in sizes:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (sizes[step], limit[1]))
             tracker.log_metrics({"train/total_loss": 1 / step}, step)
-        tracker.finish("FINISHED")
+        tracker.close()
         other.log_metrics({"train/total_loss": 1.0}, 1)
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
         other.log_metrics({"train/total_loss": 1.0}, 2)
-        other.finish("FINISHED")
+        other.close()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     told = [record.getMessage() for record in caplog.records]
@@ -414,12 +393,12 @@ def test_full_disk_costs_tensorboard_points_and_nothing_else(
     assert not steps & {*range(320, 390)}
 
 
-def test_switched_off_it_writes_nothing(tmp_path: Path) -> None:
-    tracker = make_tracker(TrackingConfig(enabled=False))
-    tracker.start("run", tmp_path, {}, "")
+def test_switched_off_there_is_the_event_log_and_nothing_else(tmp_path: Path) -> None:
+    tracker = Tracker(TrackingConfig(enabled=False, tensorboard=True), tmp_path)
+    tracker.start("run", {}, "")
     tracker.log_metrics({"a": 1.0}, 1)
     tracker.finish("FINISHED")
-    assert not list(tmp_path.iterdir())
+    assert [file.name for file in tmp_path.iterdir()] == [EVENTS]
 
 
 def test_credentials_are_masked_wherever_settings_are_written() -> None:
@@ -454,8 +433,8 @@ def test_the_users_own_mlflow_environment_is_kept(
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
-    tracker = MlflowTracker(config)
-    tracker.start("run", tmp_path / "run", {}, "")
+    tracker = Tracker(config, tmp_path / "run")
+    tracker.start("run", {}, "")
     during = (
         os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"],
         os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"],
@@ -469,9 +448,7 @@ def test_ui_job_sends_what_waits_and_names_what_is_wrong(
     config: TrackingConfig, tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "run"
-    spool = Spool(run_dir / SPOOL, 2**20)
-    spool.append("start", {"run_name": "late", "params": {}, "tags": {}})
-    spool.append("metrics", {"step": 1, "values": {"a": 1.0}})
+    begin(run_dir, "late", range(1, 2))
     settings = [
         "--set", f"tracking.uri={config.uri}", "--set", f"tracking.experiment={config.experiment}"
     ]  # fmt: skip
@@ -493,8 +470,7 @@ def test_ui_job_sends_what_waits_and_names_what_is_wrong(
 def test_what_waits_goes_where_the_run_is_recorded_and_nowhere_else(tmp_path: Path) -> None:
     tracking = {"experiment": "hers", "registered_model": "voice", "uri": "http://***@host:1"}
     run_dir = tmp_path / "run"
-    spool = Spool(run_dir / SPOOL, 2**20)
-    spool.append("start", {"run_name": "late", "params": {}, "tags": {}})
+    begin(run_dir, "late", range(0))
     (run_dir / "mlflow_run.json").write_text(json.dumps({"uri": "http://***@host:1"}))
     settings = {"tracking": tracking, "mel": {}, "run": {"name": "am"}}
     (run_dir / "config.yaml").write_text(json.dumps(settings))

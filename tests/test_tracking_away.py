@@ -26,12 +26,12 @@ from away_fixtures import (
     until,
 )
 from faults.head import free_port
-from tracking_fixtures import make_store
+from tracking_fixtures import make_store, waiting
 
 from dimts.commands.voice_config import VoiceConfig
 from dimts.tracking.config import TrackingConfig
-from dimts.tracking.mlflow_sender import TRIES
-from dimts.tracking.mlflow_tracker import SPOOL, MlflowTracker
+from dimts.tracking.mlflow_sender import REFUSED, TRIES
+from dimts.tracking.tracker import Tracker
 
 pytestmark = pytest.mark.integration
 
@@ -59,7 +59,7 @@ def away(caplog: pytest.LogCaptureFixture) -> Callable[[], None]:
 
 
 def check_all_recorded(server: Server, run_dir: Path, status: str = "FINISHED") -> None:
-    """Points, artifacts, model and status; and that the spool's place on the disk is free again."""
+    """Points, artifacts, model and status; and that nothing waits or was refused."""
     check_each_point_once(server.client, run_dir)
     run_id = run_id_of(run_dir)
     run = server.client.get_run(run_id)
@@ -69,10 +69,8 @@ def check_all_recorded(server: Server, run_dir: Path, status: str = "FINISHED") 
     assert len(run.outputs.model_outputs) == 1
     [model] = server.client.search_logged_models([run.info.experiment_id])
     assert str(model.status) == "READY"
-    spool = run_dir / SPOOL
-    assert not list(spool.glob("*.jsonl"))
-    assert not list((spool / "files").iterdir())
-    assert not (spool / "refused.txt").exists()
+    assert waiting(run_dir) == []
+    assert not (run_dir / REFUSED).exists()
 
 
 def test_server_killed_for_the_middle_third_of_a_run(
@@ -220,18 +218,18 @@ def test_errors_of_the_database_pass_and_what_is_refused_for_good_is_set_aside(
     config = TrackingConfig(
         uri=relay.address, experiment=request.node.name, send_every_s=0.001, flush_timeout_s=60
     )
-    tracker = MlflowTracker(config)
-    tracker.start("run", tmp_path, {}, "")
+    tracker = Tracker(config, tmp_path)
+    tracker.start("run", {}, "")
     for step in range(1, 11):
         tracker.log_metrics({"odd" if step == 5 else "even": 1.0}, step)
     tracker.finish("FINISHED")
     history = server.client.get_metric_history(run_id_of(tmp_path), "even")
     assert [point.step for point in history] == [1, 2, 3, 4, 6, 7, 8, 9, 10]
-    [refused] = (tmp_path / SPOOL / "refused.txt").read_text().splitlines()
+    [refused] = (tmp_path / REFUSED).read_text().splitlines()
     assert json.loads(refused)["values"] == {"odd": 1.0}
 
 
-def test_a_full_spool_says_how_much_it_dropped_and_so_does_the_record(
+def test_nothing_of_much_that_waits_is_dropped(
     server: Server,
     relay: Relay,
     tmp_path: Path,
@@ -240,23 +238,21 @@ def test_a_full_spool_says_how_much_it_dropped_and_so_does_the_record(
 ) -> None:
     relay.fault = lambda path, body: "busy"
     config = TrackingConfig(
-        uri=relay.address, experiment=request.node.name, send_every_s=0.001, spool_mb=1
+        uri=relay.address, experiment=request.node.name, send_every_s=0.001, flush_timeout_s=60
     )
-    tracker = MlflowTracker(config)
-    tracker.start("run", tmp_path, {}, "")
+    tracker = Tracker(config, tmp_path)
+    tracker.start("run", {}, "")
     values = {f"key_{number:03d}_{'x' * 200}": 1.0 for number in range(300)}
     for step in range(1, 21):
         tracker.log_metrics(values, step)
-    told = f"{tracker.dropped.metrics} of metrics (steps {21 - tracker.dropped.metrics} to 20)"
-    assert 0 < tracker.dropped.metrics < 10
     until(lambda: "does not take records" in caplog.text)
     relay.fault = lambda path, body: None
     until(lambda: "answers again" in caplog.text)
     tracker.log_metrics({"last": 1.0}, 21)
     tracker.finish("FINISHED")
-    assert caplog.text.count("takes no more") == 1
-    assert f"answers again; dropped meanwhile: {told}, 0 others" in caplog.text
-    assert f"records were dropped, as there was no place for them in {tmp_path}" in caplog.text
-    run = server.client.get_run(run_id_of(tmp_path))
-    assert run.data.tags["dimts.dropped_records"].endswith(f": {told}, 0 others")
-    assert run.data.metrics["last"] == 1.0
+    assert waiting(tmp_path) == []
+    run_id = run_id_of(tmp_path)
+    assert server.client.get_run(run_id).data.metrics == {**values, "last": 1.0}
+    for key in (min(values), max(values)):
+        history = server.client.get_metric_history(run_id, key)
+        assert [point.step for point in history] == list(range(1, 21))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from s3_fixtures import names, put
-from tracking_fixtures import make_store, settings_of
+from tracking_fixtures import make_store, settings_of, waiting
 from tuning_fixtures import BATCH, LR, ROOT, SPACE, TuneJob, write_space
 
 from dimts.commands.sweep_config import load_sweep
@@ -21,7 +21,9 @@ from dimts.core.errors import UserError
 from dimts.families.registry import get_family
 from dimts.launch.start import start_run
 from dimts.storage.paths import StoragePath
-from dimts.tracking.mlflow_tracker import MlflowTracker
+from dimts.tracking.cursor import CURSOR
+from dimts.tracking.event_log import EVENTS
+from dimts.tracking.tracker import Tracker
 from dimts.tuning.outcomes import outcome
 from dimts.tuning.remote_sweep import SweepCopy
 from dimts.tuning.study import Ending, SweepStudy
@@ -204,8 +206,8 @@ def test_records_that_wait_in_object_storage_are_sent_when_the_sweep_has_ended(
 ) -> None:
     plan = recorded_in(f"run.storage={bucket}")
     away = plan.tracking.model_copy(update={"uri": "http://127.0.0.1:1", "flush_timeout_s": 0})
-    tracker = MlflowTracker(away)
-    tracker.start("trial", tmp_path / "000", {}, "")
+    tracker = Tracker(away, tmp_path / "000")
+    tracker.start("trial", {}, "")
     tracker.log_metrics({"val/total_loss": 0.5}, 3)
     tracker.finish("FINISHED")
     trial = put(tmp_path / "000", bucket / plan.place.name / "trials" / "000")
@@ -218,7 +220,9 @@ def test_records_that_wait_in_object_storage_are_sent_when_the_sweep_has_ended(
         runs = {run.info.run_name: run for run in runs_of(plan)}
         assert set(runs) == {"trial", plan.title}
         assert runs["trial"].data.metrics == {"val/total_loss": 0.5}
-    assert [n for n in names(trial) if n.endswith(".jsonl")] == []
+    for name in (EVENTS, CURSOR):
+        (trial / name).download(tmp_path / "sent" / name)
+    assert waiting(tmp_path / "sent") == []
     assert {"mlflow_run.json", "checkpoint_latest"} <= set(names(trial))
 
 

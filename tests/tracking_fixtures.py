@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from mlflow.tracking import MlflowClient
 from voice_fixtures import untrained, write_voice
 
 from dimts.tracking.config import TrackingConfig
+from dimts.tracking.cursor import SENT, Cursor
 from dimts.tracking.ui import start_ui, stop
 
 
@@ -26,6 +28,24 @@ def settings_of(store: Path, experiment: str) -> TrackingConfig:
         experiment=experiment,
         send_every_s=0.05,
     )
+
+
+def waiting(run_dir: Path) -> list[str]:
+    """Kinds of the events that wait to be sent."""
+    cursor = Cursor(run_dir)
+    entries = [*cursor.postponed(), *cursor.pending()]
+    return [next(kind for kind in SENT if kind in entry.event) for entry in entries]
+
+
+def inside(run_dir: Path, source: Path) -> Path:
+    """A copy of a file or a folder in a run's folder, from which alone files are sent."""
+    copy = run_dir / source.name
+    run_dir.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, copy, dirs_exist_ok=True)
+    else:
+        shutil.copyfile(source, copy)
+    return copy
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from typing import Any
 
 from dimts.bundles.bundle import resolve_bundle
 from dimts.core.errors import UserError
-from dimts.launch.console import EVENTS
+from dimts.tracking.event_log import EVENTS
 from dimts.training.checkpoint import LATEST
 from dimts.training.ownership import read_claim
 

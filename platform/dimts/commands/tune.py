@@ -11,8 +11,7 @@ from dimts.commands.report import forgetting_line, metrics_table
 from dimts.commands.sweep_config import load_sweep
 from dimts.core.errors import ConfigError
 from dimts.families.protocol import Family
-from dimts.tracking.mlflow_tracker import SPOOL
-from dimts.tracking.spool import Spool
+from dimts.tracking.cursor import Cursor
 from dimts.tuning.distinct import exhausted_line
 from dimts.tuning.report import limits_line, markdown_table
 from dimts.tuning.study import SweepStudy
@@ -57,7 +56,7 @@ def print_sweep(family: Family, plan: Plan, result: SweepResult) -> None:
     if plan.tracking.enabled:
         name = plan.tracking.registered_model or plan.voice
         registered = f"models:/{name}@candidate"
-        if Spool(plan.folder / SPOOL, 0).n_pending():
+        if Cursor(plan.folder).n_waiting():
             print(f"its record waits; once it is sent, it is registered as {registered}")
         else:
             print(f"registered as {registered}; dimts promote makes it champion")

@@ -26,7 +26,7 @@ from dimts.launch.names import CONFIG_FILE
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_client import reason
 from dimts.tracking.mlflow_run import RunIdentity
-from dimts.tracking.mlflow_tracker import sync
+from dimts.tracking.mlflow_thread import sync
 from dimts.tracking.moved import follow_move, moved_line
 from dimts.tracking.schema import check_schema
 from dimts.tracking.ui import EVERYWHERE, LOOPBACK, page, start_ui, stop

@@ -1,40 +1,16 @@
-"""A run's progress as lines that a person reads, from its ``metrics.jsonl``."""
+"""A run's progress as lines that a person reads, from its event log."""
 
 from __future__ import annotations
 
-import errno
-import json
-import os
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-EVENTS = "metrics.jsonl"
+from dimts.tracking.event_log import EVENTS, follow_events
+
 POLL_S = 0.3
-
-
-def append_event(run_dir: Path, event: Mapping[str, Any]) -> None:
-    """Add one line to the run's record on disk, and end one that a kill has cut off.
-
-    Each has the time of day in seconds; an event is ``step`` and ``values``, a ``text`` for
-    people, or the ``start`` of a process that trains.
-
-    Raises:
-        OSError: it was not written; of a disk that is almost full, too.
-    """
-    text = json.dumps({"time": round(time.time(), 3), **event}, ensure_ascii=False) + "\n"
-    with (run_dir / EVENTS).open("ab+", buffering=0) as file:
-        if size := file.seek(0, os.SEEK_END):
-            file.seek(size - 1)
-            text = text if file.read(1) == b"\n" else "\n" + text
-        line = text.encode()
-        if file.write(line) != len(line):
-            with suppress(OSError):
-                file.truncate(size)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def line(event: Mapping[str, Any]) -> str | None:
@@ -74,30 +50,6 @@ def following(run_dir: Path) -> Iterator[None]:
 
 
 def _follow(path: Path, position: int, done: threading.Event) -> None:
-    for event in written(path, position, lambda: done.wait(POLL_S)):
+    for event in follow_events(path, position, lambda: done.wait(POLL_S)):
         if (text := line(event)) is not None:
             print(text, flush=True)
-
-
-def written(path: Path, position: int, wait: Callable[[], bool]) -> Iterator[Any]:
-    """Lines of JSON as some process writes them.
-
-    Args:
-        path: the file, which may not be there yet.
-        position: where to begin, in bytes.
-        wait: waits a little; whether nobody writes any more.
-    """
-    last = False
-    while True:
-        if path.exists():
-            with path.open("rb") as file:
-                file.seek(position)
-                for raw in file:
-                    if not raw.endswith(b"\n"):
-                        break
-                    position += len(raw)
-                    with suppress(ValueError):  # what was cut off
-                        yield json.loads(raw)
-        if last:
-            return
-        last = wait()

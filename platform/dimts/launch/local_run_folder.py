@@ -21,7 +21,6 @@ from torch import distributed as dist
 from dimts.bundles.bundle import MANIFEST
 from dimts.core.errors import UserError
 from dimts.launch.attempts import ATTEMPTS
-from dimts.launch.console import EVENTS
 from dimts.launch.names import (
     ANSWERED,
     CONFIG_FILE,
@@ -45,6 +44,7 @@ from dimts.launch.stopping import (
 from dimts.storage.mirror import Mirror
 from dimts.storage.paths import StorageError, StoragePath, cache_folder
 from dimts.storage.pointer import OLD_SUFFIX, read_pointer
+from dimts.tracking.event_log import EVENTS
 from dimts.training.checkpoint import BEST, LATEST, step_of
 from dimts.training.memory import PARTS
 from dimts.training.ownership import CLAIM, RunTakenOver

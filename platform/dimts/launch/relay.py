@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from dimts.core.errors import UserError
 from dimts.launch import stopping
 from dimts.launch.attempts import ATTEMPTS
-from dimts.launch.console import EVENTS
 from dimts.launch.names import CONFIG_FILE, FAILURE, START, TOLD_OF_CHECKPOINTS
 from dimts.launch.run_logger import RESULT
 from dimts.launch.settings import Launch
 from dimts.launch.stopping import EARLY_FILE, STOP_FILE, stop_early, stop_requested
 from dimts.storage.paths import StorageError, StoragePath, copy_to, local_copy
+from dimts.tracking.event_log import EVENTS
 
 POLL_S = 0.5
 

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
-import platform
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +11,16 @@ import torch
 
 from dimts.bundles.bundle import resolve_bundle
 from dimts.core.errors import UserError
-from dimts.launch.console import EVENTS, append_event
 from dimts.launch.samples_page import write_samples_page
 from dimts.launch.settings import Launch
 from dimts.launch.stopping import stop_requested
-from dimts.tracking.tracker import Status, make_tracker
+from dimts.tracking.tracker import Status, Tracker
 from dimts.training.checkpoint import BEST
 from dimts.training.progress import Result
 from dimts.training.task import Task
 
 RESULT = "result.json"
-LONGEST_SILENCE = 10_000
-"""Events that wait for room on a full disk; older ones are let go."""
 Report = Callable[[dict[str, float], Path | None], None]
-
-log = logging.getLogger(__name__)
 
 
 class Recorder:
@@ -53,9 +44,7 @@ class Recorder:
         self.rank = rank
         self._report = report
         self._will_end = will_end
-        self._unsaid: deque[Mapping[str, Any]] = deque(maxlen=LONGEST_SILENCE)
-        self._told_full = False
-        self._tracker = make_tracker(launch.tracking)
+        self._tracker = Tracker(launch.tracking, launch.run_dir)
 
     def start(self, told: str = "") -> None:
         """Begin the record, or go on with it.
@@ -64,10 +53,8 @@ class Recorder:
             told: what a person should know of how it begins.
         """
         if self.rank == 0:
-            self._append({"start": {"host": platform.node(), "pid": os.getpid()}})
             self._tracker.start(
                 self.launch.title or self.launch.name,
-                self.launch.run_dir,
                 self.launch.params,
                 self.launch.settings.config_yaml,
                 self.launch.tags,
@@ -76,23 +63,10 @@ class Recorder:
                 self.tell(told)
 
     def log(self, values: dict[str, float], step: int) -> None:
-        self._append({"step": step, "values": values})
         self._tracker.log_metrics(values, step)
 
     def tell(self, text: str) -> None:
-        self._append({"text": text})
-
-    def _append(self, event: Mapping[str, Any]) -> None:
-        """What a full disk does not take waits for the next time, and never ends the training."""
-        self._unsaid.append(event)
-        try:
-            while self._unsaid:
-                append_event(self.launch.run_dir, self._unsaid[0])
-                self._unsaid.popleft()
-        except OSError as error:
-            if not self._told_full:
-                self._told_full = True
-                log.warning("%s takes no more: %s", self.launch.run_dir / EVENTS, error.strerror)
+        self._tracker.log_text(text)
 
     def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None:
         if self._report:

@@ -31,7 +31,7 @@ class TrackingConfig(Config):
     """Settings of the record.
 
     Attributes:
-        enabled: False records nothing anywhere.
+        enabled: False leaves the record in the run's folder and sends it nowhere.
         uri: MLflow's store: an ``sqlite:///`` file, another database, or the ``http(s)://``
             address of a tracking server. Credentials and a query in it are masked wherever
             settings are written; ``MLFLOW_TRACKING_USERNAME`` and ``_PASSWORD`` are the better
@@ -44,8 +44,6 @@ class TrackingConfig(Config):
         tensorboard: also writes event files to ``<run folder>/tensorboard``.
         send_every_s: pause between two batches sent to the store, in seconds.
         flush_timeout_s: the longest that the end of a run waits for the store, in seconds.
-        spool_mb: megabytes that may wait on disk while the store is away, a quarter of them for
-            metrics alone; the voice at the end of a run is kept beyond them.
     """
 
     enabled: bool = True
@@ -58,7 +56,6 @@ class TrackingConfig(Config):
     tensorboard: bool = False
     send_every_s: float = Field(default=1.5, gt=0)
     flush_timeout_s: float = Field(default=30.0, ge=0)
-    spool_mb: int = Field(default=512, ge=1)
 
     @field_validator("uri")
     @classmethod

@@ -1,4 +1,4 @@
-"""Files of the record: replaced as a whole, and weighed."""
+"""JSON files of the record, replaced as a whole."""
 
 from __future__ import annotations
 
@@ -13,10 +13,3 @@ def write_json(path: Path, value: Any) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     draft.write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")
     draft.replace(path)
-
-
-def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder; 0 when there is none."""
-    if path.is_file():
-        return path.stat().st_size
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dimts.core.masking import mask_secrets
 from dimts.tracking.config import TrackingConfig
@@ -31,6 +32,17 @@ _NOISY = (
     "mlflow.utils.environment",
     "urllib3.connectionpool",
 )
+_NOT_IN_KEYS = re.compile(r"[^\w./ -]")
+
+
+def mlflow_key(name: str) -> str:
+    """A name of a metric, parameter or tag as MLflow allows it."""
+    return _NOT_IN_KEYS.sub("_", name)[:250]
+
+
+def time_ms(event: Mapping[str, Any]) -> int:
+    """The time of an event of the log in MLflow's milliseconds."""
+    return round(event["time"] * 1000)
 
 
 @contextmanager

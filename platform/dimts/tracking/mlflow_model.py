@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,13 @@ from dimts.core.home import shipped
 from dimts.core.untrusted import MAX_YAML_BYTES, parse_yaml, read_bytes
 from dimts.tracking.config import TrackingConfig, is_in_mlflow
 from dimts.tracking.files import write_json
-from dimts.tracking.mlflow_client import connect, mlflow_environment, reason
+from dimts.tracking.mlflow_client import (
+    connect,
+    mlflow_environment,
+    mlflow_key,
+    reason,
+    time_ms,
+)
 from dimts.tracking.moved import moved_line
 from dimts.tracking.registry import register
 
@@ -27,6 +34,8 @@ if TYPE_CHECKING:
 
 MODEL_NAME = "voice"
 DIGEST_TAG = "dimts.digest"
+# Optimizer moments and the like: twice the model's size, needed to resume and for nothing else.
+NOT_IN_MODELS = "trainer_state.pt"
 # What `dimts.families.acoustic.speaker` needs; the library itself travels inside the model.
 SYNTHESIS_PACKAGES = (
     "mlflow",
@@ -47,77 +56,54 @@ def log_bundle(
     run_id: str,
     experiment_id: str,
     bundle: Path,
-    fields: Mapping[str, Any],
-    logged: dict[str, str],
+    event: Mapping[str, Any],
     registered_model: str | None,
 ) -> None:
-    """Log a bundle as a model of a run.
+    """Log a bundle as a model of a run, unless that run has it.
+
+    A model that was begun and not ended, as the store went away, is gone on with.
 
     Args:
         client: connected.
         run_id: the run it belongs to.
         experiment_id: that run's experiment.
         bundle: the folder that `dimts.families.acoustic.speaker.AcousticSpeaker.load` takes.
-        fields: ``step``, ``time_ms`` and the ``metrics`` of the bundle.
-        logged: digest of a bundle -> id of its model; what is in it is not logged again.
+        event: ``step``, ``time`` and the ``metrics`` of the bundle.
         registered_model: also register it under this name, with its metrics as tags.
     """
-    digest = _digest(bundle)
-    if not _is_logged(client, logged.get(digest)):
-        logged[digest] = _log(client, run_id, experiment_id, bundle, fields, digest)
-    registration = f"{digest} as {registered_model}"
-    if registered_model and registration not in logged:
-        tags = {key: f"{value:.4g}" for key, value in fields["metrics"].items()}
-        register(client, registered_model, logged[digest], run_id, tags)
-        logged[registration] = logged[digest]
-
-
-def _is_logged(client: MlflowClient, model_id: str | None) -> bool:
     from mlflow.entities import LoggedModelStatus
-    from mlflow.exceptions import MlflowException
 
-    if model_id is None:
-        return False
-    try:
-        return bool(client.get_logged_model(model_id).status == LoggedModelStatus.READY)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return False
-
-
-def _log(
-    client: MlflowClient,
-    run_id: str,
-    experiment_id: str,
-    bundle: Path,
-    fields: Mapping[str, Any],
-    digest: str,
-) -> str:
-    """Fill a model, say that it is ready, and return its id.
-
-    One that was begun and not ended, as the store went away, is gone on with.
-    """
-    from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
-
-    model = _begun(client, run_id, experiment_id, digest)
-    if model is None:
-        tags = {DIGEST_TAG: digest}
-        model = client.create_logged_model(experiment_id, MODEL_NAME, run_id, tags)
-    if model.status != LoggedModelStatus.READY:
-        with tempfile.TemporaryDirectory() as folder:
-            _save(Path(folder) / "model", bundle, model, run_id)
+    with tempfile.TemporaryDirectory() as folder:
+        kept = Path(folder) / bundle.name
+        shutil.copytree(bundle, kept, ignore=shutil.ignore_patterns(NOT_IN_MODELS))
+        _forget_checksum(kept)
+        digest = _digest(kept)
+        model = _begun(client, run_id, experiment_id, digest)
+        if model is None:
+            tags = {DIGEST_TAG: digest}
+            model = client.create_logged_model(experiment_id, MODEL_NAME, run_id, tags)
+        if model.status != LoggedModelStatus.READY:
+            _save(Path(folder) / "model", kept, model, run_id)
             client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
+            _finalize(client, run_id, str(model.model_id), event)
+    if registered_model:
+        tags = {mlflow_key(key): f"{value:.4g}" for key, value in event["metrics"].items()}
+        register(client, registered_model, str(model.model_id), run_id, tags)
+
+
+def _finalize(client: MlflowClient, run_id: str, model_id: str, event: Mapping[str, Any]) -> None:
+    """Link a filled model with its run and metrics, and say that it is ready."""
+    from mlflow.entities import LoggedModelOutput, Metric
+
     outputs = client.get_run(run_id).outputs
-    if outputs is None or model.model_id not in [o.model_id for o in outputs.model_outputs]:
-        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, fields["step"])])
+    if outputs is None or model_id not in [o.model_id for o in outputs.model_outputs]:
+        client.log_outputs(run_id, [LoggedModelOutput(model_id, event["step"])])
     metrics = [
-        Metric(f"best/{key}", value, fields["time_ms"], fields["step"], model.model_id)
-        for key, value in fields["metrics"].items()
+        Metric(f"best/{mlflow_key(key)}", value, time_ms(event), event["step"], model_id)
+        for key, value in event["metrics"].items()
     ]
     client.log_batch(run_id, metrics=metrics)
-    client.finalize_logged_model(model.model_id, "READY")
-    return str(model.model_id)
+    client.finalize_logged_model(model_id, "READY")
 
 
 def _begun(
@@ -250,15 +236,13 @@ def requirements() -> list[str]:
     return [f"{name}=={metadata.version(name).split('+')[0]}" for name in SYNTHESIS_PACKAGES]
 
 
-def forget_files(bundle: Path, names: Sequence[str]) -> None:
-    """Take files that were left out of a copied bundle off its manifest's checksums."""
+def _forget_checksum(bundle: Path) -> None:
+    """Take the file that was left out of a copied bundle off its manifest's checksums."""
     path = bundle / "manifest.json"
-    if not path.is_file():
-        return
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    checksums = manifest.get("sha256", {})
-    if any(checksums.pop(name, None) for name in names):
-        write_json(path, manifest)
+    if path.is_file():
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest.get("sha256", {}).pop(NOT_IN_MODELS, None):
+            write_json(path, manifest)
 
 
 def _digest(bundle: Path) -> str:

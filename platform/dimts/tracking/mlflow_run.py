@@ -5,10 +5,9 @@ from __future__ import annotations
 import getpass
 import json
 import uuid
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from dimts.core.masking import MASK, mask_uri
 from dimts.tracking.config import SQLITE, TrackingConfig
@@ -28,13 +27,11 @@ class OpenedRun(NamedTuple):
     Attributes:
         run_id: MLflow's.
         experiment_id: MLflow's.
-        is_another: it is not the one that earlier records went to.
         is_new: it was just made, so nothing is in it.
     """
 
     run_id: str
     experiment_id: str
-    is_another: bool = False
     is_new: bool = False
 
 
@@ -52,19 +49,19 @@ class RunIdentity:
     def __init__(self, config: TrackingConfig, run_dir: Path) -> None:
         self._config = config
         self._file = run_dir / RUN_FILE
-        self._name = run_dir.name
 
     def elsewhere(self) -> str | None:
         """The store that the file names, if that is another one than the configured one."""
         uri = self._saved().get("uri")
         return uri if uri and not self._is_here(uri) else None
 
-    def open(self, client: MlflowClient, start: Mapping[str, Any]) -> OpenedRun:
+    def open(self, client: MlflowClient, name: str, start_ms: int | None) -> OpenedRun:
         """Find the run, or make one.
 
         Args:
             client: connected.
-            start: the fields of the record that began the run, if there was one.
+            name: of one that is made.
+            start_ms: when it began.
         """
         from mlflow.exceptions import MlflowException
 
@@ -81,16 +78,15 @@ class RunIdentity:
                     if saved["uri"] != uri:
                         write_json(self._file, {**saved, "uri": uri})
                     return OpenedRun(info.run_id, info.experiment_id)
-        is_another = not is_there or bool(saved.get("run_id"))
-        if is_another:
+        if not is_there or saved.get("run_id"):
             saved = {"uri": uri, "key": uuid.uuid4().hex}
             write_json(self._file, saved)
         experiment_id = self._experiment(client)
         found = self._runs(client, experiment_id, saved["key"])
-        run = found[0] if found else self._make(client, experiment_id, saved["key"], start)
+        run = found[0] if found else self._make(client, experiment_id, saved["key"], name, start_ms)
         run_id = str(run.info.run_id)
         write_json(self._file, {**saved, "run_id": run_id, "experiment_id": experiment_id})
-        return OpenedRun(run_id, experiment_id, is_another, is_new=not found)
+        return OpenedRun(run_id, experiment_id, is_new=not found)
 
     def delete_twins(self, client: MlflowClient) -> None:
         """Delete empty runs of our key that are not ours.
@@ -122,17 +118,12 @@ class RunIdentity:
         return list(client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{key}'"))
 
     def _make(
-        self, client: MlflowClient, experiment_id: str, key: str, start: Mapping[str, Any]
+        self, client: MlflowClient, experiment_id: str, key: str, name: str, start_ms: int | None
     ) -> Run:
         tags = {KEY_TAG: key, "mlflow.source.name": "dimts"}
         with suppress(OSError, KeyError, ImportError):
             tags["mlflow.user"] = getpass.getuser()
-        return client.create_run(
-            experiment_id,
-            start_time=start.get("time_ms"),
-            tags=tags,
-            run_name=start.get("run_name", self._name),
-        )
+        return client.create_run(experiment_id, start_time=start_ms, tags=tags, run_name=name)
 
     def _experiment(self, client: MlflowClient) -> str:
         """The experiment's id; runs that start together may all try to make it."""

@@ -1,9 +1,10 @@
-"""From the spool to MLflow: one run whose id is known, each record once."""
+"""From the event log to MLflow: one run whose id is known, each event once."""
 
 from __future__ import annotations
 
 import json
 import logging
+import posixpath
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -12,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from dimts.core.masking import mask_secrets
 from dimts.tracking.config import TrackingConfig
-from dimts.tracking.mlflow_client import connect
+from dimts.tracking.cursor import Cursor
+from dimts.tracking.event_log import Entry
+from dimts.tracking.mlflow_client import connect, mlflow_key, time_ms
 from dimts.tracking.mlflow_run import RunIdentity
 from dimts.tracking.moved import moved_line
 from dimts.tracking.points import Points
-from dimts.tracking.spool import Record, Spool
 
 if TYPE_CHECKING:
     from mlflow.exceptions import MlflowException
@@ -24,12 +26,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+REFUSED = "mlflow_refused.jsonl"
 CHANGED_TAG = "dimts.changed_params"
-DROPPED_TAG = "dimts.dropped_records"
 METRICS_PER_CALL = 1000
 PARAMS_PER_CALL = 100
-LONGEST_PARAM = 6000
-LONGEST_TAG = 8000
+MAX_PARAM = 6000
+MAX_TAG = 8000
 CUT = "... (cut, see config.yaml)"
 # Answers that will be the same however often we ask; everything else is worth another try.
 _FINAL = ("INVALID_PARAMETER_VALUE", "INVALID_STATE")
@@ -39,30 +41,29 @@ TRIES = 5
 
 
 class Sender:
-    """Sends one run's spool.
+    """Sends the event log of one folder.
 
     Args:
         config: with absolute paths.
-        run_dir: where ``mlflow_run.json`` lies.
-        spool: what is sent.
+        run_dir: the folder.
 
     Attributes:
         run_id: MLflow's; None until the store has answered.
         opened: set as soon as `run_id` is known.
     """
 
-    def __init__(self, config: TrackingConfig, run_dir: Path, spool: Spool) -> None:
+    def __init__(self, config: TrackingConfig, run_dir: Path) -> None:
         self._config = config
+        self._run_dir = run_dir
         self._identity = RunIdentity(config, run_dir)
-        self._spool = spool
-        self._points = Points(spool, self._history)
-        self._client: MlflowClient | None = None
-        self._told_refused = False
-        self._doubts: Counter[tuple[str, int]] = Counter()
+        self.cursor = Cursor(run_dir)
+        self._connection: MlflowClient | None = None
+        self._warned = False
+        self._doubts: Counter[int] = Counter()
         self._trouble: Exception | None = None
+        self._sent_files: dict[tuple[str, str], tuple[int, int]] = {}
         self.run_id: str | None = None
         self.opened = threading.Event()
-        self.experiment_id = ""
 
     def drain(self, stopped: Callable[[], bool] = lambda: False) -> bool:
         """Send everything that waits.
@@ -73,165 +74,139 @@ class Sender:
         Raises:
             Exception: whatever MLflow raised; what was not sent still waits.
         """
-        if not self._spool.lock():
+        if not self.cursor.lock():
             return False
+        if self.run_id is None and self.cursor.n_waiting():
+            self._open_run()
         self._trouble = None
         for batch in self._batches():
             if stopped():
                 return False
             self._send(batch)
-        for record in self._spool.postponed():
+        for entry in self.cursor.postponed():
             if stopped():
                 return False
-            self._send_postponed(record)
-        self._tell_dropped()
-        self._spool.sweep()
+            self._send_postponed(entry)
         if self._trouble:
             raise self._trouble
         return True
 
-    def _batches(self) -> Iterator[list[Record]]:
-        """Single records, or neighbours that hold metrics and fit into one call."""
-        batch: list[Record] = []
+    def _open_run(self) -> None:
+        start = self.cursor.start()
+        name = start.event["start"].get("run_name") if start else None
+        begun = time_ms(start.event) if start else None
+        run = self._identity.open(self._client, name or self._run_dir.name, begun)
+        self.cursor.use_run(run.run_id)
+        self._points = Points(self._history, in_doubt=not run.is_new)
+        self.run_id, self._experiment_id = run.run_id, run.experiment_id
+        self.opened.set()
+
+    def _batches(self) -> Iterator[list[Entry]]:
+        """Single events, or neighbours that hold metrics and fit into one call."""
+        batch: list[Entry] = []
         size = 0
-        for record in self._spool.pending():
-            n_values = len(record.fields["values"]) if record.kind == "metrics" else 0
-            joins = n_values and batch and batch[-1].segment == record.segment
-            if batch and not (joins and size + n_values <= METRICS_PER_CALL):
+        for entry in self.cursor.pending():
+            n_values = len(entry.event.get("values", ()))
+            if batch and not (n_values and size + n_values <= METRICS_PER_CALL):
                 yield batch
                 batch, size = [], 0
-            batch.append(record)
+            batch.append(entry)
             size += n_values
-            if record.kind != "metrics":
+            if "values" not in entry.event:
                 yield batch
                 batch, size = [], 0
         if batch:
             yield batch
 
-    def _send(self, batch: list[Record]) -> None:
+    def _send(self, batch: list[Entry]) -> None:
         from mlflow.exceptions import MlflowException
 
-        record = batch[-1]
-        if record.kind == "start":
-            self._spool.memory["start"] = record.fields
-        if record.kind == "start" or self.run_id is None:
-            self._open_run()
-            self.opened.set()
+        entry = batch[-1]
         try:
-            if record.kind == "metrics":
+            if "values" in entry.event:
                 self._send_metrics(batch)
             else:
-                self._send_one(record)
+                self._send_one(entry.event)
         except Exception as error:
             if isinstance(error, MlflowException) and self._is_final(batch[0], error):
                 if len(batch) > 1:
                     for single in batch:
                         self._send([single])
                     return
-                self._refused(record, error)
-            elif "file" in record.fields and self._answers():
+                self._refused(entry, error)
+            elif {"artifact", "model"} & entry.event.keys() and self._answers():
                 # The artifacts' place is away or full: that does not concern the metrics.
                 self._trouble = error
-                self._spool.postpone(record)
+                self.cursor.postpone(entry)
                 return
             else:
                 raise
-        self._spool.commit(record)
+        self.cursor.move(entry)
 
-    def _send_postponed(self, record: Record) -> None:
+    def _send_postponed(self, entry: Entry) -> None:
         """Try again, once between two batches."""
         from mlflow.exceptions import MlflowException
 
         if self._trouble:
             return
-        if self.run_id is None:
-            self._open_run()
-            self.opened.set()
         try:
-            self._send_one(record)
+            self._send_one(entry.event)
         except Exception as error:
-            if not (isinstance(error, MlflowException) and self._is_final(record, error)):
+            if not (isinstance(error, MlflowException) and self._is_final(entry, error)):
                 self._trouble = error
                 return
-            self._refused(record, error)
-        self._spool.settle(record)
+            self._refused(entry, error)
+        self.cursor.settle(entry)
 
-    def _is_final(self, record: Record, error: MlflowException) -> bool:
+    def _is_final(self, entry: Entry, error: MlflowException) -> bool:
         """Whether the store will never take this.
 
         Raises:
             RuntimeError: it takes nothing of this run any more.
         """
         if error.error_code == _DOUBTFUL:
-            self._doubts[record.segment, record.end] += 1
-            return self._doubts[record.segment, record.end] >= TRIES
+            self._doubts[entry.end] += 1
+            return self._doubts[entry.end] >= TRIES
         if error.error_code not in _FINAL:
             return False
-        assert self.run_id is not None
-        if self._connected.get_run(self.run_id).info.lifecycle_stage != "active":
+        if self._client.get_run(self._run).info.lifecycle_stage != "active":
             raise RuntimeError(f"run {self.run_id} is deleted; a new one follows at the next start")
         return True
 
     def _answers(self) -> bool:
         """Whether the store itself is there."""
-        assert self.run_id is not None
         try:
-            self._connected.get_run(self.run_id)
+            self._client.get_run(self._run)
         except Exception:
             return False
         return True
 
-    def _tell_dropped(self) -> None:
-        """Say in the record itself how much of it is missing."""
-        n, memory = self._spool.dropped.n, self._spool.memory
-        if self.run_id is not None and n != memory.get("told_dropped", 0):
-            self._send_tags({DROPPED_TAG: f"{n}: {self._spool.dropped}"})
-            memory["told_dropped"] = n
-            self._spool.remember()
-
-    def _send_one(self, record: Record) -> None:
-        fields, client = record.fields, self._connected
-        assert self.run_id is not None
-        # MLflow would make the old place anew.
-        if "file" in fields and (moved := moved_line(self._config)):
+    def _send_one(self, event: Mapping[str, Any]) -> None:
+        if "start" in event:
+            self._send_start(event["start"])
+        elif "tags" in event:
+            self._send_tags(event["tags"])
+        elif "end" in event:
+            self._identity.delete_twins(self._client)
+            self._client.set_terminated(self._run, event["end"], end_time=time_ms(event))
+        elif moved := moved_line(self._config):  # MLflow would make the old place anew
             raise FileNotFoundError(moved)
-        if record.kind == "start":
-            self._send_start(fields)
-        elif record.kind == "tags":
-            self._send_tags(fields["tags"])
-        elif record.kind == "finish":
-            self._identity.delete_twins(client)
-            client.set_terminated(self.run_id, fields["status"], end_time=fields["time_ms"])
-        elif not self._spool.kept(fields["file"]).exists():
-            self._refused(record, FileNotFoundError(f"{fields['file']} is no longer in the spool"))
-        elif record.kind == "artifact":
-            path = self._spool.kept(fields["file"])
-            client.log_artifact(self.run_id, str(path), fields["folder"] or None)
-        elif record.kind == "model":
-            from dimts.tracking.mlflow_model import log_bundle
+        elif "artifact" in event:
+            self._send_artifact(event)
+        else:
+            self._send_model(event)
 
-            log_bundle(
-                client,
-                self.run_id,
-                self.experiment_id,
-                self._spool.kept(fields["file"]),
-                fields,
-                self._spool.memory.setdefault("models", {}),
-                self._config.registered_model,
-            )
-
-    def _send_start(self, fields: Mapping[str, Any]) -> None:
+    def _send_start(self, start: Mapping[str, Any]) -> None:
         """Parameters and tags; a parameter cannot change, so a changed one becomes a tag."""
         from mlflow.entities import Param
 
-        client, run_id = self._connected, self.run_id
-        assert run_id is not None
-        known = client.get_run(run_id).data.params
-        wanted = {name: _cut(value, LONGEST_PARAM) for name, value in fields["params"].items()}
+        known = self._client.get_run(self._run).data.params
+        params = start.get("params", {})
+        wanted = {mlflow_key(name): _cut(value, MAX_PARAM) for name, value in params.items()}
         new = [Param(name, value) for name, value in wanted.items() if name not in known]
         for first in range(0, len(new), PARAMS_PER_CALL):
-            client.log_batch(run_id, params=new[first : first + PARAMS_PER_CALL])
-        tags = dict(fields["tags"])
+            self._client.log_batch(self._run, params=new[first : first + PARAMS_PER_CALL])
+        tags = dict(start.get("tags", {}))
         changed = [
             f"{name}: {known[name]} -> {value}"
             for name, value in wanted.items()
@@ -240,17 +215,16 @@ class Sender:
         if changed:
             tags[CHANGED_TAG] = "; ".join(changed)
         self._send_tags(tags)
-        client.update_run(run_id, status="RUNNING")
+        self._client.update_run(self._run, status="RUNNING")
 
     def _send_tags(self, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
 
-        assert self.run_id is not None
-        listed = [RunTag(name, _cut(value, LONGEST_TAG)) for name, value in tags.items()]
+        listed = [RunTag(mlflow_key(name), _cut(text, MAX_TAG)) for name, text in tags.items()]
         for first in range(0, len(listed), PARAMS_PER_CALL):
-            self._connected.log_batch(self.run_id, tags=listed[first : first + PARAMS_PER_CALL])
+            self._client.log_batch(self._run, tags=listed[first : first + PARAMS_PER_CALL])
 
-    def _send_metrics(self, batch: list[Record]) -> None:
+    def _send_metrics(self, batch: list[Entry]) -> None:
         """Values of steps that were not sent before.
 
         A point keeps the time at which it was measured, so a batch that the store took
@@ -260,40 +234,59 @@ class Sender:
 
         points = self._points.new(batch)
         if points:
-            assert self.run_id is not None
-            self._connected.log_batch(self.run_id, metrics=[Metric(*point) for point in points])
+            self._client.log_batch(self._run, metrics=[Metric(*point) for point in points])
         self._points.were_sent(points)
 
-    def _refused(self, record: Record, error: Exception) -> None:
-        """Set a record aside that the store will never take, so that the rest can follow."""
-        path = self._spool.folder / "refused.txt"
+    def _send_artifact(self, event: Mapping[str, Any]) -> None:
+        """Send a file as it is now; of several events that name it, the first one does."""
+        name, folder = event["artifact"], event["folder"]
+        if "content" in event:
+            self._client.log_text(self._run, event["content"], posixpath.join(folder, name))
+        elif (path := self._existing(name)) and path.is_file():
+            status = path.stat()
+            stamp = (status.st_size, status.st_mtime_ns)
+            if self._sent_files.get((name, folder)) != stamp:
+                self._client.log_artifact(self._run, str(path), folder or None)
+                self._sent_files[name, folder] = stamp
+
+    def _send_model(self, event: Mapping[str, Any]) -> None:
+        from dimts.tracking.mlflow_model import log_bundle
+
+        if bundle := self._existing(event["model"]):
+            registered, experiment_id = self._config.registered_model, self._experiment_id
+            log_bundle(self._client, self._run, experiment_id, bundle, event, registered)
+
+    def _existing(self, name: str) -> Path | None:
+        """A file or folder inside the run's, which is said not to be sent if it is not there."""
+        path = self._run_dir / name
+        if path.exists() and path.resolve().is_relative_to(self._run_dir.resolve()):
+            return path
+        log.warning("tracking: %s is not in %s any more, so it is not sent", name, self._run_dir)
+        return None
+
+    def _refused(self, entry: Entry, error: Exception) -> None:
+        """Set an event aside that the store will never take, so that the rest can follow."""
+        path = self._run_dir / REFUSED
         with path.open("a", encoding="utf-8") as file:
-            line = {"kind": record.kind, **record.fields, "reason": mask_secrets(str(error))}
+            line = {**entry.event, "reason": mask_secrets(str(error))}
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        if not self._told_refused:
-            self._told_refused = True
-            log.warning("tracking: MLflow refused a record; see %s", path)
-
-    # The run
-
-    @property
-    def _connected(self) -> MlflowClient:
-        if self._client is None:
-            self._client = connect(self._config)
-        return self._client
-
-    def _open_run(self) -> None:
-        run = self._identity.open(self._connected, self._spool.memory.get("start", {}))
-        memory = self._spool.memory
-        if run.is_another:
-            for key in ("models", "told_dropped"):
-                memory.pop(key, None)
-        self._points = Points(self._spool, self._history, in_doubt=not run.is_new)
-        self.run_id, self.experiment_id = run.run_id, run.experiment_id
+        if not self._warned:
+            self._warned = True
+            log.warning("tracking: MLflow refused an event; see %s", path)
 
     def _history(self, key: str) -> set[int]:
-        assert self.run_id is not None
-        return {point.step for point in self._connected.get_metric_history(self.run_id, key)}
+        return {point.step for point in self._client.get_metric_history(self._run, key)}
+
+    @property
+    def _client(self) -> MlflowClient:
+        if self._connection is None:
+            self._connection = connect(self._config)
+        return self._connection
+
+    @property
+    def _run(self) -> str:
+        assert self.run_id is not None, "the run is opened first"
+        return self.run_id
 
 
 def _cut(value: str, longest: int) -> str:

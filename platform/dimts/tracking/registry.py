@@ -138,7 +138,8 @@ def register(
 ) -> Version:
     """Make a logged model the newest version of a registered one, and its candidate.
 
-    A model that was registered before, by a process that was killed then, keeps its version.
+    A model that was registered before, by a process that was killed then, keeps its version, and
+    does not take the alias from a newer one.
 
     Args:
         client: connected.
@@ -167,7 +168,9 @@ def register(
             model_id=model_id,
             await_creation_for=0,
         )
-    client.set_registered_model_alias(name, CANDIDATE, str(made.version))
+    newest = client.get_registered_model(name).aliases.get(CANDIDATE, 0)
+    if int(newest) < int(made.version):
+        client.set_registered_model_alias(name, CANDIDATE, str(made.version))
     return _version(made)
 
 

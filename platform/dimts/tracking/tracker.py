@@ -1,112 +1,139 @@
-"""What a training tells the record, whichever record it is."""
+"""What a run or a sweep records, and where it goes: the event log, MLflow, TensorBoard."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import platform
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
+from dimts.core.masking import mask_secrets
 from dimts.tracking.config import TrackingConfig
+from dimts.tracking.event_log import EventLog
+
+if TYPE_CHECKING:
+    from dimts.tracking.mlflow_thread import MlflowThread
+    from dimts.tracking.tensorboard import TensorboardWriter
 
 Status = Literal["FINISHED", "KILLED", "FAILED"]
 
 
-class Tracker(Protocol):
-    """The record of one run, written by rank 0 only.
+class Tracker:
+    """Writes the event log of a folder; a thread sends it to MLflow if ``tracking.enabled``.
 
-    After `start` no method raises or waits for a server, except `finish`, which waits at
-    most ``flush_timeout_s``.
-    """
+    No method raises for a full disk or waits for a server, except `finish`, which waits at most
+    ``flush_timeout_s``. Only the process that has called `start` sends.
 
-    def start(
-        self,
-        run_name: str,
-        run_dir: Path,
-        params: Mapping[str, Any],
-        config_yaml: str,
-        tags: Mapping[str, str] | None = None,
-    ) -> None:
-        """Begin the run, or go on with the one that is recorded in `run_dir`.
-
-        Args:
-            run_name: what people see.
-            run_dir: the run's local folder.
-            params: flat settings, ``{"training.max_steps": 500}``.
-            config_yaml: the resolved settings as a file.
-            tags: for searching; ``mlflow.parentRunId`` nests the run.
-        """
-
-    def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Add tags to the run, or change them; ``mlflow.note.content`` describes it."""
-
-    def log_metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Record values of a step; NaN and infinity are values too.
-
-        A key is recorded once a step: what a resumed run computes again is not sent again.
-        """
-
-    def log_artifact(self, path: Path, folder: str = "") -> None:
-        """Record a file under `folder` of the run; it is copied before this returns."""
-
-    def log_model(self, bundle_dir: Path, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Record a bundle as a model; a bundle that was recorded already is not sent again."""
-
-    def finish(self, status: Status) -> None:
-        """End the run and wait a bounded time for what is not sent yet."""
-
-
-class Trackers:
-    """Several records as one; none at all is fine."""
-
-    def __init__(self, trackers: Sequence[Tracker]) -> None:
-        self.trackers = tuple(trackers)
-
-    def start(
-        self,
-        run_name: str,
-        run_dir: Path,
-        params: Mapping[str, Any],
-        config_yaml: str,
-        tags: Mapping[str, str] | None = None,
-    ) -> None:
-        for tracker in self.trackers:
-            tracker.start(run_name, run_dir, params, config_yaml, tags)
-
-    def set_tags(self, tags: Mapping[str, str]) -> None:
-        for tracker in self.trackers:
-            tracker.set_tags(tags)
-
-    def log_metrics(self, values: Mapping[str, float], step: int) -> None:
-        for tracker in self.trackers:
-            tracker.log_metrics(values, step)
-
-    def log_artifact(self, path: Path, folder: str = "") -> None:
-        for tracker in self.trackers:
-            tracker.log_artifact(path, folder)
-
-    def log_model(self, bundle_dir: Path, metrics: Mapping[str, float], step: int = 0) -> None:
-        for tracker in self.trackers:
-            tracker.log_model(bundle_dir, metrics, step)
-
-    def finish(self, status: Status) -> None:
-        for tracker in self.trackers:
-            tracker.finish(status)
-
-
-def make_tracker(config: TrackingConfig) -> Tracker:
-    """The records that `config` asks for.
+    Args:
+        config: where to send.
+        run_dir: the folder of the run or the sweep.
 
     Raises:
         UserError: TensorBoard is asked for and not installed.
     """
-    if not config.enabled:
-        return Trackers([])
-    # Here, so that a run without a record imports neither.
-    from dimts.tracking.mlflow_tracker import MlflowTracker
 
-    trackers: list[Tracker] = [MlflowTracker(config)]
-    if config.tensorboard:
-        from dimts.tracking.tensorboard import TensorboardTracker
+    def __init__(self, config: TrackingConfig, run_dir: Path) -> None:
+        self._config = config.absolute()
+        self._run_dir = Path(run_dir).resolve()
+        self._log = EventLog(self._run_dir)
+        self._mlflow: MlflowThread | None = None
+        self._tensorboard: TensorboardWriter | None = None
+        if config.enabled and config.tensorboard:
+            from dimts.tracking.tensorboard import TensorboardWriter
 
-        trackers.append(TensorboardTracker())
-    return Trackers(trackers)
+            self._tensorboard = TensorboardWriter(self._run_dir)
+
+    @property
+    def run_id(self) -> str | None:
+        """MLflow's id of the run; None until the store has answered once."""
+        return self._mlflow.run_id if self._mlflow else None
+
+    def wait_for_run_id(self, timeout_s: float) -> str | None:
+        """MLflow's id of the run as soon as the store has answered, for runs to be nested in it.
+
+        Returns:
+            None when the store did not answer within `timeout_s` seconds, or nothing is sent.
+        """
+        return self._mlflow.wait_for_run_id(timeout_s) if self._mlflow else None
+
+    def start(
+        self,
+        run_name: str,
+        params: Mapping[str, Any],
+        config_yaml: str,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Begin the run, or go on with the one that the folder has; the store is not asked here.
+
+        Args:
+            run_name: what people see.
+            params: flat settings, ``{"training.max_steps": 500}``.
+            config_yaml: the resolved settings as a file.
+            tags: for searching; ``mlflow.parentRunId`` nests the run.
+        """
+        self._run_dir.mkdir(parents=True, exist_ok=True)
+        start = {
+            "host": platform.node(),
+            "pid": os.getpid(),
+            "run_name": run_name,
+            "params": _masked(params),
+            "tags": _masked(tags or {}),
+        }
+        self._log.append({"start": start})
+        text = mask_secrets(config_yaml)
+        self._log.append({"artifact": "config.yaml", "folder": "", "content": text})
+        if self._tensorboard:
+            self._tensorboard.config_yaml = text
+        if self._config.enabled:
+            from dimts.tracking.mlflow_thread import MlflowThread
+
+            self._mlflow = MlflowThread(self._config, self._run_dir)
+            self._mlflow.start()
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Add tags to the run, or change them; ``mlflow.note.content`` describes it."""
+        self._log.append({"tags": _masked(tags)})
+
+    def log_text(self, text: str) -> None:
+        """Record a line for people, which the console shows."""
+        self._log.append({"text": text})
+
+    def log_metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Record values of a step; NaN and infinity are values too.
+
+        MLflow gets a key once a step: what a resumed run computes again is not sent again.
+        """
+        event = {"step": int(step), "values": {key: float(v) for key, v in values.items()}}
+        self._log.append(event)
+        if self._tensorboard:
+            self._tensorboard.log_metrics(values, step)
+
+    def log_artifact(self, path: Path, folder: str = "") -> None:
+        """Record a file of the run's folder under `folder`; it is sent as it is at that time."""
+        self._log.append({"artifact": self._relative(path), "folder": folder})
+
+    def log_model(self, bundle_dir: Path, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Record a bundle of the run's folder as a model; the same bundle is sent once."""
+        values = {key: float(value) for key, value in metrics.items()}
+        self._log.append(
+            {"model": self._relative(bundle_dir), "step": int(step), "metrics": values}
+        )
+
+    def finish(self, status: Status) -> None:
+        """End the run and wait a bounded time for what is not sent yet."""
+        self._log.append({"end": status})
+        self._log.warn_unwritten()
+        if self._mlflow:
+            self._mlflow.close()
+        if self._tensorboard:
+            self._tensorboard.close()
+
+    def _relative(self, path: Path) -> str:
+        path = Path(path).resolve()
+        assert path.is_relative_to(self._run_dir), f"{path} is not in {self._run_dir}"
+        return path.relative_to(self._run_dir).as_posix()
+
+
+def _masked(values: Mapping[str, Any]) -> dict[str, str]:
+    return {name: mask_secrets(str(value)) for name, value in values.items()}

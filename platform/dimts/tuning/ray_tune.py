@@ -26,7 +26,6 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from dimts.core.errors import UserError
-from dimts.launch.console import written
 from dimts.launch.local_run_folder import NoCopy, RemoteRun
 from dimts.launch.machine import resolve_on_machine
 from dimts.launch.names import ANSWERED
@@ -44,6 +43,7 @@ from dimts.launch.run_logger import device_of
 from dimts.launch.settings import Launch, RayConfig
 from dimts.storage.paths import AnyPath, StorageError, copy_to, remove_files
 from dimts.tracking.config import TrackingConfig
+from dimts.tracking.event_log import follow_events
 from dimts.training.ownership import RunTakenOver
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.remote_sweep import SCRATCH
@@ -269,7 +269,7 @@ def _run_group(launch: Launch, config: RayConfig, measured: Measured) -> None:
         )
         with relay_events(launch, TOLD):
             group = in_another_thread(trainer.fit)
-            for line in written(told, 0, lambda: bool(wait([group], POLL_S).done)):
+            for line in follow_events(told, 0, lambda: bool(wait([group], POLL_S).done)):
                 tune.report(line["values"])
                 _answer(launch, line["id"])
         try:

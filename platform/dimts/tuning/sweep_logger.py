@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,10 +18,13 @@ from optuna.trial import FrozenTrial
 from dimts.bundles.fetch import local_bundle
 from dimts.launch.settings import Launch
 from dimts.storage.mirror import Mirror
-from dimts.storage.paths import AnyPath
+from dimts.storage.paths import AnyPath, StoragePath
+from dimts.tracking.cursor import CURSOR, Cursor
+from dimts.tracking.event_log import EVENTS
 from dimts.tracking.mlflow_run import RUN_FILE
-from dimts.tracking.mlflow_tracker import SPOOL, MlflowTracker, sync
-from dimts.tracking.spool import Spool
+from dimts.tracking.mlflow_sender import REFUSED
+from dimts.tracking.mlflow_thread import sync
+from dimts.tracking.tracker import Status, Tracker
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.distinct import exhausted_line
 from dimts.tuning.plots import write_page
@@ -32,6 +36,9 @@ if TYPE_CHECKING:
 
 ANSWER_S = 20.0
 """How long the first trials wait for the store to say what they are to be nested under."""
+FETCHED = ".winner"
+"""The winner's voice where trials are in object storage; hidden, so that it is not sent back."""
+OF_TRACKING = (EVENTS, CURSOR, RUN_FILE, REFUSED)
 PARENT = "mlflow.parentRunId"
 TABLE = "trials.csv"
 PAGE = "plots.html"
@@ -40,7 +47,7 @@ log = logging.getLogger(__name__)
 
 
 class SweepRecord:
-    """Begun and ended as a context; does nothing where tracking is off, but for files.
+    """Begun and ended as a context; its events are in the sweep's folder.
 
     Args:
         plan: of the sweep.
@@ -53,34 +60,31 @@ class SweepRecord:
     def __init__(self, plan: Plan, study: Study):
         self.plan, self.study = plan, study
         self.is_complete = False
-        self._tracker: MlflowTracker | None = None
+        config = plan.tracking.model_copy(
+            update={"registered_model": plan.tracking.registered_model or plan.voice}
+        )
+        self._tracker = Tracker(config, plan.folder)
         self._parent: str | None = None
 
     def __enter__(self) -> Self:
         plan = self.plan
-        if plan.tracking.enabled:
-            config = plan.tracking.model_copy(
-                update={"registered_model": plan.tracking.registered_model or plan.voice}
+        tags = {"dimts.sweep": plan.title}
+        self._tracker.start(plan.title, plan.params, plan.config_yaml, tags)
+        self._parent = self._tracker.wait_for_run_id(ANSWER_S)
+        if plan.tracking.enabled and self._parent is None:
+            log.warning(
+                "tracking: no answer from the store yet: the trials' runs will not be nested, "
+                "but carry the tag dimts.sweep=%s",
+                plan.title,
             )
-            self._tracker = MlflowTracker(config)
-            tags = {"dimts.sweep": plan.title}
-            self._tracker.start(plan.title, plan.folder, plan.params, plan.config_yaml, tags)
-            self._parent = self._tracker.wait_for_run_id(ANSWER_S)
-            if self._parent is None:
-                log.warning(
-                    "tracking: no answer from the store yet: the trials' runs will not be nested, "
-                    "but carry the tag dimts.sweep=%s",
-                    plan.title,
-                )
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:  # fmt: skip
-        if self._tracker:
-            status = "FAILED" if error else "FINISHED" if self.is_complete else "KILLED"
-            self._tracker.finish(status)  # type: ignore[arg-type]
+        status: Status = "FAILED" if error else "FINISHED" if self.is_complete else "KILLED"
+        self._tracker.finish(status)
 
     def nest(self, number: int, values: Mapping[str, Any], launch: Launch) -> Launch:
         """A trial's run with a name that a person can read, below the sweep's."""
@@ -92,8 +96,6 @@ class SweepRecord:
 
     def ended(self, study: Study, trial: FrozenTrial) -> None:
         """A trial ended: its objectives, the best so far, the table as it is now."""
-        if not self._tracker:
-            return
         names = self.plan.sweep.objectives
         figures = {f"trial/{n}": v for n, v in zip(names, trial.values or (), strict=False)}
         if best := pick_winner(self.plan.sweep, study):
@@ -111,43 +113,41 @@ class SweepRecord:
         """
         self._log_table()
         write_page(self.study, self.plan.metrics, self.plan.folder / PAGE)
-        self._log(self.plan.folder / PAGE)
+        self._tracker.log_artifact(self.plan.folder / PAGE)
         figures: dict[str, float] = {}
         if winner:
             figures = self._log_winner(winner)
-        if self._tracker:
-            said = note(self.plan.sweep, self.study, int(winner.name) if winner else None)
-            self._tracker.set_tags({"mlflow.note.content": said})
+        said = note(self.plan.sweep, self.study, int(winner.name) if winner else None)
+        self._tracker.set_tags({"mlflow.note.content": said})
+        if self.plan.tracking.enabled:
             self._send_what_waits()
         return figures
 
     def _log_winner(self, winner: Launch) -> dict[str, float]:
         best = local_bundle(winner.place)
+        if isinstance(winner.place, StoragePath):
+            shutil.rmtree(self.plan.folder / FETCHED, ignore_errors=True)
+            best = Path(shutil.copytree(best, self.plan.folder / FETCHED))
         figures, before = winner.family.held_out(winner.settings, best, torch.device("cpu"))
-        if self._tracker:
-            step = self.study.trials[int(winner.name)].user_attrs["step"]
-            if before:
-                self._tracker.log_metrics(before, 0)
-            self._tracker.log_metrics(figures, step)
-            self._tracker.log_model(best, figures, step)
+        step = self.study.trials[int(winner.name)].user_attrs["step"]
+        if before:
+            self._tracker.log_metrics(before, 0)
+        self._tracker.log_metrics(figures, step)
+        self._tracker.log_model(best, figures, step)
         return figures
 
     def _log_table(self) -> None:
         trials_table(self.study).to_csv(self.plan.folder / TABLE, index=False)
-        self._log(self.plan.folder / TABLE)
-
-    def _log(self, path: Path) -> None:
-        if self._tracker:
-            self._tracker.log_artifact(path)
+        self._tracker.log_artifact(self.plan.folder / TABLE)
 
     def _send_what_waits(self) -> None:
-        """Records of trials that the store did not take while they ran."""
+        """Events of trials that the store did not take while they ran."""
         where = trials = self.plan.place / TRIALS
         try:
-            for name in _with_records(trials):
+            for name in _trials_with_events(trials):
                 where = trials / name
-                with _here(where) as run_dir:
-                    if Spool(run_dir / SPOOL, 0).n_pending():
+                with _local_events(where) as run_dir:
+                    if Cursor(run_dir).n_waiting():
                         sync(self.plan.tracking, run_dir)
         except Exception as error:  # whatever the store does, the sweep has ended well
             log.warning("tracking: records wait in %s: %s", where, error)
@@ -163,33 +163,29 @@ def note(sweep: SweepConfig, study: Study, winner: int | None) -> str:
     return "\n\n".join(filter(None, parts))
 
 
-def _with_records(trials: AnyPath) -> list[str]:
-    """Names of the trials that may have records to send."""
+def _trials_with_events(trials: AnyPath) -> list[str]:
     if isinstance(trials, Path):
-        return sorted(folder.parent.name for folder in trials.glob(f"*/{SPOOL}"))
+        return sorted(file.parent.name for file in trials.glob(f"*/{EVENTS}"))
     found = (entry.name.split("/") for entry in trials.entries())
-    return sorted({n for n, *file in found if file[:1] == [SPOOL] and _is_to_be_sent(file[1:])})
-
-
-def _is_to_be_sent(file: list[str]) -> bool:
-    """Whether a spool may have it for a record that was not sent."""
-    return file[0] == "files" or file[0].endswith(".jsonl")
+    return sorted({name for name, *file in found if file == [EVENTS]})
 
 
 @contextmanager
-def _here(trial: AnyPath) -> Iterator[Path]:
-    """Inside, this machine has a trial's records; what was sent then goes from the copy, too."""
+def _local_events(trial: AnyPath) -> Iterator[Path]:
+    """Inside, this machine has a trial's event log, and the files that wait if any do."""
     if isinstance(trial, Path):
         yield trial
         return
-
-    def is_record(name: str) -> bool:
-        return name.split("/")[0] in (SPOOL, RUN_FILE)
-
     with TemporaryDirectory() as folder:
-        mirror = Mirror(Path(folder) / trial.name, trial, is_record)
+        mirror = Mirror(Path(folder) / trial.name, trial, lambda name: name in OF_TRACKING)
         mirror.pull()
+        if Cursor(mirror.folder).n_waiting():
+            Mirror(mirror.folder, trial, _may_be_artifact).pull()
         try:
             yield mirror.folder
         finally:
             mirror.push()
+
+
+def _may_be_artifact(name: str) -> bool:
+    return name not in OF_TRACKING and not name.startswith("checkpoint_")
