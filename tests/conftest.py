@@ -33,6 +33,11 @@ os.environ |= {
     **NO_DASHBOARD,
 }
 
+# As if the package of the toy family were installed, here and in processes that tests start.
+TOY = str(Path(__file__).parent / "contract" / "toy")
+sys.path.insert(0, TOY)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [TOY, os.environ.get("PYTHONPATH")]))
+
 for profile, n_examples in PROFILES.items():
     hypothesis_settings.register_profile(profile, max_examples=n_examples, deadline=None)
 hypothesis_settings.load_profile("quick")
