@@ -28,7 +28,7 @@ from dimts.core.config import load_config
 from dimts.core.errors import UserError
 from dimts.core.machine import machine_facts
 from dimts.families.acoustic.speaker import AcousticSpeaker
-from dimts.launch.run_logger import Recorder
+from dimts.launch.run_logger import RunLogger
 from dimts.launch.settings import Launch
 from dimts.launch.start import start_run
 from dimts.launch.training_run import run_training
@@ -36,7 +36,7 @@ from dimts.launch.training_run import run_training
 AMPS = ("bf16", "fp16", "tf32", "off")
 
 
-class StopsAt(Recorder):
+class StopsAt(RunLogger):
     """Asks to stop after a number of steps."""
 
     steps = 0
@@ -110,7 +110,7 @@ def _disturbed(options: argparse.Namespace, folder: Path) -> dict[str, float]:
 
 def _run(launch: Launch, stop: bool = False) -> None:
     launch.run_dir.mkdir(parents=True, exist_ok=True)
-    recorder = StopsAt(launch) if stop else Recorder(launch)
+    recorder = StopsAt(launch) if stop else RunLogger(launch)
     result = run_training(launch.settings, recorder, torch.device("cuda"))
     assert result.status == ("stopped" if stop else "finished")
 

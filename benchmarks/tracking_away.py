@@ -40,7 +40,7 @@ from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
 from dimts.core.machine import machine_facts
-from dimts.launch.run_logger import Recorder
+from dimts.launch.run_logger import RunLogger
 from dimts.launch.settings import Launch
 from dimts.launch.start import keep_settings
 from dimts.launch.training_run import run_training
@@ -121,7 +121,7 @@ class Server:
         os.killpg(self._process.pid, number)
 
 
-class Clock(Recorder):
+class Clock(RunLogger):
     """The run's recorder, which times its steps and changes the server between slices."""
 
     def __init__(self, launch: Launch, server: Server, conditions: Sequence[str], n_steps: int):

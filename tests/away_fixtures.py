@@ -25,7 +25,7 @@ from mlflow.tracking import MlflowClient
 
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
-from dimts.launch.run_logger import Recorder
+from dimts.launch.run_logger import RunLogger, final_status
 from dimts.launch.settings import Launch
 from dimts.launch.start import keep_settings
 from dimts.launch.training_run import run_training
@@ -162,7 +162,7 @@ def relaying(target: str) -> Iterator[Relay]:
         relay.shutdown()
 
 
-class Watched(Recorder):
+class Watched(RunLogger):
     """A real run's recorder; after the steps of `events` something happens.
 
     Attributes:
@@ -185,11 +185,13 @@ def train_watched(launch: Launch, events: Events) -> Watched:
     """A whole run in this process."""
     launch.run_dir.mkdir(parents=True, exist_ok=True)
     keep_settings(launch.run_dir, launch.settings.config_yaml)
-    recorder = Watched(launch, events)
-    recorder.start()
+    logger = Watched(launch, events)
+    logger.start()
     device = torch.device("cpu")
-    recorder.finish(run_training(launch.settings, recorder, device), device)
-    return recorder
+    logger.finish(run_training(launch.settings, logger, device))
+    logger.measure(device)
+    logger.end(final_status(launch.run_dir))
+    return logger
 
 
 def away_settings(address: str, experiment: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The training loop in this process: no Ray, one worker."""
+"""A run in this process: no Ray, one worker."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dimts.core.errors import UserError
 from dimts.launch.console import following
 from dimts.launch.local_run_folder import local_run_folder
 from dimts.launch.machine import resolve_on_machine
-from dimts.launch.run_logger import Recorder, device_of
+from dimts.launch.run_logger import RunLogger, device_of, final_status
 from dimts.launch.settings import Launch
 from dimts.launch.stopping import stop_on_signal
 from dimts.launch.training_run import run_training
 from dimts.training.ownership import RunTakenOver
 
 
-def run_bare(launch: Launch, gpu: bool = False) -> None:
+def run_locally(launch: Launch, gpu: bool = False) -> None:
     """Train to the end of the run, or until asked to stop.
 
     Raises:
@@ -23,7 +23,7 @@ def run_bare(launch: Launch, gpu: bool = False) -> None:
     """
     with (
         local_run_folder(launch) as (launch, copy),
-        following(launch.run_dir),
+        following(launch),
         stop_on_signal(launch.run_dir),
     ):
         device = device_of(gpu)
@@ -32,12 +32,14 @@ def run_bare(launch: Launch, gpu: bool = False) -> None:
         def tell_copy(_: dict[str, float], checkpoint: Path | None) -> None:
             copy.saved(checkpoint)
 
-        recorder = Recorder(launch, report=tell_copy)
-        recorder.start(told)
+        logger = RunLogger(launch, report=tell_copy)
+        logger.start(told)
         try:
-            recorder.finish(run_training(launch.settings, recorder, device), device)
+            logger.finish(run_training(launch.settings, logger, device))
+            logger.measure(device)
+            logger.end(final_status(launch.run_dir))
         except RunTakenOver as error:
             raise UserError(str(error)) from error
         except BaseException:
-            recorder.end("FAILED")
+            logger.end("FAILED")
             raise

@@ -35,7 +35,7 @@ from dimts.launch.machine import resolve_on_machine
 from dimts.launch.names import CONFIG_FILE, FAILURE, TOLD_OF_CHECKPOINTS
 from dimts.launch.relay import relay_events
 from dimts.launch.resources import equal_share, places
-from dimts.launch.run_logger import Recorder
+from dimts.launch.run_logger import RESULT, RunLogger, device_of, final_status
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.stopping import stop_on_signal
 from dimts.launch.training_run import run_training
@@ -70,7 +70,7 @@ def run_on_ray(launch: Launch, config: RayConfig) -> None:
     failure = launch.run_dir / FAILURE
     failure.unlink(missing_ok=True)
     forget_attempts(launch.run_dir)
-    with connected(config), following(launch.run_dir), stop_on_signal(launch.run_dir):
+    with connected(config), following(launch), stop_on_signal(launch.run_dir):
         try:
             # How often is too often the workers count by themselves: `count_attempt`.
             most = REMOTE_RESTARTS if launch.remote else RESTARTS
@@ -83,6 +83,7 @@ def run_on_ray(launch: Launch, config: RayConfig) -> None:
 
             with relay_events(launch), in_one_line():
                 while_it_comes_further(fit, launch.place, restarts)
+                in_another_thread(lambda: measure_on_ray(launch, config, cpus)).result()
         finally:
             if failure.exists():
                 raise UserError(
@@ -320,29 +321,63 @@ def _train(launch: Launch, config: dict[str, Any], rank: int, copy: RemoteRun | 
 
     device = get_device()
     launch, told = resolve_on_machine(launch, device)
-    recorder = Recorder(launch, rank, tell_ray, node_goes if config["nodes_may_go"] else never)
-    recorder.start(told)
+    logger = RunLogger(launch, rank, tell_ray, node_goes if config["nodes_may_go"] else never)
+    logger.start(told)
     try:
         if rank == 0 and (died := count_attempt(launch.run_dir, config["max_failures"])):
-            recorder.tell(died)
+            logger.tell(died)
         copy.send_soon()  # how often workers died: they may die again within seconds
-        recorder.finish(run_training(launch.settings, recorder, device), device)
+        logger.finish(run_training(launch.settings, logger, device))
+        logger.end(final_status(launch.run_dir))
     except RunTakenOver:
         raise
     except StorageError as error:  # the storage may be back when the group is started again
-        recorder.tell(str(error))
-        recorder.end("FAILED")
+        logger.tell(str(error))
+        logger.end("FAILED")
         raise
     except UserError as error:
         # To try again would fail again: this worker ends, and the driver says why.
         with suppress(OSError):  # a full disk has a name without a text
             (launch.run_dir / FAILURE).write_text(str(error), encoding="utf-8")
-        recorder.end("FAILED")
+        logger.end("FAILED")
         if ray.train.get_context().get_world_size() > 1:
             raise  # or the others would wait for this one
     except BaseException:
-        recorder.end("FAILED")
+        logger.end("FAILED")
         raise
+
+
+def measure_on_ray(launch: Launch, config: RayConfig, cpus: int) -> None:
+    """Measure what a run has made, in a task of its own: its workers have ended.
+
+    Raises:
+        UserError: it cannot be measured.
+    """
+    task = ray.remote(_measure).options(num_cpus=cpus, num_gpus=int(config.gpu))
+    try:
+        ray.get(task.remote(launch.model_dump(), config.gpu))
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, UserError | RunTakenOver):
+            raise UserError(str(error.cause)) from error
+        raise
+
+
+def _measure(dumped: dict[str, Any], gpu: bool) -> None:
+    launch = Launch.model_validate(dumped)
+    with local_run_folder(launch) as (launch, _):
+        run_dir = launch.run_dir
+        if (run_dir / FAILURE).exists() or not (run_dir / RESULT).exists():
+            return  # it failed, or was removed: the driver says so
+        device = device_of(gpu)
+        launch, _ = resolve_on_machine(launch, device)
+        logger = RunLogger(launch)
+        logger.start()
+        try:
+            logger.measure(device)
+            logger.end(final_status(launch.run_dir))
+        except BaseException:
+            logger.end("FAILED")
+            raise
 
 
 def node_goes() -> bool:

@@ -1,9 +1,9 @@
-"""The loop's `Callbacks` for a real run: console, tracker, samples, held-out figures."""
+"""The trainer's `Callbacks` for a real run: event log, samples, result, held-out metrics."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ RESULT = "result.json"
 Report = Callable[[dict[str, float], Path | None], None]
 
 
-class Recorder:
+class RunLogger:
     """Callbacks of one worker; those that are not rank 0 only report.
 
     Args:
@@ -95,29 +95,36 @@ class Recorder:
             write_samples_page(page, self.launch.name, samples)
             self._tracker.log_artifact(page, "samples")
 
-    def finish(self, result: Result, device: torch.device) -> None:
-        """Held-out figures of the best checkpoint, the logged model, the end of the record."""
-        if self.rank != 0:
+    def finish(self, result: Result) -> None:
+        """Write how training ended; what it has made is measured by `measure`."""
+        if self.rank == 0:
+            best = resolve_bundle(self.launch.run_dir / BEST)
+            if result.status != "stopped" and not best.is_dir():
+                self.tell("no voice: the loss on the validation split was never a number")
+            self._write_result(result, best)
+
+    def measure(self, device: torch.device) -> None:
+        """Held-out metrics of the best checkpoint, and the checkpoint as a model.
+
+        Nothing of a run that was asked to stop, as it is to go on another time.
+        """
+        result = read_result(self.launch.run_dir)
+        if result["status"] == "stopped" or result["best"] is None:
             return
-        figures: dict[str, float] = {}
-        best = resolve_bundle(self.launch.run_dir / BEST)
-        if result.status != "stopped" and not best.is_dir():
-            self.tell("no voice: the loss on the validation split was never a number")
-        if result.status != "stopped" and best.is_dir():
-            figures, before = self.launch.family.held_out(self.launch.settings, best, device)
-            if before:
-                self._tracker.log_metrics(before, 0)
-            self._tracker.log_metrics(figures, result.step)
-            self._tracker.log_model(best, figures, result.step)
-        self._write_result(result, figures, best)
-        self.end("KILLED" if result.status == "stopped" else "FINISHED")
+        best, step = resolve_bundle(self.launch.run_dir / BEST), result["step"]
+        metrics, before = self.launch.family.held_out(self.launch.settings, best, device)
+        if before:
+            self._tracker.log_metrics(before, 0)
+        self._tracker.log_metrics(metrics, step)
+        self._tracker.log_model(best, metrics, step)
+        _write(self.launch.run_dir, result | {"figures": {**result["figures"], **metrics}})
 
     def end(self, status: Status) -> None:
         """End the record; waits a bounded time for what is not sent yet."""
         if self.rank == 0:
             self._tracker.finish(status)
 
-    def _write_result(self, result: Result, figures: dict[str, float], best: Path) -> None:
+    def _write_result(self, result: Result, best: Path) -> None:
         place = self.launch.place
         values: dict[str, Any] = {
             "status": result.status,
@@ -127,14 +134,24 @@ class Recorder:
             "units": result.units,
             "checkpoint": str(place / result.checkpoint.name) if result.checkpoint else None,
             "best": str(place / best.name) if best.is_dir() else None,
-            "figures": {**result.best, **figures},
+            "figures": result.best,
         }
-        text = json.dumps(values, indent=2)
-        (self.launch.run_dir / RESULT).write_text(text, encoding="utf-8")
+        _write(self.launch.run_dir, values)
+
+
+def final_status(run_dir: Path) -> Status:
+    """How the record of a run that has ended, or was asked to stop, is to end."""
+    return "KILLED" if read_result(run_dir)["status"] == "stopped" else "FINISHED"
+
+
+def _write(run_dir: Path, result: Mapping[str, Any]) -> None:
+    draft = run_dir / f".{RESULT}.partial"
+    draft.write_text(json.dumps(result, indent=2), encoding="utf-8")
+    draft.replace(run_dir / RESULT)
 
 
 def read_result(run_dir: Path) -> dict[str, Any]:
-    """What `Recorder.finish` wrote.
+    """What `RunLogger.finish` wrote.
 
     Raises:
         UserError: the run has not ended yet.

@@ -67,9 +67,9 @@ def start_run(launch: Launch, ray_config: RayConfig) -> dict[str, Any]:
                 launch.family.prepare_inputs(launch.settings)  # or workers would wait for one
             run_on_ray(launch, ray_config)
         else:
-            from dimts.launch.local import run_bare
+            from dimts.launch.local import run_locally
 
-            run_bare(launch, ray_config.gpu)
+            run_locally(launch, ray_config.gpu)
         fetch_result(launch)
         return read_result(launch.run_dir)
 

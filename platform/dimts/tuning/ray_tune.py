@@ -49,7 +49,7 @@ from dimts.tuning.config import SweepConfig
 from dimts.tuning.remote_sweep import SCRATCH
 from dimts.tuning.trial import (
     Measured,
-    TrialRecorder,
+    TrialLogger,
     begin,
     begin_remotely,
     locked,
@@ -314,7 +314,7 @@ def group_worker(config: dict[str, Any]) -> None:
 
         device = get_device()
         resolved, line = resolve_on_machine(launch, device)
-        recorder = TrialRecorder(resolved, config["measured"], tell, rank, tell_ray, copy)
+        recorder = TrialLogger(resolved, config["measured"], tell, rank, tell_ray, copy)
         train_trial(recorder, device, line)
 
     in_worker(Launch.model_validate(config["launch"]), work, stays=False)

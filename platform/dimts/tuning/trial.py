@@ -23,7 +23,7 @@ from dimts.launch.local_run_folder import NoCopy, RemoteRun, local_run_folder
 from dimts.launch.machine import resolve_on_machine
 from dimts.launch.names import ENDING
 from dimts.launch.relay import acquire
-from dimts.launch.run_logger import Recorder
+from dimts.launch.run_logger import RunLogger
 from dimts.launch.settings import Launch
 from dimts.launch.stopping import EARLY_FILE, STOP_FILE, clear_stop, stopped_early
 from dimts.launch.training_run import run_training
@@ -53,7 +53,7 @@ class Measured(NamedTuple):
     shared: Mapping[str, float] = MappingProxyType({})
 
 
-class TrialRecorder(Recorder):
+class TrialLogger(RunLogger):
     """The record of a trial: each validation is told, and only objectives are measured.
 
     Args:
@@ -101,7 +101,8 @@ class TrialRecorder(Recorder):
         if self.rank == 0 and checkpoint:
             self._tell(read_manifest(checkpoint, verify=False).step, metrics)
 
-    def finish(self, result: Result, device: torch.device) -> None:
+    def conclude_trial(self, result: Result, device: torch.device) -> None:
+        """Measure the objectives of a trial that ran to its end, and write how it ended."""
         if self.rank != 0:
             return
         outcome: Outcome | None = "finished"
@@ -171,42 +172,42 @@ def run_trial(launch: Launch, measured: Measured, tell: Tell, device: torch.devi
     with local_run_folder(launch, stays=False) as (launch, copy), locked(launch.run_dir):
         begin(launch.run_dir)
         launch, told = resolve_on_machine(launch, device)
-        train_trial(TrialRecorder(launch, measured, tell, copy=copy), device, told)
+        train_trial(TrialLogger(launch, measured, tell, copy=copy), device, told)
 
 
-def train_trial(recorder: TrialRecorder, device: torch.device, told: str) -> None:
+def train_trial(logger: TrialLogger, device: torch.device, told: str) -> None:
     """The part of a trial that each of its workers does.
 
     Args:
-        recorder: of the trial, with its settings resolved on this machine.
+        logger: of the trial, with its settings resolved on this machine.
         device: to train on.
-        told: how they were resolved; see `Recorder.start`.
+        told: how they were resolved; see `RunLogger.start`.
 
     Raises:
         UserError: in a group, whose other workers may not have met it.
         Exception: what is no matter of the trial's settings; it is worth another try.
     """
-    if dist.is_initialized() and (recorder.launch.run_dir / ENDING).exists():
+    if dist.is_initialized() and (logger.launch.run_dir / ENDING).exists():
         return
-    recorder.start(told)
+    logger.start(told)
     try:
-        recorder.tell_again()
-        recorder.finish(run_training(recorder.launch.settings, recorder, device), device)
+        logger.tell_again()
+        logger.conclude_trial(run_training(logger.launch.settings, logger, device), device)
     except RunTakenOver:
         raise
     except StorageError:  # is no matter of the trial's settings
-        recorder.end("FAILED")
+        logger.end("FAILED")
         raise
     except Diverged as error:
-        recorder.give_up("diverged", error)
+        logger.give_up("diverged", error)
     except (UserError, torch.OutOfMemoryError) as error:
         if isinstance(error, torch.OutOfMemoryError) and dist.is_initialized():
             raise  # the other workers wait for this one
-        recorder.give_up("failed", error)
+        logger.give_up("failed", error)
         if dist.is_initialized():
             raise  # likewise; started again, they find how the trial ended
     except BaseException:
-        recorder.end("FAILED")
+        logger.end("FAILED")
         raise
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dimts.core.metric import Metric
 
-SELECTION = Metric("val/total_loss", "validation loss", short="validation", digits=4)
+SELECTION = Metric("val/total_loss", "validation loss", short="loss", digits=4)
 SPOKEN = Metric("val/mcd", "validation MCD", "dB", when="measured")
 FORGETTING = Metric("forgetting/mcd_change", "forgetting, change of MCD", "dB", when="measured")
 MCD = Metric(
