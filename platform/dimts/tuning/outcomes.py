@@ -77,7 +77,9 @@ def curve(trial: FrozenTrial) -> dict[int, float]:
 def last(study: Study, trial: FrozenTrial) -> list[float]:
     """What was last known of each objective; of a trial that was stopped, from a smaller budget."""
     measured = trial.user_attrs.get(METRICS, {})
-    known = trial.values or [measured.get(name, math.nan) for name in objectives(study)]
+    known = [measured.get(name, math.nan) for name in objectives(study)]
+    if trial.state == TrialState.COMPLETE:  # Optuna gives a pruned one what it reported last
+        known = trial.values
     return [value for value in known if math.isfinite(value)]
 
 
