@@ -55,8 +55,8 @@ def read_embedding(path: str | Path, tokenizer: Tokenizer, tensor: str = TENSOR)
 def embedding_weights(rows_VE: Tensor, width: int, seed: int) -> dict[str, Tensor]:
     """What a model of `width` takes from the rows, as entries of its state dict.
 
-    Where the widths are equal the rows are scaled to the standard deviation of an untrained embedding,
-    which is width**-0.5. Where they differ, the rows stay as they are, the model needs
+    Where the widths are equal the rows are scaled to the standard deviation of an untrained
+    embedding, which is width**-0.5. Where they differ, the rows stay as they are, the model needs
     ``encoder.embedding_width`` set to theirs, and its projection starts as a scaled isometry of
     their principal directions: all of them into a wider model, as many as there is room for
     into a narrower one. A random rotation spreads what the first of them hold over all
