@@ -15,7 +15,7 @@ from conftest import BASE_TEXTS, N_BASE_SENTENCES
 from training_fixtures import acoustic
 
 from data_prep.recipes.espeak import read_sentences
-from dimts.bundles.bundle import WEIGHTS, read_manifest
+from dimts.bundles.bundle import WEIGHTS, read_manifest, resolve_bundle
 from dimts.commands.mix_config import MixConfig
 from dimts.commands.pretrain import main, prepare_parts
 from dimts.core.config import load_config, to_yaml
@@ -121,7 +121,7 @@ def test_prepare_only_trains_nothing(
 
 
 def test_export_is_half_as_large_and_speaks(base: BaseVoice) -> None:
-    trained = base.run_dir / BEST
+    trained = resolve_bundle(base.run_dir)
     assert (base.exported / WEIGHTS).stat().st_size < 0.6 * (trained / WEIGHTS).stat().st_size
     assert folder_size(base.exported) <= folder_size(trained) / 2
     assert {f.name for f in base.exported.iterdir()} == {

@@ -20,6 +20,7 @@ from dimts.core.config import load_config
 from dimts.core.errors import UserError
 from dimts.families.registry import get_family
 from dimts.launch.start import start_run
+from dimts.launch.stopping import request_stop
 from dimts.storage.paths import StoragePath
 from dimts.tracking.cursor import CURSOR
 from dimts.tracking.event_log import EVENTS
@@ -238,6 +239,23 @@ def test_what_goes_wrong_in_the_sweep_itself_ends_it_and_is_raised(planned: Buil
         trials.told(7, 1, 0.5)  # no such trial
         assert isinstance(trials.error, LookupError)
         assert trials.next() is None
+
+
+@pytest.mark.parametrize(("told", "expected"), [(False, "failed"), (True, "running")])
+def test_trial_that_dies_as_the_sweep_is_told_to_end_has_not_failed(
+    told: bool, expected: str, planned: Build
+) -> None:
+    plan = planned(trials=3)
+    plan.folder.mkdir(parents=True)
+    study = study_of(plan)
+    with SweepRecord(plan, study.study) as record:
+        trials = SweepTrials(plan, study, record, SweepCopy(plan.folder, plan.place))
+        assert trials.next() is not None
+        if told:
+            request_stop(plan.folder)
+        trials.ended(0, "its process died")
+    assert trials.error is None
+    assert outcomes(plan) == [expected]
 
 
 def test_two_objectives_have_a_front_and_a_limit(

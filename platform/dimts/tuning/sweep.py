@@ -205,7 +205,8 @@ class SweepTrials:
     def _ended(self, number: int, error: str | None) -> None:
         launch = self._running.pop(number)
         ending = read_ending(launch)
-        if error and ending is None:
+        # Who tells the sweep to end may tell all its processes, as systemd does.
+        if error and ending is None and not stop_requested(self.plan.folder):
             ending = Ending("failed", {}, 0, 0, 0.0, last_error(launch) or error)
         if ending is None:
             self.study.release(number)

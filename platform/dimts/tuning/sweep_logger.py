@@ -27,6 +27,7 @@ from dimts.tracking.mlflow_thread import sync
 from dimts.tracking.tracker import Status, Tracker
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.distinct import exhausted_line
+from dimts.tuning.outcomes import final
 from dimts.tuning.plots import write_page
 from dimts.tuning.remote_sweep import TRIALS
 from dimts.tuning.report import limits_line, pick_winner, short, summary, trials_table
@@ -97,7 +98,7 @@ class SweepRecord:
     def ended(self, study: Study, trial: FrozenTrial) -> None:
         """A trial ended: its objectives, the best so far, the table as it is now."""
         names = self.plan.sweep.objectives
-        figures = {f"trial/{n}": v for n, v in zip(names, trial.values or (), strict=False)}
+        figures = {f"trial/{n}": v for n, v in zip(names, final(trial), strict=False)}
         if best := pick_winner(self.plan.sweep, study):
             figures |= {f"best/{n}": v for n, v in zip(names, best.values, strict=True)}
         # Counted as they end, which of two at a time is not always in the order of their numbers.
