@@ -83,7 +83,7 @@ def measure(features: Path) -> str:
     points = sizes["tiny"][2]
     figures["points_a_line"] = _figure(points)
     figures["request_ms"] = _figure(_request_ms(int(points)))
-    found = {"machines": {HERE: machine}, "figures": figures}
+    found = {"machines": {HERE: machine}, "metrics": figures}
     return yaml.safe_dump(found, sort_keys=False, width=1000, default_flow_style=None)
 
 

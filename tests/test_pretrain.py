@@ -65,7 +65,7 @@ def test_base_learns_from_every_part(base: BaseVoice) -> None:
 
 
 def test_figures_are_of_each_language(base: BaseVoice) -> None:
-    figures = read_result(base.run_dir)["figures"]
+    figures = read_result(base.run_dir)["metrics"]
     voice = load_bundle(base.run_dir / BEST)
     for split in ("val", "test"):
         rows = []
@@ -101,13 +101,13 @@ def test_second_call_does_no_work(
     ]
     assert len(kept) > 40
     before = {file: file.stat().st_mtime_ns for file in kept}
-    figures = read_result(base.run_dir)["figures"]
+    figures = read_result(base.run_dir)["metrics"]
     monkeypatch.setattr(sys, "argv", ["pretrain.py", "--config", str(base.file)])
     main()
     assert {file: file.stat().st_mtime_ns for file in kept} == before
     out = capsys.readouterr().out
     assert "loss" not in out, "no step"
-    assert read_result(base.run_dir)["figures"] == figures
+    assert read_result(base.run_dir)["metrics"] == figures
 
 
 def test_prepare_only_trains_nothing(
@@ -127,7 +127,7 @@ def test_export_is_half_as_large_and_speaks(base: BaseVoice) -> None:
     assert {f.name for f in base.exported.iterdir()} == {
         "model.safetensors", "config.yaml", "tokenizer.json", "manifest.json",
     }  # fmt: skip
-    figures = read_result(base.run_dir)["figures"]
+    figures = read_result(base.run_dir)["metrics"]
     assert read_manifest(base.exported).metrics == figures
     shipped, full = AcousticSpeaker.load(base.exported), AcousticSpeaker.load(trained)
     for text, code in (("Buenos días.", "es"), ("Habari ya asubuhi.", "sw")):

@@ -94,8 +94,8 @@ def test_the_parameters_are_those_of_the_models(size: Size) -> None:
 
 def test_machines_of_figures_are_described() -> None:
     raw = yaml.safe_load(FILE.read_text(encoding="utf-8"))
-    flat = [f for f in raw["figures"].values() if "by" in f]
-    flat += [f for of in raw["figures"].values() if "by" not in of for f in of.values()]
+    flat = [f for f in raw["metrics"].values() if "by" in f]
+    flat += [f for of in raw["metrics"].values() if "by" not in of for f in of.values()]
     assert {f["machine"] for f in flat if "value" in f} == raw["machines"].keys()
 
 
@@ -114,11 +114,11 @@ def test_figures_of_this_machine_fit_into_the_file(
     main(["--measure", features])
     found = yaml.safe_load(capsys.readouterr().out)
     file = yaml.safe_load(FILE.read_text(encoding="utf-8"))
-    for name, figure in found["figures"].items():
+    for name, figure in found["metrics"].items():
         of_sizes = [figure] if "value" in figure else figure.values()
         assert all(np.isfinite(one["value"]) and one["value"] > 0 for one in of_sizes), name
     file["machines"] |= found["machines"]
-    file["figures"] |= found["figures"]
+    file["metrics"] |= found["metrics"]
     again, before = ScalingConfig.model_validate(file).figures, config().figures
     for size in SIZES:
         assert again.parameters[size].value == before.parameters[size].value

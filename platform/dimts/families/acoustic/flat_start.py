@@ -88,7 +88,7 @@ def _fetched(file: Path, place: AnyPath) -> bool:
 
 
 class _Normalised(Sequence[NDArray[np.float32]]):
-    """Mels of a corpus by the mean and spread of each bin, float32 [T, M] each, made when asked
+    """Mels of a corpus by the mean and standard deviation of each bin, float32 [T, M] each, made when asked
     for: a corpus of many hours does not fit into memory a second time."""
 
     def __init__(self, corpus: Corpus, mean_M: NDArray[np.float32], std_M: NDArray[np.float32]):
