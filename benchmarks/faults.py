@@ -27,10 +27,10 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+from benchmarks.machine_facts import machine_facts
 from dimts.bundles.bundle import resolve_bundle
 from dimts.cli import run_job
 from dimts.core.errors import UserError
-from dimts.core.machine import machine_facts
 
 # Before this folder, whose faults.py has the name of the package in tests/.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))

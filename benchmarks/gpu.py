@@ -33,12 +33,12 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.flops import Precision, flops_a_frame, peak_flops
+from benchmarks.machine_facts import machine_facts
 from benchmarks.speech_like import speech_like
 from benchmarks.synthetic import MEAN, STD, synthetic_corpus, synthetic_task
 from dimts.audio.mel import MelConfig, log_mel, log_mel_torch
 from dimts.cli import run_job
 from dimts.core.config import Config, build_config, load_config
-from dimts.core.machine import machine_facts
 from dimts.families.acoustic.bundle import build_model
 from dimts.families.acoustic.dataset import Corpus
 from dimts.families.acoustic.model import t3

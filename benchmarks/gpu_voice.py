@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from benchmarks.machine_facts import machine_facts
 from dimts.bundles.bundle import resolve_bundle
 from dimts.cli import run_job
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
-from dimts.core.machine import machine_facts
 from dimts.families.acoustic.speaker import AcousticSpeaker
 from dimts.launch.run_logger import RunLogger
 from dimts.launch.settings import Launch

@@ -30,12 +30,13 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.machine_facts import machine_facts
 from data_prep.recipes.espeak import SAMPLE_SENTENCES, read_sentences
 from dimts.cli import run_job
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
-from dimts.core.machine import machine_facts, n_cores
+from dimts.core.machine import n_cores
 from dimts.features.feature_set import FeatureSet
 from dimts.tracking.event_log import EVENTS
 from dimts.training.sampler import BucketSampler, Position

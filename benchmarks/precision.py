@@ -25,11 +25,11 @@ from typing import NamedTuple
 
 import torch
 
+from benchmarks.machine_facts import machine_facts
 from benchmarks.synthetic import MEAN, STD, synthetic_corpus, synthetic_task
 from dimts.audio.mel import MelConfig
 from dimts.cli import run_job
 from dimts.core.config import Config, build_config, load_config
-from dimts.core.machine import machine_facts
 from dimts.families.acoustic.bundle import build_model
 from dimts.families.acoustic.dataset import Corpus
 from dimts.families.acoustic.model.config import ModelConfig

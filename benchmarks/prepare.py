@@ -19,10 +19,10 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.long_corpus import N_UTTERANCES, beginning, long_corpus
+from benchmarks.machine_facts import machine_facts
 from benchmarks.process_tree import Spent, measure
 from dimts.cli import run_job
 from dimts.core.errors import UserError
-from dimts.core.machine import machine_facts
 from dimts.features.manifest import read_manifest
 from dimts.tracking.event_log import EVENTS
 

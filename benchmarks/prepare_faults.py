@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
+from benchmarks.machine_facts import machine_facts
 from dimts.cli import run_job
-from dimts.core.machine import machine_facts
 
 # Before this folder, whose faults.py has the name of the package in tests/.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))

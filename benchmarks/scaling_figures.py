@@ -24,12 +24,12 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
+from benchmarks.machine_facts import machine_facts
 from benchmarks.scaling import SIZES
 from dimts.bundles.bundle import resolve_bundle
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
-from dimts.core.machine import machine_facts
 from dimts.families.acoustic.data import open_data
 from dimts.families.acoustic.flat_start import ensure_durations
 from dimts.families.acoustic.settings import AcousticSettings

@@ -31,9 +31,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from benchmarks.machine_facts import machine_facts
 from dimts.cli import run_job
 from dimts.core.errors import UserError
-from dimts.core.machine import machine_facts
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.event_log import EVENTS
 from dimts.tracking.ui import start_ui, stop

@@ -17,9 +17,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
+from benchmarks.machine_facts import machine_facts
 from dimts.cli import run_job
 from dimts.core.errors import UserError
-from dimts.core.machine import machine_facts
 from dimts.tracking.event_log import EVENTS
 
 # Before this folder, whose faults.py has the name of the package in tests/.

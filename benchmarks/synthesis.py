@@ -20,8 +20,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from benchmarks.machine_facts import machine_facts
 from dimts.cli import run_job
-from dimts.core.machine import machine_facts, n_cores
+from dimts.core.machine import n_cores
 
 ROOT = Path(__file__).resolve().parents[1]
 SENTENCES = {"a word": "Hola.", "a sentence": "La casa de mi abuela está cerca del mercado viejo."}

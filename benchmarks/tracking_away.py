@@ -35,11 +35,11 @@ from pathlib import Path
 import torch
 from mlflow.tracking import MlflowClient
 
+from benchmarks.machine_facts import machine_facts
 from dimts.cli import run_job
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
-from dimts.core.machine import machine_facts
 from dimts.launch.run_logger import RunLogger
 from dimts.launch.settings import Launch
 from dimts.launch.start import keep_settings

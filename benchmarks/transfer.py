@@ -27,9 +27,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal, NamedTuple
 
+from benchmarks.machine_facts import machine_facts
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import fingerprint, load_config
-from dimts.core.machine import machine_facts, n_cores
+from dimts.core.machine import n_cores
 from dimts.training.callbacks import NullCallbacks
 
 ROOT = Path(__file__).resolve().parents[1]

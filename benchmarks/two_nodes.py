@@ -33,9 +33,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.loop import CONFIG, TINY, sample_features
+from benchmarks.machine_facts import machine_facts
 from dimts.cli import run_job
 from dimts.core.errors import UserError
-from dimts.core.machine import machine_facts
 from dimts.tracking.event_log import EVENTS
 
 # Before this folder, whose faults.py has the name of the package in tests/.

@@ -19,11 +19,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.machine_facts import machine_facts
 from dimts.cli import config_parser, run_job
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
-from dimts.core.machine import machine_facts, n_cores
+from dimts.core.machine import n_cores
 from dimts.launch.run_logger import RESULT
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -26,7 +26,7 @@ from dimts.audio.files import (
 )
 from dimts.audio.trim import TrimConfig, trim_silence
 from dimts.core.config import fingerprint
-from dimts.core.regular_file import NotAFile, open_regular
+from dimts.core.untrusted import NotAFile, open_regular
 from dimts.features.schema import Array, Arrays, Column, Extract, Extractor
 
 MAX_BYTES_A_SECOND = MAX_SAMPLE_RATE * 32

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dimts.core.posix import fcntl
-from dimts.core.regular_file import open_regular
+from dimts.core.untrusted import open_regular
 from dimts.storage.paths import AnyPath, Entry, StoragePath, cache_folder, transfer
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from data_prep.assemble import Accepted
 from data_prep.utterance import Rejected
-from dimts.core.printable import printable
+from dimts.core.untrusted import printable
 from dimts.features.manifest import QUARANTINE, SPLITS, Manifest
 from dimts.storage.paths import AnyPath
 

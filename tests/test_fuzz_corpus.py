@@ -27,7 +27,7 @@ from data_prep.report import quarantine_csv
 from data_prep.utterance import Reason, Rejected, Segment
 from dimts.audio.trim import TrimConfig
 from dimts.core.errors import UserError
-from dimts.core.printable import DRIVES_A_TERMINAL
+from dimts.core.untrusted import DRIVES_A_TERMINAL
 from dimts.families.acoustic.mel_extractor import MelExtractor
 from dimts.features.config import CorpusConfig
 from dimts.features.feature_set import FeatureSet

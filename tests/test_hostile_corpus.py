@@ -18,7 +18,7 @@ from hostile_fixtures import HOSTILE, SECRET, USED, without_refused_rows, write_
 from prepare_fixtures import TEXTS, add_row, contents, make_corpus, run_prepare
 
 from dimts.core.errors import UserError
-from dimts.core.printable import DRIVES_A_TERMINAL
+from dimts.core.untrusted import DRIVES_A_TERMINAL
 from dimts.features.feature_set import FeatureSet
 from dimts.features.manifest import SPLITS
 

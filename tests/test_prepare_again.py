@@ -32,7 +32,7 @@ from data_prep.store import Features, Refusal, Store, locked
 from data_prep.utterance import Reason, Segment
 from dimts.audio.trim import TrimConfig
 from dimts.core.errors import UserError
-from dimts.core.regular_file import NotAFile
+from dimts.core.untrusted import NotAFile
 from dimts.families.acoustic.mel_extractor import MelExtractor
 from dimts.features.feature_set import FeatureSet
 

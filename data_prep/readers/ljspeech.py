@@ -12,8 +12,7 @@ from pathlib import Path, PurePosixPath
 from data_prep.recordings import RemoteCorpus, Root, root_of
 from data_prep.utterance import Reason, Rejected, Utterance
 from dimts.core.errors import UserError
-from dimts.core.printable import DRIVES_A_TERMINAL
-from dimts.core.regular_file import NotAFile, open_regular
+from dimts.core.untrusted import DRIVES_A_TERMINAL, NotAFile, open_regular
 from dimts.features.config import CorpusConfig
 from dimts.storage.paths import AnyPath
 

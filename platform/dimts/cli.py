@@ -21,9 +21,9 @@ from dimts.core.errors import UserError
 from dimts.core.home import HOME, go_home, shipped
 from dimts.core.machine import sleep_while_waiting
 from dimts.core.masking import mask_secrets
-from dimts.core.printable import printable
 from dimts.core.proxies import bypass_proxies
 from dimts.core.terminal import print_whatever_happens, use_utf8
+from dimts.core.untrusted import printable
 
 COMMANDS = {
     "demo": "from nothing to speech: sample corpus, features, voice, wav",

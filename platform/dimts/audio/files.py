@@ -14,7 +14,7 @@ import numpy.typing as npt
 from dimts.audio.compressed import is_whole_ogg, samples_in_mp3
 from dimts.audio.mel import Float32Array
 from dimts.core.errors import UserError
-from dimts.core.regular_file import NotAFile, open_regular
+from dimts.core.untrusted import NotAFile, open_regular
 
 if TYPE_CHECKING:
     import soundfile

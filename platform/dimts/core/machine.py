@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 WAIT_POLICY = "OMP_WAIT_POLICY"
@@ -83,23 +81,6 @@ def sleep_while_waiting() -> None:
 def waits_asleep() -> bool:
     """Whether threads that wait for others leave their cores to other work."""
     return os.environ.get(WAIT_POLICY, "").upper() == "PASSIVE"
-
-
-def machine_facts(packages: Sequence[str]) -> dict[str, object]:
-    """Facts to stand under a table; the load is that of the minute before the call."""
-    import torch  # a second, which who counts cores need not wait
-
-    facts: dict[str, object] = {
-        "cpu": f"{cpu_name()}, {n_cores()} cores",
-        "load before": f"{os.getloadavg()[0]:.1f}",
-        "software": f"Python {platform.python_version()}, "
-        + ", ".join(f"{name} {version(name)}" for name in packages),
-    }
-    if torch.cuda.is_available():
-        memory = torch.cuda.get_device_properties(0).total_memory / 2**30
-        name = torch.cuda.get_device_name(0)
-        facts["gpu"] = f"{name}, {memory:.0f} GiB, CUDA {torch.version.cuda}"
-    return facts
 
 
 def cpu_name() -> str:

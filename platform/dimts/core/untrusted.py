@@ -1,4 +1,4 @@
-"""Files that a stranger may have written: read within bounds, and nothing in them is run.
+"""Files and texts that others made: read within bounds, shown without harm, and never run.
 
 A few bytes of YAML can stand for terabytes (aliases of aliases), and brackets can be deeper than
 any program follows. Whatever is wrong with such a file is a `ValueError` of one line.
@@ -6,9 +6,13 @@ any program follows. Whatever is wrong with such a file is a `ValueError` of one
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +156,66 @@ class _Loader(yaml.SafeLoader):
             raise ValueError(f"a character that is no text at line {line}")
         if node.tag.endswith((":int", ":float")) and len(node.value) > MAX_NUMBER:
             raise ValueError(f"a number of {len(node.value)} characters at line {line}")
+
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+class NotAFile(OSError):
+    """A folder, pipe, socket or device stands where a file should; `strerror` says which."""
+
+    def __init__(self, mode: int) -> None:
+        kind = _KINDS.get(stat.S_IFMT(mode), "something else")
+        super().__init__(errno.EINVAL, f"is {kind}, not a file")
+
+
+@contextmanager
+def open_regular(path: str | Path) -> Iterator[int]:
+    """Descriptor of a regular file, to read from.
+
+    It is looked at after it was opened, and opening does not wait for a pipe's other end: what is
+    put in its place meanwhile can neither block nor feed the reader without end.
+
+    Raises:
+        NotAFile: it is something else.
+        OSError: it is missing or cannot be opened.
+    """
+    flags = os.O_RDONLY
+    for name in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY"):
+        flags |= getattr(os, name, 0)
+    try:
+        descriptor = os.open(path, flags)
+    except ValueError:  # NUL, or half a character
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket, or a device that is not there
+            raise NotAFile(os.stat(path).st_mode) from error
+        raise
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise NotAFile(mode)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+DRIVES_A_TERMINAL = re.compile(
+    "[\x00-\x1f\x7f-\x9f"  # control characters, among them escape and the ends of lines
+    "\u2028\u2029"  # separators of lines
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # turn the direction of what follows
+    "\ufeff\ud800-\udfff]"  # byte-order mark, halves of characters
+)
+
+
+def printable(text: str, longest: int | None = None) -> str:
+    r"""`text` on one line, such characters as ``\x1b``; cut off after `longest` characters."""
+    if longest is not None and len(text) > longest:
+        text = f"{text[:longest]}... ({len(text)} characters)"
+    return DRIVES_A_TERMINAL.sub(lambda match: ascii(match[0])[1:-1], text)

@@ -10,7 +10,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from dimts.core.regular_file import open_regular
+from dimts.core.untrusted import open_regular
 from dimts.storage.paths import AnyPath, StoragePath
 
 MAX_BYTES = 1000
