@@ -128,7 +128,7 @@ def _markdown(
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for amp, result in results.items():
-        seconds, figures = result["seconds"], result["figures"]
+        seconds, figures = result["seconds"], result["metrics"]
         of_steps = seconds["step"] + seconds["data"]
         cells = (
             amp,

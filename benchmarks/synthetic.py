@@ -22,7 +22,7 @@ from dimts.text.tokenizer import Tokenizer
 from dimts.training.task import Objective, Task, WriteBundle
 
 FRAMES_A_TOKEN = 9
-MEDIAN_SECONDS, SPREAD, SHORTEST_SECONDS, LONGEST_SECONDS = 4.0, 0.45, 1.5, 10.0
+MEDIAN_SECONDS, SPREAD, SHORTEST_SECONDS, MAX_SECONDS = 4.0, 0.45, 1.5, 10.0
 POOL_FRAMES = 100_000
 CHANGE_FRAMES = 4  # a mel changes its direction as often as this
 MEAN, STD = -5.0, 2.0  # natural-log mel
@@ -40,7 +40,7 @@ class SyntheticSpeech:
     def __init__(self, n: int, mel: MelConfig, seed: int = 0):
         rng = np.random.default_rng(seed)
         seconds = np.exp(rng.normal(np.log(MEDIAN_SECONDS), SPREAD, n))
-        seconds = seconds.clip(SHORTEST_SECONDS, LONGEST_SECONDS)
+        seconds = seconds.clip(SHORTEST_SECONDS, MAX_SECONDS)
         n_samples = (seconds * mel.sample_rate).astype(np.int64)
         self.n_frames: NDArray[np.int64] = 1 + n_samples // mel.hop_length
         self.ids: Sequence[str] = [f"synthetic_{i:05d}" for i in range(n)]

@@ -110,7 +110,7 @@ def table(
     for key, (title, digits) in COLUMNS.items():
         cells = []
         for aligner in aligners:
-            values = [rows[aligner, s]["figures"][key] for s in range(arguments.seeds)]
+            values = [rows[aligner, s]["metrics"][key] for s in range(arguments.seeds)]
             cells.append(
                 f"{median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
             )

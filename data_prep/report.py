@@ -15,7 +15,7 @@ from dimts.core.printable import printable
 from dimts.features.manifest import QUARANTINE, SPLITS, Manifest
 from dimts.storage.paths import AnyPath
 
-LONGEST_CELL = 300
+MAX_CELL = 300
 
 
 def quarantine_csv(rejected: Iterable[Rejected]) -> str:
@@ -27,7 +27,7 @@ def quarantine_csv(rejected: Iterable[Rejected]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["row", "id", "reason", "detail"])
     for row in sorted(rejected, key=lambda row: row.row):
-        cells = (printable(cell, LONGEST_CELL) for cell in (row.id, row.reason.value, row.detail))
+        cells = (printable(cell, MAX_CELL) for cell in (row.id, row.reason.value, row.detail))
         writer.writerow([row.row, *cells])
     return text.getvalue()
 

@@ -1,4 +1,4 @@
-"""Held-out figures of a voice: ``python jobs/evaluate.py --model runs/VOICE --config FILE``."""
+"""Held-out metrics of a voice: ``python jobs/evaluate.py --model runs/VOICE --config FILE``."""
 
 from dimts.cli import run_command
 

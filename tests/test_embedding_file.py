@@ -16,7 +16,7 @@ from dimts.families.acoustic.extension.embedding_file import (
     embedding_weights,
     read_embedding,
 )
-from dimts.families.acoustic.extension.rows import TOKEN, extend_rows, spread
+from dimts.families.acoustic.extension.rows import TOKEN, extend_rows, std_of
 from dimts.families.acoustic.model.config import EncoderConfig, ModelConfig
 from dimts.families.acoustic.model.t3 import T3
 from dimts.text.language import load_language
@@ -97,7 +97,7 @@ def test_projection_is_a_scaled_isometry_of_the_principal_directions(
     projection_DE = weights[PROJECTION]
     assert projection_DE.shape == (width, ROW_WIDTH)
     projected_VD = table @ projection_DE.T
-    assert spread(projected_VD).item() == pytest.approx(width**-0.5, rel=1e-4)
+    assert std_of(projected_VD).item() == pytest.approx(width**-0.5, rel=1e-4)
     n = min(width, ROW_WIDTH)
     gram = (
         projection_DE @ projection_DE.T if width <= ROW_WIDTH else projection_DE.T @ projection_DE
@@ -113,7 +113,7 @@ def test_projection_is_a_scaled_isometry_of_the_principal_directions(
 def test_equal_width_needs_no_projection(table: Tensor) -> None:
     weights = embedding_weights(table, ROW_WIDTH, seed=0)
     assert weights.keys() == {TOKEN}
-    assert spread(weights[TOKEN]).item() == pytest.approx(ROW_WIDTH**-0.5, rel=1e-4)
+    assert std_of(weights[TOKEN]).item() == pytest.approx(ROW_WIDTH**-0.5, rel=1e-4)
     assert torch.allclose(weights[TOKEN] / weights[TOKEN][3, 0], table / table[3, 0], rtol=1e-4)
 
 

@@ -12,7 +12,7 @@ from dimts.core.config import build_config
 from dimts.core.errors import ConfigError, UserError
 from dimts.families.acoustic.bundle import build_model
 from dimts.families.acoustic.extension.config import StartMethod
-from dimts.families.acoustic.extension.rows import FACTOR, TOKEN, extend_rows, not_covered, spread
+from dimts.families.acoustic.extension.rows import FACTOR, TOKEN, extend_rows, not_covered, std_of
 from dimts.families.acoustic.model.config import EncoderConfig, ModelConfig
 from dimts.families.acoustic.model.t3 import T3
 from dimts.text.language import Language, load_language
@@ -169,7 +169,7 @@ def test_mean_has_the_mean_and_spread_of_the_base_letters(
     old = letters_of(base, weights)
     assert torch.corrcoef(torch.stack((new.mean(0), old.mean(0))))[0, 1] > 0.8
     assert torch.corrcoef(torch.stack((new.std(0), old.std(0))))[0, 1] > 0.5
-    assert spread(new).item() == pytest.approx(spread(old).item(), rel=0.15)
+    assert std_of(new).item() == pytest.approx(std_of(old).item(), rel=0.15)
 
 
 def test_random_is_an_untrained_model(extend: Extend, merged: Tokenizer, base: Tokenizer) -> None:
@@ -206,7 +206,7 @@ def test_transliteration_sounds_like_its_letters(
     assert not extended[TOKEN][merged.tokens.index("ሰ")].any(), "all of it is in its factors"
     assert torch.equal(rows(extended, merged, "።፣"), rows(weights, base, ".,"))
     new = rows(extended, merged, "".join(amharic.syllables.factors))  # type: ignore[union-attr]
-    assert spread(new).item() == pytest.approx(spread(letters_of(base, weights)).item(), rel=0.02)
+    assert std_of(new).item() == pytest.approx(std_of(letters_of(base, weights)).item(), rel=0.02)
     assert (new.mean(0) - mean).abs().mean() < 0.5 * mean.abs().mean()
 
 

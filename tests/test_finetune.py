@@ -201,7 +201,7 @@ def test_record_names_the_base_as_it_was_given(rehearsed: Run, base: BaseVoice) 
 
 
 def test_forgetting_is_of_each_language_before_and_after(rehearsed: Run, base: BaseVoice) -> None:
-    figures = rehearsed.result["figures"]
+    figures = rehearsed.result["metrics"]
     data = open_data(acoustic(rehearsed.config.launch()))
     voices = [load_bundle(base.run_dir / BEST), load_bundle(rehearsed.bundle)]
     both = [join([load_corpus(f, v.tokenizer, "test") for f in data.base_features]) for v in voices]
@@ -220,7 +220,7 @@ def test_forgetting_is_of_each_language_before_and_after(rehearsed: Run, base: B
 
 def test_table_names_what_was_forgotten(rehearsed: Run) -> None:
     line = next(x for x in rehearsed.printed.splitlines() if x.startswith("languages of the base"))
-    figures = rehearsed.result["figures"]
+    figures = rehearsed.result["metrics"]
     change = figures["forgetting/mcd_change"]
     assert f"{figures['forgetting/mcd']:.3f}" in line
     assert f"({change:+.3f} against before" in line
@@ -258,8 +258,8 @@ def test_forgetting_is_measured_on_so_many_sentences_at_most(
 def test_without_features_of_the_base_nothing_is_said_of_forgetting(adapted: Adapted) -> None:
     config = adapted("base.features=[]", *QUICK)
     result = start_run(config.launch(), config.ray)
-    assert result["figures"]["test/mcd"] > 0
-    assert not [key for key in result["figures"] if key.startswith("forgetting/")]
+    assert result["metrics"]["test/mcd"] > 0
+    assert not [key for key in result["metrics"] if key.startswith("forgetting/")]
 
 
 # Starting

@@ -173,7 +173,7 @@ def test_result_says_how_to_go_on(
     capsys: pytest.CaptureFixture[str], status: str, best: str | None, last_line: str
 ) -> None:
     print_result(
-        ACOUSTIC, Path("runs/a"), {"status": status, "step": 7, "figures": {}, "best": best}
+        ACOUSTIC, Path("runs/a"), {"status": status, "step": 7, "metrics": {}, "best": best}
     )
     assert capsys.readouterr().out.splitlines()[-1] == last_line
 

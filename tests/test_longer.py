@@ -39,7 +39,7 @@ def test_finished_run_goes_on_where_more_steps_are_asked_for(voice: Voice) -> No
     second = start_run(longer.launch(), longer.ray)
     assert (second["status"], second["step"]) == ("finished", 18)
     assert second["units"] > first["units"]
-    assert "test/mcd" in second["figures"]
+    assert "test/mcd" in second["metrics"]
     # It is a run of 18 steps from now on.
     with pytest.raises(UserError, match=r"begun with training\.max_steps=18, not 12; .*base\.bun"):
         start_run(voice("training.max_steps=12").launch(), config.ray)
@@ -156,7 +156,7 @@ def test_more_recordings_are_learned_by_a_run_that_starts_from_the_first(
     more = voice(*own, *steps, *given)
     assert start_run(more.launch(), more.ray)["status"] == "finished"
     # From where the first one was best, not from nothing.
-    assert validation(more.run.run_dir, 0) == pytest.approx(first["figures"]["val/total_loss"])
+    assert validation(more.run.run_dir, 0) == pytest.approx(first["metrics"]["val/total_loss"])
 
 
 def validation(run_dir: Path, step: int) -> float:

@@ -33,7 +33,7 @@ from benchmarks.prepare_faults import table
 from data_prep.store import locked
 
 N_UTTERANCES = 40
-MOST_FINISHED = 5 * CHUNK  # by two workers, while their run did not come to it
+MAX_FINISHED = 5 * CHUNK  # by two workers, while their run did not come to it
 PATIENCE_S = 30
 GO_ON = "give the same command again, it goes on where it stopped"
 
@@ -76,7 +76,7 @@ def finish(corpus: Path, features: Path, undisturbed: Path) -> None:
     before = n_safe(features)
     done: list[int] = []
     prepare_corpus(corpus, features, "local", done.append)
-    assert N_UTTERANCES - MOST_FINISHED <= before + sum(done) <= N_UTTERANCES
+    assert N_UTTERANCES - MAX_FINISHED <= before + sum(done) <= N_UTTERANCES
     assert contents(features) == contents(undisturbed)
 
 
@@ -122,7 +122,7 @@ def test_pool_that_loses_a_process_ends_in_one_line_and_goes_on(
     outcome = disturb(corpus, features, undisturbed, "pool", f"{POOL_WORKER}@{place}")
     assert outcome.survived, outcome
     assert outcome.words.startswith("error: ") and outcome.words.endswith(GO_ON)
-    assert outcome.lost <= MOST_FINISHED
+    assert outcome.lost <= MAX_FINISHED
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from conftest import BASE_TEXTS, N_BASE_SENTENCES
 from training_fixtures import acoustic
 
 from data_prep.recipes.espeak import read_sentences
-from dimts.bundles.bundle import WEIGHTS, read_manifest
+from dimts.bundles.bundle import WEIGHTS, read_manifest, resolve_bundle
 from dimts.commands.mix_config import MixConfig
 from dimts.commands.pretrain import main, prepare_parts
 from dimts.core.config import load_config, to_yaml
@@ -65,7 +65,7 @@ def test_base_learns_from_every_part(base: BaseVoice) -> None:
 
 
 def test_figures_are_of_each_language(base: BaseVoice) -> None:
-    figures = read_result(base.run_dir)["figures"]
+    figures = read_result(base.run_dir)["metrics"]
     voice = load_bundle(base.run_dir / BEST)
     for split in ("val", "test"):
         rows = []
@@ -101,13 +101,13 @@ def test_second_call_does_no_work(
     ]
     assert len(kept) > 40
     before = {file: file.stat().st_mtime_ns for file in kept}
-    figures = read_result(base.run_dir)["figures"]
+    figures = read_result(base.run_dir)["metrics"]
     monkeypatch.setattr(sys, "argv", ["pretrain.py", "--config", str(base.file)])
     main()
     assert {file: file.stat().st_mtime_ns for file in kept} == before
     out = capsys.readouterr().out
     assert "loss" not in out, "no step"
-    assert read_result(base.run_dir)["figures"] == figures
+    assert read_result(base.run_dir)["metrics"] == figures
 
 
 def test_prepare_only_trains_nothing(
@@ -121,13 +121,13 @@ def test_prepare_only_trains_nothing(
 
 
 def test_export_is_half_as_large_and_speaks(base: BaseVoice) -> None:
-    trained = base.run_dir / BEST
+    trained = resolve_bundle(base.run_dir)
     assert (base.exported / WEIGHTS).stat().st_size < 0.6 * (trained / WEIGHTS).stat().st_size
     assert folder_size(base.exported) <= folder_size(trained) / 2
     assert {f.name for f in base.exported.iterdir()} == {
         "model.safetensors", "config.yaml", "tokenizer.json", "manifest.json",
     }  # fmt: skip
-    figures = read_result(base.run_dir)["figures"]
+    figures = read_result(base.run_dir)["metrics"]
     assert read_manifest(base.exported).metrics == figures
     shipped, full = AcousticSpeaker.load(base.exported), AcousticSpeaker.load(trained)
     for text, code in (("Buenos días.", "es"), ("Habari ya asubuhi.", "sw")):

@@ -213,7 +213,7 @@ def test_same_command_again_only_says_what_was_found(recorded: Recorded) -> None
     result = run_sweep(recorded.plan)
     assert result.is_complete
     assert result.best is not None
-    assert result.figures["test/mcd"] > 0
+    assert result.metrics["test/mcd"] > 0
     assert told(recorded.study) == before
     assert winner.stat().st_mtime_ns == written
     assert len(recorded.runs()[1]) == 8

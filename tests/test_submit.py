@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import os
 import subprocess
 import time
 import zipfile
@@ -18,25 +20,86 @@ from dimts.bundles.bundle import resolve_bundle
 from dimts.training.checkpoint import LATEST
 
 ROOT = Path(__file__).parents[1]
-MAX_UPLOAD = 1_100_000
+MAX_UPLOAD = 1_000_000
 """Bytes. More would be a corpus or a voice, which are not to be uploaded with each job."""
 SOURCE = {"data_prep", "jobs", "platform", "search_spaces"}
 
 
-def test_what_is_uploaded_is_source_alone(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def excludes() -> list[str]:
+    patterns = yaml.safe_load((ROOT / RUNTIME_ENV).read_text(encoding="utf-8"))["excludes"]
+    return [str(pattern) for pattern in patterns]
+
+
+@pytest.fixture(scope="module")
+def package(excludes: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What Ray uploads."""
     from ray._private.runtime_env.packaging import create_package
 
-    package = tmp_path / "package.zip"
-    excludes = yaml.safe_load((ROOT / RUNTIME_ENV).read_text(encoding="utf-8"))["excludes"]
-    create_package(str(ROOT), package, include_gitignore=True, excludes=excludes)
+    file = tmp_path_factory.mktemp("upload") / "package.zip"
+    create_package(str(ROOT), file, include_gitignore=True, excludes=excludes)
+    return file
+
+
+@pytest.fixture(scope="module")
+def uploaded(package: Path) -> set[str]:
     with zipfile.ZipFile(package) as archive:
-        names = archive.namelist()
-    assert {name.split("/")[0] for name in names} == SOURCE
-    assert not [name for name in names if name.endswith((".pyc", ".arrow", ".wav", ".safetensors"))]
-    assert {"jobs/train.py", "platform/dimts/core/home.py", "search_spaces/quick.yaml"} <= set(
-        names
-    )
+        return set(archive.namelist())
+
+
+def test_what_is_uploaded_is_source_alone(package: Path, uploaded: set[str]) -> None:
+    assert {name.split("/")[0] for name in uploaded} == SOURCE
+    binary = (".pyc", ".arrow", ".wav", ".safetensors")
+    assert not [name for name in uploaded if name.endswith(binary)]
+    assert {"jobs/train.py", "platform/dimts/core/home.py", "search_spaces/quick.yaml"} <= uploaded
     assert package.stat().st_size <= MAX_UPLOAD
+
+
+def test_all_that_is_imported_is_uploaded(uploaded: set[str]) -> None:
+    """Also what is imported inside functions; what is not uploaded is found here, not there."""
+    missing = {
+        f"{name} imports {needed}"
+        for name in uploaded
+        if name.endswith(".py")
+        for needed in own_imports(ROOT / name)
+        if needed not in uploaded
+    }
+    assert missing == set()
+
+
+def test_all_that_settings_include_is_uploaded(uploaded: set[str]) -> None:
+    included = {
+        os.path.normpath(Path(name).parent / file)
+        for name in uploaded
+        if name.startswith(("jobs/configs/", "search_spaces/"))
+        for file in yaml.safe_load((ROOT / name).read_text(encoding="utf-8")).get("include", [])
+    }
+    assert included
+    assert included <= uploaded
+
+
+def test_what_is_not_uploaded_is_there(excludes: list[str]) -> None:
+    """A file that was moved would be uploaded again."""
+    left_out = [pattern for pattern in excludes[1:] if not pattern.startswith("!")]
+    assert "/jobs/demo.py" in left_out
+    assert [pattern for pattern in left_out if not (ROOT / pattern[1:]).is_file()] == []
+
+
+def own_imports(file: Path) -> Iterator[str]:
+    """Files of the project that one of them imports, wherever it does."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            modules = [node.module or "", *(f"{node.module}.{a.name}" for a in node.names)]
+        else:
+            continue
+        for module in modules:
+            path = Path(*module.split("."))
+            for top in (".", "platform"):
+                for source in (path.with_suffix(".py"), path / "__init__.py"):
+                    if (ROOT / top / source).is_file():
+                        yield Path(top, source).as_posix()
 
 
 @pytest.fixture(scope="module")
@@ -119,12 +182,12 @@ def test_make_submit_reaches_this_machine_beside_a_proxy(cluster: Head) -> None:
     environment |= dict.fromkeys(("http_proxy", "HTTP_PROXY", "all_proxy"), "http://127.0.0.1:9")
     venv = BIN.parent
     command = ["make", "-o", f"{venv}/installed", "submit", f"VENV={venv}"]
-    command += ["JOB=ui", "ARGS=--help"]
+    command += ["JOB=evaluate", "ARGS=--help"]
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE_S
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Open MLflow's pages" in done.stdout
+    assert "--model MODEL" in done.stdout
 
 
 @pytest.mark.slow

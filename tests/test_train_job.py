@@ -144,7 +144,7 @@ def test_figures_are_of_the_best_checkpoint(voice: Voice) -> None:
     result = start_run(config.launch(), config.ray)
     assert Path(result["best"]) == resolve_bundle(config.run.run_dir / BEST)
     for split in ("val", "test"):
-        figures = {k: v for k, v in result["figures"].items() if k.startswith(f"{split}/")}
+        figures = {k: v for k, v in result["metrics"].items() if k.startswith(f"{split}/")}
         ratio = figures[f"{split}/mcd"] / figures[f"{split}/untrained_mcd"]
         assert figures[f"{split}/mcd_of_untrained"] == pytest.approx(ratio)
         assert 0 < figures[f"{split}/mcd"] < figures[f"{split}/untrained_mcd"]
@@ -215,8 +215,8 @@ def test_two_workers_learn_what_one_does(groups: dict[int, Group]) -> None:
     assert len(one) == 2 * 8 + 3
     assert two == pytest.approx(one, rel=1e-3)
     assert groups[2].result["status"] == "finished"
-    assert groups[2].result["figures"]["val/mcd"] == pytest.approx(
-        groups[1].result["figures"]["val/mcd"], rel=1e-2
+    assert groups[2].result["metrics"]["val/mcd"] == pytest.approx(
+        groups[1].result["metrics"]["val/mcd"], rel=1e-2
     )
 
 
@@ -243,7 +243,7 @@ def test_record_of_two_workers_is_one_run(groups: dict[int, Group]) -> None:
     recorded = {("train/total_loss", m.step): m.value for m in history}
     expected = curves(group.run_dir)
     assert recorded == {k: v for k, v in expected.items() if k[0] == "train/total_loss"}
-    assert run.data.metrics["test/mcd"] == group.result["figures"]["test/mcd"]
+    assert run.data.metrics["test/mcd"] == group.result["metrics"]["test/mcd"]
     folders = {a.path for a in client.list_artifacts(run.info.run_id)}
     assert "samples" in folders
     samples = {
@@ -278,8 +278,8 @@ def test_frozen_rows_keep_their_bits_with_two_workers(
     one, two = map(curves, ended)
     assert two == pytest.approx(one, rel=1e-3)
     for key in ("forgetting/mcd_es", "forgetting/mcd_change"):
-        assert results[1]["figures"][key] == pytest.approx(
-            results[0]["figures"][key], rel=1e-2, abs=1e-2
+        assert results[1]["metrics"][key] == pytest.approx(
+            results[0]["metrics"][key], rel=1e-2, abs=1e-2
         )
 
 

@@ -20,6 +20,7 @@ from dimts.core.config import load_config
 from dimts.core.errors import UserError
 from dimts.families.registry import get_family
 from dimts.launch.start import start_run
+from dimts.launch.stopping import request_stop
 from dimts.storage.paths import StoragePath
 from dimts.tracking.cursor import CURSOR
 from dimts.tracking.event_log import EVENTS
@@ -28,7 +29,7 @@ from dimts.tuning.outcomes import outcome
 from dimts.tuning.remote_sweep import SweepCopy
 from dimts.tuning.study import Ending, SweepStudy
 from dimts.tuning.sweep import Plan, SweepTrials, run_sweep
-from dimts.tuning.sweep_logger import SweepRecord
+from dimts.tuning.sweep_logger import SweepLogger
 
 if TYPE_CHECKING:
     from conftest import BaseVoice
@@ -192,7 +193,7 @@ def test_loss_of_a_trial_that_was_stopped_is_not_recorded_as_another_figure(
     assert study.next() is not None
     study.reported(0, 1, 0.5)
     study.end(0, Ending("stopped early", {"val/total_loss": 0.5}, 1, 1, 1.0))
-    with SweepRecord(plan, study.study) as record:
+    with SweepLogger(plan, study.study) as record:
         record.ended(study.study, study.trials[0])
         line = SweepTrials(plan, study, record, SweepCopy(plan.folder, plan.place))._line(0)
     assert "0.5000" not in line
@@ -215,7 +216,7 @@ def test_records_that_wait_in_object_storage_are_sent_when_the_sweep_has_ended(
     plan.folder.mkdir(parents=True)
     study = study_of(plan)
     for _ in range(2):  # the second time there is nothing to send
-        with SweepRecord(plan, study.study) as record:
+        with SweepLogger(plan, study.study) as record:
             record.conclude(None)
         runs = {run.info.run_name: run for run in runs_of(plan)}
         assert set(runs) == {"trial", plan.title}
@@ -233,11 +234,28 @@ def test_what_goes_wrong_in_the_sweep_itself_ends_it_and_is_raised(planned: Buil
     plan = planned(trials=3)
     plan.folder.mkdir(parents=True)
     study = study_of(plan)
-    with SweepRecord(plan, study.study) as record:
+    with SweepLogger(plan, study.study) as record:
         trials = SweepTrials(plan, study, record, SweepCopy(plan.folder, plan.place))
-        trials.told(7, 1, 0.5)  # no such trial
+        trials.on_validation(7, 1, 0.5)  # no such trial
         assert isinstance(trials.error, LookupError)
         assert trials.next() is None
+
+
+@pytest.mark.parametrize(("told", "expected"), [(False, "failed"), (True, "running")])
+def test_trial_that_dies_as_the_sweep_is_told_to_end_has_not_failed(
+    told: bool, expected: str, planned: Build
+) -> None:
+    plan = planned(trials=3)
+    plan.folder.mkdir(parents=True)
+    study = study_of(plan)
+    with SweepLogger(plan, study.study) as record:
+        trials = SweepTrials(plan, study, record, SweepCopy(plan.folder, plan.place))
+        assert trials.next() is not None
+        if told:
+            request_stop(plan.folder)
+        trials.ended(0, "its process died")
+    assert trials.error is None
+    assert outcomes(plan) == [expected]
 
 
 def test_two_objectives_have_a_front_and_a_limit(
@@ -266,7 +284,7 @@ def test_two_objectives_have_a_front_and_a_limit(
     assert result.best is not None
     least = min(result.front, key=lambda trial: trial.values[1])
     assert result.best.number == least.number, "none keeps the limit: that which comes nearest"
-    assert "forgetting/mcd_change" in result.figures
+    assert "forgetting/mcd_change" in result.metrics
     print_sweep(get_family("acoustic"), plan, result)
     assert "no trial keeps limits.forgetting/mcd_change=-100; " in capsys.readouterr().out
     kept = {trial.number for trial in result.front}

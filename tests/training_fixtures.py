@@ -52,7 +52,7 @@ class Listener:
         assert not task.model.training
         self.sampled.append(step)
 
-    def tell(self, text: str) -> None:
+    def notify(self, text: str) -> None:
         self.told.append(text)
 
     def should_stop(self) -> bool:

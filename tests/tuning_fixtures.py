@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -83,13 +83,34 @@ def wait_until(happened: Callable[[], bool], job: TuneJob) -> None:
         time.sleep(POLL_S)
 
 
-def parent_of(pid: int) -> int | None:
-    """The process that another one is of; None if that has ended."""
+def status_of(pid: int) -> list[str] | None:
+    """What Linux says of a process, from its state on; None if it has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return None if fields[0] == "Z" else int(fields[1])
+    return None if fields[0] == "Z" else fields
+
+
+def parent_of(pid: int) -> int | None:
+    """The process that another one is of; None if that has ended."""
+    status = status_of(pid)
+    return int(status[1]) if status else None
+
+
+def started_at(pid: int) -> str | None:
+    """Tells a process from a later one that has got its number; None if it has ended."""
+    status = status_of(pid)
+    return status[19] if status else None
+
+
+def wait_until_gone(processes: Mapping[int, str | None]) -> None:
+    """Until all of them, id -> when it was started, have ended."""
+    until = time.monotonic() + PATIENCE_S
+    left = dict(processes)
+    while left := {pid: at for pid, at in left.items() if at and started_at(pid) == at}:
+        assert time.monotonic() < until, f"processes that do not end: {sorted(left)}"
+        time.sleep(POLL_S)
 
 
 def descendants(pid: int) -> list[int]:

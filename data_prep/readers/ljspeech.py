@@ -28,7 +28,7 @@ MAX_BYTES = 1 << 30
 """Of `metadata.csv`: ten million rows."""
 MAX_LINE_BYTES = 1 << 20
 """Of a row: more than an hour of speech."""
-LONGEST_NOTE = 1000
+MAX_NOTE = 1000
 """Characters kept of what a refused row says."""
 
 
@@ -66,8 +66,8 @@ def read_ljspeech(corpus: CorpusConfig, language: str) -> Iterator[Utterance | R
             if not text:
                 raise _RowError(Reason.EMPTY_TEXT, "the text column is empty")
         except _RowError as error:
-            readable = (utterance_id or _first_column(line))[:LONGEST_NOTE]
-            yield Rejected(row, readable, error.reason, error.detail[:LONGEST_NOTE])
+            readable = (utterance_id or _first_column(line))[:MAX_NOTE]
+            yield Rejected(row, readable, error.reason, error.detail[:MAX_NOTE])
         else:
             seen[utterance_id] = row
             yield Utterance(utterance_id, audio, text, corpus.speaker, language, row)

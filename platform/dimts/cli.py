@@ -30,7 +30,7 @@ COMMANDS = {
     "prepare": "corpus -> features",
     "train": "features -> voice",
     "synthesize": "text -> wav",
-    "evaluate": "held-out figures of a voice",
+    "evaluate": "held-out metrics of a voice",
     "tune": "search for the best voice",
     "promote": "make a registered voice the champion",
     "extend": "a base voice's vocabulary and embedding, extended by a language",

@@ -131,7 +131,7 @@ class Listener:
 
     def sample(self, task: Any, step: int) -> None: ...
 
-    def tell(self, text: str) -> None: ...
+    def notify(self, text: str) -> None: ...
 
 
 @contextmanager
@@ -329,7 +329,7 @@ def test_sweep_of_two_trials(file: Path, family: str, ray_session: None) -> None
     assert result.is_complete
     assert result.best is not None
     assert result.best.number == 1  # the other one learned nothing
-    assert result.figures
+    assert result.metrics
 
 
 def test_first_of_its_name_is_promoted_and_a_worse_one_is_not(

@@ -1,4 +1,4 @@
-"""Held-out figures of a voice: ``dimts evaluate --model runs/VOICE --config FILE``.
+"""Held-out metrics of a voice: ``dimts evaluate --model runs/VOICE --config FILE``.
 
 The configuration names the features; the voice is a run's folder, a bundle or an MLflow URI.
 """
@@ -22,7 +22,7 @@ from dimts.tracking.mlflow_model import resolve_model
 
 
 def main() -> None:
-    """Print the figures of the splits that were asked for."""
+    """Print the metrics of the splits that were asked for."""
     parser = config_parser(__doc__ or "")
     parser.add_argument("--model", required=True, help="run folder, bundle or MLflow URI")
     parser.add_argument("--split", choices=("train", "val", "test"), action="append")
@@ -32,16 +32,16 @@ def main() -> None:
     voice = load_bundle(resolve_model(arguments.model, config.tracking))
     features = FeatureSet.open(config.prepare.features)
     check_fits(voice, features, arguments.model)
-    figures: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     utterances: list[tuple[str, UtteranceMetrics]] = []
     for split in arguments.split or ("val", "test"):
         corpus = load_corpus(features, voice.tokenizer, split)
         if not len(corpus):
             raise UserError(f"{config.prepare.features}: the {split} split is empty")
         rows = evaluate(voice.model, corpus)
-        figures |= {f"{split}/{key}": value for key, value in aggregate_metrics(rows).items()}
+        metrics |= {f"{split}/{key}": value for key, value in aggregate_metrics(rows).items()}
         utterances += [(split, row) for row in rows]
-    print(metrics_table(config.of_family, figures))
+    print(metrics_table(config.of_family, metrics))
     if arguments.csv:
         write_csv(arguments.csv, utterances)
 

@@ -55,7 +55,7 @@ def main() -> None:
         if not result["best"]:
             raise UserError(f"{config.run.run_dir}: has no best checkpoint to export yet")
         best = local_bundle(config.run.place)
-        size = export_bundle(best, arguments.export, result["figures"])
+        size = export_bundle(best, arguments.export, result["metrics"])
         print(f"exported: {arguments.export}, {size / 1e6:.1f} MB")
 
 

@@ -27,11 +27,11 @@ def metrics_table(family: Family, values: Mapping[str, float]) -> str:
     return "\n".join(lines)
 
 
-def forgetting_line(figures: Mapping[str, float]) -> str:
+def forgetting_line(metrics: Mapping[str, float]) -> str:
     """What the base's languages lost, if that was measured."""
-    if "forgetting/mcd_change" not in figures:
+    if "forgetting/mcd_change" not in metrics:
         return ""
-    after, change = figures["forgetting/mcd"], figures["forgetting/mcd_change"]
+    after, change = metrics["forgetting/mcd"], metrics["forgetting/mcd_change"]
     return (
         f"{'languages of the base, dB':<34}{after:>12.3f}   ({change:+.3f} against before; "
         "held-out sentences)"
@@ -41,9 +41,9 @@ def forgetting_line(figures: Mapping[str, float]) -> str:
 def print_result(family: Family, run: AnyPath, result: Mapping[str, Any]) -> None:
     """The end of a run: status, metrics, and where the voice is."""
     print(f"\n{result['status']} at step {result['step']}")
-    if table := metrics_table(family, result["figures"]):
+    if table := metrics_table(family, result["metrics"]):
         print(table)
-    if forgetting := forgetting_line(result["figures"]):
+    if forgetting := forgetting_line(result["metrics"]):
         print(forgetting)
     if result["status"] == "stopped":
         print("start it again to go on from the checkpoint")

@@ -32,7 +32,7 @@ OURS = tuple(
 
 
 BATCH_SIZE = "training.batch_size"
-MOST_OFF = 0.1
+MAX_DEVIATION = 0.1
 """Share of `sweep.utterances` by which a trial may be trained on more or less."""
 
 
@@ -119,7 +119,7 @@ class SweepVoice(RunnableConfig):
             return max(1, voice.training.max_steps // validations)
         every = max(1, round(wanted / (batch_size * validations)))
         utterances = every * validations * batch_size
-        if abs(utterances - wanted) > wanted * MOST_OFF:
+        if abs(utterances - wanted) > wanted * MAX_DEVIATION:
             raise ConfigError(
                 f"sweep.utterances={wanted} cannot be had with sweep.validations={validations} "
                 f"and {BATCH_SIZE}={batch_size}: steps that they divide would make {utterances}; "

@@ -13,7 +13,7 @@ from dimts.launch.start import start_run
 
 
 def main() -> None:
-    """Train one voice and print its held-out figures."""
+    """Train one voice and print its held-out metrics."""
     arguments = config_parser(__doc__ or "").parse_args()
     config = load_voice(arguments.config, arguments.overrides)
     print_result(config.of_family, config.run.place, start_run(config.launch(), config.ray))

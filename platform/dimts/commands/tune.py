@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def print_sweep(family: Family, plan: Plan, result: SweepResult) -> None:
-    """The best trials, the winner's figures, and where to go on."""
+    """The best trials, the winner's metrics, and where to go on."""
     if not result.is_complete:
         print("stopped; give the same command again to go on")
         return
@@ -43,8 +43,8 @@ def print_sweep(family: Family, plan: Plan, result: SweepResult) -> None:
         return
     for part in (
         limits_line(plan.sweep, result.best),
-        metrics_table(family, result.figures),
-        forgetting_line(result.figures),
+        metrics_table(family, result.metrics),
+        forgetting_line(result.metrics),
     ):
         if part:
             print(part)

@@ -23,7 +23,7 @@ from dimts.core.masking import mask_secrets
 from dimts.core.untrusted import MAX_DEPTH, MAX_YAML_BYTES, parse_yaml, read_bytes
 
 INCLUDE = "include"
-MOST_ERRORS = 10
+MAX_ERRORS = 10
 """That are told at once."""
 
 
@@ -42,7 +42,7 @@ def _odd(kernel: int) -> int:
 OddKernel = Annotated[int, Field(ge=1, le=1001), AfterValidator(_odd)]
 """Width of a convolution that keeps the length of what it is given."""
 
-WIDEST, DEEPEST = 65_536, 1000
+MAX_WIDTH, MAX_LAYERS = 65_536, 1000
 """Channels and layers of a model, at most: beyond them it is a mistake, or meant to do harm."""
 
 C = TypeVar("C", bound=Config)
@@ -97,8 +97,8 @@ def build_config(
     try:
         return cls.model_validate(values)
     except ValidationError as error:
-        errors = [_describe(cls, e, origins or {}) for e in error.errors()[:MOST_ERRORS]]
-        if (more := error.error_count() - MOST_ERRORS) > 0:
+        errors = [_describe(cls, e, origins or {}) for e in error.errors()[:MAX_ERRORS]]
+        if (more := error.error_count() - MAX_ERRORS) > 0:
             errors.append(f"and {more} more")
         message = "; ".join(errors)
         raise ConfigError(message) from error

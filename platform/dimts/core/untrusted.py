@@ -19,7 +19,7 @@ MAX_JSON_BYTES = 16 * 2**20
 MAX_WRITTEN_OUT = 4 * 2**20
 """Characters and values of a YAML text in which each alias is replaced by what it stands for."""
 MAX_DEPTH = 50  # lists and sections within each other
-LONGEST_NUMBER = 400
+MAX_NUMBER = 400
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
@@ -150,5 +150,5 @@ class _Loader(yaml.SafeLoader):
     def _check_scalar(self, node: yaml.ScalarNode, line: int) -> None:
         if _NO_TEXT.search(node.value):
             raise ValueError(f"a character that is no text at line {line}")
-        if node.tag.endswith((":int", ":float")) and len(node.value) > LONGEST_NUMBER:
+        if node.tag.endswith((":int", ":float")) and len(node.value) > MAX_NUMBER:
             raise ValueError(f"a number of {len(node.value)} characters at line {line}")

@@ -27,13 +27,13 @@ def run_locally(launch: Launch, gpu: bool = False) -> None:
         stop_on_signal(launch.run_dir),
     ):
         device = device_of(gpu)
-        launch, told = resolve_on_machine(launch, device)
+        launch, note = resolve_on_machine(launch, device)
 
         def tell_copy(_: dict[str, float], checkpoint: Path | None) -> None:
             copy.saved(checkpoint)
 
         logger = RunLogger(launch, report=tell_copy)
-        logger.start(told)
+        logger.start(note)
         try:
             logger.finish(run_training(launch.settings, logger, device))
             logger.measure(device)

@@ -19,11 +19,11 @@ class Resolved(NamedTuple):
 
     Attributes:
         launch: its settings, its recorded parameters and the configuration for its bundles.
-        told: what was taken and why, for people; empty if there is nothing to say.
+        note: what was taken and why, for people; empty if there is nothing to say.
     """
 
     launch: Launch
-    told: str
+    note: str
 
 
 def resolve_on_machine(launch: Launch, device: torch.device) -> Resolved:
@@ -32,13 +32,13 @@ def resolve_on_machine(launch: Launch, device: torch.device) -> Resolved:
     Called on every rank, with the run's folder on this machine; rank 0 decides. A run keeps its
     precision on a machine that computes it slowly, as its end would be another one otherwise.
     """
-    told = [("", "")]
+    note = [("", "")]
     if _rank() == 0:
         amp, line = _choose(launch, device)
-        told = [(amp, "; ".join(filter(None, (line, unused_gpu(device)))))]
+        note = [(amp, "; ".join(filter(None, (line, unused_gpu(device)))))]
     if dist.is_initialized() and dist.get_world_size() > 1:
-        dist.broadcast_object_list(told, device=device if device.type == "cuda" else None)
-    amp, line = told[0]
+        dist.broadcast_object_list(note, device=device if device.type == "cuda" else None)
+    amp, line = note[0]
     return Resolved(with_amp(launch, amp), line)
 
 

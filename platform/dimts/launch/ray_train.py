@@ -320,19 +320,19 @@ def _train(launch: Launch, config: dict[str, Any], rank: int, copy: RemoteRun | 
         report(metrics, copy.saved(checkpoint))
 
     device = get_device()
-    launch, told = resolve_on_machine(launch, device)
+    launch, note = resolve_on_machine(launch, device)
     logger = RunLogger(launch, rank, tell_ray, node_goes if config["nodes_may_go"] else never)
-    logger.start(told)
+    logger.start(note)
     try:
         if rank == 0 and (died := count_attempt(launch.run_dir, config["max_failures"])):
-            logger.tell(died)
+            logger.notify(died)
         copy.send_soon()  # how often workers died: they may die again within seconds
         logger.finish(run_training(launch.settings, logger, device))
         logger.end(final_status(launch.run_dir))
     except RunTakenOver:
         raise
     except StorageError as error:  # the storage may be back when the group is started again
-        logger.tell(str(error))
+        logger.notify(str(error))
         logger.end("FAILED")
         raise
     except UserError as error:

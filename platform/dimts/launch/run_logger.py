@@ -46,11 +46,11 @@ class RunLogger:
         self._will_end = will_end
         self._tracker = Tracker(launch.tracking, launch.run_dir)
 
-    def start(self, told: str = "") -> None:
+    def start(self, note: str = "") -> None:
         """Begin the record, or go on with it.
 
         Args:
-            told: what a person should know of how it begins.
+            note: what a person should know of how it begins.
         """
         if self.rank == 0:
             self._tracker.start(
@@ -59,13 +59,13 @@ class RunLogger:
                 self.launch.settings.config_yaml,
                 self.launch.tags,
             )
-            if told:
-                self.tell(told)
+            if note:
+                self.notify(note)
 
     def log(self, values: dict[str, float], step: int) -> None:
         self._tracker.log_metrics(values, step)
 
-    def tell(self, text: str) -> None:
+    def notify(self, text: str) -> None:
         self._tracker.log_text(text)
 
     def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None:
@@ -82,7 +82,7 @@ class RunLogger:
         try:
             self._sample(task, step)
         except (OSError, UserError, RuntimeError, MemoryError) as error:  # training goes on
-            self.tell(f"no samples of step {step}: {' '.join(str(error).split())[:300]}")
+            self.notify(f"no samples of step {step}: {' '.join(str(error).split())[:300]}")
 
     def _sample(self, task: Task, step: int) -> None:
         folder = self.launch.run_dir / "samples"
@@ -100,7 +100,7 @@ class RunLogger:
         if self.rank == 0:
             best = resolve_bundle(self.launch.run_dir / BEST)
             if result.status != "stopped" and not best.is_dir():
-                self.tell("no voice: the loss on the validation split was never a number")
+                self.notify("no voice: the loss on the validation split was never a number")
             self._write_result(result, best)
 
     def measure(self, device: torch.device) -> None:
@@ -117,7 +117,7 @@ class RunLogger:
             self._tracker.log_metrics(before, 0)
         self._tracker.log_metrics(metrics, step)
         self._tracker.log_model(best, metrics, step)
-        _write(self.launch.run_dir, result | {"figures": {**result["figures"], **metrics}})
+        _write(self.launch.run_dir, result | {"metrics": {**result["metrics"], **metrics}})
 
     def end(self, status: Status) -> None:
         """End the record; waits a bounded time for what is not sent yet."""
@@ -134,7 +134,7 @@ class RunLogger:
             "units": result.units,
             "checkpoint": str(place / result.checkpoint.name) if result.checkpoint else None,
             "best": str(place / best.name) if best.is_dir() else None,
-            "figures": result.best,
+            "metrics": result.best,
         }
         _write(self.launch.run_dir, values)
 

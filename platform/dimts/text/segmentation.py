@@ -19,8 +19,8 @@ SIMPLE = {
 WITH_PATTERN = {"normalizer": "Replace", "pre_tokenizer": "Split"}
 """Only with a literal text: a regular expression can take longer than anybody waits."""
 LISTS = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers"}
-MOST_GROWTH = 100
-LONGEST_TOKEN = 1000
+MAX_GROWTH = 100
+MAX_TOKEN = 1000
 OF_NFK = 18.0
 """Characters of U+FDFA, the most of any."""
 
@@ -77,10 +77,10 @@ def segmenter_problem(values: Mapping[str, Any], tokens: Sequence[str]) -> str |
         if type(error).__name__ != "PanicException":  # of its Rust side
             raise
         return " ".join(str(error).split())
-    if _growth(values.get("normalizer")) > MOST_GROWTH:
-        return f"its normalizer may make more than {MOST_GROWTH} characters of one"
-    if max(map(len, tokens), default=0) > LONGEST_TOKEN:
-        return f"a token has more than {LONGEST_TOKEN} characters"
+    if _growth(values.get("normalizer")) > MAX_GROWTH:
+        return f"its normalizer may make more than {MAX_GROWTH} characters of one"
+    if max(map(len, tokens), default=0) > MAX_TOKEN:
+        return f"a token has more than {MAX_TOKEN} characters"
     for token, index in sorted(vocabulary.items(), key=lambda item: item[1]):
         if not (0 <= index < len(tokens) and tokens[index] == token):
             return f"token {token!r} of id {index} is not that of the vocabulary"

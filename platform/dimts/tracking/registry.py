@@ -28,7 +28,7 @@ class Version(NamedTuple):
         name: of the model.
         number: of the version, as text.
         run_id: MLflow's, of the run that it comes from.
-        tags: its figures, ``test/mcd`` and the like, and what promotion found.
+        tags: its metrics, ``test/mcd`` and the like, and what promotion found.
     """
 
     name: str

@@ -20,7 +20,7 @@ class Callbacks(Protocol):
     def sample(self, task: Task, step: int) -> None:
         """Make samples with the weights that would ship; rank 0 only."""
 
-    def tell(self, text: str) -> None:
+    def notify(self, text: str) -> None:
         """Something a person should know, in one line; rank 0 only."""
 
     def should_stop(self) -> bool:
@@ -40,7 +40,7 @@ class NullCallbacks:
 
     def sample(self, task: Task, step: int) -> None: ...
 
-    def tell(self, text: str) -> None: ...
+    def notify(self, text: str) -> None: ...
 
     def should_stop(self) -> bool:
         return False

@@ -116,19 +116,19 @@ def clear_partial(run_dir: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def find_latest(run_dir: Path, tell: Callable[[str], None] = lambda text: None) -> Path | None:
+def find_latest(run_dir: Path, notify: Callable[[str], None] = lambda text: None) -> Path | None:
     """The newest checkpoint that is whole, or None; one that is damaged is passed over.
 
     Args:
         run_dir: the run's folder.
-        tell: is told of each that is damaged.
+        notify: called with a line for each that is damaged.
     """
     for folder in _checkpoints(run_dir):
         try:
             read_manifest(folder)
             return folder
         except BundleError as error:
-            tell(f"{error}; going back to the checkpoint before it")
+            notify(f"{error}; going back to the checkpoint before it")
     return None
 
 

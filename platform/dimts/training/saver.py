@@ -34,7 +34,7 @@ class Saver:
         rank: of this worker.
         device: that workers talk to each other by.
         keep: how many of the latest checkpoints stay.
-        tell: is told what a person should know; called on rank 0.
+        notify: called on rank 0 with what a person should know.
 
     Attributes:
         checkpoint: the last one that was written or gone on from.
@@ -48,10 +48,10 @@ class Saver:
         rank: int,
         device: torch.device,
         keep: int,
-        tell: Callable[[str], None],
+        notify: Callable[[str], None],
     ):
         self._run_dir, self._rank, self._device, self._keep = run_dir, rank, device, keep
-        self._tell = tell
+        self._notify = notify
         self._claim = Claim(run_dir) if rank == 0 else None
         self.checkpoint: Path | None = None
         self.step = -1
@@ -78,7 +78,7 @@ class Saver:
         name = ""
         if self._rank == 0:
             clear_partial(self._run_dir)
-            latest = find_latest(self._run_dir, self._tell)
+            latest = find_latest(self._run_dir, self._notify)
             name = latest.name if latest else ""
         if not (name := self.of_rank_0(name)):
             return None
@@ -92,7 +92,7 @@ class Saver:
         self._note(progress)
         if self._rank == 0:
             point_to(checkpoint, progress.best_step)
-        self._tell(f"going on from {name}")
+        self._notify(f"going on from {name}")
         return progress
 
     def save(
@@ -142,10 +142,10 @@ class Saver:
 
     def of_rank_0(self, value: T) -> T:
         """Rank 0's value, on every rank."""
-        told = [value]
+        shared = [value]
         if dist.is_initialized() and dist.get_world_size() > 1:
-            dist.broadcast_object_list(told, device=self._device)
-        return told[0]
+            dist.broadcast_object_list(shared, device=self._device)
+        return shared[0]
 
     def refused(self, step: int, why: str) -> UserError:
         """That the checkpoint a run has to end with could not be written."""

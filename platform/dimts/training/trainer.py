@@ -67,7 +67,7 @@ def train(
         task: what is trained on what.
         config: of the loop.
         run_dir: where checkpoints go.
-        callbacks: are told of what happens.
+        callbacks: are notified of what happens.
         max_threads: of torch, of which the fastest number is found out before the first step;
             0 leaves torch as it is.
 
@@ -132,7 +132,7 @@ class Trainer:
         on_gpu = self.device.type == "cuda"
         self.loader = BatchLoader(task, config, self.rank, self.world_size, on_gpu)
         self.progress = Progress()
-        self.saver = Saver(run_dir, self.rank, self.device, config.keep_checkpoints, self._tell)
+        self.saver = Saver(run_dir, self.rank, self.device, config.keep_checkpoints, self._notify)
         self.seconds: dict[str, float] = defaultdict(float)
         self.losses = LossAccumulator()
         self.timed_units = 0
@@ -310,7 +310,7 @@ class Trainer:
         self.progress.skipped += 1
         self.progress.bad_in_a_row += 1
         ids = ", ".join(result.ids)
-        self._tell(f"step {result.step} left out, its loss is not finite: {ids}")
+        self._notify(f"step {result.step} left out, its loss is not finite: {ids}")
         if self.progress.bad_in_a_row >= self.config.max_bad_steps:
             raise Diverged(
                 f"the loss was not finite {self.progress.bad_in_a_row} steps in a row, up to step "
@@ -378,13 +378,13 @@ class Trainer:
         choices = read_choices(self.run_dir) or MachineChoices(amp=self.config.amp)
         if self.rank == 0:
             write_choices(self.run_dir, choices.model_copy(update={"threads": threads}))
-        self._tell(f"training.threads: {threads}, the fastest of up to {most}")
+        self._notify(f"training.threads: {threads}, the fastest of up to {most}")
 
     def _cut_smaller(self) -> None:
         """Cut batches into more micro-batches from now on."""
         self._zero_gradients()
         n = smaller_parts(self.progress.n_micro_batches, self.loader.max_micro_batches())
-        self._tell(
+        self._notify(
             f"out of memory at step {self.progress.step}: each batch is computed in {n} "
             f"micro-batches from now on; training.accumulate={n} says so beforehand"
         )
@@ -476,9 +476,9 @@ class Trainer:
         yield
         self.seconds[part] += time.perf_counter() - start
 
-    def _tell(self, text: str) -> None:
+    def _notify(self, text: str) -> None:
         if self.rank == 0:
-            self.callbacks.tell(text)
+            self.callbacks.notify(text)
 
     # Checkpoints
 
@@ -501,7 +501,7 @@ class Trainer:
         if failure and must:
             raise self.saver.refused(self.progress.step, failure)
         if failure:
-            self._tell(f"{self.saver.missing(self.progress.step, failure)}; training goes on")
+            self._notify(f"{self.saver.missing(self.progress.step, failure)}; training goes on")
 
     def _write_bundle(self, folder: Path) -> None:
         facts = {
@@ -519,7 +519,7 @@ class Trainer:
         n = max(self.config.accumulate, self.progress.n_micro_batches, needed)
         self.progress.n_micro_batches = n
         if n > self.config.accumulate:
-            self._tell(f"each batch is computed in {n} micro-batches, as before")
+            self._notify(f"each batch is computed in {n} micro-batches, as before")
         self._extend()
 
     def _extend(self) -> None:
@@ -534,7 +534,7 @@ class Trainer:
             }
             progress.extended_at, progress.since_best = progress.step, 0
             warmup = self.objectives[0].config.warmup_steps
-            self._tell(
+            self._notify(
                 f"{wanted} steps instead of {before}: from step {progress.step} on the learning "
                 f"rate goes to that of a run of {wanted}, in {warmup} steps"
             )

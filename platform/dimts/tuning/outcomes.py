@@ -74,10 +74,16 @@ def curve(trial: FrozenTrial) -> dict[int, float]:
     return {step: value for step, value in rungs(trial).items() if math.isfinite(value)}
 
 
+def final(trial: FrozenTrial) -> list[float]:
+    """Values of the objectives of a trial that ran to its end; none of any other, to which Optuna
+    gives what it reported last."""
+    return trial.values or [] if trial.state == TrialState.COMPLETE else []
+
+
 def last(study: Study, trial: FrozenTrial) -> list[float]:
     """What was last known of each objective; of a trial that was stopped, from a smaller budget."""
     measured = trial.user_attrs.get(METRICS, {})
-    known = trial.values or [measured.get(name, math.nan) for name in objectives(study)]
+    known = final(trial) or [measured.get(name, math.nan) for name in objectives(study)]
     return [value for value in known if math.isfinite(value)]
 
 

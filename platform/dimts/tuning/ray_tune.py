@@ -65,7 +65,7 @@ QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
-TOLD = "told.jsonl"
+REPORTS = "reports.jsonl"
 POLL_S = 0.1
 ANSWER_S = 60.0
 A_LITTLE_MEMORY = 1_000_000
@@ -78,7 +78,7 @@ class Trials(Protocol):
     def next(self) -> tuple[int, Launch] | None:
         """Number and run of the next trial; None if there will be no further one."""
 
-    def told(self, number: int, validation: int, loss: float) -> None:
+    def on_validation(self, number: int, validation: int, loss: float) -> None:
         """A trial validated; it waits for this to return."""
 
     def ended(self, number: int, error: str | None) -> None:
@@ -198,7 +198,7 @@ class _Searcher(Searcher):
 
 
 class _Silence(TrialProgressCallback):
-    """In place of Tune's own, which prints although it is told to be quiet."""
+    """In place of Tune's own, which prints although it is reports to be quiet."""
 
     def on_trial_result(self, *_: Any, **__: Any) -> None: ...
 
@@ -223,7 +223,7 @@ class _Scheduler(FIFOScheduler):
     ) -> str:
         if "validation" in result:
             number = trial.config["number"]
-            self.trials.told(number, int(result["validation"]), float(result["loss"]))
+            self.trials.on_validation(number, int(result["validation"]), float(result["loss"]))
         return str(FIFOScheduler.CONTINUE)
 
 
@@ -251,12 +251,12 @@ def trial_process(
 
 def _run_group(launch: Launch, config: RayConfig, measured: Measured) -> None:
     """Several workers; what rank 0 tells comes here through a file, wherever it runs."""
-    told = launch.run_dir / TOLD
+    reports = launch.run_dir / REPORTS
     begin_remotely(launch)
     with locked(launch.run_dir):
         begin(launch.run_dir)
-        told.unlink(missing_ok=True)
-        (launch.place / TOLD).unlink(missing_ok=True)
+        reports.unlink(missing_ok=True)
+        (launch.place / REPORTS).unlink(missing_ok=True)
         with suppress(UserError):  # workers will meet it again, and say so
             launch.family.prepare_inputs(launch.settings)
         trainer = torch_trainer(
@@ -267,9 +267,9 @@ def _run_group(launch: Launch, config: RayConfig, measured: Measured) -> None:
             config.max_failures,
             {"measured": measured},
         )
-        with relay_events(launch, TOLD):
+        with relay_events(launch, REPORTS):
             group = in_another_thread(trainer.fit)
-            for line in follow_events(told, 0, lambda: bool(wait([group], POLL_S).done)):
+            for line in follow_events(reports, 0, lambda: bool(wait([group], POLL_S).done)):
                 tune.report(line["values"])
                 _answer(launch, line["id"])
         try:
@@ -284,7 +284,7 @@ def _answer(launch: Launch, number: str) -> None:
 
 
 def _wait_for_answer(launch: Launch, number: str) -> None:
-    """Until the sweep has decided on what it was told, or is not heard of for long."""
+    """Until the sweep has decided on what it was reports, or is not heard of for long."""
     file = launch.place / ANSWERED
     until = time.monotonic() + ANSWER_S
     while time.monotonic() < until:
@@ -298,15 +298,15 @@ def group_worker(config: dict[str, Any]) -> None:
     """One worker of a trial's group."""
 
     def work(launch: Launch, rank: int, copy: RemoteRun | NoCopy) -> None:
-        told = launch.run_dir / TOLD
+        reports = launch.run_dir / REPORTS
 
-        def tell(values: dict[str, float]) -> None:
+        def on_validation(values: dict[str, float]) -> None:
             """The trial waits, or how far it comes before it is stopped would be chance."""
             number = uuid.uuid4().hex
-            with told.open("a", encoding="utf-8") as file:
+            with reports.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"id": number, "values": values}) + "\n")
             with suppress(StorageError):  # it is sent with the event log, later
-                copy_to(told, launch.place / TOLD)
+                copy_to(reports, launch.place / REPORTS)
             _wait_for_answer(launch, number)
 
         def tell_ray(metrics: dict[str, float], checkpoint: Path | None) -> None:
@@ -314,7 +314,7 @@ def group_worker(config: dict[str, Any]) -> None:
 
         device = get_device()
         resolved, line = resolve_on_machine(launch, device)
-        recorder = TrialLogger(resolved, config["measured"], tell, rank, tell_ray, copy)
-        train_trial(recorder, device, line)
+        logger = TrialLogger(resolved, config["measured"], on_validation, rank, tell_ray, copy)
+        train_trial(logger, device, line)
 
     in_worker(Launch.model_validate(config["launch"]), work, stays=False)

@@ -14,6 +14,7 @@ from dimts.tuning.config import SweepConfig
 from dimts.tuning.outcomes import (
     DRAWN,
     METRICS,
+    final,
     is_known_good,
     named,
     objectives,
@@ -86,6 +87,8 @@ def trials_table(study: Study) -> DataFrame:
     table = study.trials_dataframe(("number", "values", "params", "user_attrs"), multi_index=True)
     table.columns = [column[1] or column[0] for column in table.columns]
     trials = study.get_trials(deepcopy=False)
+    for name in table.columns.intersection(objectives(study)):
+        table.loc[[not final(trial) for trial in trials], name] = None
     measured = DataFrame([trial.user_attrs.get(METRICS, {}) for trial in trials])
     table = table.drop(columns=list(_INTERNAL), errors="ignore").join(
         measured.drop(columns=objectives(study), errors="ignore")

@@ -36,7 +36,7 @@ from dimts.tuning.ray_tune import run_on_tune
 from dimts.tuning.remote_sweep import TRIALS, SweepCopy
 from dimts.tuning.report import front, pick_winner, short
 from dimts.tuning.study import Ending, SweepStudy, same_failure
-from dimts.tuning.sweep_logger import SweepRecord
+from dimts.tuning.sweep_logger import SweepLogger
 from dimts.tuning.trial import forget_errors, last_error, read_ending
 
 WINNER = "best"
@@ -84,13 +84,13 @@ class SweepResult(NamedTuple):
         is_complete: False if it was asked to stop before all trials had ended.
         best: the winner; None if no trial ran to its end.
         front: all trials that no other one is better than.
-        figures: held-out figures of the winner, the test split among them.
+        metrics: held-out metrics of the winner, the test split among them.
     """
 
     is_complete: bool
     best: FrozenTrial | None
     front: list[FrozenTrial]
-    figures: dict[str, float]
+    metrics: dict[str, float]
 
 
 def run_sweep(plan: Plan) -> SweepResult:
@@ -115,7 +115,7 @@ def run_sweep(plan: Plan) -> SweepResult:
         names = measured(plan.sweep, plan.metrics)
         of_trials = prepare(plan.sweep, names, inputs, study.study, plan.place)
         copy.acquire()
-        with SweepRecord(plan, study.study) as record:
+        with SweepLogger(plan, study.study) as record:
             trials = SweepTrials(plan, study, record, copy)
             trials.tidy()
             if not trials.are_done:
@@ -128,13 +128,13 @@ def run_sweep(plan: Plan) -> SweepResult:
                 raise trials.error
             if trials.failure:
                 raise UserError(trials.failure)
-            figures: dict[str, float] = {}
+            metrics: dict[str, float] = {}
             winner = trials.winner()
             if trials.are_done:
-                figures = record.conclude(_run_of(plan, study, winner) if winner else None)
+                metrics = record.conclude(_run_of(plan, study, winner) if winner else None)
             record.is_complete = trials.are_done
             copy.keep()
-            return SweepResult(trials.are_done, winner, front(study.study), figures)
+            return SweepResult(trials.are_done, winner, front(study.study), metrics)
 
 
 def _run_of(plan: Plan, study: SweepStudy, trial: FrozenTrial) -> Launch:
@@ -144,7 +144,7 @@ def _run_of(plan: Plan, study: SweepStudy, trial: FrozenTrial) -> Launch:
 class SweepTrials:
     """What the sweep answers to Ray Tune; see `ray_tune.Trials`."""
 
-    def __init__(self, plan: Plan, study: SweepStudy, record: SweepRecord, copy: SweepCopy):
+    def __init__(self, plan: Plan, study: SweepStudy, record: SweepLogger, copy: SweepCopy):
         self.plan, self.study, self.record, self.copy = plan, study, record, copy
         self.failure: str | None = None
         self.error: Exception | None = None
@@ -169,7 +169,7 @@ class SweepTrials:
             following = self._next()
         return following
 
-    def told(self, number: int, validation: int, loss: float) -> None:
+    def on_validation(self, number: int, validation: int, loss: float) -> None:
         with self._kept():
             if self.study.reported(number, validation, loss):
                 request_stop(self._running[number], early=True)
@@ -205,7 +205,8 @@ class SweepTrials:
     def _ended(self, number: int, error: str | None) -> None:
         launch = self._running.pop(number)
         ending = read_ending(launch)
-        if error and ending is None:
+        # Who tells the sweep to end may tell all its processes, as systemd does.
+        if error and ending is None and not stop_requested(self.plan.folder):
             ending = Ending("failed", {}, 0, 0, 0.0, last_error(launch) or error)
         if ending is None:
             self.study.release(number)

@@ -27,6 +27,7 @@ from dimts.tracking.mlflow_thread import sync
 from dimts.tracking.tracker import Status, Tracker
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.distinct import exhausted_line
+from dimts.tuning.outcomes import final
 from dimts.tuning.plots import write_page
 from dimts.tuning.remote_sweep import TRIALS
 from dimts.tuning.report import limits_line, pick_winner, short, summary, trials_table
@@ -46,7 +47,7 @@ PAGE = "plots.html"
 log = logging.getLogger(__name__)
 
 
-class SweepRecord:
+class SweepLogger:
     """Begun and ended as a context; its events are in the sweep's folder.
 
     Args:
@@ -97,44 +98,44 @@ class SweepRecord:
     def ended(self, study: Study, trial: FrozenTrial) -> None:
         """A trial ended: its objectives, the best so far, the table as it is now."""
         names = self.plan.sweep.objectives
-        figures = {f"trial/{n}": v for n, v in zip(names, trial.values or (), strict=False)}
+        metrics = {f"trial/{n}": v for n, v in zip(names, final(trial), strict=False)}
         if best := pick_winner(self.plan.sweep, study):
-            figures |= {f"best/{n}": v for n, v in zip(names, best.values, strict=True)}
+            metrics |= {f"best/{n}": v for n, v in zip(names, best.values, strict=True)}
         # Counted as they end, which of two at a time is not always in the order of their numbers.
         n_ended = sum(t.state.is_finished() for t in study.get_trials(deepcopy=False))
-        self._tracker.log_metrics(figures, n_ended)
+        self._tracker.log_metrics(metrics, n_ended)
         self._log_table()
 
     def conclude(self, winner: Launch | None) -> dict[str, float]:
-        """Table and plots of all trials; the winner's voice as a model, with its figures.
+        """Table and plots of all trials; the winner's voice as a model, with its metrics.
 
         Returns:
-            Held-out figures of the winner, the test split and what is forgotten among them.
+            Held-out metrics of the winner, the test split and what is forgotten among them.
         """
         self._log_table()
         write_page(self.study, self.plan.metrics, self.plan.folder / PAGE)
         self._tracker.log_artifact(self.plan.folder / PAGE)
-        figures: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         if winner:
-            figures = self._log_winner(winner)
+            metrics = self._log_winner(winner)
         said = note(self.plan.sweep, self.study, int(winner.name) if winner else None)
         self._tracker.set_tags({"mlflow.note.content": said})
         if self.plan.tracking.enabled:
             self._send_what_waits()
-        return figures
+        return metrics
 
     def _log_winner(self, winner: Launch) -> dict[str, float]:
         best = local_bundle(winner.place)
         if isinstance(winner.place, StoragePath):
             shutil.rmtree(self.plan.folder / FETCHED, ignore_errors=True)
             best = Path(shutil.copytree(best, self.plan.folder / FETCHED))
-        figures, before = winner.family.held_out(winner.settings, best, torch.device("cpu"))
+        metrics, before = winner.family.held_out(winner.settings, best, torch.device("cpu"))
         step = self.study.trials[int(winner.name)].user_attrs["step"]
         if before:
             self._tracker.log_metrics(before, 0)
-        self._tracker.log_metrics(figures, step)
-        self._tracker.log_model(best, figures, step)
-        return figures
+        self._tracker.log_metrics(metrics, step)
+        self._tracker.log_model(best, metrics, step)
+        return metrics
 
     def _log_table(self) -> None:
         trials_table(self.study).to_csv(self.plan.folder / TABLE, index=False)

@@ -37,7 +37,7 @@ ERROR = "error.txt"
 LOCK_S = 90.0
 """How long a trial waits for a process of before the sweep was interrupted to notice its end."""
 
-Tell = Callable[[dict[str, float]], None]
+OnValidation = Callable[[dict[str, float]], None]
 """Called with ``validation`` (from 1) and ``loss``; returns when the sweep has decided."""
 
 
@@ -59,7 +59,7 @@ class TrialLogger(RunLogger):
     Args:
         launch: the trial's run.
         measured: beside the losses.
-        tell: the sweep's ear, see `Tell`.
+        on_validation: called with each validation, see `OnValidation`.
         rank: of this worker.
         report: passes metrics and checkpoints on to Ray Train, where it launched the worker.
         copy: of the trial's run in object storage.
@@ -69,13 +69,13 @@ class TrialLogger(RunLogger):
         self,
         launch: Launch,
         measured: Measured,
-        tell: Tell,
+        on_validation: OnValidation,
         rank: int = 0,
         report: Callable[[dict[str, float], Path | None], None] | None = None,
         copy: RemoteRun | NoCopy | None = None,
     ):
         super().__init__(launch, rank, report)
-        self.measured, self._ear, self._copy = measured, tell, copy or NoCopy()
+        self.measured, self._on_validation, self._copy = measured, on_validation, copy or NoCopy()
         self._selection = launch.family.metrics[0].name
         self._began = time.monotonic()
         self._trained = (0, 0)
@@ -86,20 +86,20 @@ class TrialLogger(RunLogger):
             units = next(v for k, v in values.items() if f"{k}_per_second" in values)
             self._trained = (step, int(units))
 
-    def tell_again(self) -> None:
-        """Tell the validation that stands in the latest checkpoint: the sweep may have been
+    def report_again(self) -> None:
+        """OnValidation the validation that stands in the latest checkpoint: the sweep may have been
         interrupted before it heard of it."""
         latest = find_latest(self.launch.run_dir)
         if self.rank == 0 and latest:
             manifest = read_manifest(latest, verify=False)
             # A manifest keeps no loss that is not finite.
-            self._tell(manifest.step, {self._selection: math.nan, **manifest.metrics})
+            self._report_validation(manifest.step, {self._selection: math.nan, **manifest.metrics})
 
     def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None:
         super().report(metrics, checkpoint)
         self._copy.saved(checkpoint)
         if self.rank == 0 and checkpoint:
-            self._tell(read_manifest(checkpoint, verify=False).step, metrics)
+            self._report_validation(read_manifest(checkpoint, verify=False).step, metrics)
 
     def conclude_trial(self, result: Result, device: torch.device) -> None:
         """Measure the objectives of a trial that ran to its end, and write how it ended."""
@@ -108,22 +108,22 @@ class TrialLogger(RunLogger):
         outcome: Outcome | None = "finished"
         if result.status == "stopped":
             outcome = "stopped early" if stopped_early(self.launch.run_dir) else None
-        figures = dict(result.best)
+        metrics = dict(result.best)
         if outcome == "finished" and result.best:  # without a finite loss there is no best one
-            figures |= self.launch.family.measure(
+            metrics |= self.launch.family.measure(
                 self.launch.settings,
                 resolve_bundle(self.launch.run_dir),
                 self.measured.names,
                 self.measured.shared,
                 device,
             )
-        self._tracker.log_metrics({f"best/{k}": v for k, v in figures.items()}, result.step)
-        self.conclude(outcome, figures, result.step, result.units)
+        self._tracker.log_metrics({f"best/{k}": v for k, v in metrics.items()}, result.step)
+        self.conclude(outcome, metrics, result.step, result.units)
 
     def conclude(
         self,
         outcome: Outcome | None,
-        figures: Mapping[str, float],
+        metrics: Mapping[str, float],
         step: int,
         frames: int,
         reason: str = "",
@@ -132,16 +132,16 @@ class TrialLogger(RunLogger):
         if self.rank != 0:
             return
         if outcome:
-            self._write(outcome, figures, step, frames, reason)
+            self._write(outcome, metrics, step, frames, reason)
             self._tracker.set_tags({"dimts.outcome": f"{outcome} at step {step} {reason}".strip()})
         status = {None: "KILLED", "diverged": "FAILED", "failed": "FAILED"}.get(outcome, "FINISHED")
         self.end(status)  # type: ignore[arg-type]
 
     def _write(
-        self, outcome: Outcome, figures: Mapping[str, float], step: int, frames: int, reason: str
+        self, outcome: Outcome, metrics: Mapping[str, float], step: int, frames: int, reason: str
     ) -> None:
         seconds = time.monotonic() - self._began
-        ending = Ending(outcome, figures, step, frames, seconds, reason)
+        ending = Ending(outcome, metrics, step, frames, seconds, reason)
         draft = self.launch.run_dir / f".{ENDING}.{self.rank}"
         draft.write_text(json.dumps(ending._asdict()), encoding="utf-8")
         draft.replace(self.launch.run_dir / ENDING)
@@ -153,15 +153,17 @@ class TrialLogger(RunLogger):
         if self.rank != 0:
             self._write(outcome, {}, *self._trained, reason)
 
-    def _tell(self, step: int, metrics: Mapping[str, float]) -> None:
+    def _report_validation(self, step: int, metrics: Mapping[str, float]) -> None:
         every = self.launch.settings.training.validate_every
         if step >= every and self._selection in metrics:
-            self._ear({"validation": step // every, "loss": metrics[self._selection]})
+            self._on_validation({"validation": step // every, "loss": metrics[self._selection]})
             with suppress(StorageError):  # it is heard when the storage is back
                 self._copy.hear()  # of what the sweep has decided
 
 
-def run_trial(launch: Launch, measured: Measured, tell: Tell, device: torch.device) -> None:
+def run_trial(
+    launch: Launch, measured: Measured, on_validation: OnValidation, device: torch.device
+) -> None:
     """Run a trial in this process to its end, or go on with it; `read_ending` says how it ended.
 
     Raises:
@@ -171,17 +173,17 @@ def run_trial(launch: Launch, measured: Measured, tell: Tell, device: torch.devi
     begin_remotely(launch)
     with local_run_folder(launch, stays=False) as (launch, copy), locked(launch.run_dir):
         begin(launch.run_dir)
-        launch, told = resolve_on_machine(launch, device)
-        train_trial(TrialLogger(launch, measured, tell, copy=copy), device, told)
+        launch, note = resolve_on_machine(launch, device)
+        train_trial(TrialLogger(launch, measured, on_validation, copy=copy), device, note)
 
 
-def train_trial(logger: TrialLogger, device: torch.device, told: str) -> None:
+def train_trial(logger: TrialLogger, device: torch.device, note: str) -> None:
     """The part of a trial that each of its workers does.
 
     Args:
         logger: of the trial, with its settings resolved on this machine.
         device: to train on.
-        told: how they were resolved; see `RunLogger.start`.
+        note: how they were resolved; see `RunLogger.start`.
 
     Raises:
         UserError: in a group, whose other workers may not have met it.
@@ -189,9 +191,9 @@ def train_trial(logger: TrialLogger, device: torch.device, told: str) -> None:
     """
     if dist.is_initialized() and (logger.launch.run_dir / ENDING).exists():
         return
-    logger.start(told)
+    logger.start(note)
     try:
-        logger.tell_again()
+        logger.report_again()
         logger.conclude_trial(run_training(logger.launch.settings, logger, device), device)
     except RunTakenOver:
         raise

@@ -22,7 +22,7 @@ from dimts.text.language import Language, load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
 
-MOST_READ_AGAIN = 2000
+MAX_CHECKED_TEXTS = 2000
 """Texts of a set: English of 78 characters takes 0.1 ms each on a core of a Xeon."""
 
 
@@ -128,7 +128,7 @@ def _check_texts(features: FeatureSet, tokenizer: Tokenizer, has: str) -> None:
     rows = [
         row for s in splits for row in zip(s.ids, s.raw_texts, s.texts, s.languages, strict=True)
     ]
-    for utterance_id, raw, text, language in rows[:: len(rows) // MOST_READ_AGAIN + 1]:
+    for utterance_id, raw, text, language in rows[:: len(rows) // MAX_CHECKED_TEXTS + 1]:
         normaliser = tokenizer.normaliser(language)
         try:
             same = normaliser.normalise(raw) == text
@@ -143,7 +143,7 @@ def _check_texts(features: FeatureSet, tokenizer: Tokenizer, has: str) -> None:
 def _statistics(
     opened: Sequence[FeatureSet],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and spread of the training frames of all sets."""
+    """Mean and standard deviation of the training frames of all sets."""
     manifests = [features.manifest for features in opened]
     if len(manifests) == 1:
         only = manifests[0]
@@ -153,8 +153,8 @@ def _statistics(
     means = np.array([manifest.mel_mean for manifest in manifests])
     squares = np.square([manifest.mel_std for manifest in manifests]) + means**2
     mean = np.average(means, axis=0, weights=frames)
-    spread = np.sqrt(np.average(squares, axis=0, weights=frames) - mean**2)
-    return mean.astype(np.float32), spread.astype(np.float32)
+    std = np.sqrt(np.average(squares, axis=0, weights=frames) - mean**2)
+    return mean.astype(np.float32), std.astype(np.float32)
 
 
 def _with_base(data: Data, settings: AcousticSettings, base: Base) -> Data:

@@ -88,8 +88,8 @@ def _fetched(file: Path, place: AnyPath) -> bool:
 
 
 class _Normalised(Sequence[NDArray[np.float32]]):
-    """Mels of a corpus by the mean and spread of each bin, float32 [T, M] each, made when asked
-    for: a corpus of many hours does not fit into memory a second time."""
+    """Mels of a corpus by mean and standard deviation of each bin, float32 [T, M] each, made when
+    asked for: a corpus of many hours does not fit into memory a second time."""
 
     def __init__(self, corpus: Corpus, mean_M: NDArray[np.float32], std_M: NDArray[np.float32]):
         self._corpus, self._mean_M, self._std_M = corpus, mean_M, std_M

@@ -77,19 +77,19 @@ def evaluate(model: T3, corpus: Corpus, batch_size: int | None = None) -> list[U
     return [found[i] for i in range(len(corpus))]
 
 
-def aggregate_metrics(figures: Sequence[UtteranceMetrics]) -> dict[str, float]:
+def aggregate_metrics(rows: Sequence[UtteranceMetrics]) -> dict[str, float]:
     """Means over utterances; lengths and duration errors over all frames and tokens."""
-    tokens = np.array([f.tokens for f in figures], float)
-    errors = np.array([f.duration_error for f in figures])
-    recorded = np.array([f.recorded_frames for f in figures], float)
+    tokens = np.array([f.tokens for f in rows], float)
+    errors = np.array([f.duration_error for f in rows])
+    recorded = np.array([f.recorded_frames for f in rows], float)
     return {
-        "mcd": float(np.mean([f.mcd for f in figures])),
-        "equal_share_mcd": float(np.mean([f.equal_share_mcd for f in figures])),
-        "mean_mel_mcd": float(np.mean([f.mean_mel_mcd for f in figures])),
-        "aligned_mel_mse": float(np.average([f.mel_mse for f in figures], weights=recorded)),
-        "length_ratio": float(sum(f.frames for f in figures) / recorded.sum()),
+        "mcd": float(np.mean([f.mcd for f in rows])),
+        "equal_share_mcd": float(np.mean([f.equal_share_mcd for f in rows])),
+        "mean_mel_mcd": float(np.mean([f.mean_mel_mcd for f in rows])),
+        "aligned_mel_mse": float(np.average([f.mel_mse for f in rows], weights=recorded)),
+        "length_ratio": float(sum(f.frames for f in rows) / recorded.sum()),
         "duration_error": float(np.average(errors, weights=tokens)),
-        "utterances": float(len(figures)),
+        "utterances": float(len(rows)),
     }
 
 

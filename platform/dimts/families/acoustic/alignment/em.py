@@ -138,8 +138,10 @@ def _estimate(
     prior_mean, prior_square = _pooled(count, total, square, tied)
     weight = (count + prior_frames)[:, None]
     mean = (total + prior_frames * prior_mean) / weight
-    spread = (square + prior_frames * prior_square) / weight - mean * mean
-    return Gaussians(mean.astype(np.float32), np.maximum(spread, VARIANCE_FLOOR).astype(np.float32))
+    variance = (square + prior_frames * prior_square) / weight - mean * mean
+    return Gaussians(
+        mean.astype(np.float32), np.maximum(variance, VARIANCE_FLOOR).astype(np.float32)
+    )
 
 
 def _pooled(

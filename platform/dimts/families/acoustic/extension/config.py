@@ -13,7 +13,7 @@ StartMethod = Literal["transliteration", "mean", "nearest", "random"]
 """How new rows start.
 
 transliteration: consonants, vowels and other letters as the base's letters that spell them.
-mean: drawn with the mean and spread that the base's letters have in each channel.
+mean: drawn with the mean and standard deviation that the base's letters have in each channel.
 nearest: each token as the first of the base's letters that spell it.
 random: as in an untrained model.
 """

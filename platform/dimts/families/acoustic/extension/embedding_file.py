@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dimts.core.errors import UserError
-from dimts.families.acoustic.extension.rows import TOKEN, spread
+from dimts.families.acoustic.extension.rows import TOKEN, std_of
 from dimts.text.tokenizer import Tokenizer
 
 PROJECTION = "encoder.embedding.projection.weight"
@@ -47,7 +47,7 @@ def read_embedding(path: str | Path, tokenizer: Tokenizer, tensor: str = TENSOR)
         raise UserError(f"{path}: cannot be read as safetensors: {error}") from error
     if not rows_VE.isfinite().all():
         raise UserError(f"{path}: {tensor} holds values that are not finite")
-    if not spread(rows_VE) > 0:
+    if not std_of(rows_VE) > 0:
         raise UserError(f"{path}: all rows of {tensor} are the same: nothing was learned there")
     return rows_VE
 
@@ -55,8 +55,8 @@ def read_embedding(path: str | Path, tokenizer: Tokenizer, tensor: str = TENSOR)
 def embedding_weights(rows_VE: Tensor, width: int, seed: int) -> dict[str, Tensor]:
     """What a model of `width` takes from the rows, as entries of its state dict.
 
-    Where the widths are equal the rows are scaled to the spread of an untrained embedding,
-    which is width**-0.5. Where they differ, the rows stay as they are, the model needs
+    Where the widths are equal the rows are scaled to the standard deviation of an untrained
+    embedding, which is width**-0.5. Where they differ, the rows stay as they are, the model needs
     ``encoder.embedding_width`` set to theirs, and its projection starts as a scaled isometry of
     their principal directions: all of them into a wider model, as many as there is room for
     into a narrower one. A random rotation spreads what the first of them hold over all
@@ -68,7 +68,7 @@ def embedding_weights(rows_VE: Tensor, width: int, seed: int) -> dict[str, Tenso
         seed: of the rotation.
     """
     if rows_VE.shape[1] == width:
-        return {TOKEN: rows_VE * (width**-0.5 / spread(rows_VE))}
+        return {TOKEN: rows_VE * (width**-0.5 / std_of(rows_VE))}
     centred_VE = rows_VE - rows_VE.mean(0)
     # Of [V, E] a decomposition of the [E, E] covariance is far cheaper than one of the rows.
     _, directions_EE = torch.linalg.eigh(centred_VE.double().T @ centred_VE.double())
@@ -78,7 +78,7 @@ def embedding_weights(rows_VE: Tensor, width: int, seed: int) -> dict[str, Tenso
     noise_DN = torch.randn(width, n, generator=generator, dtype=torch.float64)
     rotation_DN, _ = torch.linalg.qr(noise_DN)
     projection_DE = (rotation_DN @ principal_NE).float()
-    projection_DE *= width**-0.5 / spread(rows_VE @ projection_DE.T)
+    projection_DE *= width**-0.5 / std_of(rows_VE @ projection_DE.T)
     return {TOKEN: rows_VE, PROJECTION: projection_DE}
 
 

@@ -102,7 +102,7 @@ class _OldRows:
         factor: rows of each factor; where the base has none, row 0 of the two alone, which
             means "none".
         vectors_VD: sum of a token's own row and its factors' rows.
-        mean_D, spread_D: of the letters' vectors.
+        mean_D, std_D: of the letters' vectors.
     """
 
     def __init__(self, weights: Mapping[str, Tensor], base: Tokenizer, merged: Tokenizer):
@@ -120,7 +120,7 @@ class _OldRows:
         if len(letters) < 2:
             raise UserError("the base's vocabulary has no letters that new rows could start from")
         self.letters_LD = self.vectors_VD[letters]
-        self.spread_D, self.mean_D = torch.std_mean(self.letters_LD, dim=0)
+        self.std_D, self.mean_D = torch.std_mean(self.letters_LD, dim=0)
 
 
 class _Spelling:
@@ -162,7 +162,7 @@ class _Spelling:
 class _NewRows:
     """Rows of the new tokens and factors; as made, they start by ``mean``.
 
-    A syllable's own row starts at zero, and consonant and vowel share the mean and spread, so
+    A syllable's own row starts at zero, and consonant and vowel share the mean and std, so
     that letters of one sound start alike. A table that the base has gets more of its own kind.
 
     Attributes:
@@ -186,14 +186,14 @@ class _NewRows:
         self._centres: list[Tensor] = []
         self.factor: list[Tensor] = []
         for size, table in zip(merged.factor_sizes, old.factor, strict=True):
-            centre_D, spread_D = old.mean_D / 2, old.spread_D / 2**0.5
+            centre_D, std_D = old.mean_D / 2, old.std_D / 2**0.5
             if len(table) > 2:
-                spread_D, centre_D = torch.std_mean(table[1:], dim=0)
+                std_D, centre_D = torch.std_mean(table[1:], dim=0)
             noise = torch.randn(size - len(table), width, generator=generator)
             self._centres.append(centre_D)
-            self.factor.append(centre_D + spread_D * noise)
+            self.factor.append(centre_D + std_D * noise)
         noise = torch.randn(len(self.tokens), width, generator=generator)
-        self._drawn_VD = old.mean_D + old.spread_D * noise
+        self._drawn_VD = old.mean_D + old.std_D * noise
         self.token_VD = self._drawn_VD * ~self._syllable_V[:, None]
 
     def draw_untrained(self, generator: torch.Generator) -> None:
@@ -235,7 +235,7 @@ class _NewRows:
         return raw
 
     def _scale(self, raw: list[dict[int, Tensor]]) -> float:
-        """What brings the syllables to the spread of the base's letters."""
+        """What brings the syllables to the standard deviation of the base's letters."""
         syllables = self.factors_VF[self._syllable_V].tolist()
         sums = [
             torch.stack([deviations[row] for deviations, row in zip(raw, rows, strict=True)]).sum(0)
@@ -244,7 +244,7 @@ class _NewRows:
         ]
         if len(sums) < 2:
             return 2**-0.5
-        return float(spread(self._old.letters_LD) / spread(torch.stack(sums)))
+        return float(std_of(self._old.letters_LD) / std_of(torch.stack(sums)))
 
     def _factor_names(self, language: Language) -> list[dict[int, str]]:
         """Of each factor, row -> name, of the rows that new tokens use."""
@@ -264,6 +264,6 @@ class _NewRows:
         return total_VD
 
 
-def spread(rows_LD: Tensor) -> Tensor:
+def std_of(rows_LD: Tensor) -> Tensor:
     """Root mean square of what rows differ from their mean by."""
     return (rows_LD - rows_LD.mean(0)).square().mean().sqrt()

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from dimts.core.config import DEEPEST, WIDEST, Config, OddKernel
+from dimts.core.config import MAX_LAYERS, MAX_WIDTH, Config, OddKernel
 
 
 class EncoderConfig(Config):
@@ -24,13 +24,13 @@ class EncoderConfig(Config):
             model's width, as of an embedding made elsewhere; a projection follows.
     """
 
-    layers: int = Field(4, ge=1, le=DEEPEST)
-    heads: int = Field(4, ge=1, le=WIDEST)
-    feed_forward: int = Field(512, ge=1, le=WIDEST)
+    layers: int = Field(4, ge=1, le=MAX_LAYERS)
+    heads: int = Field(4, ge=1, le=MAX_WIDTH)
+    feed_forward: int = Field(512, ge=1, le=MAX_WIDTH)
     kernel: OddKernel = 3
     dropout: float = Field(0.1, ge=0, lt=1)
     language_everywhere: bool = False
-    embedding_width: int | None = Field(None, ge=1, le=WIDEST)
+    embedding_width: int | None = Field(None, ge=1, le=MAX_WIDTH)
 
 
 class DurationConfig(Config):
@@ -43,8 +43,8 @@ class DurationConfig(Config):
         dropout: share of activations dropped in training.
     """
 
-    channels: int = Field(192, ge=1, le=WIDEST)
-    layers: int = Field(2, ge=1, le=DEEPEST)
+    channels: int = Field(192, ge=1, le=MAX_WIDTH)
+    layers: int = Field(2, ge=1, le=MAX_LAYERS)
     kernel: OddKernel = 3
     dropout: float = Field(0.2, ge=0, lt=1)
 
@@ -59,8 +59,8 @@ class DecoderConfig(Config):
         dropout: share of activations dropped in training.
     """
 
-    channels: int = Field(192, ge=1, le=WIDEST)
-    blocks: int = Field(6, ge=1, le=DEEPEST)
+    channels: int = Field(192, ge=1, le=MAX_WIDTH)
+    blocks: int = Field(6, ge=1, le=MAX_LAYERS)
     kernel: OddKernel = 5
     dropout: float = Field(0.1, ge=0, lt=1)
 
@@ -101,7 +101,7 @@ class ModelConfig(Config):
         freeze_blocks: blocks that training leaves as they are.
     """
 
-    width: int = Field(192, ge=2, le=WIDEST)
+    width: int = Field(192, ge=2, le=MAX_WIDTH)
     states_per_token: int = Field(2, ge=1, le=100)
     encoder: EncoderConfig = EncoderConfig()
     duration: DurationConfig = DurationConfig()

@@ -43,7 +43,7 @@ def tts_loss(
     Args:
         output: the model's, laid out by the alignment of `mel_BTM`.
         mel_BTM: normalised log-mel, recorded.
-        mel_std_M: spread of the training frames, to report in natural-log units.
+        mel_std_M: standard deviation of the training frames, to report in natural-log units.
         config: weights.
         n_frames, n_tokens: what to divide by; the batch's own counts if None. With several
             workers, those of the whole batch divided by the number of workers.

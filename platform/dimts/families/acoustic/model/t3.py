@@ -23,7 +23,7 @@ from dimts.families.acoustic.model.durations import (
 )
 from dimts.families.acoustic.model.encoder import TextEncoder
 
-MOST_FRAMES = 1000.0
+MAX_STATE_FRAMES = 1000.0
 """Of a state, as predicted, lest a voice that learned nonsense asks for all memory there is."""
 
 
@@ -82,7 +82,7 @@ class T3(nn.Module):
         self.decoder = MelDecoder(width, n_mels, config.decoder)
 
     def normalise(self, mel_BTM: Tensor) -> Tensor:
-        """Natural-log mel -> zero mean and unit spread a bin."""
+        """Natural-log mel -> zero mean and unit variance in each bin."""
         return (mel_BTM - self.mel_mean_M) / self.mel_std_M
 
     def denormalise(self, mel_BTM: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ class T3(nn.Module):
             assert n_frames_B is not None
             durations_BNS = align(means_BNSM, n_tokens_B, mel_BTM, n_frames_B)
         elif durations_BNS is None:
-            expected_BNS = log_durations_BNS.exp().nan_to_num(0).clamp_max(MOST_FRAMES)
+            expected_BNS = log_durations_BNS.exp().nan_to_num(0).clamp_max(MAX_STATE_FRAMES)
             durations_BNS = round_durations(expected_BNS / speed, valid_BN)
         # A mel is as wide as its longest row; without one the CPU has to ask the durations.
         n_frames = int(durations_BNS.sum((1, 2)).max()) if mel_BTM is None else mel_BTM.shape[1]
