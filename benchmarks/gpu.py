@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from benchmarks.flops import Precision, flops_a_frame, peak_flops
 from benchmarks.machine_facts import machine_facts
 from benchmarks.speech_like import speech_like
-from benchmarks.synthetic import MEAN, STD, synthetic_corpus, synthetic_task
+from benchmarks.synthetic import MEAN, STD, padding_share, synthetic_corpus, synthetic_task
 from dimts.audio.mel import MelConfig, log_mel, log_mel_torch
 from dimts.cli import run_job
 from dimts.core.config import Config, build_config, load_config
@@ -50,7 +50,7 @@ from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
 from dimts.training.callbacks import NullCallbacks
 from dimts.training.precision import float32_precision
-from dimts.training.sampler import BucketSampler, Position, padding_share
+from dimts.training.sampler import BucketSampler, Position
 from dimts.training.trainer import Trainer
 
 MODELS = Path(__file__).resolve().parents[1] / "jobs/configs/models"

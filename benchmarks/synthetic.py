@@ -119,3 +119,10 @@ def synthetic_task(
         unit="frames",
         write_bundle=write_bundle,
     )
+
+
+def padding_share(lengths: NDArray[np.int64], batches: Sequence[Sequence[int]]) -> float:
+    """The share of a batch's units that is padding, over all batches."""
+    real = sum(int(lengths[b].sum()) for b in batches)
+    padded = sum(int(lengths[b].max()) * len(b) for b in batches)
+    return 1 - real / padded

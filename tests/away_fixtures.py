@@ -25,7 +25,7 @@ from mlflow.tracking import MlflowClient
 
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
-from dimts.launch.run_logger import RunLogger, final_status
+from dimts.launch.run_logger import RunLogger
 from dimts.launch.settings import Launch
 from dimts.launch.start import keep_settings
 from dimts.launch.training_run import run_training
@@ -190,7 +190,7 @@ def train_watched(launch: Launch, events: Events) -> Watched:
     device = torch.device("cpu")
     logger.finish(run_training(launch.settings, logger, device))
     logger.measure(device)
-    logger.end(final_status(launch.run_dir))
+    logger.end()
     return logger
 
 

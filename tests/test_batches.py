@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from benchmarks.synthetic import padding_share
 from dimts.core.errors import UserError
 from dimts.families.acoustic.dataset import FRAME_MULTIPLE, TOKEN_MULTIPLE, Corpus
 from dimts.training.prefetcher import Prefetcher
-from dimts.training.sampler import BucketSampler, Position, padding_share, split_batch
+from dimts.training.sampler import BucketSampler, Position, split_batch
 
 CORPUS_FRAMES = (547, 5.51, 0.237)
 """Of the sample corpus's training split: utterances, mean and deviation of log(frames)."""

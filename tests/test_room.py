@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from dimts.launch.interface import interface_of
+from dimts.launch.ray_train import interface_of
 from dimts.launch.resources import equal_share, places
 
 SMALL, LARGE = {"CPU": 1.0}, {"CPU": 8.0, "GPU": 2.0}

@@ -8,7 +8,7 @@ from dimts.core.errors import UserError
 from dimts.launch.console import following
 from dimts.launch.local_run_folder import local_run_folder
 from dimts.launch.machine import resolve_on_machine
-from dimts.launch.run_logger import RunLogger, device_of, final_status
+from dimts.launch.run_logger import RunLogger, device_of
 from dimts.launch.settings import Launch
 from dimts.launch.stopping import stop_on_signal
 from dimts.launch.training_run import run_training
@@ -37,7 +37,7 @@ def run_locally(launch: Launch, gpu: bool = False) -> None:
         try:
             logger.finish(run_training(launch.settings, logger, device))
             logger.measure(device)
-            logger.end(final_status(launch.run_dir))
+            logger.end()
         except RunTakenOver as error:
             raise UserError(str(error)) from error
         except BaseException:

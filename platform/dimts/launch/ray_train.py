@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+import struct
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
@@ -29,13 +32,12 @@ from dimts.core.errors import UserError
 from dimts.core.ray_session import ray_session
 from dimts.launch.attempts import count_attempt, forget_attempts
 from dimts.launch.console import following
-from dimts.launch.interface import interface_of
 from dimts.launch.local_run_folder import NoCopy, RemoteRun, local_run_folder
 from dimts.launch.machine import resolve_on_machine
 from dimts.launch.names import CONFIG_FILE, FAILURE, TOLD_OF_CHECKPOINTS
 from dimts.launch.relay import relay_events
 from dimts.launch.resources import equal_share, places
-from dimts.launch.run_logger import RESULT, RunLogger, device_of, final_status
+from dimts.launch.run_logger import RESULT, RunLogger, device_of
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.stopping import stop_on_signal
 from dimts.launch.training_run import run_training
@@ -44,6 +46,8 @@ from dimts.storage.pointer import read_pointer
 from dimts.training.checkpoint import LATEST
 from dimts.training.ownership import RunTakenOver
 
+SIOCGIFADDR = 0x8915
+"""Linux: the IPv4 address of an interface, netdevice(7)."""
 QUIET = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -275,6 +279,23 @@ class _ClusterBackend(_TorchBackend):
         super().on_start(worker_group, backend_config)
 
 
+def interface_of(address: str) -> str | None:
+    """Name of the interface that has an IPv4 address; None if none is found to."""
+    if not sys.platform.startswith("linux"):
+        return None
+    import fcntl
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        for _, name in socket.if_nameindex():
+            try:
+                answer = fcntl.ioctl(asked, SIOCGIFADDR, struct.pack("256s", name.encode()))
+            except OSError:  # has none
+                continue
+            if socket.inet_ntoa(answer[20:24]) == address:
+                return name
+    return None
+
+
 def _name_interface() -> None:
     """In a worker, before it looks for the others; what the node's owner has set stays."""
     if interface := interface_of(ray.util.get_node_ip_address()):
@@ -328,7 +349,7 @@ def _train(launch: Launch, config: dict[str, Any], rank: int, copy: RemoteRun | 
             logger.notify(died)
         copy.send_soon()  # how often workers died: they may die again within seconds
         logger.finish(run_training(launch.settings, logger, device))
-        logger.end(final_status(launch.run_dir))
+        logger.end()
     except RunTakenOver:
         raise
     except StorageError as error:  # the storage may be back when the group is started again
@@ -374,7 +395,7 @@ def _measure(dumped: dict[str, Any], gpu: bool) -> None:
         logger.start()
         try:
             logger.measure(device)
-            logger.end(final_status(launch.run_dir))
+            logger.end()
         except BaseException:
             logger.end("FAILED")
             raise

@@ -119,10 +119,12 @@ class RunLogger:
         self._tracker.log_model(best, metrics, step)
         _write(self.launch.run_dir, result | {"metrics": {**result["metrics"], **metrics}})
 
-    def end(self, status: Status) -> None:
-        """End the record; waits a bounded time for what is not sent yet."""
+    def end(self, status: Status | None = None) -> None:
+        """End the record, by how training ended if no status is given; waits a bounded time for
+        what is not sent yet."""
         if self.rank == 0:
-            self._tracker.finish(status)
+            stopped = status is None and read_result(self.launch.run_dir)["status"] == "stopped"
+            self._tracker.finish(status or ("KILLED" if stopped else "FINISHED"))
 
     def _write_result(self, result: Result, best: Path) -> None:
         place = self.launch.place
@@ -137,11 +139,6 @@ class RunLogger:
             "metrics": result.best,
         }
         _write(self.launch.run_dir, values)
-
-
-def final_status(run_dir: Path) -> Status:
-    """How the record of a run that has ended, or was asked to stop, is to end."""
-    return "KILLED" if read_result(run_dir)["status"] == "stopped" else "FINISHED"
 
 
 def _write(run_dir: Path, result: Mapping[str, Any]) -> None:

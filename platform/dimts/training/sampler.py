@@ -133,13 +133,6 @@ class BucketSampler:
             epoch, start = epoch + 1, 0
 
 
-def padding_share(lengths: NDArray[np.int64], batches: Sequence[Sequence[int]]) -> float:
-    """The share of a batch's units that is padding, over all batches."""
-    real = sum(int(lengths[b].sum()) for b in batches)
-    padded = sum(int(lengths[b].max()) * len(b) for b in batches)
-    return 1 - real / padded
-
-
 def split_batch(
     indices: Sequence[int], rank: int, world_size: int, n_micro: int
 ) -> list[list[int]]:
