@@ -12,13 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dimts.bundles.bundle import (
-    load_weights,
-    read_manifest,
-    read_settings,
-    read_weights,
-    write_bundle,
-)
+from dimts.bundles import bundle as bundles
 from dimts.core.config import Config, build_config
 from dimts.core.metric import Metric
 from dimts.families.protocol import Family, Measured, Sections
@@ -74,40 +68,35 @@ class ToyData:
         return torch.sin((start + torch.arange(self._crop)) * (0.2 + 0.02 * index + self._detune))
 
 
-class Generator(nn.Module):
-    """Foretells each sample from the two before it."""
-
+class Generator(nn.Module):  # foretells each sample from the two before it
     def __init__(self, config: ToyModel):
         super().__init__()
         self.first = nn.Conv1d(1, config.width, 2).requires_grad_(not config.freeze)
         self.last = nn.Conv1d(config.width, 1, 1)
 
     def forward(self, wave_BT: Tensor) -> Tensor:
-        told: Tensor = self.last(torch.tanh(self.first(wave_BT[:, None, :-1])))[:, 0]
-        return told
+        return self.last(torch.tanh(self.first(wave_BT[:, None, :-1])))[:, 0]
 
 
-class GeneratorLoss(nn.Module):
-    def __init__(self, model: Generator, critic: nn.Module):
+class Loss(nn.Module):
+    def __init__(self, trained: nn.Module, other: nn.Module):
         super().__init__()
-        self.model, self._critic = model, [critic]  # in a list: another objective trains it
+        self.trained, self._other = trained, [other]  # in a list torch does not register it
 
+
+class GeneratorLoss(Loss):
     def forward(self, batch: ToyBatch, moment: Moment) -> Losses:
-        told, heard = self.model(batch.wave_BT), batch.wave_BT[:, 2:]
-        error = (told - heard).square().sum() - 0.01 * self._critic[0](told[..., None]).sum()
+        told, heard = self.trained(batch.wave_BT), batch.wave_BT[:, 2:]
+        error = (told - heard).square().sum() - 0.01 * self._other[0](told[..., None]).sum()
         near = ((told.detach() - heard).abs() < 0.2).sum()
         return {"loss": error / batch.size, "agreement": near / batch.size}
 
 
-class CriticLoss(nn.Module):
-    def __init__(self, model: Generator, critic: nn.Module):
-        super().__init__()
-        self.critic, self._model = critic, [model]
-
+class CriticLoss(Loss):
     def forward(self, batch: ToyBatch, moment: Moment) -> Losses:
         with torch.no_grad():
-            told = self._model[0](batch.wave_BT)
-        real, made = self.critic(batch.wave_BT[:, 2:, None]), self.critic(told[..., None])
+            told = self._other[0](batch.wave_BT)
+        real, made = self.trained(batch.wave_BT[:, 2:, None]), self.trained(told[..., None])
         return {"critic_loss": ((1 - real).square().sum() + made.square().sum()) / batch.size}
 
 
@@ -133,30 +122,27 @@ class ToyFamily(Family):
         rate = settings.training.optimizer
         objectives = (
             Objective("generator", GeneratorLoss(model, critic), rate),
-            Objective("critic", CriticLoss(model, critic), rate, start_step=2),
+            Objective("critic", CriticLoss(critic, model), rate, start_step=2),
         )
 
         def write(folder: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
             own = {"family": "toy", "features": "toy"}
-            write_bundle(folder, weights, settings.config_yaml, {**facts, **own})
+            bundles.write_bundle(folder, weights, settings.config_yaml, {**facts, **own})
 
         return Task(model, objectives, train, val, SELECTION, "samples", write)
 
     def load(self, bundle: Path, device: str | torch.device = "cpu") -> ToySpeaker:
-        read_manifest(bundle)
-        sizes = read_settings(bundle, ("model",))["model"]
-        model = Generator(build_config(ToyModel, sizes))
-        load_weights(model, read_weights(bundle), bundle)
+        bundles.read_manifest(bundle)
+        settings = bundles.read_settings(bundle, ("model",))
+        model = Generator(build_config(ToyModel, settings["model"]))
+        bundles.load_weights(model, bundles.read_weights(bundle), bundle)
         return ToySpeaker(model.to(device).eval())
 
-    def scores(
-        self, settings: ToySettings, bundle: Path, split: str, device: torch.device
-    ) -> Measured:
+    def scores(self, settings: Any, bundle: Path, split: str, device: torch.device) -> Measured:
         data, loss = ToyData(split, 40), GeneratorLoss(self.load(bundle).model, nn.Linear(1, 1))
         with torch.no_grad():
             told = [loss(data.collate([n]), Moment(0, 1))["agreement"] for n in range(len(data))]
-        values = np.array(told, np.float64)
-        return Measured(data.ids, values, {"share": float(values.mean())})
+        return Measured(data.ids, np.array(told), {"share": float(np.mean(told))})
 
 
 FAMILY = ToyFamily()
