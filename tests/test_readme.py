@@ -110,7 +110,8 @@ def run(folder: Path, command: str) -> str:
     script, *arguments = shlex.split(command)
     program = [str(ROOT / script)]
     if script == "dimts":
-        script, program = arguments.pop(0), ["-m", "dimts"]
+        script = arguments.pop(0)
+        program = ["-m", "dimts", script]
     has_base = "finetune" in command or "sample_ti" in command
     if script in ("prepare", "train", "tune", "benchmarks/voices.py"):
         arguments += FROM_BASE if has_base else TINY
