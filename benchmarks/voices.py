@@ -102,7 +102,7 @@ def table(
     aligners: Sequence[str] = arguments.aligners
     lines = [
         f"{config.run.name}: {config.training.max_steps} steps, {arguments.seeds} seeds, "
-        f"{int(rows[aligners[0], 0]['figures']['test/utterances'])} test utterances; "
+        f"{int(rows[aligners[0], 0]['metrics']['test/utterances'])} test utterances; "
         + ", ".join(map(str, machine_facts(["torch"]).values())),
         "",
         "| | " + " | ".join(aligners) + " |",
