@@ -8,6 +8,7 @@ only reads settings need not wait.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -129,10 +130,10 @@ class Measured(NamedTuple):
     unmeasured: Sequence[str] = ()
 
 
-class Family:
+class Family(ABC):
     """A kind of model; what is not said otherwise here is right for many.
 
-    A family has to bring `task`, `load` and `scores`.
+    A family brings `task`, `load`, and `scores` or what is made of it.
 
     Attributes:
         name: of the family; stands in settings and manifests.
@@ -173,25 +174,26 @@ class Family:
         Raises:
             UserError: data are missing or do not fit.
         """
+        return
 
+    @abstractmethod
     def task(self, settings: Any, device: torch.device) -> Task:
         """The model, its losses and its data, ready to train.
 
         Raises:
             UserError: data are missing or do not fit, or the run was begun with others.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def load(self, bundle: Path, device: str = "cpu") -> Speaker:
         """The speaker of a bundle.
 
         Raises:
             BundleError: the bundle is damaged or does not fit together.
         """
-        raise NotImplementedError
 
     def scores(self, settings: Any, bundle: Path, split: str, device: torch.device) -> Measured:
-        """Metrics of a bundle on a split of a run's data."""
+        """Metrics on a split: for `measure`, `held_out`, `for_promotion`."""
         raise NotImplementedError
 
     def new_run_hint(self, place: str) -> str:
@@ -209,6 +211,7 @@ class Family:
         Raises:
             ValueError: so it is.
         """
+        return
 
     def shared_inputs(self, settings: Sequence[Any], measured: Sequence[str]) -> SharedInputs:
         """Check the settings of a sweep's trials; nothing is written.
