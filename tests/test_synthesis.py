@@ -67,7 +67,7 @@ def test_same_text_is_the_same_speech(synthesizer: AcousticSpeaker) -> None:
 
 
 def test_length_is_that_of_the_predicted_durations(synthesizer: AcousticSpeaker) -> None:
-    mel, durations = synthesizer.mel(TEXT)
+    mel, durations, _ = synthesizer.mel(TEXT)
     assert mel.shape == (durations.sum(), MEL.n_mels)
     assert len(durations) == len(synthesizer.tokenizer.encode(TEXT))
     assert len(synthesizer.speak(TEXT)) == (len(mel) - 1) * MEL.hop_length

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ class JoinedUtterances:
         self.texts = [part.texts[i] for part, i in self._where]
         frames = [part.n_frames[i] for part, i in self._where]
         self.n_frames: NDArray[np.int64] = np.array(frames, np.int64)
+        self.columns = set.intersection(*(set(part.columns) for part in parts))
 
     def __len__(self) -> int:
         return len(self._where)
@@ -34,6 +36,11 @@ class JoinedUtterances:
         """Natural-log mel, [T, M]."""
         part, i = self._where[index]
         return part.mel(i)
+
+    def column(self, name: str, index: int) -> NDArray[Any]:
+        """What an extractor made of an utterance."""
+        part, i = self._where[index]
+        return part.column(name, i)
 
 
 def load_corpus(features: FeatureSet, tokenizer: Tokenizer, split: SplitName) -> Corpus:

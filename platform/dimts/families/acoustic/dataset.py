@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dimts.training.task import Batch, Seed
+
+F0 = "f0"
+"""Column of the features."""
 
 TOKEN_MULTIPLE, FRAME_MULTIPLE = 16, 32
 """What padded widths are multiples of on a GPU, see `Corpus.collate`."""
@@ -35,6 +38,15 @@ class Utterances(Protocol):
         """Natural-log mel, [T, M]."""
         ...
 
+    @property
+    def columns(self) -> Collection[str]:
+        """Names of what `column` may be asked for."""
+        ...
+
+    def column(self, name: str, index: int) -> NDArray[Any]:
+        """What an extractor made of an utterance."""
+        ...
+
 
 @dataclass(frozen=True)
 class AcousticBatch(Batch):
@@ -44,6 +56,7 @@ class AcousticBatch(Batch):
         tokens_BN, n_tokens_B: int64.
         mel_BTM, n_frames_B: natural-log mel, float32, zero on padding; int64.
         durations_BNS: int64, where an aligner has given them.
+        f0_BT: Hz, float32, 0 where unvoiced, where the features have it.
         n_tokens: of the whole batch over all workers.
     """
 
@@ -53,6 +66,7 @@ class AcousticBatch(Batch):
     n_frames_B: Tensor
     durations_BNS: Tensor | None
     n_tokens: int
+    f0_BT: Tensor | None = None
 
 
 class Corpus:
@@ -100,6 +114,7 @@ class Corpus:
             width, length = width + -width % TOKEN_MULTIPLE, length + -length % FRAME_MULTIPLE
         tokens = torch.zeros(len(indices), width, dtype=torch.long)
         mel = torch.zeros(len(indices), length, n_mels)
+        f0 = torch.zeros(len(indices), length) if F0 in self.utterances.columns else None
         durations = None
         if self.durations is not None:
             n_states = self.durations[indices[0]].shape[1]
@@ -108,6 +123,8 @@ class Corpus:
             tokens[row, : n_tokens[row]] = torch.from_numpy(self.tokens[index])
             # The mapped array is read-only, which torch.from_numpy warns of: copy by numpy.
             mel[row, : n_frames[row]].numpy()[:] = self.utterances.mel(index)
+            if f0 is not None:
+                f0[row, : n_frames[row]].numpy()[:] = self.utterances.column(F0, index)
             if durations is not None and self.durations is not None:
                 durations[row, : n_tokens[row]] = torch.from_numpy(self.durations[index])
         return AcousticBatch(
@@ -119,4 +136,5 @@ class Corpus:
             n_frames_B=torch.from_numpy(n_frames),
             durations_BNS=durations,
             n_tokens=int(self.n_tokens[list(total)].sum()),
+            f0_BT=f0,
         )

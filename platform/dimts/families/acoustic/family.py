@@ -13,11 +13,13 @@ from dimts.families.acoustic.metrics import FORGETTING, MCD, METRICS, SPOKEN
 from dimts.families.acoustic.sections import AcousticSections
 from dimts.families.acoustic.settings import AcousticSettings, Source
 from dimts.families.protocol import Family, HeldOut, Measured, SharedInputs
+from dimts.features.pitch_extractor import PitchExtractor
 
 if TYPE_CHECKING:
     import torch
 
     from dimts.families.acoustic.speaker import AcousticSpeaker
+    from dimts.features.schema import Extractor
     from dimts.training.task import Task
 
 _WHAT_IS_FORGOTTEN = {"base.bundle", "base.features", "base.held_out"}
@@ -62,8 +64,9 @@ class AcousticFamily(Family):
             config_yaml=config_yaml or to_yaml(sections),
         )
 
-    def extractors(self, sections: AcousticSections) -> tuple[MelExtractor]:
-        return (MelExtractor(sections.mel),)
+    def extractors(self, sections: AcousticSections) -> Sequence[Extractor]:
+        mel = MelExtractor(sections.mel)
+        return (mel, PitchExtractor.of(sections.mel)) if sections.model.pitch else (mel,)
 
     def prepare_inputs(self, settings: AcousticSettings) -> None:
         if settings.training.aligner.fixed_share > 0:

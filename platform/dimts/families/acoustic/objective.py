@@ -37,7 +37,11 @@ class AcousticObjective(nn.Module):
                 mel_BTM,
                 batch.n_frames_B,
                 batch.durations_BNS if moment.step < fixed_steps else None,
+                f0_BT=batch.f0_BT,
             )
+        z_BT = None
+        if self.model.source is not None and batch.f0_BT is not None:
+            z_BT = self.model.source.normalise(batch.f0_BT)
         loss = tts_loss(
             output,
             mel_BTM,
@@ -45,11 +49,13 @@ class AcousticObjective(nn.Module):
             self.config.loss,
             n_frames=batch.size,
             n_tokens=batch.n_tokens,
+            z_BT=z_BT,
         )
-        return {
+        losses = {
             "total_loss": loss.total,
             "mel_loss": loss.mel,
             "duration_loss": loss.duration,
             "prior_loss": loss.prior,
             "mel_mse": loss.mel_mse,
         }
+        return losses | ({} if z_BT is None else {"pitch_loss": loss.pitch})

@@ -57,7 +57,7 @@ def speak_samples(
     hop_s = speaker.mel_config.hop_length / speaker.sample_rate
     samples = [_sample(folder, step, number, text) for number, text in enumerate(texts, start=1)]
     for sample in samples:
-        mel_TM, _ = speaker.mel(sample.text, language=language)
+        mel_TM = speaker.mel(sample.text, language=language).mel_TM
         write_wav(sample.wav, speaker.vocode(mel_TM), speaker.sample_rate)
         mel_plot(sample.plots[0], mel_TM, title=sample.text, hop_s=hop_s)
     return samples

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -17,14 +17,30 @@ from dimts.core.errors import UserError
 from dimts.core.threads import one_thread
 from dimts.families.acoustic.bundle import load_bundle
 from dimts.families.acoustic.model.t3 import T3
+from dimts.families.acoustic.postfilter import postfilter
 from dimts.text.tokenizer import Tokenizer
 
 Vocoder = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Natural-log mel, [T, M], to samples in [-1, 1]."""
 
 MIN_SPEED, MAX_SPEED = 0.25, 4.0
+MIN_PITCH, MAX_PITCH = 0.25, 4.0
 MAX_TOKENS = 8000
 """Of a text that is spoken at once: time and memory grow with their square."""
+
+
+class SpokenMel(NamedTuple):
+    """What a text is spoken by.
+
+    Attributes:
+        mel_TM: natural-log.
+        durations_NS: int64, frames of each token's states.
+        f0_T: Hz, 0 where unvoiced; None if the model predicts none.
+    """
+
+    mel_TM: NDArray[np.float32]
+    durations_NS: NDArray[np.int64]
+    f0_T: NDArray[np.float32] | None
 
 
 class AcousticSpeaker:
@@ -78,22 +94,27 @@ class AcousticSpeaker:
 
     @torch.no_grad()
     def mel(
-        self, text: str, speed: float = 1.0, language: str | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Natural-log mel of a text, [T, M], and the frames a token state, [N, S].
+        self, text: str, speed: float = 1.0, language: str | None = None, pitch: float = 1.0
+    ) -> SpokenMel:
+        """Natural-log mel of a text.
 
         Args:
             text: raw.
             speed: 1 is as learned.
+            pitch: what F0 is multiplied by.
             language: its code; None: the voice's default, which it learned last.
 
         Raises:
             UserError: the text is empty, too long to be spoken at once or has characters outside
-                the vocabulary, the speed is out of range, the voice does not know the language,
-                or it learned nonsense.
+                the vocabulary, speed or pitch are out of range, the voice does not know the
+                language, or it learned nonsense.
         """
         if not MIN_SPEED <= speed <= MAX_SPEED:
             raise UserError(f"speed {speed:g}: must be between {MIN_SPEED} and {MAX_SPEED:g}")
+        if pitch != 1 and self.model.source is None:
+            raise UserError("pitch: the voice has no pitch of its own; leave it out")
+        if not MIN_PITCH <= pitch <= MAX_PITCH:
+            raise UserError(f"pitch {pitch:g}: must be between {MIN_PITCH} and {MAX_PITCH:g}")
         device = self.model.mel_mean_M.device
         ids = self.tokenizer.encode(text, language or self.language)
         if len(ids) > MAX_TOKENS:
@@ -104,11 +125,15 @@ class AcousticSpeaker:
         tokens = torch.tensor([ids], device=device)
         count = torch.tensor([tokens.shape[1]], device=device)
         with one_thread():
-            output = self.model(tokens, count, speed=speed)
+            output = self.model(tokens, count, speed=speed, pitch_shift=pitch)
         mel_TM = self.model.denormalise(output.mel_BTM)[0].cpu().numpy()
         if not np.isfinite(mel_TM).all():
             raise UserError(f"{text!r:.60}: the voice has no mel for it: its weights are nonsense")
-        return mel_TM, output.durations_BNS[0].cpu().numpy()
+        if self.model.postfilter_FM is not None:
+            gains = self.model.postfilter_FM.cpu().numpy()
+            mel_TM = postfilter(mel_TM, gains, self.model.config.postfilter)
+        f0_T = None if output.f0_BT is None else output.f0_BT[0].cpu().numpy()
+        return SpokenMel(mel_TM, output.durations_BNS[0].cpu().numpy(), f0_T)
 
     def speak(
         self, text: str, *, language: str | None = None, voice: str | None = None,
@@ -117,8 +142,7 @@ class AcousticSpeaker:
         """Samples in [-1, 1] at `sample_rate`; raises like `mel`."""
         if voice:
             raise UserError(f"voice {voice}: there is one only; leave it out")
-        mel_TM, _ = self.mel(text, speed, language)
-        return self.vocode(mel_TM)
+        return self.vocode(self.mel(text, speed, language).mel_TM)
 
     def vocode(self, mel_TM: NDArray[np.float32]) -> NDArray[np.float32]:
         """Natural-log mel, [T, M], to samples."""

@@ -7,7 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch import distributed as dist
 
@@ -15,19 +17,24 @@ from dimts.bundles.bundle import load_weights, read_manifest
 from dimts.bundles.fetch import local_bundle
 from dimts.core.errors import UserError
 from dimts.families.acoustic.bundle import build_model, write_bundle
-from dimts.families.acoustic.corpora import check_lengths
+from dimts.families.acoustic.corpora import check_lengths, draw
 from dimts.families.acoustic.data import Data, open_data
+from dimts.families.acoustic.dataset import F0, Corpus
 from dimts.families.acoustic.extension.base import extended_weights
 from dimts.families.acoustic.flat_start import ensure_durations, read_durations
 from dimts.families.acoustic.freezing import FreezeReport, freeze
 from dimts.families.acoustic.metrics import SELECTION
 from dimts.families.acoustic.model.t3 import T3
 from dimts.families.acoustic.objective import AcousticObjective
+from dimts.families.acoustic.restoration import with_restoration
 from dimts.families.acoustic.samples import make_samples
 from dimts.families.acoustic.settings import AcousticSettings
 from dimts.families.acoustic.training_config import AcousticTrainingConfig
 from dimts.training.checkpoint import find_latest
 from dimts.training.task import Objective, Task
+
+MAX_MEASURED = 2000
+"""Utterances that mean and standard deviation of log F0 are taken from."""
 
 
 def acoustic_task(settings: AcousticSettings, device: torch.device) -> Task:
@@ -61,6 +68,7 @@ def task_of(settings: AcousticSettings, data: Data, model: T3) -> Task:
 
     def write(folder: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         own = {"features": features_fingerprint(data), **_origin(settings, data)}
+        weights = with_restoration(model, weights, data.train)
         write_bundle(folder, weights, data.tokenizer, settings.config_yaml, {**facts, **own})
 
     objective = AcousticObjective(model, settings.training)
@@ -85,6 +93,13 @@ def initial_model(settings: AcousticSettings, data: Data) -> T3:
     if data.base and settings.base:
         seed = settings.training.seed
         weights = extended_weights(data.base, data.tokenizer, settings.base, seed)
+        # What the base knows nothing of begins untrained.
+        added: tuple[str, ...] = ("pitch.", "source.") if data.base.model.pitch is None else ()
+        added += () if data.base.model.postfilter else ("postfilter_FM",)
+        own = model.state_dict().items()
+        weights |= {key: value for key, value in own if key.startswith(added)}
+        if model.postfilter_FM is None:
+            weights.pop("postfilter_FM", None)
         load_weights(model, weights, local_bundle(settings.base.bundle))
     return model
 
@@ -98,9 +113,26 @@ def untrained_model(settings: AcousticSettings, data: Data) -> T3:
         torch.from_numpy(data.mel_mean_M),
         torch.from_numpy(data.mel_std_M),
     )
+    if model.source is not None:
+        model.source.measure(settings.mel, log_f0(data.train))
     n_frames = data.train.utterances.n_frames.sum()
     model.duration.expect(float(n_frames / data.train.n_tokens.sum()))
     return model
+
+
+def log_f0(corpus: Corpus) -> NDArray[np.float32]:
+    """Natural log of F0 in Hz, of voiced frames, of at most `MAX_MEASURED` utterances, [n].
+
+    Raises:
+        UserError: the features have no F0.
+    """
+    if F0 not in corpus.utterances.columns:
+        raise UserError(
+            "model.pitch: the features have no F0; run dimts prepare again, or set model.pitch=null"
+        )
+    few = draw(corpus, MAX_MEASURED).utterances
+    f0 = np.concatenate([few.column(F0, i) for i in range(len(few))])
+    return np.log(f0[f0 > 0])
 
 
 def parameter_counts(report: FreezeReport) -> dict[str, float]:

@@ -23,7 +23,7 @@ from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
 from dimts.text.transliteration import Transliteration, load_transliteration
 
-OURS = ("freeze_until_index", "freeze_blocks.encoder", "freeze_blocks.decoder")
+OURS = ("freeze_until_index", "freeze_blocks.encoder", "freeze_blocks.decoder", "postfilter")
 """Settings of a model that a training from a base chooses; dropout is another."""
 
 HUGGINGFACE = "huggingface_tokenizer.json"
@@ -87,7 +87,8 @@ def base_sizes(folder: Path) -> ModelConfig:
 
 
 def model_from_base(own: ModelConfig, base: ModelConfig) -> ModelConfig:
-    """The base's sizes, with what `own` may choose: dropout and what is frozen.
+    """The base's sizes, with what `own` may choose: dropout, what is frozen, pitch if the base
+    has none.
 
     Raises:
         ConfigError: `own` asks for another size; names the key.
@@ -97,6 +98,9 @@ def model_from_base(own: ModelConfig, base: ModelConfig) -> ModelConfig:
     there = flatten(sizes)
     # What was frozen when the base itself was adapted says nothing of this training.
     sizes |= ModelConfig().model_dump(mode="json", include={"freeze_until_index", "freeze_blocks"})
+    if own.pitch and base.pitch is None:  # is learned beside what the base knows
+        sizes["pitch"] = own.pitch.model_dump(mode="json")
+        there |= flatten({"pitch": sizes["pitch"]})
     for key, value in wanted.items():
         if key in OURS or key.endswith("dropout"):
             section, _, name = key.rpartition(".")

@@ -65,6 +65,22 @@ class DecoderConfig(Config):
     dropout: float = Field(0.1, ge=0, lt=1)
 
 
+class PitchConfig(Config):
+    """Sizes of the pitch predictor, of a model whose decoder is shown the pitch.
+
+    Attributes:
+        channels: width of its convolutions.
+        layers: number of them.
+        kernel: frames that each sees; odd.
+        dropout: share of activations dropped in training.
+    """
+
+    channels: int = Field(128, ge=1, le=MAX_WIDTH)
+    layers: int = Field(2, ge=1, le=MAX_LAYERS)
+    kernel: OddKernel = 5
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+
 def _freeze_index(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
@@ -95,6 +111,10 @@ class ModelConfig(Config):
     Attributes:
         width: channels of a token's vector; a multiple of 2 and of the encoder's heads.
         states_per_token: spans that a token is made of, such as consonant and vowel.
+        pitch: sizes of the pitch predictor; None: the decoder is not shown the pitch, as in
+            models of before.
+        postfilter: exponent of the gains that put back what a prediction loses of changes over
+            time; 0: none, as in models of before.
         freeze_until_index: embedding rows that training leaves as they are: those below this
             id, those below this share of the base's (0 to 1), those of the base (``n_base``) or
             all (``n_vocab``). What a frozen token takes from its factors is frozen with it.
@@ -106,6 +126,8 @@ class ModelConfig(Config):
     encoder: EncoderConfig = EncoderConfig()
     duration: DurationConfig = DurationConfig()
     decoder: DecoderConfig = DecoderConfig()
+    pitch: PitchConfig | None = None
+    postfilter: float = Field(0.0, ge=0, le=2)
     freeze_until_index: FreezeIndex = 0
     freeze_blocks: FreezeBlocks = FreezeBlocks()
 
@@ -147,8 +169,10 @@ class LossConfig(Config):
         mel_l1: of the mean absolute error, added to the mean squared error.
         duration: of the duration part.
         prior: of the part that draws a state's expected mel to its frames.
+        pitch: of the pitch part, if the model predicts pitch.
     """
 
     mel_l1: float = Field(1.0, ge=0)
     duration: float = Field(0.1, ge=0)
     prior: float = Field(0.5, ge=0)
+    pitch: float = Field(0.3, ge=0)

@@ -22,6 +22,8 @@ from dimts.families.acoustic.model.durations import (
     round_durations,
 )
 from dimts.families.acoustic.model.encoder import TextEncoder
+from dimts.families.acoustic.model.pitch import HarmonicSource, Pitch, PitchPredictor
+from dimts.families.acoustic.postfilter import N_MODULATIONS
 
 MAX_STATE_FRAMES = 1000.0
 """Of a state, as predicted, lest a voice that learned nonsense asks for all memory there is."""
@@ -37,6 +39,8 @@ class T3Output(NamedTuple):
         means_BNSM: normalised log-mel that each state is expected to look like.
         state_BT: int64, number of each frame's state among the N * S of its row.
         valid_BN, valid_BT: bool, false on padding.
+        pitch: as predicted; None if the model predicts none.
+        f0_BT: float32, Hz, 0 where unvoiced: what the decoder was shown.
     """
 
     mel_BTM: Tensor
@@ -46,6 +50,8 @@ class T3Output(NamedTuple):
     state_BT: Tensor
     valid_BN: Tensor
     valid_BT: Tensor
+    pitch: Pitch | None = None
+    f0_BT: Tensor | None = None
 
 
 class T3(nn.Module):
@@ -60,6 +66,7 @@ class T3(nn.Module):
 
     mel_mean_M: Tensor
     mel_std_M: Tensor
+    postfilter_FM: Tensor | None
 
     def __init__(
         self,
@@ -80,6 +87,10 @@ class T3(nn.Module):
         self.state_embedding = nn.Parameter(torch.zeros(states, width))
         self.position = nn.Linear(2 * N_POSITION_FEATURES, width)
         self.decoder = MelDecoder(width, n_mels, config.decoder)
+        self.pitch = PitchPredictor(width, config.pitch) if config.pitch else None
+        self.source = HarmonicSource(width, n_mels) if config.pitch else None
+        gains = torch.ones(N_MODULATIONS, n_mels) if config.postfilter else None
+        self.register_buffer("postfilter_FM", gains)
 
     def normalise(self, mel_BTM: Tensor) -> Tensor:
         """Natural-log mel -> zero mean and unit variance in each bin."""
@@ -97,6 +108,8 @@ class T3(nn.Module):
         n_frames_B: Tensor | None = None,
         durations_BNS: Tensor | None = None,
         speed: float = 1.0,
+        f0_BT: Tensor | None = None,
+        pitch_shift: float = 1.0,
     ) -> T3Output:
         """Text to mel; training and synthesis differ only in where the durations come from.
 
@@ -107,6 +120,8 @@ class T3(nn.Module):
             n_frames_B: its frames.
             durations_BNS: int64, frames a state to lay the mel out by.
             speed: how fast predicted durations are spoken, 1 as learned.
+            f0_BT: F0 in Hz, 0 where unvoiced, to be shown to the decoder; as predicted if None.
+            pitch_shift: what predicted F0 is multiplied by.
         """
         valid_BN = torch.arange(tokens_BN.shape[1], device=tokens_BN.device) < n_tokens_B[:, None]
         x_BND = self.encoder(tokens_BN, valid_BN)
@@ -121,14 +136,22 @@ class T3(nn.Module):
             durations_BNS = round_durations(expected_BNS / speed, valid_BN)
         # A mel is as wide as its longest row; without one the CPU has to ask the durations.
         n_frames = int(durations_BNS.sum((1, 2)).max()) if mel_BTM is None else mel_BTM.shape[1]
-        mel_BTM, state_BT, valid_BT = self._decode(x_BND, durations_BNS, n_frames)
+        frames_BTD, state_BT, valid_BT = self._lay_out(x_BND, durations_BNS, n_frames)
+        pitch = None
+        if self.pitch is not None and self.source is not None:
+            pitch = self.pitch(frames_BTD.detach(), valid_BT[..., None])
+            f0_BT = self.source.f0(pitch, pitch_shift).detach() if f0_BT is None else f0_BT
+            frames_BTD = frames_BTD + self.source(f0_BT)
+        mel_BTM = self.decoder(frames_BTD, valid_BT[..., None])
         return T3Output(
-            mel_BTM, durations_BNS, log_durations_BNS, means_BNSM, state_BT, valid_BN, valid_BT
-        )
+            mel_BTM, durations_BNS, log_durations_BNS, means_BNSM, state_BT, valid_BN, valid_BT,
+            pitch, f0_BT,
+        )  # fmt: skip
 
-    def _decode(
+    def _lay_out(
         self, x_BND: Tensor, durations_BNS: Tensor, n_frames: int
     ) -> tuple[Tensor, Tensor, Tensor]:
+        """A vector for each frame, [B, T, D], its state and whether it is one, [B, T]."""
         b, n, s = durations_BNS.shape
         n_frames_B = durations_BNS.sum((1, 2))
         state_BT, state_offset, state_length = regulate(durations_BNS.view(b, n * s), n_frames)
@@ -140,7 +163,7 @@ class T3(nn.Module):
         frames_BTD = frames_BTD + F.embedding(state_BT % s, self.state_embedding)
         frames_BTD = frames_BTD + self.position(positions)
         valid_BT = torch.arange(n_frames, device=x_BND.device) < n_frames_B[:, None]
-        return self.decoder(frames_BTD, valid_BT[..., None]), state_BT, valid_BT
+        return frames_BTD, state_BT, valid_BT
 
 
 @torch.no_grad()

@@ -1,0 +1,71 @@
+"""Measuring what a model's predictions lose, when its bundle is written."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dimts.core.threads import one_thread
+from dimts.families.acoustic.corpora import draw
+from dimts.families.acoustic.dataset import F0, Corpus
+from dimts.families.acoustic.model.t3 import T3, T3Output
+from dimts.families.acoustic.postfilter import postfilter_gains
+
+MAX_SENTENCES = 32
+MAX_F0_GAIN = 2.0
+
+
+@torch.no_grad()
+def with_restoration(model: T3, weights: Mapping[str, Tensor], corpus: Corpus) -> dict[str, Tensor]:
+    """The weights with the spread of F0 and the gains of the postfilter measured.
+
+    Training sentences are spoken as they would be from the bundle, and compared with their
+    recordings.
+
+    Args:
+        model: of the weights' sizes; is not changed.
+        weights: of a bundle that is being written.
+        corpus: training split.
+    """
+    weights = dict(weights)
+    if model.source is None and model.postfilter_FM is None:
+        return weights
+    spoken = copy.deepcopy(model).eval()
+    spoken.load_state_dict(weights)
+    few = draw(corpus, MAX_SENTENCES)
+    rows = range(len(few))
+    with one_thread():
+        if spoken.source is not None:
+            spoken.source.gain.fill_(1.0)
+            natural = np.concatenate([few.utterances.column(F0, i) for i in rows])
+            predicted = np.concatenate([_f0(_speak(spoken, few, i)) for i in rows])
+            gain = _spread(natural) / max(_spread(predicted), 1e-3)
+            spoken.source.gain.fill_(min(max(gain, 1.0), MAX_F0_GAIN))
+            weights["source.gain"] = spoken.source.gain
+        if spoken.postfilter_FM is not None:
+            outputs = (_speak(spoken, few, i) for i in rows)
+            mels = (spoken.denormalise(output.mel_BTM)[0].cpu().numpy() for output in outputs)
+            gains = postfilter_gains((few.utterances.mel(i) for i in rows), mels)
+            weights["postfilter_FM"] = torch.from_numpy(gains)
+    return weights
+
+
+def _speak(model: T3, corpus: Corpus, index: int) -> T3Output:
+    batch = corpus.collate([index]).to(model.mel_mean_M.device)
+    output: T3Output = model(batch.tokens_BN, batch.n_tokens_B)
+    return output
+
+
+def _f0(output: T3Output) -> np.ndarray:
+    assert output.f0_BT is not None
+    return output.f0_BT[0].cpu().numpy()
+
+
+def _spread(f0: np.ndarray) -> float:
+    """Standard deviation of natural-log F0 where voiced."""
+    voiced = f0[f0 > 0]
+    return float(np.log(voiced).std()) if len(voiced) > 1 else 0.0
