@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +16,7 @@ from dimts.core.untrusted import open_regular
 from dimts.storage.paths import AnyPath, Entry, StoragePath, cache_folder, transfer
 
 
-@dataclass(frozen=True, slots=True)
-class FileStamp:
+class FileStamp(NamedTuple):
     """What tells without reading it that a file has not changed.
 
     The change time is among it because a copy can restore an older modification time. Object
@@ -47,9 +45,6 @@ class RemoteCorpus:
     def __reduce__(self) -> tuple[Any, ...]:
         return (RemoteCorpus, (self.remote,))
 
-    def __str__(self) -> str:
-        return str(self.remote)
-
     @cached_property
     def stamps(self) -> dict[str, FileStamp]:
         """Of every file, by its name relative to the corpus."""
@@ -59,31 +54,16 @@ class RemoteCorpus:
 Root = Path | RemoteCorpus
 
 
-class Opened(NamedTuple):
-    """A recording that can be read.
+class Fetched(NamedTuple):
+    """Some recordings of a `RemoteCorpus` in files of this machine, empty where one is too large.
 
     Attributes:
-        descriptor: at its start; of nothing if `stamp` says that it is larger than was wanted.
-        stamp: of the recording, older than what is read.
+        files: by the name of the recording.
+        stamps: of those that are there, older than what is read.
     """
 
-    descriptor: int
-    stamp: FileStamp
-
-
-class Fetched:
-    """Some recordings of a `RemoteCorpus`, in files of this machine."""
-
-    def __init__(self, stamps: dict[str, FileStamp], files: dict[str, Path]) -> None:
-        self._stamps, self._files = stamps, files
-
-    @contextmanager
-    def opened(self, audio: str) -> Iterator[Opened]:
-        """Like `opened`."""
-        if audio not in self._stamps:
-            raise FileNotFoundError(2, os.strerror(2))
-        with open_regular(self._files[audio]) as descriptor:
-            yield Opened(descriptor, self._stamps[audio])
+    files: dict[str, Path]
+    stamps: dict[str, FileStamp]
 
 
 def root_of(place: AnyPath) -> Root:
@@ -99,10 +79,13 @@ def stamp_of(root: Root, audio: str) -> FileStamp:
     """
     if isinstance(root, Path):
         return FileStamp.of((root / audio).stat())
-    try:
-        return root.stamps[audio]
-    except KeyError:
-        raise FileNotFoundError(2, os.strerror(2)) from None
+    return _found(root.stamps, audio)
+
+
+def _found(stamps: dict[str, FileStamp], audio: str) -> FileStamp:
+    if audio not in stamps:
+        raise FileNotFoundError(2, os.strerror(2))
+    return stamps[audio]
 
 
 @contextmanager
@@ -121,19 +104,19 @@ def at_hand(root: Root, audios: Sequence[str], most_bytes: float) -> Iterator[Pa
         yield root
         return
     with _folder_for_now() as folder:
-        stamps: dict[str, FileStamp] = {}
-        files = {audio: Path(folder, str(n)) for n, audio in enumerate(audios)}
+        # By number: object storage has names that no file may have.
+        fetched = Fetched({audio: Path(folder, str(n)) for n, audio in enumerate(audios)}, {})
 
         def fetch(audio: str) -> None:
             if entry := (root.remote / audio).entry():
-                files[audio].touch()
+                fetched.files[audio].touch()
                 with suppress(FileNotFoundError):  # removed a moment ago
                     if entry.size <= most_bytes:
-                        (root.remote / audio).download(files[audio])
-                    stamps[audio] = FileStamp.of_entry(entry)
+                        (root.remote / audio).download(fetched.files[audio])
+                    fetched.stamps[audio] = FileStamp.of_entry(entry)
 
         transfer([partial(fetch, audio) for audio in audios])
-        yield Fetched(stamps, files)
+        yield fetched
 
 
 @contextmanager
@@ -152,15 +135,16 @@ def _folder_for_now() -> Iterator[str]:
 
 
 @contextmanager
-def opened(root: Path | Fetched, audio: str) -> Iterator[Opened]:
-    """A recording, to be read from.
+def opened(root: Path | Fetched, audio: str) -> Iterator[tuple[int, FileStamp]]:
+    """Descriptor of a recording, at its start, and the stamp, older than what is read.
 
     Raises:
         OSError: it is missing, no regular file, or cannot be opened.
     """
     if isinstance(root, Fetched):
-        with root.opened(audio) as found:
-            yield found
+        stamp = _found(root.stamps, audio)
+        with open_regular(root.files[audio]) as descriptor:
+            yield descriptor, stamp
         return
     with open_regular(root / audio) as descriptor:
-        yield Opened(descriptor, FileStamp.of(os.fstat(descriptor)))
+        yield descriptor, FileStamp.of(os.fstat(descriptor))

@@ -33,10 +33,11 @@ def copy(prepared: Path, tmp_path: Path) -> Path:
 
 def test_mel_is_that_of_the_trimmed_recording(prepared: Path) -> None:
     split = FeatureSet.open(prepared).split("train")
+    audios, starts, seconds = map(split.values, ("audio", "start", "seconds"))
     for n in (0, len(split) - 1):
-        wave = read_audio(str(split.audio_paths[n]), MEL.sample_rate)
-        start = round(split.starts[n] * MEL.sample_rate)
-        end = start + round(split.seconds[n] * MEL.sample_rate)
+        wave = read_audio(str(split.manifest.corpus.path / audios[n]), MEL.sample_rate)
+        start = round(starts[n] * MEL.sample_rate)
+        end = start + round(seconds[n] * MEL.sample_rate)
         assert start > 0
         np.testing.assert_array_equal(split.mel(n), log_mel(wave[start:end], MEL))
         assert len(split.mel(n)) == split.n_frames[n]
@@ -57,10 +58,11 @@ def test_columns_are_as_long_as_the_split(prepared: Path) -> None:
     everything = []
     for name, facts in features.manifest.splits.items():
         split = features.split(name)
-        lists = (split.ids, split.texts, split.raw_texts, split.languages, split.speakers)
-        assert {len(split), *map(len, lists), len(split.seconds)} == {facts.n_utterances}
+        lists = (split.ids, split.texts, split.raw_texts, split.languages)
+        seconds = split.values("seconds")
+        assert {len(split), *map(len, lists), len(seconds)} == {facts.n_utterances}
         assert split.n_frames.sum() == facts.n_frames
-        assert split.seconds.sum() / 3600 == pytest.approx(facts.hours)
+        assert sum(seconds) / 3600 == pytest.approx(facts.hours)
         everything += split.ids
     assert sorted(everything) == [f"u{n:03d}" for n in range(30)]
     assert len(features.manifest.splits["train"].shards) > 1

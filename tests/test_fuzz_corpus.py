@@ -193,7 +193,7 @@ def check_extracted(folder: Path, content: bytes) -> None:
     corpus = folder / "corpus"
     (corpus / "fuzzed.wav").write_bytes(content)
     fuzzed = [Segment("fuzzed.wav")]
-    [result] = extract(corpus, fuzzed, SETTINGS)
+    [(_, result, *_)] = extract(corpus, fuzzed, SETTINGS)
     if result.reason is None:
         mel = result.arrays["mel"]
         assert np.isfinite(mel).all()
@@ -204,7 +204,7 @@ def check_extracted(folder: Path, content: bytes) -> None:
         assert result.detail and "\n" not in result.detail
         assert str(folder) not in result.detail
         assert not result.arrays
-    assert extract(corpus, fuzzed, SETTINGS)[0].detail == result.detail
+    assert extract(corpus, fuzzed, SETTINGS)[0].result.detail == result.detail
 
 
 @fuzz()

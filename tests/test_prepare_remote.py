@@ -241,8 +241,8 @@ def test_recordings_of_a_killed_process_are_removed_by_the_next(
     assert len(list(folder.glob("*/0"))) == 1
     with at_hand(root_of(bucket), ["metadata.csv"], 1000) as fetched:
         assert len(list(folder.glob("*/0"))) == 1
-        with opened(fetched, "metadata.csv") as recording:
-            assert recording.stamp.size == 4
+        with opened(fetched, "metadata.csv") as (_, stamp):
+            assert stamp.size == 4
     assert list(folder.glob("*/")) == []
 
 

@@ -14,7 +14,7 @@ from data_prep.utterance import Reason, Rejected, Utterance
 from dimts.core.errors import UserError
 from dimts.core.untrusted import DRIVES_A_TERMINAL, NotAFile, open_regular
 from dimts.features.config import CorpusConfig
-from dimts.storage.paths import AnyPath
+from dimts.storage.paths import AnyPath, local_copy
 
 METADATA = "metadata.csv"
 AUDIO_FOLDER = "wavs"
@@ -50,7 +50,9 @@ def read_ljspeech(corpus: CorpusConfig, language: str) -> Iterator[Utterance | R
     Raises:
         UserError: there is no such corpus.
     """
-    root = _root(corpus.path)
+    root = root_of(corpus.path)
+    if isinstance(root, Path):
+        root = Path(os.path.realpath(root))
     seen: dict[str, int] = {}
     for row, line in enumerate(_lines(corpus.path, root), start=1):
         if not line.strip():
@@ -72,41 +74,30 @@ def read_ljspeech(corpus: CorpusConfig, language: str) -> Iterator[Utterance | R
             yield Utterance(utterance_id, audio, text, corpus.speaker, language, row)
 
 
-def _root(place: AnyPath) -> Root:
-    root = root_of(place)
-    return Path(os.path.realpath(root)) if isinstance(root, Path) else root
-
-
 def _lines(place: AnyPath, root: Root) -> Iterator[bytes]:
     """Lines of the table, of one that is too long its beginning; ends are those of any system."""
-    if isinstance(place, Path):
-        yield from _lines_here(place, Path(os.path.realpath(place)))
+    table = place / METADATA
+    if isinstance(root, Path):
+        if not root.is_dir():
+            raise UserError(f"{place}: no such corpus folder; set corpus.path")
+        yield from _lines_here(root, table)
         return
-    assert isinstance(root, RemoteCorpus)
-    stamp = root.stamps.get(METADATA)
-    if stamp is None:
-        raise UserError(
-            f"{place / METADATA}: no such file; an LJSpeech corpus has {METADATA} and "
-            f"{AUDIO_FOLDER}/"
-        )
-    if stamp.size > MAX_BYTES:
-        raise UserError(f"{place / METADATA}: has {stamp.size} bytes, at most {MAX_BYTES}")
     with tempfile.TemporaryDirectory(prefix="dimts-metadata-") as folder:
-        (place / METADATA).download(Path(folder, METADATA))
-        yield from _lines_here(Path(folder), Path(os.path.realpath(folder)), place)
+        if METADATA in root.stamps:
+            _check_size(table, root.stamps[METADATA].size)
+        local_copy(table, Path(folder, METADATA))
+        yield from _lines_here(Path(os.path.realpath(folder)), table)
 
 
-def _lines_here(folder: Path, root: Path, place: AnyPath | None = None) -> Iterator[bytes]:
-    """Of a table in a folder of this machine; `place` is where it was found."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such corpus folder; set corpus.path")
-    metadata, name = folder / METADATA, (place or folder) / METADATA
-    real = Path(os.path.realpath(metadata))
+def _lines_here(root: Path, name: AnyPath) -> Iterator[bytes]:
+    """Of the table in a folder of this machine; `name` is what it is called in errors."""
+    real = Path(os.path.realpath(root / METADATA))
     if not real.is_relative_to(root):
         raise UserError(f"{name}: is a link to {real}, out of the corpus folder; copy it there")
     try:
-        with open_regular(metadata) as descriptor:
-            _check_table(name, descriptor)
+        with open_regular(root / METADATA) as descriptor:
+            _check_size(name, os.fstat(descriptor).st_size)
+            _check_encoding(name, descriptor)
             # Latin-1 keeps each byte; text mode knows all ends of lines, and so whole rows fail.
             with open(descriptor, encoding="latin-1", closefd=False) as file:
                 while line := file.readline(MAX_LINE_BYTES + 1):
@@ -123,11 +114,13 @@ def _lines_here(folder: Path, root: Path, place: AnyPath | None = None) -> Itera
         raise UserError(f"{name}: cannot be read: {error.strerror}") from error
 
 
-def _check_table(metadata: AnyPath, descriptor: int) -> None:
-    """Refuse a table that as a whole is none; leaves the position behind a byte-order mark."""
-    size = os.fstat(descriptor).st_size
+def _check_size(table: AnyPath, size: int) -> None:
     if size > MAX_BYTES:
-        raise UserError(f"{metadata}: has {size} bytes, at most {MAX_BYTES}; split the corpus")
+        raise UserError(f"{table}: has {size} bytes, at most {MAX_BYTES}; split the corpus")
+
+
+def _check_encoding(metadata: AnyPath, descriptor: int) -> None:
+    """Refuse UTF-16; leaves the position behind a byte-order mark."""
     start = os.read(descriptor, 4)
     if start.startswith(_UTF16_BOMS) or b"\0\0" in (start[::2], start[1::2]):
         raise UserError(f"{metadata}: is UTF-16; save it as UTF-8")
@@ -174,30 +167,31 @@ def _find_audio(root: Root, name: str) -> Path:
     problems: list[_RowError] = []
     for candidate in candidates:
         audio = Path(AUDIO_FOLDER, candidate)
-        problem = _problem(root, audio)
-        if problem is None:
+        try:
+            _check_audio(root, audio)
             return audio
-        problems.append(problem)
+        except _RowError as problem:
+            problems.append(problem)
     raise min(problems, key=lambda problem: problem.reason == Reason.MISSING_FILE)
 
 
-def _problem(root: Root, audio: Path) -> _RowError | None:
-    """Why a file of the corpus cannot be used, as far as can be told without opening it."""
+def _check_audio(root: Root, audio: Path) -> None:
+    """Refuse what cannot be used as a recording, as far as can be told without opening it."""
+    missing = _RowError(Reason.MISSING_FILE, f"{audio} does not exist")
     if isinstance(root, RemoteCorpus):
-        if audio.as_posix() in root.stamps:
-            return None
-        return _RowError(Reason.MISSING_FILE, f"{audio} does not exist")
+        if audio.as_posix() not in root.stamps:
+            raise missing
+        return
     real = Path(os.path.realpath(root / audio))
     if not real.is_relative_to(root):
-        return _RowError(Reason.OUTSIDE_CORPUS, f"{audio} is a link to {real}")
+        raise _RowError(Reason.OUTSIDE_CORPUS, f"{audio} is a link to {real}")
     try:
         mode = os.stat(real).st_mode
     except OSError as error:
         if error.errno == errno.ELOOP:
-            return _RowError(Reason.NOT_A_FILE, f"{audio} is a link in a circle")
+            raise _RowError(Reason.NOT_A_FILE, f"{audio} is a link in a circle") from None
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
-            return _RowError(Reason.MISSING_FILE, f"{audio} does not exist")
-        return _RowError(Reason.NOT_READABLE, f"{audio}: {error.strerror}")
+            raise missing from None
+        raise _RowError(Reason.NOT_READABLE, f"{audio}: {error.strerror}") from None
     if not stat.S_ISREG(mode):
-        return _RowError(Reason.NOT_A_FILE, f"{audio} {NotAFile(mode).strerror}")
-    return None
+        raise _RowError(Reason.NOT_A_FILE, f"{audio} {NotAFile(mode).strerror}")

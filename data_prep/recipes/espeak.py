@@ -9,16 +9,14 @@ from __future__ import annotations
 import csv
 import json
 import lzma
-import tempfile
-import wave
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from tqdm import tqdm
 
-from data_prep.recipes.espeak_library import Speech, espeak_version, speak
+from data_prep.recipes.espeak_library import espeak_version, speak
+from data_prep.recipes.folder import new_corpus, write_wav
 from dimts.core.config import fingerprint
 from dimts.core.errors import UserError
 
@@ -62,23 +60,15 @@ def render_corpus(
     made_from = fingerprint(RECIPE_VERSION, texts, voice, prefix, espeak_version())
     if (corpus := _already_made(out, made_from, len(texts), prefix)) is not None:
         return corpus
-    if out.exists() and not (out / RECEIPT).exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: exists and is not a corpus of this recipe; name another folder")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as workshop:
-        new = Path(workshop) / "new"
+    with new_corpus(out, (out / RECEIPT).exists()) as new:
         seconds = _write_corpus(new, texts, voice, prefix)
         receipt = {"fingerprint": made_from, "voice": voice, "seconds": seconds}
         (new / RECEIPT).write_text(json.dumps(receipt) + "\n", encoding="utf-8")
-        if (out / RECEIPT).exists():
-            out.rename(Path(workshop) / "old")
-        new.rename(out)  # onto nothing or an empty folder
     return Corpus(len(texts), seconds, rendered=True)
 
 
 def _write_corpus(out: Path, texts: Sequence[str], voice: str, prefix: str) -> float:
-    """Write metadata.csv, wavs/ and words.csv into the new folder `out`; seconds of audio."""
-    (out / "wavs").mkdir(parents=True)
+    """Write metadata.csv, wavs/ and words.csv; seconds of audio."""
     seconds = 0.0
     with (
         (out / "metadata.csv").open("w", encoding="utf-8", newline="") as metadata,
@@ -87,28 +77,15 @@ def _write_corpus(out: Path, texts: Sequence[str], voice: str, prefix: str) -> f
         words = csv.writer(words_file, lineterminator="\n")
         words.writerow(["id", "index", "word", "start_seconds"])
         for n, text in enumerate(tqdm(texts, desc="speaking", unit="sentence", disable=None)):
-            speech = speak(text, voice)
-            if n == 0:
-                first = speech
-            id_ = _utterance_id(prefix, n)
+            speech, id_ = speak(text, voice), _utterance_id(prefix, n)
             metadata.write(f"{id_}|{text}\n")
-            _write_wav(out / "wavs" / f"{id_}.wav", speech)
+            samples = speech.samples.astype("<i2").tobytes()
+            seconds += write_wav(out / "wavs" / f"{id_}.wav", samples, speech.sample_rate)
             words.writerows(
                 [id_, k, word.text, f"{word.start_seconds:.6f}"]
                 for k, word in enumerate(speech.words)
             )
-            seconds += len(speech.samples) / speech.sample_rate
-    if not np.array_equal(first.samples, speak(texts[0], voice).samples):
-        raise RuntimeError("espeak-ng kept its state between utterances; is it in use elsewhere?")
     return round(seconds, 3)
-
-
-def _write_wav(path: Path, speech: Speech) -> None:
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(speech.sample_rate)
-        file.writeframes(speech.samples.astype("<i2").tobytes())
 
 
 def read_sentences(path: Path) -> list[str]:

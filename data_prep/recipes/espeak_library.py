@@ -19,7 +19,7 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,24 +66,36 @@ def speak(text: str, voice: str = "am") -> Speech:
     Raises:
         UserError: the voice does not exist or the library cannot be started.
     """
-    with _espeak() as library, _collecting(library) as (chunks, events):
+    chunks: list[np.ndarray] = []
+    words: list[tuple[int, int, int]] = []  # position in the text from 1, characters, sample
+
+    def collect(samples: Any, n_samples: int, events: Any) -> int:
+        if samples and n_samples > 0:
+            chunks.append(np.ctypeslib.as_array(samples, (n_samples,)).copy())
+        i = 0
+        while events[i].type != _EVENT_LIST_TERMINATED:
+            if events[i].type == _EVENT_WORD:
+                words.append((events[i].text_position, events[i].length, events[i].sample))
+            i += 1
+        return 0
+
+    callback = _SynthCallback(collect)  # the library holds a bare pointer to it
+    with _espeak() as library:
+        library.espeak_SetSynthCallback(callback)
         if library.espeak_SetVoiceByName(voice.encode()) != _EE_OK:
             raise UserError(
                 f"espeak-ng has no voice {voice!r}; it has languages such as am, en, es, sw"
             )
-        data = text.encode()
-        flags = _CHARS_UTF8 | _ENDPAUSE
+        data, flags = text.encode(), _CHARS_UTF8 | _ENDPAUSE
         status = library.espeak_Synth(data, len(data) + 1, 0, _POS_CHARACTER, 0, flags, None, None)
         if status != _EE_OK:
             raise RuntimeError(f"espeak-ng could not speak {text!r} (status {status})")
         rate = int(library.espeak_ng_GetSampleRate())
-    samples = np.concatenate(chunks) if chunks else np.zeros(0, np.int16)
-    words = [
-        # positions count characters from 1
-        WordEvent(text[position - 1 : position - 1 + length], sample / rate)
-        for position, length, sample in events
-    ]
-    return Speech(samples, rate, words)
+    return Speech(
+        np.concatenate(chunks) if chunks else np.zeros(0, np.int16),
+        rate,
+        [WordEvent(text[at - 1 : at - 1 + length], first / rate) for at, length, first in words],
+    )
 
 
 def espeak_version() -> str:
@@ -158,28 +170,3 @@ def _declare(library: ctypes.CDLL) -> None:
     library.espeak_ng_SetRandSeed.argtypes = [ctypes.c_long]
     library.espeak_Info.argtypes = [ctypes.c_void_p]
     library.espeak_Info.restype = ctypes.c_char_p
-
-
-@contextmanager
-def _collecting(
-    library: ctypes.CDLL,
-) -> Iterator[tuple[list[np.ndarray], list[tuple[int, int, int]]]]:
-    """Lists that fill while the library speaks: chunks of int16 samples, and for each word
-    its position in the text, its length in characters and its first sample."""
-    chunks: list[np.ndarray] = []
-    words: list[tuple[int, int, int]] = []
-
-    def collect(samples: Any, n_samples: int, events: Any) -> int:
-        if samples and n_samples > 0:
-            chunks.append(np.ctypeslib.as_array(samples, (n_samples,)).copy())
-        i = 0
-        while events[i].type != _EVENT_LIST_TERMINATED:
-            if events[i].type == _EVENT_WORD:
-                words.append((events[i].text_position, events[i].length, events[i].sample))
-            i += 1
-        return 0
-
-    callback: Callable[..., int] = _SynthCallback(collect)
-    library.espeak_SetSynthCallback(callback)
-    yield chunks, words
-    del callback  # the library held a bare pointer to it until here

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from data_prep import engine as engine_module
-from data_prep import pool as pool_module
 from data_prep.extract import ExtractSettings, extract_chunk
 from data_prep.pipeline import prepare
 from data_prep.utterance import Segment
@@ -75,14 +74,13 @@ def note_what_is_extracted(log: Path) -> None:
 
     def noted_batch(
         batch: dict[str, Any], root: Path, settings: ExtractSettings, folder: Path | None
-    ) -> dict[str, list[bytes | str]]:
+    ) -> dict[str, list[Any]]:
         note(log, "extract", audios=[str(audio) for audio in batch["audio"]])
         return extract_batch(batch, root, settings, folder)
 
     extract_batch = engine_module._extract_batch
     setattr(engine_module, "extract_chunk", partial(noted_chunk, log))  # noqa: B010
     setattr(engine_module, "_extract_batch", noted_batch)  # noqa: B010
-    setattr(pool_module, "extract_chunk", partial(noted_chunk, log))  # noqa: B010
 
 
 def noted_chunk(
@@ -90,8 +88,8 @@ def noted_chunk(
     root: Path,
     segments: Sequence[Segment],
     settings: ExtractSettings,
-    folder: Path | None,
-) -> bytes | Path:
+    folder: Path,
+) -> Path:
     note(log, "extract", audios=[segment.audio for segment in segments])
     return extract_chunk(root, segments, settings, folder)
 

@@ -39,9 +39,8 @@ class FeatureSet:
         """
         folder = fetch_features(place) if isinstance(place, StoragePath) else Path(place)
         manifest = read_manifest(folder)
-        for split in manifest.splits.values():
-            for shard in split.shards:
-                _check_size(folder / shard.name, shard)
+        for shard in manifest.shards.values():
+            _check_size(folder / shard.name, shard)
         return cls(folder, manifest)
 
     def split(self, name: SplitName) -> FeatureSplit:
@@ -55,11 +54,9 @@ class FeatureSplit:
     """Utterances of one split, in the corpus's order. Pickled as a path, so workers reopen it.
 
     Attributes:
-        ids, texts, raw_texts, languages, speakers: one string an utterance; `texts` are
-            normalised, `raw_texts` as the corpus has them.
+        ids, texts, raw_texts, languages: one string an utterance; `texts` are normalised,
+            `raw_texts` as the corpus has them.
         n_frames: int64 [n], of the mel.
-        seconds: float64 [n], of speech, the silence around it trimmed.
-        starts: float64 [n], seconds into the recording at which the speech begins.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, name: SplitName) -> None:
@@ -107,43 +104,28 @@ class FeatureSplit:
 
     @cached_property
     def ids(self) -> list[str]:
-        return self._strings("id")
+        return self.values("id")
 
     @cached_property
     def texts(self) -> list[str]:
-        return self._strings("text")
+        return self.values("text")
 
     @cached_property
     def raw_texts(self) -> list[str]:
-        return self._strings("raw_text")
+        return self.values("raw_text")
 
     @cached_property
     def languages(self) -> list[str]:
-        return self._strings("language")
+        return self.values("language")
 
-    @cached_property
-    def speakers(self) -> list[str]:
-        return self._strings("speaker")
+    def values(self, name: str) -> list[Any]:
+        """What is known of each utterance beside its arrays.
 
-    @cached_property
-    def audio_paths(self) -> list[AnyPath]:
-        """The recordings themselves, where they were when the features were made."""
-        return [self.manifest.corpus.path / audio for audio in self._strings("audio")]
-
-    @cached_property
-    def seconds(self) -> npt.NDArray[np.float64]:
-        return self._numbers("seconds")
-
-    @cached_property
-    def starts(self) -> npt.NDArray[np.float64]:
-        return self._numbers("start")
-
-    def _strings(self, column: str) -> list[str]:
-        return [value for batch in self._batches for value in batch.column(column).to_pylist()]
-
-    def _numbers(self, column: str) -> npt.NDArray[np.float64]:
-        values = [value for batch in self._batches for value in batch.column(column).to_pylist()]
-        return np.array(values, np.float64)
+        Args:
+            name: id, text, raw_text, language, speaker; audio, the file in the corpus; start, the
+                second of it at which the speech begins, and seconds, the length of the speech.
+        """
+        return [value for batch in self._batches for value in batch.column(name).to_pylist()]
 
 
 class _ColumnRows:

@@ -12,15 +12,13 @@ from dimts.core.config import Config
 from dimts.core.errors import UserError
 from dimts.core.untrusted import MAX_JSON_BYTES, parse_json, read_bytes
 from dimts.features.schema import Column
-from dimts.storage.paths import AnyPath
+from dimts.storage.paths import AnyPath, StoragePath
 from dimts.text.normaliser import TextConfig
 
 MANIFEST = "manifest.json"
 QUARANTINE = "quarantine.csv"
 SUMMARY = "summary.txt"
 FORMAT_VERSION = 2
-MEL_ALONE = 1
-"""The format before extractors were declared."""
 
 AGAIN = "run dimts prepare again"
 
@@ -159,6 +157,11 @@ class Manifest(Config):
         return self.extractors["mel"]
 
     @property
+    def shards(self) -> dict[str, ShardFacts]:
+        """Of all splits, by name."""
+        return {shard.name: shard for split in self.splits.values() for shard in split.shards}
+
+    @property
     def n_utterances(self) -> int:
         """Of all splits."""
         return sum(split.n_utterances for split in self.splits.values())
@@ -169,22 +172,28 @@ class Manifest(Config):
         return sum(split.hours for split in self.splits.values())
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a folder of features.
+def read_manifest(folder: AnyPath) -> Manifest:
+    """The manifest of a folder of features; raises like `manifest_bytes` and `parse_manifest`."""
+    return parse_manifest(manifest_bytes(folder), folder / MANIFEST)
+
+
+def manifest_bytes(folder: AnyPath) -> bytes:
+    """What the file of the manifest holds.
 
     Raises:
-        UserError: there is none, or another version of dimts wrote it.
+        UserError: there is none, or it cannot be read.
     """
     file = folder / MANIFEST
     try:
-        data = read_bytes(file, MAX_JSON_BYTES)
+        if isinstance(file, StoragePath):
+            return file.read_bytes(most=MAX_JSON_BYTES)
+        return read_bytes(file, MAX_JSON_BYTES)
     except (FileNotFoundError, NotADirectoryError):
-        if folder.is_dir():
+        if isinstance(folder, Path) and folder.is_dir():
             raise UserError(f"{file}: missing, the features are not complete; {AGAIN}") from None
         raise UserError(f"{folder}: no such folder of features; run dimts prepare") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: cannot be read ({error}); {AGAIN}") from error
-    return parse_manifest(data, file)
 
 
 def parse_manifest(data: bytes, file: AnyPath) -> Manifest:
@@ -198,40 +207,13 @@ def parse_manifest(data: bytes, file: AnyPath) -> Manifest:
     except ValueError as error:
         raise UserError(f"{file}: cannot be read ({error}); {AGAIN}") from error
     version = values.get("format_version") if isinstance(values, dict) else None
-    if version not in (MEL_ALONE, FORMAT_VERSION):
+    if version != FORMAT_VERSION:
         raise UserError(
             f"{file}: format version {version}, this dimts reads version {FORMAT_VERSION}; {AGAIN}"
         )
     try:
-        return Manifest.model_validate(_with_extractors(values) if version == MEL_ALONE else values)
+        return Manifest.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         raise UserError(f"{file}: {key}: {first['msg']}; {AGAIN}") from error
-    except (LookupError, TypeError, AttributeError) as error:
-        raise UserError(f"{file}: is not of format {version} ({error}); {AGAIN}") from error
-
-
-def _with_extractors(values: dict[str, Any]) -> dict[str, Any]:
-    """A manifest of format 1, in which all of this was the mel's, as one of today.
-
-    Raises:
-        LookupError, TypeError, AttributeError: it is none.
-    """
-    mel = {
-        "version": 3,
-        "settings": values["mel"],
-        "unit": "frames",
-        "columns": [
-            {"name": "mel", "dtype": "float32", "shape": [values["mel"]["n_mels"]],
-             "statistics": True}
-        ],
-        "statistics": {"mel": {"mean": values["mel_mean"], "std": values["mel_std"]}},
-    }  # fmt: skip
-    splits = {
-        name: {key: value for key, value in split.items() if key != "n_frames"}
-        | {"lengths": {"mel": split["n_frames"]}}
-        for name, split in values["splits"].items()
-    }
-    kept = {key: value for key, value in values.items() if not key.startswith("mel")}
-    return {**kept, "format_version": FORMAT_VERSION, "extractors": {"mel": mel}, "splits": splits}
