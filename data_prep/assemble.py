@@ -95,14 +95,7 @@ def publish(
 ) -> list[ShardFacts]:
     """Bring the folder's Arrow files up to `shards`; the others go. No manifest stands meanwhile.
 
-    Args:
-        store: of the folder.
-        shards: what it should hold.
-        old: the manifest that stood there.
-        threads: that write files side by side.
-
-    Returns:
-        Facts of each shard, in order.
+    `old` is the manifest that stood there. Returns facts of each shard, in order.
     """
     facts = old.shards if old else {}
     changed = [s for s in shards if not _is_kept(store.folder, s, facts.get(s.name))]

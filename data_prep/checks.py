@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from data_prep.utterance import Reason, Rejected, Utterance
 from dimts.core.errors import UserError
@@ -14,38 +14,26 @@ MAX_CHARACTERS = 50_000
 """Of a raw text: an hour of speech, and little enough for any rule of the normaliser."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """An utterance whose row and text are good.
-
-    Attributes:
-        utterance: as the reader gave it.
-        text: normalised.
-        n_tokens: of the text, begin and end among them.
-    """
+class Candidate(NamedTuple):
+    """An utterance whose row and text are good: its normalised text and the tokens of that."""
 
     utterance: Utterance
     text: str
     n_tokens: int
-
-    def rejected(self, reason: Reason, detail: str) -> Rejected:
-        """This row as one that is not used."""
-        return Rejected(self.utterance.row, self.utterance.id, reason, detail)
 
 
 def check_text(utterance: Utterance, tokenizer: Tokenizer) -> Candidate | Rejected:
     """Normalise the text; refuse characters that the language does not have, and no words."""
     if len(utterance.text) > MAX_CHARACTERS:
         detail = f"{len(utterance.text)} characters, at most {MAX_CHARACTERS}"
-        return Rejected(utterance.row, utterance.id, Reason.TEXT_TOO_LONG_FOR_AUDIO, detail)
+        return utterance.rejected(Reason.TEXT_TOO_LONG_FOR_AUDIO, detail)
     try:
         text = tokenizer.normaliser().normalise(utterance.text)
         return Candidate(utterance, text, len(tokenizer.encode_normalised(text)))
     except UnknownCharacters as error:
-        reason, detail = Reason.UNKNOWN_CHARACTER, str(error)
+        return utterance.rejected(Reason.UNKNOWN_CHARACTER, str(error))
     except UserError as error:
-        reason, detail = Reason.EMPTY_TEXT, str(error)
-    return Rejected(utterance.row, utterance.id, reason, detail)
+        return utterance.rejected(Reason.EMPTY_TEXT, str(error))
 
 
 def check_text_fits_audio(
@@ -53,21 +41,17 @@ def check_text_fits_audio(
 ) -> Rejected | None:
     """Refuse a text that cannot be what the recording says, judging by their lengths.
 
-    Args:
-        candidate: the utterance.
-        n_frames: of what its tokens are to be aligned with; None: nothing is in frames.
-        seconds: length of its speech.
-        prepare: the limits.
+    `n_frames` is of what its tokens are to be aligned with; None: nothing is in frames.
     """
     n_tokens = candidate.n_tokens
     if n_frames is not None and n_frames < prepare.min_frames_per_token * n_tokens:
-        return candidate.rejected(
+        return candidate.utterance.rejected(
             Reason.TEXT_TOO_LONG_FOR_AUDIO,
             f"{n_tokens} tokens in {n_frames} frames ({seconds:.2f} s), "
             f"at least {prepare.min_frames_per_token:g} frames a token",
         )
     if seconds > prepare.max_seconds_per_token * n_tokens:
-        return candidate.rejected(
+        return candidate.utterance.rejected(
             Reason.TEXT_TOO_SHORT_FOR_AUDIO,
             f"{n_tokens} tokens in {seconds:.2f} s, "
             f"at most {prepare.max_seconds_per_token:g} s a token",

@@ -56,7 +56,6 @@ class ExtractSettings:
     """Everything beside the recording itself that its features depend on.
 
     Attributes:
-        extractor: what makes the arrays.
         trim: None: segments are speech from end to end.
         min_seconds: of speech.
         max_seconds: of a segment.

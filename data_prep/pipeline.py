@@ -35,13 +35,11 @@ from dimts.features.manifest import (
     CorpusFacts,
     ExtractorFacts,
     Manifest,
-    ShardFacts,
     SplitFacts,
-    SplitName,
     read_manifest,
 )
 from dimts.features.schema import Extractor
-from dimts.storage.paths import AnyPath, copy_to
+from dimts.storage.paths import copy_to
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
@@ -88,7 +86,11 @@ def prepare(
         _write_if_new(folder / QUARANTINE, quarantine_csv(rejected))
         if not accepted:
             copy_to(folder / QUARANTINE, place / QUARANTINE)
-            raise UserError(_nothing_left(corpus.path, place, rejected))
+            reasons = ", ".join(f"{n} {name}" for name, n in count_reasons(rejected).items())
+            raise UserError(
+                f"{corpus.path}: none of {len(rejected)} rows can be used ({reasons}); "
+                f"see {place / QUARANTINE}"
+            )
         manifest = _publish(corpus, text, prepare, store, accepted, rejected)
         used = {made.key for row in accepted for made in row.features}
         unused = [result for result in results if result.key not in used]
@@ -140,7 +142,7 @@ def _add_features(
         for (row, features), segment in zip(made, segments, strict=True):
             result = results[segment]
             if result.reason:
-                rejected.append(row.rejected(result.reason, result.detail))
+                rejected.append(row.utterance.rejected(result.reason, result.detail))
             elif misfit := first and _misfit(row, result, extractor, limits):
                 rejected.append(misfit)
             else:
@@ -230,6 +232,16 @@ def _publish(
         for e in store.extractors
     }
     utterances = [row.candidate.utterance for row in accepted]
+    ragged = [c.name for e in store.extractors for c in e.columns if c.ragged]
+    splits = {}
+    for name in SPLITS:
+        rows = [row for row in accepted if row.split == name]
+        splits[name] = SplitFacts(
+            n_utterances=len(rows),
+            hours=sum(row.seconds for row in rows) / SECONDS_AN_HOUR,
+            lengths={column: sum(len(row.arrays[column]) for row in rows) for column in ragged},
+            shards=tuple(fact for fact in facts if fact.name.startswith(f"{name}-")),
+        )
     return Manifest(
         dimts_version=__version__,
         fingerprint=content,
@@ -241,33 +253,11 @@ def _publish(
             languages=tuple(sorted({utterance.language for utterance in utterances})),
             speakers=tuple(sorted({utterance.speaker for utterance in utterances})),
         ),
-        splits={name: _split_facts(name, store.extractors, accepted, facts) for name in SPLITS},
+        splits=splits,
         quarantined=count_reasons(rejected),
-    )
-
-
-def _split_facts(
-    name: SplitName,
-    extractors: Iterable[Extractor],
-    accepted: Iterable[Accepted],
-    facts: Iterable[ShardFacts],
-) -> SplitFacts:
-    rows = [row for row in accepted if row.split == name]
-    columns = [c.name for extractor in extractors for c in extractor.columns if c.ragged]
-    return SplitFacts(
-        n_utterances=len(rows),
-        hours=sum(row.seconds for row in rows) / SECONDS_AN_HOUR,
-        lengths={column: sum(len(row.arrays[column]) for row in rows) for column in columns},
-        shards=tuple(fact for fact in facts if fact.name.startswith(f"{name}-")),
     )
 
 
 def _write_if_new(file: Path, content: str) -> None:
     if not file.exists() or file.read_bytes() != content.encode():
         write_atomic(file, content)
-
-
-def _nothing_left(corpus: AnyPath, folder: AnyPath, rejected: Sequence[Rejected]) -> str:
-    reasons = ", ".join(f"{n} {name}" for name, n in count_reasons(rejected).items())
-    n_rows = len(rejected)
-    return f"{corpus}: none of {n_rows} rows can be used ({reasons}); see {folder / QUARANTINE}"

@@ -90,12 +90,7 @@ def _found(stamps: dict[str, FileStamp], audio: str) -> FileStamp:
 
 @contextmanager
 def at_hand(root: Root, audios: Sequence[str], most_bytes: float) -> Iterator[Path | Fetched]:
-    """Inside, recordings can be opened at once; several are fetched at a time.
-
-    Args:
-        root: the corpus.
-        audios: which ones.
-        most_bytes: a larger one is not fetched.
+    """Inside, recordings can be opened; several are fetched at a time, none that is larger.
 
     Raises:
         StorageError: object storage cannot be reached.

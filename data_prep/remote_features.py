@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from pydantic import Field
-
 from data_prep.arrow_writer import write_atomic
 from data_prep.store import WORK_FILES, Store, is_shard, shards_in
-from dimts.core.config import Config
 from dimts.core.errors import UserError
 from dimts.features.cache import OtherShard, fetch_shard
 from dimts.features.manifest import (
@@ -37,20 +35,8 @@ from dimts.storage.paths import (
 KNOWN = f"{Store.WORK}/known.json"
 NS_A_SECOND = 10**9
 
-Stamp = tuple[str, int, int]
+Stamp = list[str | int]
 """SHA-256 of a file there, its size, and the second in which it was written."""
-
-
-class Known(Config):
-    """What stood there when this machine was last in touch.
-
-    Attributes:
-        manifest: SHA-256 of the manifest.
-        shards: those of which the manifest spoke; another machine may have written over them.
-    """
-
-    manifest: str = ""
-    shards: dict[str, Stamp] = Field(default={})
 
 
 def working_folder(place: AnyPath) -> Path:
@@ -72,7 +58,7 @@ def fetch_known(place: AnyPath, folder: Path) -> None:
     if not isinstance(place, StoragePath):
         return
     found = _manifest_in(place)
-    if found is None or _digest(found[0]) == _known(folder).manifest:
+    if found is None or _digest(found[0]) == _known(folder)[0]:
         return  # what is here is as new, and may be newer
     content, manifest = found
     there = {entry.name: entry for entry in place.entries()}
@@ -110,7 +96,7 @@ def send(place: AnyPath, folder: Path) -> None:
     there = {entry.name: entry for entry in place.entries() if "/" not in entry.name}
     intact = {
         name: stamp
-        for name, stamp in _known(folder).shards.items()
+        for name, stamp in _known(folder)[1].items()
         if name in there and name in shards and stamp == _stamp(shards[name], there[name])
     }
 
@@ -134,7 +120,7 @@ def send(place: AnyPath, folder: Path) -> None:
 
 
 def _stamp(shard: ShardFacts, entry: Entry) -> Stamp:
-    return (shard.sha256, entry.size, entry.mtime_ns // NS_A_SECOND)
+    return [shard.sha256, entry.size, entry.mtime_ns // NS_A_SECOND]
 
 
 def _manifest_in(place: StoragePath) -> tuple[bytes, Manifest] | None:
@@ -148,14 +134,18 @@ def _manifest_in(place: StoragePath) -> tuple[bytes, Manifest] | None:
         return None
 
 
-def _known(folder: Path) -> Known:
+def _known(folder: Path) -> tuple[str, dict[str, Stamp]]:
+    """What stood there when this machine was last in touch: SHA-256 of the manifest, and the
+    shards of which it spoke. Another machine may have written over them."""
     file = folder / KNOWN
-    return Known.model_validate_json(file.read_bytes()) if file.exists() else Known()
+    if not file.exists():
+        return "", {}
+    known = json.loads(file.read_bytes())
+    return known["manifest"], known["shards"]
 
 
 def _write_known(folder: Path, manifest: bytes, shards: dict[str, Stamp]) -> None:
-    known = Known(manifest=_digest(manifest), shards=shards)
-    write_atomic(folder / KNOWN, known.model_dump_json())
+    write_atomic(folder / KNOWN, json.dumps({"manifest": _digest(manifest), "shards": shards}))
 
 
 def _digest(content: bytes) -> str:

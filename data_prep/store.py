@@ -98,11 +98,8 @@ class Store:
         return results
 
     def settle(self, audios: Iterable[str], unused: Iterable[Result]) -> None:
-        """Write down what the shards do not hold, so that the chunks of this run can go.
-
-        Args:
-            audios: recordings of the corpus; their stamps are kept.
-            unused: refusals, and features of segments whose text does not fit them.
+        """Write down what the shards do not hold, so that the chunks of this run can go: stamps
+        of the corpus's recordings, refusals, features of segments whose text does not fit them.
         """
         stamps = [
             Extracted(Segment(audio), Result(), *self._hashes[audio])

@@ -50,8 +50,24 @@ class Segment(NamedTuple):
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is all of the recording."""
         return (self.start, self.end) == (0.0, math.inf)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A row of the corpus that is not used.
+
+    Attributes:
+        row: line of the corpus's table, from 1.
+        id: the utterance's, as far as it could be read.
+        reason: one of a fixed set, to count by.
+        detail: what exactly is wrong with this row.
+    """
+
+    row: int
+    id: str
+    reason: Reason
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,23 +96,9 @@ class Utterance:
 
     @property
     def segment(self) -> Segment:
-        """What of the corpus is listened to."""
         end = math.inf if self.end is None else self.end
         return Segment(self.audio.as_posix(), self.start, end)
 
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """A row of the corpus that is not used.
-
-    Attributes:
-        row: line of the corpus's table, from 1.
-        id: the utterance's, as far as it could be read.
-        reason: one of a fixed set, to count by.
-        detail: what exactly is wrong with this row.
-    """
-
-    row: int
-    id: str
-    reason: Reason
-    detail: str
+    def rejected(self, reason: Reason, detail: str) -> Rejected:
+        """This row as one that is not used."""
+        return Rejected(self.row, self.id, reason, detail)

@@ -119,7 +119,7 @@ def test_missing_manifest_is_refused(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 99}, "format version 99"),
+        ({"format_version": 1}, "format_version: Input should be 2; run dimts prepare again"),
         ({"surprise": 1}, "surprise"),
     ],
 )

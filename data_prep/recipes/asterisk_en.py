@@ -17,9 +17,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
-from data_prep.recipes.folder import new_corpus, write_wav
+from data_prep.recipes.folder import new_corpus
+from dimts.audio.files import write_wav
 from dimts.core.errors import UserError
 
 TRANSCRIPTS_PACKAGE = "asterisk-core-sounds-en"
@@ -153,7 +155,9 @@ def _write(
         decode = ["ffmpeg", "-v", "error", "-nostdin", "-f", "g722", "-i", str(source.absolute())]
         samples = _run([*decode, "-f", "s16le", "-ac", "1", "-ar", str(SAMPLE_RATE), "-"], folder)
         # ffmpeg's own WAV header names its version; this one is the same everywhere.
-        seconds += write_wav(folder / "wavs" / f"{prompt.id}.wav", samples, SAMPLE_RATE)
+        wave = np.frombuffer(samples, "<i2") / 32768
+        write_wav(folder / "wavs" / f"{prompt.id}.wav", wave, SAMPLE_RATE)
+        seconds += len(wave) / SAMPLE_RATE
         rows.append(f"{prompt.id}|{prompt.text}|\n")
     if not rows:
         raise UserError(f"{audio}: no prompt of {min_seconds:g} to {max_seconds:g} seconds in it")

@@ -9,14 +9,15 @@ from __future__ import annotations
 import csv
 import json
 import lzma
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from tqdm import tqdm
 
 from data_prep.recipes.espeak_library import espeak_version, speak
-from data_prep.recipes.folder import new_corpus, write_wav
+from data_prep.recipes.folder import new_corpus
+from dimts.audio.files import write_wav
 from dimts.core.config import fingerprint
 from dimts.core.errors import UserError
 
@@ -57,17 +58,18 @@ def render_corpus(
     prefix = id_prefix or voice
     if set(prefix) & set("/\\|"):
         raise UserError(f"{prefix!r} cannot begin file names and ids; give another id prefix")
+    rows = {f"{prefix}_{n:04d}": text for n, text in enumerate(texts, start=1)}
     made_from = fingerprint(RECIPE_VERSION, texts, voice, prefix, espeak_version())
-    if (corpus := _already_made(out, made_from, len(texts), prefix)) is not None:
+    if (corpus := _already_made(out, made_from, rows)) is not None:
         return corpus
     with new_corpus(out, (out / RECEIPT).exists()) as new:
-        seconds = _write_corpus(new, texts, voice, prefix)
+        seconds = _write_corpus(new, rows, voice)
         receipt = {"fingerprint": made_from, "voice": voice, "seconds": seconds}
         (new / RECEIPT).write_text(json.dumps(receipt) + "\n", encoding="utf-8")
-    return Corpus(len(texts), seconds, rendered=True)
+    return Corpus(len(rows), seconds, rendered=True)
 
 
-def _write_corpus(out: Path, texts: Sequence[str], voice: str, prefix: str) -> float:
+def _write_corpus(out: Path, rows: Mapping[str, str], voice: str) -> float:
     """Write metadata.csv, wavs/ and words.csv; seconds of audio."""
     seconds = 0.0
     with (
@@ -76,16 +78,20 @@ def _write_corpus(out: Path, texts: Sequence[str], voice: str, prefix: str) -> f
     ):
         words = csv.writer(words_file, lineterminator="\n")
         words.writerow(["id", "index", "word", "start_seconds"])
-        for n, text in enumerate(tqdm(texts, desc="speaking", unit="sentence", disable=None)):
-            speech, id_ = speak(text, voice), _utterance_id(prefix, n)
+        for id_, text in tqdm(rows.items(), desc="speaking", unit="sentence", disable=None):
+            speech = speak(text, voice)
             metadata.write(f"{id_}|{text}\n")
-            samples = speech.samples.astype("<i2").tobytes()
-            seconds += write_wav(out / "wavs" / f"{id_}.wav", samples, speech.sample_rate)
+            write_wav(_wav(out, id_), speech.samples / 32768, speech.sample_rate)
             words.writerows(
                 [id_, k, word.text, f"{word.start_seconds:.6f}"]
                 for k, word in enumerate(speech.words)
             )
+            seconds += len(speech.samples) / speech.sample_rate
     return round(seconds, 3)
+
+
+def _wav(corpus: Path, id_: str) -> Path:
+    return corpus / "wavs" / f"{id_}.wav"
 
 
 def read_sentences(path: Path) -> list[str]:
@@ -110,21 +116,13 @@ def read_sentences(path: Path) -> list[str]:
     return texts
 
 
-def _utterance_id(prefix: str, n: int) -> str:
-    return f"{prefix}_{n + 1:04d}"
-
-
-def _already_made(out: Path, made_from: str, n: int, prefix: str) -> Corpus | None:
+def _already_made(out: Path, made_from: str, ids: Iterable[str]) -> Corpus | None:
     """The corpus in `out` if it was made from the same things and is whole."""
     try:
         receipt = json.loads((out / RECEIPT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    names = [
-        "metadata.csv",
-        "words.csv",
-        *(f"wavs/{_utterance_id(prefix, k)}.wav" for k in range(n)),
-    ]
-    if receipt.get("fingerprint") != made_from or not all((out / name).is_file() for name in names):
+    files = [out / "metadata.csv", out / "words.csv", *(_wav(out, id_) for id_ in ids)]
+    if receipt.get("fingerprint") != made_from or not all(file.is_file() for file in files):
         return None
-    return Corpus(n, receipt["seconds"], rendered=False)
+    return Corpus(len(files) - 2, receipt["seconds"], rendered=False)

@@ -133,11 +133,24 @@ _one_at_a_time = threading.RLock()  # the library's state is global
 
 @contextmanager
 def _espeak() -> Iterator[ctypes.CDLL]:
-    """The library as it is right after the start of a process, for the length of the block."""
-    with _one_at_a_time:
-        library = _load_anew()
+    """The library as it is right after the start of a process, for the length of the block.
+
+    A copy is loaded, as the system gives the one that is there already to whoever asks for the
+    same file, and some processes never let go of it.
+    """
+    with _one_at_a_time, tempfile.TemporaryDirectory(prefix="dimts-espeak-") as folder:
+        copy = Path(folder) / Path(espeakng_loader.get_library_path()).name
+        shutil.copyfile(espeakng_loader.get_library_path(), copy)
+        library = ctypes.CDLL(str(copy))
         try:
-            _declare(library)
+            # Of functions that ctypes would guess wrongly.
+            library.espeak_Synth.argtypes = [
+                ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint, ctypes.c_int, ctypes.c_uint,
+                ctypes.c_uint, ctypes.c_void_p, ctypes.c_void_p,
+            ]  # fmt: skip
+            library.espeak_ng_SetRandSeed.argtypes = [ctypes.c_long]
+            library.espeak_Info.argtypes = [ctypes.c_void_p]
+            library.espeak_Info.restype = ctypes.c_char_p
             data = str(espeakng_loader.get_data_path())
             options = _INITIALIZE_DONT_EXIT
             if library.espeak_Initialize(_OUTPUT_SYNCHRONOUS, 0, data.encode(), options) <= 0:
@@ -147,26 +160,3 @@ def _espeak() -> Iterator[ctypes.CDLL]:
         finally:
             library.espeak_Terminate()
             unload_library(library._handle)
-
-
-def _load_anew() -> ctypes.CDLL:
-    """A copy of the library that nothing else in the process has loaded, or keeps loaded.
-
-    The system gives the one that is there already to whoever asks for the same file, and some
-    processes never let go of it.
-    """
-    with tempfile.TemporaryDirectory(prefix="dimts-espeak-") as folder:
-        copy = Path(folder) / Path(espeakng_loader.get_library_path()).name
-        shutil.copyfile(espeakng_loader.get_library_path(), copy)
-        return ctypes.CDLL(str(copy))
-
-
-def _declare(library: ctypes.CDLL) -> None:
-    """The C signatures of the functions that ctypes would guess wrongly."""
-    library.espeak_Synth.argtypes = [
-        ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint, ctypes.c_int, ctypes.c_uint,
-        ctypes.c_uint, ctypes.c_void_p, ctypes.c_void_p,
-    ]  # fmt: skip
-    library.espeak_ng_SetRandSeed.argtypes = [ctypes.c_long]
-    library.espeak_Info.argtypes = [ctypes.c_void_p]
-    library.espeak_Info.restype = ctypes.c_char_p

@@ -18,7 +18,6 @@ from dimts.text.normaliser import TextConfig
 MANIFEST = "manifest.json"
 QUARANTINE = "quarantine.csv"
 SUMMARY = "summary.txt"
-FORMAT_VERSION = 2
 
 AGAIN = "run dimts prepare again"
 
@@ -108,7 +107,7 @@ class Manifest(Config):
         quarantined: reason -> number of rows.
     """
 
-    format_version: int = FORMAT_VERSION
+    format_version: Literal[2] = 2
     dimts_version: str
     fingerprint: str
     extractors: dict[str, ExtractorFacts]
@@ -203,17 +202,10 @@ def parse_manifest(data: bytes, file: AnyPath) -> Manifest:
         UserError: it is none, or another version of dimts wrote it; names `file`.
     """
     try:
-        values = parse_json(data)
-    except ValueError as error:
-        raise UserError(f"{file}: cannot be read ({error}); {AGAIN}") from error
-    version = values.get("format_version") if isinstance(values, dict) else None
-    if version != FORMAT_VERSION:
-        raise UserError(
-            f"{file}: format version {version}, this dimts reads version {FORMAT_VERSION}; {AGAIN}"
-        )
-    try:
-        return Manifest.model_validate(values)
+        return Manifest.model_validate(parse_json(data))
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
+        key = ".".join(map(str, first["loc"])) or "all of it"
         raise UserError(f"{file}: {key}: {first['msg']}; {AGAIN}") from error
+    except ValueError as error:
+        raise UserError(f"{file}: cannot be read ({error}); {AGAIN}") from error
