@@ -157,8 +157,8 @@ def _extract_with_ray(
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its errors are raised as well
         needs, cluster = settings.extractor.resources, ray.cluster_resources()
         gpus = needs.gpus if cluster.get("GPU") else 0
-        room = [cluster.get("CPU", 1) / needs.cpus, *([cluster["GPU"] / gpus] if gpus else [])]
-        workers = prepare.workers or max(1, int(min(room)))
+        room = min(cluster.get("CPU", 1) / needs.cpus, cluster["GPU"] / gpus if gpus else math.inf)
+        workers = prepare.workers or max(1, int(room))
         size = chunk_size(len(segments), workers, prepare)
         rows = ray.data.from_items(
             [segment._asdict() for segment in segments],

@@ -53,18 +53,12 @@ FACTS = pa.schema(
 
 @dataclass(frozen=True)
 class ExtractSettings:
-    """Everything beside the recording itself that its features depend on.
-
-    Attributes:
-        trim: None: segments are speech from end to end.
-        min_seconds: of speech.
-        max_seconds: of a segment.
-    """
+    """Everything beside the recording itself that its features depend on."""
 
     extractor: Extractor
-    trim: TrimConfig | None
-    min_seconds: float
-    max_seconds: float
+    trim: TrimConfig | None  # None: segments are speech from end to end
+    min_seconds: float  # of speech
+    max_seconds: float  # of a segment
 
     def max_bytes(self, segment: Segment) -> float:
         """Of its recording; a larger one is too long whatever its format."""
@@ -85,23 +79,14 @@ class ExtractSettings:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Features of a segment by one extractor, or why there are none.
+    """Features of a segment by one extractor, or why there are none."""
 
-    Attributes:
-        key: `ExtractSettings.key`; empty if the result must not be used again.
-        reason: why the segment is refused, or None.
-        detail: what exactly is wrong.
-        start: seconds into the recording at which the speech begins.
-        seconds: length of the speech.
-        arrays: steps of each column, see `Column.steps`; none if refused.
-    """
-
-    key: str = ""
-    reason: Reason | None = None
+    key: str = ""  # `ExtractSettings.key`; empty if the result must not be used again
+    reason: Reason | None = None  # why the segment is refused
     detail: str = ""
-    start: float = 0.0
-    seconds: float = 0.0
-    arrays: Arrays = field(default_factory=dict)
+    start: float = 0.0  # seconds into the recording at which the speech begins
+    seconds: float = 0.0  # of speech
+    arrays: Arrays = field(default_factory=dict)  # steps, see `Column.steps`; none if refused
 
 
 class Extracted(NamedTuple):

@@ -57,9 +57,7 @@ Root = Path | RemoteCorpus
 class Fetched(NamedTuple):
     """Some recordings of a `RemoteCorpus` in files of this machine, empty where one is too large.
 
-    Attributes:
-        files: by the name of the recording.
-        stamps: of those that are there, older than what is read.
+    Both by the name of the recording; it has no stamp if it is missing.
     """
 
     files: dict[str, Path]

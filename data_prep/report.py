@@ -55,15 +55,12 @@ def summary(folder: AnyPath, manifest: Manifest, accepted: Sequence[Accepted]) -
     lines.append(
         f"pace      {median:.1f} characters a second, 9 of 10 between {low:.1f} and {high:.1f}"
     )
-    if shared := _texts_shared_with_train(accepted):
+    train = {row.candidate.text for row in accepted if row.split == "train"}
+    shared = sum(row.split != "train" and row.candidate.text in train for row in accepted)
+    if shared:
         lines.append(f"note      {shared} val and test utterances have a text that is in train too")
     lines.append(f"features  {folder}, fingerprint {manifest.fingerprint}")
     return "\n".join(lines) + "\n"
-
-
-def _texts_shared_with_train(accepted: Sequence[Accepted]) -> int:
-    train = {row.candidate.text for row in accepted if row.split == "train"}
-    return sum(row.split != "train" and row.candidate.text in train for row in accepted)
 
 
 def _duration(hours: float) -> str:

@@ -32,12 +32,7 @@ MAX_NOTE = 1000
 
 
 class _RowError(Exception):
-    """This row cannot be used."""
-
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
+    """This row cannot be used; its arguments are reason and detail."""
 
 
 def read_ljspeech(corpus: CorpusConfig, language: str) -> Iterator[Utterance | Rejected]:
@@ -67,8 +62,9 @@ def read_ljspeech(corpus: CorpusConfig, language: str) -> Iterator[Utterance | R
             if not text:
                 raise _RowError(Reason.EMPTY_TEXT, "the text column is empty")
         except _RowError as error:
-            readable = (utterance_id or _first_column(line))[:MAX_NOTE]
-            yield Rejected(row, readable, error.reason, error.detail[:MAX_NOTE])
+            readable = utterance_id or line.split(b"|")[0].decode(errors="replace").strip()
+            reason, detail = error.args
+            yield Rejected(row, readable[:MAX_NOTE], reason, detail[:MAX_NOTE])
         else:
             seen[utterance_id] = row
             yield Utterance(utterance_id, audio, text, corpus.speaker, language, row)
@@ -148,10 +144,6 @@ def _columns(line: bytes) -> tuple[str, str]:
     return columns[0], next((text for text in reversed(columns[1:]) if text), "")
 
 
-def _first_column(line: bytes) -> str:
-    return line.split(b"|")[0].decode("utf-8", errors="replace").strip()
-
-
 def _id(name: str) -> str:
     path = PurePosixPath(name)
     return str(path.with_suffix("")) if path.suffix.lower() in AUDIO_SUFFIXES else str(path)
@@ -172,7 +164,7 @@ def _find_audio(root: Root, name: str) -> Path:
             return audio
         except _RowError as problem:
             problems.append(problem)
-    raise min(problems, key=lambda problem: problem.reason == Reason.MISSING_FILE)
+    raise min(problems, key=lambda problem: problem.args[0] == Reason.MISSING_FILE)
 
 
 def _check_audio(root: Root, audio: Path) -> None:

@@ -6,7 +6,6 @@ the audio: Allison Smith, wideband, CC BY-SA 3.0. `apt-get download` fetches bot
 
 from __future__ import annotations
 
-import gzip
 import re
 import shutil
 import subprocess
@@ -20,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from data_prep.recipes.folder import new_corpus
+from data_prep.recipes.folder import new_corpus, read_text
 from dimts.audio.files import write_wav
 from dimts.core.errors import UserError
 
@@ -136,7 +135,7 @@ def make_corpus(
     ):
         if transcripts is None or audio is None:
             transcripts, audio = _fetch(Path(scratch))
-        prompts = sorted(read_prompts(_text(transcripts)), key=lambda prompt: prompt.id)
+        prompts = sorted(read_prompts(read_text(transcripts)), key=lambda prompt: prompt.id)
         return _write(folder, prompts, audio, min_seconds, max_seconds)
 
 
@@ -218,14 +217,6 @@ def _run(command: list[str], folder: Path) -> bytes:
     except subprocess.CalledProcessError as error:
         said = error.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
         raise UserError(f"{' '.join(command)}: {said[-1]}") from None
-
-
-def _text(transcripts: Path) -> str:
-    try:
-        data = transcripts.read_bytes()
-        return (gzip.decompress(data) if transcripts.suffix == ".gz" else data).decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise UserError(f"{transcripts}: cannot be read as transcripts: {error}") from error
 
 
 def _corrected(match: re.Match[str]) -> str:

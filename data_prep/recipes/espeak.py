@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-import lzma
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from data_prep.recipes.espeak_library import espeak_version, speak
-from data_prep.recipes.folder import new_corpus
+from data_prep.recipes.folder import new_corpus, read_text
 from dimts.audio.files import write_wav
 from dimts.core.config import fingerprint
 from dimts.core.errors import UserError
@@ -100,17 +99,13 @@ def read_sentences(path: Path) -> list[str]:
     Raises:
         UserError: it cannot be read, holds none, or one that has a ``|``.
     """
-    try:
-        content = path.read_bytes()
-        lines = (lzma.decompress(content) if path.suffix == ".xz" else content).decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError, lzma.LZMAError) as error:
-        raise UserError(f"{path}: cannot be read as UTF-8 text: {error}") from error
-    for number, line in enumerate(lines.splitlines(), start=1):
+    lines = read_text(path).splitlines()
+    for number, line in enumerate(lines, start=1):
         if "|" in line:
             raise UserError(
                 f"{path}:{number}: '|' separates the columns of metadata.csv; remove it"
             )
-    texts = [line.strip() for line in lines.splitlines() if line.strip()]
+    texts = [line.strip() for line in lines if line.strip()]
     if not texts:
         raise UserError(f"{path}: holds no sentence")
     return texts

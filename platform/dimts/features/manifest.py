@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
 from dimts.audio.mel import MelConfig
 from dimts.core.config import Config
@@ -29,29 +29,21 @@ SHARD_NAME = rf"^({'|'.join(SPLITS)})-[0-9]{{5,}}\.arrow$"
 
 
 class ShardFacts(Config):
-    """One Arrow file.
-
-    `fingerprint` is of the rows it was made for and stands in the file itself too.
-    """
+    """One Arrow file."""
 
     name: str = Field(pattern=SHARD_NAME)
     n_utterances: int
     n_bytes: int
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    fingerprint: str
+    fingerprint: str  # of the rows it was made for; stands in the file itself, too
 
 
 class SplitFacts(Config):
-    """One split.
-
-    Attributes:
-        hours: of speech, the silence around it trimmed.
-        lengths: steps of each ragged column.
-    """
+    """One split."""
 
     n_utterances: int
-    hours: float
-    lengths: dict[str, int]
+    hours: float  # of speech, the silence around it trimmed
+    lengths: dict[str, int]  # steps of each ragged column
     shards: tuple[ShardFacts, ...]
 
     @property
@@ -61,32 +53,20 @@ class SplitFacts(Config):
 
 
 class Statistics(Config):
-    """Of each value of a step of a column, over the train split.
-
-    `std` is never so small that dividing by it does harm.
-    """
+    """Of each value of a step of a column, over the train split."""
 
     mean: tuple[float, ...]
-    std: tuple[float, ...]
+    std: tuple[float, ...]  # never so small that dividing by it does harm
 
 
 class ExtractorFacts(Config):
-    """How some columns were made, see `Extractor`; `statistics` are by the column's name."""
+    """How some columns were made, see `Extractor`."""
 
     version: int
     settings: dict[str, Any]
     unit: str
     columns: tuple[Column, ...]
-    statistics: dict[str, Statistics] = Field(default={})
-
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        for column in self.columns:
-            found = self.statistics.get(column.name)
-            sizes = [(len(found.mean),), (len(found.std),)] if found else []
-            if sizes != ([column.shape] * 2 if column.statistics else []):
-                raise ValueError(f"statistics of {column.name} need one value for each of a step")
-        return self
+    statistics: dict[str, Statistics] = Field(default={})  # by the column's name
 
 
 class CorpusFacts(Config):
@@ -99,28 +79,16 @@ class CorpusFacts(Config):
 
 
 class Manifest(Config):
-    """Facts of one folder of features.
-
-    Attributes:
-        fingerprint: 16 hex digits over utterances, splits, extractors' and text settings.
-        extractors: by name, the one that trims first.
-        quarantined: reason -> number of rows.
-    """
+    """Facts of one folder of features."""
 
     format_version: Literal[2] = 2
     dimts_version: str
-    fingerprint: str
-    extractors: dict[str, ExtractorFacts]
+    fingerprint: str  # 16 hex digits over utterances, splits, extractors' and text settings
+    extractors: dict[str, ExtractorFacts]  # by name, the one that trims first
     text: TextConfig
     corpus: CorpusFacts
     splits: dict[SplitName, SplitFacts]
-    quarantined: dict[str, int] = Field(default={})
-
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        if set(self.splits) != set(SPLITS):
-            raise ValueError(f"splits must be {', '.join(SPLITS)}")
-        return self
+    quarantined: dict[str, int] = Field(default={})  # reason -> number of rows
 
     @property
     def columns(self) -> dict[str, Column]:
