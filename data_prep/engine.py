@@ -164,9 +164,10 @@ def _extract_with_ray(
             [segment._asdict() for segment in segments],
             override_num_blocks=math.ceil(len(segments) / size),
         )
+        extract: Any = _Actor if needs.actor else _extract_batch
         shared_folder = folder.absolute() if our_own else None
         chunks = rows.map_batches(
-            _Actor if needs.actor else _extract_batch,
+            extract,
             fn_kwargs={"root": root, "settings": settings, "folder": shared_folder},
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers)
             if needs.actor

@@ -5,16 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from data_prep.recordings import RemoteCorpus, Root, root_of
+from data_prep.recordings import RemoteCorpus, Root, at_hand, opened, root_of
 from data_prep.utterance import Reason, Rejected, Utterance
 from dimts.core.errors import UserError
-from dimts.core.untrusted import DRIVES_A_TERMINAL, NotAFile, open_regular
+from dimts.core.untrusted import DRIVES_A_TERMINAL, NotAFile
 from dimts.features.config import CorpusConfig
-from dimts.storage.paths import AnyPath, local_copy
+from dimts.storage.paths import AnyPath
 
 METADATA = "metadata.csv"
 AUDIO_FOLDER = "wavs"
@@ -76,24 +75,20 @@ def _lines(place: AnyPath, root: Root) -> Iterator[bytes]:
     if isinstance(root, Path):
         if not root.is_dir():
             raise UserError(f"{place}: no such corpus folder; set corpus.path")
-        yield from _lines_here(root, table)
-        return
-    with tempfile.TemporaryDirectory(prefix="dimts-metadata-") as folder:
-        if METADATA in root.stamps:
-            _check_size(table, root.stamps[METADATA].size)
-        local_copy(table, Path(folder, METADATA))
-        yield from _lines_here(Path(os.path.realpath(folder)), table)
-
-
-def _lines_here(root: Path, name: AnyPath) -> Iterator[bytes]:
-    """Of the table in a folder of this machine; `name` is what it is called in errors."""
-    real = Path(os.path.realpath(root / METADATA))
-    if not real.is_relative_to(root):
-        raise UserError(f"{name}: is a link to {real}, out of the corpus folder; copy it there")
+        if not (real := Path(os.path.realpath(root / METADATA))).is_relative_to(root):
+            raise UserError(
+                f"{table}: is a link to {real}, out of the corpus folder; copy it there"
+            )
     try:
-        with open_regular(root / METADATA) as descriptor:
-            _check_size(name, os.fstat(descriptor).st_size)
-            _check_encoding(name, descriptor)
+        with (
+            at_hand(root, [METADATA], MAX_BYTES) as files,
+            opened(files, METADATA) as (descriptor, stamp),
+        ):
+            if stamp.size > MAX_BYTES:
+                raise UserError(
+                    f"{table}: has {stamp.size} bytes, at most {MAX_BYTES}; split the corpus"
+                )
+            _check_encoding(table, descriptor)
             # Latin-1 keeps each byte; text mode knows all ends of lines, and so whole rows fail.
             with open(descriptor, encoding="latin-1", closefd=False) as file:
                 while line := file.readline(MAX_LINE_BYTES + 1):
@@ -102,17 +97,12 @@ def _lines_here(root: Path, name: AnyPath) -> Iterator[bytes]:
                         line = file.readline(MAX_LINE_BYTES + 1)
     except FileNotFoundError:
         raise UserError(
-            f"{name}: no such file; an LJSpeech corpus has {METADATA} and {AUDIO_FOLDER}/"
+            f"{table}: no such file; an LJSpeech corpus has {METADATA} and {AUDIO_FOLDER}/"
         ) from None
     except NotAFile as error:
-        raise UserError(f"{name}: {error.strerror}") from None
+        raise UserError(f"{table}: {error.strerror}") from None
     except OSError as error:
-        raise UserError(f"{name}: cannot be read: {error.strerror}") from error
-
-
-def _check_size(table: AnyPath, size: int) -> None:
-    if size > MAX_BYTES:
-        raise UserError(f"{table}: has {size} bytes, at most {MAX_BYTES}; split the corpus")
+        raise UserError(f"{table}: cannot be read: {error.strerror}") from error
 
 
 def _check_encoding(metadata: AnyPath, descriptor: int) -> None:

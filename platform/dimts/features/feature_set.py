@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,12 @@ from dimts.storage.paths import AnyPath, StoragePath
 SHARD_FINGERPRINT = b"dimts.fingerprint"
 
 
+@dataclass(frozen=True)
 class FeatureSet:
     """The features of one corpus, a folder that `dimts prepare` made."""
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
-        self.folder = folder
-        self.manifest = manifest
+    folder: Path
+    manifest: Manifest
 
     @classmethod
     def open(cls, place: str | AnyPath) -> FeatureSet:
@@ -45,8 +46,6 @@ class FeatureSet:
 
     def split(self, name: SplitName) -> FeatureSplit:
         """The utterances of one split: train, val or test."""
-        if name not in self.manifest.splits:
-            raise ValueError(f"no split {name!r}; there are {', '.join(self.manifest.splits)}")
         return FeatureSplit(self.folder, self.manifest, name)
 
 

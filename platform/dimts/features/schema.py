@@ -49,7 +49,7 @@ class Column(Config):
             raise ValueError(f"{self.name}: {array.dtype} {list(array.shape)} was not declared")
         return steps
 
-    def pack(self, rows: Sequence[Array]) -> pa.LargeListArray:
+    def pack(self, rows: Sequence[Array | tuple[()]]) -> pa.LargeListArray:
         """Steps of several utterances as an Arrow array; those of a refused one have no length.
 
         A reader slices the one flat buffer, which takes microseconds; see `unpack`.
