@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from data_prep.arrow_writer import atomic_file
-from data_prep.recordings import Fetched, FileStamp, Root, at_hand, opened
+from data_prep.recordings import FileStamp, Open, Root, at_hand
 from data_prep.utterance import Reason, Segment
 from dimts.audio.files import (
     MAX_RECORDING_SECONDS,
@@ -103,7 +103,7 @@ class Extracted(NamedTuple):
 
 
 def extract(
-    root: Path | Fetched, segments: Sequence[Segment], settings: ExtractSettings
+    open_recording: Open, segments: Sequence[Segment], settings: ExtractSettings
 ) -> list[Extracted]:
     """Hash, decode, trim and analyse segments of one recording.
 
@@ -113,7 +113,7 @@ def extract(
     audio, sha256 = segments[0].audio, ""
     extracted = []
     try:
-        with opened(root, audio) as (descriptor, stamp):
+        with open_recording(audio) as (descriptor, stamp):
             for segment in segments:
                 if stamp.size > (max_bytes := settings.max_bytes(segment)):
                     most = max_bytes / MAX_BYTES_A_SECOND
@@ -173,11 +173,11 @@ def extract_chunk(
     audios = list(dict.fromkeys(segment.audio for segment in segments))
     with (
         one_thread(),
-        at_hand(root, audios, max(map(settings.max_bytes, segments))) as recordings,
+        at_hand(root, audios, max(map(settings.max_bytes, segments))) as open_recording,
     ):
         _loaded(settings.extractor)
         of_one = itertools.groupby(segments, key=lambda segment: segment.audio)
-        results = [r for _, parts in of_one for r in extract(recordings, list(parts), settings)]
+        results = [r for _, parts in of_one for r in extract(open_recording, list(parts), settings)]
     path = chunk_file(folder)
     table = chunk_table(results, settings.extractor.columns)
     with atomic_file(path) as file, pa.ipc.new_file(file, table.schema) as writer:

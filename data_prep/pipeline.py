@@ -63,11 +63,8 @@ def prepare(
     made on this machine and sent when it is whole.
 
     Args:
-        corpus: what to read.
-        text: how its texts are normalised.
         extractors: what to make of each utterance. The first one trims the silence around it, and
             a text is compared with its length; the others are given the speech alone.
-        prepare: limits, splits, where to.
         on_chunk: called with the number of segments each time some are extracted and safe.
 
     Raises:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,14 +54,10 @@ class RemoteCorpus:
 Root = Path | RemoteCorpus
 
 
-class Fetched(NamedTuple):
-    """Some recordings of a `RemoteCorpus` in files of this machine, empty where one is too large.
+Open = Callable[[str], AbstractContextManager[tuple[int, FileStamp]]]
+"""Opens a recording: a descriptor at its start, and the stamp, older than what is read.
 
-    Both by the name of the recording; it has no stamp if it is missing.
-    """
-
-    files: dict[str, Path]
-    stamps: dict[str, FileStamp]
+Raises `OSError` if it is missing, no regular file, or cannot be opened."""
 
 
 def root_of(place: AnyPath) -> Root:
@@ -77,39 +73,51 @@ def stamp_of(root: Root, audio: str) -> FileStamp:
     """
     if isinstance(root, Path):
         return FileStamp.of((root / audio).stat())
-    return _found(root.stamps, audio)
-
-
-def _found(stamps: dict[str, FileStamp], audio: str) -> FileStamp:
-    if audio not in stamps:
+    if audio not in root.stamps:
         raise FileNotFoundError(2, os.strerror(2))
-    return stamps[audio]
+    return root.stamps[audio]
 
 
 @contextmanager
-def at_hand(root: Root, audios: Sequence[str], most_bytes: float) -> Iterator[Path | Fetched]:
-    """Inside, recordings can be opened; several are fetched at a time, none that is larger.
+def at_hand(root: Root, audios: Sequence[str], most_bytes: float) -> Iterator[Open]:
+    """Inside, recordings can be opened; several are fetched at a time, none that is larger: its
+    stamp says so, and nothing can be read.
 
     Raises:
         StorageError: object storage cannot be reached.
     """
     if isinstance(root, Path):
-        yield root
+        yield partial(opened, root)
         return
     with _folder_for_now() as folder:
         # By number: object storage has names that no file may have.
-        fetched = Fetched({audio: Path(folder, str(n)) for n, audio in enumerate(audios)}, {})
+        files = {audio: Path(folder, str(n)) for n, audio in enumerate(audios)}
+        stamps: dict[str, FileStamp] = {}
 
         def fetch(audio: str) -> None:
             if entry := (root.remote / audio).entry():
-                fetched.files[audio].touch()
+                files[audio].touch()
                 with suppress(FileNotFoundError):  # removed a moment ago
                     if entry.size <= most_bytes:
-                        (root.remote / audio).download(fetched.files[audio])
-                    fetched.stamps[audio] = FileStamp.of_entry(entry)
+                        (root.remote / audio).download(files[audio])
+                    stamps[audio] = FileStamp.of_entry(entry)
+
+        @contextmanager
+        def fetched(audio: str) -> Iterator[tuple[int, FileStamp]]:
+            if audio not in stamps:
+                raise FileNotFoundError(2, os.strerror(2))
+            with open_regular(files[audio]) as descriptor:
+                yield descriptor, stamps[audio]
 
         transfer([partial(fetch, audio) for audio in audios])
         yield fetched
+
+
+@contextmanager
+def opened(root: Path, audio: str) -> Iterator[tuple[int, FileStamp]]:
+    """A recording in a folder, see `Open`."""
+    with open_regular(root / audio) as descriptor:
+        yield descriptor, FileStamp.of(os.fstat(descriptor))
 
 
 @contextmanager
@@ -125,19 +133,3 @@ def _folder_for_now() -> Iterator[str]:
         fcntl.flock(in_use, fcntl.LOCK_SH)
         with tempfile.TemporaryDirectory(dir=beside) as folder:
             yield folder
-
-
-@contextmanager
-def opened(root: Path | Fetched, audio: str) -> Iterator[tuple[int, FileStamp]]:
-    """Descriptor of a recording, at its start, and the stamp, older than what is read.
-
-    Raises:
-        OSError: it is missing, no regular file, or cannot be opened.
-    """
-    if isinstance(root, Fetched):
-        stamp = _found(root.stamps, audio)
-        with open_regular(root.files[audio]) as descriptor:
-            yield descriptor, stamp
-        return
-    with open_regular(root / audio) as descriptor:
-        yield descriptor, FileStamp.of(os.fstat(descriptor))

@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,9 @@ from data_prep.recordings import FileStamp, Root, stamp_of
 from data_prep.utterance import Reason, Segment
 from dimts.core import lock
 from dimts.core.errors import UserError
-from dimts.features.feature_set import holds, read_batches
+from dimts.features.feature_set import holds, read_batches, views
 from dimts.features.manifest import SHARD_NAME
-from dimts.features.schema import Array, Column, Extractor
+from dimts.features.schema import Column, Extractor
 
 STAMPS, UNUSED = "stamps.arrow", "unused.arrow"
 WORK_FILES = (STAMPS, UNUSED)
@@ -127,17 +126,12 @@ class Store:
                 continue  # of others, or of other settings
             keys = key_column(extractor.name, 2)
             keys = keys if keys in batch.schema.names else "key"
-            arrays = {c.name: _arrays(batch, c) for c in extractor.columns}
+            arrays = {c.name: views(batch, c) for c in extractor.columns}
             facts = _rows(batch, (keys, "start", "seconds"))
             for (key, start, seconds), *row in zip(facts, *arrays.values(), strict=True):
                 if key and all(map(len, row)):
                     views = dict(zip(arrays, row, strict=True))
                     self._results[key] = Result(key, None, "", start, seconds, views)
-
-
-def _arrays(batch: pa.RecordBatch, column: Column) -> Iterator[Array]:
-    flat, offsets = column.unpack(batch.column(column.name))
-    return (flat[first:end] for first, end in pairwise(offsets.tolist()))
 
 
 def is_shard(name: str) -> bool:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from data_prep.extract import (
     extract,
     hash_file,
 )
+from data_prep.recordings import opened
 from data_prep.store import Store, locked
 from data_prep.utterance import Reason, Segment
 from dimts.audio.trim import TrimConfig
@@ -326,7 +328,7 @@ def test_pipe_put_in_a_recordings_place_meanwhile_blocks_nothing(corpus: Path) -
     file = corpus / "wavs" / "u000.wav"
     file.unlink()
     os.mkfifo(file)
-    [(_, extracted, *_)] = extract(corpus, [Segment("wavs/u000.wav")], settings)
+    [(_, extracted, *_)] = extract(partial(opened, corpus), [Segment("wavs/u000.wav")], settings)
     assert (extracted.reason, extracted.key) == (Reason.NOT_A_FILE, "")
     assert extracted.detail == "wavs/u000.wav: is a named pipe, not a file"
     with pytest.raises(NotAFile, match="named pipe"):

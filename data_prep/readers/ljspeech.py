@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from data_prep.recordings import RemoteCorpus, Root, at_hand, opened, root_of
+from data_prep.recordings import RemoteCorpus, Root, at_hand, root_of
 from data_prep.utterance import Reason, Rejected, Utterance
 from dimts.core.errors import UserError
 from dimts.core.untrusted import DRIVES_A_TERMINAL, NotAFile
@@ -81,8 +81,8 @@ def _lines(place: AnyPath, root: Root) -> Iterator[bytes]:
             )
     try:
         with (
-            at_hand(root, [METADATA], MAX_BYTES) as files,
-            opened(files, METADATA) as (descriptor, stamp),
+            at_hand(root, [METADATA], MAX_BYTES) as open_table,
+            open_table(METADATA) as (descriptor, stamp),
         ):
             if stamp.size > MAX_BYTES:
                 raise UserError(

@@ -113,12 +113,9 @@ def make_corpus(
 ) -> CorpusSummary:
     """Write ``out/metadata.csv`` and ``out/wavs/``: the same bytes from the same packages.
 
-    Args:
-        out: the corpus's folder; one that this recipe made is replaced.
-        transcripts: `core-sounds-en.txt` or its ``.gz``; None fetches the package.
-        audio: the folder of the ``.g722`` files; None fetches the package.
-        min_seconds: shorter clips are left out; most are single words.
-        max_seconds: longer ones are left out.
+    A folder that this recipe made is replaced. `transcripts` is `core-sounds-en.txt` or its
+    ``.gz``, and `audio` the folder of the ``.g722`` files; without them the packages are fetched.
+    Clips outside the limits are left out; most short ones are single words.
 
     Raises:
         UserError: a program or a file is missing; says which and what to do.

@@ -40,13 +40,9 @@ def render_corpus(
 
     Writes `out`/metadata.csv (``id|text``), wavs/<id>.wav (16-bit mono) and words.csv
     (``id,index,word,start_seconds``); ids are ``<id_prefix>_0001`` and so on. The folder
-    appears or is replaced as a whole. If it holds what these arguments give, nothing is done.
-
-    Args:
-        sentences: UTF-8 text, see `read_sentences`; blank lines are skipped.
-        out: the corpus's folder; an existing one is replaced only if this function made it.
-        voice: a voice of espeak-ng, such as its language codes.
-        id_prefix: what ids begin with; the voice if not given.
+    appears or is replaced as a whole, if this function made it. If it holds what these arguments
+    give, nothing is done. `voice` is one of espeak-ng's, such as a language's code; ids begin with
+    it if no prefix is given.
 
     Raises:
         UserError: no such file, nothing to speak, a line with ``|``, an unknown voice, or

@@ -5,11 +5,8 @@ control in static variables which no call resets: an utterance depends on all th
 before it. So every utterance is spoken by a library that was loaded afresh, 7 ms each.
 
 **Word times.** The library's word events carry the index of the first sample of the word's
-first phoneme, the closure of a stop included, with no constant offset. Measured over the 600
-Amharic sentences as the time from the event to the first 2 ms above -45 dB of the utterance's
-peak, at the start of an utterance (and, the same to 8 ms, after the pause of a comma):
-sonorants 0 ms, fricatives and voiced stops 12-14 ms, voiceless stops and ejectives 48-60 ms,
-the glottal stop of አ 68 ms. There is no silence before the first word and 0.3 s after the last.
+first phoneme, the closure of a stop included (up to 68 ms of silence), with no constant offset.
+There is no silence before the first word and 0.3 s after the last.
 """
 
 from __future__ import annotations

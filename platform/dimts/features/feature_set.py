@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,9 @@ class FeatureSplit:
             for shard in manifest.splits[name].shards
             for batch in _open_shard(folder / shard.name, shard, manifest)
         ]
-        self._columns: dict[str, _ColumnRows] = {}
+        self._columns: dict[str, list[Array]] = {}
+        self.ids, self.texts = self.values("id"), self.values("text")
+        self.raw_texts, self.languages = self.values("raw_text"), self.values("language")
 
     def __len__(self) -> int:
         return sum(batch.num_rows for batch in self._batches)
@@ -81,41 +84,26 @@ class FeatureSplit:
         Raises:
             KeyError: the set has no such column.
         """
-        rows = self._rows(name)
-        return rows[index] if rows.column.ragged else rows[index][0]
+        steps = self._rows(name)[index]
+        return steps if self.manifest.columns[name].ragged else steps[0]
 
     def lengths(self, name: str) -> npt.NDArray[np.int64]:
         """Steps of a ragged column, int64 [n]; raises like `column`."""
-        return self._rows(name).lengths
+        return np.array([len(steps) for steps in self._rows(name)], np.int64)
 
     def mel(self, index: int) -> Float32Array:
         """Natural-log mel, float32 [T, n_mels]; see `column`."""
         return self._rows("mel")[index]
 
-    @property
+    @cached_property
     def n_frames(self) -> npt.NDArray[np.int64]:
         return self.lengths("mel")
 
-    def _rows(self, name: str) -> _ColumnRows:
+    def _rows(self, name: str) -> list[Array]:
         if name not in self._columns:
-            self._columns[name] = _ColumnRows(self.manifest.columns[name], self._batches)
+            column = self.manifest.columns[name]
+            self._columns[name] = [row for batch in self._batches for row in views(batch, column)]
         return self._columns[name]
-
-    @cached_property
-    def ids(self) -> list[str]:
-        return self.values("id")
-
-    @cached_property
-    def texts(self) -> list[str]:
-        return self.values("text")
-
-    @cached_property
-    def raw_texts(self) -> list[str]:
-        return self.values("raw_text")
-
-    @cached_property
-    def languages(self) -> list[str]:
-        return self.values("language")
 
     def values(self, name: str) -> list[Any]:
         """What is known of each utterance beside its arrays.
@@ -127,22 +115,10 @@ class FeatureSplit:
         return [value for batch in self._batches for value in batch.column(name).to_pylist()]
 
 
-class _ColumnRows:
-    """Arrays of one column, by the row's number in the split."""
-
-    def __init__(self, column: Column, batches: Sequence[pa.RecordBatch]) -> None:
-        self.column = column
-        unpacked = [column.unpack(batch.column(column.name)) for batch in batches]
-        self._flat = [flat for flat, _ in unpacked]
-        offsets = [starts.tolist() for _, starts in unpacked]
-        # Where each utterance is: plain lists, as indexing them is faster than NumPy scalars.
-        self._batch_of = [n for n, starts in enumerate(offsets) for _ in starts[1:]]
-        self._first = [first for starts in offsets for first in starts[:-1]]
-        self._end = [end for starts in offsets for end in starts[1:]]
-        self.lengths = np.array(self._end, np.int64) - np.array(self._first, np.int64)
-
-    def __getitem__(self, index: int) -> Array:
-        return self._flat[self._batch_of[index]][self._first[index] : self._end[index]]
+def views(batch: pa.RecordBatch, column: Column) -> Iterator[Array]:
+    """Steps of each row of a batch, without a copy."""
+    flat, offsets = column.unpack(batch.column(column.name))
+    return (flat[first:end] for first, end in pairwise(offsets.tolist()))
 
 
 def read_batches(path: Path) -> tuple[pa.Schema, list[pa.RecordBatch]]:

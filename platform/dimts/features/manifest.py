@@ -102,26 +102,22 @@ class Manifest(Config):
         Raises:
             UserError: there is no mel.
         """
-        return MelConfig.model_validate(self._of_mel.settings)
-
-    @property
-    def mel_mean(self) -> tuple[float, ...]:
-        """[n_mels], of natural-log mel over the train split's frames; raises like `mel`."""
-        return self._of_mel.statistics["mel"].mean
-
-    @property
-    def mel_std(self) -> tuple[float, ...]:
-        """[n_mels], likewise."""
-        return self._of_mel.statistics["mel"].std
-
-    @property
-    def _of_mel(self) -> ExtractorFacts:
         if "mel" not in self.extractors:
             raise UserError(
                 f"the features of {self.corpus.path} have no mel; prepare them with a voice whose "
                 "model learns from mels"
             )
-        return self.extractors["mel"]
+        return MelConfig.model_validate(self.extractors["mel"].settings)
+
+    @property
+    def mel_mean(self) -> tuple[float, ...]:
+        """[n_mels], of natural-log mel over the train split's frames."""
+        return self.extractors["mel"].statistics["mel"].mean
+
+    @property
+    def mel_std(self) -> tuple[float, ...]:
+        """[n_mels], likewise."""
+        return self.extractors["mel"].statistics["mel"].std
 
     @property
     def shards(self) -> dict[str, ShardFacts]:
