@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,13 +14,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from data_prep.arrow_writer import BATCH_BYTES, atomic_file, grouped
-from data_prep.checks import Candidate
-from data_prep.extract import Result, hash_file
+from data_prep.checks import Row
+from data_prep.extract import hash_file
 from data_prep.store import Store, key_column, shards_in
 from dimts.core.config import fingerprint
 from dimts.features.feature_set import SHARD_FINGERPRINT, read_batches
 from dimts.features.manifest import MANIFEST, Manifest, ShardFacts, SplitName, Statistics
-from dimts.features.schema import Array, Arrays, Column, Extractor
+from dimts.features.schema import Array, Column, Extractor
 
 SHARD_VERSION = 1
 """To be raised when the same rows would be other files."""
@@ -35,50 +33,17 @@ _SUMMED_TOGETHER = 64  # utterances, so that threads do not meet at every one
 Float64Array = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """An utterance that is used, with its features by each extractor."""
-
-    candidate: Candidate
-    features: Sequence[Result]
-    split: SplitName
-
-    @property
-    def seconds(self) -> float:
-        """Of speech, as the first extractor has found it."""
-        return self.features[0].seconds
-
-    @property
-    def arrays(self) -> Arrays:
-        """Steps of every column."""
-        return dict(chain.from_iterable(made.arrays.items() for made in self.features))
-
-    @property
-    def identity(self) -> list[str]:
-        """All that its row in a shard is made from."""
-        utterance = self.candidate.utterance
-        return [
-            utterance.id,
-            self.candidate.text,
-            utterance.text,
-            utterance.language,
-            utterance.speaker,
-            utterance.audio.as_posix(),
-            *(made.key for made in self.features),
-        ]
-
-
 class Shard(NamedTuple):
     """One Arrow file to be; one that has the fingerprint need not be written again."""
 
     name: str
-    rows: Sequence[Accepted]
+    rows: Sequence[Row]
     fingerprint: str
 
 
-def plan_shards(accepted: Iterable[Accepted], shard_mb: float) -> list[Shard]:
+def plan_shards(accepted: Iterable[Row], shard_mb: float) -> list[Shard]:
     """Fill files of each split up to `shard_mb` of arrays, in the order of the corpus."""
-    rows_of: dict[SplitName, list[Accepted]] = {}
+    rows_of: dict[SplitName, list[Row]] = {}
     for row in accepted:
         rows_of.setdefault(row.split, []).append(row)
     return [
@@ -113,7 +78,7 @@ def publish(
     return [facts[shard.name] for shard in shards]
 
 
-def statistics(accepted: Iterable[Accepted], column: Column, threads: int) -> Statistics:
+def statistics(accepted: Iterable[Row], column: Column, threads: int) -> Statistics:
     """Mean and standard deviation of each value of a step over the train split's steps."""
     arrays = [row.arrays[column.name] for row in accepted if row.split == "train"]
     total = np.zeros(column.shape)
@@ -176,9 +141,7 @@ def _schema(extractors: Sequence[Extractor]) -> pa.Schema:
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in fields])
 
 
-def _batch(
-    rows: Sequence[Accepted], schema: pa.Schema, columns: Sequence[Column]
-) -> pa.RecordBatch:
+def _batch(rows: Sequence[Row], schema: pa.Schema, columns: Sequence[Column]) -> pa.RecordBatch:
     identities = zip(*(row.identity for row in rows), strict=True)
     return pa.record_batch(
         [

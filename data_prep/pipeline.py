@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -10,8 +10,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from data_prep.arrow_writer import write_atomic
-from data_prep.assemble import Accepted, plan_shards, publish, statistics
-from data_prep.checks import Candidate, check_text, check_text_fits_audio
+from data_prep.assemble import plan_shards, publish, statistics
+from data_prep.checks import Row, check_text, check_text_fits_audio
 from data_prep.engine import extract_all
 from data_prep.extract import ExtractSettings, Result
 from data_prep.readers import READERS
@@ -72,13 +72,13 @@ def prepare(
     """
     place, root = prepare.features, root_of(corpus.path.absolute())
     folder = working_folder(place)
-    candidates, rejected = _read_corpus(corpus, text)
+    rows, rejected = _read_corpus(corpus, text)
     with locked(folder):
         fetch_known(place, folder)
         store = Store(folder, extractors)
         results: list[Result] = []
         extract = partial(_extract, root, store, prepare, on_chunk, results)
-        accepted, refused = _add_features(candidates, extractors, prepare, extract)
+        accepted, refused = _add_features(rows, extractors, prepare, extract)
         rejected += refused
         _write_if_new(folder / QUARANTINE, quarantine_csv(rejected))
         if not accepted:
@@ -91,7 +91,7 @@ def prepare(
         manifest = _publish(corpus, text, prepare, store, accepted, rejected)
         used = {made.key for row in accepted for made in row.features}
         unused = [result for result in results if result.key not in used]
-        store.settle({c.utterance.segment.audio: None for c in candidates}, unused)
+        store.settle({row.segment.audio: None for row in rows}, unused)
         _write_if_new(folder / SUMMARY, summary(place, manifest, accepted))
         _write_if_new(folder / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
         store.sweep()
@@ -99,7 +99,7 @@ def prepare(
     return manifest
 
 
-def _read_corpus(corpus: CorpusConfig, text: TextConfig) -> tuple[list[Candidate], list[Rejected]]:
+def _read_corpus(corpus: CorpusConfig, text: TextConfig) -> tuple[list[Row], list[Rejected]]:
     """Every row, either with its text normalised or with the reason why not.
 
     Raises:
@@ -111,21 +111,20 @@ def _read_corpus(corpus: CorpusConfig, text: TextConfig) -> tuple[list[Candidate
         raise UserError(f"{corpus.path}: the corpus has no rows")
     tokenizer = Tokenizer.from_language(language, text)
     checked = [row if isinstance(row, Rejected) else check_text(row, tokenizer) for row in rows]
-    candidates = [row for row in checked if isinstance(row, Candidate)]
-    return candidates, [row for row in checked if isinstance(row, Rejected)]
+    good = [row for row in checked if isinstance(row, Row)]
+    return good, [row for row in checked if isinstance(row, Rejected)]
 
 
 def _add_features(
-    candidates: Iterable[Candidate],
+    rows: list[Row],
     extractors: Sequence[Extractor],
     limits: PrepareConfig,
     extract: ExtractSegments,
-) -> tuple[list[Accepted], list[Rejected]]:
-    """Utterances with features and a split, in the corpus's order, and the refused ones.
+) -> tuple[list[Row], list[Rejected]]:
+    """Rows with features and a split, in the corpus's order, and the refused ones.
 
     One extractor after the other is given what the ones before it have left.
     """
-    made: list[tuple[Candidate, list[Result]]] = [(row, []) for row in candidates]
     rejected: list[Rejected] = []
     for extractor in extractors:
         first = extractor is extractors[0]
@@ -134,31 +133,26 @@ def _add_features(
             settings = ExtractSettings(
                 extractor, limits.trim, limits.min_seconds, limits.max_seconds
             )
-        segments = [_segment(row, features) for row, features in made]
-        results, kept = extract(segments, settings), []
-        for (row, features), segment in zip(made, segments, strict=True):
-            result = results[segment]
+        results = extract([row.segment for row in rows], settings)
+        kept = []
+        for row in rows:
+            result = results[row.segment]
             if result.reason:
                 rejected.append(row.utterance.rejected(result.reason, result.detail))
             elif misfit := first and _misfit(row, result, extractor, limits):
                 rejected.append(misfit)
             else:
-                kept.append((row, [*features, result]))
-        made = kept
-    splits = assign_splits([row.utterance.id for row, _ in made], limits)
-    return [Accepted(*pair, split) for pair, split in zip(made, splits, strict=True)], rejected
-
-
-def _segment(row: Candidate, features: Sequence[Result]) -> Segment:
-    """The whole utterance, or the speech that the first extractor has found in it."""
-    whole = row.utterance.segment
-    if not features:
-        return whole
-    return Segment(whole.audio, features[0].start, features[0].start + features[0].seconds)
+                row.features.append(result)
+                kept.append(row)
+        rows = kept
+    splits = assign_splits([row.utterance.id for row in rows], limits)
+    for row, split in zip(rows, splits, strict=True):
+        row.split = split
+    return rows, rejected
 
 
 def _misfit(
-    row: Candidate, result: Result, extractor: Extractor, limits: PrepareConfig
+    row: Row, result: Result, extractor: Extractor, limits: PrepareConfig
 ) -> Rejected | None:
     n_steps = len(result.arrays[extractor.columns[0].name])
     n_frames = n_steps if extractor.unit == "frames" else None
@@ -201,7 +195,7 @@ def _publish(
     text: TextConfig,
     prepare: PrepareConfig,
     store: Store,
-    accepted: Sequence[Accepted],
+    accepted: Sequence[Row],
     rejected: Sequence[Rejected],
 ) -> Manifest:
     """Publish the shards; what they hold as a manifest, not yet written."""
@@ -228,7 +222,7 @@ def _publish(
         )
         for e in store.extractors
     }
-    utterances = [row.candidate.utterance for row in accepted]
+    utterances = [row.utterance for row in accepted]
     ragged = [c.name for e in store.extractors for c in e.columns if c.ragged]
     splits = {}
     for name in SPLITS:
