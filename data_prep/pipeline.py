@@ -76,9 +76,8 @@ def prepare(
     with locked(folder):
         fetch_known(place, folder)
         store = Store(folder, extractors)
-        results: list[Result] = []
-        extract = partial(_extract, root, store, prepare, on_chunk, results)
-        accepted, refused = _add_features(rows, extractors, prepare, extract)
+        extract = partial(_extract, root, store, prepare, on_chunk)
+        accepted, refused, results = _add_features(rows, extractors, prepare, extract)
         rejected += refused
         _write_if_new(folder / QUARANTINE, quarantine_csv(rejected))
         if not accepted:
@@ -120,26 +119,25 @@ def _add_features(
     extractors: Sequence[Extractor],
     limits: PrepareConfig,
     extract: ExtractSegments,
-) -> tuple[list[Row], list[Rejected]]:
-    """Rows with features and a split, in the corpus's order, and the refused ones.
+) -> tuple[list[Row], list[Rejected], list[Result]]:
+    """Rows with features and a split, in the corpus's order; the refused ones; all results.
 
     One extractor after the other is given what the ones before it have left.
     """
+    trims, *others = extractors
+    in_turn = [ExtractSettings(trims, limits.trim, limits.min_seconds, limits.max_seconds)]
+    in_turn += [ExtractSettings(other, None, 0.0, MAX_SECONDS) for other in others]
     rejected: list[Rejected] = []
-    for extractor in extractors:
-        first = extractor is extractors[0]
-        settings = ExtractSettings(extractor, None, 0.0, MAX_SECONDS)
-        if first:
-            settings = ExtractSettings(
-                extractor, limits.trim, limits.min_seconds, limits.max_seconds
-            )
-        results = extract([row.segment for row in rows], settings)
+    results: list[Result] = []
+    for settings in in_turn:
+        made = extract([row.segment for row in rows], settings)
+        results += made.values()
         kept = []
         for row in rows:
-            result = results[row.segment]
+            result = made[row.segment]
             if result.reason:
                 rejected.append(row.utterance.rejected(result.reason, result.detail))
-            elif misfit := first and _misfit(row, result, extractor, limits):
+            elif not row.features and (misfit := _misfit(row, result, trims, limits)):
                 rejected.append(misfit)
             else:
                 row.features.append(result)
@@ -148,7 +146,7 @@ def _add_features(
     splits = assign_splits([row.utterance.id for row in rows], limits)
     for row, split in zip(rows, splits, strict=True):
         row.split = split
-    return rows, rejected
+    return rows, rejected, results
 
 
 def _misfit(
@@ -164,11 +162,10 @@ def _extract(
     store: Store,
     prepare: PrepareConfig,
     on_chunk: Progress | None,
-    kept: list[Result],
     segments: Sequence[Segment],
     settings: ExtractSettings,
 ) -> dict[Segment, Result]:
-    """What comes of each segment, known or made now; `kept` gets them as well."""
+    """What comes of each segment, known or made now, in their order."""
     results: dict[Segment, Result] = {}
     new = []
     for segment in dict.fromkeys(segments):
@@ -186,8 +183,7 @@ def _extract(
             bar.update(len(extracted))
             if on_chunk:
                 on_chunk(len(extracted))
-    kept += [results[segment] for segment in dict.fromkeys(segments)]
-    return results
+    return {segment: results[segment] for segment in segments}
 
 
 def _publish(

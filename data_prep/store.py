@@ -130,8 +130,8 @@ class Store:
             facts = _rows(batch, (keys, "start", "seconds"))
             for (key, start, seconds), *row in zip(facts, *arrays.values(), strict=True):
                 if key and all(map(len, row)):
-                    views = dict(zip(arrays, row, strict=True))
-                    self._results[key] = Result(key, None, "", start, seconds, views)
+                    steps = dict(zip(arrays, row, strict=True))
+                    self._results[key] = Result(key, None, "", start, seconds, steps)
 
 
 def is_shard(name: str) -> bool:
