@@ -72,15 +72,14 @@ def prepare_corpus(
 def note_what_is_extracted(log: Path) -> None:
     """In this process, in a pool's, or in workers of Ray, to which the wrapper goes by value."""
 
-    def noted_batch(
+    def not_of_its_module(
         batch: dict[str, Any], root: Path, settings: ExtractSettings, folder: Path | None
     ) -> dict[str, list[Any]]:
-        note(log, "extract", audios=[str(audio) for audio in batch["audio"]])
         return extract_batch(batch, root, settings, folder)
 
     extract_batch = engine_module._extract_batch
     setattr(engine_module, "extract_chunk", partial(noted_chunk, log))  # noqa: B010
-    setattr(engine_module, "_extract_batch", noted_batch)  # noqa: B010
+    setattr(engine_module, "_extract_batch", not_of_its_module)  # noqa: B010
 
 
 def noted_chunk(
