@@ -382,7 +382,7 @@ def first(tmp_path: Path, **changes: Any) -> tuple[SweepStudy, Assignment]:
 def test_validation_that_is_told_twice_is_stored_once(
     tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
-    study, (number, _, _) = first(tmp_path)
+    study, (number, _) = first(tmp_path)
     study.reported(number, 1, 2.0)
     study.reported(number, 2, 3.0)
     study.reported(number, 1, 9.0)
@@ -395,7 +395,7 @@ def test_validation_that_is_told_twice_is_stored_once(
 
 
 def test_loss_that_is_no_number_hides_no_earlier_one(tmp_path: Path) -> None:
-    study, (number, _, _) = first(tmp_path, early_stopping={"first": 3})
+    study, (number, _) = first(tmp_path, early_stopping={"first": 3})
     for validation, value in enumerate((2.0, math.nan, 1.0), start=1):
         study.reported(number, validation, value)
     study.end(number, Ending("failed", {}, 3, 3, 1.0))
@@ -405,11 +405,11 @@ def test_loss_that_is_no_number_hides_no_earlier_one(tmp_path: Path) -> None:
 
 
 def test_trial_that_is_to_stop_is_told_so_again_and_nothing_more_is_stored(tmp_path: Path) -> None:
-    study, (number, _, _) = first(tmp_path)
+    study, (number, _) = first(tmp_path)
     assert study.reported(number, 1, math.nan)
     assert study.reported(number, 2, 0.1), "it goes on until it notices"
     study = SweepStudy(study.config, tmp_path)
-    assert study.next() == (number, {"lr": 1e-3, "freeze": []}, True)
+    assert study.next() == (number, {"lr": 1e-3, "freeze": []})
     assert study.reported(number, 2, 0.1)
     assert study.trials[number].intermediate_values == {}
     assert "rung_2" not in study.trials[number].user_attrs
@@ -417,13 +417,13 @@ def test_trial_that_is_to_stop_is_told_so_again_and_nothing_more_is_stored(tmp_p
 
 def test_trial_that_passed_a_rung_is_not_judged_there_again(tmp_path: Path) -> None:
     """It stood well among the few that were known; a better one came while it was interrupted."""
-    study, (number, values, _) = first(tmp_path, parallel=2, early_stopping={"min_trials": 2})
+    study, (number, values) = first(tmp_path, parallel=2, early_stopping={"min_trials": 2})
     other = study.next()
     assert other is not None
     assert not study.reported(number, 1, 2.0)
     assert not study.reported(other.number, 1, 1.0)
     study = SweepStudy(study.config, tmp_path)
-    assert study.next() == (number, values, True)
+    assert study.next() == (number, values)
     assert not study.reported(number, 1, 2.0), "told again by the checkpoint it goes on from"
     assert study.reported(number, 2, 2.0) == study.reported(number, 2, 2.0)
 
@@ -431,7 +431,7 @@ def test_trial_that_passed_a_rung_is_not_judged_there_again(tmp_path: Path) -> N
 @pytest.mark.parametrize("kind", ["diverged", "stopped early"])
 def test_trial_that_diverged_shows_the_sampler_no_loss(tmp_path: Path, kind: Outcome) -> None:
     """Optuna ranks the unfinished by how far they came, and those without a loss last."""
-    study, (number, _, _) = first(tmp_path, early_stopping={"first": 2})
+    study, (number, _) = first(tmp_path, early_stopping={"first": 2})
     study.reported(number, 1, 2.0)
     assert study.reported(number, 2, math.nan)
     assert study.end(number, Ending(kind, {}, 2, 2, 1.0)) == "diverged"
@@ -469,7 +469,7 @@ def test_trial_stopped_early_is_never_the_best(tmp_path: Path) -> None:
 def test_trial_without_an_objective_has_diverged(
     tmp_path: Path, objectives: dict[str, str], value: float
 ) -> None:
-    study, (number, _, _) = first(tmp_path, objectives=objectives)
+    study, (number, _) = first(tmp_path, objectives=objectives)
     last = list(objectives)[-1]
     metrics = dict.fromkeys(objectives, 1.0) | {last: value}
     assert study.end(number, Ending("finished", metrics, 4, 4, 1.0)) == "diverged"
@@ -486,10 +486,10 @@ def test_interrupted_trial_is_handed_out_before_a_new_one(tmp_path: Path) -> Non
     assert one is not None
     assert (zero.number, one.number) == (0, 1)
     study.release(0)
-    assert study.next() == (0, zero.values, True)
-    three = study.next()
-    assert three is not None
-    assert (three.number, three.resumed) == (2, False)
+    assert study.next() == (0, zero.values)
+    two = study.next()
+    assert two is not None
+    assert two.number == 2
 
 
 def test_winner_that_keeps_no_limit_is_told_of(tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ It is a family's sections and, the same for all families, where and how it runs.
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Self, cast
 
@@ -15,7 +15,6 @@ from pydantic import model_validator
 
 from dimts.core.config import build_config, flatten, read_settings, to_yaml
 from dimts.core.errors import ConfigError
-from dimts.core.home import shipped
 from dimts.families.acoustic.sections import AcousticSections
 from dimts.families.protocol import Family, Sections
 from dimts.families.registry import DEFAULT, get_family
@@ -117,19 +116,16 @@ class VoiceConfig(AcousticSections, RunnableConfig):
     """A voice of the acoustic family."""
 
 
-_CLASSES: dict[str, type[RunnableConfig]] = {DEFAULT: VoiceConfig}
-
-
+@cache
 def config_class(family: str) -> type[RunnableConfig]:
     """The configuration of a family's models.
 
     Raises:
         ConfigError: there is no such family.
     """
-    if family not in _CLASSES:
-        bases = (get_family(family).Sections, RunnableConfig)
-        _CLASSES[family] = type(f"{family.title()}Config", bases, {})
-    return _CLASSES[family]
+    if family == DEFAULT:
+        return VoiceConfig
+    return type(f"{family.title()}Config", (get_family(family).Sections, RunnableConfig), {})
 
 
 def load_voice(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> RunnableConfig:
@@ -140,19 +136,6 @@ def load_voice(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> Ru
     """
     values, origins = read_settings(files, overrides)
     return build_config(config_class(family_in(values, origins)), values, origins)
-
-
-def named_family() -> Family:
-    """The family of the configuration that the command line names, whose options it then has.
-
-    Raises:
-        ConfigError: see `load_voice`.
-    """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", action="append", default=[], type=shipped)
-    parser.add_argument("--set", action="append", default=[], dest="overrides")
-    found, _ = parser.parse_known_args()
-    return get_family(family_in(*read_settings(found.config, found.overrides)))
 
 
 def family_in(values: dict[str, object], origins: dict[tuple[str, ...], str]) -> str:

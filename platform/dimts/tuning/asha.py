@@ -1,8 +1,7 @@
 """When a trial is stopped early: asynchronous successive halving, the variant that stops.
 
-Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020. Written as a
-function of the values that stand in the study's storage, so that a sweep that was killed decides
-as it would have decided: a scheduler that keeps its rungs in memory forgets them.
+Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020. A function of the
+values in the study's storage: Ray's scheduler keeps its rungs in memory, and would forget them.
 """
 
 from __future__ import annotations

@@ -104,18 +104,15 @@ class SweepConfig(Config):
         return self
 
     def way_out(self, place: AnyPath) -> str:
-        """What to do instead where the sweep in `place` cannot go on, for errors that say why."""
+        """What to do instead where the sweep in `place` cannot go on."""
         changes = (f"sweep.name={self.name[:39]}-2", f"sweep.known_good_from={place}")
         sets = shlex.join(part for change in changes for part in ("--set", change))
         return f"add {sets} to begin another sweep.name with the best settings of this one"
 
 
 def check_objectives(sweep: SweepConfig, metrics: Sequence[Metric]) -> None:
-    """Refuse objectives that are no metrics of the family, or go the other way.
-
-    Raises:
-        ValueError: so it is; says what is allowed.
-    """
+    """Raise a `ValueError` for objectives that are no metrics of the family, or go the other
+    way."""
     known = {metric.name: metric for metric in metrics if "/" in metric.name}
     for name, direction in sweep.objectives.items():
         if name not in known:

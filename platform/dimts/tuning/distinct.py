@@ -10,15 +10,13 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from dimts.tuning.config import SweepConfig
-from dimts.tuning.space import Space
+from dimts.tuning.space import Parameter, Space
 
 
 def identity(space: Space, values: Mapping[str, Any]) -> frozenset[tuple[str, Any]]:
     """The same for two settings if a trial with the one would repeat a trial with the other.
 
-    Args:
-        space: of both.
-        values: of the parameters, raw or as Optuna keeps them.
+    Values may be raw or as Optuna keeps them.
     """
     return frozenset((key, space[key].identity(value)) for key, value in values.items())
 
@@ -41,20 +39,20 @@ def all_settings(
         rng: draws from continuous ranges, and where to begin with what `first` does not have.
         first: raw values of parameters.
     """
-    keys, near = list(space), first or {}
+    settings: Iterator[dict[str, Any]] = iter([{}])
+    for key, parameter in space.items():
+        settings = _each_with(settings, key, parameter, rng, (first or {}).get(key))
+    return settings
 
-    def further(n: int, values: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        if n == len(keys):
-            yield values
-            return
-        key, parameter = keys[n], space[keys[n]]
-        if not parameter.is_used(values):
-            yield from further(n + 1, values)
-            return
-        for value in parameter.values(rng, near.get(key)):
-            yield from further(n + 1, {**values, key: value})
 
-    return further(0, {})
+def _each_with(
+    settings: Iterator[dict[str, Any]], key: str, parameter: Parameter, rng: Random, first: Any
+) -> Iterator[dict[str, Any]]:
+    for setting in settings:
+        if parameter.is_used(setting):
+            yield from ({**setting, key: value} for value in parameter.values(rng, first))
+        else:
+            yield setting
 
 
 def count_settings(space: Space, most: int) -> int:
@@ -62,33 +60,15 @@ def count_settings(space: Space, most: int) -> int:
     return sum(1 for _ in islice(all_settings(space, Random(0)), most))
 
 
-def untried(
-    space: Space, trials: Sequence[FrozenTrial], rng: Random, first: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The setting that no trial has had and that is next to `first`; it must exist."""
-    tried = identities(space, trials)
-    settings = all_settings(space, rng, first)
-    return next(setting for setting in settings if identity(space, setting) not in tried)
-
-
 def exhausted_line(sweep: SweepConfig, trials: Sequence[FrozenTrial]) -> str:
-    """That the space has fewer settings than the sweep was to have trials; else it is empty.
-
-    Args:
-        sweep: its settings.
-        trials: that were begun.
-    """
+    """That the space has fewer settings than the sweep was to have trials; else it is empty."""
     n = count_settings(sweep.space, sweep.trials)
     if n == sweep.trials:
         return ""
-    begun = len(identities(sweep.space, trials))
-    settings = f"{n} distinct setting{'' if n == 1 else 's'}"
-    if begun < n:
-        return (
-            f"the space has {settings}, each of which is tried once; sweep.trials={sweep.trials} "
-            "would train some of them again"
-        )
+    how, which = "all were tried", "them"
+    if len(identities(sweep.space, trials)) < n:
+        how, which = "each of which is tried once", "some of them"
     return (
-        f"the space has {settings}, all were tried; sweep.trials={sweep.trials} would train them "
-        "again"
+        f"the space has {n} distinct setting{'' if n == 1 else 's'}, {how}; "
+        f"sweep.trials={sweep.trials} would train {which} again"
     )

@@ -39,6 +39,7 @@ SHORT = {
     "model.freeze_blocks.decoder": "decoder blocks",
     "base.rehearsal_share": "rehearsal",
 }
+"""Config path -> what a person calls it, where that is not its end."""
 
 
 def objectives(study: Study) -> list[str]:
@@ -47,12 +48,12 @@ def objectives(study: Study) -> list[str]:
 
 
 def signs(study: Study) -> list[int]:
-    """For each objective 1, or -1 if more of it is better: times these, less is better."""
+    """For each objective 1, or -1 if more of it is better."""
     return [-1 if d == StudyDirection.MAXIMIZE else 1 for d in study.directions]
 
 
 def outcome(trial: FrozenTrial) -> str:
-    """How a trial ended; a state that Optuna has no word for is in its attributes."""
+    """How a trial ended; that it diverged Optuna has no state for."""
     if trial.state == TrialState.PRUNED and trial.user_attrs.get("outcome") == DIVERGED:
         return DIVERGED
     return _OUTCOMES[trial.state]
@@ -94,12 +95,11 @@ def parameters(trials: Iterable[FrozenTrial]) -> list[str]:
 
 def named(paths: Iterable[str]) -> dict[str, str]:
     """Config path -> what a person calls it: a short name, or as few last parts as are unique."""
-    chosen: dict[str, str] = {}
     paths = list(paths)
+    chosen: dict[str, str] = {}
     for path in paths:
         parts, n = path.split("."), 1
-        others = [other.split(".") for other in paths if other != path]
-        while n < len(parts) and any(other[-n:] == parts[-n:] for other in others):
+        while n < len(parts) and sum(p.split(".")[-n:] == parts[-n:] for p in paths) > 1:
             n += 1
         chosen[path] = SHORT.get(path, " ".join(parts[-n:]).replace("_", " "))
     return chosen

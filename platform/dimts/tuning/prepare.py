@@ -16,7 +16,7 @@ from dimts.tuning.space import examples
 from dimts.tuning.trial import Measured
 
 SHARED_INPUTS = "ground"
-"""Attribute of a study: what its losses were reached with, see `check_same_inputs`."""
+"""Attribute of a study: what its losses were reached with."""
 SHARED_VALUES = "shared"
 """Attribute of a study: what `SharedInputs.prepare` returned."""
 
@@ -27,8 +27,7 @@ def check(sweep: SweepConfig, launch: Callable[[int, Mapping[str, Any]], Launch]
     Raises:
         UserError: a setting does not fit the model or its data; no data are there.
     """
-    points = [*sweep.known_good, *examples(sweep.space)]
-    launches = [launch(0, point) for point in points]
+    launches = [launch(0, point) for point in (*sweep.known_good, *examples(sweep.space))]
     family = launches[0].family
     return family.shared_inputs([one.settings for one in launches], measured(sweep, family.metrics))
 
@@ -36,46 +35,29 @@ def check(sweep: SweepConfig, launch: Callable[[int, Mapping[str, Any]], Launch]
 def prepare(
     sweep: SweepConfig, names: tuple[str, ...], inputs: SharedInputs, study: Study, place: AnyPath
 ) -> Measured:
-    """Compute what trials would each compute.
+    """Compute what trials would each compute; the study keeps it, and what the trials learn from.
 
     Args:
         sweep: its settings.
         names: of what is measured of a trial.
         inputs: of its trials.
-        study: of the sweep, which keeps what was computed.
-        place: of the sweep, for errors.
+        study: of the sweep.
+        place: of the sweep, for the error.
 
     Returns:
         What is measured of each trial, with what it is compared with.
 
     Raises:
-        UserError: see `check_same_inputs`.
-    """
-    check_same_inputs(inputs.facts, study, place, sweep.way_out(place))
-    if SHARED_VALUES not in study.user_attrs:
-        study.set_user_attr(SHARED_VALUES, inputs.prepare())
-    return Measured(names, study.user_attrs[SHARED_VALUES])
-
-
-def check_same_inputs(facts: Mapping[str, str], study: Study, place: AnyPath, way_out: str) -> None:
-    """Note what the trials learn from and are compared on, or compare it with what was noted.
-
-    Args:
-        facts: what it is -> its fingerprint.
-        study: of the sweep, which keeps the note.
-        place: of the sweep, for the error.
-        way_out: what to do instead, for the error.
-
-    Raises:
-        UserError: it is not what the sweep was begun with.
+        UserError: the inputs are not those that the sweep was begun with.
     """
     before = study.user_attrs.get(SHARED_INPUTS)
     if before is None:
-        study.set_user_attr(SHARED_INPUTS, dict(facts))
-        return
-    for what, now in facts.items():
-        if before[what] != now:
-            raise UserError(
-                f"{place}: was begun with another {what} than there is now, so trials cannot be "
-                f"compared; {way_out}, or remove {place} to begin anew"
-            )
+        study.set_user_attr(SHARED_INPUTS, dict(inputs.facts))
+    elif other := [what for what, now in inputs.facts.items() if before[what] != now]:
+        raise UserError(
+            f"{place}: was begun with another {other[0]} than there is now, so trials cannot be "
+            f"compared; {sweep.way_out(place)}, or remove {place} to begin anew"
+        )
+    if SHARED_VALUES not in study.user_attrs:
+        study.set_user_attr(SHARED_VALUES, inputs.prepare())
+    return Measured(names, study.user_attrs[SHARED_VALUES])

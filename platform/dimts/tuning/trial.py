@@ -9,7 +9,6 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -49,8 +48,8 @@ class Measured(NamedTuple):
         shared: what all trials are compared with; see `dimts.families.protocol.SharedInputs`.
     """
 
-    names: tuple[str, ...] = ()
-    shared: Mapping[str, float] = MappingProxyType({})
+    names: tuple[str, ...]
+    shared: Mapping[str, float]
 
 
 class TrialLogger(RunLogger):
@@ -87,7 +86,7 @@ class TrialLogger(RunLogger):
             self._trained = (step, int(units))
 
     def report_again(self) -> None:
-        """OnValidation the validation that stands in the latest checkpoint: the sweep may have been
+        """Report the validation that stands in the latest checkpoint: the sweep may have been
         interrupted before it heard of it."""
         latest = find_latest(self.launch.run_dir)
         if self.rank == 0 and latest:
@@ -105,53 +104,39 @@ class TrialLogger(RunLogger):
         """Measure the objectives of a trial that ran to its end, and write how it ended."""
         if self.rank != 0:
             return
+        run_dir = self.launch.run_dir
         outcome: Outcome | None = "finished"
         if result.status == "stopped":
-            outcome = "stopped early" if stopped_early(self.launch.run_dir) else None
+            outcome = "stopped early" if stopped_early(run_dir) else None
         metrics = dict(result.best)
         if outcome == "finished" and result.best:  # without a finite loss there is no best one
             metrics |= self.launch.family.measure(
-                self.launch.settings,
-                resolve_bundle(self.launch.run_dir),
-                self.measured.names,
-                self.measured.shared,
-                device,
+                self.launch.settings, resolve_bundle(run_dir), *self.measured, device
             )
         self._tracker.log_metrics({f"best/{k}": v for k, v in metrics.items()}, result.step)
-        self.conclude(outcome, metrics, result.step, result.units)
-
-    def conclude(
-        self,
-        outcome: Outcome | None,
-        metrics: Mapping[str, float],
-        step: int,
-        frames: int,
-        reason: str = "",
-    ) -> None:
-        """Write how the trial ended; no outcome means that it is to go on another time."""
-        if self.rank != 0:
-            return
-        if outcome:
-            self._write(outcome, metrics, step, frames, reason)
-            self._tracker.set_tags({"dimts.outcome": f"{outcome} at step {step} {reason}".strip()})
-        status = {None: "KILLED", "diverged": "FAILED", "failed": "FAILED"}.get(outcome, "FINISHED")
-        self.end(status)  # type: ignore[arg-type]
-
-    def _write(
-        self, outcome: Outcome, metrics: Mapping[str, float], step: int, frames: int, reason: str
-    ) -> None:
-        seconds = time.monotonic() - self._began
-        ending = Ending(outcome, metrics, step, frames, seconds, reason)
-        draft = self.launch.run_dir / f".{ENDING}.{self.rank}"
-        draft.write_text(json.dumps(ending._asdict()), encoding="utf-8")
-        draft.replace(self.launch.run_dir / ENDING)
+        self._conclude(outcome, metrics, result.step, result.units)
 
     def give_up(self, outcome: Outcome, error: Exception) -> None:
         """The trial ends with nothing to show but how far it came; one worker alone may say so."""
         reason = " ".join(mask_secrets(str(error)).split())[:500]
-        self.conclude(outcome, {}, *self._trained, reason)
-        if self.rank != 0:
-            self._write(outcome, {}, *self._trained, reason)
+        self._conclude(outcome, {}, *self._trained, reason)
+
+    def _conclude(
+        self, outcome: Outcome | None, metrics: Mapping[str, float], step: int, units: int,
+        reason: str = "",
+    ) -> None:  # fmt: skip
+        """Write how the trial ended; no outcome means that it is to go on another time."""
+        if outcome:
+            seconds = time.monotonic() - self._began
+            ending = Ending(outcome, metrics, step, units, seconds, reason)
+            draft = self.launch.run_dir / f".{ENDING}.{self.rank}"
+            draft.write_text(json.dumps(ending._asdict()), encoding="utf-8")
+            draft.replace(self.launch.run_dir / ENDING)
+            if self.rank == 0:
+                said = f"{outcome} at step {step} {reason}".strip()
+                self._tracker.set_tags({"dimts.outcome": said})
+        status = {None: "KILLED", "diverged": "FAILED", "failed": "FAILED"}.get(outcome, "FINISHED")
+        self.end(status)  # type: ignore[arg-type]
 
     def _report_validation(self, step: int, metrics: Mapping[str, float]) -> None:
         every = self.launch.settings.training.validate_every
@@ -216,18 +201,18 @@ def train_trial(logger: TrialLogger, device: torch.device, note: str) -> None:
 # The folder of a trial
 
 
-def begin(run_dir: Path) -> None:
-    """Forget how an earlier start of the trial was ended."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    clear_stop(run_dir)
-    (run_dir / ENDING).unlink(missing_ok=True)
-
-
 def begin_remotely(launch: Launch) -> None:
-    """The same for what object storage has of it, before anything is fetched from there."""
+    """Forget how an earlier start of the trial ended, before anything is fetched from there."""
     acquire(launch)
-    for name in (STOP_FILE, EARLY_FILE, ENDING):
+    for name in (STOP_FILE, EARLY_FILE, ENDING, ERROR):
         (launch.place / name).unlink(missing_ok=True)
+
+
+def begin(run_dir: Path) -> None:
+    """The same in the folder of this machine."""
+    clear_stop(run_dir)
+    for name in (ENDING, ERROR):
+        (run_dir / name).unlink(missing_ok=True)
 
 
 def read_ending(launch: Launch) -> Ending | None:
@@ -241,15 +226,9 @@ def read_ending(launch: Launch) -> Ending | None:
 def note_error(launch: Launch) -> None:
     """Keep the traceback of the exception that is being handled where the trial is."""
     launch.run_dir.mkdir(parents=True, exist_ok=True)
-    with (launch.run_dir / ERROR).open("a", encoding="utf-8") as file:
-        file.write(mask_secrets(f"{traceback.format_exc()}\n"))
-    copy_to(launch.run_dir / ERROR, launch.place / ERROR)
-
-
-def forget_errors(launch: Launch) -> None:
-    """Those of an earlier start of the trial."""
-    (launch.place / ERROR).unlink(missing_ok=True)
-    (launch.run_dir / ERROR).unlink(missing_ok=True)
+    file = launch.run_dir / ERROR
+    file.write_text(mask_secrets(traceback.format_exc()), encoding="utf-8")
+    copy_to(file, launch.place / ERROR)
 
 
 def last_error(launch: Launch) -> str:
