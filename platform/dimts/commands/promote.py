@@ -11,7 +11,6 @@ Exit status: 0 if the voice is the champion now, 1 if it is not.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 
 from dimts.cli import config_parser
 from dimts.commands.report import table
@@ -38,11 +37,8 @@ def main() -> int:
     )
     name = arguments.name or config.tracking.registered_model or config.run.name
     registry = Registry(config.tracking, name)
-    candidate = (
-        registry.get(CANDIDATE)
-        if arguments.version is None
-        else registry.version(str(arguments.version))
-    )
+    number = arguments.version
+    candidate = registry.get(CANDIDATE) if number is None else registry.version(str(number))
     champion = registry.find(CHAMPION)
     if champion and champion.number == candidate.number:
         print(f"version {candidate.number} is models:/{name}@{CHAMPION} already")
@@ -73,19 +69,15 @@ def main() -> int:
     if not arguments.without_forgetting:
         against += ours.unmeasured
     if not arguments.dry_run:
-        kept = {metric.name for metric in shown}
-        save_promotion(
-            registry,
-            candidate,
-            champion,
-            {key: value for key, value in ours.metrics.items() if key in kept},
-            len(ours.ids),
-            (family.decides.name, difference) if difference else None,
-            against,
-        )
-    print(verdict(family, candidate, champion, difference, against, arguments.dry_run))
+        kept = {m.name: ours.metrics[m.name] for m in shown if m.name in ours.metrics}
+        decides = (family.decides.name, difference) if difference else None
+        save_promotion(registry, candidate, champion, kept, len(ours.ids), decides, against)
     if against:
+        stays = f" (version {champion.number} stays the champion)" if champion else ""
+        print(f"version {candidate.number} is not promoted: {'; '.join(against)}{stays}")
         return 1
+    done = f"{'would be' if arguments.dry_run else 'is now'} models:/{name}@{CHAMPION}"
+    print(f"version {candidate.number} {done}: {verdict(family, champion, difference)}")
     print(how_to_speak(name, config.tracking))
     return 0
 
@@ -114,24 +106,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def verdict(
-    family: Family,
-    candidate: Version,
-    champion: Version | None,
-    difference: Difference | None,
-    against: Sequence[str],
-    dry_run: bool,
-) -> str:
-    """What became of the candidate, and why."""
-    if against:
-        stays = f" (version {champion.number} stays the champion)" if champion else ""
-        return f"version {candidate.number} is not promoted: {'; '.join(against)}{stays}"
-    why = "it keeps the limits, and there was no champion"
-    if difference and champion:
-        unit = f" {family.decides.unit}".rstrip()
-        why = f"{abs(difference.mean):.3f}{unit} better than version {champion.number}"
-    done = "would be" if dry_run else "is now"
-    return f"version {candidate.number} {done} models:/{candidate.name}@{CHAMPION}: {why}"
+def verdict(family: Family, champion: Version | None, difference: Difference | None) -> str:
+    """Why a candidate is promoted."""
+    if not (difference and champion):
+        return "it keeps the limits, and there was no champion"
+    unit = f" {family.decides.unit}".rstrip()
+    return f"{abs(difference.mean):.3f}{unit} better than version {champion.number}"
 
 
 def how_to_speak(name: str, tracking: TrackingConfig) -> str:

@@ -13,13 +13,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 DRAWN = "drawn"
 """Attribute of a trial whose settings the sampler has drawn before the trial was there."""
-
 METRICS = "metrics"
 """Attribute of a trial that ended: metrics of its best checkpoint."""
-
 RUNG = "rung_"
-"""What attributes of a trial begin with that hold its best loss so far, by validation."""
-
+"""Beginning of attributes of a trial that hold its best loss up to a validation."""
 DIVERGED = "diverged"
 
 _OUTCOMES = {
@@ -44,7 +41,7 @@ SHORT = {
 
 def objectives(study: Study) -> list[str]:
     """Names of the metrics that the sweep optimizes."""
-    return study.metric_names or [f"objective {n + 1}" for n in range(len(study.directions))]
+    return list(study.metric_names or ())
 
 
 def signs(study: Study) -> list[int]:
@@ -66,8 +63,8 @@ def is_known_good(trial: FrozenTrial) -> bool:
 
 def rungs(trial: FrozenTrial) -> dict[int, float]:
     """Number of each validation, from 1 -> best validation loss up to it; NaN where it was."""
-    found = {k: float(v) for k, v in trial.user_attrs.items() if k.startswith(RUNG)}
-    return dict(sorted((int(key.removeprefix(RUNG)), value) for key, value in found.items()))
+    keys = (key for key in trial.user_attrs if key.startswith(RUNG))
+    return dict(sorted((int(key.removeprefix(RUNG)), trial.user_attrs[key]) for key in keys))
 
 
 def curve(trial: FrozenTrial) -> dict[int, float]:
@@ -79,13 +76,6 @@ def final(trial: FrozenTrial) -> list[float]:
     """Values of the objectives of a trial that ran to its end; none of any other, to which Optuna
     gives what it reported last."""
     return trial.values or [] if trial.state == TrialState.COMPLETE else []
-
-
-def last(study: Study, trial: FrozenTrial) -> list[float]:
-    """What was last known of each objective; of a trial that was stopped, from a smaller budget."""
-    measured = trial.user_attrs.get(METRICS, {})
-    known = final(trial) or [measured.get(name, math.nan) for name in objectives(study)]
-    return [value for value in known if math.isfinite(value)]
 
 
 def parameters(trials: Iterable[FrozenTrial]) -> list[str]:

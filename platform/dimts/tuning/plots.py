@@ -49,13 +49,7 @@ th {{ position: sticky; top: 0; background: #f4f4f4 }}
 
 
 def write_page(study: Study, metrics: Sequence[Metric], path: Path) -> None:
-    """Write the page of a sweep, at any time of it.
-
-    Args:
-        study: of the sweep.
-        metrics: what is known of its metrics; the first is what early stopping compares.
-        path: of the page.
-    """
+    """Write the page of a sweep, at any time of it; the first metric is what rungs compare."""
     table = trials_table(study).to_html(
         index=False, na_rep="", border=0, float_format="{:.4g}".format
     )
@@ -75,9 +69,8 @@ def write_page(study: Study, metrics: Sequence[Metric], path: Path) -> None:
 def draw(study: Study, metrics: Sequence[Metric]) -> list[Figure]:
     """Draw what the study has enough for.
 
-    Only trials that ran to their end are points of history, front, importances, slices, ranks and
-    parallel coordinates. The others are in the curves and in the timeline, where those that
-    diverged are shown as failed.
+    Trials that did not run to their end are only in the curves and in the timeline, where those
+    that diverged are shown as failed.
     """
     from optuna import visualization as plots
 
@@ -115,13 +108,11 @@ def draw(study: Study, metrics: Sequence[Metric]) -> list[Figure]:
 def importances(study: Study) -> dict[str, float]:
     """Parameter -> share of what the one objective depends on, largest first; they add up to 1.
 
-    By fANOVA (Hutter et al., 2014) over the complete trials alone. Optuna's default, PED-ANOVA,
-    looks at what tells the best tenth from the rest, which for a sweep's few trials is two or
-    three of them, and names the parameter that matters most far less often.
+    By fANOVA (Hutter et al., 2014) over the complete trials alone; parameters that some of them do
+    not have are left out. (Optuna's default, PED-ANOVA, looks at what tells the best tenth from
+    the rest, two or three of a sweep's trials, and finds the parameter that matters less often.)
 
-    A parameter that some complete trials do not have cannot be rated this way and is left out.
-    Empty where there is nothing to go by: fewer than `MIN_COMPLETE` complete trials, one
-    parameter to rate, or one value in all.
+    Empty with fewer than `MIN_COMPLETE` complete trials, one parameter to rate, or one value.
     """
     values = [t.value for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))]
     if len(values) < MIN_COMPLETE or len(set(values)) == 1:
@@ -136,8 +127,8 @@ def importances(study: Study) -> dict[str, float]:
 def _importances_title(study: Study, shares: dict[str, float]) -> str:
     trials = study.get_trials(deepcopy=False)
     complete = sum(trial.state == TrialState.COMPLETE for trial in trials)
-    title = f"What {objectives(study)[0]} depends on: fANOVA of the {complete} complete trials"
-    title += f" of {len(trials)}"
+    title = f"What {objectives(study)[0]} depends on: fANOVA of the {complete} complete trials of "
+    title += str(len(trials))
     if left_out := [name for name in parameters(trials) if name not in shares]:
         title += f"<br>not rated, as not all of them have it: {', '.join(left_out)}"
     return title
@@ -146,8 +137,7 @@ def _importances_title(study: Study, shares: dict[str, float]) -> str:
 def _shown(study: Study, labels: Sequence[str], which: Sequence[int]) -> Study:
     """The study as it is drawn: some of its objectives, parameters by their short names.
 
-    Each objective gets a study of its own, since Optuna knows which direction is better, and
-    draws curves, for studies of one objective alone.
+    For studies of one objective alone Optuna draws curves, and shows which direction is better.
     """
     trials = study.get_trials(deepcopy=False)
     names = named(parameters(trials))

@@ -10,7 +10,7 @@ import logging
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ray import tune
 from ray.exceptions import RayError
@@ -51,6 +51,9 @@ from dimts.tuning.trial import (
     train_trial,
 )
 
+if TYPE_CHECKING:
+    from dimts.tuning.sweep import SweepTrials
+
 QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
@@ -64,21 +67,8 @@ A_LITTLE_MEMORY = 1_000_000
 """A trial of several workers holds no core itself, and Tune refuses one that holds nothing."""
 
 
-class Trials(Protocol):
-    """What the sweep answers to Tune."""
-
-    def next(self) -> tuple[int, Launch] | None:
-        """Number and run of the next trial; None if there will be no further one."""
-
-    def on_validation(self, number: int, validation: int, loss: float) -> None:
-        """A trial validated; it waits for this to return."""
-
-    def ended(self, number: int, error: str | None) -> None:
-        """A trial's process is done, or died too often."""
-
-
 def run_on_tune(
-    trials: Trials, sweep: SweepConfig, config: RayConfig, tracking: TrackingConfig,
+    trials: SweepTrials, sweep: SweepConfig, config: RayConfig, tracking: TrackingConfig,
     measured: Measured, place: AnyPath,
 ) -> None:  # fmt: skip
     """Run the trials that `trials` hands out, as many at a time as there is room for.
@@ -131,32 +121,30 @@ def parallel_trials(sweep: SweepConfig, config: RayConfig) -> int:
                 "nodes for as many as there are to be"
             )
         return sweep.parallel
-    nodes, workers = node_resources(), max(1, config.workers)
-    cpus, gpus = _needs(sweep, config)
-    room = places(nodes, {"CPU": cpus, "GPU": gpus}) // workers
+    nodes, workers, each = node_resources(), max(1, config.workers), _needs(sweep, config)
+    room = places(nodes, each) // workers
     if room < 1:
-        has = (sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU"))
+        needs = " and ".join(f"{n * workers:g} {name}" for name, n in each.items())
+        has = " and ".join(f"{sum(node.get(name, 0) for node in nodes):g}" for name in each)
         raise UserError(
-            f"a trial needs {cpus * workers:g} CPU and {gpus * workers:g} GPU"
-            f"{', each worker on one node' if len(nodes) > 1 else ''}, the cluster has "
-            f"{' and '.join(f'{n:g}' for n in has)}; lower "
+            f"a trial needs {needs}{', each worker on one node' if len(nodes) > 1 else ''}, the "
+            f"cluster has {has}; lower "
             "sweep.cpus_per_trial, sweep.gpus_per_trial, ray.workers or ray.cpus_per_worker"
         )
     return min(room, sweep.parallel) if sweep.parallel else room
 
 
-def _needs(sweep: SweepConfig, config: RayConfig) -> tuple[float, float]:
-    """CPUs and GPUs of a trial's process, or of each of its workers."""
+def _needs(sweep: SweepConfig, config: RayConfig) -> dict[str, float]:
+    """What a trial's process holds, or each of its workers."""
     if config.workers > 1:
-        return max(1, config.cpus_per_worker), int(config.gpu)
-    return sweep.cpus_per_trial, sweep.gpus_per_trial if config.gpu else 0
+        return {"CPU": max(1, config.cpus_per_worker), "GPU": int(config.gpu)}
+    return {"CPU": sweep.cpus_per_trial, "GPU": sweep.gpus_per_trial if config.gpu else 0}
 
 
 def _resources(sweep: SweepConfig, config: RayConfig) -> dict[str, float]:
     if config.workers > 1:  # they are what holds the cores; else the last trial would wait for them
         return {"CPU": 0, "memory": A_LITTLE_MEMORY}
-    cpus, gpus = _needs(sweep, config)
-    return {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
+    return {name: n for name, n in _needs(sweep, config).items() if n}
 
 
 class _Searcher(Searcher):
@@ -166,7 +154,7 @@ class _Searcher(Searcher):
     its process is free for the next one.
     """
 
-    def __init__(self, trials: Trials):
+    def __init__(self, trials: SweepTrials):
         super().__init__()
         self.trials = trials
         self.numbers: dict[str, int] = {}

@@ -80,9 +80,7 @@ def short(params: Mapping[str, Any]) -> str:
 def trials_table(study: Study) -> DataFrame:
     """One row a trial, in their order; what a trial does not have is missing.
 
-    Columns are number, outcome, whether the settings were known to be good, the objectives (of
-    complete trials alone), parameters by config path, the best value of what rungs compare,
-    training steps, frames trained on, seconds, a reason, and other metrics.
+    Objectives are those of complete trials alone.
     """
     table = study.trials_dataframe(("number", "values", "params", "user_attrs"), multi_index=True)
     table.columns = [column[1] or column[0] for column in table.columns]

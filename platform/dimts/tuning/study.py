@@ -30,10 +30,10 @@ from dimts.tuning.outcomes import DRAWN, METRICS, RUNG, curve, rungs, signs
 from dimts.tuning.space import stored, suggest
 
 STUDY_FILE = "study.db"
-VALUES = "values"
 KNOWN_GOOD = "known_good"
-STOPS = "stops_after"
-PASSED = "passed"
+"""Attribute of a study: settings of another sweep that are tried first."""
+VALUES, STOPS, PASSED = "values", "stops_after", "passed"
+"""Attributes of a trial: its settings as JSON, the rung that stops it, the last that did not."""
 Outcome = Literal["finished", "stopped early", "diverged", "failed"]
 STATES: dict[Outcome, TrialState] = {
     "finished": TrialState.COMPLETE,
@@ -57,9 +57,9 @@ class Ending(NamedTuple):
     """How a trial ended.
 
     Attributes:
-        outcome: see `STATES`.
         metrics: of its best checkpoint.
-        step, frames, seconds: trained steps and mel frames in all, wall time of its last start.
+        step, frames: that it was trained for in all; frames are of the mel.
+        seconds: of its last start.
         reason: why it failed or diverged.
     """
 
@@ -115,8 +115,6 @@ class SweepStudy:
         self._n_settings = count_settings(config.space, config.trials)
         self._sign = 1 if selection == "minimize" else -1
         self._running: dict[int, Trial] = {}
-
-    # Trials
 
     @property
     def trials(self) -> list[FrozenTrial]:
@@ -242,13 +240,10 @@ class SweepStudy:
         return suggest(self.config.space, trial, seed)
 
     def _start(self, trial: Trial) -> Assignment:
-        """Run a trial; of one that was interrupted, the settings may be drawn in part or all."""
-        frozen = self._frozen(trial.number)
-        if VALUES not in frozen.user_attrs:
-            values = self._draw(self.study, trial)
+        """Run a trial; of one that was interrupted, Optuna may know a part of its settings."""
+        values = self._draw(self.study, trial)
+        if VALUES not in trial.user_attrs:
             trial.set_user_attr(VALUES, json.dumps(values, ensure_ascii=False))
-        else:
-            values = self.values(frozen)
         self._running[trial.number] = trial
         return Assignment(trial.number, values)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -28,7 +29,7 @@ from dimts.tracking.config import TrackingConfig
 from dimts.tuning.config import SweepConfig, measured
 from dimts.tuning.distinct import exhausted_line
 from dimts.tuning.known_good import known_good
-from dimts.tuning.outcomes import last, outcome
+from dimts.tuning.outcomes import METRICS, outcome
 from dimts.tuning.prepare import check, prepare
 from dimts.tuning.ray_tune import run_on_tune
 from dimts.tuning.remote_sweep import TRIALS, SweepCopy
@@ -132,9 +133,9 @@ def run_sweep(plan: Plan) -> SweepResult:
 
 
 class SweepTrials:
-    """What the sweep answers to Ray Tune, see `ray_tune.Trials`, and shows of its trials.
+    """What the sweep answers to Ray Tune, and shows of its trials.
 
-    A line for each trial that ended; in a terminal a bar below them, with the best so far.
+    That is a line for each trial that ended; in a terminal a bar below them, with the best so far.
 
     Attributes:
         error: why the sweep ends before all trials have.
@@ -162,18 +163,21 @@ class SweepTrials:
         return self.error is not None or stop_requested(self.plan.folder)
 
     def next(self) -> tuple[int, Launch] | None:
+        """Number and run of the next trial; None if there will be no further one."""
         following: tuple[int, Launch] | None = None
         with self._kept():
             following = self._next()
         return following
 
     def on_validation(self, number: int, validation: int, loss: float) -> None:
+        """A trial validated; it waits for this to return."""
         with self._kept():
             if self.study.reported(number, validation, loss):
                 request_stop(self._running[number], early=True)
             self.copy.keep()
 
     def ended(self, number: int, error: str | None) -> None:
+        """A trial's process is done, or died too often."""
         with self._kept():
             self._ended(number, error)
 
@@ -257,10 +261,11 @@ class SweepTrials:
 
     def _line(self, number: int) -> str:
         trial = self.study.trials[number]
-        reached = "  ".join(f"{value:.4f}" for value in last(self.study.study, trial))
-        value = reached or trial.user_attrs.get("reason", "")[:60]
-        settings = short(self.study.values(trial))
-        return f"{number:03d}  {outcome(trial):<13}  {value:<8}  {settings}"
+        metrics = trial.user_attrs[METRICS]
+        values = [metrics.get(name, math.nan) for name in self.plan.sweep.objectives]
+        reached = "  ".join(f"{value:.4f}" for value in values if math.isfinite(value))
+        told = reached or trial.user_attrs.get("reason", "")[:60]
+        return f"{number:03d}  {outcome(trial):<13}  {told:<8}  {short(self.study.values(trial))}"
 
     def tidy(self) -> None:
         """``best`` names the winner's folder, and ``best.yaml`` has its settings; checkpoints
