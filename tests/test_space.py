@@ -34,10 +34,9 @@ from dimts.families.acoustic.extension.base import read_base
 from dimts.families.acoustic.mel_extractor import MelExtractor
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.distinct import all_settings, count_settings, identity
-from dimts.tuning.prepare import SHARED_INPUTS, check, prepare
 from dimts.tuning.space import Space, check_point, examples, suggest
 from dimts.tuning.study import SweepStudy
-from dimts.tuning.sweep import run_sweep
+from dimts.tuning.sweep import SHARED_INPUTS, check, prepare, run_sweep
 
 if TYPE_CHECKING:
     from conftest import BaseVoice
@@ -286,7 +285,7 @@ def test_forgetting_without_sentences_of_the_base_is_refused(adapted_sweep: Buil
     with pytest.raises(UserError, match=r"base\.features has no validation sentences"):
         run_sweep(adapted_sweep(sweep, "base.features=[]").plan())
     plan = adapted_sweep(sweep).plan()
-    facts = check(plan.sweep, plan.launch).facts
+    facts = check(plan).facts
     assert facts["set of the base's features"].count("+") == 1, "of two languages"
 
 
@@ -303,7 +302,7 @@ def test_sweep_does_not_go_on_with_other_features_or_another_base(
     plan.folder.mkdir()
     study = SweepStudy(plan.sweep, plan.folder).study
     for _ in range(2):
-        prepare(plan.sweep, (), check(plan.sweep, plan.launch), study, plan.place)
+        prepare(plan, check(plan), study)
 
     found = read_base(bundle)
     other = {name: weight * 1.01 for name, weight in found.weights.items()}
@@ -321,15 +320,15 @@ def test_sweep_does_not_go_on_with_other_features_or_another_base(
     assert f"--set sweep.name=t-2 --set sweep.known_good_from={plan.folder} " in str(error.value)
     assert "\n" not in str(error.value)
     study.set_user_attr(SHARED_INPUTS, None)  # as one has it that was begun before this was kept
-    prepare(plan.sweep, (), check(plan.sweep, plan.launch), study, plan.place)
+    prepare(plan, check(plan), study)
 
 
 def test_freeze_index_of_the_space_fits_the_vocabulary(adapted_sweep: Build) -> None:
     plan = adapted_sweep({"space": {FREEZE: one_of(0, 0.5, "n_base", "n_vocab")}}).plan()
-    check(plan.sweep, plan.launch)
+    check(plan)
     plan = adapted_sweep({"space": {FREEZE: one_of(0, 9999)}}).plan()
     with pytest.raises(ConfigError, match=r"sweep\.space: model\.freeze_until_index=9999"):
-        check(plan.sweep, plan.launch)
+        check(plan)
 
 
 # A trial's settings

@@ -16,8 +16,7 @@ from sqlalchemy.engine import Engine
 
 from dimts.core.config import build_config
 from dimts.core.errors import UserError
-from dimts.tuning.asha import EarlyStopping
-from dimts.tuning.config import Direction, SweepConfig
+from dimts.tuning.config import Direction, EarlyStopping, SweepConfig
 from dimts.tuning.distinct import exhausted_line
 from dimts.tuning.outcomes import is_known_good, outcome
 from dimts.tuning.report import front, limits_line

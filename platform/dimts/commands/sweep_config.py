@@ -85,11 +85,7 @@ class SweepVoice(RunnableConfig):
     def trial(
         self, voice: RunnableConfig, number: int, values: Mapping[str, Any]
     ) -> RunnableConfig:
-        """The voice that one trial trains.
-
-        Raises:
-            ConfigError: the values do not make a voice; names the key.
-        """
+        """The voice that one trial trains; a `ConfigError` if the values do not make one."""
         settings = voice.model_dump(exclude_unset=True)  # sizes that are not given are the base's
         origins: dict[tuple[str, ...], str] = {(): "sweep.space"}
         for key, value in values.items():

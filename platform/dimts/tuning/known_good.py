@@ -40,8 +40,7 @@ def known_good(
     have gone on, when this one is started again.
 
     Args:
-        sweep: the settings of this sweep.
-        folder: of this sweep, on this machine.
+        sweep, folder: of this sweep.
         launch: (number, values) -> the run of one of its trials.
 
     Raises:
@@ -75,11 +74,7 @@ def known_good(
 
 
 def _finished(place: AnyPath) -> list[tuple[int, dict[str, Any]]]:
-    """Number and settings of each trial of a sweep that ran to its end, best first.
-
-    Raises:
-        UserError: there is no sweep.
-    """
+    """Number and settings of each trial of a sweep that ran to its end, best first."""
     with TemporaryDirectory() as folder:
         file = local_copy(place / STUDY_FILE, Path(folder, STUDY_FILE))
         if not file.exists():
@@ -90,11 +85,7 @@ def _finished(place: AnyPath) -> list[tuple[int, dict[str, Any]]]:
 
 
 def _load(file: Path, place: AnyPath) -> Study | None:
-    """The study in a file; None if it was made and the study was not.
-
-    Raises:
-        UserError: it cannot be read.
-    """
+    """The study in a file; None if it was made and the study was not."""
     try:
         storage = open_storage(file)
         names = optuna.get_all_study_names(storage)

@@ -27,7 +27,11 @@ def _is_shared(name: str) -> bool:
 
 
 class SweepCopy:
-    """What the driver does for the copy of its sweep; nothing where all nodes see the folder."""
+    """What the driver does for the copy of its sweep; nothing where all nodes see the folder.
+
+    Raises:
+        StorageError: the storage cannot be reached.
+    """
 
     def __init__(self, folder: Path, place: AnyPath) -> None:
         self._folder = folder
@@ -37,28 +41,23 @@ class SweepCopy:
             self._mirror = Mirror(folder, self._remote, _is_shared)
 
     def fetch(self) -> None:
-        """Bring the folder to where the sweep stands; the copy is left as it is.
-
-        Raises:
-            StorageError: the storage cannot be reached.
-        """
+        """Bring the folder to where the sweep stands; the copy is left as it is."""
         if self._remote and is_newest(self._folder, claim_of(self._remote)):
             self._mirror.adopt()  # what could not be sent before is sent when it is taken up
         elif self._remote:
             self._mirror.pull()
 
     def acquire(self) -> None:
-        """From now on the sweep is this machine's; raises like `fetch`."""
+        """From now on the sweep is this machine's."""
         if self._remote:
             self._mirror.push()
             self._claim = claim_copy(self._folder, self._remote)
 
     def keep(self) -> None:
-        """Send what has changed.
+        """Send what has changed, within `PATIENCE_S`.
 
         Raises:
-            UserError: another machine has taken up the sweep, or the storage cannot be reached for
-                `PATIENCE_S`.
+            UserError: another machine has taken up the sweep.
         """
         until = time.monotonic() + PATIENCE_S
         while self._remote:

@@ -173,10 +173,7 @@ Space = dict[str, Parameter]
 def suggest(space: Space, trial: Trial, before: Callable[[str], None]) -> dict[str, Any]:
     """The settings of a trial; parameters that its other values leave without effect are out.
 
-    Args:
-        space: what there is to set.
-        trial: Optuna's.
-        before: called with the key of each parameter before it is drawn.
+    `before` is called with the key of each parameter before it is drawn.
     """
     values: dict[str, Any] = {}
     for key, parameter in space.items():
@@ -192,11 +189,7 @@ def stored(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_conditions(space: Space) -> None:
-    """Every condition is on an earlier parameter, and can come true.
-
-    Raises:
-        ValueError: one is not.
-    """
+    """Raise a `ValueError` for a condition that is on no earlier parameter or cannot come true."""
     earlier: dict[str, Any] = {}
     for key, parameter in space.items():
         for other, wanted in parameter.when.items():
@@ -211,11 +204,7 @@ def check_conditions(space: Space) -> None:
 
 
 def check_point(space: Space, point: Mapping[str, Any]) -> None:
-    """A setting that is to be tried lies in the space.
-
-    Raises:
-        ValueError: one of its values does not, or is not used beside the others.
-    """
+    """Raise a `ValueError` for a value that is not in the space, or not used beside the others."""
     for key, value in point.items():
         if key not in space:
             raise ValueError(f"{key} is not in the space; allowed here: {', '.join(space)}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import yaml
+from optuna import Study
 from optuna.trial import FrozenTrial
 from tqdm import tqdm
 
@@ -18,6 +19,7 @@ from dimts.core.errors import ConfigError, UserError
 from dimts.core.lock import locked
 from dimts.core.metric import Metric
 from dimts.core.ray_session import check_cluster
+from dimts.families.protocol import SharedInputs
 from dimts.launch.ray_train import connected
 from dimts.launch.relay import new_start, request_stop
 from dimts.launch.settings import Launch, RayConfig
@@ -30,13 +32,13 @@ from dimts.tuning.config import SweepConfig, measured
 from dimts.tuning.distinct import exhausted_line
 from dimts.tuning.known_good import known_good
 from dimts.tuning.outcomes import METRICS, outcome
-from dimts.tuning.prepare import check, prepare
 from dimts.tuning.ray_tune import run_on_tune
 from dimts.tuning.remote_sweep import TRIALS, SweepCopy
 from dimts.tuning.report import counts, front, pick_winner, short
+from dimts.tuning.space import examples
 from dimts.tuning.study import Ending, SweepStudy, same_failure
 from dimts.tuning.sweep_logger import SweepLogger
-from dimts.tuning.trial import last_error, read_ending
+from dimts.tuning.trial import Measured, last_error, read_ending
 
 WINNER = "best"
 WINNERS_SETTINGS = "best.yaml"
@@ -44,6 +46,8 @@ MAY_CHANGE = (
     "sweep.trials", "sweep.parallel", "sweep.cpus_per_trial", "sweep.gpus_per_trial",
     "sweep.max_failures", "sweep.keep",
 )  # fmt: skip
+SHARED_INPUTS, SHARED_VALUES = "ground", "shared"
+"""Attributes of a study: facts of its `SharedInputs`, and what they have computed."""
 POLL_S = 0.3
 
 
@@ -75,13 +79,8 @@ class Plan(NamedTuple):
 
 
 class SweepResult(NamedTuple):
-    """How a sweep ended.
-
-    Attributes:
-        is_complete: False if it was asked to stop before all trials had ended.
-        best: the winner; None if no trial ran to its end.
-        metrics: held-out metrics of the winner, the test split among them.
-    """
+    """Whether all trials of a sweep have ended; the winner, if any ran to its end, and its held-out
+    metrics."""
 
     is_complete: bool
     best: FrozenTrial | None
@@ -99,7 +98,7 @@ def run_sweep(plan: Plan) -> SweepResult:
     check_cluster()
     plan.folder.mkdir(parents=True, exist_ok=True)
     with locked(plan.folder / "lock", lambda pid: f"{plan.folder}: process {pid} runs this sweep"):
-        inputs = check(plan.sweep, plan.launch)
+        inputs = check(plan)
         copy = SweepCopy(plan.folder, plan.place)
         copy.fetch()
         known, line = known_good(plan.sweep, plan.folder, plan.launch)
@@ -107,8 +106,7 @@ def run_sweep(plan: Plan) -> SweepResult:
         keep_settings(plan.folder, plan.config_yaml, MAY_CHANGE, plan.place, way_out)
         clear_stop(plan.folder)
         study = SweepStudy(plan.sweep, plan.folder, known, plan.metrics[0].direction)
-        names = measured(plan.sweep, plan.metrics)
-        of_trials = prepare(plan.sweep, names, inputs, study.study, plan.place)
+        of_trials = prepare(plan, inputs, study.study)
         copy.acquire()
         with SweepLogger(plan, study.study) as record:
             trials = SweepTrials(plan, study, record, copy)
@@ -130,6 +128,37 @@ def run_sweep(plan: Plan) -> SweepResult:
             record.is_complete = trials.are_done
             copy.keep()
             return SweepResult(trials.are_done, winner, metrics)
+
+
+def check(plan: Plan) -> SharedInputs:
+    """Check every setting of the space; nothing is written, so that mistakes leave no trace.
+
+    Raises:
+        UserError: a setting does not fit the model or its data; no data are there.
+    """
+    points = (*plan.sweep.known_good, *examples(plan.sweep.space))
+    launches = [plan.launch(0, point) for point in points]
+    names = measured(plan.sweep, plan.metrics)
+    return launches[0].family.shared_inputs([launch.settings for launch in launches], names)
+
+
+def prepare(plan: Plan, inputs: SharedInputs, study: Study) -> Measured:
+    """Compute what trials would each compute; the study keeps it, and what the trials learn from.
+
+    Raises:
+        UserError: the inputs are not those that the sweep was begun with.
+    """
+    before = study.user_attrs.get(SHARED_INPUTS)
+    if before is None:
+        study.set_user_attr(SHARED_INPUTS, dict(inputs.facts))
+    elif other := [what for what, now in inputs.facts.items() if before[what] != now]:
+        raise UserError(
+            f"{plan.place}: was begun with another {other[0]} than there is now, so trials cannot "
+            f"be compared; {plan.sweep.way_out(plan.place)}, or remove {plan.place} to begin anew"
+        )
+    if SHARED_VALUES not in study.user_attrs:
+        study.set_user_attr(SHARED_VALUES, inputs.prepare())
+    return Measured(measured(plan.sweep, plan.metrics), study.user_attrs[SHARED_VALUES])
 
 
 class SweepTrials:

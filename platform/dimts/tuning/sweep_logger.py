@@ -96,11 +96,7 @@ class SweepLogger:
         self._log_table()
 
     def conclude(self, winner: Launch | None) -> dict[str, float]:
-        """Table and plots of all trials; the winner's voice as a model, with its metrics.
-
-        Returns:
-            Held-out metrics of the winner, the test split and what is forgotten among them.
-        """
+        """Record plots of all trials, and the winner's voice as a model; its held-out metrics."""
         self._log_table()
         write_page(self.study, self.plan.metrics, self.plan.folder / PAGE)
         self._tracker.log_artifact(self.plan.folder / PAGE)

@@ -41,12 +41,8 @@ OnValidation = Callable[[dict[str, float]], None]
 
 
 class Measured(NamedTuple):
-    """What is measured when a trial has ended, beside the losses.
-
-    Attributes:
-        names: of the metrics.
-        shared: what all trials are compared with; see `dimts.families.protocol.SharedInputs`.
-    """
+    """Names of what is measured when a trial has ended, and what all trials are compared with; see
+    `Family.measure`."""
 
     names: tuple[str, ...]
     shared: Mapping[str, float]
@@ -56,11 +52,9 @@ class TrialLogger(RunLogger):
     """The record of a trial: each validation is told, and only objectives are measured.
 
     Args:
-        launch: the trial's run.
+        launch, rank, report: see `RunLogger`.
         measured: beside the losses.
-        on_validation: called with each validation, see `OnValidation`.
-        rank: of this worker.
-        report: passes metrics and checkpoints on to Ray Train, where it launched the worker.
+        on_validation: called with each validation.
         copy: of the trial's run in object storage.
     """
 
@@ -163,12 +157,7 @@ def run_trial(
 
 
 def train_trial(logger: TrialLogger, device: torch.device, note: str) -> None:
-    """The part of a trial that each of its workers does.
-
-    Args:
-        logger: of the trial, with its settings resolved on this machine.
-        device: to train on.
-        note: how they were resolved; see `RunLogger.start`.
+    """The part of a trial that each of its workers does, with settings resolved on its machine.
 
     Raises:
         UserError: in a group, whose other workers may not have met it.
@@ -242,11 +231,8 @@ def last_error(launch: Launch) -> str:
 
 
 def locked(run_dir: Path) -> AbstractContextManager[None]:
-    """Inside, no other process runs this trial: one of a sweep that was killed may still.
-
-    Raises:
-        UserError: it does not end.
-    """
+    """Inside, no other process runs this trial; a `UserError` if one of a sweep that was killed
+    does not end."""
     run_dir.mkdir(parents=True, exist_ok=True)
     return lock.locked(
         run_dir / "lock", lambda pid: f"{run_dir}: process {pid} runs this trial", LOCK_S
