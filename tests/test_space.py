@@ -33,8 +33,15 @@ from dimts.families.acoustic.bundle import write_bundle
 from dimts.families.acoustic.extension.base import read_base
 from dimts.families.acoustic.mel_extractor import MelExtractor
 from dimts.tuning.config import SweepConfig
-from dimts.tuning.distinct import all_settings, count_settings, identity
-from dimts.tuning.space import Space, check_point, examples, suggest
+from dimts.tuning.space import (
+    Space,
+    all_settings,
+    check_point,
+    count_settings,
+    examples,
+    identity,
+    suggest,
+)
 from dimts.tuning.study import SweepStudy
 from dimts.tuning.sweep import SHARED_INPUTS, check, prepare, run_sweep
 

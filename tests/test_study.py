@@ -17,9 +17,8 @@ from sqlalchemy.engine import Engine
 from dimts.core.config import build_config
 from dimts.core.errors import UserError
 from dimts.tuning.config import Direction, EarlyStopping, SweepConfig
-from dimts.tuning.distinct import exhausted_line
 from dimts.tuning.outcomes import is_known_good, outcome
-from dimts.tuning.report import front, limits_line
+from dimts.tuning.report import exhausted_line, front, limits_line
 from dimts.tuning.space import stored
 from dimts.tuning.study import Assignment, Ending, Outcome, SweepStudy, same_failure
 from dimts.tuning.sweep_logger import note

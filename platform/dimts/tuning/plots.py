@@ -35,34 +35,25 @@ if TYPE_CHECKING:
 
 MIN_COMPLETE = 8
 """Complete trials that importances need; with fewer, the order they give is mostly chance."""
+FANOVA = FanovaImportanceEvaluator(seed=0)
 
 _HEAD = """<!doctype html>
 <html><head><meta charset="utf-8"><title>{title}</title><style>
-body {{ font: 14px/1.4 sans-serif; margin: 1.5em; color: #222 }}
-.table {{ overflow: auto; max-height: 60vh }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
-th, td {{ padding: .25em .7em; border-bottom: 1px solid #ddd; text-align: left; \
-white-space: nowrap }}
-th {{ position: sticky; top: 0; background: #f4f4f4 }}
+body {{ font: 14px/1.4 sans-serif; margin: 1.5em }}
+.table {{ overflow: auto; max-height: 60vh; white-space: nowrap }}
+table {{ border-collapse: collapse }}
 </style></head><body><h1>{title}</h1><p>{summary}</p><div class="table">{table}</div>
 """
 
 
 def write_page(study: Study, metrics: Sequence[Metric], path: Path) -> None:
     """Write the page of a sweep, at any time of it; the first metric is what rungs compare."""
-    table = trials_table(study).to_html(
-        index=False, na_rep="", border=0, float_format="{:.4g}".format
-    )
-    parts = [
-        _HEAD.format(title=escape(study.study_name), summary=escape(summary(study)), table=table)
-    ]
+    table = trials_table(study).to_html(index=False, na_rep="", float_format="{:.4g}".format)
+    title, said = escape(study.study_name), escape(summary(study))
+    parts = [_HEAD.format(title=title, summary=said, table=table)]
     for n, figure in enumerate(draw(study, metrics)):
-        parts.append(
-            figure.to_html(
-                full_html=False, include_plotlyjs=n == 0, default_height="480px",
-                config={"displaylogo": False},
-            )
-        )  # fmt: skip
+        how = {"include_plotlyjs": n == 0, "default_height": "480px"}
+        parts.append(figure.to_html(full_html=False, config={"displaylogo": False}, **how))
     path.write_text("\n".join([*parts, "</body></html>\n"]), encoding="utf-8")
 
 
@@ -89,16 +80,14 @@ def draw(study: Study, metrics: Sequence[Metric]) -> list[Figure]:
             plots.plot_parallel_coordinate(shown, target_name=name),
         ]
         if shares := importances(shown):
-            figure = plots.plot_param_importances(
-                shown, evaluator=FanovaImportanceEvaluator(seed=0)
-            )
+            figure = plots.plot_param_importances(shown, evaluator=FANOVA)
             figures.append(figure.update_layout(title=_importances_title(shown, shares)))
             two = list(shares)[:2]
             figures.append(plots.plot_rank(shown, params=two, target_name=name))
     shown = _shown(study, labels, [0])
     if any(trial.intermediate_values for trial in shown.trials):
-        figure = plots.plot_intermediate_values(shown)
         title = f"best {metrics[0].title} so far"
+        figure = plots.plot_intermediate_values(shown)
         figures.append(figure.update_layout(xaxis_title="validation", yaxis_title=title))
     if shown.trials:
         figures.append(plots.plot_timeline(shown))
@@ -118,7 +107,7 @@ def importances(study: Study) -> dict[str, float]:
     if len(values) < MIN_COMPLETE or len(set(values)) == 1:
         return {}
     try:
-        shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
+        shares = get_param_importances(study, evaluator=FANOVA)
     except RuntimeError:  # no tree found a split
         return {}
     return shares if len(set(shares.values())) > 1 else {}

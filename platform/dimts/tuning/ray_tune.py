@@ -22,7 +22,6 @@ from ray.util.queue import Empty, Queue
 
 from dimts.core.errors import UserError
 from dimts.launch.local_run_folder import NoCopy, RemoteRun
-from dimts.launch.machine import resolve_on_machine
 from dimts.launch.ray_train import (
     in_another_thread,
     in_worker,
@@ -41,7 +40,6 @@ from dimts.tuning.config import SweepConfig
 from dimts.tuning.remote_sweep import SCRATCH
 from dimts.tuning.trial import (
     Measured,
-    TrialLogger,
     begin,
     begin_remotely,
     locked,
@@ -256,9 +254,7 @@ def group_worker(config: dict[str, Any]) -> None:
         def tell_ray(metrics: dict[str, float], checkpoint: Path | None) -> None:
             report(metrics, copy.saved(checkpoint))
 
-        device = get_device()
-        resolved, line = resolve_on_machine(launch, device)
-        logger = TrialLogger(resolved, config["measured"], on_validation, rank, tell_ray, copy)
-        train_trial(logger, device, line)
+        measured, device = config["measured"], get_device()
+        train_trial(launch, measured, on_validation, device, copy, rank, tell_ray)
 
     in_worker(Launch.model_validate(config["launch"]), work, stays=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optuna import Study
@@ -23,6 +23,7 @@ from dimts.tuning.outcomes import (
     signs,
     text,
 )
+from dimts.tuning.space import count_settings, identities
 from dimts.tuning.study import PASSED, STOPS, VALUES
 
 _INTERNAL = (VALUES, DRAWN, PASSED, STOPS, METRICS, "outcome")
@@ -59,6 +60,20 @@ def excess(sweep: SweepConfig, trial: FrozenTrial) -> float:
 def pick_winner(sweep: SweepConfig, study: Study) -> FrozenTrial | None:
     """The best trial; of a Pareto front the first that keeps the limits, or comes nearest."""
     return min(front(study), key=lambda trial: excess(sweep, trial), default=None)
+
+
+def exhausted_line(sweep: SweepConfig, trials: Sequence[FrozenTrial]) -> str:
+    """That the space has fewer settings than the sweep was to have trials; else it is empty."""
+    n = count_settings(sweep.space, sweep.trials)
+    if n == sweep.trials:
+        return ""
+    how, which = "all were tried", "them"
+    if len(identities(sweep.space, trials)) < n:
+        how, which = "each of which is tried once", "some of them"
+    return (
+        f"the space has {n} distinct setting{'' if n == 1 else 's'}, {how}; "
+        f"sweep.trials={sweep.trials} would train {which} again"
+    )
 
 
 def limits_line(sweep: SweepConfig, winner: FrozenTrial) -> str:

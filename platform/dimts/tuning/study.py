@@ -25,9 +25,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from dimts.core.errors import UserError
 from dimts.tuning.config import Direction, SweepConfig
-from dimts.tuning.distinct import all_settings, count_settings, identities, identity
 from dimts.tuning.outcomes import DRAWN, METRICS, RUNG, curve, rungs, signs
-from dimts.tuning.space import stored, suggest
+from dimts.tuning.space import all_settings, count_settings, identities, identity, stored, suggest
 
 STUDY_FILE = "study.db"
 KNOWN_GOOD = "known_good"

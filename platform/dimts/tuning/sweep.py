@@ -29,12 +29,11 @@ from dimts.storage.paths import AnyPath, StorageError, remove_files
 from dimts.storage.pointer import write_pointer
 from dimts.tracking.config import TrackingConfig
 from dimts.tuning.config import SweepConfig, measured
-from dimts.tuning.distinct import exhausted_line
 from dimts.tuning.known_good import known_good
 from dimts.tuning.outcomes import METRICS, outcome
 from dimts.tuning.ray_tune import run_on_tune
 from dimts.tuning.remote_sweep import TRIALS, SweepCopy
-from dimts.tuning.report import counts, front, pick_winner, short
+from dimts.tuning.report import counts, exhausted_line, front, pick_winner, short
 from dimts.tuning.space import examples
 from dimts.tuning.study import Ending, SweepStudy, same_failure
 from dimts.tuning.sweep_logger import SweepLogger

@@ -23,11 +23,17 @@ from dimts.tracking.cursor import Cursor
 from dimts.tracking.mlflow_thread import sync
 from dimts.tracking.tracker import Status, Tracker
 from dimts.tuning.config import SweepConfig
-from dimts.tuning.distinct import exhausted_line
 from dimts.tuning.outcomes import final
 from dimts.tuning.plots import write_page
 from dimts.tuning.remote_sweep import TRIALS
-from dimts.tuning.report import limits_line, pick_winner, short, summary, trials_table
+from dimts.tuning.report import (
+    exhausted_line,
+    limits_line,
+    pick_winner,
+    short,
+    summary,
+    trials_table,
+)
 
 if TYPE_CHECKING:
     from dimts.tuning.sweep import Plan

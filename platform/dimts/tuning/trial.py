@@ -22,7 +22,7 @@ from dimts.launch.local_run_folder import NoCopy, RemoteRun, local_run_folder
 from dimts.launch.machine import resolve_on_machine
 from dimts.launch.names import ENDING
 from dimts.launch.relay import acquire
-from dimts.launch.run_logger import RunLogger
+from dimts.launch.run_logger import Report, RunLogger
 from dimts.launch.settings import Launch
 from dimts.launch.stopping import EARLY_FILE, STOP_FILE, clear_stop, stopped_early
 from dimts.launch.training_run import run_training
@@ -63,12 +63,12 @@ class TrialLogger(RunLogger):
         launch: Launch,
         measured: Measured,
         on_validation: OnValidation,
+        copy: RemoteRun | NoCopy,
         rank: int = 0,
-        report: Callable[[dict[str, float], Path | None], None] | None = None,
-        copy: RemoteRun | NoCopy | None = None,
+        report: Report | None = None,
     ):
         super().__init__(launch, rank, report)
-        self.measured, self._on_validation, self._copy = measured, on_validation, copy or NoCopy()
+        self._measured, self._on_validation, self._copy = measured, on_validation, copy
         self._selection = launch.family.metrics[0].name
         self._began = time.monotonic()
         self._trained = (0, 0)
@@ -105,7 +105,7 @@ class TrialLogger(RunLogger):
         metrics = dict(result.best)
         if outcome == "finished" and result.best:  # without a finite loss there is no best one
             metrics |= self.launch.family.measure(
-                self.launch.settings, resolve_bundle(run_dir), *self.measured, device
+                self.launch.settings, resolve_bundle(run_dir), *self._measured, device
             )
         self._tracker.log_metrics({f"best/{k}": v for k, v in metrics.items()}, result.step)
         self._conclude(outcome, metrics, result.step, result.units)
@@ -152,23 +152,32 @@ def run_trial(
     begin_remotely(launch)
     with local_run_folder(launch, stays=False) as (launch, copy), locked(launch.run_dir):
         begin(launch.run_dir)
-        launch, note = resolve_on_machine(launch, device)
-        train_trial(TrialLogger(launch, measured, on_validation, copy=copy), device, note)
+        train_trial(launch, measured, on_validation, device, copy)
 
 
-def train_trial(logger: TrialLogger, device: torch.device, note: str) -> None:
-    """The part of a trial that each of its workers does, with settings resolved on its machine.
+def train_trial(
+    launch: Launch,
+    measured: Measured,
+    on_validation: OnValidation,
+    device: torch.device,
+    copy: RemoteRun | NoCopy,
+    rank: int = 0,
+    report: Report | None = None,
+) -> None:
+    """The part of a trial that each of its workers does; arguments as of `TrialLogger`.
 
     Raises:
         UserError: in a group, whose other workers may not have met it.
         Exception: what is no matter of the trial's settings; it is worth another try.
     """
-    if dist.is_initialized() and (logger.launch.run_dir / ENDING).exists():
+    if dist.is_initialized() and (launch.run_dir / ENDING).exists():
         return
+    launch, note = resolve_on_machine(launch, device)
+    logger = TrialLogger(launch, measured, on_validation, copy, rank, report)
     logger.start(note)
     try:
         logger.report_again()
-        logger.conclude_trial(run_training(logger.launch.settings, logger, device), device)
+        logger.conclude_trial(run_training(launch.settings, logger, device), device)
     except RunTakenOver:
         raise
     except StorageError:  # is no matter of the trial's settings
