@@ -93,8 +93,7 @@ class SweepVoice(RunnableConfig):
             origins[tuple(key.split("."))] = "sweep.space"
         searched = build_config(type(voice), settings, origins)
         every = self._validate_every(voice, searched.training.batch_size)
-        group = self.ray.workers > 1
-        cpus = self.ray.cpus_per_worker if group else self.sweep.cpus_per_trial
+        cpus = self.ray.cpus_per_worker if self.ray.workers > 1 else self.sweep.cpus_per_trial
         own = {
             "max_steps": every * self.sweep.validations,
             "validate_every": every,

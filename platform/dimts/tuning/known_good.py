@@ -24,8 +24,8 @@ KEY = "sweep.known_good_from"
 
 
 class KnownGood(NamedTuple):
-    """Settings of another sweep, best first, and a line that says which trials they are of and
-    which do not fit; it is empty if the sweep was begun before."""
+    """Settings of another sweep, best first; a line on which trials they are of, unless they were
+    read before."""
 
     points: list[dict[str, Any]]
     line: str = ""

@@ -22,10 +22,6 @@ PATIENCE_S = 120.0
 NOT_COPIED = (LOCK, CLAIM, NEWEST, STOP_FILE, EARLY_FILE, TRIALS, SCRATCH)
 
 
-def _is_shared(name: str) -> bool:
-    return name.split("/")[0] not in NOT_COPIED
-
-
 class SweepCopy:
     """What the driver does for the copy of its sweep; nothing where all nodes see the folder.
 
@@ -38,7 +34,9 @@ class SweepCopy:
         self._remote = place if isinstance(place, StoragePath) else None
         self._claim = ""
         if self._remote:
-            self._mirror = Mirror(folder, self._remote, _is_shared)
+            self._mirror = Mirror(
+                folder, self._remote, lambda name: name.split("/")[0] not in NOT_COPIED
+            )
 
     def fetch(self) -> None:
         """Bring the folder to where the sweep stands; the copy is left as it is."""

@@ -192,10 +192,9 @@ class SweepTrials:
 
     def next(self) -> tuple[int, Launch] | None:
         """Number and run of the next trial; None if there will be no further one."""
-        following: tuple[int, Launch] | None = None
         with self._kept():
-            following = self._next()
-        return following
+            return self._next()
+        return None
 
     def on_validation(self, number: int, validation: int, loss: float) -> None:
         """A trial validated; it waits for this to return."""

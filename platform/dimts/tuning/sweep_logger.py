@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -77,11 +76,8 @@ class SweepLogger:
             )
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:  # fmt: skip
-        status: Status = "FAILED" if error else "FINISHED" if self.is_complete else "KILLED"
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        status: Status = "FAILED" if kind else "FINISHED" if self.is_complete else "KILLED"
         self._tracker.finish(status)
 
     def nest(self, number: int, values: Mapping[str, Any], launch: Launch) -> Launch:
