@@ -38,7 +38,8 @@ from dimts.text.language import Language, load_language
 from dimts.text.merge_report import merge_report, normalised_texts
 from dimts.text.merging import SubwordConfig, merge
 from dimts.text.normaliser import Normaliser, TextConfig
-from dimts.text.transliteration import load_transliteration
+from dimts.text.tokenizer import Tokenizer
+from dimts.text.transliteration import Transliteration, load_transliteration
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_model import resolve_model
 
@@ -65,14 +66,11 @@ def main() -> None:
     base = read_tokenizer(folder / TOKENIZER if folder else arguments.tokenizer)
     texts = _texts(arguments.corpus, language) if arguments.corpus else []
     subwords = SubwordConfig(tokens=arguments.subwords) if arguments.subwords else None
-    normalised = normalised_texts(Normaliser(language, text), texts)
-    merged = merge(base, language, text, subwords, normalised)
+    merged = merge(
+        base, language, text, subwords, normalised_texts(Normaliser(language, text), texts)
+    )
     print("\n".join(merge_report(base, merged, texts).lines()))
-    table = None
-    if (folder or arguments.embedding) and arguments.start in WITH_TRANSLITERATION:
-        table = load_transliteration(arguments.transliteration or language.code, language)
-        if left := not_covered(base, merged, language, table):
-            print(f"no transliteration, they start by the mean: {' '.join(left)}")
+    table = _table(arguments, base, merged, language)
     if folder:
         config = BaseConfig(
             bundle=str(folder), start=arguments.start, transliteration=arguments.transliteration
@@ -149,6 +147,19 @@ def _texts(corpus: Path, language: Language) -> list[str]:
     if not texts:
         raise UserError(f"{corpus}: holds no text")
     return texts
+
+
+def _table(
+    arguments: argparse.Namespace, base: Tokenizer, merged: Tokenizer, language: Language
+) -> Transliteration | None:
+    """The transliteration that new rows start from, if they do; says what it leaves out."""
+    weights = arguments.base or arguments.embedding
+    if not weights or arguments.start not in WITH_TRANSLITERATION:
+        return None
+    table = load_transliteration(arguments.transliteration or language.code, language)
+    if left := not_covered(base, merged, language, table):
+        print(f"no transliteration, they start by the mean: {' '.join(left)}")
+    return table
 
 
 def _write_embedding(arguments: argparse.Namespace, extension: Extension) -> None:
