@@ -43,7 +43,12 @@ def main() -> None:
         utterances += [(split, row) for row in rows]
     print(metrics_table(config.of_family, metrics))
     if arguments.csv:
-        with arguments.csv.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["split", *UtteranceMetrics._fields])
-            writer.writerows([split, *row] for split, row in utterances)
+        write_csv(arguments.csv, utterances)
+
+
+def write_csv(path: Path, utterances: list[tuple[str, UtteranceMetrics]]) -> None:
+    """Figures of each utterance."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["split", *UtteranceMetrics._fields])
+        writer.writerows([split, *row] for split, row in utterances)
