@@ -28,7 +28,7 @@ from dimts.core.errors import UserError
 from dimts.core.metric import Metric
 from dimts.families.acoustic.data import open_data
 from dimts.families.acoustic.dataset import Corpus
-from dimts.families.acoustic.measurements import held_out_metrics
+from dimts.families.acoustic.measurements import held_out
 from dimts.families.acoustic.model.config import LossConfig
 from dimts.families.acoustic.model.loss import TTSLoss, tts_loss
 from dimts.families.acoustic.model.t3 import T3
@@ -241,8 +241,8 @@ def test_metrics_of_the_best_checkpoint_are_not_those_of_the_last_weights(voice:
     """Both are recorded at the last step, where a record takes one value of each name."""
     settings = acoustic(voice("training.max_steps=2", "training.validate_every=1").launch())
     listener, _ = run(settings)
-    data, best = open_data(settings), resolve_bundle(settings.run_dir / BEST)
-    metrics = held_out_metrics(settings, data, best, torch.device("cpu"))
+    best = resolve_bundle(settings.run_dir / BEST)
+    metrics, _ = held_out(settings, best, torch.device("cpu"))
     assert {"val/mcd", "test/mcd", "val/aligned_mel_mse"} <= metrics.keys()
     assert not metrics.keys() & listener.values[2].keys()
 

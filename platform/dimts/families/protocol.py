@@ -1,9 +1,8 @@
 """What a model family brings to the platform.
 
-A family is an object of a class that follows `Family`, which the registry knows by its name. It
-turns what a person writes into a `dimts.training.task.Task`, loads what a training has written, and
-says what its metrics mean. The module that it is in loads torch only when a method needs it: who
-only reads settings need not wait.
+A family turns what a person writes into a `dimts.training.task.Task`, loads what a training has
+written, and says what its metrics mean. Its module loads torch only when a method needs it: who only
+reads settings need not wait.
 """
 
 from __future__ import annotations
@@ -40,13 +39,7 @@ class BaseSection(Config):
 
 
 class Sections(Config):
-    """What a person writes for a family, beside where and how it runs; a family adds its own.
-
-    Attributes:
-        family: name of the model family.
-        training: the loop.
-        base: what the model is adapted from, if anything.
-    """
+    """What a person writes for a family, beside where and how it runs; a family adds its own."""
 
     family: str = "acoustic"
     training: TrainingConfig = TrainingConfig()
@@ -102,18 +95,6 @@ class SharedInputs(NamedTuple):
     prepare: Callable[[], dict[str, float]]
 
 
-class HeldOut(NamedTuple):
-    """Metrics of a trained model on sentences that it was not trained on.
-
-    Attributes:
-        after: of the model.
-        before: of what it was adapted from, where that was measured.
-    """
-
-    after: dict[str, float]
-    before: dict[str, float]
-
-
 class Measured(NamedTuple):
     """A registered model on the test split, for promotion.
 
@@ -131,9 +112,8 @@ class Measured(NamedTuple):
 
 
 class Family(ABC):
-    """A kind of model; what is not said otherwise here is right for many.
-
-    A family brings `task`, `load`, and `scores` or what is made of it.
+    """A kind of model. It brings `task`, `load`, and `scores` or what is made of it; the rest is
+    right for many.
 
     Attributes:
         name: of the family; stands in settings and manifests.
@@ -229,22 +209,18 @@ class Family(ABC):
         self, settings: Any, bundle: Path, names: Sequence[str], shared: Mapping[str, float],
         device: torch.device,
     ) -> dict[str, float]:  # fmt: skip
-        """Objectives of a trial's best checkpoint, on the validation split.
-
-        Args:
-            settings: of the trial.
-            bundle: the checkpoint.
-            names: of the objectives.
-            shared: what `SharedInputs.prepare` returned.
-            device: to measure on.
-        """
+        """Objectives (`names`) of a trial's best checkpoint, on the validation split; `shared` is
+        what `SharedInputs.prepare` returned."""
         found = self.scores(settings, bundle, "val", device).metrics if names else {}
         return {f"val/{key}": value for key, value in found.items() if f"val/{key}" in names}
 
-    def held_out(self, settings: Any, bundle: Path, device: torch.device) -> HeldOut:
-        """Metrics of a run's best checkpoint on held-out utterances."""
+    def held_out(
+        self, settings: Any, bundle: Path, device: torch.device
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Metrics of a run's best checkpoint on held-out utterances, and those of what it was
+        adapted from, where that was measured."""
         scores = {s: self.scores(settings, bundle, s, device).metrics for s in ("val", "test")}
-        return HeldOut({f"{s}/{k}": v for s, of in scores.items() for k, v in of.items()}, {})
+        return {f"{s}/{k}": v for s, of in scores.items() for k, v in of.items()}, {}
 
     def for_promotion(
         self, settings: Any, device: torch.device

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -33,34 +33,38 @@ from dimts.families.acoustic.model.t3 import T3
 from dimts.text.tokenizer import Tokenizer
 
 TOKENIZER = "tokenizer.json"
-SECTIONS = ("model", "mel")
-"""Of the configuration, that a voice's bundle must have."""
 
 
-class Bundle:
-    """A loaded voice.
+class Bundle(NamedTuple):
+    """What a voice's bundle holds; the parts fit together, and the model is not built.
 
     Attributes:
-        model: on its device, in eval mode.
-        tokenizer: text to ids.
+        config: sizes of the model.
         mel: the spec of what the model predicts.
-        settings: the resolved configuration, as plain values.
+        tokenizer: text to ids.
+        weights: the model's state.
         manifest: what the bundle says of itself.
     """
 
-    def __init__(
-        self,
-        model: T3,
-        tokenizer: Tokenizer,
-        mel: MelConfig,
-        settings: Mapping[str, Any],
-        manifest: BundleManifest,
-    ):
-        self.model = model
-        self.tokenizer = tokenizer
-        self.mel = mel
-        self.settings = settings
-        self.manifest = manifest
+    config: ModelConfig
+    mel: MelConfig
+    tokenizer: Tokenizer
+    weights: Mapping[str, torch.Tensor]
+    manifest: BundleManifest
+
+    @property
+    def sha256(self) -> str:
+        """Of the file of weights."""
+        return self.manifest.sha256[WEIGHTS]
+
+
+class Voice(NamedTuple):
+    """A loaded voice: its model, on its device and in eval mode, and what else a `Bundle` has."""
+
+    model: T3
+    tokenizer: Tokenizer
+    mel: MelConfig
+    manifest: BundleManifest
 
 
 def build_model(
@@ -70,13 +74,8 @@ def build_model(
     mel_std_M: torch.Tensor,
 ) -> T3:
     """A T3 with the tokenizer's vocabulary."""
-    return T3(
-        config,
-        torch.from_numpy(tokenizer.factors.copy()),
-        tokenizer.factor_sizes,
-        mel_mean_M,
-        mel_std_M,
-    )
+    factors_VF = torch.from_numpy(tokenizer.factors.copy())
+    return T3(config, factors_VF, tokenizer.factor_sizes, mel_mean_M, mel_std_M)
 
 
 def write_bundle(
@@ -140,22 +139,39 @@ def _holds_a_bundle_alone(folder: Path) -> bool:
     return not names or (MANIFEST in names and names <= {WEIGHTS, CONFIG, TOKENIZER, MANIFEST})
 
 
-def load_bundle(folder: str | Path, device: str | torch.device = "cpu") -> Bundle:
+def read_bundle(folder: Path) -> Bundle:
     """Read a voice; nothing but its folder is needed, and no pickle is read.
+
+    No memory is taken for the model that its settings ask for, so sizes that the weights do not
+    have cost nothing.
 
     Raises:
         BundleError: the folder is no bundle, is damaged, or its parts do not fit together.
+        UserError: settings or tokenizer cannot be read; names file and key.
     """
-    folder = resolve_bundle(Path(folder))
     manifest = read_manifest(folder)
-    settings = read_settings(folder, SECTIONS)
     config, mel = read_sizes(folder)
-    tokenizer = read_tokenizer(folder, manifest)
+    if TOKENIZER not in manifest.sha256:
+        raise BundleError(f"{folder / MANIFEST}: has no checksum of {TOKENIZER}")
+    tokenizer = Tokenizer.load(file_of(folder, TOKENIZER))
+    if tokenizer.fingerprint != manifest.tokenizer:
+        raise BundleError(
+            f"{folder}: {TOKENIZER} is not the tokenizer that the model was trained with"
+        )
     weights = read_weights(folder)
-    check_fits(config, tokenizer, mel, weights, folder)
+    with torch.device("meta"):
+        model = build_model(config, tokenizer, torch.zeros(mel.n_mels), torch.ones(mel.n_mels))
+    check_weights(model, weights, folder)
+    return Bundle(config, mel, tokenizer, weights, manifest)
+
+
+def load_bundle(folder: str | Path, device: str | torch.device = "cpu") -> Voice:
+    """The voice of a bundle, a run or a pointer, see `resolve_bundle`; raises like
+    `read_bundle`."""
+    config, mel, tokenizer, weights, manifest = read_bundle(resolve_bundle(Path(folder)))
     model = build_model(config, tokenizer, torch.zeros(mel.n_mels), torch.ones(mel.n_mels))
     model.load_state_dict(weights)
-    return Bundle(model.to(device).eval(), tokenizer, mel, settings, manifest)
+    return Voice(model.to(device).eval(), tokenizer, mel, manifest)
 
 
 def read_sizes(folder: Path) -> tuple[ModelConfig, MelConfig]:
@@ -165,45 +181,9 @@ def read_sizes(folder: Path) -> tuple[ModelConfig, MelConfig]:
         BundleError: see `dimts.bundles.bundle.read_settings`.
         ConfigError: they are no such settings; names the file and the key.
     """
-    settings = read_settings(folder, SECTIONS)
+    settings = read_settings(folder, ("model", "mel"))
     origin: dict[tuple[str, ...], str] = {(): str(folder / CONFIG)}
     return (
         build_config(ModelConfig, settings["model"], origin),
         build_config(MelConfig, settings["mel"], origin),
     )
-
-
-def read_tokenizer(folder: Path, manifest: BundleManifest) -> Tokenizer:
-    """The tokenizer of a bundle.
-
-    Raises:
-        BundleError: the manifest does not name it, or names another.
-        UserError: it cannot be read.
-    """
-    if TOKENIZER not in manifest.sha256:
-        raise BundleError(f"{folder / MANIFEST}: has no checksum of {TOKENIZER}")
-    tokenizer = Tokenizer.load(file_of(folder, TOKENIZER))
-    if tokenizer.fingerprint != manifest.tokenizer:
-        raise BundleError(
-            f"{folder}: {TOKENIZER} is not the tokenizer that the model was trained with"
-        )
-    return tokenizer
-
-
-def check_fits(
-    config: ModelConfig,
-    tokenizer: Tokenizer,
-    mel: MelConfig,
-    weights: Mapping[str, torch.Tensor],
-    source: Path,
-) -> None:
-    """Refuse weights that are not those of the model that `config` asks for.
-
-    No memory is taken for that model, so sizes that the weights do not have cost nothing.
-
-    Raises:
-        BundleError: see `check_weights`.
-    """
-    with torch.device("meta"):
-        statistics = torch.zeros(mel.n_mels), torch.ones(mel.n_mels)
-        check_weights(build_model(config, tokenizer, *statistics), weights, source)

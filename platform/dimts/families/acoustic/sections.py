@@ -9,6 +9,7 @@ from pydantic import model_validator
 from dimts.audio.mel import MelConfig
 from dimts.families.acoustic.extension.config import BaseConfig
 from dimts.families.acoustic.model.config import ModelConfig
+from dimts.families.acoustic.settings import Source
 from dimts.families.acoustic.training_config import AcousticTrainingConfig
 from dimts.families.protocol import Sections
 from dimts.features.config import CorpusConfig, PrepareConfig
@@ -48,3 +49,8 @@ class AcousticSections(Sections):
     def _reads_what_is_spoken(self) -> Self:
         check_language(self.corpus, self.text)
         return self
+
+    @property
+    def sources(self) -> tuple[Source]:
+        """What is learned from, for processes that stand elsewhere."""
+        return (Source(features=self.prepare.features.absolute(), text=self.text.absolute()),)

@@ -18,6 +18,9 @@ nearest: each token as the first of the base's letters that spell it.
 random: as in an untrained model.
 """
 
+SPELLED: tuple[StartMethod, ...] = ("transliteration", "nearest")
+"""Those that need a transliteration."""
+
 
 class BaseConfig(BaseSection):
     """What a voice is adapted from, and what is done lest the base forgets; see `BaseSection`.
@@ -42,6 +45,6 @@ class BaseConfig(BaseSection):
     def _nothing_without_effect(self) -> Self:
         if self.rehearsal_share and not self.features:
             raise ValueError("rehearsal_share needs features, the base's prepared sets")
-        if self.transliteration and self.start not in ("transliteration", "nearest"):
+        if self.transliteration and self.start not in SPELLED:
             raise ValueError(f"transliteration has no effect with start: {self.start}")
         return self
