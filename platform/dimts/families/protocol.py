@@ -1,8 +1,8 @@
 """What a model family brings to the platform.
 
 A family turns what a person writes into a `dimts.training.task.Task`, loads what a training has
-written, and says what its metrics mean. Its module loads torch only when a method needs it: who only
-reads settings need not wait.
+written, and says what its metrics mean. Its module loads torch only when a method needs it: who
+only reads settings need not wait.
 """
 
 from __future__ import annotations

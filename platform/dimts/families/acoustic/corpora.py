@@ -16,16 +16,14 @@ from dimts.features.manifest import SplitName
 from dimts.text.tokenizer import Tokenizer
 
 
-class JoinedUtterances:
-    """Utterances of several splits, one after another, or some of them."""
+class PickedUtterances:
+    """Utterances of one split or several, each given by its split and its number there."""
 
-    def __init__(self, parts: Sequence[Utterances], kept: Sequence[int] | None = None):
-        where = [(part, i) for part in parts for i in range(len(part))]
-        self._where = where if kept is None else [where[i] for i in kept]
-        self.ids = [part.ids[i] for part, i in self._where]
-        self.texts = [part.texts[i] for part, i in self._where]
-        frames = [part.n_frames[i] for part, i in self._where]
-        self.n_frames: NDArray[np.int64] = np.array(frames, np.int64)
+    def __init__(self, where: Sequence[tuple[Utterances, int]]):
+        self._where = where
+        self.ids = [part.ids[i] for part, i in where]
+        self.texts = [part.texts[i] for part, i in where]
+        self.n_frames = np.array([part.n_frames[i] for part, i in where], np.int64)
 
     def __len__(self) -> int:
         return len(self._where)
@@ -56,8 +54,8 @@ def join(corpora: Sequence[Corpus]) -> Corpus:
     """Several corpora as one; a single one is itself."""
     if len(corpora) == 1:
         return corpora[0]
-    utterances = JoinedUtterances([corpus.utterances for corpus in corpora])
-    return Corpus(utterances, [ids for corpus in corpora for ids in corpus.tokens])
+    where = [(corpus.utterances, i) for corpus in corpora for i in range(len(corpus))]
+    return Corpus(PickedUtterances(where), [ids for corpus in corpora for ids in corpus.tokens])
 
 
 def draw(corpus: Corpus, n: int) -> Corpus:
@@ -67,7 +65,8 @@ def draw(corpus: Corpus, n: int) -> Corpus:
     ids = corpus.utterances.ids
     order = sorted(range(len(corpus)), key=lambda i: hashlib.sha256(ids[i].encode()).digest())
     kept = sorted(order[:n])
-    return Corpus(JoinedUtterances([corpus.utterances], kept), [corpus.tokens[i] for i in kept])
+    utterances = PickedUtterances([(corpus.utterances, i) for i in kept])
+    return Corpus(utterances, [corpus.tokens[i] for i in kept])
 
 
 def check_lengths(corpus: Corpus, states_per_token: int) -> None:
