@@ -29,11 +29,8 @@ if TYPE_CHECKING:
 
 
 class BaseSection(Config):
-    """What a model is adapted from.
-
-    Attributes:
-        bundle: folder of a bundle or a run, here or in object storage, or an MLflow URI.
-    """
+    """What a model is adapted from: the folder of a bundle or a run, here or in object storage, or
+    an MLflow URI."""
 
     bundle: str = Field(min_length=1)
 
@@ -86,9 +83,8 @@ class SharedInputs(NamedTuple):
     """What the trials of a sweep have in common.
 
     Attributes:
-        facts: what must stay the same while a sweep goes on: what it is -> its fingerprint.
-        prepare: computes what each trial would compute, and returns the values that objectives
-            are compared with.
+        facts: fingerprints of what must stay the same while a sweep goes on, by what it is.
+        prepare: computes what each trial would, and returns what objectives are compared with.
     """
 
     facts: Mapping[str, str]
@@ -96,7 +92,7 @@ class SharedInputs(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """A registered model on the test split, for promotion.
+    """A model on a split.
 
     Attributes:
         ids: of the utterances.
@@ -189,16 +185,13 @@ class Family(ABC):
             early: whether trials are stopped early by the selection metric.
 
         Raises:
-            ValueError: so it is.
+            ValueError: they could not.
         """
         return
 
     def shared_inputs(self, settings: Sequence[Any], measured: Sequence[str]) -> SharedInputs:
-        """Check the settings of a sweep's trials; nothing is written.
-
-        Args:
-            settings: of one trial for each value that is searched.
-            measured: objectives that take a measurement.
+        """Check a sweep's trials, given by settings for each value that is searched and by the
+        objectives that take a measurement; nothing is written.
 
         Raises:
             UserError: a setting does not fit the data, or an objective cannot be measured.

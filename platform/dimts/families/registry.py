@@ -1,10 +1,7 @@
 """The model families that there are: the platform's own, and those of installed packages.
 
-A package brings a family by an entry point of the group ``dimts.families``, whose name is the
-family's and whose value names an object that is a `dimts.families.protocol.Family`::
-
-    [project.entry-points."dimts.families"]
-    toy = "my_package.toy:FAMILY"
+A package brings a family by an entry point of the group ``dimts.families``, such as
+``toy = "my_package.toy:FAMILY"``.
 """
 
 from __future__ import annotations
@@ -42,8 +39,7 @@ def load_speaker(bundle: str | Path, device: str = "cpu") -> Speaker:
     """The speaker of a bundle's folder, whatever its family.
 
     Raises:
-        BundleError: the folder is no bundle, is damaged, does not fit together, or is of a family
-            that is not installed.
+        BundleError: the bundle is damaged, does not fit together, or is of an unknown family.
     """
     from dimts.bundles.bundle import BundleError, read_manifest
 

@@ -1,9 +1,8 @@
 """Figures of a voice on a split: what it says against what was recorded, no vocoder between.
 
-A figure is only as good as what it is compared with. So two lines of reference come with
-each evaluation: the mean mel of the training frames (an adapted voice has its base's), which
-says nothing at all, and the same voice with an equal share of frames a token, which is what
-unlearned durations sound like.
+Two lines of reference come with each evaluation: the mean mel of the training frames (an adapted
+voice has its base's), which says nothing at all, and the same voice with an equal share of frames a
+token, which is what unlearned durations sound like.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from dimts.families.acoustic.dataset import AcousticBatch, Corpus
 from dimts.families.acoustic.model.t3 import T3
 
 GPU_BATCH = 16
+"""Utterances that are spoken at once; a CPU has nothing from more than one."""
 
 
 class UtteranceMetrics(NamedTuple):
@@ -51,14 +51,10 @@ class UtteranceMetrics(NamedTuple):
 
 
 @torch.no_grad()
-def evaluate(model: T3, corpus: Corpus, batch_size: int | None = None) -> list[UtteranceMetrics]:
-    """Speak every utterance of a split and compare it with its recording.
+def evaluate(model: T3, corpus: Corpus) -> list[UtteranceMetrics]:
+    """Speak every utterance of a split, and compare it with its recording.
 
-    Args:
-        model: on its device; put in eval mode here.
-        corpus: with the token ids of the model's tokenizer.
-        batch_size: utterances that are spoken at once; None: many on a GPU, and one on a CPU,
-            which has nothing from more.
+    The model, on its device, is put in eval mode; the corpus has the ids of its tokenizer.
 
     Raises:
         UserError: an utterance is too short for its states.
@@ -66,7 +62,7 @@ def evaluate(model: T3, corpus: Corpus, batch_size: int | None = None) -> list[U
     check_lengths(corpus, model.config.states_per_token)
     model.eval()
     device = model.mel_mean_M.device
-    size = batch_size or (GPU_BATCH if device.type == "cuda" else 1)
+    size = GPU_BATCH if device.type == "cuda" else 1
     order = corpus.lengths.argsort(kind="stable").tolist()
     found: dict[int, UtteranceMetrics] = {}
     with one_thread():
@@ -79,16 +75,12 @@ def evaluate(model: T3, corpus: Corpus, batch_size: int | None = None) -> list[U
 
 def aggregate_metrics(rows: Sequence[UtteranceMetrics]) -> dict[str, float]:
     """Means over utterances; lengths and duration errors over all frames and tokens."""
-    tokens = np.array([f.tokens for f in rows], float)
-    errors = np.array([f.duration_error for f in rows])
-    recorded = np.array([f.recorded_frames for f in rows], float)
+    of = {name: np.array([getattr(r, name) for r in rows]) for name in UtteranceMetrics._fields}
     return {
-        "mcd": float(np.mean([f.mcd for f in rows])),
-        "equal_share_mcd": float(np.mean([f.equal_share_mcd for f in rows])),
-        "mean_mel_mcd": float(np.mean([f.mean_mel_mcd for f in rows])),
-        "aligned_mel_mse": float(np.average([f.mel_mse for f in rows], weights=recorded)),
-        "length_ratio": float(sum(f.frames for f in rows) / recorded.sum()),
-        "duration_error": float(np.average(errors, weights=tokens)),
+        **{name: float(of[name].mean()) for name in ("mcd", "equal_share_mcd", "mean_mel_mcd")},
+        "aligned_mel_mse": float(np.average(of["mel_mse"], weights=of["recorded_frames"])),
+        "length_ratio": float(of["frames"].sum() / of["recorded_frames"].sum()),
+        "duration_error": float(np.average(of["duration_error"], weights=of["tokens"])),
         "utterances": float(len(rows)),
     }
 

@@ -106,14 +106,10 @@ def shared_inputs(settings: Sequence[AcousticSettings], measured: Sequence[str])
         except ConfigError as error:
             raise ConfigError(f"sweep.space: {error}") from error
     forgets = FORGETTING.name in measured
-    if forgets and first.base is None:
-        raise UserError(
-            f"sweep.objectives: {FORGETTING.name} needs a base; see start/finetune.yaml"
-        )
     if forgets and not any(len(features.split("val")) for features in data.base_features):
         raise UserError(
-            f"sweep.objectives: {FORGETTING.name} cannot be measured: base.features has no "
-            "validation sentences; name the base's prepared features, or take another objective"
+            f"sweep.objectives: {FORGETTING.name} needs a base and validation sentences in "
+            "base.features, see start/finetune.yaml; or take another objective"
         )
 
     def prepare() -> dict[str, float]:

@@ -55,17 +55,10 @@ def read_embedding(path: str | Path, tokenizer: Tokenizer, tensor: str = TENSOR)
 def embedding_weights(rows_VE: Tensor, width: int, seed: int) -> dict[str, Tensor]:
     """What a model of `width` takes from the rows, as entries of its state dict.
 
-    Where the widths are equal the rows are scaled to the standard deviation of an untrained
-    embedding, which is width**-0.5. Where they differ, the rows stay as they are, the model needs
-    ``encoder.embedding_width`` set to theirs, and its projection starts as a scaled isometry of
-    their principal directions: all of them into a wider model, as many as there is room for
-    into a narrower one. A random rotation spreads what the first of them hold over all
-    channels, since positions are added channel by channel.
-
-    Args:
-        rows_VE: of the base's tokens, float32.
-        width: of the model.
-        seed: of the rotation.
+    Rows of that width are scaled to the standard deviation of an untrained embedding, which is
+    width**-0.5. Others stay as they are, and the projection behind them starts as a scaled isometry
+    of their principal directions, as many as there is room for. A random rotation by `seed` spreads
+    what the first of them hold over all channels, since positions are added channel by channel.
     """
     if rows_VE.shape[1] == width:
         return {TOKEN: rows_VE * (width**-0.5 / std_of(rows_VE))}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -13,6 +11,7 @@ from torch import Tensor
 
 from dimts.audio.mel import MelConfig
 from dimts.bundles.bundle import CONFIG, sha256
+from dimts.bundles.fetch import drafted
 from dimts.core.config import Config, to_yaml
 from dimts.core.errors import UserError
 from dimts.families.acoustic.bundle import TOKENIZER, build_model, read_bundle, write_bundle
@@ -148,8 +147,7 @@ def _origin(name: str, base_sha256: str, extension: Extension) -> dict[str, str]
     return origin(name, base_sha256, extension.method, extension.language.code)
 
 
-@contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
+def new_folder(out: Path) -> AbstractContextManager[Path]:
     """A folder that has its name once all is written.
 
     Raises:
@@ -157,11 +155,4 @@ def new_folder(out: Path) -> Iterator[Path]:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: exists already; name another folder, or remove it")
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        partial.replace(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    return drafted(out)

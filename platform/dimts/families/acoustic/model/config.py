@@ -133,7 +133,7 @@ class ModelConfig(Config):
 
 
 class LossConfig(Config):
-    """Weights of the parts of `TTSLoss`.
+    """Weights of the parts of the loss.
 
     Attributes:
         mel_l1: of the mean absolute error, added to the mean squared error.
