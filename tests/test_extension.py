@@ -11,7 +11,6 @@ from torch import Tensor
 from dimts.core.config import build_config
 from dimts.core.errors import ConfigError, UserError
 from dimts.families.acoustic.bundle import build_model
-from dimts.families.acoustic.extension.config import StartMethod
 from dimts.families.acoustic.extension.rows import (
     FACTOR,
     TOKEN,
@@ -22,6 +21,7 @@ from dimts.families.acoustic.extension.rows import (
 )
 from dimts.families.acoustic.model.config import EncoderConfig, ModelConfig
 from dimts.families.acoustic.model.t3 import T3
+from dimts.families.acoustic.settings import StartMethod
 from dimts.text.language import Language, load_language
 from dimts.text.merging import SubwordConfig, merge
 from dimts.text.normaliser import TextConfig

@@ -23,8 +23,8 @@ from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
 from dimts.families.acoustic.bundle import load_bundle
-from dimts.families.acoustic.corpora import join, load_corpus
 from dimts.families.acoustic.data import open_data
+from dimts.families.acoustic.dataset import join, load_corpus
 from dimts.families.acoustic.extension.extended import write_extended_bundle
 from dimts.families.acoustic.extension.rows import FACTOR, TOKEN, Extension
 from dimts.families.acoustic.flat_start import ensure_durations, read_durations

@@ -21,8 +21,8 @@ from dimts.commands.pretrain import main, prepare_parts
 from dimts.core.config import load_config, to_yaml
 from dimts.core.errors import ConfigError
 from dimts.families.acoustic.bundle import load_bundle
-from dimts.families.acoustic.corpora import load_corpus
 from dimts.families.acoustic.data import open_data
+from dimts.families.acoustic.dataset import load_corpus
 from dimts.families.acoustic.held_out import aggregate_metrics, evaluate
 from dimts.families.acoustic.measurements import base_metrics, held_out
 from dimts.families.acoustic.speaker import AcousticSpeaker

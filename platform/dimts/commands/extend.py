@@ -19,7 +19,6 @@ from dimts.cli import JobParser
 from dimts.core.config import Config, build_config, load_config
 from dimts.core.errors import UserError
 from dimts.families.acoustic.bundle import TOKENIZER
-from dimts.families.acoustic.extension.config import SPELLED
 from dimts.families.acoustic.extension.embedding_file import TENSOR, read_embedding
 from dimts.families.acoustic.extension.extended import (
     new_folder,
@@ -30,6 +29,7 @@ from dimts.families.acoustic.extension.extended import (
 )
 from dimts.families.acoustic.extension.rows import Extension, not_covered
 from dimts.families.acoustic.model.config import ModelConfig
+from dimts.families.acoustic.settings import SPELLED
 from dimts.features.config import CorpusConfig
 from dimts.features.feature_set import FeatureSet
 from dimts.text.huggingface import read_tokenizer

@@ -12,8 +12,7 @@ from dimts.audio.mel import MelConfig
 from dimts.bundles.fetch import local_bundle
 from dimts.core.errors import UserError
 from dimts.families.acoustic.bundle import Bundle, read_bundle
-from dimts.families.acoustic.corpora import check_lengths, draw, join, load_corpus
-from dimts.families.acoustic.dataset import Corpus
+from dimts.families.acoustic.dataset import Corpus, check_lengths, draw, join, load_corpus
 from dimts.families.acoustic.extension.base import extend_tokenizer
 from dimts.families.acoustic.settings import AcousticSettings
 from dimts.features.feature_set import FeatureSet

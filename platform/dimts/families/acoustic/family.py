@@ -11,8 +11,7 @@ from pydantic import Field
 
 from dimts.families.acoustic.mel_extractor import MelExtractor
 from dimts.families.acoustic.metrics import FORGETTING, MCD, METRICS, SPOKEN
-from dimts.families.acoustic.sections import AcousticSections
-from dimts.families.acoustic.settings import AcousticSettings
+from dimts.families.acoustic.settings import AcousticSections, AcousticSettings
 from dimts.families.protocol import Family, Limits, Measured, SharedInputs
 
 if TYPE_CHECKING:

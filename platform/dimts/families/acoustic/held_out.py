@@ -16,8 +16,7 @@ from torch import Tensor
 
 from dimts.core.threads import one_thread
 from dimts.evaluation.mcd import mel_cepstral_distortion
-from dimts.families.acoustic.corpora import check_lengths
-from dimts.families.acoustic.dataset import AcousticBatch, Corpus
+from dimts.families.acoustic.dataset import AcousticBatch, Corpus, check_lengths
 from dimts.families.acoustic.model.t3 import T3
 
 GPU_BATCH = 16

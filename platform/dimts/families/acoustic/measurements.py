@@ -13,8 +13,8 @@ import torch
 
 from dimts.core.errors import ConfigError, UserError
 from dimts.families.acoustic.bundle import load_bundle
-from dimts.families.acoustic.corpora import draw, load_corpus
 from dimts.families.acoustic.data import Data, language_of, open_data
+from dimts.families.acoustic.dataset import draw, load_corpus
 from dimts.families.acoustic.flat_start import ensure_durations
 from dimts.families.acoustic.freezing import frozen_rows
 from dimts.families.acoustic.held_out import UtteranceMetrics, aggregate_metrics, evaluate

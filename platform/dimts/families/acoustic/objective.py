@@ -11,7 +11,7 @@ from dimts.families.acoustic.dataset import AcousticBatch
 from dimts.families.acoustic.model.config import LossConfig
 from dimts.families.acoustic.model.durations import look_up
 from dimts.families.acoustic.model.t3 import T3, T3Output
-from dimts.families.acoustic.training_config import AcousticTrainingConfig
+from dimts.families.acoustic.settings import AcousticTrainingConfig
 from dimts.training.precision import autocast
 from dimts.training.task import Losses, Moment
 

@@ -10,8 +10,8 @@ import torch
 
 from dimts.core.errors import UserError
 from dimts.families.acoustic.bundle import Voice, load_bundle
-from dimts.families.acoustic.corpora import load_corpus
 from dimts.families.acoustic.data import Data, first_difference, language_of, open_data
+from dimts.families.acoustic.dataset import load_corpus
 from dimts.families.acoustic.held_out import aggregate_metrics, evaluate
 from dimts.families.acoustic.measurements import base_metrics
 from dimts.families.acoustic.settings import AcousticSettings

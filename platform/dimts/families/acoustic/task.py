@@ -15,8 +15,8 @@ from dimts.bundles.bundle import load_weights, read_manifest
 from dimts.bundles.fetch import local_bundle
 from dimts.core.errors import UserError
 from dimts.families.acoustic.bundle import build_model, write_bundle
-from dimts.families.acoustic.corpora import check_lengths
 from dimts.families.acoustic.data import Data, open_data
+from dimts.families.acoustic.dataset import check_lengths
 from dimts.families.acoustic.extension.base import HUGGINGFACE, extended_weights, origin
 from dimts.families.acoustic.flat_start import ensure_durations, read_durations
 from dimts.families.acoustic.freezing import freeze

@@ -10,9 +10,9 @@ from dimts.bundles.bundle import CONFIG, check_file, read_manifest
 from dimts.core.config import build_config, flatten
 from dimts.core.errors import ConfigError, UserError
 from dimts.families.acoustic.bundle import Bundle, read_sizes
-from dimts.families.acoustic.extension.config import SPELLED, BaseConfig
 from dimts.families.acoustic.extension.rows import Extension, extend_rows
 from dimts.families.acoustic.model.config import ModelConfig
+from dimts.families.acoustic.settings import SPELLED, BaseConfig
 from dimts.text.language import Language
 from dimts.text.merging import merge
 from dimts.text.normaliser import TextConfig

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dimts.core.errors import UserError
-from dimts.families.acoustic.extension.config import SPELLED, StartMethod
+from dimts.families.acoustic.settings import SPELLED, StartMethod
 from dimts.text.huggingface import BRACKETED
 from dimts.text.language import Language
 from dimts.text.tokenizer import Tokenizer
