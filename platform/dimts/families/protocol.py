@@ -49,17 +49,14 @@ class Speaker(Protocol):
     @property
     def sample_rate(self) -> int:
         """Of what it speaks, in Hz."""
-        ...
 
     @property
     def languages(self) -> Sequence[str]:
         """Codes of what it speaks."""
-        ...
 
     @property
     def voices(self) -> Sequence[str]:
         """Names of who speaks; empty if there is one only."""
-        ...
 
     def speak(
         self, text: str, *, language: str | None = None, voice: str | None = None,
@@ -70,7 +67,6 @@ class Speaker(Protocol):
         Raises:
             UserError: the text cannot be spoken, or there is no such language or voice.
         """
-        ...
 
 
 class Limits(Config):

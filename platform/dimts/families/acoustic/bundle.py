@@ -38,12 +38,7 @@ TOKENIZER = "tokenizer.json"
 class Bundle(NamedTuple):
     """What a voice's bundle holds; the parts fit together, and the model is not built.
 
-    Attributes:
-        config: sizes of the model.
-        mel: the spec of what the model predicts.
-        tokenizer: text to ids.
-        weights: the model's state.
-        manifest: what the bundle says of itself.
+    `mel` is the spec of what the model predicts.
     """
 
     config: ModelConfig
@@ -87,13 +82,8 @@ def write_bundle(
 ) -> None:
     """Write a voice's bundle into an existing folder; see `dimts.bundles.bundle.write_bundle`.
 
-    Args:
-        folder: may already hold further files.
-        weights: the model's state.
-        tokenizer: the model's.
-        config_yaml: resolved, with sections ``model`` and ``mel``.
-        facts: step, epoch, metrics, features and, of an adapted voice, origin of
-            `BundleManifest`.
+    The configuration has sections ``model`` and ``mel``; `facts` are step, epoch, metrics, features
+    and, of an adapted voice, origin.
     """
     tokenizer.save(folder / TOKENIZER)
     own = {"family": "acoustic", "tokenizer": tokenizer.fingerprint}
@@ -103,10 +93,8 @@ def write_bundle(
 def export_bundle(source: Path, folder: Path, metrics: Mapping[str, float]) -> int:
     """Copy a bundle without its trainer's state, matrices as float16; bytes of the weights.
 
-    Args:
-        source: the bundle.
-        folder: to write; what is there is replaced only if it is a bundle and nothing else.
-        metrics: to stand in its manifest.
+    What is in `folder` is replaced only if it is a bundle and nothing else; `metrics` are to stand
+    in its manifest.
 
     Raises:
         BundleError: `source` is no bundle, or `folder` is the same or holds something else.
@@ -178,7 +166,7 @@ def read_sizes(folder: Path) -> tuple[ModelConfig, MelConfig]:
     """The model's sizes and the mel that it predicts.
 
     Raises:
-        BundleError: see `dimts.bundles.bundle.read_settings`.
+        BundleError: `read_settings` refuses the file.
         ConfigError: they are no such settings; names the file and the key.
     """
     settings = read_settings(folder, ("model", "mel"))

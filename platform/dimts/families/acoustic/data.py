@@ -33,9 +33,8 @@ class Data(NamedTuple):
         features: the opened sets, one for each source.
         tokenizer: of all their languages, and of the base's.
         language: code of the last source's, which samples are spoken in.
-        train, val: splits with token ids, of all sources together.
-        mel_mean_M, mel_std_M: of the training frames; what a base was trained with, if there
-            is one, as its weights expect that.
+        train, val: of all sources together.
+        mel_mean_M, mel_std_M: of the training frames; with a base, what its weights expect.
         base: the voice to start from.
         base_features: prepared sets of the base's languages.
         rehearsal: their training splits, if any of it is to be rehearsed.

@@ -39,7 +39,6 @@ class Utterances(Protocol):
 
     def mel(self, index: int) -> NDArray[np.float32]:
         """Natural-log mel, [T, M]."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,7 @@ def make_samples(
     """Speak the sample texts, and plot how the first validation recording is aligned.
 
     Args:
-        settings: of the run.
-        data: of the run.
+        settings, data: of the run.
         model: as it is now, in eval mode.
         folder: of all samples of the run.
         step: of the training.

@@ -20,12 +20,7 @@ TENSOR = "text_emb.weight"
 
 
 def read_embedding(path: str | Path, tokenizer: Tokenizer, tensor: str = TENSOR) -> Tensor:
-    """Rows of a text embedding, float32 [n_vocab, row width]; nothing else is read.
-
-    Args:
-        path: a ``.safetensors`` file.
-        tokenizer: whose ids the rows are of.
-        tensor: the embedding's name in the file.
+    """Rows of the tokenizer's ids, float32 [n_vocab, row width], from a ``.safetensors`` file.
 
     Raises:
         UserError: no such file or tensor, or it does not fit the tokenizer; says what is there.
@@ -34,7 +29,10 @@ def read_embedding(path: str | Path, tokenizer: Tokenizer, tensor: str = TENSOR)
         with safe_open(path, framework="pt") as file:
             if tensor not in file.keys():  # noqa: SIM118  # not a mapping
                 tables = [n for n in file.keys() if len(file.get_slice(n).get_shape()) == 2]  # noqa: SIM118
-                there = ", ".join(sorted(tables, key=_likeness)[:5]) or "none"
+                there = (
+                    ", ".join(sorted(tables, key=lambda n: ("emb" not in n.lower(), n))[:5])
+                    or "none"
+                )
                 raise UserError(f"{path}: has no tensor {tensor}; its matrices: {there}")
             shape = tuple(file.get_slice(tensor).get_shape())
             if len(shape) != 2 or shape[0] != tokenizer.n_vocab:
@@ -73,8 +71,3 @@ def embedding_weights(rows_VE: Tensor, width: int, seed: int) -> dict[str, Tenso
     projection_DE = (rotation_DN @ principal_NE).float()
     projection_DE *= width**-0.5 / std_of(rows_VE @ projection_DE.T)
     return {TOKEN: rows_VE, PROJECTION: projection_DE}
-
-
-def _likeness(name: str) -> tuple[bool, str]:
-    """Sorts what is called an embedding first."""
-    return ("emb" not in name.lower(), name)

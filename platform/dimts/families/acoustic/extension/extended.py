@@ -36,11 +36,6 @@ class _Settings(Config):
 def write_extended_bundle(folder: Path, extension: Extension, out: Path) -> None:
     """A base bundle with the merged tokenizer and rows for its new tokens, float32.
 
-    Args:
-        folder: of the base.
-        extension: what is added.
-        out: folder to write; must not hold anything.
-
     Raises:
         BundleError: the base is no bundle.
         UserError: there is no transliteration for the method, or `out` is not empty.
@@ -67,7 +62,10 @@ def write_embedding(
         source: the file that they are from.
         tensor: name of the embedding in it, and in what is written.
         extension: what is added.
-        out: folder to write; must not hold anything.
+        out: folder to write.
+
+    Raises:
+        UserError: `out` is not empty.
     """
     n_base, merged = extension.base.n_vocab, extension.merged
     extended = extend_rows({TOKEN: rows_VE}, extension)
