@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dimts.core.config import build_config
-from dimts.core.errors import ConfigError, UserError
+from dimts.core.errors import ConfigError
 from dimts.families.acoustic.bundle import build_model
 from dimts.families.acoustic.extension.rows import (
     FACTOR,
@@ -265,12 +265,6 @@ def test_what_is_not_covered_starts_by_the_mean(
         assert torch.equal(less[FACTOR.format(0)][row], drawn[FACTOR.format(0)][row])
     else:
         assert torch.equal(rows(less, merged, "ሰ፣"), rows(whole, merged, "ሰ፣"))
-
-
-@pytest.mark.parametrize("method", ["transliteration", "nearest"])
-def test_missing_transliteration_is_named(extend: Extend, method: StartMethod) -> None:
-    with pytest.raises(UserError, match=f"{method!r} without a transliteration of .* \\(am\\)"):
-        extend(method, None)
 
 
 # Further languages, sub-words, other widths

@@ -121,12 +121,6 @@ class AcousticSettings(RunSettings):
     training: AcousticTrainingConfig
     base: BaseConfig | None = None
 
-    @model_validator(mode="after")
-    def _one_new_language(self) -> Self:
-        if self.base and len(self.sources) > 1:
-            raise ValueError("sources: a base is adapted to one set of features")
-        return self
-
 
 def check_language(corpus: CorpusConfig, text: TextConfig) -> None:
     """Refuse a corpus of another language than its texts are read in.

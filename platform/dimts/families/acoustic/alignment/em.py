@@ -88,7 +88,7 @@ def _tied_classes(factors_VF: Int, n_states: int) -> Int:
     if n_factors:
         offset = 1 + int(factors_VF[:, 0].max(initial=0))
         first, last = factors_VF[:, 0], factors_VF[:, -1]
-        tied[:, 0] = np.where(first > 0, first, 0)
+        tied[:, 0] = first
         tied[:, -1] = np.where(last > 0, last + offset, tied[:, -1])
     return tied.reshape(-1)
 

@@ -38,7 +38,7 @@ def write_extended_bundle(folder: Path, extension: Extension, out: Path) -> None
 
     Raises:
         BundleError: the base is no bundle.
-        UserError: there is no transliteration for the method, or `out` is not empty.
+        UserError: `out` is not empty.
     """
     base = read_bundle(folder)
     facts = base.manifest.model_dump(include={"step", "epoch", "metrics", "features"})

@@ -52,7 +52,7 @@ def extend_rows(weights: Mapping[str, Tensor], extension: Extension) -> dict[str
     ``mean``.
 
     Raises:
-        UserError: the method needs a transliteration, or the base has no letters.
+        UserError: the base has no letters.
     """
     base, merged, method, table, seed = extension
     generator = torch.Generator().manual_seed(seed)
@@ -60,13 +60,8 @@ def extend_rows(weights: Mapping[str, Tensor], extension: Extension) -> dict[str
     if method == "random":
         rows.draw_untrained(generator)
     elif method in SPELLED:
-        language = extension.language
-        if table is None:
-            raise UserError(
-                f"rows cannot start by {method!r} without a transliteration of {language.name} "
-                f"({language.code}); write one, or start them by 'mean' or 'random'"
-            )
-        spelling = _Spelling(base, language, table)
+        assert table is not None
+        spelling = _Spelling(base, extension.language, table)
         if method == "nearest":
             rows.copy_first_letters(spelling)
         else:
