@@ -173,12 +173,8 @@ class Family(ABC):
         return "give this one another run.name"
 
     def check_search(self, keys: Sequence[str], objectives: Sequence[str], early: bool) -> None:
-        """Refuse a search whose trials could not be compared.
-
-        Args:
-            keys: of the settings that are searched.
-            objectives: names of the metrics.
-            early: whether trials are stopped early by the selection metric.
+        """Refuse a search of settings (`keys`) whose trials could not be compared by the objectives
+        or, where they are stopped `early`, by the selection metric.
 
         Raises:
             ValueError: they could not.

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dimts.audio.mel import MelConfig
 from dimts.bundles.fetch import local_bundle
+from dimts.core.config import flatten
 from dimts.core.errors import UserError
 from dimts.families.acoustic.bundle import Bundle, read_bundle
 from dimts.families.acoustic.dataset import Corpus, check_lengths, draw, join, load_corpus
@@ -91,14 +92,11 @@ def language_of(features: FeatureSet) -> str:
 
 
 def first_difference(
-    ours: Mapping[str, Mapping[str, Any]], theirs: Mapping[str, Mapping[str, Any]]
+    ours: Mapping[str, Any], theirs: Mapping[str, Any]
 ) -> tuple[str, Any, Any] | None:
-    """The first of some sections' settings that differs: its key, our value and theirs."""
-    for section, values in ours.items():
-        for key, value in values.items():
-            if value != theirs[section][key]:
-                return f"{section}.{key}", value, theirs[section][key]
-    return None
+    """The first of some settings that differs: its key, as ``mel.f_max``, our value and theirs."""
+    there = flatten(theirs)
+    return next(((k, v, there[k]) for k, v in flatten(ours).items() if v != there[k]), None)
 
 
 def _open(folder: AnyPath, language: str, text: TextConfig, mel: MelConfig) -> FeatureSet:

@@ -79,14 +79,8 @@ def held_out(
 def base_metrics(model: T3, data: Data, limit: int, split: SplitName = "test") -> dict[str, float]:
     """``forgetting/mcd``, ``forgetting/mcd_es`` and the like: a model on the base's languages.
 
-    Args:
-        model: with the vocabulary of `data`.
-        data: with the base's features.
-        limit: utterances of each of them, at most.
-        split: that they are of; what settings are chosen by must not be the test split.
-
-    Returns:
-        Nothing if the split is empty.
+    At most `limit` utterances of each set are measured; where there are none, nothing is. What
+    settings are chosen by must not be of the test split.
     """
     rows = _evaluate_sets(model, data.base_features, data.tokenizer, split, limit)
     if not rows:

@@ -22,14 +22,8 @@ def make_samples(
 ) -> Samples:
     """Speak the sample texts, and plot how the first validation recording is aligned.
 
-    Args:
-        settings, data: of the run.
-        model: as it is now, in eval mode.
-        folder: of all samples of the run.
-        step: of the training.
-
-    Returns:
-        The samples of this step and of those before it, before a restart too.
+    The model is in eval mode; `folder` is that of all the run's samples. Returned are those of this
+    step and of those before it, before a restart too.
     """
     speaker = AcousticSpeaker(model, data.tokenizer, settings.mel, data.language)
     texts = settings.training.sample_texts or data.val.utterances.texts[-2:]

@@ -94,12 +94,7 @@ class AcousticTrainingConfig(TrainingConfig):
 
 
 class Source(Config):
-    """One set of features to learn from.
-
-    Attributes:
-        features: folder that data preparation wrote, here or in object storage.
-        text: what its texts must have been normalised with.
-    """
+    """A folder that data preparation wrote, and what its texts must have been normalised with."""
 
     features: AnyPath
     text: TextConfig

@@ -25,11 +25,8 @@ MAX_TOKENS = 8000
 class AcousticSpeaker:
     """A voice that speaks, by Griffin-Lim; see `dimts.families.protocol.Speaker`.
 
-    Args:
-        model: in eval mode.
-        tokenizer: the model's.
-        mel: spec of what the model predicts.
-        language: code of what is spoken where none is named; None: the tokenizer's default.
+    The model is in eval mode. `language` is the code of what is spoken where none is named; None:
+    the tokenizer's default.
     """
 
     def __init__(
@@ -69,11 +66,6 @@ class AcousticSpeaker:
         self, text: str, speed: float = 1.0, language: str | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Natural-log mel of a raw text, [T, M], and the frames a token state, [N, S].
-
-        Args:
-            text: raw.
-            speed: 1 is as learned.
-            language: its code; None: the one that the voice learned last.
 
         Raises:
             UserError: the text is empty, too long to be spoken at once or has characters outside

@@ -45,8 +45,6 @@ def read_embedding(path: str | Path, tokenizer: Tokenizer, tensor: str = TENSOR)
         raise UserError(f"{path}: cannot be read as safetensors: {error}") from error
     if not rows_VE.isfinite().all():
         raise UserError(f"{path}: {tensor} holds values that are not finite")
-    if not std_of(rows_VE) > 0:
-        raise UserError(f"{path}: all rows of {tensor} are the same: nothing was learned there")
     return rows_VE
 
 

@@ -57,12 +57,8 @@ def write_embedding(
 
     A syllable's row is the sum of what it shares and what is its own.
 
-    Args:
-        rows_VE: as read from `source`.
-        source: the file that they are from.
-        tensor: name of the embedding in it, and in what is written.
-        extension: what is added.
-        out: folder to write.
+    `tensor` is the name of the embedding in `source`, where its rows are from, and in what is
+    written.
 
     Raises:
         UserError: `out` is not empty.
@@ -90,14 +86,11 @@ def write_bundle_around(
 ) -> None:
     """A bundle with another system's embedding in a model that is otherwise untrained.
 
-    Args:
-        rows_VE, source, extension, out: see `write_embedding`.
-        model: sizes; the width of the rows is taken from them.
-        features: of the new language; statistics of the mel and lengths are theirs.
+    Statistics of the mel and lengths are those of the new language's features.
 
     Raises:
-        UserError: the features were prepared with another normaliser, or `model` asks for rows
-            of another width.
+        UserError: the features were prepared with another normaliser, `model` asks for rows of
+            another width, or `out` is not empty.
     """
     merged, manifest, width = extension.merged, features.manifest, rows_VE.shape[1]
     if model.encoder.embedding_width not in (None, width):

@@ -70,9 +70,8 @@ class PartlyFrozenEmbedding(nn.Module):
     still move it. Here the trained rows are a parameter of their own, and the optimizer never
     sees the others. The state dict has the one ``weight`` of the `nn.Embedding` it replaces.
 
-    Args:
-        embedding: whose rows these become; its padding row has to be among the frozen.
-        frozen_V: bool, which rows are frozen; some are and some are not.
+    The rows that `frozen_V`, bool, says are frozen are some of the embedding's, not all, with its
+    padding row among them.
     """
 
     frozen_V: Tensor
