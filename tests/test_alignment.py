@@ -80,12 +80,10 @@ def test_search_of_a_padded_batch_is_that_of_each_row() -> None:
         assert not durations[b, j:].any()
 
 
-def test_search_names_the_utterance_that_is_too_short() -> None:
+def test_search_refuses_an_utterance_that_is_too_short() -> None:
     scores = np.zeros((2, 5, 4), np.float32)
     never = np.zeros(4, bool)
-    with pytest.raises(
-        ValueError, match=r"utterance 1 of the batch has 3 frames, too few for .* 4"
-    ):
+    with pytest.raises(ValueError, match="too few frames for its states"):
         search(scores, np.array([5, 3]), np.array([4, 4]), never)
 
 

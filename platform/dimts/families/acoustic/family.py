@@ -125,7 +125,7 @@ class AcousticFamily(Family):
     def for_promotion(
         self, settings: AcousticSettings, device: torch.device
     ) -> Callable[[Path, str, bool], Measured]:
-        from dimts.families.acoustic.promotion import for_promotion
+        from dimts.families.acoustic.measurements import for_promotion
 
         return for_promotion(settings, device)
 
