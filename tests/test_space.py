@@ -29,7 +29,7 @@ from dimts.commands.sweep_config import SweepVoice, load_sweep
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import build_config
 from dimts.core.errors import ConfigError, UserError
-from dimts.families.acoustic.bundle import read_bundle, write_bundle
+from dimts.families.acoustic.bundle import load_bundle, write_bundle
 from dimts.families.acoustic.mel_extractor import MelExtractor
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.distinct import all_settings, count_settings, identity
@@ -304,7 +304,7 @@ def test_sweep_does_not_go_on_with_other_features_or_another_base(
     for _ in range(2):
         prepare(plan.sweep, (), check(plan.sweep, plan.launch), study, plan.place)
 
-    found = read_bundle(bundle)
+    found = load_bundle(bundle)
     other = {name: weight * 1.01 for name, weight in found.weights.items()}
     facts = {"step": 1, "epoch": 0, "metrics": {}, "features": "f"}
     write_bundle(bundle, other, found.tokenizer, (bundle / CONFIG).read_text(), facts)

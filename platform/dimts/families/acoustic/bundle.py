@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -35,8 +37,9 @@ from dimts.text.tokenizer import Tokenizer
 TOKENIZER = "tokenizer.json"
 
 
-class Bundle(NamedTuple):
-    """What a voice's bundle holds; the parts fit together, and the model is not built.
+@dataclass(frozen=True)
+class Bundle:
+    """What a voice's bundle holds; the parts fit together.
 
     `mel` is the spec of what the model predicts.
     """
@@ -46,20 +49,20 @@ class Bundle(NamedTuple):
     tokenizer: Tokenizer
     weights: Mapping[str, torch.Tensor]
     manifest: BundleManifest
+    device: str | torch.device
 
     @property
     def sha256(self) -> str:
         """Of the file of weights."""
         return self.manifest.sha256[WEIGHTS]
 
-
-class Voice(NamedTuple):
-    """A loaded voice: its model, on its device and in eval mode, and what else a `Bundle` has."""
-
-    model: T3
-    tokenizer: Tokenizer
-    mel: MelConfig
-    manifest: BundleManifest
+    @cached_property
+    def model(self) -> T3:
+        """On its device, in eval mode; built when it is first asked for, as a base's never is."""
+        statistics = torch.zeros(self.mel.n_mels), torch.ones(self.mel.n_mels)
+        model = build_model(self.config, self.tokenizer, *statistics)
+        model.load_state_dict(self.weights)
+        return model.to(self.device).eval()
 
 
 def build_model(
@@ -127,8 +130,8 @@ def _holds_a_bundle_alone(folder: Path) -> bool:
     return not names or (MANIFEST in names and names <= {WEIGHTS, CONFIG, TOKENIZER, MANIFEST})
 
 
-def read_bundle(folder: Path) -> Bundle:
-    """Read a voice; nothing but its folder is needed, and no pickle is read.
+def load_bundle(folder: str | Path, device: str | torch.device = "cpu") -> Bundle:
+    """Read the voice of a bundle, a run or a pointer, see `resolve_bundle`; no pickle is read.
 
     No memory is taken for the model that its settings ask for, so sizes that the weights do not
     have cost nothing.
@@ -137,6 +140,7 @@ def read_bundle(folder: Path) -> Bundle:
         BundleError: the folder is no bundle, is damaged, or its parts do not fit together.
         UserError: settings or tokenizer cannot be read; names file and key.
     """
+    folder = resolve_bundle(Path(folder))
     manifest = read_manifest(folder)
     config, mel = read_sizes(folder)
     if TOKENIZER not in manifest.sha256:
@@ -150,16 +154,7 @@ def read_bundle(folder: Path) -> Bundle:
     with torch.device("meta"):
         model = build_model(config, tokenizer, torch.zeros(mel.n_mels), torch.ones(mel.n_mels))
     check_weights(model, weights, folder)
-    return Bundle(config, mel, tokenizer, weights, manifest)
-
-
-def load_bundle(folder: str | Path, device: str | torch.device = "cpu") -> Voice:
-    """The voice of a bundle, a run or a pointer, see `resolve_bundle`; raises like
-    `read_bundle`."""
-    config, mel, tokenizer, weights, manifest = read_bundle(resolve_bundle(Path(folder)))
-    model = build_model(config, tokenizer, torch.zeros(mel.n_mels), torch.ones(mel.n_mels))
-    model.load_state_dict(weights)
-    return Voice(model.to(device).eval(), tokenizer, mel, manifest)
+    return Bundle(config, mel, tokenizer, weights, manifest, device)
 
 
 def read_sizes(folder: Path) -> tuple[ModelConfig, MelConfig]:

@@ -12,7 +12,7 @@ from dimts.audio.mel import MelConfig
 from dimts.bundles.fetch import local_bundle
 from dimts.core.config import flatten
 from dimts.core.errors import UserError
-from dimts.families.acoustic.bundle import Bundle, read_bundle
+from dimts.families.acoustic.bundle import Bundle, load_bundle
 from dimts.families.acoustic.dataset import Corpus, check_lengths, draw, join, load_corpus
 from dimts.families.acoustic.extension.base import extend_tokenizer
 from dimts.families.acoustic.settings import AcousticSettings
@@ -65,7 +65,7 @@ def open_data(settings: AcousticSettings) -> Data:
         _open(source.features, language.code, source.text, settings.mel)
         for source, language in zip(settings.sources, languages, strict=True)
     )
-    base = read_bundle(local_bundle(settings.base.bundle)) if settings.base else None
+    base = load_bundle(local_bundle(settings.base.bundle)) if settings.base else None
     tokenizer = _tokenizer(languages, opened, base)
     for features in opened:
         _check_texts(features, tokenizer, "text.language's file has now; run dimts prepare again")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from dimts.core.errors import ConfigError, UserError
-from dimts.families.acoustic.bundle import Voice, load_bundle
+from dimts.families.acoustic.bundle import Bundle, load_bundle
 from dimts.families.acoustic.data import Data, first_difference, language_of, open_data
 from dimts.families.acoustic.dataset import draw, load_corpus
 from dimts.families.acoustic.flat_start import ensure_durations
@@ -187,7 +187,7 @@ def for_promotion(
     return measure
 
 
-def check_fits(voice: Voice, features: FeatureSet, what: str) -> None:
+def check_fits(voice: Bundle, features: FeatureSet, what: str) -> None:
     """Refuse a voice that says another mel, or reads texts by other rules, than a set has.
 
     Raises:
@@ -208,7 +208,7 @@ def check_fits(voice: Voice, features: FeatureSet, what: str) -> None:
         )
 
 
-def _check_origin(voice: Voice, data: Data, what: str) -> None:
+def _check_origin(voice: Bundle, data: Data, what: str) -> None:
     """Refuse a voice of another base than the configured one, of which what it forgot says
     nothing."""
     assert data.base is not None

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from dimts.bundles.bundle import load_weights, read_manifest
-from dimts.bundles.fetch import local_bundle
+from dimts.bundles.bundle import read_manifest
 from dimts.core.errors import UserError
 from dimts.families.acoustic.bundle import build_model, write_bundle
 from dimts.families.acoustic.data import Data, open_data
@@ -88,7 +87,7 @@ def initial_model(settings: AcousticSettings, data: Data) -> T3:
     if data.base and settings.base:
         seed = settings.training.seed
         weights = extended_weights(data.base, data.tokenizer, settings.base, seed)
-        load_weights(model, weights, local_bundle(settings.base.bundle))
+        model.load_state_dict(weights)
     return model
 
 

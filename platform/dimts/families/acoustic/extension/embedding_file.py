@@ -29,10 +29,8 @@ def read_embedding(path: str | Path, tokenizer: Tokenizer, tensor: str = TENSOR)
         with safe_open(path, framework="pt") as file:
             if tensor not in file.keys():  # noqa: SIM118  # not a mapping
                 tables = [n for n in file.keys() if len(file.get_slice(n).get_shape()) == 2]  # noqa: SIM118
-                there = (
-                    ", ".join(sorted(tables, key=lambda n: ("emb" not in n.lower(), n))[:5])
-                    or "none"
-                )
+                tables.sort(key=lambda name: ("emb" not in name.lower(), name))
+                there = ", ".join(tables[:5]) or "none"
                 raise UserError(f"{path}: has no tensor {tensor}; its matrices: {there}")
             shape = tuple(file.get_slice(tensor).get_shape())
             if len(shape) != 2 or shape[0] != tokenizer.n_vocab:

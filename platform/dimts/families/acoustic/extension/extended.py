@@ -14,7 +14,7 @@ from dimts.bundles.bundle import CONFIG, sha256
 from dimts.bundles.fetch import drafted
 from dimts.core.config import Config, to_yaml
 from dimts.core.errors import UserError
-from dimts.families.acoustic.bundle import TOKENIZER, build_model, read_bundle, write_bundle
+from dimts.families.acoustic.bundle import TOKENIZER, build_model, load_bundle, write_bundle
 from dimts.families.acoustic.extension.base import HUGGINGFACE, origin
 from dimts.families.acoustic.extension.embedding_file import embedding_weights
 from dimts.families.acoustic.extension.rows import FACTOR, TOKEN, Extension, extend_rows
@@ -40,7 +40,7 @@ def write_extended_bundle(folder: Path, extension: Extension, out: Path) -> None
         BundleError: the base is no bundle.
         UserError: `out` is not empty.
     """
-    base = read_bundle(folder)
+    base = load_bundle(folder)
     facts = base.manifest.model_dump(include={"step", "epoch", "metrics", "features"})
     facts["origin"] = _origin(folder.name, base.sha256, extension)
     weights = extend_rows({n: tensor.float() for n, tensor in base.weights.items()}, extension)
