@@ -7,8 +7,7 @@ A package brings a family by an entry point of the group ``dimts.families``, suc
 from __future__ import annotations
 
 from functools import cache
-from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from dimts.core.errors import ConfigError
@@ -16,7 +15,7 @@ from dimts.families.protocol import Family, Speaker
 
 GROUP = "dimts.families"
 DEFAULT = "acoustic"
-OWN = {"acoustic": "dimts.families.acoustic.family:FAMILY"}
+OWN = (EntryPoint(DEFAULT, "dimts.families.acoustic.family:FAMILY", GROUP),)
 
 
 @cache
@@ -26,12 +25,10 @@ def get_family(name: str) -> Family:
     Raises:
         ConfigError: there is none of that name; says which there are.
     """
-    others = {point.name: point.value for point in entry_points(group=GROUP)}
-    known = others | OWN
+    known = {point.name: point for point in (*entry_points(group=GROUP), *OWN)}
     if name not in known:
         raise ConfigError(f"family: {name} is unknown; there are {', '.join(sorted(known))}")
-    module, _, attribute = known[name].partition(":")
-    family: Family = getattr(import_module(module), attribute)
+    family: Family = known[name].load()
     return family
 
 

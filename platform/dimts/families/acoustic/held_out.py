@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from dimts.core.threads import one_thread
 from dimts.evaluation.mcd import mel_cepstral_distortion
 from dimts.families.acoustic.dataset import AcousticBatch, Corpus, check_lengths
+from dimts.families.acoustic.model.durations import round_durations
 from dimts.families.acoustic.model.t3 import T3
 
 GPU_BATCH = 16
@@ -88,8 +88,9 @@ def _evaluate_batch(model: T3, batch: AcousticBatch) -> Iterator[UtteranceMetric
     tokens, count = batch.tokens_BN, batch.n_tokens_B
     spoken = model(tokens, count)
     aligned = model(tokens, count, model.normalise(batch.mel_BTM), batch.n_frames_B)
-    shares_BNS = _equal_shares(aligned.durations_BNS, count)
-    shared = model(tokens, count, durations_BNS=shares_BNS)
+    share_B = aligned.durations_BNS.sum((1, 2)).double() / count / model.config.states_per_token
+    shares_BNS = share_B[:, None, None].expand_as(aligned.durations_BNS)
+    shared = model(tokens, count, durations_BNS=round_durations(shares_BNS, aligned.valid_BN))
     outputs = (spoken, aligned, shared)
     mels_BTM = [model.denormalise(output.mel_BTM).cpu().numpy() for output in outputs]
     frames_BN = [output.durations_BNS.sum(-1).double().cpu() for output in outputs]
@@ -115,13 +116,3 @@ def _evaluate_batch(model: T3, batch: AcousticBatch) -> Iterator[UtteranceMetric
             duration_error=float((predicted_N - aligned_N).abs().mean()),
             tokens=n_tokens,
         )
-
-
-def _equal_shares(durations_BNS: Tensor, n_tokens_B: Tensor) -> Tensor:
-    """Durations of the same sums, spread over all states of each row."""
-    shares_BNS = torch.zeros_like(durations_BNS)
-    for row, n in enumerate(n_tokens_B.tolist()):
-        s, total = durations_BNS.shape[2], int(durations_BNS[row].sum())
-        edges = torch.linspace(0, total, n * s + 1, dtype=torch.double).round().long()
-        shares_BNS[row, :n] = torch.diff(edges).view(n, s)
-    return shares_BNS
