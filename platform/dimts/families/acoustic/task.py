@@ -123,11 +123,11 @@ def _check_goes_on(checkpoint: Path, settings: AcousticSettings, data: Data) -> 
     been prepared anew: ids, mel statistics and batches would not be those that the weights were
     trained with."""
     manifest = read_manifest(checkpoint, verify=False)
-    base = "base_sha256"
+    key = "base_sha256"
     for what, before, now in (
         ("vocabulary", manifest.tokenizer, data.tokenizer.fingerprint),
         ("set of features", manifest.features, _features(data)),
-        ("base", manifest.origin.get(base), _origin(settings, data).get(base)),
+        ("base", manifest.origin.get(key), _origin(settings, data).get(key)),
     ):
         if before != now:
             raise UserError(
