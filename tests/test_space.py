@@ -282,7 +282,7 @@ def test_mistake_that_the_features_show_leaves_nothing_behind(
 
 def test_forgetting_without_sentences_of_the_base_is_refused(adapted_sweep: Build) -> None:
     sweep = {"space": {LR: RATE}, "objectives": FORGETTING}
-    with pytest.raises(UserError, match=r"base\.features has no validation sentences"):
+    with pytest.raises(UserError, match=r"validation sentences in base\.features"):
         run_sweep(adapted_sweep(sweep, "base.features=[]").plan())
     plan = adapted_sweep(sweep).plan()
     facts = check(plan.sweep, plan.launch).facts
