@@ -20,8 +20,7 @@ from dimts.bundles.bundle import CONFIG, resolve_bundle
 from dimts.commands.sweep_config import SweepVoice, load_sweep
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.errors import ConfigError, UserError
-from dimts.families.acoustic.bundle import write_bundle
-from dimts.families.acoustic.extension.base import read_base
+from dimts.families.acoustic.bundle import load_bundle, write_bundle
 from dimts.families.acoustic.mel_extractor import MelExtractor
 from dimts.tuning.space import examples
 from dimts.tuning.study import SweepStudy
@@ -262,7 +261,7 @@ def test_mistake_that_the_features_show_leaves_nothing_behind(
 
 def test_forgetting_without_sentences_of_the_base_is_refused(adapted_sweep: Build) -> None:
     sweep = {"space": {LR: RATE}, "objectives": FORGETTING}
-    with pytest.raises(UserError, match=r"base\.features has no validation sentences"):
+    with pytest.raises(UserError, match=r"validation sentences in base\.features"):
         run_sweep(adapted_sweep(sweep, "base.features=[]").plan())
     plan = adapted_sweep(sweep).plan()
     facts = check(plan).facts
@@ -284,7 +283,7 @@ def test_sweep_does_not_go_on_with_other_features_or_another_base(
     for _ in range(2):
         prepare(plan, check(plan), study)
 
-    found = read_base(bundle)
+    found = load_bundle(bundle)
     other = {name: weight * 1.01 for name, weight in found.weights.items()}
     facts = {"step": 1, "epoch": 0, "metrics": {}, "features": "f"}
     write_bundle(bundle, other, found.tokenizer, (bundle / CONFIG).read_text(), facts)

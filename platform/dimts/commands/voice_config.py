@@ -15,7 +15,7 @@ from pydantic import model_validator
 
 from dimts.core.config import build_config, flatten, read_settings, to_yaml
 from dimts.core.errors import ConfigError
-from dimts.families.acoustic.sections import AcousticSections
+from dimts.families.acoustic.settings import AcousticSections
 from dimts.families.protocol import BaseSection, Family, Sections
 from dimts.families.registry import DEFAULT, get_family
 from dimts.launch.names import BASES
