@@ -200,8 +200,8 @@ def test_recorded_parameters_name_the_precision(voice: Voice) -> None:
     launch, line = resolve_on_machine(voice("training.amp=auto").launch(), CPU)
     assert launch.params["training.amp"] == launch.settings.training.amp != "auto"
     assert line.startswith(f"training.amp: {launch.settings.training.amp}, as ")
-    again = resolve_on_machine(voice("training.amp=auto").launch(), CPU)
-    assert again.launch.settings.training == launch.settings.training
+    again, _ = resolve_on_machine(voice("training.amp=auto").launch(), CPU)
+    assert again.settings.training == launch.settings.training
 
 
 def test_damaged_choices_are_one_line_that_names_the_file(voice: Voice) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 import yaml
 from torch import distributed as dist
@@ -14,32 +12,24 @@ from dimts.training.machine_choices import MachineChoices, read_choices, write_c
 from dimts.training.precision import choose_amp, slow_amp
 
 
-class Resolved(NamedTuple):
-    """A launch without `auto`.
-
-    Attributes:
-        launch: its settings, its recorded parameters and the configuration for its bundles.
-        note: what was taken and why, for people; empty if there is nothing to say.
-    """
-
-    launch: Launch
-    note: str
-
-
-def resolve_on_machine(launch: Launch, device: torch.device) -> Resolved:
+def resolve_on_machine(launch: Launch, device: torch.device) -> tuple[Launch, str]:
     """Replace `training.amp: auto` by what the run was begun with, or by what is fast here.
 
     Called on every rank, with the run's folder on this machine; rank 0 decides. A run keeps its
     precision on a machine that computes it slowly, as its end would be another one otherwise.
+
+    Returns:
+        The launch, with its recorded parameters and the configuration for its bundles; and what
+        was taken and why, for people, empty if there is nothing to say.
     """
-    note = [("", "")]
-    if _rank() == 0:
+    choice = [("", "")]
+    if not dist.is_initialized() or dist.get_rank() == 0:
         amp, line = _choose(launch, device)
-        note = [(amp, "; ".join(filter(None, (line, unused_gpu(device)))))]
+        choice = [(amp, "; ".join(filter(None, (line, unused_gpu(device)))))]
     if dist.is_initialized() and dist.get_world_size() > 1:
-        dist.broadcast_object_list(note, device=device if device.type == "cuda" else None)
-    amp, line = note[0]
-    return Resolved(with_amp(launch, amp), line)
+        dist.broadcast_object_list(choice, device=device if device.type == "cuda" else None)
+    amp, line = choice[0]
+    return with_amp(launch, amp), line
 
 
 def _choose(launch: Launch, device: torch.device) -> tuple[str, str]:
@@ -79,7 +69,3 @@ def with_amp(launch: Launch, amp: str) -> Launch:
     params = {**launch.params, **flatten({"training": {"amp": amp}})}
     resolved = settings.model_copy(update={"training": training, "config_yaml": text})
     return launch.model_copy(update={"settings": resolved, "params": params})
-
-
-def _rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0

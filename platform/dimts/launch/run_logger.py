@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
 from dimts.bundles.bundle import resolve_bundle
 from dimts.core.errors import UserError
+from dimts.launch.local_run_folder import RemoteRun
+from dimts.launch.names import RESULT
 from dimts.launch.samples_page import write_samples_page
 from dimts.launch.settings import Launch
 from dimts.launch.stopping import stop_requested
+from dimts.storage.paths import AnyPath
+from dimts.tracking.files import write_text
 from dimts.tracking.tracker import Status, Tracker
 from dimts.training.checkpoint import BEST
+from dimts.training.ownership import RunTakenOver
 from dimts.training.progress import Result
 from dimts.training.task import Task
-
-RESULT = "result.json"
-Report = Callable[[dict[str, float], Path | None], None]
 
 
 class RunLogger:
@@ -29,21 +32,21 @@ class RunLogger:
     Args:
         launch: the run.
         rank: of this worker.
-        report: passes metrics and checkpoints on, to Ray Train for one.
+        report: passes metrics on, to Ray Train for one.
         will_end: whether the machine has given notice; see `Callbacks.should_save`.
+        copy: of the run in object storage, which gets each checkpoint.
     """
 
     def __init__(
         self,
         launch: Launch,
         rank: int = 0,
-        report: Report | None = None,
+        report: Callable[[dict[str, float]], None] = lambda metrics: None,
         will_end: Callable[[], bool] = lambda: False,
+        copy: RemoteRun | None = None,
     ):
-        self.launch = launch
-        self.rank = rank
-        self._report = report
-        self._will_end = will_end
+        self.launch, self.rank, self.copy = launch, rank, copy
+        self._report, self.should_save = report, will_end
         self._tracker = Tracker(launch.tracking, launch.run_dir)
 
     def start(self, note: str = "") -> None:
@@ -62,6 +65,20 @@ class RunLogger:
             if note:
                 self.notify(note)
 
+    @contextmanager
+    def recording(self, note: str = "") -> Iterator[Self]:
+        """Inside, the run is recorded; see `start` and `end`. A run that another process has taken
+        up is that one's to end."""
+        self.start(note)
+        try:
+            yield self
+            self.end()
+        except RunTakenOver:
+            raise
+        except BaseException:
+            self.end("FAILED")
+            raise
+
     def log(self, values: dict[str, float], step: int) -> None:
         self._tracker.log_metrics(values, step)
 
@@ -69,14 +86,12 @@ class RunLogger:
         self._tracker.log_text(text)
 
     def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None:
-        if self._report:
-            self._report(metrics, checkpoint)
+        if self.copy and checkpoint:
+            self.copy.send_soon()
+        self._report(metrics)
 
     def should_stop(self) -> bool:
         return stop_requested(self.launch.run_dir)
-
-    def should_save(self) -> bool:
-        return self._will_end()
 
     def sample(self, task: Task, step: int) -> None:
         try:
@@ -97,11 +112,22 @@ class RunLogger:
 
     def finish(self, result: Result) -> None:
         """Write how training ended; what it has made is measured by `measure`."""
-        if self.rank == 0:
-            best = resolve_bundle(self.launch.run_dir / BEST)
-            if result.status != "stopped" and not best.is_dir():
-                self.notify("no voice: the loss on the validation split was never a number")
-            self._write_result(result, best)
+        if self.rank != 0:
+            return
+        place, best = self.launch.place, resolve_bundle(self.launch.run_dir / BEST)
+        if result.status != "stopped" and not best.is_dir():
+            self.notify("no voice: the loss on the validation split was never a number")
+        values = {
+            "status": result.status,
+            "step": result.step,
+            "seconds": result.seconds,
+            "skipped_steps": result.skipped,
+            "units": result.units,
+            "checkpoint": str(place / result.checkpoint.name) if result.checkpoint else None,
+            "best": str(place / best.name) if best.is_dir() else None,
+            "metrics": result.best,
+        }
+        self._write_result(values)
 
     def measure(self, device: torch.device) -> None:
         """Held-out metrics of the best checkpoint, and the checkpoint as a model.
@@ -117,7 +143,7 @@ class RunLogger:
             self._tracker.log_metrics(before, 0)
         self._tracker.log_metrics(metrics, step)
         self._tracker.log_model(best, metrics, step)
-        _write(self.launch.run_dir, result | {"metrics": {**result["metrics"], **metrics}})
+        self._write_result(result | {"metrics": {**result["metrics"], **metrics}})
 
     def end(self, status: Status | None = None) -> None:
         """End the record, by how training ended if no status is given; waits a bounded time for
@@ -126,28 +152,11 @@ class RunLogger:
             stopped = status is None and read_result(self.launch.run_dir)["status"] == "stopped"
             self._tracker.finish(status or ("KILLED" if stopped else "FINISHED"))
 
-    def _write_result(self, result: Result, best: Path) -> None:
-        place = self.launch.place
-        values: dict[str, Any] = {
-            "status": result.status,
-            "step": result.step,
-            "seconds": result.seconds,
-            "skipped_steps": result.skipped,
-            "units": result.units,
-            "checkpoint": str(place / result.checkpoint.name) if result.checkpoint else None,
-            "best": str(place / best.name) if best.is_dir() else None,
-            "metrics": result.best,
-        }
-        _write(self.launch.run_dir, values)
+    def _write_result(self, result: Mapping[str, Any]) -> None:
+        write_text(self.launch.run_dir / RESULT, json.dumps(result, indent=2))
 
 
-def _write(run_dir: Path, result: Mapping[str, Any]) -> None:
-    draft = run_dir / f".{RESULT}.partial"
-    draft.write_text(json.dumps(result, indent=2), encoding="utf-8")
-    draft.replace(run_dir / RESULT)
-
-
-def read_result(run_dir: Path) -> dict[str, Any]:
+def read_result(run_dir: AnyPath) -> dict[str, Any]:
     """What `RunLogger.finish` wrote.
 
     Raises:

@@ -40,7 +40,7 @@ class RunConfig(Config):
 
 
 def driver_folder(place: AnyPath) -> Path:
-    """Where the machine that starts a run keeps what it has of it."""
+    """Where the machine that starts a run or a sweep keeps what it has of it."""
     return place if isinstance(place, Path) else cache_folder("runs", place) / "driver" / place.name
 
 

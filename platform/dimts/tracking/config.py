@@ -75,6 +75,11 @@ class TrackingConfig(Config):
         return mask_uri(self.uri)
 
     @property
+    def database(self) -> Path | None:
+        """The SQLite file, if it is one."""
+        return Path(self.uri.removeprefix(SQLITE)) if self.uri.startswith(SQLITE) else None
+
+    @property
     def is_server(self) -> bool:
         """True when `uri` is a tracking server, False when it is a database."""
         return self.uri.startswith(("http://", "https://"))
@@ -92,10 +97,8 @@ class TrackingConfig(Config):
         Raises:
             UserError: it is not there.
         """
-        if self.uri.startswith(SQLITE):
-            file = Path(self.uri.removeprefix(SQLITE))
-            if not file.exists():
-                raise UserError(f"{file}: no run was recorded here yet; tracking.uri says where")
+        if (file := self.database) and not file.exists():
+            raise UserError(f"{file}: no run was recorded here yet; tracking.uri says where")
 
     def check_client(self) -> None:
         """Refuse a bucket for artifacts that MLflow has no client for.
@@ -121,8 +124,8 @@ class TrackingConfig(Config):
         """
         base = (base or Path.cwd()).resolve()
         changed: dict[str, str | None] = {}
-        if self.uri.startswith(SQLITE):
-            changed["uri"] = SQLITE + str(base / self.uri.removeprefix(SQLITE))
+        if self.database:
+            changed["uri"] = f"{SQLITE}{base / self.database}"
         root = self.artifact_root
         if root is not None and "://" not in root:
             changed["artifacts"] = str(base / root)

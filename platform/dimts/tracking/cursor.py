@@ -10,17 +10,12 @@ from pathlib import Path
 
 from dimts.core.posix import fcntl
 from dimts.tracking.event_log import EVENTS, Entry, read_events
-from dimts.tracking.files import write_json
+from dimts.tracking.files import write_text
 
 CURSOR = "mlflow_cursor.json"
 SENT = ("start", "values", "tags", "artifact", "model", "end")
 """Kinds of events that MLflow gets."""
 _BEGINNING = Entry(0, 0, {})
-
-
-def is_sent(entry: Entry) -> bool:
-    """Whether an event is of a kind that MLflow gets."""
-    return any(kind in entry.event for kind in SENT)
 
 
 class Cursor:
@@ -35,11 +30,11 @@ class Cursor:
     """
 
     def __init__(self, folder: Path) -> None:
+        self.run_id, self._last = "", _BEGINNING
+        self._postponed: list[int] = []
         self.log = folder / EVENTS
         self._file = folder / CURSOR
         self._lock_fd: int | None = None
-        self.run_id, self._last = "", _BEGINNING
-        self._postponed: list[int] = []
         self._load()
 
     def lock(self) -> bool:
@@ -49,11 +44,9 @@ class Cursor:
         descriptor = os.open(self.log, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError:
             os.close(descriptor)
-            if isinstance(error, BlockingIOError):
-                return False
-            raise
+            return False
         self._lock_fd = descriptor
         self._load()
         return True
@@ -66,7 +59,9 @@ class Cursor:
 
     def pending(self) -> Iterator[Entry]:
         """What was not sent yet, oldest first."""
-        return filter(is_sent, read_events(self.log, self._last.end))
+        for entry in read_events(self.log, self._last.end):
+            if any(kind in entry.event for kind in SENT):
+                yield entry
 
     def postponed(self) -> list[Entry]:
         """What waits outside the order."""
@@ -88,15 +83,11 @@ class Cursor:
             self.run_id, self._last, self._postponed = run_id, _BEGINNING, []
             self._store()
 
-    def move(self, entry: Entry) -> None:
-        """`entry` and all before it were sent."""
+    def move(self, entry: Entry, postpone: bool = False) -> None:
+        """All before `entry` were sent, and it was, too, or waits among `postponed` from now on."""
         self._last = entry
+        self._postponed += [entry.begin] if postpone else []
         self._store()
-
-    def postpone(self, entry: Entry) -> None:
-        """Go on with what follows `entry`, which waits among `postponed` from now on."""
-        self._postponed.append(entry.begin)
-        self.move(entry)
 
     def settle(self, entry: Entry) -> None:
         """A postponed event was sent."""
@@ -111,7 +102,7 @@ class Cursor:
         assert self._lock_fd is not None, "only the sender moves the cursor"
         last = (self._last.begin, self._last.end, self._last.event.get("time"))
         state = {"run_id": self.run_id, "last": last, "postponed": self._postponed}
-        write_json(self._file, state)
+        write_text(self._file, json.dumps(state, indent=1))
 
     def _load(self) -> None:
         self.run_id, self._last, self._postponed = "", _BEGINNING, []

@@ -17,6 +17,7 @@ The console follows the log, and `mlflow_sender` sends it from a cursor.
 from __future__ import annotations
 
 import errno
+import io
 import json
 import logging
 import os
@@ -25,7 +26,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
+
+from dimts.storage.paths import AnyPath, StorageError, StoragePath
 
 EVENTS = "metrics.jsonl"
 MAX_WAITING = 10_000
@@ -94,10 +97,9 @@ def append_event(folder: Path, event: Mapping[str, Any]) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def read_events(path: Path, position: int = 0) -> Iterator[Entry]:
+def read_events(path: AnyPath, position: int = 0) -> Iterator[Entry]:
     """Events of a log from a byte position on; what was cut off by a kill is passed over."""
-    with suppress(FileNotFoundError), path.open("rb") as file:
-        file.seek(position)
+    with suppress(FileNotFoundError), _opened(path, position) as file:
         for line in file:
             if not line.endswith(b"\n"):
                 return  # it is being written now, or its writer was killed
@@ -110,7 +112,25 @@ def read_events(path: Path, position: int = 0) -> Iterator[Entry]:
                 yield Entry(begin, position, event)
 
 
-def follow_events(path: Path, position: int, wait: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+def log_size(path: AnyPath) -> int:
+    """Bytes of a log; 0 if there is none."""
+    if isinstance(path, StoragePath):
+        entry = path.entry()
+        return entry.size if entry else 0
+    return path.stat().st_size if path.exists() else 0
+
+
+def _opened(path: AnyPath, position: int) -> BinaryIO:
+    if isinstance(path, StoragePath):
+        return io.BytesIO(path.read_bytes(position))
+    file = path.open("rb")
+    file.seek(position)
+    return file
+
+
+def follow_events(
+    path: AnyPath, position: int, wait: Callable[[], bool]
+) -> Iterator[dict[str, Any]]:
     """Events as some process writes them.
 
     Args:
@@ -120,9 +140,13 @@ def follow_events(path: Path, position: int, wait: Callable[[], bool]) -> Iterat
     """
     last = False
     while True:
-        for entry in read_events(path, position):
-            position = entry.end
-            yield entry.event
+        with suppress(StorageError):  # it may be back the next time
+            # A group on another machine may go on from less than was told already.
+            size = log_size(path)
+            position = min(position, size)
+            for entry in read_events(path, position) if position < size else ():
+                position = entry.end
+                yield entry.event
         if last:
             return
         last = wait()

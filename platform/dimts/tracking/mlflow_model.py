@@ -12,19 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dimts
+from dimts.bundles.bundle import MANIFEST
 from dimts.bundles.fetch import keep_bundle, local_bundle
 from dimts.core.errors import UserError
 from dimts.core.home import shipped
 from dimts.core.untrusted import MAX_YAML_BYTES, parse_yaml, read_bytes
 from dimts.tracking.config import TrackingConfig, is_in_mlflow
-from dimts.tracking.files import write_json
-from dimts.tracking.mlflow_client import (
-    connect,
-    mlflow_environment,
-    mlflow_key,
-    reason,
-    time_ms,
-)
+from dimts.tracking.mlflow_client import connect, mlflow_environment, mlflow_key, reason, time_ms
 from dimts.tracking.moved import moved_line
 from dimts.tracking.registry import register
 
@@ -38,17 +32,9 @@ DIGEST_TAG = "dimts.digest"
 NOT_IN_MODELS = "trainer_state.pt"
 # What `dimts.families.acoustic.speaker` needs; the library itself travels inside the model.
 SYNTHESIS_PACKAGES = (
-    "mlflow",
-    "numba",
-    "numpy",
-    "pydantic",
-    "pyyaml",
-    "safetensors",
-    "scipy",
-    "soundfile",
-    "tokenizers",
-    "torch",
-)
+    "mlflow", "numba", "numpy", "pydantic", "pyyaml", "safetensors", "scipy", "soundfile",
+    "tokenizers", "torch",
+)  # fmt: skip
 
 
 def log_bundle(
@@ -76,8 +62,7 @@ def log_bundle(
     with tempfile.TemporaryDirectory() as folder:
         kept = Path(folder) / bundle.name
         shutil.copytree(bundle, kept, ignore=shutil.ignore_patterns(NOT_IN_MODELS))
-        _forget_checksum(kept)
-        digest = _digest(kept)
+        digest = _forget_checksum(kept)
         model = _begun(client, run_id, experiment_id, digest)
         if model is None:
             tags = {DIGEST_TAG: digest}
@@ -126,9 +111,8 @@ def resolve_model(uri_or_path: str | Path, config: TrackingConfig | None = None)
 
     Args:
         uri_or_path: a bundle's folder, a run's folder (its best bundle), either of them in object
-            storage (``s3://``, ``gs://``), ``runs:/RUN_ID``
-            (its newest model), ``runs:/RUN_ID/voice``, ``models:/m-ID``, ``models:/NAME@ALIAS``,
-            ``models:/NAME/VERSION``.
+            storage, ``runs:/RUN_ID`` (its newest model), ``runs:/RUN_ID/voice``,
+            ``models:/m-ID``, ``models:/NAME@ALIAS``, ``models:/NAME/VERSION``.
         config: says where MLflow is; the default settings when None.
 
     Raises:
@@ -155,7 +139,7 @@ def resolve_model(uri_or_path: str | Path, config: TrackingConfig | None = None)
                 artifact_uri=location, dst_path=draft, tracking_uri=config.uri
             )
         except (MlflowException, OSError) as error:
-            why = moved_line(config) or reason(error, config.shown)
+            why = moved_line(config) or reason(error)
             raise UserError(f"{text}: cannot be had from MLflow: {why}") from error
         return keep_bundle(_bundle_in(Path(artifacts), text), text)
 
@@ -236,21 +220,15 @@ def requirements() -> list[str]:
     return [f"{name}=={metadata.version(name).split('+')[0]}" for name in SYNTHESIS_PACKAGES]
 
 
-def _forget_checksum(bundle: Path) -> None:
-    """Take the file that was left out of a copied bundle off its manifest's checksums."""
-    path = bundle / "manifest.json"
-    if path.is_file():
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if manifest.get("sha256", {}).pop(NOT_IN_MODELS, None):
-            write_json(path, manifest)
+def _forget_checksum(bundle: Path) -> str:
+    """Take the file that was left out of a copied bundle off its manifest's checksums.
 
-
-def _digest(bundle: Path) -> str:
-    """Names and bytes of all files, as 32 hex digits."""
-    digest = hashlib.sha256()
-    for path in sorted(file for file in bundle.rglob("*") if file.is_file()):
-        digest.update(f"{path.relative_to(bundle)}\0{path.stat().st_size}\0".encode())
-        with path.open("rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
-    return digest.hexdigest()[:32]
+    Returns:
+        What tells the bundle from others, 32 hex digits: the manifest has all other checksums.
+    """
+    path = bundle / MANIFEST
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest["sha256"].pop(NOT_IN_MODELS, None)
+    text = json.dumps(manifest, indent=1)
+    path.write_text(text, encoding="utf-8")
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from dimts.core.errors import UserError
 from dimts.tracking.config import TrackingConfig
-from dimts.tracking.mlflow_client import connect, mlflow_environment, reason
+from dimts.tracking.mlflow_client import connect, in_one_line
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -54,12 +53,11 @@ class Registry:
     """
 
     def __init__(self, config: TrackingConfig, name: str) -> None:
-        config = config.absolute()
-        config.check_store()
+        self._config = config.absolute()
+        self._config.check_store()
         self.name = name
-        self._uri = config.shown
-        with self._in_one_line():
-            self._client = connect(config)
+        with in_one_line(self._config):
+            self._client = connect(self._config)
 
     def find(self, alias: str) -> Version | None:
         """The version that has an alias; None if none has it, or there is no such model."""
@@ -72,17 +70,16 @@ class Registry:
         Raises:
             UserError: none has it, or there is no such model; says how to get one.
         """
-        found = self.find(alias)
-        if found is None:
-            how = {
-                CANDIDATE: f"train one with --set tracking.registered_model={self.name}",
-                CHAMPION: "dimts promote makes one of the candidate",
-            }
-            raise UserError(
-                f"{self._uri}: no voice {self.name}@{alias}: "
-                + how.get(alias, f"the aliases are {', '.join(self._aliases()) or 'none'}")
-            )
-        return found
+        if found := self.find(alias):
+            return found
+        how = {
+            CANDIDATE: f"train one with --set tracking.registered_model={self.name}",
+            CHAMPION: "dimts promote makes one of the candidate",
+        }
+        raise UserError(
+            f"{self._config.shown}: no voice {self.name}@{alias}: "
+            + how.get(alias, f"the aliases are {', '.join(self._aliases()) or 'none'}")
+        )
 
     def version(self, number: str) -> Version:
         """A version by its number.
@@ -90,47 +87,32 @@ class Registry:
         Raises:
             UserError: there is none.
         """
-        with self._asked() as client:
-            return _version(client.get_model_version(self.name, number))
+        with in_one_line(self._config):
+            return _version(self._client.get_model_version(self.name, number))
 
     def set_alias(self, alias: str, version: Version) -> None:
         """Give a version the alias, which the one that had it loses."""
-        with self._asked() as client:
-            client.set_registered_model_alias(self.name, alias, version.number)
+        with in_one_line(self._config):
+            self._client.set_registered_model_alias(self.name, alias, version.number)
 
     def set_tags(self, version: Version, tags: Mapping[str, str]) -> None:
         """Add tags to a version, or change them."""
-        with self._asked() as client:
+        with in_one_line(self._config):
             for key, value in tags.items():
-                client.set_model_version_tag(self.name, version.number, key, value)
+                self._client.set_model_version_tag(self.name, version.number, key, value)
 
     def _aliases(self) -> dict[str, str]:
         """Alias -> number of its version."""
         from mlflow.exceptions import MlflowException
 
-        with self._asked() as client:
+        with in_one_line(self._config):
             try:
-                aliases = client.get_registered_model(self.name).aliases
+                aliases = self._client.get_registered_model(self.name).aliases
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
                 return {}
         return {str(alias): str(number) for alias, number in aliases.items()}
-
-    @contextmanager
-    def _asked(self) -> Iterator[MlflowClient]:
-        with self._in_one_line():
-            yield self._client
-
-    @contextmanager
-    def _in_one_line(self) -> Iterator[None]:
-        from mlflow.exceptions import MlflowException
-
-        with mlflow_environment():
-            try:
-                yield
-            except MlflowException as error:
-                raise UserError(f"{self._uri}: {reason(error, self._uri)}") from error
 
 
 def register(
@@ -161,12 +143,7 @@ def register(
     made = next((v for v in of_run if (v.name, v.source) == (name, source)), None)
     if made is None:
         made = client.create_model_version(
-            name,
-            source,
-            run_id=run_id,
-            tags=dict(tags),
-            model_id=model_id,
-            await_creation_for=0,
+            name, source, run_id, dict(tags), model_id=model_id, await_creation_for=0
         )
     newest = client.get_registered_model(name).aliases.get(CANDIDATE, 0)
     if int(newest) < int(made.version):

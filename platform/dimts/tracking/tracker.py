@@ -47,15 +47,14 @@ class Tracker:
     @property
     def run_id(self) -> str | None:
         """MLflow's id of the run; None until the store has answered once."""
-        return self._mlflow.run_id if self._mlflow else None
+        return self._mlflow.sender.run_id if self._mlflow else None
 
     def wait_for_run_id(self, timeout_s: float) -> str | None:
-        """MLflow's id of the run as soon as the store has answered, for runs to be nested in it.
-
-        Returns:
-            None when the store did not answer within `timeout_s` seconds, or nothing is sent.
-        """
-        return self._mlflow.wait_for_run_id(timeout_s) if self._mlflow else None
+        """MLflow's id of the run as soon as the store has answered, for runs to be nested in it;
+        None if it does not within `timeout_s` seconds, or nothing is sent."""
+        if self._mlflow:
+            self._mlflow.sender.opened.wait(timeout_s)
+        return self.run_id
 
     def start(
         self,

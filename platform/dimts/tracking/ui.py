@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -18,8 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from dimts.core.errors import UserError
-from dimts.tracking.config import SQLITE, TrackingConfig
-from dimts.tracking.schema import check_schema
+from dimts.tracking.config import TrackingConfig
+from dimts.tracking.mlflow_client import check_database
 
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = "0.0.0.0"
@@ -61,15 +62,16 @@ def start_ui(
     config = config.absolute()
     if config.is_server:
         raise UserError(f"tracking.uri is a server: open {config.shown} in a browser")
-    file = Path(config.uri.removeprefix(SQLITE))
-    if config.uri.startswith(SQLITE) and not (new or file.exists()):
-        raise UserError(f"{file}: no run was recorded here yet")
-    check_schema(config)
-    if config.uri.startswith(SQLITE) and not (file.exists() or os.access(file.parent, os.W_OK)):
-        raise UserError(
-            f"{file}: cannot be made, as this user may not write into {file.parent}; "
-            "set DIMTS_HOME or tracking.uri"
-        )
+    if file := config.database:
+        if not new:
+            config.check_store()
+        if file.exists():
+            check_database(config)
+        elif not os.access(file.parent, os.W_OK):
+            raise UserError(
+                f"{file}: cannot be made, as this user may not write into {file.parent}; "
+                "set DIMTS_HOME or tracking.uri"
+            )
     with socket.socket() as probe:
         # A port that a former server has just left is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -132,15 +134,9 @@ def auth_environment() -> dict[str, str]:
     """
     if importlib.util.find_spec("flask_wtf") is None:
         raise UserError("--auth needs Flask-WTF: pip install 'dimts[auth]'")
-    given = (
-        {}
-        if "MLFLOW_FLASK_SERVER_SECRET_KEY" in os.environ
-        else {
-            "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(
-                32
-            )  # signs forms until the next start
-        }
-    )
+    given: dict[str, str] = {}
+    if "MLFLOW_FLASK_SERVER_SECRET_KEY" not in os.environ:  # signs forms until the next start
+        given["MLFLOW_FLASK_SERVER_SECRET_KEY"] = secrets.token_hex(32)
     if "MLFLOW_AUTH_CONFIG_PATH" in os.environ:
         return given
     config, database = Path(AUTH_CONFIG).absolute(), Path(AUTH_DATABASE)
@@ -177,15 +173,11 @@ def _environment(config: TrackingConfig) -> dict[str, str]:
 
 
 def _wait(server: subprocess.Popen[bytes], base: str) -> None:
-    for _ in range(int(START_TIMEOUT_S / POLL_S)):
-        try:
-            with DIRECT.open(f"{base}/health", timeout=5):
-                return
-        except (urllib.error.URLError, OSError):
-            pass
-        try:
-            code = server.wait(POLL_S)
-        except subprocess.TimeoutExpired:
-            continue
-        raise UserError(f"mlflow server ended with code {code}; its messages are above")
+    until = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < until:
+        if (code := server.poll()) is not None:
+            raise UserError(f"mlflow server ended with code {code}; its messages are above")
+        with suppress(OSError), DIRECT.open(f"{base}/health", timeout=5):
+            return
+        time.sleep(POLL_S)
     raise UserError(f"mlflow server did not answer at {base} in {START_TIMEOUT_S} s")

@@ -13,9 +13,9 @@ import time
 import uuid
 from concurrent.futures import wait
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Protocol
 
+import ray.train
 from ray import tune
 from ray.train import TrainingFailedError
 from ray.train.torch import get_device
@@ -26,18 +26,16 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from dimts.core.errors import UserError
-from dimts.launch.local_run_folder import NoCopy, RemoteRun
+from dimts.launch.local_run_folder import RemoteRun
 from dimts.launch.machine import resolve_on_machine
 from dimts.launch.names import ANSWERED
 from dimts.launch.ray_train import (
     in_another_thread,
     in_worker,
     node_resources,
-    report,
     storage_of,
     torch_trainer,
 )
-from dimts.launch.relay import relay_events
 from dimts.launch.resources import places
 from dimts.launch.run_logger import device_of
 from dimts.launch.settings import Launch, RayConfig
@@ -251,12 +249,11 @@ def trial_process(
 
 def _run_group(launch: Launch, config: RayConfig, measured: Measured) -> None:
     """Several workers; what rank 0 tells comes here through a file, wherever it runs."""
-    reports = launch.run_dir / REPORTS
+    reports = launch.place / REPORTS
     begin_remotely(launch)
     with locked(launch.run_dir):
         begin(launch.run_dir)
         reports.unlink(missing_ok=True)
-        (launch.place / REPORTS).unlink(missing_ok=True)
         with suppress(UserError):  # workers will meet it again, and say so
             launch.family.prepare_inputs(launch.settings)
         trainer = torch_trainer(
@@ -264,14 +261,13 @@ def _run_group(launch: Launch, config: RayConfig, measured: Measured) -> None:
             launch,
             config,
             max(1, config.cpus_per_worker),
-            config.max_failures,
             {"measured": measured},
+            config.max_failures,
         )
-        with relay_events(launch, REPORTS):
-            group = in_another_thread(trainer.fit)
-            for line in follow_events(reports, 0, lambda: bool(wait([group], POLL_S).done)):
-                tune.report(line["values"])
-                _answer(launch, line["id"])
+        group = in_another_thread(trainer.fit)
+        for line in follow_events(reports, 0, lambda: bool(wait([group], POLL_S).done)):
+            tune.report(line["values"])
+            _answer(launch, line["id"])
         try:
             group.result()
         except TrainingFailedError:
@@ -297,7 +293,7 @@ def _wait_for_answer(launch: Launch, number: str) -> None:
 def group_worker(config: dict[str, Any]) -> None:
     """One worker of a trial's group."""
 
-    def work(launch: Launch, rank: int, copy: RemoteRun | NoCopy) -> None:
+    def work(launch: Launch, rank: int, copy: RemoteRun | None) -> None:
         reports = launch.run_dir / REPORTS
 
         def on_validation(values: dict[str, float]) -> None:
@@ -309,12 +305,11 @@ def group_worker(config: dict[str, Any]) -> None:
                 copy_to(reports, launch.place / REPORTS)
             _wait_for_answer(launch, number)
 
-        def tell_ray(metrics: dict[str, float], checkpoint: Path | None) -> None:
-            report(metrics, copy.saved(checkpoint))
-
         device = get_device()
         resolved, line = resolve_on_machine(launch, device)
-        logger = TrialLogger(resolved, config["measured"], on_validation, rank, tell_ray, copy)
+        logger = TrialLogger(
+            resolved, config["measured"], on_validation, rank, ray.train.report, copy
+        )
         train_trial(logger, device, line)
 
     in_worker(Launch.model_validate(config["launch"]), work, stays=False)

@@ -18,10 +18,10 @@ from dimts.core.lock import locked
 from dimts.core.metric import Metric
 from dimts.core.ray_session import check_cluster
 from dimts.launch.ray_train import connected
-from dimts.launch.relay import new_start, request_stop
+from dimts.launch.run_folder import new_start
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.start import keep_settings
-from dimts.launch.stopping import clear_stop, stop_on_signal, stop_requested
+from dimts.launch.stopping import clear_stop, stop_on_signal, stop_requested, stop_run
 from dimts.storage.paths import AnyPath, StorageError, remove_files
 from dimts.storage.pointer import write_pointer
 from dimts.tracking.config import TrackingConfig
@@ -172,7 +172,7 @@ class SweepTrials:
     def on_validation(self, number: int, validation: int, loss: float) -> None:
         with self._kept():
             if self.study.reported(number, validation, loss):
-                request_stop(self._running[number], early=True)
+                stop_run(self._running[number], early=True)
             self.copy.keep()
 
     def ended(self, number: int, error: str | None) -> None:
@@ -238,7 +238,7 @@ class SweepTrials:
                 if self._is_ending:
                     for launch in list(self._running.values()):
                         with suppress(StorageError):  # it is wished again
-                            request_stop(launch)
+                            stop_run(launch)
 
         thread = threading.Thread(target=watch, daemon=True)
         thread.start()
