@@ -330,7 +330,7 @@ def test_tensorboard_events_go_on_where_a_resumed_run_does(
     assert [event.step for event in events.Scalars("train/total_loss")] == list(range(1, 31))
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(UserError, match=r"pip install 'dimts\[tensorboard\]'"):
-        Tracker(config.model_copy(update={"tensorboard": True}), tmp_path)
+        Tracker(config.model_copy(update={"tensorboard": True}), tmp_path).start("run", {}, "")
 
 
 def test_a_session_that_only_measures_leaves_tensorboard_s_curves(tmp_path: Path) -> None:
@@ -376,6 +376,7 @@ def test_full_disk_costs_tensorboard_points_and_nothing_else(
             tracker.log_metrics({"train/total_loss": 1 / step}, step)
         tracker.close()
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
+        other.log_metrics({"train/total_loss": 1.0}, 2)
         other.close()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)

@@ -70,23 +70,19 @@ def stop_on_signal(run_dir: Path) -> Iterator[None]:
         if time.monotonic() - requested_at < ONE_SIGNAL_S:
             return
         if stop_requested(run_dir):
-            previous[signal.Signals(number)](number, frame)
+            if not callable(handler := previous[signal.Signals(number)]):
+                raise KeyboardInterrupt
+            handler(number, frame)
             return
         requested_at = time.monotonic()
         request_stop(run_dir)
         print("stopping after this step, with a checkpoint ...", flush=True)
 
-    previous = {}
+    previous = {number: signal.getsignal(number) for number in SIGNALS}
     for number in SIGNALS:
-        handler = signal.getsignal(number)
-        previous[number] = handler if callable(handler) else _interrupt
         signal.signal(number, request)
     try:
         yield
     finally:
         for number, handler in previous.items():
-            signal.signal(number, signal.SIG_DFL if handler is _interrupt else handler)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+            signal.signal(number, handler)

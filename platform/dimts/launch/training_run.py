@@ -41,22 +41,17 @@ def set_threads(settings: RunSettings, device: torch.device) -> int:
     Returns:
         How many there may be where that is still to be found out, else 0; see `Job.max_threads`.
     """
-    cores = max(1, n_cores() // workers_here())
     if threads := settings.training.threads:
         torch.set_num_threads(threads)
         return 0
     if device.type != "cpu":
         return 0
-    choices = read_choices(settings.run_dir)
-    found_out = choices.threads if choices else 0
-    if not waits_asleep():
-        cores = 1
-    torch.set_num_threads(min(found_out, cores) if found_out else 1)
-    return 0 if found_out or cores == 1 else cores
-
-
-def workers_here() -> int:
-    """Workers of this run that share this machine's cores, this one among them."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", 0)) or (
+    # They share this machine's cores.
+    n_workers = int(os.environ.get("LOCAL_WORLD_SIZE", 0)) or (
         dist.get_world_size() if dist.is_initialized() else 1
     )
+    cores = max(1, n_cores() // n_workers) if waits_asleep() else 1
+    choices = read_choices(settings.run_dir)
+    found_out = choices.threads if choices else 0
+    torch.set_num_threads(min(found_out or 1, cores))
+    return 0 if found_out or cores == 1 else cores

@@ -7,7 +7,7 @@ import json
 import uuid
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from dimts.core.masking import MASK, mask_uri
 from dimts.tracking.config import SQLITE, TrackingConfig
@@ -19,20 +19,6 @@ if TYPE_CHECKING:
 
 RUN_FILE = "mlflow_run.json"
 KEY_TAG = "dimts.run_key"
-
-
-class OpenedRun(NamedTuple):
-    """A run of the store.
-
-    Attributes:
-        run_id: MLflow's.
-        experiment_id: MLflow's.
-        is_new: it was just made, so nothing is in it.
-    """
-
-    run_id: str
-    experiment_id: str
-    is_new: bool = False
 
 
 class RunIdentity:
@@ -55,13 +41,11 @@ class RunIdentity:
         uri = self._saved().get("uri")
         return uri if uri and not self._is_here(uri) else None
 
-    def open(self, client: MlflowClient, name: str, start_ms: int | None) -> OpenedRun:
-        """Find the run, or make one.
+    def open(self, client: MlflowClient, name: str, start_ms: int | None) -> tuple[str, str, bool]:
+        """Find the run, or make one of this name that began then.
 
-        Args:
-            client: connected.
-            name: of one that is made.
-            start_ms: when it began.
+        Returns:
+            MLflow's ids of the run and its experiment; whether it was just made.
         """
         saved, uri = self._saved(), self._config.shown
         is_there = self._is_here(saved.get("uri", ""))
@@ -69,7 +53,7 @@ class RunIdentity:
             found = self._runs(client, saved)
             if any(run.info.run_id == saved["run_id"] for run in found):
                 self._save({**saved, "uri": uri})
-                return OpenedRun(saved["run_id"], saved["experiment_id"])
+                return saved["run_id"], saved["experiment_id"], False
         if not is_there or saved.get("run_id"):
             saved = {"uri": uri, "key": uuid.uuid4().hex}
             self._save(saved)
@@ -77,7 +61,7 @@ class RunIdentity:
         found = self._runs(client, saved)
         run = found[0] if found else self._make(client, saved, name, start_ms)
         self._save({**saved, "run_id": run.info.run_id})
-        return OpenedRun(run.info.run_id, saved["experiment_id"], is_new=not found)
+        return run.info.run_id, saved["experiment_id"], not found
 
     def delete_twins(self, client: MlflowClient) -> None:
         """Delete empty runs of our key that are not ours.

@@ -8,6 +8,7 @@ import posixpath
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,6 @@ class Sender:
         self._run_dir = run_dir
         self._identity = RunIdentity(config, run_dir)
         self.cursor = Cursor(run_dir)
-        self._connection: MlflowClient | None = None
         self._warned = False
         self._doubts: Counter[int] = Counter()
         self._trouble: Exception | None = None
@@ -95,9 +95,11 @@ class Sender:
         start = self.cursor.start()
         name = start.event["start"].get("run_name") if start else None
         begun = time_ms(start.event) if start else None
-        run = self._identity.open(self._client, name or self._run_dir.name, begun)
-        self.cursor.use_run(run.run_id)
-        self.run_id, self._experiment_id, self._is_new = run
+        self._run, self._experiment_id, self._is_new = self._identity.open(
+            self._client, name or self._run_dir.name, begun
+        )
+        self.cursor.use_run(self._run)
+        self.run_id = self._run
         self.opened.set()
 
     def _batches(self) -> Iterator[list[Entry]]:
@@ -119,39 +121,39 @@ class Sender:
 
     def _send(self, batch: list[Entry]) -> None:
         entry = batch[-1]
-        try:
-            if "values" in entry.event:
-                self._send_metrics(batch)
-            else:
-                self._send_one(entry.event)
-        except Exception as error:
-            if self._is_final(batch[0], error):
-                if len(batch) > 1:
-                    for single in batch:
-                        self._send([single])
-                    return
-                self._refused(entry, error)
-            elif {"artifact", "model"} & entry.event.keys() and self._answers():
-                # The artifacts' place is away or full: that does not concern the metrics.
-                self._trouble = error
-                self.cursor.move(entry, postpone=True)
-                return
-            else:
-                raise
-        self.cursor.move(entry)
+        error = self._try(batch)
+        if error is None:
+            self.cursor.move(entry)
+        elif {"artifact", "model"} & entry.event.keys() and self._answers():
+            # The artifacts' place is away or full: that does not concern the metrics.
+            self._trouble = error
+            self.cursor.move(entry, postpone=True)
+        else:
+            raise error
 
     def _send_postponed(self, entry: Entry) -> None:
         """Try again, once between two batches."""
-        if self._trouble:
-            return
+        if self._trouble is None:
+            self._trouble = self._try([entry])
+            if self._trouble is None:
+                self.cursor.settle(entry)
+
+    def _try(self, batch: list[Entry]) -> Exception | None:
+        """Send, and set aside what the store will never take; an error that may pass."""
         try:
-            self._send_one(entry.event)
+            if "values" in batch[0].event:
+                self._send_metrics(batch)
+            else:
+                self._send_one(batch[0].event)
         except Exception as error:
-            if not self._is_final(entry, error):
-                self._trouble = error
-                return
-            self._refused(entry, error)
-        self.cursor.settle(entry)
+            if not self._is_final(batch[0], error):
+                return error
+            if len(batch) == 1:
+                self._refused(batch[0], error)
+            else:
+                for single in batch:
+                    self._send([single])
+        return None
 
     def _is_final(self, entry: Entry, error: Exception) -> bool:
         """Whether the store will never take this.
@@ -286,16 +288,9 @@ class Sender:
             self._warned = True
             log.warning("tracking: MLflow refused an event; see %s", path)
 
-    @property
+    @cached_property
     def _client(self) -> MlflowClient:
-        if self._connection is None:
-            self._connection = connect(self._config)
-        return self._connection
-
-    @property
-    def _run(self) -> str:
-        assert self.run_id is not None, "the run is opened first"
-        return self.run_id
+        return connect(self._config)
 
 
 def _cut(value: str, longest: int) -> str:

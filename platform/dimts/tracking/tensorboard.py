@@ -25,15 +25,13 @@ class TensorboardWriter:
 
     Args:
         run_dir: the run's folder.
-
-    Attributes:
-        config_yaml: the settings, without secrets; to be set before anything is written.
+        config_yaml: the settings, without secrets.
 
     Raises:
         UserError: TensorBoard is not installed.
     """
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, config_yaml: str = "") -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -43,7 +41,7 @@ class TensorboardWriter:
             ) from None
         self._open = SummaryWriter
         self._folder = run_dir / "tensorboard"
-        self.config_yaml = ""
+        self._config = f"```yaml\n{config_yaml}\n```"
         self._writer: SummaryWriter | None = None
         self._is_full = False
 
@@ -55,7 +53,7 @@ class TensorboardWriter:
         if self._writer is None:
             trained = any(key.startswith(TRAINED) for key in values)
             self._writer = self._open(str(self._folder), purge_step=step if trained else None)
-            self._writer.add_text("config", f"```yaml\n{self.config_yaml}\n```", step)
+            self._writer.add_text("config", self._config, step)
         for key, value in values.items():
             self._writer.add_scalar(key, value, step)
 

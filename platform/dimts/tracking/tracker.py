@@ -28,9 +28,6 @@ class Tracker:
     Args:
         config: where to send.
         run_dir: the folder of the run or the sweep.
-
-    Raises:
-        UserError: TensorBoard is asked for and not installed.
     """
 
     def __init__(self, config: TrackingConfig, run_dir: Path) -> None:
@@ -39,10 +36,6 @@ class Tracker:
         self._log = EventLog(self._run_dir)
         self._mlflow: MlflowThread | None = None
         self._tensorboard: TensorboardWriter | None = None
-        if config.enabled and config.tensorboard:
-            from dimts.tracking.tensorboard import TensorboardWriter
-
-            self._tensorboard = TensorboardWriter(self._run_dir)
 
     @property
     def run_id(self) -> str | None:
@@ -70,7 +63,15 @@ class Tracker:
             params: flat settings, ``{"training.max_steps": 500}``.
             config_yaml: the resolved settings as a file.
             tags: for searching; ``mlflow.parentRunId`` nests the run.
+
+        Raises:
+            UserError: TensorBoard is asked for and not installed.
         """
+        text = mask_secrets(config_yaml)
+        if self._config.enabled and self._config.tensorboard:
+            from dimts.tracking.tensorboard import TensorboardWriter
+
+            self._tensorboard = TensorboardWriter(self._run_dir, text)
         self._run_dir.mkdir(parents=True, exist_ok=True)
         start = {
             "host": platform.node(),
@@ -80,10 +81,7 @@ class Tracker:
             "tags": _masked(tags or {}),
         }
         self._log.append({"start": start})
-        text = mask_secrets(config_yaml)
         self._log.append({"artifact": "config.yaml", "folder": "", "content": text})
-        if self._tensorboard:
-            self._tensorboard.config_yaml = text
         if self._config.enabled:
             from dimts.tracking.mlflow_thread import MlflowThread
 
