@@ -30,7 +30,7 @@ from dimts.core.errors import UserError
 from dimts.families.acoustic.bundle import load_bundle
 from dimts.launch.local_run_folder import RemoteRun, local_run_folder, worker_folder
 from dimts.launch.names import START
-from dimts.launch.run_folder import acquire, is_last_start, new_start
+from dimts.launch.run_folder import acquire, is_last_start
 from dimts.launch.start import start_run
 from dimts.launch.stopping import STOP_FILE, stop_requested, stop_run
 from dimts.storage import paths as places
@@ -275,7 +275,7 @@ def test_run_that_the_storage_failed_sends_what_it_has_when_it_is_back(
     s3: S3, bucket: StoragePath, hasty: None, voice: Voice
 ) -> None:
     """As where held-out figures ask it for the base, after days of training."""
-    first = new_start(voice("run.name=patient", f"run.storage={bucket}/runs").launch())
+    first = voice("run.name=patient", f"run.storage={bucket}/runs").launch()
     acquire(first)
 
     def train() -> None:
@@ -292,7 +292,7 @@ def test_run_that_the_storage_failed_sends_what_it_has_when_it_is_back(
 def test_folder_that_may_have_more_than_a_storage_that_is_away_is_named(
     s3: S3, bucket: StoragePath, hasty: None, voice: Voice
 ) -> None:
-    first = new_start(voice("run.name=named", f"run.storage={bucket}/runs").launch())
+    first = voice("run.name=named", f"run.storage={bucket}/runs").launch()
     acquire(first)
     folder = worker_folder(bucket / "runs" / "named")
     for known in (False, True):
@@ -307,7 +307,7 @@ def test_record_that_waits_on_the_machine_that_trained_can_be_sent(
     bucket: StoragePath, voice: Voice
 ) -> None:
     config = voice("run.name=waits", f"run.storage={bucket}/runs", "tracking.uri=sqlite:///own.db")
-    first = new_start(config.launch())
+    first = config.launch()
     acquire(first)
     with local_run_folder(first) as (launch, _):
         assert recorded_config(launch.run_dir, []) == config.tracking
@@ -317,7 +317,7 @@ def test_record_that_waits_on_the_machine_that_trained_can_be_sent(
 def test_start_elsewhere_is_the_one_that_goes_on(bucket: StoragePath, voice: Voice) -> None:
     config = voice("run.name=twice", f"run.storage={bucket}/runs")
     place = bucket / "runs" / "twice"
-    first, second = (new_start(config.launch()) for _ in range(2))
+    first, second = (config.launch() for _ in range(2))
     acquire(first)
     with local_run_folder(first) as (launch, _):
         assert launch.run_dir == worker_folder(place)

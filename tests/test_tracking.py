@@ -496,9 +496,10 @@ def test_pages_that_fail_leave_no_server_behind(
     server = subprocess.Popen(["sleep", "60"], start_new_session=True)
     monkeypatch.setattr("dimts.commands.ui.start_ui", lambda *arguments: server)
     handler = signal.getsignal(signal.SIGTERM)
+    away = config.model_copy(update={"uri": f"http://127.0.0.1:{free_port()}"})
     try:
-        with pytest.raises(urllib.error.URLError):
-            serve(config, free_port())
+        with pytest.raises(UserError, match=r"^http://127"):
+            serve(away, free_port())
     finally:
         signal.signal(signal.SIGTERM, handler)
     assert server.poll() == -signal.SIGTERM

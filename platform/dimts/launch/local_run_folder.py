@@ -12,9 +12,9 @@ import platform
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from torch import distributed as dist
 
@@ -40,9 +40,8 @@ from dimts.launch.stopping import (
 )
 from dimts.storage.mirror import Mirror
 from dimts.storage.paths import StorageError, StoragePath, cache_folder
-from dimts.storage.pointer import OLD_SUFFIX, read_pointer
 from dimts.tracking.event_log import EVENTS, log_size
-from dimts.training.checkpoint import BEST, LATEST, step_of
+from dimts.training.checkpoint import BEST, LATEST
 from dimts.training.memory import PARTS
 from dimts.training.ownership import CLAIM, RunTakenOver
 
@@ -107,19 +106,9 @@ class RemoteRun:
             self._mirror.push()
         else:
             (self._folder / CLAIM).unlink(missing_ok=True)
-            self._mirror.pull(self._needed())
+            self._mirror.pull()
         if self._rank == 0:
             self._claim = claim_copy(self._folder, self._remote)
-
-    def _needed(self) -> Callable[[str], bool]:
-        """Of the checkpoints the newest two (one may be damaged) and the best."""
-        names = {PurePosixPath(entry.name) for entry in self._remote.entries()}
-        folders = {name.parts[0] for name in names if step_of(name.parts[0]) is not None}
-        whole = [name for name in folders if PurePosixPath(name, MANIFEST) in names]
-        kept = set(sorted(whole, key=lambda name: step_of(name) or 0)[-2:])
-        kept |= {read_pointer(self._remote / pointer) for pointer in (BEST, LATEST)}
-        old = {f"{pointer}{OLD_SUFFIX}" for pointer in (BEST, LATEST)}
-        return lambda name: name.split("/")[0] not in old | (folders - kept)
 
     def start(self) -> None:
         """From now on what changes is sent, and what others wish is heard."""

@@ -19,11 +19,6 @@ NEWEST = ".newest"
 """The claims under which the folder has written, or may have, since it took up the copy."""
 
 
-def new_start(launch: Launch) -> Launch:
-    """The launch as one that whoever started the run before can tell from its own."""
-    return launch.model_copy(update={"start": uuid.uuid4().hex})
-
-
 def acquire(launch: Launch) -> None:
     """From now on this start of the run is the last.
 
@@ -41,7 +36,7 @@ def is_last_start(launch: Launch) -> bool:
     try:
         return (launch.remote / START).read_text() == launch.start
     except FileNotFoundError:
-        return not launch.start
+        return False
 
 
 def is_newest(folder: Path, theirs: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -95,7 +96,7 @@ class Launch(Config):
     place: AnyPath
     tags: dict[str, str] = Field(default_factory=dict)
     title: str = ""
-    start: str = ""
+    start: str = Field(default_factory=lambda: uuid.uuid4().hex)
 
     @field_validator("settings", mode="before")
     @classmethod

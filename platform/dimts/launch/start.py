@@ -12,7 +12,7 @@ from dimts.core.errors import UserError
 from dimts.core.lock import locked
 from dimts.launch.machine import with_amp
 from dimts.launch.names import CONFIG_FILE, LOCK, RESULT
-from dimts.launch.run_folder import acquire, is_last_start, new_start
+from dimts.launch.run_folder import acquire, is_last_start
 from dimts.launch.run_logger import read_result
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.stopping import clear_stop
@@ -37,7 +37,6 @@ def start_run(launch: Launch, ray_config: RayConfig) -> dict[str, Any]:
             again elsewhere; or training failed.
     """
     launch.tracking.check_client()
-    launch = new_start(launch)
     launch.run_dir.mkdir(parents=True, exist_ok=True)
 
     def busy(pid: str) -> str:

@@ -46,11 +46,7 @@ class Entry(NamedTuple):
 
 
 class EventLog:
-    """Appends events; what a full disk does not take follows when there is room.
-
-    Args:
-        folder: of the run or the sweep.
-    """
+    """Appends events to a log; what a full disk does not take follows when there is room."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -64,29 +64,25 @@ def connect(config: TrackingConfig) -> MlflowClient:
 
 
 @contextmanager
-def in_one_line(config: TrackingConfig) -> Iterator[None]:
-    """Inside, MLflow is used by a command.
+def connected(config: TrackingConfig) -> Iterator[MlflowClient]:
+    """Inside, a command uses MLflow.
 
     Raises:
-        UserError: in place of what MLflow raises.
+        UserError: in place of what MLflow raises, as for a database of another version.
     """
     from mlflow.exceptions import MlflowException
 
     with mlflow_environment():
         try:
-            yield
+            yield connect(config)
         except MlflowException as error:
             raise UserError(f"{config.shown}: {reason(error)}") from error
 
 
 def check_database(config: TrackingConfig) -> None:
-    """Refuse a database that MLflow refuses, as it is of another version.
-
-    Raises:
-        UserError: what MLflow says of it.
-    """
-    with in_one_line(config):
-        connect(config).search_experiments(max_results=1)
+    """Refuse a database that MLflow refuses; raises like `connected`."""
+    with connected(config) as client:
+        client.search_experiments(max_results=1)
 
 
 def reason(error: Exception) -> str:

@@ -16,7 +16,6 @@ from dimts.bundles.bundle import MANIFEST
 from dimts.bundles.fetch import keep_bundle, local_bundle
 from dimts.core.errors import UserError
 from dimts.core.home import shipped
-from dimts.core.untrusted import MAX_YAML_BYTES, parse_yaml, read_bytes
 from dimts.tracking.config import TrackingConfig, is_in_mlflow
 from dimts.tracking.mlflow_client import connect, mlflow_environment, mlflow_key, reason, time_ms
 from dimts.tracking.moved import moved_line
@@ -51,9 +50,8 @@ def log_bundle(
 
     Args:
         client: connected.
-        run_id: the run it belongs to.
-        experiment_id: that run's experiment.
-        bundle: the folder that `dimts.families.acoustic.speaker.AcousticSpeaker.load` takes.
+        run_id, experiment_id: of the run it belongs to.
+        bundle: its folder.
         event: ``step``, ``time`` and the ``metrics`` of the bundle.
         registered_model: also register it under this name, with its metrics as tags.
     """
@@ -179,18 +177,11 @@ def _location_in_run(client: MlflowClient, uri: str, run_id: str, path: str) -> 
 
 def _bundle_in(folder: Path, text: str) -> Path:
     """The bundle inside a downloaded model; a folder that is no model is the bundle itself."""
-    description = folder / "MLmodel"
-    if not description.is_file():
+    if not (folder / "MLmodel").is_file():
         return folder
-    try:
-        model = parse_yaml(read_bytes(description, MAX_YAML_BYTES).decode("utf-8"))
-        inside = str(model["flavors"]["python_function"]["artifacts"]["bundle"]["path"])
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"{text}: this MLflow model was not logged by dimts") from None
-    bundle = folder / inside
-    if not bundle.resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"{text}: names a bundle outside the model: {inside}")
-    return bundle
+    for manifest in (folder / "artifacts").glob(f"*/{MANIFEST}"):
+        return manifest.parent
+    raise UserError(f"{text}: this MLflow model was not logged by dimts")
 
 
 def _save(path: Path, bundle: Path, logged_model: Any, run_id: str) -> None:

@@ -50,8 +50,6 @@ class Sender:
         opened: set as soon as `run_id` is known.
     """
 
-    run_id: str | None = None
-
     def __init__(self, config: TrackingConfig, run_dir: Path) -> None:
         self._config = config
         self._run_dir = run_dir
@@ -63,6 +61,7 @@ class Sender:
         self._sent_files: dict[tuple[str, str], tuple[int, int]] = {}
         self._steps: dict[str, set[int]] = {}
         self._highest: dict[str, int] = {}
+        self.run_id: str | None = None
         self.opened = threading.Event()
 
     def drain(self, stopped: Callable[[], bool] = lambda: False) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dimts.core.errors import UserError
 from dimts.tracking.config import TrackingConfig
-from dimts.tracking.mlflow_client import connect, in_one_line
+from dimts.tracking.mlflow_client import connected
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 CANDIDATE = "candidate"
 """The newest voice that was registered; MLflow keeps the name "latest" to itself."""
-
 CHAMPION = "champion"
 """The voice that speaks; `dimts promote` makes a candidate it."""
 
@@ -24,8 +23,7 @@ class Version(NamedTuple):
     """A version of a registered model.
 
     Attributes:
-        name: of the model.
-        number: of the version, as text.
+        name, number: of the model, and of the version as text.
         run_id: MLflow's, of the run that it comes from.
         tags: its metrics, ``test/mcd`` and the like, and what promotion found.
     """
@@ -42,22 +40,15 @@ class Version(NamedTuple):
 
 
 class Registry:
-    """One registered model.
-
-    Args:
-        config: says where MLflow is.
-        name: of the model.
+    """One registered model of a store.
 
     Raises:
         UserError: of every method, too: the store cannot be reached, or refuses; one line.
     """
 
     def __init__(self, config: TrackingConfig, name: str) -> None:
-        self._config = config.absolute()
+        self._config, self.name = config.absolute(), name
         self._config.check_store()
-        self.name = name
-        with in_one_line(self._config):
-            self._client = connect(self._config)
 
     def find(self, alias: str) -> Version | None:
         """The version that has an alias; None if none has it, or there is no such model."""
@@ -65,11 +56,7 @@ class Registry:
         return None if number is None else self.version(number)
 
     def get(self, alias: str) -> Version:
-        """The version that has an alias.
-
-        Raises:
-            UserError: none has it, or there is no such model; says how to get one.
-        """
+        """The same, or a `UserError` that says how to get one."""
         if found := self.find(alias):
             return found
         how = {
@@ -82,32 +69,28 @@ class Registry:
         )
 
     def version(self, number: str) -> Version:
-        """A version by its number.
-
-        Raises:
-            UserError: there is none.
-        """
-        with in_one_line(self._config):
-            return _version(self._client.get_model_version(self.name, number))
+        """A version by its number."""
+        with connected(self._config) as client:
+            return _version(client.get_model_version(self.name, number))
 
     def set_alias(self, alias: str, version: Version) -> None:
         """Give a version the alias, which the one that had it loses."""
-        with in_one_line(self._config):
-            self._client.set_registered_model_alias(self.name, alias, version.number)
+        with connected(self._config) as client:
+            client.set_registered_model_alias(self.name, alias, version.number)
 
     def set_tags(self, version: Version, tags: Mapping[str, str]) -> None:
         """Add tags to a version, or change them."""
-        with in_one_line(self._config):
+        with connected(self._config) as client:
             for key, value in tags.items():
-                self._client.set_model_version_tag(self.name, version.number, key, value)
+                client.set_model_version_tag(self.name, version.number, key, value)
 
     def _aliases(self) -> dict[str, str]:
         """Alias -> number of its version."""
         from mlflow.exceptions import MlflowException
 
-        with in_one_line(self._config):
+        with connected(self._config) as client:
             try:
-                aliases = self._client.get_registered_model(self.name).aliases
+                aliases = client.get_registered_model(self.name).aliases
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
@@ -126,8 +109,7 @@ def register(
     Args:
         client: connected.
         name: of the registered model; made when there is none.
-        model_id: of the logged model.
-        run_id: of the run that it comes from.
+        model_id, run_id: of the logged model, and of the run that it comes from.
         tags: of the version.
     """
     from mlflow.exceptions import MlflowException

@@ -43,8 +43,7 @@ class Tracker:
         return self._mlflow.sender.run_id if self._mlflow else None
 
     def wait_for_run_id(self, timeout_s: float) -> str | None:
-        """MLflow's id of the run as soon as the store has answered, for runs to be nested in it;
-        None if it does not within `timeout_s` seconds, or nothing is sent."""
+        """The same as soon as the store has answered, or None after so long."""
         if self._mlflow:
             self._mlflow.sender.opened.wait(timeout_s)
         return self.run_id

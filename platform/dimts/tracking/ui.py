@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import importlib.util
-import json
 import os
 import secrets
 import signal
@@ -12,15 +11,13 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.parse
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
 from dimts.core.errors import UserError
 from dimts.tracking.config import TrackingConfig
-from dimts.tracking.mlflow_client import check_database
+from dimts.tracking.mlflow_client import check_database, connected
 
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = "0.0.0.0"
@@ -47,8 +44,7 @@ def start_ui(
 
     Args:
         config: says which store and which folder of artifacts.
-        port: TCP port.
-        host: IPv4 address of the interface to listen on.
+        port, host: TCP port, and IPv4 address of the interface to listen on.
         auth: ask everybody for a name and a password, see `auth_environment`.
         new: begin a record where there is none.
 
@@ -72,15 +68,12 @@ def start_ui(
                 f"{file}: cannot be made, as this user may not write into {file.parent}; "
                 "set DIMTS_HOME or tracking.uri"
             )
-    with socket.socket() as probe:
-        # A port that a former server has just left is free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise UserError(f"port {port} is taken; choose another one with --port") from None
-            raise UserError(f"{host}:{port}: cannot listen there: {error.strerror}") from None
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(f"port {port} is taken; choose another one with --port") from None
+        raise UserError(f"{host}:{port}: cannot listen there: {error.strerror}") from None
     environment = _environment(config) | (auth_environment() if auth else {})
     # A group of its own, so that its workers end with it and Ctrl-C reaches us alone.
     server = subprocess.Popen(
@@ -112,15 +105,10 @@ def address(host: str, port: int) -> str:
 
 def page(config: TrackingConfig, port: int, host: str = LOOPBACK) -> str:
     """Address of the experiment's runs; MLflow's front page is about something else."""
-    base = address(host, port)
-    query = urllib.parse.urlencode({"experiment_name": config.experiment})
-    try:
-        question = f"{base}/api/2.0/mlflow/experiments/get-by-name?{query}"
-        with DIRECT.open(question, timeout=30) as answer:
-            experiment = json.load(answer)["experiment"]["experiment_id"]
-    except urllib.error.HTTPError:
-        return f"{base}/#/experiments?workflowType=machine_learning"
-    return f"{base}/#/experiments/{experiment}/runs?workflowType=machine_learning"
+    with connected(config.absolute()) as client:
+        experiment = client.get_experiment_by_name(config.experiment)
+    runs = f"/{experiment.experiment_id}/runs" if experiment else ""
+    return f"{address(host, port)}/#/experiments{runs}?workflowType=machine_learning"
 
 
 def auth_environment() -> dict[str, str]:

@@ -18,7 +18,6 @@ from dimts.core.lock import locked
 from dimts.core.metric import Metric
 from dimts.core.ray_session import check_cluster
 from dimts.launch.ray_train import connected
-from dimts.launch.run_folder import new_start
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.start import keep_settings
 from dimts.launch.stopping import clear_stop, stop_on_signal, stop_requested, stop_run
@@ -192,7 +191,7 @@ class SweepTrials:
             number, values, _ = assignment
             self.progress.began()
             try:
-                launch = new_start(self.plan.launch(number, values))
+                launch = self.plan.launch(number, values)
             except ConfigError as error:  # each value fits the voice, but not beside the others
                 self._end(number, Ending("failed", {}, 0, 0, 0.0, str(error)))
                 continue
