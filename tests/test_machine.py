@@ -250,7 +250,7 @@ def test_threads_found_out_are_kept_with_the_run(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
-    monkeypatch.setattr("dimts.launch.training_run.n_cores", lambda: 2)
+    monkeypatch.setattr("dimts.launch.machine.n_cores", lambda: 2)
     before, listener = torch.get_num_threads(), Listener(stop_after=2)
     try:
         run_training(settings("found", "training.threads=0"), listener)
@@ -272,7 +272,7 @@ def test_threads_that_spin_are_not_added(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    monkeypatch.setattr("dimts.launch.training_run.n_cores", lambda: 2)
+    monkeypatch.setattr("dimts.launch.machine.n_cores", lambda: 2)
     with one_thread():
         run_training(settings("spins", "training.threads=0"), Listener(stop_after=1))
         assert torch.get_num_threads() == 1

@@ -95,12 +95,13 @@ def test_a_database_of_another_mlflow_is_named(
 
 @pytest.mark.integration
 def test_a_project_that_was_moved_shows_its_pictures(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, new = tmp_path / "old place", tmp_path / "new place"
     old.mkdir()
     settings = TrackingConfig(experiment="moved", send_every_s=0.05, registered_model="voice")
-    config = settings.absolute(old)
+    monkeypatch.chdir(old)
+    config = settings.absolute()
     wav = tmp_path / "a.wav"
     wav.write_bytes(b"RIFF")
     tracker = Tracker(config, old / "runs" / "run")
@@ -110,7 +111,8 @@ def test_a_project_that_was_moved_shows_its_pictures(
     tracker.finish("FINISHED")
     old.rename(new)
 
-    config = settings.absolute(new)
+    monkeypatch.chdir(new)
+    config = settings.absolute()
     with pytest.raises(UserError, match=r"old%20place/mlartifacts, which is gone; .* --moved"):
         resolve_model("models:/voice@candidate", config)
     with caplog.at_level(logging.WARNING, "dimts"):

@@ -412,15 +412,19 @@ def test_unknown_stores_are_refused(uri: str) -> None:
         build_config(TrackingConfig, {"uri": uri})
 
 
-def test_paths_become_absolute_and_servers_keep_their_address(tmp_path: Path) -> None:
-    local = TrackingConfig().absolute(tmp_path)
+def test_paths_become_absolute_and_servers_keep_their_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    local = TrackingConfig().absolute()
     assert local.uri == f"sqlite:///{tmp_path}/mlflow.db"
     assert local.artifact_root == f"{tmp_path}/mlartifacts"
-    assert local.absolute(Path("/elsewhere")) == local
+    monkeypatch.chdir("/")
+    assert local.absolute() == local
     remote = TrackingConfig(uri="http://host:5000")
-    assert remote.absolute(tmp_path) == remote
+    assert remote.absolute() == remote
     assert remote.artifact_root is None
-    assert TrackingConfig(artifacts="s3://b/a").absolute(tmp_path).artifact_root == "s3://b/a"
+    assert TrackingConfig(artifacts="s3://b/a").absolute().artifact_root == "s3://b/a"
 
 
 def test_the_users_own_mlflow_environment_is_kept(

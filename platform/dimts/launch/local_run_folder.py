@@ -124,10 +124,7 @@ class RemoteRun:
             request_stop(self._folder, stopped_early(self._remote))
 
     def end(self, patience_s: float = END_S) -> None:
-        """Send what is left.
-
-        Args:
-            patience_s: how long to try; with none, what cannot be sent at once is left out.
+        """Send what is left, or leave out what cannot be sent at once if there is no patience.
 
         Raises:
             UserError: it could not be sent within that time; says where it is.
@@ -199,8 +196,7 @@ def local_run_folder(
 
     Args:
         launch: as the driver handed it out.
-        rank: of this worker.
-        local_rank: among those on its machine, which share the folder.
+        rank, local_rank: of this worker; among those on its machine, which share the folder.
         stays: whether a folder that has a copy stays when the run has ended.
 
     Yields:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 import yaml
 from torch import distributed as dist
 
 from dimts.core.config import flatten
+from dimts.core.machine import n_cores, waits_asleep
 from dimts.launch.settings import Launch
 from dimts.training.machine_choices import MachineChoices, read_choices, write_choices
 from dimts.training.precision import choose_amp, slow_amp
+from dimts.training.settings import RunSettings
 
 
 def resolve_on_machine(launch: Launch, device: torch.device) -> tuple[Launch, str]:
@@ -69,3 +73,25 @@ def with_amp(launch: Launch, amp: str) -> Launch:
     params = {**launch.params, **flatten({"training": {"amp": amp}})}
     resolved = settings.model_copy(update={"training": training, "config_yaml": text})
     return launch.model_copy(update={"settings": resolved, "params": params})
+
+
+def set_threads(settings: RunSettings, device: torch.device) -> int:
+    """Give torch the threads it was asked to use, or those that the run has found out before.
+
+    Returns:
+        How many there may be where that is still to be found out, else 0; see `Job.max_threads`.
+    """
+    if threads := settings.training.threads:
+        torch.set_num_threads(threads)
+        return 0
+    if device.type != "cpu":
+        return 0
+    # They share this machine's cores.
+    n_workers = int(os.environ.get("LOCAL_WORLD_SIZE", 0)) or (
+        dist.get_world_size() if dist.is_initialized() else 1
+    )
+    cores = max(1, n_cores() // n_workers) if waits_asleep() else 1
+    choices = read_choices(settings.run_dir)
+    found_out = choices.threads if choices else 0
+    torch.set_num_threads(min(found_out or 1, cores))
+    return 0 if found_out or cores == 1 else cores

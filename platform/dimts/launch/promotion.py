@@ -21,10 +21,8 @@ def save_promotion(
     """Write the comparison to the candidate's version; without objections, move the alias.
 
     Args:
-        registry: that both are in.
-        candidate, champion: the versions.
-        metrics: of the candidate, to be kept with its version.
-        utterances: that were measured.
+        registry: that both versions are in.
+        metrics, utterances: of the candidate, and on how many they were measured.
         difference: name of the metric that decides, and candidate minus champion.
         against: why the candidate is not promoted; empty if it is.
     """

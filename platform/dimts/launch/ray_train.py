@@ -38,19 +38,13 @@ from dimts.training.ownership import RunTakenOver
 
 SIOCGIFADDR = 0x8915
 """Linux: the IPv4 address of an interface, netdevice(7)."""
-QUIET = {
-    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
+QUIET = {"RAY_TRAIN_ENABLE_PRINT_PATCH": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 WATCHES_NODES = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 """An actor that asks for nodes that are to go; of no use where there is one."""
 
 
 def run_on_ray(launch: Launch, config: RayConfig) -> None:
     """Train on `config.workers` workers to the end of the run, or until asked to stop.
-
-    Ray itself is started on this machine if no cluster is connected. A crashed group of
-    workers is started again and goes on from the run's last checkpoint.
 
     Raises:
         UserError: a worker reported one, or too many groups of workers crashed.
@@ -85,8 +79,7 @@ def fit_while_it_comes_further(
 
     Args:
         fit: trains with a group of workers; is given what a person should know of its start.
-        place: of the run.
-        max_failures: deaths in a row that are put up with; none at all if 0.
+        place, max_failures: of the run; deaths in a row that are put up with, none at all if 0.
 
     Raises:
         UserError: a worker's, which it would only meet again; or there were too many deaths.
@@ -205,11 +198,10 @@ def torch_trainer(
 
     Args:
         worker: what each of them does; it is given ``launch`` and what `more` holds.
-        launch: the run.
-        config: of the group.
+        launch, config: the run, and of the group.
         cpus: cores reserved for each worker.
         more: for `worker`.
-        restarts: times that Ray starts a group that died again.
+        restarts: times that Ray itself starts a group that died again.
     """
     resources: dict[str, float] = {"CPU": cpus, "GPU": 1} if config.gpu else {"CPU": cpus}
     return TorchTrainer(
@@ -287,7 +279,7 @@ def train_worker(config: dict[str, Any]) -> None:
     def train(launch: Launch, rank: int, copy: RemoteRun | None) -> None:
         device = get_device()
         launch, note = resolve_on_machine(launch, device)
-        will_end = node_goes if config["nodes_may_go"] else never
+        will_end = node_goes if config["nodes_may_go"] else lambda: False
         logger = RunLogger(launch, rank, ray.train.report, will_end, copy)
         with logger.recording("; ".join(filter(None, (config["note"], note)))):
             try:
@@ -305,9 +297,8 @@ def in_worker(
     """Do a worker's work, with the run's folder on its machine; nothing where the run is another's.
 
     Args:
-        launch: as the driver handed it out.
+        launch, stays: see `local_run_folder`.
         work: is given the launch as it is on this machine, the worker's rank, and the run's copy.
-        stays: see `local_run_folder`.
     """
     context = ray.train.get_context()
     rank, begun = context.get_world_rank(), False
@@ -348,8 +339,3 @@ def _measure(dumped: dict[str, Any], gpu: bool) -> None:
 def node_goes() -> bool:
     """Whether the machine of a worker is to be taken away; all workers ask together."""
     return ray.train.get_preemption_info() is not None
-
-
-def never() -> bool:
-    """Nobody takes a machine away that is the only one."""
-    return False

@@ -50,11 +50,7 @@ class RunLogger:
         self._tracker = Tracker(launch.tracking, launch.run_dir)
 
     def start(self, note: str = "") -> None:
-        """Begin the record, or go on with it.
-
-        Args:
-            note: what a person should know of how it begins.
-        """
+        """Begin the record, or go on with it; `note` is what a person should know of that."""
         if self.rank == 0:
             self._tracker.start(
                 self.launch.title or self.launch.name,
@@ -67,8 +63,7 @@ class RunLogger:
 
     @contextmanager
     def recording(self, note: str = "") -> Iterator[Self]:
-        """Inside, the run is recorded; see `start` and `end`. A run that another process has taken
-        up is that one's to end."""
+        """Inside, the run is recorded; one that another process takes up is that one's to end."""
         self.start(note)
         try:
             yield self
@@ -94,20 +89,19 @@ class RunLogger:
         return stop_requested(self.launch.run_dir)
 
     def sample(self, task: Task, step: int) -> None:
+        folder = self.launch.run_dir / "samples"
+        page = folder / "samples.html"
         try:
-            self._sample(task, step)
+            samples, plots = task.sample(folder, step)
+            if samples:
+                write_samples_page(page, self.launch.name, samples)
         except (OSError, UserError, RuntimeError, MemoryError) as error:  # training goes on
             self.notify(f"no samples of step {step}: {' '.join(str(error).split())[:300]}")
-
-    def _sample(self, task: Task, step: int) -> None:
-        folder = self.launch.run_dir / "samples"
-        samples, plots = task.sample(folder, step)
+            return
         new = [sample.wav for sample in samples if sample.step == step]
         for file in (*new, *plots):
             self._tracker.log_artifact(file, f"samples/{file.parent.name}")
         if samples:
-            page = folder / "samples.html"
-            write_samples_page(page, self.launch.name, samples)
             self._tracker.log_artifact(page, "samples")
 
     def finish(self, result: Result) -> None:

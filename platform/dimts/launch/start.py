@@ -105,8 +105,7 @@ def keep_settings(
     """Store the resolved settings with a run, or compare them with those it was begun with.
 
     Args:
-        folder: of the run.
-        config_yaml: its settings.
+        folder, config_yaml: of the run, and its settings.
         may_change: beginnings of keys that are no matter, beside `MAY_CHANGE`.
         place: of the run, where that is not `folder`.
         way_out: what to do instead, for the error.

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 from torch import distributed as dist
 
-from dimts.core.machine import n_cores, waits_asleep
 from dimts.families.registry import get_family
+from dimts.launch.machine import set_threads
 from dimts.training.callbacks import Callbacks
 from dimts.training.checkpoint import find_latest
-from dimts.training.machine_choices import read_choices
 from dimts.training.progress import Result
 from dimts.training.settings import RunSettings
 from dimts.training.trainer import train
@@ -33,25 +30,3 @@ def run_training(
     if rank == 0 and task.counts and find_latest(settings.run_dir) is None:
         callbacks.log(dict(task.counts), 0)
     return train(task, settings.training, settings.run_dir, callbacks, max_threads)
-
-
-def set_threads(settings: RunSettings, device: torch.device) -> int:
-    """Give torch the threads it was asked to use, or those that the run has found out before.
-
-    Returns:
-        How many there may be where that is still to be found out, else 0; see `Job.max_threads`.
-    """
-    if threads := settings.training.threads:
-        torch.set_num_threads(threads)
-        return 0
-    if device.type != "cpu":
-        return 0
-    # They share this machine's cores.
-    n_workers = int(os.environ.get("LOCAL_WORLD_SIZE", 0)) or (
-        dist.get_world_size() if dist.is_initialized() else 1
-    )
-    cores = max(1, n_cores() // n_workers) if waits_asleep() else 1
-    choices = read_choices(settings.run_dir)
-    found_out = choices.threads if choices else 0
-    torch.set_num_threads(min(found_out or 1, cores))
-    return 0 if found_out or cores == 1 else cores

@@ -87,9 +87,7 @@ class TrackingConfig(Config):
     @property
     def artifact_root(self) -> str | None:
         """Location for a new experiment's artifacts; None lets the server decide."""
-        if self.artifacts is None and self.is_server:
-            return None
-        return self.artifacts or "mlartifacts"
+        return self.artifacts or (None if self.is_server else "mlartifacts")
 
     def check_store(self) -> None:
         """Refuse an SQLite file that is not there, which reading from it would make.
@@ -114,21 +112,16 @@ class TrackingConfig(Config):
                 f"pip install 'dimts[{extra}]'"
             )
 
-    def absolute(self, base: Path | None = None) -> TrackingConfig:
+    def absolute(self) -> TrackingConfig:
         """The same settings with paths that no longer depend on the current directory.
 
         A driver calls this before it hands settings to processes that start elsewhere.
-
-        Args:
-            base: folder that relative paths are relative to; the current one by default.
         """
-        base = (base or Path.cwd()).resolve()
-        changed: dict[str, str | None] = {}
+        changed: dict[str, str] = {}
         if self.database:
-            changed["uri"] = f"{SQLITE}{base / self.database}"
-        root = self.artifact_root
-        if root is not None and "://" not in root:
-            changed["artifacts"] = str(base / root)
+            changed["uri"] = f"{SQLITE}{self.database.absolute()}"
+        if (root := self.artifact_root) and "://" not in root:
+            changed["artifacts"] = str(Path(root).absolute())
         return self.model_copy(update=changed)
 
 

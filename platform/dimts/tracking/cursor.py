@@ -25,14 +25,13 @@ class Cursor:
     begins at the first event again: the sender asks the store what it has.
 
     Attributes:
-        log: the file.
         run_id: MLflow's, of the run to which the events went; empty if none went yet.
     """
 
     def __init__(self, folder: Path) -> None:
         self.run_id, self._last = "", _BEGINNING
         self._postponed: list[int] = []
-        self.log = folder / EVENTS
+        self._log = folder / EVENTS
         self._file = folder / CURSOR
         self._lock_fd: int | None = None
         self._load()
@@ -41,7 +40,7 @@ class Cursor:
         """Become the sender; False while another process is. The lock dies with its process."""
         if self._lock_fd is not None:
             return True
-        descriptor = os.open(self.log, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(self._log, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -59,7 +58,7 @@ class Cursor:
 
     def pending(self) -> Iterator[Entry]:
         """What was not sent yet, oldest first."""
-        for entry in read_events(self.log, self._last.end):
+        for entry in read_events(self._log, self._last.end):
             if any(kind in entry.event for kind in SENT):
                 yield entry
 
@@ -75,7 +74,7 @@ class Cursor:
 
     def start(self) -> Entry | None:
         """The event that began the run."""
-        return next((entry for entry in read_events(self.log) if "start" in entry.event), None)
+        return next((entry for entry in read_events(self._log) if "start" in entry.event), None)
 
     def use_run(self, run_id: str) -> None:
         """Send to this run; one that is another than before gets everything."""
@@ -95,7 +94,7 @@ class Cursor:
         self._store()
 
     def _at(self, begin: int) -> list[Entry]:
-        found = next(read_events(self.log, begin), None)
+        found = next(read_events(self._log, begin), None)
         return [found] if found and found.begin == begin else []
 
     def _store(self) -> None:

@@ -1,17 +1,7 @@
 """The event log of a run or a sweep: one JSON object a line, and the only durable record of it.
 
-Every event has ``time`` in seconds since 1970, and what one of these keys says:
-
-    start     a process begins: host, pid, run_name, params (flat settings), tags
-    values    metric -> value, of a ``step``
-    text      a line for people
-    tags      tag -> text, added to the run or changed
-    artifact  a file, relative to the log's folder, for ``folder`` of the recorded run; a small
-              one that exists nowhere else is in the event, as its ``content``
-    model     a bundle, relative to the log's folder, with the ``metrics`` of a ``step``
-    end       FINISHED, KILLED or FAILED
-
-The console follows the log, and `mlflow_sender` sends it from a cursor.
+Every event has ``time`` in seconds since 1970, and one of the keys that docs/tracking.md lists. The
+console follows the log, and `mlflow_sender` sends it from a cursor.
 """
 
 from __future__ import annotations
@@ -127,12 +117,9 @@ def _opened(path: AnyPath, position: int) -> BinaryIO:
 def follow_events(
     path: AnyPath, position: int, wait: Callable[[], bool]
 ) -> Iterator[dict[str, Any]]:
-    """Events as some process writes them.
+    """Events as some process writes them, from a byte position on.
 
-    Args:
-        path: the log, which may not be there yet.
-        position: where to begin, in bytes.
-        wait: waits a little; whether nobody writes any more.
+    `wait` waits a little and says whether nobody writes any more; the log may not be there yet.
     """
     last = False
     while True:

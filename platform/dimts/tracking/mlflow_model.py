@@ -189,6 +189,8 @@ def _save(path: Path, bundle: Path, logged_model: Any, run_id: str) -> None:
     from mlflow import pyfunc
     from mlflow.models import Model
 
+    # A local version such as 2.11.0+cpu exists on one index only.
+    installed = {name: metadata.version(name).split("+")[0] for name in SYNTHESIS_PACKAGES}
     model = Model(
         artifact_path=logged_model.artifact_location,
         model_uuid=logged_model.model_id,
@@ -201,14 +203,8 @@ def _save(path: Path, bundle: Path, logged_model: Any, run_id: str) -> None:
         python_model=str(Path(__file__).with_name("voice_model.py")),
         artifacts={"bundle": str(bundle)},
         code_paths=[str(Path(dimts.__file__).parent)],
-        pip_requirements=requirements(),
+        pip_requirements=[f"{name}=={version}" for name, version in installed.items()],
     )
-
-
-def requirements() -> list[str]:
-    """The installed versions of what a logged voice needs, as pip writes them."""
-    # A local version such as 2.11.0+cpu exists on one index only.
-    return [f"{name}=={metadata.version(name).split('+')[0]}" for name in SYNTHESIS_PACKAGES]
 
 
 def _forget_checksum(bundle: Path) -> str:

@@ -22,14 +22,10 @@ KEY_TAG = "dimts.run_key"
 
 
 class RunIdentity:
-    """The run that ``mlflow_run.json`` names.
+    """The run that ``mlflow_run.json`` names, a file in a run's folder.
 
     The key in the file is drawn before the run is made, and the run carries it as a tag:
     killed in between, we find that run again instead of making a second one.
-
-    Args:
-        config: with absolute paths.
-        run_dir: where the file lies.
     """
 
     def __init__(self, config: TrackingConfig, run_dir: Path) -> None:

@@ -39,11 +39,7 @@ TRIES = 5
 
 
 class Sender:
-    """Sends the event log of one folder.
-
-    Args:
-        config: with absolute paths.
-        run_dir: the folder.
+    """Sends the event log of one folder; `config` has absolute paths.
 
     Attributes:
         run_id: MLflow's; None until the store has answered.
@@ -83,9 +79,13 @@ class Sender:
                 return False
             self._send(batch)
         for entry in self.cursor.postponed():
+            if self._trouble:
+                break
             if stopped():
                 return False
-            self._send_postponed(entry)
+            self._trouble = self._try([entry])
+            if self._trouble is None:
+                self.cursor.settle(entry)
         if self._trouble:
             raise self._trouble
         return True
@@ -129,13 +129,6 @@ class Sender:
             self.cursor.move(entry, postpone=True)
         else:
             raise error
-
-    def _send_postponed(self, entry: Entry) -> None:
-        """Try again, once between two batches."""
-        if self._trouble is None:
-            self._trouble = self._try([entry])
-            if self._trouble is None:
-                self.cursor.settle(entry)
 
     def _try(self, batch: list[Entry]) -> Exception | None:
         """Send, and set aside what the store will never take; an error that may pass."""

@@ -20,15 +20,7 @@ CLOSING_PAUSE_S = 0.5
 
 
 class MlflowThread:
-    """Sends what is in the event log of a folder, and what is appended to it.
-
-    Args:
-        config: with absolute paths.
-        run_dir: the folder, which must exist.
-
-    Attributes:
-        sender: what it sends by; it knows MLflow's id of the run.
-    """
+    """Sends what is in the event log of a folder, and what is appended to it; see `Sender`."""
 
     def __init__(self, config: TrackingConfig, run_dir: Path) -> None:
         self._config = config
@@ -93,10 +85,7 @@ def pause_after(n_failures: int, send_every_s: float) -> float:
 
 
 def sync(config: TrackingConfig, run_dir: Path) -> int:
-    """Send what waits in the event log of a run that is not running.
-
-    Returns:
-        How many events were sent.
+    """Send what waits in the event log of a run that is not running; the number of events.
 
     Raises:
         UserError: there is no log, or another process is sending it.

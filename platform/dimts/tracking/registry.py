@@ -52,20 +52,23 @@ class Registry:
 
     def find(self, alias: str) -> Version | None:
         """The version that has an alias; None if none has it, or there is no such model."""
-        number = self._aliases().get(alias)
-        return None if number is None else self.version(number)
+        from mlflow.exceptions import MlflowException
+
+        with connected(self._config) as client:
+            try:
+                return _version(client.get_model_version_by_alias(self.name, alias))
+            except MlflowException as error:
+                if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                    raise
+        return None
 
     def get(self, alias: str) -> Version:
         """The same, or a `UserError` that says how to get one."""
         if found := self.find(alias):
             return found
-        how = {
-            CANDIDATE: f"train one with --set tracking.registered_model={self.name}",
-            CHAMPION: "dimts promote makes one of the candidate",
-        }
         raise UserError(
-            f"{self._config.shown}: no voice {self.name}@{alias}: "
-            + how.get(alias, f"the aliases are {', '.join(self._aliases()) or 'none'}")
+            f"{self._config.shown}: no voice {self.name}@{alias}; train one with --set "
+            f"tracking.registered_model={self.name}, and dimts promote makes it champion"
         )
 
     def version(self, number: str) -> Version:
@@ -83,19 +86,6 @@ class Registry:
         with connected(self._config) as client:
             for key, value in tags.items():
                 client.set_model_version_tag(self.name, version.number, key, value)
-
-    def _aliases(self) -> dict[str, str]:
-        """Alias -> number of its version."""
-        from mlflow.exceptions import MlflowException
-
-        with connected(self._config) as client:
-            try:
-                aliases = client.get_registered_model(self.name).aliases
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                    raise
-                return {}
-        return {str(alias): str(number) for alias, number in aliases.items()}
 
 
 def register(

@@ -24,10 +24,6 @@ class Tracker:
 
     No method raises for a full disk or waits for a server, except `finish`, which waits at most
     ``flush_timeout_s``. Only the process that has called `start` sends.
-
-    Args:
-        config: where to send.
-        run_dir: the folder of the run or the sweep.
     """
 
     def __init__(self, config: TrackingConfig, run_dir: Path) -> None:
@@ -59,8 +55,7 @@ class Tracker:
 
         Args:
             run_name: what people see.
-            params: flat settings, ``{"training.max_steps": 500}``.
-            config_yaml: the resolved settings as a file.
+            params, config_yaml: the resolved settings, flat and as a file.
             tags: for searching; ``mlflow.parentRunId`` nests the run.
 
         Raises:

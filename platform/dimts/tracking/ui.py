@@ -40,16 +40,13 @@ POLL_S = 0.3
 def start_ui(
     config: TrackingConfig, port: int, host: str = LOOPBACK, auth: bool = False, new: bool = False
 ) -> subprocess.Popen[bytes]:
-    """Start ``mlflow server`` and wait until it answers.
+    """Start ``mlflow server`` and wait until it answers; whoever called ends it by `stop`.
 
     Args:
         config: says which store and which folder of artifacts.
         port, host: TCP port, and IPv4 address of the interface to listen on.
         auth: ask everybody for a name and a password, see `auth_environment`.
         new: begin a record where there is none.
-
-    Returns:
-        The server; whoever called terminates it.
 
     Raises:
         UserError: the store is a server already, holds nothing yet, the port is taken, or users
@@ -74,11 +71,26 @@ def start_ui(
         if error.errno == errno.EADDRINUSE:
             raise UserError(f"port {port} is taken; choose another one with --port") from None
         raise UserError(f"{host}:{port}: cannot listen there: {error.strerror}") from None
-    environment = _environment(config) | (auth_environment() if auth else {})
+    assert config.artifact_root is not None, "only a server has no artifact root of its own"
+    command = [
+        *(sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port)),
+        # Runs name their own folder; this one is for runs that come in through this server.
+        *("--artifacts-destination", config.artifact_root, "--workers", "1"),
+        *("--uvicorn-opts", "--log-level warning"),
+        *(("--app-name", "basic-auth") if auth else ()),
+    ]
+    environment = {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "PYTHONWARNINGS": "ignore",
+        **os.environ,
+        # Not on the command line, which everybody may read, as a password may be in it.
+        "MLFLOW_BACKEND_STORE_URI": config.uri,
+        "MLFLOW_REGISTRY_STORE_URI": config.uri,
+        **(auth_environment() if auth else {}),
+    }
     # A group of its own, so that its workers end with it and Ctrl-C reaches us alone.
-    server = subprocess.Popen(
-        _command(config, port, host, auth), env=environment, start_new_session=True
-    )
+    server = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
         _wait(server, address(host, port))
     except BaseException:
@@ -122,9 +134,8 @@ def auth_environment() -> dict[str, str]:
     """
     if importlib.util.find_spec("flask_wtf") is None:
         raise UserError("--auth needs Flask-WTF: pip install 'dimts[auth]'")
-    given: dict[str, str] = {}
-    if "MLFLOW_FLASK_SERVER_SECRET_KEY" not in os.environ:  # signs forms until the next start
-        given["MLFLOW_FLASK_SERVER_SECRET_KEY"] = secrets.token_hex(32)
+    key = "MLFLOW_FLASK_SERVER_SECRET_KEY"
+    given = {key: os.environ.get(key) or secrets.token_hex(32)}  # signs forms until the next start
     if "MLFLOW_AUTH_CONFIG_PATH" in os.environ:
         return given
     config, database = Path(AUTH_CONFIG).absolute(), Path(AUTH_DATABASE)
@@ -135,29 +146,6 @@ def auth_environment() -> dict[str, str]:
     if not config.exists():
         config.write_text(AUTH_SETTINGS, encoding="utf-8")
     return given | {"MLFLOW_AUTH_CONFIG_PATH": str(config)}
-
-
-def _command(config: TrackingConfig, port: int, host: str, auth: bool) -> list[str]:
-    assert config.artifact_root is not None, "only a server has no artifact root of its own"
-    return [
-        *(sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port)),
-        # Runs name their own folder; this one is for runs that come in through this server.
-        *("--artifacts-destination", config.artifact_root, "--workers", "1"),
-        *("--uvicorn-opts", "--log-level warning"),
-        *(("--app-name", "basic-auth") if auth else ()),
-    ]
-
-
-def _environment(config: TrackingConfig) -> dict[str, str]:
-    """The store goes by environment: a command line with a password is everybody's to read."""
-    return {
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "PYTHONWARNINGS": "ignore",
-        **os.environ,
-        "MLFLOW_BACKEND_STORE_URI": config.uri,
-        "MLFLOW_REGISTRY_STORE_URI": config.uri,
-    }
 
 
 def _wait(server: subprocess.Popen[bytes], base: str) -> None:
