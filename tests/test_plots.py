@@ -51,13 +51,6 @@ def test_ethiopic_is_drawn_and_not_shown_as_boxes(
     assert not caplog.records
 
 
-@pytest.mark.parametrize("durations", [[4], [2, 3]])
-def test_durations_that_do_not_fit_are_refused(tmp_path: Path, durations: list[int]) -> None:
-    with pytest.raises(ValueError, match="durations"):
-        alignment_plot(tmp_path / "a.png", mel(4), durations, ["a", "b"])
-    assert not (tmp_path / "a.png").exists()
-
-
 def test_the_samples_page_needs_no_other_file(tmp_path: Path) -> None:
     wav, plot = tmp_path / "a.wav", tmp_path / "a.png"
     wav.write_bytes(b"RIFF of a sound")

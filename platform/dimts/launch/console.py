@@ -15,12 +15,8 @@ POLL_S = 0.3
 
 
 def line(event: Mapping[str, Any], metrics: Sequence[Metric]) -> str | None:
-    """What to print for an event; None for nothing.
-
-    Args:
-        event: of the log.
-        metrics: of the family; those of validation with a short name are shown.
-    """
+    """What to print for an event; None for nothing. Of the family's metrics those of validation
+    with a short name are shown."""
     if "text" in event:
         return str(event["text"])
     values = event.get("values", {})
@@ -46,10 +42,7 @@ def following(
 ) -> Iterator[None]:
     """Inside, print the events of a run as they come, whichever process writes them.
 
-    Args:
-        folder: of the run, here or in object storage.
-        metrics: of its family.
-        meanwhile: is called between two looks.
+    `meanwhile` is called between two looks at the folder, which may be in object storage.
     """
     log, done = folder / EVENTS, threading.Event()
     start = log_size(log)

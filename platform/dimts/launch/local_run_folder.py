@@ -69,13 +69,7 @@ def worker_folder(remote: StoragePath) -> Path:
 
 
 class RemoteRun:
-    """What one worker does for the copy of its run.
-
-    Args:
-        folder: of the run, on this machine.
-        remote: of the run, in object storage.
-        rank: of the worker; only rank 0 writes there, but for `OF_OTHERS`.
-    """
+    """What one worker does for the copy of its run; only rank 0 sends more than `OF_OTHERS`."""
 
     def __init__(self, folder: Path, remote: StoragePath, rank: int = 0) -> None:
         self._folder, self._remote, self._rank = folder, remote, rank
@@ -190,9 +184,7 @@ class RemoteRun:
 def local_run_folder(
     launch: Launch, rank: int = 0, local_rank: int = 0, stays: bool = True
 ) -> Iterator[tuple[Launch, RemoteRun | None]]:
-    """Inside, the run has a folder on this machine, whatever holds it.
-
-    Every worker of a group calls this.
+    """Inside, the run has a folder on this machine; every worker of a group calls this.
 
     Args:
         launch: as the driver handed it out.

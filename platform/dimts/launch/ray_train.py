@@ -6,7 +6,6 @@ import logging
 import os
 import socket
 import struct
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
@@ -21,6 +20,7 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.torch.config import _TorchBackend
 
 from dimts.core.errors import UserError
+from dimts.core.posix import fcntl
 from dimts.core.ray_session import ray_session
 from dimts.launch.console import following
 from dimts.launch.local_run_folder import RemoteRun, local_run_folder
@@ -62,7 +62,7 @@ def run_on_ray(launch: Launch, config: RayConfig) -> None:
         cpus = cpus_per_worker(config)
 
         def fit(note: str) -> None:
-            trainer = torch_trainer(train_worker, launch, config, cpus, {"note": note})
+            trainer = torch_trainer(train_worker, launch, config, cpus, 0, {"note": note})
             in_another_thread(trainer.fit).result()
 
         fit_while_it_comes_further(fit, launch.place, config.max_failures)
@@ -191,16 +191,15 @@ def torch_trainer(
     launch: Launch,
     config: RayConfig,
     cpus: int,
+    restarts: int,
     more: Mapping[str, Any],
-    restarts: int = 0,
 ) -> TorchTrainer:
     """The group of workers for a run.
 
     Args:
         worker: what each of them does; it is given ``launch`` and what `more` holds.
-        launch, config: the run, and of the group.
+        launch, config, more: the run, of its workers, and for each of them.
         cpus: cores reserved for each worker.
-        more: for `worker`.
         restarts: times that Ray itself starts a group that died again.
     """
     resources: dict[str, float] = {"CPU": cpus, "GPU": 1} if config.gpu else {"CPU": cpus}
@@ -251,19 +250,13 @@ class _ClusterBackend(_TorchBackend):
 
 
 def interface_of(address: str) -> str | None:
-    """Name of the interface that has an IPv4 address; None if none is found to."""
-    if not sys.platform.startswith("linux"):
-        return None
-    import fcntl
-
+    """Name of the interface that has an IPv4 address; None if none is found to, as on macOS."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
         for _, name in socket.if_nameindex():
-            try:
+            with suppress(OSError):  # it has none
                 answer = fcntl.ioctl(asked, SIOCGIFADDR, struct.pack("256s", name.encode()))
-            except OSError:  # has none
-                continue
-            if socket.inet_ntoa(answer[20:24]) == address:
-                return name
+                if socket.inet_ntoa(answer[20:24]) == address:
+                    return name
     return None
 
 
@@ -276,11 +269,14 @@ def _name_interface() -> None:
 def train_worker(config: dict[str, Any]) -> None:
     """One worker of the group; the loop finds the others through `torch.distributed`."""
 
+    def node_goes() -> bool:
+        """Whether a worker's machine is to be taken away; all workers ask together."""
+        return config["nodes_may_go"] and ray.train.get_preemption_info() is not None
+
     def train(launch: Launch, rank: int, copy: RemoteRun | None) -> None:
         device = get_device()
         launch, note = resolve_on_machine(launch, device)
-        will_end = node_goes if config["nodes_may_go"] else lambda: False
-        logger = RunLogger(launch, rank, ray.train.report, will_end, copy)
+        logger = RunLogger(launch, rank, ray.train.report, node_goes, copy)
         with logger.recording("; ".join(filter(None, (config["note"], note)))):
             try:
                 logger.finish(run_training(launch.settings, logger, device))
@@ -334,8 +330,3 @@ def _measure(dumped: dict[str, Any], gpu: bool) -> None:
         launch, _ = resolve_on_machine(launch, device)
         with RunLogger(launch).recording() as logger:
             logger.measure(device)
-
-
-def node_goes() -> bool:
-    """Whether the machine of a worker is to be taken away; all workers ask together."""
-    return ray.train.get_preemption_info() is not None

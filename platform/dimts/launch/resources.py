@@ -27,13 +27,7 @@ def places(nodes: Iterable[Mapping[str, float]], needs: Mapping[str, float]) -> 
 
 
 def equal_share(nodes: list[dict[str, float]], workers: int, gpu: bool) -> int:
-    """The most cores that each of so many workers can have; 1 if there are too few.
-
-    Args:
-        nodes: what each node has.
-        workers: processes, each on one node.
-        gpu: each needs a GPU as well.
-    """
+    """The most cores that so many workers can have each, beside a GPU; 1 if there are too few."""
     cores = int(sum(node.get("CPU", 0) for node in nodes))
     for share in range(cores // max(1, workers), 1, -1):
         if places(nodes, {"CPU": share, "GPU": int(gpu)}) >= workers:

@@ -20,11 +20,7 @@ NEWEST = ".newest"
 
 
 def acquire(launch: Launch) -> None:
-    """From now on this start of the run is the last.
-
-    Raises:
-        StorageError: the storage cannot be reached.
-    """
+    """From now on this start of the run is the last; a `StorageError` if nobody answers."""
     if launch.remote:
         (launch.remote / START).write_bytes(launch.start.encode())
 

@@ -30,8 +30,7 @@ class RunLogger:
     """Callbacks of one worker; those that are not rank 0 only report.
 
     Args:
-        launch: the run.
-        rank: of this worker.
+        launch, rank: the run, and of this worker.
         report: passes metrics on, to Ray Train for one.
         will_end: whether the machine has given notice; see `Callbacks.should_save`.
         copy: of the run in object storage, which gets each checkpoint.
@@ -151,11 +150,7 @@ class RunLogger:
 
 
 def read_result(run_dir: AnyPath) -> dict[str, Any]:
-    """What `RunLogger.finish` wrote.
-
-    Raises:
-        UserError: the run has not ended yet.
-    """
+    """What `RunLogger.finish` wrote; a `UserError` if the run has not ended yet."""
     try:
         result: dict[str, Any] = json.loads((run_dir / RESULT).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -164,11 +159,7 @@ def read_result(run_dir: AnyPath) -> dict[str, Any]:
 
 
 def device_of(gpu: bool) -> torch.device:
-    """The device a bare run trains on.
-
-    Raises:
-        UserError: a GPU is asked for and there is none.
-    """
+    """The device to compute on; a `UserError` if a GPU is asked for and there is none."""
     if gpu and not torch.cuda.is_available():
         raise UserError("ray.gpu is on, but torch finds no CUDA device")
     return torch.device("cuda" if gpu else "cpu")

@@ -23,13 +23,7 @@ img { display: block; max-width: 100%; width: 54em }
 
 
 def write_samples_page(path: Path, title: str, samples: Sequence[Sample]) -> None:
-    """Write the page, newest step first; pictures are shown for the newest step only.
-
-    Args:
-        path: the HTML file.
-        title: the run's name.
-        samples: their files are read now and may change later.
-    """
+    """Write the page, newest step first; pictures are shown for the newest step only."""
     steps = sorted({sample.step for sample in samples}, reverse=True)
     fonts = "".join(
         f"@font-face {{ font-family: \"script\"; src: url('{_data('font/ttf', font)}') }}\n"

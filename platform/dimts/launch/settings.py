@@ -78,13 +78,11 @@ class Launch(Config):
     """What is handed to the process that trains.
 
     Attributes:
-        name: of the run.
+        name, place: of the run; where all nodes find it.
         settings: of the training.
         tracking: where it is recorded, with paths made absolute.
         params: the resolved configuration, flat.
-        place: of the run, where all nodes find it.
-        tags: of the recorded run; ``mlflow.parentRunId`` nests it, ``mlflow.note.content``
-            describes it.
+        tags: of the recorded run; ``mlflow.parentRunId`` nests it.
         title: what people see of it in MLflow; the name if empty.
         start: tells one start of a run in object storage from another.
     """

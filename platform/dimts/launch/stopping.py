@@ -32,18 +32,14 @@ def stop_requested(run_dir: AnyPath) -> bool:
 
 
 def request_stop(run_dir: AnyPath, early: bool = False) -> None:
-    """Wish the run to end after its current step, with a checkpoint; `early` says that a sweep
-    does."""
+    """Wish the run to end after its current step, with a checkpoint; `early`: a sweep does."""
     for name in (EARLY_FILE, STOP_FILE) if early else (STOP_FILE,):
         (run_dir / name).write_bytes(b"")
 
 
 def stop_run(launch: Launch, early: bool = False) -> None:
-    """Wish the same where its workers look, unless it was started again elsewhere.
-
-    Raises:
-        StorageError: the storage cannot be reached.
-    """
+    """Wish the same where its workers look, unless it was started again elsewhere; a
+    `StorageError` if nobody answers."""
     launch.run_dir.mkdir(parents=True, exist_ok=True)
     if is_last_start(launch):
         request_stop(launch.place, early)

@@ -20,8 +20,7 @@ def run_training(
     """Train as one worker of one or several; `torch.distributed` says which.
 
     Raises:
-        UserError: the family's data are missing or do not fit the settings, the run was begun
-            with others, or training failed.
+        UserError: the family's data are missing or do not fit the settings, or training failed.
     """
     device = device or torch.device("cpu")
     max_threads = set_threads(settings, device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from importlib.util import find_spec
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -16,15 +16,8 @@ from dimts.core.masking import MASK, mask_uri
 SQLITE = "sqlite:///"
 _STORE = re.compile(r"(https?|sqlite|postgresql|mysql|mssql)(\+\w+)?://.+")
 
-_CLIENTS = {"s3": ("boto3", "aws"), "gs": ("google.cloud.storage", "gcp")}
-
-
-def is_missing(library: str) -> bool:
-    """Whether a library is not installed."""
-    try:
-        return find_spec(library) is None
-    except ModuleNotFoundError:  # of a package that it would be in
-        return True
+_CLIENTS = {"s3": ("boto3", "aws"), "gs": ("google-cloud-storage", "gcp")}
+"""Packages that MLflow needs for a bucket, and our extras that install them."""
 
 
 class TrackingConfig(Config):
@@ -90,27 +83,23 @@ class TrackingConfig(Config):
         return self.artifacts or (None if self.is_server else "mlartifacts")
 
     def check_store(self) -> None:
-        """Refuse an SQLite file that is not there, which reading from it would make.
-
-        Raises:
-            UserError: it is not there.
-        """
+        """A `UserError` for an SQLite file that is not there, which reading from it would make."""
         if (file := self.database) and not file.exists():
             raise UserError(f"{file}: no run was recorded here yet; tracking.uri says where")
 
     def check_client(self) -> None:
-        """Refuse a bucket for artifacts that MLflow has no client for.
-
-        Raises:
-            UserError: so it is.
-        """
+        """A `UserError` if MLflow has no client for the bucket that artifacts are to go to."""
         scheme = (self.artifacts or "").split("://")[0]
-        library, extra = _CLIENTS.get(scheme, ("", ""))
-        if self.enabled and library and is_missing(library):
+        if not self.enabled or scheme not in _CLIENTS:
+            return
+        library, extra = _CLIENTS[scheme]
+        try:
+            metadata.version(library)
+        except metadata.PackageNotFoundError:
             raise UserError(
                 f"tracking.artifacts={self.artifacts}: {scheme}:// needs {library}; "
                 f"pip install 'dimts[{extra}]'"
-            )
+            ) from None
 
     def absolute(self) -> TrackingConfig:
         """The same settings with paths that no longer depend on the current directory.

@@ -49,10 +49,8 @@ def log_bundle(
     A model that was begun and not ended, as the store went away, is gone on with.
 
     Args:
-        client: connected.
-        run_id, experiment_id: of the run it belongs to.
-        bundle: its folder.
-        event: ``step``, ``time`` and the ``metrics`` of the bundle.
+        client, run_id, experiment_id: connected; of the run it belongs to.
+        bundle, event: its folder; its ``step``, ``time`` and ``metrics``.
         registered_model: also register it under this name, with its metrics as tags.
     """
     from mlflow.entities import LoggedModelStatus

@@ -7,7 +7,7 @@ import logging
 import posixpath
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,7 @@ class Sender:
     Attributes:
         run_id: MLflow's; None until the store has answered.
         opened: set as soon as `run_id` is known.
+        stopped: to be set where nobody waits any longer.
     """
 
     def __init__(self, config: TrackingConfig, run_dir: Path) -> None:
@@ -58,13 +59,10 @@ class Sender:
         self._steps: dict[str, set[int]] = {}
         self._highest: dict[str, int] = {}
         self.run_id: str | None = None
-        self.opened = threading.Event()
+        self.opened, self.stopped = threading.Event(), False
 
-    def drain(self, stopped: Callable[[], bool] = lambda: False) -> bool:
-        """Send everything that waits.
-
-        Returns:
-            False when another process is the sender, or `stopped` became true.
+    def drain(self) -> bool:
+        """Send everything that waits; False if another process is the sender, or it is `stopped`.
 
         Raises:
             Exception: whatever MLflow raised; what was not sent still waits.
@@ -75,13 +73,13 @@ class Sender:
             self._open_run()
         self._trouble = None
         for batch in self._batches():
-            if stopped():
+            if self.stopped:
                 return False
             self._send(batch)
         for entry in self.cursor.postponed():
             if self._trouble:
                 break
-            if stopped():
+            if self.stopped:
                 return False
             self._trouble = self._try([entry])
             if self._trouble is None:

@@ -29,7 +29,6 @@ class MlflowThread:
         self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
         self._wake = threading.Event()
         self._closing = False
-        self._abandoned = False
         self._environment = ExitStack()
 
     def start(self) -> None:
@@ -42,7 +41,7 @@ class MlflowThread:
         self._closing = True
         self._wake.set()
         self._thread.join(self._config.flush_timeout_s)
-        self._abandoned = True
+        self.sender.stopped = True
         self._wake.set()
         self._thread.join(CLOSING_PAUSE_S)
         if waiting := self.sender.cursor.n_waiting():
@@ -56,10 +55,10 @@ class MlflowThread:
     def _run(self) -> None:
         """Send batch after batch until `close` was called and nothing waits."""
         n_failures, shown = 0, self._config.shown
-        while not self._abandoned:
+        while not self.sender.stopped:
             closing = self._closing  # Read first: what is appended before it must be sent.
             try:
-                done = self.sender.drain(lambda: self._abandoned)
+                done = self.sender.drain()
                 if n_failures:
                     log.warning("tracking: %s answers again", shown)
                 n_failures = 0

@@ -22,10 +22,7 @@ _COLUMNS = (
 def moved_roots(config: TrackingConfig) -> dict[str, str]:
     """Folders of artifacts that the database names and that are gone -> where they are now.
 
-    One counts as moved if the configured folder is there and has the same name.
-
-    Args:
-        config: with absolute paths.
+    One counts as moved if the configured folder, an absolute path, is there and has the same name.
     """
     file, root = config.database, config.artifact_root
     if file is None or root is None or not Path(root).is_dir():
@@ -36,12 +33,12 @@ def moved_roots(config: TrackingConfig) -> dict[str, str]:
             locations = [str(row[0]) for row in named]
     except sqlite3.Error:  # no database, or of no MLflow: whoever uses it next says so
         return {}
-    return {old: Path(root).as_uri() for old in locations if _is_gone(old, Path(root).name)}
-
-
-def _is_gone(location: str, name: str) -> bool:
-    folder = Path(unquote(location.removeprefix(_FILE)))
-    return location.startswith(_FILE) and folder.name == name and not folder.exists()
+    gone = {}
+    for old in locations:
+        folder = Path(unquote(old.removeprefix(_FILE)))
+        if old.startswith(_FILE) and folder.name == Path(root).name and not folder.exists():
+            gone[old] = Path(root).as_uri()
+    return gone
 
 
 def moved_line(config: TrackingConfig) -> str | None:

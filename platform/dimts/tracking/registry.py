@@ -20,13 +20,7 @@ CHAMPION = "champion"
 
 
 class Version(NamedTuple):
-    """A version of a registered model.
-
-    Attributes:
-        name, number: of the model, and of the version as text.
-        run_id: MLflow's, of the run that it comes from.
-        tags: its metrics, ``test/mcd`` and the like, and what promotion found.
-    """
+    """A version of a registered model; tags are its metrics, and what promotion found."""
 
     name: str
     number: str
@@ -97,10 +91,9 @@ def register(
     does not take the alias from a newer one.
 
     Args:
-        client: connected.
+        client, tags: connected; of the version.
         name: of the registered model; made when there is none.
         model_id, run_id: of the logged model, and of the run that it comes from.
-        tags: of the version.
     """
     from mlflow.exceptions import MlflowException
 

@@ -23,10 +23,6 @@ class TensorboardWriter:
 
     A disk that is full ends the file: what comes later is in the event log alone.
 
-    Args:
-        run_dir: the run's folder.
-        config_yaml: the settings, without secrets.
-
     Raises:
         UserError: TensorBoard is not installed.
     """

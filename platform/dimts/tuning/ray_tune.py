@@ -261,8 +261,8 @@ def _run_group(launch: Launch, config: RayConfig, measured: Measured) -> None:
             launch,
             config,
             max(1, config.cpus_per_worker),
-            {"measured": measured},
             config.max_failures,
+            {"measured": measured},
         )
         group = in_another_thread(trainer.fit)
         for line in follow_events(reports, 0, lambda: bool(wait([group], POLL_S).done)):
