@@ -138,7 +138,7 @@ def test_features_that_the_storage_does_not_give_are_asked_for_again(
     events = tmp_path / "back" / EVENTS
     with s3.silent():
         job = TrainJob(voice_file, *how, f"prepare.features={there}")
-        until(lambda: job.process.poll() is not None or told(events, str(there)))
+        until(lambda: job.process.poll() is not None or told(events, f"{there}/manifest.json: "))
     code, out, err = job.result()
     assert code == 0, err
     assert f"{there}/manifest.json: " in out

@@ -45,7 +45,7 @@ class RunLogger:
         copy: RemoteRun | None = None,
     ):
         self.launch, self.rank, self.copy = launch, rank, copy
-        self._report, self.should_save = report, will_end
+        self._report, self._will_end = report, will_end
         self._tracker = Tracker(launch.tracking, launch.run_dir)
 
     def start(self, note: str = "") -> None:
@@ -86,6 +86,9 @@ class RunLogger:
 
     def should_stop(self) -> bool:
         return stop_requested(self.launch.run_dir)
+
+    def should_save(self) -> bool:
+        return self._will_end()
 
     def sample(self, task: Task, step: int) -> None:
         folder = self.launch.run_dir / "samples"
