@@ -116,8 +116,6 @@ class RunIdentity:
                     raise
             experiment = client.get_experiment_by_name(name)
         assert experiment is not None
-        if experiment.lifecycle_stage != "active":
-            raise RuntimeError(f"experiment '{name}' is deleted; restore it or name another one")
         return str(experiment.experiment_id)
 
 
