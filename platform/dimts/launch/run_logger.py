@@ -25,6 +25,8 @@ from dimts.training.ownership import RunTakenOver
 from dimts.training.progress import Result
 from dimts.training.task import Task
 
+Report = Callable[[dict[str, float]], None]
+
 
 class RunLogger:
     """Callbacks of one worker; those that are not rank 0 only report.
@@ -40,7 +42,7 @@ class RunLogger:
         self,
         launch: Launch,
         rank: int = 0,
-        report: Callable[[dict[str, float]], None] = lambda metrics: None,
+        report: Report | None = None,
         will_end: Callable[[], bool] = lambda: False,
         copy: RemoteRun | None = None,
     ):
@@ -82,7 +84,8 @@ class RunLogger:
     def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None:
         if self.copy and checkpoint:
             self.copy.send_soon()
-        self._report(metrics)
+        if self._report:
+            self._report(metrics)
 
     def should_stop(self) -> bool:
         return stop_requested(self.launch.run_dir)

@@ -23,7 +23,7 @@ from dimts.launch.local_run_folder import RemoteRun, local_run_folder
 from dimts.launch.machine import resolve_on_machine
 from dimts.launch.names import ENDING
 from dimts.launch.run_folder import acquire
-from dimts.launch.run_logger import RunLogger
+from dimts.launch.run_logger import Report, RunLogger
 from dimts.launch.settings import Launch
 from dimts.launch.stopping import EARLY_FILE, STOP_FILE, clear_stop, stopped_early
 from dimts.launch.training_run import run_training
@@ -71,7 +71,7 @@ class TrialLogger(RunLogger):
         measured: Measured,
         on_validation: OnValidation,
         rank: int = 0,
-        report: Callable[[dict[str, float]], None] = lambda metrics: None,
+        report: Report | None = None,
         copy: RemoteRun | None = None,
     ):
         super().__init__(launch, rank, report, copy=copy)
