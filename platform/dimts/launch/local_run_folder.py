@@ -20,7 +20,7 @@ from torch import distributed as dist
 
 from dimts.bundles.bundle import MANIFEST
 from dimts.core.errors import UserError
-from dimts.launch.names import ANSWERED, CONFIG_FILE, ENDING, LOCK, START
+from dimts.launch.names import CONFIG_FILE, ENDING, LOCK, START
 from dimts.launch.run_folder import (
     NEWEST,
     claim_copy,
@@ -45,7 +45,7 @@ from dimts.training.checkpoint import BEST, LATEST
 from dimts.training.memory import PARTS
 from dimts.training.ownership import CLAIM, RunTakenOver
 
-NOT_COPIED = (ANSWERED, CONFIG_FILE, LOCK, CLAIM, NEWEST, START, STOP_FILE, EARLY_FILE)
+NOT_COPIED = (CONFIG_FILE, LOCK, CLAIM, NEWEST, START, STOP_FILE, EARLY_FILE)
 """Of one machine, of the driver, or sent in another way."""
 OF_OTHERS = (ENDING, PARTS)
 """Also written by workers that are not rank 0."""
