@@ -48,7 +48,7 @@ from dimts.families.acoustic.training_config import AcousticTrainingConfig
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
-from dimts.training.callbacks import NullCallbacks
+from dimts.training.callbacks import Callbacks
 from dimts.training.precision import float32_precision
 from dimts.training.sampler import BucketSampler, Position
 from dimts.training.trainer import Trainer
@@ -118,7 +118,7 @@ class Row:
     mfu: float | None
 
 
-class Clock(NullCallbacks):
+class Clock(Callbacks):
     """`Callbacks` that note the time and the wait for data at the end of each window."""
 
     def __init__(self, device: torch.device):

@@ -1,7 +1,6 @@
 """Folders for what libraries compile and cache, where the user's home cannot be written.
 
-Numba, matplotlib, Triton and this library use the home folder otherwise. A container that runs as
-a user id without a home has none, and numba then refuses to be imported with cached functions.
+As in a container that runs as a user id without a home, where numba cannot be imported otherwise.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ IN_CACHE = {
 def choose_caches() -> None:
     """Name folders below the system's temporary one, unless the user's own cache can be written.
 
-    It is the environment that is changed, so that processes which this one starts follow. Numba
-    and matplotlib read it when they are imported: to be called before that.
+    The environment is changed, for this process and those it starts: to be called before numba and
+    matplotlib are imported.
     """
     home = os.path.expanduser("~")
     own = os.environ.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")
-    if os.name != "posix" or _can_be_written(own):
+    if _can_be_written(own):
         return
     with suppress(OSError):  # no temporary folder either: whoever needs a cache says so
         folder = _folder_of_this_user()
@@ -41,7 +40,6 @@ def choose_caches() -> None:
 
 
 def _can_be_written(folder: str) -> bool:
-    """Whether this user may write into the folder, or make it."""
     if not os.path.isabs(folder):
         return False
     while not os.path.lexists(folder):
@@ -50,10 +48,7 @@ def _can_be_written(folder: str) -> bool:
 
 
 def _folder_of_this_user() -> Path:
-    """The same one each time, except where someone else has taken its name.
-
-    Compiled code is run from there, so it must be nobody else's.
-    """
+    """The same each time, unless someone else has made it: compiled code is run from there."""
     folder = Path(tempfile.gettempdir()) / f"dimts-cache-{os.getuid()}"
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)

@@ -15,6 +15,7 @@ from dimts.launch.samples_page import write_samples_page
 from dimts.launch.settings import Launch
 from dimts.launch.stopping import stop_requested
 from dimts.tracking.tracker import Status, Tracker
+from dimts.training.callbacks import Callbacks
 from dimts.training.checkpoint import BEST
 from dimts.training.progress import Result
 from dimts.training.task import Task
@@ -23,7 +24,7 @@ RESULT = "result.json"
 Report = Callable[[dict[str, float], Path | None], None]
 
 
-class RunLogger:
+class RunLogger(Callbacks):
     """Callbacks of one worker; those that are not rank 0 only report.
 
     Args:

@@ -69,7 +69,7 @@ class Mirror:
         self._known = {name: here.get(name) for name in names}
 
     def adopt(self) -> list[str]:
-        """Take the folder for newer than the copy, which may lack some of it; what the copy has."""
+        """Take the folder for newer than the copy; the names that the copy has."""
         names = self._listed()
         self._known = dict.fromkeys(names)
         return names

@@ -20,7 +20,6 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, NamedTuple
 
-import pyarrow as pa
 import pyarrow.fs as pa_fs
 from pydantic import BeforeValidator, PlainSerializer
 from pydantic_core import core_schema
@@ -58,11 +57,8 @@ class Entry(NamedTuple):
 class StoragePath:
     """A prefix, or a file, in object storage; it is used as a `Path` is, as far as that goes.
 
-    Attributes:
-        uri: without a slash at its end.
-
     Raises:
-        ValueError: no URI of object storage that is known, or more than one.
+        ValueError: no URI of object storage that is known.
     """
 
     uri: str
@@ -110,7 +106,7 @@ class StoragePath:
         return self.entry() is not None
 
     def read_text(self, encoding: str = "utf-8") -> str:
-        """A whole file as text; raises like `read_bytes`."""
+        """A whole file as text."""
         return self.read_bytes().decode(encoding)
 
     def absolute(self) -> StoragePath:
@@ -143,7 +139,7 @@ class StoragePath:
         return data
 
     def write_bytes(self, data: bytes) -> None:
-        """A whole file, seen whole or not at all; raises like `upload`."""
+        """Write a whole file, which is seen whole or not at all."""
         with reaching(self), self.filesystem.open_output_stream(self.path) as file:
             file.write(data)
 
@@ -156,46 +152,33 @@ class StoragePath:
             UserError: it cannot be written on this machine.
         """
         draft = file.with_name(f".{file.name}.{os.getpid()}.part")
-        with reaching(self):
-            source = self.filesystem.open_input_stream(self.path)
-        with source, _writing(file):
+        with reaching(self, file), self.filesystem.open_input_stream(self.path) as source:
             file.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with draft.open("wb") as target:
-                    while part := self._next_part(source):
-                        target.write(part)
+                    shutil.copyfileobj(source, target, PART_BYTES)
                 os.replace(draft, file)
             finally:
                 draft.unlink(missing_ok=True)
-
-    def _next_part(self, source: pa.NativeFile) -> bytes:
-        with reaching(self):
-            part: bytes = source.read(PART_BYTES)
-        return part
 
     def upload(self, file: Path) -> None:
         """Copy a file to here; it is seen there whole or not at all.
 
         Raises:
-            FileNotFoundError: there is no such file.
+            OSError: the file is missing or cannot be read.
             StorageError: the storage cannot be reached or refuses.
         """
-        with file.open("rb") as source:
-            with reaching(self):
-                target = self.filesystem.open_output_stream(self.path)
+        with file.open("rb") as source, reaching(self):
+            target = self.filesystem.open_output_stream(self.path)
             try:
-                while part := source.read(PART_BYTES):
-                    with reaching(self):
-                        target.write(part)
-            except StorageError:
+                shutil.copyfileobj(source, target, PART_BYTES)
+            except BaseException as error:
+                if not _of_storage(error):  # to close it ends what is half sent as if it were whole
+                    with suppress(OSError, StorageError):
+                        target.close()
+                        self.unlink()
                 raise
-            except BaseException:  # of this machine, or Ctrl-C
-                with suppress(OSError):
-                    target.close()  # which ends what is half sent as if it were whole
-                    self.unlink()
-                raise
-            with reaching(self):
-                target.close()
+            target.close()
 
     def entry(self) -> Entry | None:
         """The file here, if there is one."""
@@ -261,28 +244,20 @@ AnyPath = Annotated[Path | StoragePath, BeforeValidator(_any_path), PlainSeriali
 
 
 def require_local(path: AnyPath, why: str) -> Path:
-    """The path, which has to be one of this machine.
-
-    Raises:
-        UserError: it is in object storage; says `why` that does not do.
-    """
+    """The path; a `UserError` says `why` one in object storage does not do."""
     if isinstance(path, StoragePath):
         raise UserError(f"{path}: {why}; name a folder that this machine and all nodes see")
     return path
 
 
 def copy_to(file: Path, target: AnyPath) -> None:
-    """Copy a file to object storage; a local target is the file itself. Raises like `upload`."""
+    """Copy a file to object storage; a local target is the file itself."""
     if isinstance(target, StoragePath):
         target.upload(file)
 
 
 def local_copy(source: AnyPath, file: Path) -> Path:
-    """Make `file` what a file in object storage is, and missing if it is; a local one stays itself.
-
-    Raises:
-        StorageError: the storage cannot be reached or refuses.
-    """
+    """Make `file` what a file in object storage is, and missing if it is; a local one is itself."""
     if not isinstance(source, StoragePath):
         return source
     try:
@@ -293,11 +268,7 @@ def local_copy(source: AnyPath, file: Path) -> Path:
 
 
 def remove_files(folder: AnyPath, prefix: str = "") -> None:
-    """Remove a folder, or what in it begins with `prefix`; nothing if it is not there.
-
-    Raises:
-        StorageError: the storage cannot be reached.
-    """
+    """Remove a folder, or what in it begins with `prefix`; nothing if it is not there."""
     if isinstance(folder, StoragePath):
         names = [entry.name for entry in folder.entries()]
         transfer([(folder / name).unlink for name in names if name.startswith(prefix)])
@@ -310,33 +281,30 @@ def remove_files(folder: AnyPath, prefix: str = "") -> None:
 
 
 @contextmanager
-def reaching(place: StoragePath) -> Iterator[None]:
-    """What object storage has against us, in one line.
+def reaching(place: StoragePath, file: Path | None = None) -> Iterator[None]:
+    """Say what object storage has against us, in one line.
 
     Raises:
-        StorageError: in place of an `OSError` that is not about a missing file.
+        StorageError: in place of its `OSError`s, but for that of a missing file.
+        UserError: in place of this machine's, such as of a full disk, if they are about `file`.
     """
     try:
         yield
-    except (FileNotFoundError, StorageError):
-        raise
     except OSError as error:
-        why = " ".join(str(error).split()).split(" (Request ID")[0][:300]
-        raise StorageError(
-            f"{place}: {why}; look at the bucket's name, the credentials, the region and, if it is "
-            "another server's, AWS_ENDPOINT_URL"
-        ) from error
-
-
-@contextmanager
-def _writing(file: Path) -> Iterator[None]:
-    """What this machine has against a file, such as a full disk, is not the storage's fault."""
-    try:
-        yield
-    except FileNotFoundError:  # there, since it was begun
-        raise
-    except OSError as error:
+        if _of_storage(error):
+            why = " ".join(str(error).split()).split(" (Request ID")[0][:300]
+            raise StorageError(
+                f"{place}: {why}; look at the bucket's name, the credentials, the region and, if "
+                "it is another server's, AWS_ENDPOINT_URL"
+            ) from error
+        if file is None or isinstance(error, FileNotFoundError):
+            raise
         raise UserError(f"{file}: cannot be written: {error.strerror or error}") from error
+
+
+def _of_storage(error: BaseException) -> bool:
+    """Whether an error is the storage's; those of the system have a number."""
+    return isinstance(error, OSError) and error.errno is None
 
 
 def transfer(jobs: list[Any]) -> None:
@@ -353,12 +321,7 @@ def transfer(jobs: list[Any]) -> None:
 
 
 def cache_folder(kind: str, *of: Any) -> Path:
-    """Where this machine keeps what can be had again; may be removed between jobs.
-
-    Args:
-        kind: ``features``, ``fonts`` and so on.
-        of: what it is of.
-    """
+    """Where this machine keeps what can be had again, such as ``features`` `of` a fingerprint."""
     root = os.environ.get(CACHE) or Path.home() / ".cache" / "dimts"
     return Path(root).absolute() / kind / (fingerprint(*map(str, of)) if of else "")
 
@@ -377,8 +340,7 @@ def _filesystem(scheme: str, _: str, bucket: str) -> pa_fs.FileSystem:
             allow_delayed_open=True,  # a small file is one request, not three
         )
     except (OSError, ValueError) as error:
-        why = " ".join(str(error).split())[:300]
-        raise StorageError(f"{scheme}//{bucket}: {why}") from error
+        raise StorageError(f"{scheme}//{bucket}: {' '.join(str(error).split())[:300]}") from error
 
 
 def _google() -> pa_fs.FileSystem:
@@ -392,7 +354,6 @@ def _google() -> pa_fs.FileSystem:
 
 
 def _endpoint() -> str | None:
-    """As Amazon's own tools take it."""
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
 
 

@@ -42,8 +42,6 @@ def save_checkpoint(
 ) -> Path:
     """Write a checkpoint and point ``checkpoint_latest`` (and ``checkpoint_best``) at it.
 
-    What fails half-way leaves the checkpoints before it, and what points to them, as they were.
-
     Args:
         run_dir: the run's folder.
         epoch, step: of its name.
@@ -84,9 +82,6 @@ def point_to(latest: Path, best_step: int) -> None:
     """Write ``checkpoint_latest``, and ``checkpoint_best`` if there is a checkpoint of that step.
 
     Also done by a run that goes on: a kill may have come between a checkpoint and this.
-
-    Raises:
-        OSError: there is no room, or the disk fails.
     """
     run_dir = latest.parent
     write_pointer(run_dir / LATEST, latest.name)
@@ -97,23 +92,13 @@ def point_to(latest: Path, best_step: int) -> None:
 
 
 def _write_state(file: Path, state: dict[str, Any]) -> None:
-    """torch's own writer turns what the system says of a full disk into words of its insides."""
     with file.open("wb") as stream:
         try:
             torch.save(state, stream)
-        except RuntimeError as error:
-            stream.write(b"\0")  # says it itself
+        except RuntimeError as error:  # words of torch's insides; a full disk says so itself
+            stream.write(b"\0")
             stream.flush()
             raise OSError(str(error).splitlines()[0]) from error
-
-
-def clear_partial(run_dir: Path) -> None:
-    """Remove what processes that were killed while they wrote a checkpoint have left."""
-    for path in run_dir.glob(".checkpoint_*"):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
 
 
 def find_latest(run_dir: Path, notify: Callable[[str], None] = lambda text: None) -> Path | None:
@@ -157,13 +142,13 @@ def _checkpoints(run_dir: Path) -> list[Path]:
     """Newest first."""
     if not run_dir.is_dir():
         return []
-    named = [(m, f) for f in run_dir.iterdir() if (m := _NAME.fullmatch(f.name)) and f.is_dir()]
-    return [f for _, f in sorted(named, key=lambda pair: int(pair[0][2]), reverse=True)]
+    found = [f for f in run_dir.iterdir() if step_of(f.name) is not None and f.is_dir()]
+    return sorted(found, key=lambda folder: step_of(folder.name) or 0, reverse=True)
 
 
 def _remove_old(run_dir: Path, step: int, keep: int, best_step: int) -> None:
     """Newer ones than of `step` are damaged, or training would have gone on from them."""
-    good = [f for f in _checkpoints(run_dir) if (s := step_of(f.name)) is not None and s <= step]
+    good = [f for f in _checkpoints(run_dir) if (step_of(f.name) or 0) <= step]
     for folder in good[keep:]:
         if step_of(folder.name) != best_step:
             shutil.rmtree(folder)

@@ -10,21 +10,20 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
-from dimts.core.errors import Diverged
+from dimts.core.errors import Diverged, UserError
 from dimts.core.threads import fastest_threads
 from dimts.training.callbacks import Callbacks
 from dimts.training.config import TrainingConfig
+from dimts.training.distributed import any_rank, from_rank_0, rank, world_size
 from dimts.training.loader import BatchLoader, ScheduledBatch
 from dimts.training.machine_choices import MachineChoices, read_choices, write_choices
 from dimts.training.memory import (
@@ -35,20 +34,14 @@ from dimts.training.memory import (
     smaller_parts,
     write_parts,
 )
-from dimts.training.optimizer import MovingAverage, build_optimizer, extended_share
+from dimts.training.objective import TrainedObjective
+from dimts.training.optimizer import MovingAverage, extended_share
 from dimts.training.precision import float32_precision, same_order
-from dimts.training.prefetcher import Prefetcher
 from dimts.training.progress import Progress, Result
+from dimts.training.sampler import Position
 from dimts.training.saver import Saver
-from dimts.training.step_result import (
-    LossAccumulator,
-    ObjectiveResult,
-    StepResult,
-    any_rank,
-    reduce_flags,
-)
-from dimts.training.task import Batch, Losses, Moment, Objective, Task
-from dimts.training.trainer_state import Trained, TrainerState
+from dimts.training.step_result import LossAccumulator, ObjectiveResult, StepResult, reduce_flags
+from dimts.training.task import Batch, Losses, Moment, Task
 from dimts.training.validation import validation_losses
 
 T = TypeVar("T")
@@ -82,30 +75,6 @@ def train(
         return Trainer(task, config, run_dir, callbacks, max_threads).run()
 
 
-class TrainedObjective:
-    """An objective with its optimizer, its gradient scaler and, for several workers, its DDP."""
-
-    def __init__(self, objective: Objective, device: torch.device, world_size: int, fp16: bool):
-        self.name, self.module = objective.name, objective.module
-        self.config, self.start_step = objective.optimizer, objective.start_step
-        self.parallel: nn.Module = self.module
-        if world_size > 1:
-            ids = [device.index] if device.type == "cuda" else None
-            # Its buffers are constants. Gradients are sent from where they lie, without a copy.
-            self.parallel = DistributedDataParallel(
-                self.module, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
-            )
-        self.optimizer = build_optimizer(self.module, self.config)
-        self.parameters = [p for p in self.module.parameters() if p.requires_grad]
-        self.scaler = torch.amp.GradScaler(device.type, enabled=fp16)
-
-    def no_sync(self, last: bool) -> AbstractContextManager[Any]:
-        """Inside, gradients stay with this worker until the last micro-batch."""
-        if last or not isinstance(self.parallel, DistributedDataParallel):
-            return nullcontext()
-        return self.parallel.no_sync()
-
-
 class Trainer:
     """One run of the loop in one process; see `train`."""
 
@@ -119,18 +88,15 @@ class Trainer:
     ):
         self.task, self.config, self.run_dir, self.callbacks = task, config, run_dir, callbacks
         self.max_threads = max_threads
-        self.rank = dist.get_rank() if dist.is_initialized() else 0
-        self.world_size = dist.get_world_size() if dist.is_initialized() else 1
+        self.rank, self.world_size = rank(), world_size()
         self.model, self.device = task.model, task.device
         fp16 = config.amp == "fp16"
         self.objectives = [
             TrainedObjective(o, self.device, self.world_size, fp16) for o in task.objectives
         ]
-        self.average: MovingAverage | None = None
-        if config.ema_decay:
-            self.average = MovingAverage(self.model, config.ema_decay)
-        on_gpu = self.device.type == "cuda"
-        self.loader = BatchLoader(task, config, self.rank, self.world_size, on_gpu)
+        self.average = MovingAverage(self.model, config.ema_decay) if config.ema_decay else None
+        self.on_gpu = self.device.type == "cuda"
+        self.loader = BatchLoader(task, config, self.rank, self.world_size, self.on_gpu)
         self.progress = Progress()
         self.saver = Saver(run_dir, self.rank, self.device, config.keep_checkpoints, self._notify)
         self.seconds: dict[str, float] = defaultdict(float)
@@ -195,7 +161,7 @@ class Trainer:
             batches.close()
         return "finished"
 
-    def _train_step(self, batches: Prefetcher) -> bool:
+    def _train_step(self, batches: Iterator[ScheduledBatch]) -> bool:
         """Do the next optimizer step; False if there was not memory enough for it.
 
         Each objective in turn: gradients of all micro-batches, then its weights. On a GPU the CPU
@@ -207,25 +173,24 @@ class Trainer:
         """
         moment = self.progress.moment
         with self._timed("data"):
-            scheduled = self._in_memory(lambda: cast(ScheduledBatch, batches.next()))
+            scheduled = self._in_memory(lambda: next(batches))
         if scheduled is None:
             return False
         stop = self.rank == 0 and self.callbacks.should_stop()
         active = [o for o in self.objectives if moment.step >= o.start_step]
         with self._timed("step"):
             for objective in active[len(self.updates) :]:
-                compute = partial(self._gradients, objective, scheduled, moment)
-                losses = self._in_memory(compute)
+                losses = self._in_memory(partial(self._gradients, objective, scheduled, moment))
                 if losses is None:
                     return False
                 self.updates.append(self._update(objective, losses, moment, stop))
             size = scheduled.micro_batches[0].size
-            self.pending = StepResult.of(moment.step, scheduled.ids, size, self.updates)
+            self.pending = StepResult(moment.step, scheduled.ids, size, self.updates)
             self.updates = []
             self.stop |= stop and self.world_size == 1  # several ranks hear of it together
             self.progress.position = scheduled.after
             self.progress.step += 1
-            if self.device.type != "cuda":
+            if not self.on_gpu:
                 self._finish_pending_step()
         return True
 
@@ -239,21 +204,12 @@ class Trainer:
         if not objective.module.training:  # to say it anew to every module takes a while
             objective.parallel.train()
         losses: list[Losses] = []
-        for n, batch in enumerate(scheduled.micro_batches):
-            with objective.no_sync(last=n == len(scheduled.micro_batches) - 1):
-                part = self._backward(objective, objective.parallel, batch, moment)
+        for batch in scheduled.micro_batches:
+            is_last = batch is scheduled.micro_batches[-1]
+            with nullcontext() if is_last else objective.no_sync():
+                part = objective.backward(batch, moment)
             losses.append({name: value.detach() for name, value in part.items()})
         return {name: torch.stack([part[name] for part in losses]).sum() for name in losses[0]}
-
-    def _backward(
-        self, objective: TrainedObjective, module: nn.Module, batch: Batch, moment: Moment
-    ) -> Losses:
-        losses: Losses = module(batch.to(self.device), moment)
-        minimised = next(iter(losses.values()))
-        # Losses are shares of the whole batch, and DDP takes the mean over the workers.
-        scaled = minimised * self.world_size if self.world_size > 1 else minimised
-        objective.scaler.scale(scaled).backward()
-        return losses
 
     def _update(
         self, objective: TrainedObjective, losses: Losses, moment: Moment, stop: bool
@@ -274,8 +230,7 @@ class Trainer:
         objective.optimizer.found_inf = flags[0]
         objective.optimizer.step()
         objective.scaler.update()
-        for other in self.objectives:  # one that looks through another leaves gradients there
-            other.optimizer.zero_grad(set_to_none=True)
+        self._zero_gradients()  # of all: one that looks through another leaves gradients there
         return ObjectiveResult(objective.name, losses, norm.detach(), flags)
 
     def _learning_rate_share(self, objective: TrainedObjective, step: int, max_steps: int) -> float:
@@ -326,54 +281,50 @@ class Trainer:
         Raises:
             OutOfMemory: there was not, and other workers wait for this one.
         """
-        computed: list[T] = []
-        if fits(lambda: computed.append(compute()), self.device):
-            return computed[0]
-        if self.world_size > 1:
+        computed = fits(compute, self.device)
+        if computed is None and self.world_size > 1:
             write_parts(self.run_dir, 2 * self.progress.n_micro_batches)
             raise OutOfMemory(f"rank {self.rank} at step {self.progress.step}")
-        return None
+        return computed
 
     def _fit_memory(self) -> None:
         """Before the first step, cut batches until the longest that could be is computed."""
         with self._timed("memory"):
             for objective in self.objectives:
                 objective.parallel.train()
-            while any_rank(not fits(self._longest_batches, self.device), self.device):
+            while any_rank(fits(self._longest_batches, self.device) is None, self.device):
                 self._cut_smaller()
             if self.world_size > 1:
-                self._fix_gradient_order()
+                # Backwards once with all workers: the first time tells DDP in which order gradients
+                # come, and from then on it adds them up in another one, which a run that goes on
+                # would not have.
+                batch = self.task.train.collate([0], [0], pad_to_multiple=self.on_gpu)
+                for objective in self.objectives:
+                    objective.backward(batch, self.progress.moment)
             self._zero_gradients()
 
-    def _fix_gradient_order(self) -> None:
-        """Backwards once with all workers: the first time tells DDP in which order gradients come,
-        and from then on it adds them up in another one, which a run that goes on would not have."""
-        batch = self.task.train.collate([0], [0], pad_to_multiple=self.device.type == "cuda")
-        for objective in self.objectives:
-            self._backward(objective, objective.parallel, batch, self.progress.moment)
-
-    def _longest_batches(self) -> None:
+    def _longest_batches(self) -> bool:
         """Forwards and backwards; no weight changes, and nobody waits for other workers."""
         room = [room_for_moments(o.parameters, o.optimizer) for o in self.objectives]
         self._forwards_and_backwards(self.loader.longest(self.progress.n_micro_batches))
         del room
+        return True
 
     def _forwards_and_backwards(self, batches: Iterable[Batch]) -> None:
         for batch in batches:
             for objective in self.objectives:
                 # At the end of a run, when nothing is given that takes memory to be found.
-                moment = self.progress.moment.at_the_end
-                self._backward(objective, objective.module, batch, moment)
+                objective.backward(batch, self.progress.moment.at_the_end, alone=True)
 
     def _choose_threads(self) -> None:
         """Find out how many threads a step is fastest with, where nobody has said so."""
         if not (most := self.max_threads):
             return
         with self._timed("memory"):
-            batches = list(self.loader.usual(self.progress.n_micro_batches))
-            threads = fastest_threads(lambda: self._forwards_and_backwards(batches), most)
+            usual = list(self.loader.longest(self.progress.n_micro_batches, shorter_than=0.5))
+            threads = fastest_threads(lambda: self._forwards_and_backwards(usual), most)
             self._zero_gradients()
-        threads = self.saver.of_rank_0(threads)
+        threads = from_rank_0(threads, self.device)
         torch.set_num_threads(threads)
         choices = read_choices(self.run_dir) or MachineChoices(amp=self.config.amp)
         if self.rank == 0:
@@ -394,7 +345,7 @@ class Trainer:
         for objective in self.objectives:
             objective.optimizer.zero_grad(set_to_none=True)
 
-    def _batches_ahead(self) -> Prefetcher:
+    def _batches_ahead(self) -> Generator[ScheduledBatch]:
         return self.loader.ahead(self.progress.position, self.progress.n_micro_batches)
 
     # Around the steps
@@ -491,7 +442,7 @@ class Trainer:
         if best or not self.config.validate_every:
             self.progress.best_step = self.progress.step
         with self._timed("checkpoint"):
-            failure = self.saver.save(self._state(), self.progress, self._write_bundle)
+            failure = self.saver.save(self._state_dict(), self.progress, self._write_bundle)
         # Of rank 0 alone: Ray refuses two, and the others have seen none but that they began with.
         checkpoint = self.saver.checkpoint if self.rank == 0 and not failure else None
         if failure:
@@ -499,9 +450,9 @@ class Trainer:
             self.progress.best, self.progress.best_step = self.saver.best, self.saver.best_step
         self.callbacks.report(self.progress.latest or {}, checkpoint)
         if failure and must:
-            raise self.saver.refused(self.progress.step, failure)
+            raise UserError(f"{failure}; make room and start the run again")
         if failure:
-            self._notify(f"{self.saver.missing(self.progress.step, failure)}; training goes on")
+            self._notify(f"{failure}; training goes on")
 
     def _write_bundle(self, folder: Path) -> None:
         facts = {
@@ -514,7 +465,7 @@ class Trainer:
             self.task.write_bundle(folder, weights, facts)
 
     def _resume(self) -> None:
-        self.progress = self.saver.resume(self._state()) or Progress()
+        self.progress = self.saver.resume(self._load_state_dict) or Progress()
         needed = min(read_parts(self.run_dir), self.loader.max_micro_batches())
         n = max(self.config.accumulate, self.progress.n_micro_batches, needed)
         self.progress.n_micro_batches = n
@@ -540,6 +491,23 @@ class Trainer:
             )
         progress.max_steps = wanted
 
-    def _state(self) -> TrainerState:
-        trained = {o.name: Trained(o.module, o.optimizer, o.scaler) for o in self.objectives}
-        return TrainerState(trained, self.average, self.losses, self.device)
+    def _state_dict(self) -> dict[str, Any]:
+        """All that a step changes: tensors and plain values only; called on every rank."""
+        return {
+            "progress": {**vars(self.progress), "position": list(self.progress.position)},
+            "objectives": {o.name: o.state_dict() for o in self.objectives},
+            "average": self.average.weights if self.average else None,
+            "losses": self.losses.state_dict(),
+        }
+
+    @torch.no_grad()
+    def _load_state_dict(self, state: dict[str, Any]) -> Progress:
+        """Take over what `_state_dict` gave, on whatever device."""
+        for objective in self.objectives:
+            objective.load_state_dict(state["objectives"][objective.name])
+        if self.average:
+            for name, weight in self.average.weights.items():
+                weight.copy_(state["average"][name])
+        self.losses.load_state_dict(state["losses"], self.device)
+        progress = state["progress"]
+        return Progress(**{**progress, "position": Position(*progress["position"])})
