@@ -2,8 +2,7 @@
 
 ``s3://BUCKET/PREFIX`` and ``gs://BUCKET/PREFIX`` are reached through `pyarrow.fs`, with the
 credentials that the provider's own tools find: environment, files, the role of a machine.
-``AWS_ENDPOINT_URL`` names another server that speaks S3, ``STORAGE_EMULATOR_HOST`` one that
-speaks as Google's does.
+``AWS_ENDPOINT_URL`` names another server that speaks S3.
 """
 
 from __future__ import annotations
@@ -330,10 +329,13 @@ def cache_folder(kind: str, *of: Any) -> Path:
 def _filesystem(scheme: str, _: str, bucket: str) -> pa_fs.FileSystem:
     try:
         if scheme == "gs:":
-            return _google()
+            limit = timedelta(seconds=ATTEMPTS * TIMEOUT_S)
+            return pa_fs.GcsFileSystem(retry_time_limit=limit)
+        # Whoever names another server says himself where a bucket is, or it does not matter.
+        other = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         return pa_fs.S3FileSystem(
-            region=_region(bucket),
-            endpoint_override=_endpoint(),
+            region=None if other else pa_fs.resolve_s3_region(bucket),
+            endpoint_override=other,
             connect_timeout=TIMEOUT_S,
             request_timeout=TIMEOUT_S,
             retry_strategy=pa_fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
@@ -341,25 +343,3 @@ def _filesystem(scheme: str, _: str, bucket: str) -> pa_fs.FileSystem:
         )
     except (OSError, ValueError) as error:
         raise StorageError(f"{scheme}//{bucket}: {' '.join(str(error).split())[:300]}") from error
-
-
-def _google() -> pa_fs.FileSystem:
-    limit = timedelta(seconds=ATTEMPTS * TIMEOUT_S)
-    if not (emulator := os.environ.get("STORAGE_EMULATOR_HOST")):
-        return pa_fs.GcsFileSystem(retry_time_limit=limit)
-    scheme, _, host = emulator.rpartition("://")
-    return pa_fs.GcsFileSystem(
-        anonymous=True, scheme=scheme or "http", endpoint_override=host, retry_time_limit=limit
-    )
-
-
-def _endpoint() -> str | None:
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-
-
-def _region(bucket: str) -> str | None:
-    """Where a bucket is; whoever names another server says so himself, or it does not matter."""
-    if _endpoint():
-        return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    region: str = pa_fs.resolve_s3_region(bucket)
-    return region

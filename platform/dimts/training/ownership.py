@@ -21,11 +21,8 @@ class RunTakenOver(Exception):
 
 
 class Claim:
-    """Take up a run: whoever did so before finds out at its next `check`.
-
-    Args:
-        run_dir: the run's folder, made when missing; all nodes see it.
-    """
+    """Take up a run, in its folder that all nodes see: whoever did so before finds out at its next
+    `check`."""
 
     def __init__(self, run_dir: Path) -> None:
         self._file = run_dir / CLAIM
@@ -40,11 +37,7 @@ class Claim:
             draft.unlink(missing_ok=True)
 
     def check(self) -> None:
-        """Nothing if the run is still ours.
-
-        Raises:
-            RunTakenOver: it is not, or its folder is gone.
-        """
+        """Raise `RunTakenOver` if the run is not ours any more, or its folder is gone."""
         try:
             text = self._file.read_text(encoding="utf-8")
         except FileNotFoundError:

@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -19,9 +20,18 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from dimts.bundles.bundle import BundleError
 from dimts.core.errors import Diverged, UserError
 from dimts.core.threads import fastest_threads
+from dimts.storage.paths import remove_files
 from dimts.training.callbacks import Callbacks
+from dimts.training.checkpoint import (
+    NotWritten,
+    find_latest,
+    point_to,
+    read_state,
+    save_checkpoint,
+)
 from dimts.training.config import TrainingConfig
 from dimts.training.distributed import any_rank, from_rank_0, rank, world_size
 from dimts.training.loader import BatchLoader, ScheduledBatch
@@ -36,10 +46,10 @@ from dimts.training.memory import (
 )
 from dimts.training.objective import TrainedObjective
 from dimts.training.optimizer import MovingAverage, extended_share
+from dimts.training.ownership import Claim
 from dimts.training.precision import float32_precision, same_order
 from dimts.training.progress import Progress, Result
 from dimts.training.sampler import Position
-from dimts.training.saver import Saver
 from dimts.training.step_result import LossAccumulator, ObjectiveResult, StepResult, reduce_flags
 from dimts.training.task import Batch, Losses, Moment, Task
 from dimts.training.validation import validation_losses
@@ -94,11 +104,13 @@ class Trainer:
         self.objectives = [
             TrainedObjective(o, self.device, self.world_size, fp16) for o in task.objectives
         ]
-        self.average = MovingAverage(self.model, config.ema_decay) if config.ema_decay else None
+        self.average = MovingAverage(self.model, config.ema_decay)
         self.on_gpu = self.device.type == "cuda"
         self.loader = BatchLoader(task, config, self.rank, self.world_size, self.on_gpu)
         self.progress = Progress()
-        self.saver = Saver(run_dir, self.rank, self.device, config.keep_checkpoints, self._notify)
+        self.saved = Progress(step=-1)  # where the last checkpoint stands
+        self.checkpoint: Path | None = None
+        self.claim = Claim(run_dir) if self.rank == 0 else None
         self.seconds: dict[str, float] = defaultdict(float)
         self.losses = LossAccumulator()
         self.timed_units = 0
@@ -119,13 +131,13 @@ class Trainer:
         unseen = self.progress.validated != self.progress.step and bool(self.config.validate_every)
         if status == "finished" and unseen:
             self._save(self._validate(), must=True)
-        elif self.saver.step != self.progress.step:
+        elif self.saved.step != self.progress.step:
             self._save(must=True)
         return Result(
             status,
             self.progress.step,
             self.progress.best or {},
-            self.saver.checkpoint,
+            self.checkpoint,
             dict(self.seconds),
             self.progress.skipped,
             self.progress.units,
@@ -140,7 +152,7 @@ class Trainer:
             while self.progress.step < self.config.max_steps:
                 if self.config.patience and self.progress.since_best >= self.config.patience:
                     return "early_stopped"
-                self.saver.check()
+                self._check_claim()
                 if not self._train_step(batches):
                     batches.close()
                     self._cut_smaller()
@@ -255,8 +267,7 @@ class Trainer:
             self._skip(result)
             return
         self.progress.bad_in_a_row = 0
-        if self.average:
-            self.average.update(self.model, result.step)
+        self.average.update(result.step)
         self.losses.add(result.objectives)
         self.progress.units += result.size
         self.timed_units += result.size
@@ -374,7 +385,7 @@ class Trainer:
         if self._due(config.validate_every):
             improved = self._validate()
         if self._due(config.sample_every) and self.rank == 0:
-            with self._timed("sample"), self._averaged():
+            with self._timed("sample"), self.average.applied():
                 self.objectives[0].module.eval()
                 self.callbacks.sample(self.task, self.progress.step)
         unasked = self._due(config.log_every) and self.callbacks.should_save()
@@ -394,10 +405,9 @@ class Trainer:
 
     def _validate(self) -> bool:
         """Losses of the weights that would ship, on the validation split; whether the best."""
-        with self._timed("validation"), self._averaged():
+        with self._timed("validation"), self.average.applied():
             module = self.objectives[0].module.eval()
-            moment = self.progress.moment
-            values = validation_losses(self.task.val, module, moment, self.device)
+            values = validation_losses(self.task.val, module, self.progress.moment, self.device)
         if self.rank == 0:
             self.callbacks.log(values, self.progress.step)
         self.progress.latest = values
@@ -411,17 +421,6 @@ class Trainer:
         return better
 
     @contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """Inside, the model holds the averaged weights, if there are any."""
-        if self.average:
-            self.average.swap(self.model)
-        try:
-            yield
-        finally:
-            if self.average:
-                self.average.swap(self.model)
-
-    @contextmanager
     def _timed(self, part: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
@@ -433,22 +432,45 @@ class Trainer:
 
     # Checkpoints
 
+    def _check_claim(self) -> None:
+        if self.claim:
+            self.claim.check()
+
     def _save(self, best: bool = False, must: bool = False) -> None:
         """A checkpoint by rank 0; every rank reports it. Unvalidated, the latest is the best.
+
+        Where it cannot be written, those before it stay.
 
         Raises:
             UserError: it could not be written although it `must`.
         """
+        progress, checkpoint, failure = self.progress, None, ""
         if best or not self.config.validate_every:
-            self.progress.best_step = self.progress.step
+            progress.best_step = progress.step
         with self._timed("checkpoint"):
-            failure = self.saver.save(self._state_dict(), self.progress, self._write_bundle)
+            state = self._state_dict()
+            if self.rank == 0:
+                self._check_claim()
+                try:
+                    checkpoint = save_checkpoint(
+                        self.run_dir,
+                        progress.position.epoch,
+                        progress.step,
+                        state,
+                        self._write_bundle,
+                        progress.best_step,
+                        self.config.keep_checkpoints,
+                        self._check_claim,
+                    )
+                except NotWritten as error:
+                    failure = f"{self.run_dir}: no checkpoint of step {progress.step}: {error}"
+            failure = from_rank_0(failure, self.device)
+        if failure:  # what is best has to be there
+            progress.best, progress.best_step = self.saved.best, self.saved.best_step
+        else:
+            self.checkpoint, self.saved = checkpoint or self.checkpoint, replace(progress)
         # Of rank 0 alone: Ray refuses two, and the others have seen none but that they began with.
-        checkpoint = self.saver.checkpoint if self.rank == 0 and not failure else None
-        if failure:
-            # What is best has to be there.
-            self.progress.best, self.progress.best_step = self.saver.best, self.saver.best_step
-        self.callbacks.report(self.progress.latest or {}, checkpoint)
+        self.callbacks.report(progress.latest or {}, checkpoint)
         if failure and must:
             raise UserError(f"{failure}; make room and start the run again")
         if failure:
@@ -460,12 +482,35 @@ class Trainer:
             "epoch": self.progress.position.epoch,
             "metrics": {k: v for k, v in (self.progress.latest or {}).items() if math.isfinite(v)},
         }
-        with self._averaged():
+        with self.average.applied():
             weights: dict[str, Tensor] = dict(self.model.state_dict())
             self.task.write_bundle(folder, weights, facts)
 
     def _resume(self) -> None:
-        self.progress = self.saver.resume(self._load_state_dict) or Progress()
+        """Go on from the latest checkpoint that is whole, if there is one.
+
+        What rank 0 sees is what all go on from, whatever a shared disk shows the others.
+
+        Raises:
+            BundleError: its state is not one of this training.
+        """
+        latest = None
+        if self.rank == 0:
+            remove_files(self.run_dir, ".checkpoint_")  # of writes that were killed
+            latest = find_latest(self.run_dir, self._notify)
+        if name := from_rank_0(latest and latest.name, self.device):
+            self.checkpoint = self.run_dir / name
+            try:
+                self._load_state_dict(read_state(self.checkpoint))
+            except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+                why = " ".join(str(error).split())[:200] or type(error).__name__
+                raise BundleError(
+                    f"{self.checkpoint}: is not a state of this training: {why}"
+                ) from error
+            self.saved = replace(self.progress)
+            if self.rank == 0:
+                point_to(self.checkpoint, self.progress.best_step)
+            self._notify(f"going on from {name}")
         needed = min(read_parts(self.run_dir), self.loader.max_micro_batches())
         n = max(self.config.accumulate, self.progress.n_micro_batches, needed)
         self.progress.n_micro_batches = n
@@ -496,18 +541,17 @@ class Trainer:
         return {
             "progress": {**vars(self.progress), "position": list(self.progress.position)},
             "objectives": {o.name: o.state_dict() for o in self.objectives},
-            "average": self.average.weights if self.average else None,
+            "average": self.average.weights or None,
             "losses": self.losses.state_dict(),
         }
 
     @torch.no_grad()
-    def _load_state_dict(self, state: dict[str, Any]) -> Progress:
+    def _load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `_state_dict` gave, on whatever device."""
         for objective in self.objectives:
             objective.load_state_dict(state["objectives"][objective.name])
-        if self.average:
-            for name, weight in self.average.weights.items():
-                weight.copy_(state["average"][name])
+        for name, weight in self.average.weights.items():
+            weight.copy_(state["average"][name])
         self.losses.load_state_dict(state["losses"], self.device)
         progress = state["progress"]
-        return Progress(**{**progress, "position": Position(*progress["position"])})
+        self.progress = Progress(**{**progress, "position": Position(*progress["position"])})
