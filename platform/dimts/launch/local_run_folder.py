@@ -43,7 +43,7 @@ from dimts.launch.stopping import (
 )
 from dimts.storage.mirror import Mirror
 from dimts.storage.paths import StorageError, StoragePath, cache_folder
-from dimts.storage.pointer import OLD_SUFFIX, read_pointer
+from dimts.storage.pointer import read_pointer
 from dimts.tracking.event_log import EVENTS
 from dimts.training.checkpoint import BEST, LATEST, step_of
 from dimts.training.memory import PARTS
@@ -122,8 +122,7 @@ class RemoteRun:
         whole = [name for name in folders if PurePosixPath(name, MANIFEST) in names]
         kept = set(sorted(whole, key=lambda name: step_of(name) or 0)[-2:])
         kept |= {read_pointer(self._remote / pointer) for pointer in (BEST, LATEST)}
-        old = {f"{pointer}{OLD_SUFFIX}" for pointer in (BEST, LATEST)}
-        return lambda name: name.split("/")[0] not in old | (folders - kept)
+        return lambda name: name.split("/")[0] not in folders - kept
 
     def start(self) -> None:
         """From now on what changes is sent, and what others wish is heard."""
