@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from dimts.core.machine import n_cores
+from dimts.core.environment import n_cores
 
 
 def machine_facts(packages: Sequence[str]) -> dict[str, object]:

@@ -30,7 +30,7 @@ from typing import Any, Literal, NamedTuple
 from benchmarks.machine_facts import machine_facts
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import fingerprint, load_config
-from dimts.core.machine import n_cores
+from dimts.core.environment import n_cores
 from dimts.training.callbacks import Callbacks
 
 ROOT = Path(__file__).resolve().parents[1]

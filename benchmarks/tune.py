@@ -31,8 +31,8 @@ import numpy as np
 from benchmarks.machine_facts import machine_facts
 from dimts.cli import run_job
 from dimts.core.config import fingerprint
+from dimts.core.environment import n_cores
 from dimts.core.errors import UserError
-from dimts.core.machine import n_cores
 from dimts.training.callbacks import Callbacks
 
 ROOT = Path(__file__).resolve().parents[1]

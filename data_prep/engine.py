@@ -16,9 +16,8 @@ from data_prep.extract import ExtractSettings, extract_chunk
 from data_prep.pool import extract_with_pool
 from data_prep.recordings import Root, stamp_of
 from data_prep.utterance import Segment
+from dimts.core.environment import n_cores, named_cluster
 from dimts.core.errors import UserError
-from dimts.core.machine import n_cores
-from dimts.core.ray_environment import named_cluster
 from dimts.core.ray_session import ray_session
 from dimts.features.config import PrepareConfig
 

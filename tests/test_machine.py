@@ -49,7 +49,7 @@ def python(code: str, **environment: str) -> str:
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
 def test_cores_are_those_that_affinity_leaves() -> None:
-    code = "import os; os.sched_setaffinity(0, {0}); from dimts.core.machine import n_cores"
+    code = "import os; os.sched_setaffinity(0, {0}); from dimts.core.environment import n_cores"
     assert python(f"{code}; print(n_cores())") == "1"
 
 

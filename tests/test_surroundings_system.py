@@ -16,7 +16,7 @@ from test_jobs import JOBS
 from user_fixtures import ROOT, command, needs_another_user, one_line, somebody
 from voice_fixtures import write_voice
 
-from dimts.core.caches import _folder_of_this_user
+from dimts.core.environment import _folder_of_this_user
 
 SYNTHESIZE, TRAIN = ROOT / "jobs" / "synthesize.py", ROOT / "jobs" / "train.py"
 WORD = "ሰላም"

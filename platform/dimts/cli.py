@@ -16,12 +16,10 @@ from typing import NoReturn
 
 import dimts
 import dimts.core.posix
-from dimts.core.caches import choose_caches
+from dimts.core.environment import bypass_proxies, choose_caches, sleep_while_waiting
 from dimts.core.errors import UserError
 from dimts.core.home import HOME, go_home, shipped
-from dimts.core.machine import sleep_while_waiting
 from dimts.core.masking import mask_secrets
-from dimts.core.proxies import bypass_proxies
 from dimts.core.terminal import print_whatever_happens
 from dimts.core.untrusted import printable
 

@@ -17,9 +17,8 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
+from dimts.core.environment import n_cores, named_cluster, prepare_own_ray
 from dimts.core.errors import UserError
-from dimts.core.machine import n_cores
-from dimts.core.ray_environment import named_cluster, prepare_own_ray
 
 WAY_OUT = "start the cluster, or unset RAY_ADDRESS to use this machine alone"
 ANSWER_S = 10.0
@@ -63,7 +62,7 @@ def ray_session(logging_level: int, num_cpus: int | None = None) -> Iterator[boo
             check_cluster()
             try:
                 # Workers of another node have its environment, not this process's.
-                hook = {"worker_process_setup_hook": "dimts.core.caches.choose_caches"}
+                hook = {"worker_process_setup_hook": "dimts.core.environment.choose_caches"}
                 ray.init(log_to_driver=False, logging_level=logging_level, runtime_env=hook)
             except ConnectionError as error:
                 raise UserError(f"RAY_ADDRESS={named}: {error}; {WAY_OUT}") from error

@@ -7,7 +7,7 @@ import os
 import torch
 from torch import distributed as dist
 
-from dimts.core.machine import n_cores, waits_asleep
+from dimts.core.environment import n_cores, waits_asleep
 from dimts.families.registry import get_family
 from dimts.training.callbacks import Callbacks
 from dimts.training.checkpoint import find_latest

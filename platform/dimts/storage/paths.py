@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, cast
 
 import pyarrow.fs as pa_fs
 from pydantic import BeforeValidator, PlainSerializer
@@ -39,13 +39,7 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 class Entry(NamedTuple):
-    """A file in object storage.
-
-    Attributes:
-        name: relative to the place that was listed.
-        size: in bytes.
-        mtime_ns: when it was written, in nanoseconds since 1970.
-    """
+    """A file in object storage; its name is relative to the place that was listed."""
 
     name: str
     size: int
@@ -54,24 +48,9 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class StoragePath:
-    """A prefix, or a file, in object storage; it is used as a `Path` is, as far as that goes.
-
-    Raises:
-        ValueError: no URI of object storage that is known.
-    """
+    """A prefix, or a file, in object storage; it is used as a `Path` is, as far as that goes."""
 
     uri: str
-
-    def __post_init__(self) -> None:
-        if "@" in self.uri or "?" in self.uri:
-            raise ValueError(
-                "a place holds no credentials and no options: set AWS_ACCESS_KEY_ID, "
-                "AWS_ENDPOINT_URL and the like in the environment"
-            )
-        found = _URI.fullmatch(self.uri)
-        if not found or {".", ".."} & set(self.uri.split("/")):
-            raise ValueError("must be a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX")
-        object.__setattr__(self, "uri", self.uri.rstrip("/"))
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
@@ -81,7 +60,7 @@ class StoragePath:
         return self.uri
 
     def __truediv__(self, name: str | os.PathLike[str]) -> StoragePath:
-        return self._at(f"{self.uri}/{PurePosixPath(name)}")
+        return StoragePath(f"{self.uri}/{PurePosixPath(name)}")
 
     @property
     def name(self) -> str:
@@ -91,14 +70,7 @@ class StoragePath:
     @property
     def parent(self) -> StoragePath:
         """Without the last part; of a bucket itself."""
-        return self._at(self.uri.rsplit("/", 1)[0]) if "/" in self.path else self
-
-    @classmethod
-    def _at(cls, uri: str) -> StoragePath:
-        """Inside, names may hold what a place that people name may not."""
-        place = object.__new__(cls)
-        object.__setattr__(place, "uri", uri)
-        return place
+        return StoragePath(self.uri.rsplit("/", 1)[0]) if "/" in self.path else self
 
     def exists(self) -> bool:
         """Whether there is a file here."""
@@ -205,12 +177,8 @@ class StoragePath:
 
     def unlink(self, missing_ok: bool = True) -> None:
         """Remove the file here, if there is one."""
-        with reaching(self):
-            try:
-                self.filesystem.delete_file(self.path)
-            except FileNotFoundError:
-                if not missing_ok:
-                    raise
+        with reaching(self), suppress(FileNotFoundError):
+            self.filesystem.delete_file(self.path)
 
 
 class StorageError(UserError):
@@ -225,17 +193,23 @@ def is_remote(text: str) -> bool:
 def any_path(text: str | os.PathLike[str] | StoragePath) -> AnyPath:
     """The path that a user names; a `UserError` if it is none."""
     try:
-        path: AnyPath = _any_path(text)
+        return cast(AnyPath, _any_path(text))
     except ValueError as error:
         raise UserError(f"{text}: {error}") from error
-    return path
 
 
 def _any_path(value: Any) -> Any:
-    """A `Path` stays one; text is either."""
-    if isinstance(value, str) and _SCHEME.match(value):
-        return StoragePath(value)
-    return Path(value) if isinstance(value, str) else value
+    """A path stays one; text is either."""
+    if not isinstance(value, str) or not _SCHEME.match(value):
+        return Path(value) if isinstance(value, str) else value
+    if "@" in value or "?" in value:
+        raise ValueError(
+            "a place holds no credentials and no options: set AWS_ACCESS_KEY_ID, "
+            "AWS_ENDPOINT_URL and the like in the environment"
+        )
+    if not _URI.fullmatch(value) or {".", ".."} & set(value.split("/")):
+        raise ValueError("must be a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX")
+    return StoragePath(value.rstrip("/"))
 
 
 AnyPath = Annotated[Path | StoragePath, BeforeValidator(_any_path), PlainSerializer(str, str)]

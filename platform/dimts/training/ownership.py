@@ -11,7 +11,6 @@ import os
 import platform
 import uuid
 from pathlib import Path
-from typing import Any
 
 CLAIM = "claim"
 
@@ -44,12 +43,3 @@ class Claim:
             text = ""
         if text != self._text:
             raise RunTakenOver(f"{self._file.parent}: another process goes on with this run")
-
-
-def read_claim(run_dir: Path) -> dict[str, Any] | None:
-    """``host`` and ``pid`` of the process that writes into a run's folder, if any ever did."""
-    try:
-        claim: dict[str, Any] = json.loads((run_dir / CLAIM).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    return claim
