@@ -98,6 +98,8 @@ def parse_yaml(text: str) -> Any:
         _written_out(node, {})
         values = loader.construct_document(node) if node else None
         json.dumps(values, default=str)
+    except RecursionError:
+        raise ValueError(f"deeper than {MAX_DEPTH} levels") from None
     except Exception as error:  # its constructors let whatever they meet through
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
     return values
