@@ -223,6 +223,22 @@ def require_local(path: AnyPath, why: str) -> Path:
     return path
 
 
+def write_text(path: AnyPath, text: str) -> None:
+    """Replace a file so that a reader sees the old one or the new one, never a part."""
+    if isinstance(path, StoragePath):
+        path.write_bytes(text.encode())
+        return
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with draft.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def copy_to(file: Path, target: AnyPath) -> None:
     """Copy a file to object storage; a local target is the file itself."""
     if isinstance(target, StoragePath):

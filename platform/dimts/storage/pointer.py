@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dimts.core.untrusted import open_regular
-from dimts.storage.paths import AnyPath, StoragePath
+from dimts.storage.paths import AnyPath, StoragePath, write_text
 
 MAX_BYTES = 1000
 _TARGET = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)
@@ -46,12 +46,4 @@ def write_pointer(file: Path, name: str) -> None:
     """
     if not file.is_symlink() and read_pointer(file) == name:
         return
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with draft.open("w", encoding="utf-8") as stream:
-            stream.write(f"{name}\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(file)
-    finally:
-        draft.unlink(missing_ok=True)
+    write_text(file, f"{name}\n")

@@ -1,8 +1,7 @@
 """Checkpoints of a run: bundles with a trainer's state, written whole or not at all.
 
-``checkpoint_epoch{N}_step{M}`` are folders; ``checkpoint_latest`` and ``checkpoint_best``
-beside them are files of one line with the name of one of them. A folder is written under another
-name and renamed when complete, so a name that exists is a checkpoint that is whole.
+``checkpoint_epoch{N}_step{M}`` are folders, renamed when complete; ``checkpoint_latest`` and
+``checkpoint_best`` beside them are files of one line with the name of one of them.
 """
 
 from __future__ import annotations
@@ -45,12 +44,11 @@ def save_checkpoint(
     Args:
         run_dir: the run's folder.
         epoch, step: of its name.
-        state: what `read_state` gives back; tensors and plain values only.
+        state: tensors and plain values only.
         write_bundle: writes the bundle's files, and last the manifest, into a folder.
         best_step: of the best checkpoint so far, which may be this one; -1 if there is none.
         keep: how many of the latest stay; the best one stays in any case.
-        before_rename: called when all is written and before anything is changed; what it raises
-            ends this.
+        before_rename: called before anything is changed; what it raises ends this.
 
     Raises:
         NotWritten: there is no room, or the disk or its file system fails.
@@ -102,12 +100,7 @@ def _write_state(file: Path, state: dict[str, Any]) -> None:
 
 
 def find_latest(run_dir: Path, notify: Callable[[str], None] = lambda text: None) -> Path | None:
-    """The newest checkpoint that is whole, or None; one that is damaged is passed over.
-
-    Args:
-        run_dir: the run's folder.
-        notify: called with a line for each that is damaged.
-    """
+    """The newest checkpoint that is whole, or None; `notify` is told of each that is damaged."""
     for folder in _checkpoints(run_dir):
         try:
             read_manifest(folder)

@@ -15,13 +15,8 @@ T = TypeVar("T")
 
 
 class ScheduledBatch(NamedTuple):
-    """What a worker computes of a step.
-
-    Attributes:
-        after: the position that follows it.
-        ids: of the utterances of the whole batch, over all workers.
-        micro_batches: this worker's.
-    """
+    """What a worker computes of a step: its micro-batches of a batch with these utterances, and
+    the position after that."""
 
     after: Position
     ids: Sequence[str]
@@ -31,11 +26,7 @@ class ScheduledBatch(NamedTuple):
 class BatchLoader:
     """The batches of a run as one of its workers sees them.
 
-    Args:
-        task: whose data they are of.
-        config: batch size, or budget, and seed.
-        rank, world_size: of this worker, and how many there are.
-        on_gpu: pad so that few shapes occur, and pin what is to be copied to the device.
+    `on_gpu` they are padded so that few shapes occur, and pinned to be copied to the device.
 
     Attributes:
         sampler: of the corpus that is learned.

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from dimts.core.config import Config
 from dimts.core.errors import UserError
+from dimts.storage.paths import write_text
 
 CHOICES_FILE = "machine.json"
 
@@ -43,8 +44,6 @@ def read_choices(run_dir: Path) -> MachineChoices | None:
 
 def write_choices(run_dir: Path, choices: MachineChoices) -> None:
     """Keep them with the run; on a disk without room they are found out anew at the next start."""
-    draft = run_dir / f".{CHOICES_FILE}.partial"
     with suppress(OSError):
         run_dir.mkdir(parents=True, exist_ok=True)
-        draft.write_text(choices.model_dump_json() + "\n", encoding="utf-8")
-        draft.replace(run_dir / CHOICES_FILE)
+        write_text(run_dir / CHOICES_FILE, choices.model_dump_json() + "\n")

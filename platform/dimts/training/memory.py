@@ -41,12 +41,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def fits(compute: Callable[[], T], device: torch.device) -> T | None:
-    """What is computed; None if there is not memory enough for it, and what it took is free again.
-
-    Args:
-        compute: gives anything but None.
-        device: on which it is computed.
-    """
+    """What is computed; None if memory does not suffice, and then what it took is free again."""
     try:
         return compute()
     except (RuntimeError, MemoryError) as error:

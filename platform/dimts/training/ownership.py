@@ -1,7 +1,7 @@
 """Whose a run is: the process that took it up last.
 
 A worker on a node that was given up for dead may go on for seconds, beside the one that was
-started in its place. Both compute the same, but two must not write into one folder.
+started in its place; two must not write into one folder.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import os
 import platform
 import uuid
 from pathlib import Path
+
+from dimts.storage.paths import write_text
 
 CLAIM = "claim"
 
@@ -25,15 +27,10 @@ class Claim:
 
     def __init__(self, run_dir: Path) -> None:
         self._file = run_dir / CLAIM
-        token = uuid.uuid4().hex
-        self._text = json.dumps({"token": token, "host": platform.node(), "pid": os.getpid()})
+        ours = {"token": uuid.uuid4().hex, "host": platform.node(), "pid": os.getpid()}
+        self._text = json.dumps(ours)
         run_dir.mkdir(parents=True, exist_ok=True)
-        draft = run_dir / f".{CLAIM}.{token}"
-        try:
-            draft.write_text(self._text, encoding="utf-8")
-            os.replace(draft, self._file)
-        finally:
-            draft.unlink(missing_ok=True)
+        write_text(self._file, self._text)
 
     def check(self) -> None:
         """Raise `RunTakenOver` if the run is not ours any more, or its folder is gone."""

@@ -71,33 +71,21 @@ def autocast(device: torch.device, amp: str) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def float32_precision(amp: str) -> Iterator[None]:
-    """Inside, float32 is computed as float32 on a GPU, or as TF32 if `training.amp` says so.
+def same_arithmetic(device: torch.device, amp: str) -> Iterator[None]:
+    """Inside, a GPU computes the same in every run; a CPU always does.
 
-    Left to itself, torch uses TF32 in convolutions and not in matrix products.
-    """
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = amp == "tf32"
-    torch.backends.cudnn.allow_tf32 = amp == "tf32"
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
-
-
-@contextmanager
-def same_order(device: torch.device) -> Iterator[None]:
-    """Inside, a GPU adds up in an order that does not differ from run to run; a CPU always does.
-
-    Or a run that goes on from a checkpoint would not repeat what an undisturbed one does. For
-    T3's operations it costs no time that could be measured (docs/benchmarks.md).
+    Or a run that goes on from a checkpoint would not repeat what an undisturbed one does. Sums are
+    added up in the same order, which costs T3 no time that could be measured (docs/benchmarks.md).
+    float32 is TF32 if `amp` says so; left to itself, torch takes that in convolutions alone.
     """
     if device.type != "cuda":
         yield
         return
     flags: Any = torch.utils.deterministic
-    before = flags.fill_uninitialized_memory
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = flags.fill_uninitialized_memory, matmul.allow_tf32, cudnn.allow_tf32
     flags.fill_uninitialized_memory = False  # that is for finding mistakes, and costs a pass
+    matmul.allow_tf32 = cudnn.allow_tf32 = amp == "tf32"
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         with warnings.catch_warnings():
@@ -106,4 +94,4 @@ def same_order(device: torch.device) -> Iterator[None]:
             yield
     finally:
         torch.use_deterministic_algorithms(False)
-        flags.fill_uninitialized_memory = before
+        flags.fill_uninitialized_memory, matmul.allow_tf32, cudnn.allow_tf32 = before

@@ -132,11 +132,7 @@ class BucketSampler:
 def split_batch(
     indices: Sequence[int], rank: int, world_size: int, n_micro: int
 ) -> list[list[int]]:
-    """This worker's micro-batches of a batch: every `world_size * n_micro`-th utterance.
-
-    Raises:
-        UserError: the batch has fewer utterances than there are micro-batches.
-    """
+    """This worker's micro-batches of a batch: every `world_size * n_micro`-th utterance."""
     if len(indices) < world_size * n_micro:
         raise UserError(
             f"a batch of {len(indices)} utterances does not split into {world_size} workers "

@@ -14,13 +14,8 @@ from dimts.training.task import Losses
 
 
 class ObjectiveResult(NamedTuple):
-    """What one objective's update found.
-
-    Attributes:
-        name: of the objective.
-        losses, norm: this worker's share of the losses, and the gradient's norm, on the device.
-        flags: float32 [3], the same on all ranks; see `reduce_flags`.
-    """
+    """What one objective's update found: this worker's share of the losses, the gradient's norm,
+    and `reduce_flags`, all on the device."""
 
     name: str
     losses: Losses
@@ -29,14 +24,8 @@ class ObjectiveResult(NamedTuple):
 
 
 class StepResult:
-    """Of one step, the same on all ranks; its flags are on their way to the CPU.
-
-    Attributes:
-        step: which.
-        ids: of its utterances, over all workers.
-        size: of the whole batch over all workers, in units.
-        objectives: their results.
-    """
+    """Of one step with a batch of `size` units, the same on all ranks; its flags are on their way
+    to the CPU."""
 
     def __init__(
         self, step: int, ids: Sequence[str], size: int, objectives: Sequence[ObjectiveResult]

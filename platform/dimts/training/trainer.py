@@ -47,7 +47,7 @@ from dimts.training.memory import (
 from dimts.training.objective import TrainedObjective
 from dimts.training.optimizer import MovingAverage, extended_share
 from dimts.training.ownership import Claim
-from dimts.training.precision import float32_precision, same_order
+from dimts.training.precision import same_arithmetic
 from dimts.training.progress import Progress, Result
 from dimts.training.sampler import Position
 from dimts.training.step_result import LossAccumulator, ObjectiveResult, StepResult, reduce_flags
@@ -71,8 +71,8 @@ def train(
         config: of the loop.
         run_dir: where checkpoints go.
         callbacks: are notified of what happens.
-        max_threads: of torch, of which the fastest number is found out before the first step;
-            0 leaves torch as it is.
+        max_threads: of which the number that is fastest is found out before the first step; 0
+            leaves torch as it is.
 
     Raises:
         UserError: the loss was not finite too often in a row, a batch cannot be shared out, there
@@ -81,7 +81,7 @@ def train(
         RunTakenOver: another process goes on with this run.
         OutOfMemory: a worker of several ran out of memory in a step; to be started again.
     """
-    with float32_precision(config.amp), same_order(task.device):
+    with same_arithmetic(task.device, config.amp):
         return Trainer(task, config, run_dir, callbacks, max_threads).run()
 
 
