@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
@@ -228,7 +229,7 @@ def write_text(path: AnyPath, text: str) -> None:
     if isinstance(path, StoragePath):
         path.write_bytes(text.encode())
         return
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with draft.open("w", encoding="utf-8") as stream:
             stream.write(text)
