@@ -10,7 +10,6 @@ import stat
 import sys
 import tempfile
 import urllib.parse
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -117,20 +116,11 @@ def bypass_proxies() -> None:
     if not any(name.lower() in PROXIES and value for name, value in os.environ.items()):
         return
     direct = [os.environ.get(name, "") for name in EXCEPTIONS]
-    listed = [host.strip() for part in direct for host in part.split(",")]
-    hosts = ",".join(dict.fromkeys(host for host in (*listed, *_own_hosts()) if host))
-    os.environ.update(dict.fromkeys(EXCEPTIONS, hosts))
-
-
-def _own_hosts() -> Iterator[str]:
-    yield from LOOPBACK
+    hosts = [host.strip() for part in direct for host in part.split(",")] + list(LOOPBACK)
     address = os.environ.get("RAY_ADDRESS", "")
-    try:
-        host = urllib.parse.urlsplit(address if "://" in address else f"//{address}").hostname
-    except ValueError:  # what is wrong with it is said where Ray is started
-        return
-    if host:
-        yield host
+    with suppress(ValueError):  # what is wrong with it is said where Ray is started
+        hosts.append(urllib.parse.urlsplit(f"//{address.rpartition('://')[2]}").hostname or "")
+    os.environ.update(dict.fromkeys(EXCEPTIONS, ",".join(dict.fromkeys(filter(None, hosts)))))
 
 
 def named_cluster() -> str | None:

@@ -16,12 +16,7 @@ ISA_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"
 
 
 class Choice(NamedTuple):
-    """A precision for a device.
-
-    Attributes:
-        amp: one of `training.amp`, never "auto".
-        reason: why, in half a sentence.
-    """
+    """A precision for a device, one of `training.amp`, and why, in half a sentence."""
 
     amp: str
     reason: str

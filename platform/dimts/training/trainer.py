@@ -146,11 +146,12 @@ class Trainer:
     # Steps
 
     def _steps(self) -> Literal["finished", "stopped", "early_stopped"]:
-        batches = self._batches_ahead()
+        config, batches = self.config, self._batches_ahead()
+        intervals = (config.log_every, config.validate_every, config.sample_every)
         started = time.perf_counter()
         try:
-            while self.progress.step < self.config.max_steps:
-                if self.config.patience and self.progress.since_best >= self.config.patience:
+            while self.progress.step < config.max_steps:
+                if config.patience and self.progress.since_best >= config.patience:
                     return "early_stopped"
                 self._check_claim()
                 if not self._train_step(batches):
@@ -158,10 +159,10 @@ class Trainer:
                     self._cut_smaller()
                     batches = self._batches_ahead()
                     continue
-                if self._needs_sync():
+                if self._due(*intervals, config.checkpoint_every):
                     with self._timed("step"):
                         self._finish_pending_step()  # the device may not have finished it
-                if self._due(self.config.log_every):
+                if self._due(config.log_every):
                     self._log(time.perf_counter() - started)
                     started = time.perf_counter()
                 before = time.perf_counter()
@@ -394,14 +395,9 @@ class Trainer:
         elif self._due(config.validate_every):
             self.callbacks.report(self.progress.latest or {}, None)
 
-    def _needs_sync(self) -> bool:
-        """Whether something is due that needs to know how this step went."""
-        config = self.config
-        intervals = (config.validate_every, config.sample_every, config.checkpoint_every)
-        return any(map(self._due, (config.log_every, *intervals)))
-
-    def _due(self, every: int) -> bool:
-        return bool(every) and self.progress.step % every == 0
+    def _due(self, *intervals: int) -> bool:
+        """Whether one of the intervals ends with this step; 0 never does."""
+        return any(every and self.progress.step % every == 0 for every in intervals)
 
     def _validate(self) -> bool:
         """Losses of the weights that would ship, on the validation split; whether the best."""
