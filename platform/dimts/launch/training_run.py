@@ -11,9 +11,9 @@ from dimts.core.environment import n_cores, waits_asleep
 from dimts.families.registry import get_family
 from dimts.training.callbacks import Callbacks
 from dimts.training.checkpoint import find_latest
+from dimts.training.config import RunSettings
 from dimts.training.machine_choices import read_choices
 from dimts.training.progress import Result
-from dimts.training.settings import RunSettings
 from dimts.training.trainer import train
 
 

@@ -36,7 +36,6 @@ TIMEOUT_S = 5.0
 ATTEMPTS = 3
 
 _URI = re.compile(r"(s3|gs)://([a-z0-9][a-z0-9._-]{1,61}[a-z0-9])((?:/[^/]+)*)/?")
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 class Entry(NamedTuple):
@@ -201,7 +200,7 @@ def any_path(text: str | os.PathLike[str] | StoragePath) -> AnyPath:
 
 def _any_path(value: Any) -> Any:
     """A path stays one; text is either."""
-    if not isinstance(value, str) or not _SCHEME.match(value):
+    if not isinstance(value, str) or "://" not in value:
         return Path(value) if isinstance(value, str) else value
     if "@" in value or "?" in value:
         raise ValueError(

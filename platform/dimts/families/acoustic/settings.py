@@ -13,7 +13,7 @@ from dimts.families.acoustic.model.config import ModelConfig
 from dimts.families.acoustic.training_config import AcousticTrainingConfig
 from dimts.storage.paths import AnyPath
 from dimts.text.normaliser import TextConfig
-from dimts.training.settings import RunSettings
+from dimts.training.config import RunSettings
 
 
 class Source(Config):
