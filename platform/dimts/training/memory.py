@@ -7,12 +7,11 @@ in more micro-batches, whose gradients are added up.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import nn
 
 from dimts.core.errors import UserError
 
@@ -24,8 +23,6 @@ TOO_LONG = (
     "there is not memory enough for one utterance at a time; lower prepare.max_seconds and prepare "
     "again, or take a smaller model"
 )
-MOMENTS = 2
-"""Values that AdamW keeps for each weight."""
 
 
 class OutOfMemory(Exception):
@@ -62,15 +59,6 @@ def smaller_parts(parts: int, most: int) -> int:
     if parts >= most:
         raise UserError(TOO_LONG)
     return min(2 * parts, most)
-
-
-def room_for_moments(
-    parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer
-) -> list[torch.Tensor]:
-    """As much memory as the optimizer will take at its first step, until this is let go."""
-    if optimizer.state:
-        return []
-    return [torch.empty_like(p) for p in parameters for _ in range(MOMENTS)]
 
 
 def read_parts(run_dir: Path) -> int:

@@ -40,7 +40,6 @@ from dimts.training.memory import (
     OutOfMemory,
     fits,
     read_parts,
-    room_for_moments,
     smaller_parts,
     write_parts,
 )
@@ -317,7 +316,9 @@ class Trainer:
 
     def _longest_batches(self) -> bool:
         """Forwards and backwards; no weight changes, and nobody waits for other workers."""
-        room = [room_for_moments(o.parameters, o.optimizer) for o in self.objectives]
+        # AdamW has none of its two moments of each weight before its first step.
+        new = [p for o in self.objectives if not o.optimizer.state for p in o.parameters]
+        room = [torch.empty_like(parameter) for parameter in (*new, *new)]
         self._forwards_and_backwards(self.loader.longest(self.progress.n_micro_batches))
         del room
         return True
