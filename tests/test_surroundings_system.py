@@ -43,6 +43,7 @@ def test_speech_on_a_terminal_without_utf8(bundle: Path, tmp_path: Path, encodin
     assert done.stdout.rstrip().endswith(b" s   " + ESCAPED)
 
 
+@pytest.mark.integration
 def test_mistakes_are_told_on_a_terminal_without_utf8(tmp_path: Path) -> None:
     environment = {"PYTHONIOENCODING": "ascii"}
     done = command(TRAIN, "--config", f"{WORD}.yaml", cwd=tmp_path, environment=environment)
@@ -235,6 +236,7 @@ print(sys.executable, sorted(ray.get_runtime_context().runtime_env))
 @pytest.mark.skipif(
     not (ROOT / ".venv" / "bin" / "uv").exists(), reason="the tests' environment is not .venv"
 )
+@pytest.mark.integration
 def test_uv_run_takes_the_installation_as_it_is() -> None:
     versions = (ROOT / ".venv", ROOT / "pyproject.toml")
     before = [place.stat().st_mtime_ns for place in versions]
