@@ -11,6 +11,7 @@ import json
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,7 +94,7 @@ def parse_yaml(text: str) -> Any:
         ValueError: one line that says what is wrong with it.
     """
     try:
-        loader = _Loader(text)
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         _written_out(node, {})
         values = loader.construct_document(node) if node else None
@@ -126,28 +127,22 @@ def _written_out(node: yaml.Node | None, sizes: dict[int, int], depth: int = 0) 
             raise ValueError(f"a number of {len(node.value)} characters at line {line}")
         sizes[id(node)] += len(node.value)
     else:
-        is_mapping = isinstance(node, yaml.MappingNode)
-        parts = [part for pair in node.value for part in pair] if is_mapping else node.value
+        parts = node.value
+        if isinstance(node, yaml.MappingNode):
+            _check_keys([key for key, _ in node.value], line)
+            parts = [part for pair in node.value for part in pair]
         sizes[id(node)] += sum(_written_out(part, sizes, depth + 1) for part in parts)
     if sizes[id(node)] > MAX_WRITTEN_OUT:
         raise ValueError(f"larger than allowed, aliases written out, at line {line}")
     return sizes[id(node)]
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice, of which YAML would ignore the first."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                line = node.start_mark.line + 1
-                raise ValueError(f"key {key!r} is given twice in the section at line {line}")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+def _check_keys(keys: list[yaml.Node], line: int) -> None:
+    """Refuse a key that is given twice, of which YAML would ignore the first."""
+    scalars = [(k.tag, k.value) for k in keys if isinstance(k, yaml.ScalarNode)]
+    for (tag, key), n in Counter(scalars).items():
+        if n > 1 and not tag.endswith(":merge"):
+            raise ValueError(f"key {key!r} is given twice in the section at line {line}")
 
 
 _KINDS = {
