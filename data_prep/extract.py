@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-import re
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from dimts.audio.files import (
     MAX_RECORDING_SECONDS,
     MAX_SAMPLE_RATE,
     AudioError,
-    read_open_audio,
+    read_audio,
 )
 from dimts.audio.trim import TrimConfig, trim_silence
 from dimts.core.config import fingerprint
@@ -143,10 +142,7 @@ def _extract_open(
             start, seconds, arrays = _features(descriptor, segment, settings)
         except AudioError as error:
             reason = _REASONS.get(error.reason, Reason.BROKEN_AUDIO)
-            # The path is known, and the number of a file descriptor changes from run to run.
-            detail = error.detail.removeprefix(f"{Path(segment.audio)}: ")
-            detail = re.sub(r"Error opening \d+: ", "", detail)
-            yield Extracted(segment, stamp, sha256, key, reason, detail)
+            yield Extracted(segment, stamp, sha256, key, reason, error.detail)
         except Exception as error:  # one bad row costs one row; no key, so that it is tried again
             detail = f"{type(error).__name__}: {' '.join(str(error).split())}"
             yield Extracted(segment, stamp, sha256, "", Reason.EXTRACTION_FAILED, detail)
@@ -245,8 +241,8 @@ def _features(
 ) -> tuple[float, float, dict[str, Array]]:
     """Seconds at which the speech begins, seconds of speech, arrays; none if it is too short."""
     extractor, trim = settings.extractor, settings.trim
-    rate, path = extractor.sample_rate, Path(segment.audio)
-    wave = read_open_audio(descriptor, path, rate, settings.max_seconds, segment.start, segment.end)
+    rate = extractor.sample_rate
+    wave = read_audio(descriptor, rate, settings.max_seconds, segment.start, segment.end)
     start, end = trim_silence(wave, rate, trim) if trim else (0, len(wave))
     begins, seconds = segment.start + start / rate, (end - start) / rate
     if seconds < settings.min_seconds:

@@ -105,15 +105,21 @@ def log_mel(wave: npt.ArrayLike, config: MelConfig) -> Float32Array:
         config: what the mel is made of.
 
     T is ``1 + n_samples // hop_length``: frame t is centred on sample ``t * hop_length``. The
-    edges are reflected; a wave shorter than ``n_fft / 2`` is reflected again and again (as numpy
-    and librosa do), and a single sample is repeated. NaN or Inf in the wave reach the mel.
+    edges are reflected, as often as a short wave needs. NaN or Inf in the wave reach the mel.
 
     Raises:
         ValueError: the wave is empty, not one-dimensional or not of floats.
     """
-    from dimts.audio.mel_kernel import mel_plan
+    from dimts.audio.mel_kernel import chunked_log_mel
 
-    return mel_plan(config).log_mel(check_wave(wave))
+    array = np.asarray(wave)
+    # Integers are refused, too: their scale is unknown.
+    if array.ndim != 1 or array.size == 0 or not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(
+            "wave must be a non-empty one-dimensional array of floats, "
+            f"not {array.dtype} {list(array.shape)}"
+        )
+    return chunked_log_mel(np.ascontiguousarray(array, dtype=np.float32), config)
 
 
 def log_mel_torch(waves: torch.Tensor, config: MelConfig) -> torch.Tensor:
@@ -128,11 +134,11 @@ def log_mel_torch(waves: torch.Tensor, config: MelConfig) -> torch.Tensor:
     """
     import torch
 
-    half = config.n_fft // 2
-    index = torch.from_numpy(reflection(waves.shape[-1], half)).to(waves.device)
+    # Unlike torch's padding, numpy's goes to and fro as often as a short wave needs.
+    index = np.pad(np.arange(waves.shape[-1]), config.n_fft // 2, mode="reflect")
     window = torch.from_numpy(hann_window(config)).to(waves.device)
     spectrum = torch.stft(
-        waves[:, index],
+        waves[:, torch.from_numpy(index).to(waves.device)],
         config.n_fft,
         config.hop_length,
         window=window,
@@ -144,17 +150,7 @@ def log_mel_torch(waves: torch.Tensor, config: MelConfig) -> torch.Tensor:
     return mel_BTM.clamp_min(config.floor).log()
 
 
-def check_wave(wave: npt.ArrayLike) -> Float32Array:
-    """`wave` as contiguous float32 [n_samples]; integers are refused: their scale is unknown."""
-    array = np.asarray(wave)
-    if array.ndim != 1 or array.size == 0 or not np.issubdtype(array.dtype, np.floating):
-        raise ValueError(
-            "wave must be a non-empty one-dimensional array of floats, "
-            f"not {array.dtype} {list(array.shape)}"
-        )
-    return np.ascontiguousarray(array, dtype=np.float32)
-
-
+@lru_cache(maxsize=32)
 def hann_window(config: MelConfig) -> Float32Array:
     """Periodic Hann window of `win_length` in the middle of `n_fft` zeros, float32 [n_fft]."""
     phase = 2 * np.pi * np.arange(config.win_length) / config.win_length
@@ -162,18 +158,6 @@ def hann_window(config: MelConfig) -> Float32Array:
     start = (config.n_fft - config.win_length) // 2
     window[start : start + config.win_length] = 0.5 - 0.5 * np.cos(phase)
     return window
-
-
-def reflection(n_samples: int, pad: int) -> npt.NDArray[np.int64]:
-    """Which sample stands where once `pad` are reflected at both ends, [n_samples + 2 pad].
-
-    Unlike `torch.nn.functional.pad` it goes to and fro as often as a short wave needs.
-    """
-    if n_samples < 1:
-        raise ValueError("a wave without samples has no mel")
-    period = max(1, 2 * (n_samples - 1))
-    index = np.arange(-pad, n_samples + pad) % period
-    return np.where(index < n_samples, index, period - index)
 
 
 def _hz_to_mel(hz: float) -> float:
