@@ -283,7 +283,7 @@ def test_our_own_file_with_a_damaged_segmentation_is_refused_in_one_line(
     values = json.loads(file.read_text(encoding="utf-8"))
     values["huggingface"] |= damage
     file.write_text(json.dumps(values), encoding="utf-8")
-    with pytest.raises(UserError, match="not a tokenizer: file: huggingface:") as error:
+    with pytest.raises(UserError, match="not a tokenizer: huggingface: ") as error:
         Tokenizer.load(file)
     assert "\n" not in str(error.value)
 

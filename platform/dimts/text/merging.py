@@ -54,9 +54,8 @@ def merge(
         texts: normalised texts of the language to learn sub-words from.
 
     Raises:
-        UserError: the base knows the language already, there are no texts to learn
-            sub-words from, the base's own normaliser changes letters of the language, or the
-            base has syllables of it as mere letters.
+        UserError: the base knows the language, there are no texts to learn sub-words from, or
+            the base reads letters or syllables of the language otherwise.
     """
     if language.code in base.languages:
         raise UserError(f"{language.name} ({language.code}) is one of the base's languages already")
@@ -68,16 +67,27 @@ def merge(
     added = [*new, *("".join(pair) for pair in merges)]
     segmented = bool(merges) or base.spec.huggingface is not None
     known = TokenizerLanguage(language=language, text=text, start=start)
-    values = {
-        **{key: getattr(base.spec, key) for key in ("pad", "end", "space")},
-        "languages": (*base.spec.languages, known),
-        "tokens": (*base.tokens, *added),
-        "n_base": base.n_vocab,
-        "huggingface": extended_huggingface(base, added, merges, start) if segmented else None,
-    }
-    merged = Tokenizer(TokenizerSpec.model_validate(values))
-    _check_reachable(merged, language)
-    _check_unmoved(base, merged, language)
+    spec = TokenizerSpec(
+        languages=(*base.spec.languages, known),
+        tokens=(*base.tokens, *added),
+        n_base=base.n_vocab,
+        huggingface=extended_huggingface(base, added, merges, start) if segmented else None,
+        **base.spec.model_dump(include={"pad", "end", "space"}),
+    )
+    merged = Tokenizer(spec)
+    # A normaliser inside a Hugging Face base may take letters apart that are added.
+    if lost := "".join(c for c in language.alphabet if merged.decode(merged.segment(c)) != c):
+        raise UserError(
+            f"the base's own normaliser changes {lost} of the alphabet of {language.name}: write "
+            "them in the language's file as the base does"
+        )
+    # A token's vector is its own row and those of its consonant and vowel.
+    rows, before = merged.factors[: base.n_vocab], base.factors if base.factor_sizes else 0
+    if moved := "".join(base.tokens[i] for i in (rows != before).any(axis=1).nonzero()[0]):
+        raise UserError(
+            f"the base has {moved} of {language.name} without consonant and vowel, which would "
+            "change how it reads them: leave syllables out of the language's file"
+        )
     return merged
 
 
@@ -111,24 +121,3 @@ def _learn(
         if len(kept) == config.tokens:
             break
     return kept
-
-
-def _check_unmoved(base: Tokenizer, merged: Tokenizer, language: Language) -> None:
-    """A token's vector is its own row and those of its consonant and vowel."""
-    rows = merged.factors[: base.n_vocab]
-    before = base.factors if base.factor_sizes else 0
-    if moved := [base.tokens[i] for i in (rows != before).any(axis=1).nonzero()[0]]:
-        raise UserError(
-            f"the base has {''.join(moved)} of {language.name} without consonant and vowel, which "
-            "would change how it reads them: leave syllables out of the language's file"
-        )
-
-
-def _check_reachable(merged: Tokenizer, language: Language) -> None:
-    """A normaliser inside a Hugging Face base may take letters apart that we have added."""
-    lost = [c for c in language.alphabet if merged.decode(merged.segment(c)) != c]
-    if lost:
-        raise UserError(
-            f"the base's own normaliser changes {''.join(lost)} of the alphabet of "
-            f"{language.name}: write them in the language's file as the base does"
-        )

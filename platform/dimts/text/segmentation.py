@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tokenizers
@@ -60,31 +60,38 @@ def added_tokens(values: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(token["content"] for token in values.get("added_tokens") or ())
 
 
-def segmenter_problem(values: Mapping[str, Any], tokens: Sequence[str]) -> str | None:
-    """Why a Hugging Face tokenizer cannot segment into `tokens`; None if it can."""
+def check_kind(values: Mapping[str, Any]) -> None:
+    """Raise a `ValueError` unless a Hugging Face tokenizer is plain BPE over characters."""
     model = values.get("model")
-    kind = model.get("type") if isinstance(model, dict) else None
-    if not isinstance(model, dict) or kind != "BPE":
-        return f"model.type is {kind!r}, only BPE can be read"
+    if not isinstance(model, dict):
+        raise ValueError("it has no model")
+    if model.get("type") != "BPE":
+        raise ValueError(f"a {model.get('type')} tokenizer; only BPE over characters is read")
+    if not isinstance(model.get("vocab"), dict):
+        raise ValueError("model.vocab is missing")
+    for key in ("continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "dropout"):
+        if model.get(key):
+            raise ValueError(f"model.{key} is set; only plain BPE over characters is read")
     for key in SIMPLE:
-        if problem := next(_unreadable(values.get(key), key), None):
-            return problem
+        _check_part(values.get(key), key)
+
+
+def check_segmenter(values: Mapping[str, Any], tokens: Sequence[str]) -> None:
+    """Raise a `ValueError` if a Hugging Face tokenizer cannot segment into `tokens`."""
+    check_kind(values)
     try:
         vocabulary = _load(values).get_vocab()
-    except Exception as error:  # the library raises nothing more precise
-        return " ".join(str(error).split()) or type(error).__name__
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":  # of its Rust side
+    except BaseException as error:  # the library raises nothing more precise, and panics in Rust
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        return " ".join(str(error).split())
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
     if _growth(values.get("normalizer")) > MAX_GROWTH:
-        return f"its normalizer may make more than {MAX_GROWTH} characters of one"
+        raise ValueError(f"its normalizer may make more than {MAX_GROWTH} characters of one")
     if max(map(len, tokens), default=0) > MAX_TOKEN:
-        return f"a token has more than {MAX_TOKEN} characters"
+        raise ValueError(f"a token has more than {MAX_TOKEN} characters")
     for token, index in sorted(vocabulary.items(), key=lambda item: item[1]):
         if not (0 <= index < len(tokens) and tokens[index] == token):
-            return f"token {token!r} of id {index} is not that of the vocabulary"
-    return None
+            raise ValueError(f"token {token!r} of id {index} is not that of the vocabulary")
 
 
 def _load(values: Mapping[str, Any]) -> tokenizers.Tokenizer:
@@ -94,20 +101,20 @@ def _load(values: Mapping[str, Any]) -> tokenizers.Tokenizer:
     return tokenizers.Tokenizer.from_str(json.dumps({k: values.get(k) for k in parts} | others))
 
 
-def _unreadable(part: Any, key: str) -> Iterator[str]:
-    """What in a normalizer or pre-tokenizer is not read: damaged, some of it ends the process."""
+def _check_part(part: Any, key: str) -> None:
+    """Refuse a normalizer or pre-tokenizer of another kind: damaged, some end the process."""
     if part is None:
         return
     kind = part.get("type") if isinstance(part, dict) else None
     if kind == "Sequence" and isinstance(inner := part.get(LISTS[key]), list):
         for one in inner:
-            yield from _unreadable(one, key)
+            _check_part(one, key)
     elif kind == WITH_PATTERN[key]:
         pattern = part.get("pattern")
         if not (isinstance(pattern, dict) and list(pattern) == ["String"] and pattern["String"]):
-            yield f"its {key} is {kind} by a regular expression, which is not read"
+            raise ValueError(f"its {key} is {kind} by a regular expression, which is not read")
     elif kind not in SIMPLE[key]:
-        yield f"its {key} is {kind}, which is not read"
+        raise ValueError(f"its {key} is {kind}, which is not read")
 
 
 def _growth(part: Any) -> float:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import ChainMap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from dimts.core.config import fingerprint
+from dimts.core.config import build_config, fingerprint
 from dimts.core.errors import UserError
 from dimts.text.language import Language
 from dimts.text.normaliser import Normaliser, TextConfig, UnknownCharacters
@@ -27,10 +27,7 @@ from dimts.text.tokenizer_spec import (
     TokenizerLanguage,
     TokenizerSpec,
     read_json,
-    start_token,
 )
-
-__all__ = ["Tokenizer", "TokenizerSpec"]
 
 
 class Tokenizer:
@@ -65,21 +62,12 @@ class Tokenizer:
         self.pad_id = None if spec.pad is None else self._ids[spec.pad]
         self.eos_id = self._ids[spec.end]
         self.special_ids = frozenset(self._ids[token] for token in spec.specials)
-        self.factors, self.factor_sizes = _factors(
-            [known.language for known in spec.languages], self.tokens
-        )
+        languages = [known.language for known in spec.languages]
+        self.factors, self.factor_sizes = _factors(languages, self.tokens)
         self.space_ids = (self._ids[spec.space],)
-        marks = itertools.chain.from_iterable(k.language.punctuation for k in spec.languages)
-        self.pause_ids = tuple(
-            dict.fromkeys(
-                (
-                    *self.start_ids.values(),
-                    self.eos_id,
-                    *self.space_ids,
-                    *(self._ids[mark] for mark in marks),
-                )
-            )
-        )
+        marks = (self._ids[mark] for language in languages for mark in language.punctuation)
+        pauses = (*self.start_ids.values(), self.eos_id, *self.space_ids, *marks)
+        self.pause_ids = tuple(dict.fromkeys(pauses))
 
     @classmethod
     def from_language(cls, language: Language, text_config: TextConfig) -> Tokenizer:
@@ -90,7 +78,7 @@ class Tokenizer:
     def from_languages(cls, languages: Sequence[tuple[Language, TextConfig]]) -> Tokenizer:
         """The vocabulary of several: specials, space, their alphabets, each character once."""
         known = tuple(
-            TokenizerLanguage(language=language, text=text, start=start_token(language.code))
+            TokenizerLanguage(language=language, text=text, start=f"<{language.code}>")
             for language, text in languages
         )
         first, *others = (entry.start for entry in known)
@@ -205,24 +193,10 @@ class Tokenizer:
         values = read_json(path)
         if values.get("version") == 1:
             raise UserError(f"{path}: made by an older dimts; train or export it again")
-        try:
-            spec = TokenizerSpec.model_validate_json(json.dumps(values))
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(map(str, first["loc"])) or "file"
-            message = " ".join(first["msg"].removeprefix("Value error, ").split())
-            raise UserError(f"{path}: not a tokenizer: {key}: {message}") from error
-        return cls(spec)
+        return cls(build_config(TokenizerSpec, values, {(): f"{path}: not a tokenizer"}))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Tokenizer) and self.spec == other.spec
-
-    def __hash__(self) -> int:
-        return hash(self.fingerprint)
-
-    def __repr__(self) -> str:
-        codes = "+".join(self.languages)
-        return f"Tokenizer({codes}, n_vocab={self.n_vocab}, {self.fingerprint})"
 
 
 def _factors(
@@ -232,15 +206,9 @@ def _factors(
     syllabaries = [language.syllables for language in languages if language.syllables]
     if not syllabaries:
         return np.zeros((len(tokens), 0), dtype=np.int64), ()
-    consonants: dict[str, int] = {}
-    vowels: dict[str, int] = {}
-    pairs: dict[str, tuple[str, str]] = {}
-    for syllables in syllabaries:
-        for name in syllables.consonants:
-            consonants.setdefault(name, len(consonants) + 1)
-        for name in syllables.vowels:
-            vowels.setdefault(name, len(vowels) + 1)
-        pairs = dict(syllables.factors) | pairs
+    consonants = _numbered(syllables.consonants for syllables in syllabaries)
+    vowels = _numbered(syllables.vowels for syllables in syllabaries)
+    pairs = ChainMap(*(syllables.factors for syllables in syllabaries))
     factors = np.zeros((len(tokens), 2), dtype=np.int64)
     for index, token in enumerate(tokens):
         if token in pairs:
@@ -248,3 +216,9 @@ def _factors(
             factors[index] = consonants[consonant], vowels[vowel]
     factors.setflags(write=False)
     return factors, (len(consonants) + 1, len(vowels) + 1)
+
+
+def _numbered(names: Iterable[Iterable[str]]) -> dict[str, int]:
+    """Name -> number from 1, in the order in which they first appear."""
+    distinct = dict.fromkeys(itertools.chain.from_iterable(names))
+    return {name: number for number, name in enumerate(distinct, start=1)}

@@ -29,9 +29,9 @@ class Transliteration(Config):
     """
 
     language: str = Field(min_length=1)
-    consonants: dict[str, str] = {}
-    vowels: dict[str, str] = {}
-    letters: dict[Character, str] = {}
+    consonants: dict[str, str] = Field(default={})
+    vowels: dict[str, str] = Field(default={})
+    letters: dict[Character, str] = Field(default={})
 
     def spell(self, character: str, language: Language) -> str | None:
         """The letters of one character: ``ሰ`` -> ``se``; None where nothing covers it."""
