@@ -69,7 +69,7 @@ def main() -> None:
     merged = merge(
         base, language, text, subwords, normalised_texts(Normaliser(language, text), texts)
     )
-    print("\n".join(merge_report(base, merged, texts).lines()))
+    print("\n".join(merge_report(base, merged, texts)))
     table = _table(arguments, base, merged, language)
     if folder:
         config = BaseConfig(
