@@ -55,10 +55,11 @@ def _visible(letters: Entries) -> Entries:
     return letters
 
 
-Text = Annotated[str, BeforeValidator(_composed)]
-Character = Annotated[Text, Field(min_length=1, max_length=1)]
-Word = Annotated[Text, Field(min_length=1, max_length=1000)]
-Said = Annotated[Text, Field(max_length=1000)]
+_COMPOSED = BeforeValidator(_composed)
+Text = Annotated[str, _COMPOSED]
+Character = Annotated[str, Field(min_length=1, max_length=1), _COMPOSED]
+Word = Annotated[str, Field(min_length=1, max_length=1000), _COMPOSED]
+Said = Annotated[str, Field(max_length=1000), _COMPOSED]
 Letters = Annotated[Word, AfterValidator(_visible)]
 
 
