@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dimts.core.errors import UserError
 from dimts.text.language import Language, SyllableRow, Syllables, load_language
 from dimts.text.merge_report import merge_report, normalised_texts
-from dimts.text.merging import SubwordConfig, merge
+from dimts.text.merging import merge
 from dimts.text.normaliser import TextConfig, UnknownCharacters
 from dimts.text.tokenizer import Tokenizer
 
@@ -35,15 +35,15 @@ SUBWORDS = merge(
     BASE,
     AMHARIC,
     text_of("am"),
-    SubwordConfig(tokens=30),
+    30,
     normalised_texts(MERGED.normaliser("am"), SENTENCES),
 )
 MIXED = merge(
     BASE,
     SPANISH,
     text_of("es"),
-    SubwordConfig(tokens=30, min_count=1),
-    ["el niño soñó mañana con el año", "niña, el pingüino y el camión", "then the night"],
+    30,
+    2 * ["el niño soñó mañana con el año", "niña, el pingüino y el camión", "then the night"],
 )
 BASE_CHARACTERS = " " + "".join(t for i, t in enumerate(BASE.tokens) if i not in BASE.special_ids)
 FIDEL = " " + "".join(AMHARIC.alphabet)
@@ -101,8 +101,7 @@ def test_subwords_cross_no_pause_and_each_holds_a_new_character() -> None:
 
 
 def test_subwords_are_at_most_as_many_as_asked_for() -> None:
-    config = SubwordConfig(tokens=2)
-    few = merge(BASE, AMHARIC, text_of("am"), config, ["ሰላም ለዓለም ሰላም ነው ሰላም ነው"])
+    few = merge(BASE, AMHARIC, text_of("am"), 2, ["ሰላም ለዓለም ሰላም ነው ሰላም ነው"])
     assert few.n_vocab == MERGED.n_vocab + 2
 
 
@@ -145,7 +144,7 @@ def test_a_language_twice_and_subwords_of_nothing_are_refused() -> None:
     with pytest.raises(UserError, match=r"\(am\) is one of the base's languages already"):
         merge(MERGED, AMHARIC, text_of("am"))
     with pytest.raises(UserError, match="there are none"):
-        merge(BASE, AMHARIC, text_of("am"), SubwordConfig(tokens=5), [" ", "።"])
+        merge(BASE, AMHARIC, text_of("am"), 5, [" ", "።"])
 
 
 def test_report_says_what_is_added_and_what_stays_unknown() -> None:

@@ -96,15 +96,15 @@ class Syllables(Config):
             seen |= set(row.letters)
         return self
 
-    @cached_property
+    @property
     def consonants(self) -> tuple[str, ...]:
         """Names in the order of their first row."""
         return tuple(dict.fromkeys(row.consonant for row in self.rows))
 
-    @cached_property
+    @property
     def vowels(self) -> tuple[str, ...]:
         """Names in the order of the series."""
-        return tuple(dict.fromkeys(itertools.chain.from_iterable(self.series.values())))
+        return tuple(dict.fromkeys(vowel for vowels in self.series.values() for vowel in vowels))
 
     @cached_property
     def factors(self) -> dict[str, tuple[str, str]]:

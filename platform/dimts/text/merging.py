@@ -7,9 +7,7 @@ import re
 from collections.abc import Iterable
 
 import tokenizers
-from pydantic import Field
 
-from dimts.core.config import Config
 from dimts.core.errors import UserError
 from dimts.text.huggingface import extended_huggingface, start_like
 from dimts.text.language import Language
@@ -17,27 +15,17 @@ from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
 from dimts.text.tokenizer_spec import SPACE, TokenizerLanguage, TokenizerSpec
 
+MIN_COUNT = 2
+"""How often a sub-word must occur in the texts."""
 TRAINED_A_KEPT_MERGE = 8
 """Merges that are trained for each that is wanted: those of base characters are left out."""
-
-
-class SubwordConfig(Config):
-    """Tokens longer than a character, learned from texts of the new language.
-
-    Attributes:
-        tokens: how many are added at most.
-        min_count: how often a sub-word must occur in the texts.
-    """
-
-    tokens: int = Field(ge=1)
-    min_count: int = Field(default=2, ge=1)
 
 
 def merge(
     base: Tokenizer,
     language: Language,
     text: TextConfig,
-    subwords: SubwordConfig | None = None,
+    subwords: int = 0,
     texts: Iterable[str] = (),
 ) -> Tokenizer:
     """`base` extended by a language, which becomes the default one.
@@ -50,8 +38,8 @@ def merge(
         base: of ours, or read by `dimts.text.huggingface.read_huggingface`.
         language: what is added.
         text: its normaliser's settings.
-        subwords: None: one token a character.
-        texts: normalised texts of the language to learn sub-words from.
+        subwords: how many tokens longer than a character are added at most.
+        texts: normalised texts of the language, to learn these from.
 
     Raises:
         UserError: the base knows the language, there are no texts to learn sub-words from, or
@@ -92,7 +80,7 @@ def merge(
 
 
 def _learn(
-    base: Tokenizer, language: Language, config: SubwordConfig, texts: Iterable[str]
+    base: Tokenizer, language: Language, most: int, texts: Iterable[str]
 ) -> list[tuple[str, str]]:
     """Merges in the order in which they are applied, each making a token that is new."""
     marks = re.escape(language.punctuation + SPACE)
@@ -105,8 +93,8 @@ def _learn(
     model.train_from_iterator(
         words,
         tokenizers.trainers.BpeTrainer(
-            vocab_size=len(letters) + TRAINED_A_KEPT_MERGE * config.tokens,
-            min_frequency=config.min_count,
+            vocab_size=len(letters) + TRAINED_A_KEPT_MERGE * most,
+            min_frequency=MIN_COUNT,
             show_progress=False,
         ),
     )
@@ -118,6 +106,6 @@ def _learn(
         if new_letter and left in tokens and right in tokens and joined not in tokens:
             kept.append((left, right))
             tokens.add(joined)
-        if len(kept) == config.tokens:
+        if len(kept) == most:
             break
     return kept

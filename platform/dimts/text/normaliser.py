@@ -109,7 +109,6 @@ class Normaliser:
         text = " ".join("".join(visible).split())
         for rule in self._rules:
             text = rule(text)
-            check_length(len(text))
         return self._spaced(text.translate(self._homophones))
 
     def _spaced(self, text: str) -> str:

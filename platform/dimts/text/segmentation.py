@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tokenizers
 
-SIMPLE = {
+READ = {
     "normalizer": ("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip", "StripAccents", "Nmt"),
     "pre_tokenizer": (
         "Whitespace", "WhitespaceSplit", "Punctuation", "Digits", "UnicodeScripts",
         "BertPreTokenizer", "CharDelimiterSplit",
     ),
 }  # fmt: skip
-WITH_PATTERN = {"normalizer": "Replace", "pre_tokenizer": "Split"}
-"""Only with a literal text: a regular expression can take longer than anybody waits."""
+"""Parts that are read, and sequences of them. None holds a regular expression, which can take for
+ever, a table, which can end the process, or a text, by which others may swell."""
 LISTS = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers"}
-MAX_GROWTH = 100
 MAX_TOKEN = 1000
-OF_NFK = 18.0
-"""Characters of U+FDFA, the most of any."""
 
 
 class Segmenter:
@@ -72,7 +68,7 @@ def check_kind(values: Mapping[str, Any]) -> None:
     for key in ("continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "dropout"):
         if model.get(key):
             raise ValueError(f"model.{key} is set; only plain BPE over characters is read")
-    for key in SIMPLE:
+    for key in READ:
         _check_part(values.get(key), key)
 
 
@@ -85,8 +81,6 @@ def check_segmenter(values: Mapping[str, Any], tokens: Sequence[str]) -> None:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
-    if _growth(values.get("normalizer")) > MAX_GROWTH:
-        raise ValueError(f"its normalizer may make more than {MAX_GROWTH} characters of one")
     if max(map(len, tokens), default=0) > MAX_TOKEN:
         raise ValueError(f"a token has more than {MAX_TOKEN} characters")
     for token, index in sorted(vocabulary.items(), key=lambda item: item[1]):
@@ -102,26 +96,9 @@ def _load(values: Mapping[str, Any]) -> tokenizers.Tokenizer:
 
 
 def _check_part(part: Any, key: str) -> None:
-    """Refuse a normalizer or pre-tokenizer of another kind: damaged, some end the process."""
-    if part is None:
-        return
     kind = part.get("type") if isinstance(part, dict) else None
     if kind == "Sequence" and isinstance(inner := part.get(LISTS[key]), list):
         for one in inner:
             _check_part(one, key)
-    elif kind == WITH_PATTERN[key]:
-        pattern = part.get("pattern")
-        if not (isinstance(pattern, dict) and list(pattern) == ["String"] and pattern["String"]):
-            raise ValueError(f"its {key} is {kind} by a regular expression, which is not read")
-    elif kind not in SIMPLE[key]:
+    elif part is not None and kind not in READ[key]:
         raise ValueError(f"its {key} is {kind}, which is not read")
-
-
-def _growth(part: Any) -> float:
-    """Characters that a readable normalizer makes of one at most."""
-    kind = part["type"] if part else None
-    if kind == "Sequence":
-        return math.prod(map(_growth, part["normalizers"]))
-    if kind == "Replace":
-        return max(1.0, len(part["content"]) / len(part["pattern"]["String"]))
-    return OF_NFK if kind in ("NFKC", "NFKD") else 1.0

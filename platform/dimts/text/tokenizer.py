@@ -6,7 +6,6 @@ language, which is how the model knows what is spoken.
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections import ChainMap
 from collections.abc import Iterable, Sequence
@@ -40,9 +39,8 @@ class Tokenizer:
         start_ids: id of each language's start token.
         pad_id, eos_id: ids of padding (None: there is none, pad with 0) and of the end.
         special_ids: ids of all tokens that are no part of a text.
-        factors: int64 [n_vocab, n_factors], read-only; 0 means none. n_factors is 2
-            (consonant, vowel) if a language has syllables, else 0. A syllable that several
-            languages have is factored as the first of them does it.
+        factors: int64 [n_vocab, n_factors], read-only: consonant and vowel if a language has
+            syllables, as the first language has them; 0 means none.
         factor_sizes: number of values of each factor, none (0) included.
         space_ids: ids of the space.
         pause_ids: ids where a pause may be heard: begin, end, space, punctuation.
@@ -82,8 +80,8 @@ class Tokenizer:
             for language, text in languages
         )
         first, *others = (entry.start for entry in known)
-        alphabets = itertools.chain.from_iterable(k.language.alphabet for k in known)
-        tokens = (PAD, first, END, *others, SPACE, *dict.fromkeys(alphabets))
+        characters = dict.fromkeys(c for entry in known for c in entry.language.alphabet)
+        tokens = (PAD, first, END, *others, SPACE, *characters)
         return cls(TokenizerSpec(languages=known, tokens=tokens))
 
     @property
@@ -103,11 +101,7 @@ class Tokenizer:
 
     @property
     def default_language(self) -> str:
-        """Code of the language that came last.
-
-        Raises:
-            UserError: none of ours is known yet.
-        """
+        """Code of the language that came last; raises a `UserError` if there is none yet."""
         if not self.languages:
             raise UserError("the tokenizer knows no language yet: extend it with one first")
         return self.languages[-1]
@@ -120,7 +114,7 @@ class Tokenizer:
         """What goes over each text of a language; None: of the default one.
 
         Raises:
-            UserError: the tokenizer does not know the language; names those that it knows.
+            UserError: it is not known; names those that are.
         """
         code = self.default_language if language is None else language
         if code not in self._normalisers:
@@ -206,8 +200,8 @@ def _factors(
     syllabaries = [language.syllables for language in languages if language.syllables]
     if not syllabaries:
         return np.zeros((len(tokens), 0), dtype=np.int64), ()
-    consonants = _numbered(syllables.consonants for syllables in syllabaries)
-    vowels = _numbered(syllables.vowels for syllables in syllabaries)
+    consonants = _numbered(name for syllables in syllabaries for name in syllables.consonants)
+    vowels = _numbered(name for syllables in syllabaries for name in syllables.vowels)
     pairs = ChainMap(*(syllables.factors for syllables in syllabaries))
     factors = np.zeros((len(tokens), 2), dtype=np.int64)
     for index, token in enumerate(tokens):
@@ -218,7 +212,6 @@ def _factors(
     return factors, (len(consonants) + 1, len(vowels) + 1)
 
 
-def _numbered(names: Iterable[Iterable[str]]) -> dict[str, int]:
+def _numbered(names: Iterable[str]) -> dict[str, int]:
     """Name -> number from 1, in the order in which they first appear."""
-    distinct = dict.fromkeys(itertools.chain.from_iterable(names))
-    return {name: number for number, name in enumerate(distinct, start=1)}
+    return {name: number for number, name in enumerate(dict.fromkeys(names), start=1)}

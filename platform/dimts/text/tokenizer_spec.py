@@ -56,12 +56,12 @@ class TokenizerSpec(Config):
     huggingface: dict[str, Any] | None = None
 
     @property
-    def specials(self) -> tuple[str, ...]:
+    def specials(self) -> frozenset[str]:
         """Tokens that are no part of a text."""
-        starts = tuple(known.start for known in self.languages)
+        starts = (known.start for known in self.languages)
         others = added_tokens(self.huggingface) if self.huggingface else ()
-        named = dict.fromkeys((*((self.pad,) if self.pad else ()), *starts, self.end, *others))
-        return tuple(token for token in named if token != self.space)
+        named = (self.pad, self.end, *starts, *others)
+        return frozenset(token for token in named if token and token != self.space)
 
     @field_validator("huggingface")
     @classmethod
