@@ -36,7 +36,7 @@ SUBWORDS = merge(
     AMHARIC,
     text_of("am"),
     30,
-    normalised_texts(MERGED.normaliser("am"), SENTENCES),
+    normalised_texts(MERGED.normaliser("am"), SENTENCES)[0],
 )
 MIXED = merge(
     BASE,

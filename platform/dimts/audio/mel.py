@@ -34,7 +34,7 @@ class MelConfig(Config):
     """What a mel is made of; it travels with features and with each voice."""
 
     sample_rate: int = Field(default=22050, ge=4000, le=192_000, description="Hz")
-    n_fft: int = Field(default=1024, ge=16, le=65_536, description="samples of a frame")
+    n_fft: int = Field(default=1024, ge=16, le=65_536, multiple_of=2, description="samples a frame")
     hop_length: int = Field(default=256, ge=1, description="samples between frames")
     win_length: int = Field(
         default=1024, ge=2, description="samples the window covers, centred in n_fft"
@@ -46,8 +46,6 @@ class MelConfig(Config):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.n_fft % 2:
-            raise ValueError(f"n_fft must be even, not {self.n_fft}")
         if self.win_length > self.n_fft:
             raise ValueError(f"win_length {self.win_length} must not exceed n_fft {self.n_fft}")
         if self.hop_length > self.win_length:

@@ -65,7 +65,7 @@ def main() -> None:
         folder = resolve_model(arguments.base, tracking)
     base = read_tokenizer(folder / TOKENIZER if folder else arguments.tokenizer)
     texts = _texts(arguments.corpus, language) if arguments.corpus else []
-    normalised = normalised_texts(Normaliser(language, text), texts)
+    normalised, _ = normalised_texts(Normaliser(language, text), texts)
     merged = merge(base, language, text, arguments.subwords or 0, normalised)
     print("\n".join(merge_report(base, merged, texts)))
     table = _table(arguments, base, merged, language)

@@ -29,11 +29,7 @@ BRACKETED = re.compile(r"\[[a-z]{2,3}\]")
 
 
 def read_huggingface(path: str | Path) -> Tokenizer:
-    """A base without a language of ours yet; `dimts.text.merging.merge` adds one.
-
-    Raises:
-        UserError: the file cannot be read, or is of a kind that cannot be extended; says why.
-    """
+    """A base without a language of ours yet; raises a `UserError` if it cannot be extended."""
     values = read_json(path)
     try:
         check_kind(values)
@@ -55,11 +51,7 @@ def read_huggingface(path: str | Path) -> Tokenizer:
 
 
 def read_tokenizer(path: str | Path) -> Tokenizer:
-    """Our own ``tokenizer.json`` or Hugging Face's, whichever the file is.
-
-    Raises:
-        UserError: it is neither; says why.
-    """
+    """Our own ``tokenizer.json`` or Hugging Face's; raises a `UserError` if it is neither."""
     ours = read_json(path).get("format") == "dimts-tokenizer"
     return Tokenizer.load(path) if ours else read_huggingface(path)
 
@@ -69,8 +61,7 @@ def to_huggingface(tokenizer: Tokenizer) -> dict[str, Any]:
 
     It gives the ids of `Tokenizer.encode_normalised` for normalised text between its start
     and end tokens, ``"<am>ሰላም።<eos>"``, with each space written as the token of the space.
-    Characters outside the vocabulary are dropped by it without a word if the tokenizer has no
-    token for them: only our own `encode` refuses them.
+    Only our own `encode` refuses characters outside the vocabulary.
     """
     if tokenizer.spec.huggingface is not None:
         return copy.deepcopy(tokenizer.spec.huggingface)
@@ -97,7 +88,7 @@ def extended_huggingface(
         base: whose ids stay.
         new_tokens: get the ids that follow.
         merges: pairs of tokens that are joined where they meet, in this order.
-        start: the one of all tokens that marks the new language.
+        start: the token that marks the new language.
     """
     values = to_huggingface(base)
     model = values["model"]

@@ -211,10 +211,8 @@ class Language(Config):
         for table, words in self._spoken().items():
             for word in words:
                 spoken = word.lower() if self.case == "lower" else word
-                if unknown := sorted(set(spoken) - known):
-                    raise ValueError(
-                        f"{table}: {word!r} has {''.join(unknown)}, not in the alphabet"
-                    )
+                if unknown := "".join(sorted(set(spoken) - known)):
+                    raise ValueError(f"{table}: {word!r} has {unknown}, not in the alphabet")
         return self
 
     @cached_property

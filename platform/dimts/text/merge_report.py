@@ -38,7 +38,7 @@ def merge_report(base: Tokenizer, merged: Tokenizer, texts: Sequence[str] = ()) 
     ]
     if subwords := [token for token in new if len(token) > 1]:
         lines.append(f"subwords: {len(subwords)} {_listed(subwords, ' ')}")
-    covered, unknown = _covered(merged.normaliser(), texts)
+    covered, unknown = normalised_texts(merged.normaliser(), texts)
     characters = Counter("".join(covered).replace(SPACE, ""))
     n_covered = characters.total()
     characters.update({character: n for character, n, _ in unknown})
@@ -60,13 +60,8 @@ def merge_report(base: Tokenizer, merged: Tokenizer, texts: Sequence[str] = ()) 
     ]
 
 
-def normalised_texts(normaliser: Normaliser, texts: Iterable[str]) -> list[str]:
-    """Texts as the voice reads them, without the characters that no rule covers."""
-    return _covered(normaliser, texts)[0]
-
-
-def _covered(normaliser: Normaliser, texts: Iterable[str]) -> tuple[list[str], Unknown]:
-    """Normalised texts without the characters that no rule covers, and those characters."""
+def normalised_texts(normaliser: Normaliser, texts: Iterable[str]) -> tuple[list[str], Unknown]:
+    """Texts as the voice reads them without the characters that no rule covers, and those."""
     covered: list[str] = []
     counts: Counter[str] = Counter()
     examples: dict[str, str] = {}

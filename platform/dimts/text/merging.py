@@ -35,9 +35,8 @@ def merge(
     character that the base does not know.
 
     Args:
-        base: of ours, or read by `dimts.text.huggingface.read_huggingface`.
-        language: what is added.
-        text: its normaliser's settings.
+        base: of ours, or Hugging Face's.
+        language, text: what is added, and how its texts are normalised.
         subwords: how many tokens longer than a character are added at most.
         texts: normalised texts of the language, to learn these from.
 

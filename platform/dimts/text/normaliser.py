@@ -109,11 +109,9 @@ class Normaliser:
         text = " ".join("".join(visible).split())
         for rule in self._rules:
             text = rule(text)
-        return self._spaced(text.translate(self._homophones))
-
-    def _spaced(self, text: str) -> str:
-        """Of marks in a row the strongest, right after a word; single spaces; no leading marks."""
-        strength, text = self.language.punctuation, " ".join(text.split())
+        text = " ".join(text.translate(self._homophones).split())
+        # Of marks in a row the strongest stays, right after a word; none begins a text.
+        strength = self.language.punctuation
         text = self._marks.sub(
             lambda run: f"{min(run[1].replace(' ', ''), key=strength.index)} ", text
         )

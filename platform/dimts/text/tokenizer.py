@@ -19,14 +19,7 @@ from dimts.core.errors import UserError
 from dimts.text.language import Language
 from dimts.text.normaliser import Normaliser, TextConfig, UnknownCharacters
 from dimts.text.segmentation import Segmenter
-from dimts.text.tokenizer_spec import (
-    END,
-    PAD,
-    SPACE,
-    TokenizerLanguage,
-    TokenizerSpec,
-    read_json,
-)
+from dimts.text.tokenizer_spec import END, PAD, SPACE, TokenizerLanguage, TokenizerSpec, read_json
 
 
 class Tokenizer:
@@ -50,17 +43,15 @@ class Tokenizer:
         self.spec = spec
         self.tokens = spec.tokens
         self._ids = {token: index for index, token in enumerate(self.tokens)}
-        self._known = {known.language.code: known for known in spec.languages}
-        self._normalisers = {
-            code: Normaliser(known.language, known.text) for code, known in self._known.items()
-        }
+        known = {entry.language.code: entry for entry in spec.languages}
+        self._normalisers = {code: Normaliser(k.language, k.text) for code, k in known.items()}
         self._segmenter = Segmenter(spec.huggingface, spec.space) if spec.huggingface else None
-        self.languages = tuple(self._known)
-        self.start_ids = {code: self._ids[known.start] for code, known in self._known.items()}
+        self.languages = tuple(known)
+        self.start_ids = {code: self._ids[k.start] for code, k in known.items()}
         self.pad_id = None if spec.pad is None else self._ids[spec.pad]
         self.eos_id = self._ids[spec.end]
         self.special_ids = frozenset(self._ids[token] for token in spec.specials)
-        languages = [known.language for known in spec.languages]
+        languages = [entry.language for entry in spec.languages]
         self.factors, self.factor_sizes = _factors(languages, self.tokens)
         self.space_ids = (self._ids[spec.space],)
         marks = (self._ids[mark] for language in languages for mark in language.punctuation)
@@ -111,11 +102,7 @@ class Tokenizer:
         return self.normaliser(code).language
 
     def normaliser(self, language: str | None = None) -> Normaliser:
-        """What goes over each text of a language; None: of the default one.
-
-        Raises:
-            UserError: it is not known; names those that are.
-        """
+        """That of a language's texts (None: the default one); raises a `UserError` if unknown."""
         code = self.default_language if language is None else language
         if code not in self._normalisers:
             known = ", ".join(self.languages) or "none"
@@ -132,9 +119,7 @@ class Tokenizer:
         return self.encode_normalised(self.normaliser(language).normalise(text), language)
 
     def encode_normalised(self, text: str, language: str | None = None) -> list[int]:
-        """Ids of a text that `normaliser` has been over already, as in the feature files.
-
-        Characters of any of the languages are taken: texts may mix them.
+        """Ids of a normalised text, which may mix characters of any of the languages.
 
         Raises:
             UnknownCharacters: names the characters outside the vocabulary.

@@ -18,13 +18,7 @@ PAD, END, SPACE = "<pad>", "<eos>", " "
 
 
 class TokenizerLanguage(Config):
-    """A language that the tokenizer knows.
-
-    Attributes:
-        language: its writing.
-        text: how its texts are normalised.
-        start: the token that its texts begin with.
-    """
+    """A language that the tokenizer knows; `start` is the token that its texts begin with."""
 
     language: Language
     text: TextConfig
@@ -38,8 +32,7 @@ class TokenizerSpec(Config):
         languages: in the order in which they came; the last one is the default.
         tokens: token of each id, from 0.
         pad: fills up a batch, always id 0; None if the tokenizer has none.
-        end: the token that texts end with.
-        space: the token of a space.
+        end, space: the tokens that texts end with and that stands for a space.
         n_base: tokens of the tokenizer that this one was extended from; 0 if there is none.
         huggingface: JSON of the Hugging Face tokenizer that segments texts into tokens;
             None: one token a character.
