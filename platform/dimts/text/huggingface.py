@@ -18,7 +18,7 @@ import tokenizers
 
 from dimts.core.config import build_config
 from dimts.core.errors import UserError
-from dimts.text.segmentation import check_kind
+from dimts.text.segmentation import read_vocabulary
 from dimts.text.tokenizer import Tokenizer
 from dimts.text.tokenizer_spec import SPACE, TokenizerSpec, read_json
 
@@ -32,8 +32,7 @@ def read_huggingface(path: str | Path) -> Tokenizer:
     """A base without a language of ours yet; raises a `UserError` if it cannot be extended."""
     values = read_json(path)
     try:
-        check_kind(values)
-        tokens = _tokens(values)
+        tokens = _tokens(read_vocabulary(values))
         end, space = _named(tokens, "end", ENDS), _named(tokens, "space", SPACES)
     except ValueError as error:
         raise UserError(f"{path}: not a tokenizer that can be extended: {error}") from error
@@ -112,16 +111,10 @@ def start_like(base: Tokenizer, code: str) -> str:
     return f"[{code}]" if bracketed else f"<{code}>"
 
 
-def _tokens(values: Mapping[str, Any]) -> tuple[str, ...]:
+def _tokens(vocabulary: Mapping[str, int]) -> tuple[str, ...]:
     """Token of each id; a name of our own where no token has the id."""
     by_id: dict[int, str] = {}
-    entries = list(values["model"]["vocab"].items())
-    added = values.get("added_tokens") or []
-    if not (isinstance(added, list) and all(isinstance(token, dict) for token in added)):
-        raise ValueError("added_tokens is no list of tokens")
-    for token, index in entries + [(entry.get("content"), entry.get("id")) for entry in added]:
-        if not isinstance(token, str) or not isinstance(index, int) or index < 0:
-            raise ValueError(f"token {token!r} has id {index!r}")
+    for token, index in vocabulary.items():
         if by_id.setdefault(index, token) != token:
             raise ValueError(f"tokens {by_id[index]!r} and {token!r} share id {index}")
     size = max(by_id, default=-1) + 1

@@ -51,36 +51,33 @@ class Segmenter:
         return self._known[character]
 
 
-def added_tokens(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """Tokens that stand beside a Hugging Face tokenizer's model: specials and the like."""
-    return tuple(token["content"] for token in values.get("added_tokens") or ())
+def read_vocabulary(values: Mapping[str, Any]) -> dict[str, int]:
+    """Ids of a Hugging Face tokenizer's tokens.
 
-
-def check_kind(values: Mapping[str, Any]) -> None:
-    """Raise a `ValueError` unless a Hugging Face tokenizer is plain BPE over characters."""
+    Raises:
+        ValueError: it is no plain BPE over characters, or damaged.
+    """
     model = values.get("model")
     if not isinstance(model, dict):
         raise ValueError("it has no model")
     if model.get("type") != "BPE":
         raise ValueError(f"a {model.get('type')} tokenizer; only BPE over characters is read")
-    if not isinstance(model.get("vocab"), dict):
-        raise ValueError("model.vocab is missing")
     for key in ("continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "dropout"):
         if model.get(key):
             raise ValueError(f"model.{key} is set; only plain BPE over characters is read")
     for key in READ:
         _check_part(values.get(key), key)
-
-
-def check_segmenter(values: Mapping[str, Any], tokens: Sequence[str]) -> None:
-    """Raise a `ValueError` if a Hugging Face tokenizer cannot segment into `tokens`."""
-    check_kind(values)
     try:
-        vocabulary = _load(values).get_vocab()
+        return _load(values).get_vocab()
     except BaseException as error:  # the library raises nothing more precise, and panics in Rust
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+def check_segmenter(values: Mapping[str, Any], tokens: Sequence[str]) -> None:
+    """Raise a `ValueError` if a Hugging Face tokenizer cannot segment into `tokens`."""
+    vocabulary = read_vocabulary(values)
     if max(map(len, tokens), default=0) > MAX_TOKEN:
         raise ValueError(f"a token has more than {MAX_TOKEN} characters")
     for token, index in sorted(vocabulary.items(), key=lambda item: item[1]):

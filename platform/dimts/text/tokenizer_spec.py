@@ -12,7 +12,7 @@ from dimts.core.errors import UserError
 from dimts.core.untrusted import MAX_JSON_BYTES, parse_json, read_bytes
 from dimts.text.language import Language
 from dimts.text.normaliser import TextConfig
-from dimts.text.segmentation import added_tokens, check_segmenter
+from dimts.text.segmentation import check_segmenter
 
 PAD, END, SPACE = "<pad>", "<eos>", " "
 
@@ -52,8 +52,8 @@ class TokenizerSpec(Config):
     def specials(self) -> frozenset[str]:
         """Tokens that are no part of a text."""
         starts = (known.start for known in self.languages)
-        others = added_tokens(self.huggingface) if self.huggingface else ()
-        named = (self.pad, self.end, *starts, *others)
+        added = (token["content"] for token in (self.huggingface or {}).get("added_tokens", ()))
+        named = (self.pad, self.end, *starts, *added)
         return frozenset(token for token in named if token and token != self.space)
 
     @field_validator("huggingface")
