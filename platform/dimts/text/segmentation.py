@@ -22,17 +22,13 @@ MAX_TOKEN = 1000
 
 
 class Segmenter:
-    """Cuts normalised texts into tokens.
+    """Cuts normalised texts into tokens by a Hugging Face tokenizer, whose JSON is `values`.
 
-    Args:
-        values: JSON of the Hugging Face tokenizer.
-        space: its token for a space, which is written into the text before it is cut.
+    `space` is its token for a space, which is written into the text before it is cut.
     """
 
     def __init__(self, values: Mapping[str, Any], space: str) -> None:
         self._tokenizer = _load(values)
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
         self._space = space
         unknown = values["model"].get("unk_token")
         self._unknown_id = None if unknown is None else self._tokenizer.token_to_id(unknown)
