@@ -36,9 +36,9 @@ def read_huggingface(path: str | Path) -> Tokenizer:
         end, space = _named(tokens, "end", ENDS), _named(tokens, "space", SPACES)
     except ValueError as error:
         raise UserError(f"{path}: not a tokenizer that can be extended: {error}") from error
-    base = {"languages": (), "tokens": tokens, "pad": None, "end": end, "space": space}
-    origin: dict[tuple[str, ...], str] = {(): str(path)}
-    tokenizer = Tokenizer(build_config(TokenizerSpec, base | {"huggingface": values}, origin))
+    parts = {"tokens": tokens, "pad": None, "end": end, "space": space, "huggingface": values}
+    spec = build_config(TokenizerSpec, {"languages": (), **parts}, {(): str(path)})
+    tokenizer = Tokenizer(spec)
     letters = [t for t in tokens if len(t) == 1 and t.isalpha() and tokenizer.knows(t)]
     text = " ".join(letters[:1] * 2)
     if not letters or tokenizer.decode(tokenizer.segment(text)) != text:
