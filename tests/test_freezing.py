@@ -206,6 +206,7 @@ def one_of_two(rank: int, settings: AcousticSettings, meeting: Path, folder: Pat
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.integration
 def test_two_workers_keep_the_bits(
     settings: Settings, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
