@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = JobParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = JobParser(description=__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--base", help="bundle, run folder or MLflow URI")
     what.add_argument("--tokenizer", type=Path, help="tokenizer.json, of Hugging Face or ours")

@@ -75,13 +75,12 @@ class MixConfig(Config):
 
     def launch(self) -> Launch:
         """What the processes that train are handed."""
-        parts = self.parts
         return Launch(
             name=self.run.name,
             settings=AcousticSettings(
                 sources=tuple(
                     Source(features=p.prepare.features.absolute(), text=p.text.absolute())
-                    for p in parts
+                    for p in self.parts
                 ),
                 run_dir=self.run.run_dir,
                 mel=self.mel,
