@@ -30,8 +30,8 @@ from typing import Any, Literal, NamedTuple
 from benchmarks.machine_facts import machine_facts
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import fingerprint, load_config
-from dimts.core.machine import n_cores
-from dimts.training.callbacks import NullCallbacks
+from dimts.core.environment import n_cores
+from dimts.training.callbacks import Callbacks
 
 ROOT = Path(__file__).resolve().parents[1]
 VOICE = ROOT / "jobs/configs/sample_am.yaml"
@@ -144,8 +144,8 @@ _before: dict[str, dict[str, float]] = {}
 def run(task: Task) -> str:
     """Train and evaluate one run; its figures go into `task.file`."""
     from dimts.families.acoustic.bundle import load_bundle
-    from dimts.families.acoustic.corpora import load_corpus
     from dimts.families.acoustic.data import open_data
+    from dimts.families.acoustic.dataset import load_corpus
     from dimts.families.acoustic.held_out import aggregate_metrics, evaluate
     from dimts.families.acoustic.measurements import base_metrics
     from dimts.families.acoustic.settings import AcousticSettings
@@ -159,7 +159,7 @@ def run(task: Task) -> str:
         assert isinstance(settings, AcousticSettings)
         data = open_data(settings)
         launch.run_dir.mkdir(parents=True)
-        result = run_training(settings, NullCallbacks())
+        result = run_training(settings, Callbacks())
         assert result.checkpoint is not None
         model = load_bundle(result.checkpoint).model
     figures: dict[str, float] = {}

@@ -119,7 +119,7 @@ def test_bundle_with_pitch_speaks_as_before_it_was_written(tmp_path: Path) -> No
 
 
 def test_voice_without_pitch_refuses_another_pitch() -> None:
-    with pytest.raises(UserError, match="the voice has no pitch of its own"):
+    with pytest.raises(UserError, match="the voice predicts none"):
         AcousticSpeaker(untrained(), amharic(), MEL).mel(TEXT, pitch=1.1)
     with pytest.raises(UserError, match=r"pitch 9: must be between 0\.25 and 4"):
         AcousticSpeaker(pitched(), amharic(), MEL).mel(TEXT, pitch=9)

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from dimts.core.threads import one_thread
-from dimts.families.acoustic.corpora import draw
-from dimts.families.acoustic.dataset import F0, Corpus
+from dimts.families.acoustic.dataset import F0, Corpus, draw
 from dimts.families.acoustic.model.t3 import T3, T3Output
 from dimts.families.acoustic.postfilter import postfilter_gains
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -19,9 +17,6 @@ from dimts.families.acoustic.bundle import load_bundle
 from dimts.families.acoustic.model.t3 import T3
 from dimts.families.acoustic.postfilter import postfilter
 from dimts.text.tokenizer import Tokenizer
-
-Vocoder = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""Natural-log mel, [T, M], to samples in [-1, 1]."""
 
 MIN_SPEED, MAX_SPEED = 0.25, 4.0
 MIN_PITCH, MAX_PITCH = 0.25, 4.0
@@ -44,29 +39,19 @@ class SpokenMel(NamedTuple):
 
 
 class AcousticSpeaker:
-    """A voice that speaks.
+    """A voice that speaks, by Griffin-Lim; see `dimts.families.protocol.Speaker`.
 
-    Args:
-        model: put in eval mode by the caller.
-        tokenizer: the model's.
-        mel: spec of what the model predicts.
-        language: code of what is spoken where none is named; None: the tokenizer's default.
-        vocoder: natural-log mel [T, M] to samples; Griffin-Lim if None.
+    The model is in eval mode. `language` is the code of what is spoken where none is named; None:
+    the tokenizer's default.
     """
 
     def __init__(
-        self,
-        model: T3,
-        tokenizer: Tokenizer,
-        mel: MelConfig,
-        language: str | None = None,
-        vocoder: Vocoder | None = None,
+        self, model: T3, tokenizer: Tokenizer, mel: MelConfig, language: str | None = None
     ):
         self.model = model
         self.tokenizer = tokenizer
         self.mel_config = mel
         self.language = language
-        self._vocoder = vocoder or partial(griffin_lim, config=mel)
 
     @classmethod
     def load(cls, bundle: str | Path, device: str = "cpu") -> Self:
@@ -96,13 +81,7 @@ class AcousticSpeaker:
     def mel(
         self, text: str, speed: float = 1.0, language: str | None = None, pitch: float = 1.0
     ) -> SpokenMel:
-        """Natural-log mel of a text.
-
-        Args:
-            text: raw.
-            speed: 1 is as learned.
-            pitch: what F0 is multiplied by.
-            language: its code; None: the voice's default, which it learned last.
+        """Natural-log mel of a raw text; speed and F0 are multiples of what was learned.
 
         Raises:
             UserError: the text is empty, too long to be spoken at once or has characters outside
@@ -112,7 +91,7 @@ class AcousticSpeaker:
         if not MIN_SPEED <= speed <= MAX_SPEED:
             raise UserError(f"speed {speed:g}: must be between {MIN_SPEED} and {MAX_SPEED:g}")
         if pitch != 1 and self.model.source is None:
-            raise UserError("pitch: the voice has no pitch of its own; leave it out")
+            raise UserError("pitch: the voice predicts none that could be changed; leave it out")
         if not MIN_PITCH <= pitch <= MAX_PITCH:
             raise UserError(f"pitch {pitch:g}: must be between {MIN_PITCH} and {MAX_PITCH:g}")
         device = self.model.mel_mean_M.device
@@ -147,4 +126,4 @@ class AcousticSpeaker:
     def vocode(self, mel_TM: NDArray[np.float32]) -> NDArray[np.float32]:
         """Natural-log mel, [T, M], to samples."""
         with one_thread():
-            return self._vocoder(mel_TM)
+            return griffin_lim(mel_TM, config=self.mel_config)
