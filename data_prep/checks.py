@@ -30,12 +30,8 @@ class Row:
 
     @property
     def segment(self) -> Segment:
-        """What is listened to: all of it, or the speech that the first extractor has found."""
-        whole = self.utterance.segment
-        if not self.features:
-            return whole
-        start = self.features[0].start
-        return Segment(whole.audio, start, start + self.seconds)
+        """What is listened to."""
+        return self.utterance.segment
 
     @property
     def seconds(self) -> float:

@@ -22,7 +22,6 @@ from data_prep.splits import assign_splits
 from data_prep.store import Store, locked
 from data_prep.utterance import Rejected, Segment
 from dimts import __version__
-from dimts.audio.files import MAX_SECONDS
 from dimts.core.config import fingerprint
 from dimts.core.environment import n_cores
 from dimts.core.errors import UserError
@@ -64,7 +63,7 @@ def prepare(
 
     Args:
         extractors: what to make of each utterance. The first one trims the silence around it, and
-            a text is compared with its length; the others are given the speech alone.
+            a text is compared with its length. All are given the same speech.
         on_chunk: called with the number of segments each time some are extracted and safe.
 
     Raises:
@@ -126,7 +125,8 @@ def _add_features(
     """
     trims, *others = extractors
     in_turn = [ExtractSettings(trims, limits.trim, limits.min_seconds, limits.max_seconds)]
-    in_turn += [ExtractSettings(other, None, 0.0, MAX_SECONDS) for other in others]
+    # All trim the same wave, so that what two of one sample rate make has the same frames.
+    in_turn += [ExtractSettings(e, limits.trim, 0.0, limits.max_seconds) for e in others]
     rejected: list[Rejected] = []
     results: list[Result] = []
     for settings in in_turn:

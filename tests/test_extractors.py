@@ -27,12 +27,13 @@ from prepare_fixtures import (
 from benchmarks.recording import read_recording
 from data_prep.pipeline import prepare
 from data_prep.readers import READERS
-from dimts.audio.mel import log_mel
+from dimts.audio.mel import MelConfig, log_mel
 from dimts.core.errors import UserError
 from dimts.families.acoustic.mel_extractor import MelExtractor
 from dimts.features.config import CorpusConfig, PrepareConfig
 from dimts.features.feature_set import FeatureSet, FeatureSplit
 from dimts.features.manifest import Manifest
+from dimts.features.pitch_extractor import PitchExtractor
 from dimts.features.schema import Extractor
 
 NO_MODEL = r"^nowhere: no such model; name its folder$"
@@ -88,6 +89,18 @@ def test_columns_are_what_the_extractors_make_of_the_speech(corpus: Path, featur
             np.testing.assert_array_equal(token, made["token"])
         assert not token.flags.writeable
         np.testing.assert_array_equal(split.column("mel", n), split.mel(n))
+
+
+def test_extractors_of_one_sample_rate_give_as_many_frames(tmp_path: Path, features: Path) -> None:
+    corpus = make_corpus(tmp_path / "many", 40)
+    # At another rate than theirs a cut falls between their samples.
+    for n, file in enumerate(sorted((corpus / "wavs").glob("*.wav"))):
+        speech = np.pad(tone(n, 0.6 + 0.0037 * n), (0, 4_000))
+        soundfile.write(file, speech, 24_000)
+    mel = MelConfig(n_mels=20, n_fft=512, win_length=400, hop_length=4)
+    run(corpus, features, MelExtractor(mel), PitchExtractor.of(mel))
+    split = FeatureSet.open(features).split("train")
+    np.testing.assert_array_equal(split.lengths("f0"), split.lengths("mel"))
 
 
 def test_second_run_extracts_only_for_what_has_changed(corpus: Path, features: Path) -> None:
