@@ -19,7 +19,10 @@ from dimts.families.protocol import Family, Speaker
 
 GROUP = "dimts.families"
 DEFAULT = "acoustic"
-OWN = {"acoustic": "dimts.families.acoustic.family:FAMILY"}
+OWN = {
+    "acoustic": "dimts.families.acoustic.family:FAMILY",
+    "vocoder": "dimts.families.vocoder.family:FAMILY",
+}
 
 
 @cache

@@ -1,0 +1,98 @@
+"""Recordings and their F0 as columns of the features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from dimts.audio.mel import Float32Array, MelConfig
+from dimts.audio.pitch import PitchConfig, track_pitch
+from dimts.core.config import Config
+from dimts.features.schema import Arrays, Column, Extract, Resources
+
+INT16 = 32768
+"""Full scale."""
+
+
+class WaveSettings(Config):
+    """What the samples of an utterance depend on.
+
+    Attributes:
+        sample_rate: Hz.
+    """
+
+    sample_rate: int
+
+
+@dataclass(frozen=True)
+class WaveExtractor:
+    """The speech itself, int16 [S]; see `Extractor`."""
+
+    settings: WaveSettings
+    name = "wave"
+    version = 1
+    unit = "samples"
+    resources = Resources()
+    columns = (Column(name="wave", dtype="int16"),)
+
+    @property
+    def sample_rate(self) -> int:
+        return self.settings.sample_rate
+
+    def open(self) -> Extract:
+        """Nothing has to be loaded."""
+        return _samples
+
+
+class PitchSettings(Config):
+    """What the F0 of an utterance depends on.
+
+    Attributes:
+        tracker: how it is found.
+        sample_rate: Hz.
+        hop_length: samples between frames.
+    """
+
+    tracker: PitchConfig
+    sample_rate: int
+    hop_length: int
+
+
+@dataclass(frozen=True)
+class PitchExtractor:
+    """F0 of each frame of the mel in Hz, float32 [T], 0 where nothing is voiced."""
+
+    settings: PitchSettings
+    name = "pitch"
+    version = 1
+    unit = "frames"
+    resources = Resources()
+    columns = (Column(name="f0", dtype="float32"),)
+
+    @property
+    def sample_rate(self) -> int:
+        return self.settings.sample_rate
+
+    def open(self) -> Extract:
+        """Nothing has to be loaded."""
+        return partial(_pitch, self.settings)
+
+
+def extractors_of(mel: MelConfig, pitch: PitchConfig) -> tuple[WaveExtractor, PitchExtractor]:
+    """Those that fit a mel."""
+    rate, hop = mel.sample_rate, mel.hop_length
+    return (
+        WaveExtractor(WaveSettings(sample_rate=rate)),
+        PitchExtractor(PitchSettings(tracker=pitch, sample_rate=rate, hop_length=hop)),
+    )
+
+
+def _samples(wave: Float32Array, sample_rate: int) -> Arrays:
+    pcm = np.clip(np.rint(wave * INT16), -INT16, INT16 - 1)
+    return {"wave": pcm.astype(np.int16)}
+
+
+def _pitch(settings: PitchSettings, wave: Float32Array, sample_rate: int) -> Arrays:
+    return {"f0": track_pitch(wave, sample_rate, settings.hop_length, settings.tracker)}
