@@ -26,7 +26,7 @@ BELOW: dict[str, set[str]] = {
     "features": {"core", "storage", "audio", "text"},
     "bundles": {"core", "storage"},
     "training": {"core", "storage", "bundles"},
-    "families": {"core", "training", "bundles", "features"},
+    "families": {"core", "audio", "training", "bundles", "features"},
     "evaluation": {"core", "families"},
     "acoustic": {
         "core", "audio", "text", "storage", "plotting", "features", "bundles", "training",

@@ -14,8 +14,9 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from dimts.core.errors import ConfigError
-from dimts.families.protocol import Family, Speaker
+from dimts.audio.mel import MelConfig
+from dimts.core.errors import ConfigError, UserError
+from dimts.families.protocol import Family, Speaker, Vocoder
 
 GROUP = "dimts.families"
 DEFAULT = "acoustic"
@@ -57,3 +58,34 @@ def load_speaker(bundle: str | Path, device: str = "cpu") -> Speaker:
     except ConfigError as error:
         raise BundleError(f"{folder}: {error}") from error
     return family.load(folder, device)
+
+
+def load_vocoder(bundle: str | Path, mel: MelConfig, device: str = "cpu") -> Vocoder:
+    """The vocoder of a bundle's folder, for mels of a spec.
+
+    Raises:
+        BundleError: see `load_speaker`; or the bundle is of a family that is no vocoder.
+        UserError: it takes other mels.
+    """
+    from dimts.bundles.bundle import BundleError
+
+    model = load_speaker(bundle, device)
+    if not isinstance(model, Vocoder):
+        raise BundleError(f"{bundle}: is no vocoder; name one, or leave it out for Griffin-Lim")
+    check_same_mel(str(bundle), model.mel, mel)
+    return model
+
+
+def check_same_mel(vocoder: str, takes: MelConfig, wanted: MelConfig) -> None:
+    """Refuse a vocoder of other mels.
+
+    Raises:
+        UserError: names the first difference.
+    """
+    theirs = takes.model_dump()
+    for key, value in wanted.model_dump().items():
+        if theirs[key] != value:
+            raise UserError(
+                f"{vocoder}: is a vocoder for mel.{key}={theirs[key]}, {value} is asked for; take "
+                "one that was trained for this mel"
+            )

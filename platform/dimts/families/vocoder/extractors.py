@@ -1,15 +1,15 @@
-"""Recordings and their F0 as columns of the features."""
+"""Recordings as a column of the features, beside mel and F0."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
 from dimts.audio.mel import Float32Array, MelConfig
-from dimts.audio.pitch import PitchConfig, track_pitch
+from dimts.audio.pitch import PitchConfig
 from dimts.core.config import Config
+from dimts.features.pitch_extractor import PitchExtractor, PitchSettings
 from dimts.features.schema import Arrays, Column, Extract, Resources
 
 INT16 = 32768
@@ -46,40 +46,6 @@ class WaveExtractor:
         return _samples
 
 
-class PitchSettings(Config):
-    """What the F0 of an utterance depends on.
-
-    Attributes:
-        tracker: how it is found.
-        sample_rate: Hz.
-        hop_length: samples between frames.
-    """
-
-    tracker: PitchConfig
-    sample_rate: int
-    hop_length: int
-
-
-@dataclass(frozen=True)
-class PitchExtractor:
-    """F0 of each frame of the mel in Hz, float32 [T], 0 where nothing is voiced."""
-
-    settings: PitchSettings
-    name = "pitch"
-    version = 1
-    unit = "frames"
-    resources = Resources()
-    columns = (Column(name="f0", dtype="float32"),)
-
-    @property
-    def sample_rate(self) -> int:
-        return self.settings.sample_rate
-
-    def open(self) -> Extract:
-        """Nothing has to be loaded."""
-        return partial(_pitch, self.settings)
-
-
 def extractors_of(mel: MelConfig, pitch: PitchConfig) -> tuple[WaveExtractor, PitchExtractor]:
     """Those that fit a mel."""
     rate, hop = mel.sample_rate, mel.hop_length
@@ -92,7 +58,3 @@ def extractors_of(mel: MelConfig, pitch: PitchConfig) -> tuple[WaveExtractor, Pi
 def _samples(wave: Float32Array, sample_rate: int) -> Arrays:
     pcm = np.clip(np.rint(wave * INT16), -INT16, INT16 - 1)
     return {"wave": pcm.astype(np.int16)}
-
-
-def _pitch(settings: PitchSettings, wave: Float32Array, sample_rate: int) -> Arrays:
-    return {"f0": track_pitch(wave, sample_rate, settings.hop_length, settings.tracker)}

@@ -90,14 +90,14 @@ class VocoderFamily(Family):
     ) -> Measured:  # fmt: skip
         import numpy as np
 
+        from dimts.families.registry import check_same_mel
         from dimts.families.vocoder.bundle import load_bundle
         from dimts.families.vocoder.data import open_data, whole_utterances
         from dimts.families.vocoder.held_out import aggregate_metrics, evaluate
         from dimts.families.vocoder.speaker import NeuralVocoder
-        from dimts.families.vocoder.task import check_same_mel
 
         model = load_bundle(bundle, device).model
-        check_same_mel(str(bundle), model.mel.model_dump(), settings.mel.model_dump())
+        check_same_mel(str(bundle), model.mel, settings.mel)
         recordings = whole_utterances(open_data(settings).features, split, settings.mel)
         if not len(recordings):
             raise UserError(

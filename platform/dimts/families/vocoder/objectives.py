@@ -70,10 +70,12 @@ class GeneratorObjective(_Objective):
         stft = self.distance.stft(ours, theirs).mean()
         mel = self.distance.mel_error(wave_BS, batch.wave_BS).mean()
         weights = self.config.loss
-        total = weights.stft * stft + weights.mel * mel + weights.pitch * pitch.value_B.mean()
+        judged = self.training and moment.step >= self.config.discriminator.start_step
+        of_stft = weights.stft_beside_discriminators if judged else weights.stft
+        total = of_stft * stft + weights.mel * mel + weights.pitch * pitch.value_B.mean()
         losses = {"stft": stft, "mel": mel, "pitch": pitch.value_B.mean()}
         losses["pitch_wrong"] = pitch.wrong_B.mean()
-        if self.training and moment.step >= self.config.discriminator.start_step:
+        if judged:
             with autocast(wave_BS.device, self.config.amp):
                 fooled, features = self._opinion(batch, ours, theirs)
             total = total + weights.adversarial * fooled + weights.features * features

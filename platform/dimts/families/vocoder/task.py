@@ -13,6 +13,7 @@ from torch import Tensor
 from dimts.bundles.bundle import WEIGHTS, load_weights, read_manifest, read_weights
 from dimts.bundles.fetch import local_bundle
 from dimts.core.errors import UserError
+from dimts.families.registry import check_same_mel
 from dimts.families.vocoder.bundle import load_bundle, write_bundle
 from dimts.families.vocoder.data import Data, open_data
 from dimts.families.vocoder.losses import SpectralDistance
@@ -77,23 +78,9 @@ def initial_model(settings: VocoderSettings, data: Data) -> Vocoder:
     if settings.base:
         folder = local_bundle(settings.base.bundle)
         base = load_bundle(folder).model
-        check_same_mel(settings.base.bundle, base.mel.model_dump(), settings.mel.model_dump())
+        check_same_mel(settings.base.bundle, base.mel, settings.mel)
         load_weights(model, read_weights(folder), folder)
     return model
-
-
-def check_same_mel(what: str, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-    """Refuse a vocoder of another mel.
-
-    Raises:
-        UserError: names the first difference.
-    """
-    for key, value in ours.items():
-        if theirs[key] != value:
-            raise UserError(
-                f"{what}: is a vocoder for mel.{key}={theirs[key]}, {value} is asked for; take one "
-                "that was trained for this mel"
-            )
 
 
 def _origin(settings: VocoderSettings) -> dict[str, str]:

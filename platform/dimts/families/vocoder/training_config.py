@@ -13,7 +13,8 @@ class LossConfig(Config):
     """Weights of what the generator minimises.
 
     Attributes:
-        stft: of the distance of magnitudes at several resolutions.
+        stft: of the distance of magnitudes at several resolutions, without discriminators.
+        stft_beside_discriminators: of the same once there are discriminators, which say more.
         mel: of the mean absolute error of the log mel.
         pitch: of what the pitch net is told by the tracker's F0.
         adversarial: of what the discriminators think.
@@ -21,6 +22,7 @@ class LossConfig(Config):
     """
 
     stft: float = Field(2.5, ge=0)
+    stft_beside_discriminators: float = Field(1.0, ge=0)
     mel: float = Field(5.0, ge=0)
     pitch: float = Field(0.5, ge=0)
     adversarial: float = Field(0.5, ge=0)

@@ -77,7 +77,7 @@ class DiscriminatorConfig(Config):
 
     Attributes:
         windows: samples of the STFTs whose magnitudes are judged.
-        channels: of the convolutions.
+        channels: of the first half of the convolutions; the second half has twice as many.
         layers: of them, before the last one.
         frames: hops of the generator's mel that a judged piece has.
     """

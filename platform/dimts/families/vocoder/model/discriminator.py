@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -20,21 +20,23 @@ class SpectrumDiscriminator(nn.Module):
 
     def __init__(self, channels: int, layers: int):
         super().__init__()
-        sizes = [2, *[channels] * layers]
+        sizes = [2, *(channels * (1 + (2 * n) // layers) for n in range(layers))]
         self.layers = nn.ModuleList(
             nn.Conv2d(
-                d_in, d_out, (3, 7) if n == 0 else (3, 5),
-                stride=(1, 2), padding=(1, 3 if n == 0 else 2),
+                d_in, d_out, (3, 5 if n else 9),
+                stride=(1 + n % 2, 2), padding=(1, 2 if n else 4),
             )
-            for n, (d_in, d_out) in enumerate(itertools.pairwise(sizes))
+            for n, (d_in, d_out) in enumerate(pairwise(sizes))
         )  # fmt: skip
-        self.last = nn.Conv2d(channels, 1, 3, padding=1)
+        self.last = nn.Conv2d(sizes[-1], 1, 3, padding=1)
+        # Channels last: a CPU computes convolutions of so few channels a quarter faster.
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, log_magnitude_BTF: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Scores, high for what was recorded, and what each layer has found."""
         x = (log_magnitude_BTF - MEAN) / STD
         frequency = torch.linspace(-1, 1, x.shape[-1], device=x.device).expand_as(x)
-        x = torch.stack([x, frequency], 1)
+        x = torch.stack([x, frequency], 1).contiguous(memory_format=torch.channels_last)
         features = []
         for layer in self.layers:
             x = F.leaky_relu(layer(x), SLOPE)

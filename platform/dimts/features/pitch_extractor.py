@@ -1,0 +1,54 @@
+"""The F0 of an utterance as a column of its features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from dimts.audio.mel import Float32Array, MelConfig
+from dimts.audio.pitch import PitchConfig, track_pitch
+from dimts.core.config import Config
+from dimts.features.schema import Arrays, Column, Extract, Resources
+
+
+class PitchSettings(Config):
+    """What the F0 of an utterance depends on.
+
+    Attributes:
+        tracker: how it is found.
+        sample_rate: Hz.
+        hop_length: samples between frames.
+    """
+
+    tracker: PitchConfig = PitchConfig()
+    sample_rate: int
+    hop_length: int
+
+
+@dataclass(frozen=True)
+class PitchExtractor:
+    """F0 of each frame of the mel in Hz, float32 [T], 0 where nothing is voiced."""
+
+    settings: PitchSettings
+    name = "pitch"
+    version = 1
+    unit = "frames"
+    resources = Resources()
+    columns = (Column(name="f0", dtype="float32"),)
+
+    @classmethod
+    def of(cls, mel: MelConfig) -> PitchExtractor:
+        """One whose frames are those of a mel."""
+        return cls(PitchSettings(sample_rate=mel.sample_rate, hop_length=mel.hop_length))
+
+    @property
+    def sample_rate(self) -> int:
+        return self.settings.sample_rate
+
+    def open(self) -> Extract:
+        """Nothing has to be loaded."""
+        return partial(_extract, self.settings)
+
+
+def _extract(settings: PitchSettings, wave: Float32Array, sample_rate: int) -> Arrays:
+    return {"f0": track_pitch(wave, sample_rate, settings.hop_length, settings.tracker)}

@@ -1,0 +1,205 @@
+"""A vocoder of the tests' corpus: its features, crops, bundle, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from training_fixtures import Listener
+
+from dimts.audio.files import read_audio, write_wav
+from dimts.audio.mel import log_mel
+from dimts.bundles.bundle import WEIGHTS, BundleError, resolve_bundle
+from dimts.commands.voice_config import load_voice
+from dimts.core.errors import UserError
+from dimts.families.registry import get_family, load_speaker
+from dimts.families.vocoder.data import open_data
+from dimts.families.vocoder.dataset import Recording, without_gaps
+from dimts.families.vocoder.extractors import INT16
+from dimts.families.vocoder.held_out import f0_metrics
+from dimts.families.vocoder.settings import VocoderSettings
+from dimts.families.vocoder.speaker import NeuralVocoder
+from dimts.families.vocoder.task import vocoder_task
+from dimts.launch.training_run import run_training
+from dimts.training.checkpoint import BEST
+from dimts.training.task import Moment
+
+HOP = 256
+
+
+@pytest.fixture
+def settings(vocoder_file: Path, tmp_path: Path) -> Any:
+    """``settings("training.max_steps=3")``: what trains a run in the test's folder."""
+
+    def build(*overrides: str) -> VocoderSettings:
+        config = load_voice([vocoder_file], [f"run.storage={tmp_path}", *overrides])
+        found = config.launch().settings
+        assert isinstance(found, VocoderSettings)
+        return found
+
+    return build
+
+
+def trained(settings: VocoderSettings) -> Path:
+    run_training(settings, Listener())
+    return resolve_bundle(settings.run_dir / BEST)
+
+
+def test_features_hold_the_speech_its_mel_and_its_f0(settings: Any) -> None:
+    data = open_data(settings())
+    split = data.features[0].split("train")
+    for index in (0, 5):
+        wave = split.column("wave", index)
+        mel_TM, f0_T = split.mel(index), split.column("f0", index)
+        assert wave.dtype == np.int16
+        assert len(mel_TM) == len(f0_T) == 1 + len(wave) // HOP
+        again_TM = log_mel(wave.astype(np.float32) / INT16, settings().mel)
+        np.testing.assert_allclose(again_TM, mel_TM, atol=0.02)
+        voiced = f0_T[f0_T > 0]
+        assert 0.3 < len(voiced) / len(f0_T) < 0.95
+        assert 60 <= voiced.min() < voiced.max() <= 520
+
+
+def test_crop_of_a_wave_has_the_crop_of_its_mel(settings: Any) -> None:
+    data = open_data(settings("training.gain=[-1.0, -0.5]"))
+    batch = data.train.collate([3, 4, 9], seed=(7, 1, 2))
+    assert batch.mel_BTM.shape == (3, 16, 80)
+    assert batch.wave_BS.shape == (3, 16 * HOP)
+    assert batch.size == 3 * 16
+    for mel_TM, wave in zip(batch.mel_BTM.numpy(), batch.wave_BS.numpy(), strict=True):
+        again_TM = log_mel(wave, settings().mel)[3:13]  # beyond them it has other neighbours
+        loud = mel_TM[3:13] > -6
+        assert np.abs(again_TM - mel_TM[3:13])[loud].mean() < 0.05
+    other = data.train.collate([3, 4, 9], seed=(7, 1, 3))
+    assert not torch.equal(other.mel_BTM, batch.mel_BTM)
+
+
+def test_short_utterance_is_followed_by_silence(settings: Any) -> None:
+    data = open_data(settings("training.crop_frames=4000"))
+    batch = data.train.collate([0])
+    n = len(Recording(data.features[0].split("train"), 0, HOP))
+    assert not batch.wave_BS[0, n * HOP :].any()
+    assert not batch.voiced_BT[0, n:].any()
+    assert torch.all(batch.mel_BTM[0, n:] == np.float32(np.log(1e-5)))
+    assert batch.wave_BS[0, : n * HOP].any()
+
+
+def test_f0_goes_straight_through_what_is_not_voiced() -> None:
+    f0_T, voiced_T = without_gaps(np.array([0, 100, 0, 0, 130, 0], np.float32))
+    np.testing.assert_allclose(f0_T, [100, 100, 110, 120, 130, 130])
+    np.testing.assert_array_equal(voiced_T, [0, 1, 0, 0, 1, 0])
+    assert (without_gaps(np.zeros(3, np.float32))[0] > 0).all()
+
+
+def test_f0_metrics_of_known_pitches() -> None:
+    recorded = np.array([100, 100, 100, 0, 0], np.float32)
+    made = np.array([101, 200, 0, 0, 100], np.float32)
+    error, wrong, voicing = f0_metrics(made, recorded)
+    assert error == pytest.approx(100 * np.log(1.01), rel=1e-4)
+    assert (wrong, voicing) == (50, 40)
+
+
+def test_discriminators_are_heard_of_from_their_step_on(settings: Any) -> None:
+    task = vocoder_task(settings(), torch.device("cpu"))
+    generator, critic = (objective.module for objective in task.objectives)
+    batch = task.train.collate([0, 1])
+    early, late = (generator(batch, Moment(step, 12)) for step in (7, 8))
+    assert "adversarial" not in early
+    assert {"adversarial", "features"} <= late.keys()
+    assert not generator.eval()(batch, Moment(12, 12)).keys() & {"adversarial", "features"}
+    critic(batch, Moment(8, 12))["discriminator"].backward()
+    assert all(p.grad is None for p in task.model.parameters())
+    assert any(p.grad is not None for p in critic.parameters())
+    assert task.objectives[1].start_step == 8
+
+
+def test_bundle_is_small_and_names_its_mel(settings: Any) -> None:
+    bundle = trained(settings())
+    weights = (bundle / WEIGHTS).stat().st_size
+    count = sum(p.numel() for p in NeuralVocoder.load(bundle)._model.parameters())
+    assert weights < 2.2 * count + 10_000
+    vocoder = NeuralVocoder.load(bundle)
+    assert vocoder.mel == settings().mel
+    data = open_data(settings())
+    assert float(vocoder._model.mel_mean) == pytest.approx(data.mel_mean, rel=1e-5)
+
+
+def test_recording_is_spoken_again(settings: Any, spoken_corpus: Path, tmp_path: Path) -> None:
+    vocoder = load_speaker(trained(settings("training.max_steps=2")))
+    recording = next(iter((spoken_corpus / "wavs").iterdir()))
+    wave = vocoder.speak(str(recording))
+    recorded = read_audio(recording, vocoder.sample_rate)
+    assert len(recorded) - HOP < len(wave) <= len(recorded)
+    write_wav(tmp_path / "copy.wav", wave, vocoder.sample_rate)
+    with pytest.raises(UserError, match="no such file; a vocoder speaks recordings again"):
+        vocoder.speak("hello")
+    with pytest.raises(UserError, match="leave out all but their name"):
+        vocoder.speak(str(recording), speed=1.5)
+
+
+def test_vocoder_is_measured_beside_griffin_lim(settings: Any) -> None:
+    of_run = settings()
+    metrics = get_family("vocoder").held_out(of_run, trained(of_run), torch.device("cpu")).after
+    for split in ("val", "test"):
+        assert metrics[f"{split}/utterances"] > 0
+        assert metrics[f"{split}/stft_distance"] > 0
+        assert metrics[f"{split}/griffin_lim_stft_distance"] > 0
+
+
+def test_fine_tuning_starts_from_the_weights_of_the_base(settings: Any) -> None:
+    base = trained(settings("run.name=base"))
+    tuned = settings("run.name=tuned", f"base.bundle={base}", "model.generator.channels=99")
+    assert tuned.model.generator.channels == 16
+    task = vocoder_task(tuned, torch.device("cpu"))
+    kept = NeuralVocoder.load(base)._model.state_dict()
+    assert all(torch.equal(kept[name], weight) for name, weight in task.model.state_dict().items())
+    bundle = trained(tuned)
+    from dimts.bundles.bundle import read_manifest
+
+    assert read_manifest(bundle).origin["base"] == base.name
+
+
+def test_samples_are_recordings_spoken_again(settings: Any, tmp_path: Path) -> None:
+    task = vocoder_task(settings(), torch.device("cpu"))
+    samples = task.sample(tmp_path / "samples", 3).samples
+    assert [sample.text for sample in samples] == list(task.val.ids[:2])
+    assert all(sample.wav.exists() and sample.plots[0].exists() for sample in samples)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("mel.f_max=7000", "was prepared with mel.f_max=8000.0, the configuration says 7000.0"),
+        ("pitch.voicing=0.5", "was prepared with pitch.voicing=0.35, the configuration says 0.5"),
+    ],
+)
+def test_features_of_other_settings_are_refused(settings: Any, override: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        open_data(settings(override))
+
+
+def test_features_without_waves_are_refused(settings: Any, voice_file: Path) -> None:
+    of_voice = yaml.safe_load(voice_file.read_text(encoding="utf-8"))["prepare"]["features"]
+    with pytest.raises(UserError, match="has no column wave; run dimts prepare with family: voc"):
+        open_data(settings(f"features=[{of_voice}]"))
+
+
+def test_run_does_not_go_on_with_another_base(settings: Any) -> None:
+    base = trained(settings("run.name=base", "training.max_steps=2"))
+    trained(settings("run.name=tuned", "training.max_steps=2"))
+    with pytest.raises(UserError, match="was trained with another base"):
+        trained(settings("run.name=tuned", f"base.bundle={base}"))
+
+
+def test_hop_that_does_not_fit_is_refused(settings: Any) -> None:
+    with pytest.raises(UserError, match=r"mel.hop_length \(250\) must be a multiple of 4"):
+        settings("mel.hop_length=250")
+
+
+def test_bundle_of_a_voice_is_no_vocoder(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="is of the family acoustic, not a vocoder"):
+        NeuralVocoder.load(Path(__file__).parents[1] / "bases" / "latin")
