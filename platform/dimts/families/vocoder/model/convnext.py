@@ -46,7 +46,7 @@ class Block(nn.Module):
         """[B, T, D] -> the same."""
         mixed_BTD = depthwise(x_BTD, self.depthwise_KD)
         y_BTD = F.layer_norm(mixed_BTD, mixed_BTD.shape[-1:])
-        return x_BTD + self.contract(F.gelu(self.expand(y_BTD), approximate="tanh"))
+        return x_BTD + self.contract(F.gelu(self.expand(y_BTD)))
 
 
 def depthwise(x_BTD: Tensor, weight_KD: Tensor) -> Tensor:

@@ -28,7 +28,6 @@ WINDOW_HOPS = OVERLAP // SUB_FRAMES
 HARMONIC_LEVEL, NOISE_LEVEL = -0.3, -1.2
 """Nepers by which the filters start above what the mel says."""
 LOG_F0 = 5.0
-MAX_LOG_GAIN = 8.0
 
 
 class Generator(nn.Module):
@@ -55,16 +54,17 @@ class Generator(nn.Module):
         )
         self.last = nn.Linear(c.channels, SUB_FRAMES * 3 * self.n_bins)
         nn.init.normal_(self.last.weight, std=0.1 * c.channels**-0.5)
-        with torch.no_grad():
-            bias = self.last.bias.view(SUB_FRAMES, 3, self.n_bins)
-            bias[:, 0], bias[:, 1], bias[:, 2] = HARMONIC_LEVEL, 0.0, NOISE_LEVEL
         own = mel.model_copy(update={"n_fft": n_fft, "win_length": n_fft})
         spread, level = envelope(mel, self.n_bins)
         self.register_buffer("window", torch.from_numpy(hann_window(own)), persistent=False)
         self.register_buffer("spread_MF", spread, persistent=False)
         self.register_buffer("level_F", level, persistent=False)
         # Of white noise of unit power the windows that overlap are alike; those drawn here are not.
-        self.noise_scale = math.sqrt(float(self.window.square().sum()) / 2) * OVERLAP / 2
+        noise_scale = math.sqrt(float(self.window.square().sum()) / 2) * OVERLAP / 2
+        with torch.no_grad():
+            bias = self.last.bias.view(SUB_FRAMES, 3, self.n_bins)
+            bias[:, 0], bias[:, 1] = HARMONIC_LEVEL, 0.0
+            bias[:, 2] = NOISE_LEVEL + math.log(noise_scale)
         self.reach_frames = FIRST_KERNEL // 2 + c.blocks * (c.kernel // 2) + WINDOW_HOPS
 
     def forward(
@@ -95,14 +95,15 @@ class Generator(nn.Module):
         """The wave of what the net has drawn, [B, T, SUB_FRAMES * 3 * n_bins], in float32."""
         b, t, _ = drawn.shape
         drawn = drawn.view(b, t * SUB_FRAMES, 3, self.n_bins)
-        gain = (drawn[:, :, 0] + envelope_BKF).clamp_max(MAX_LOG_GAIN).exp()
-        noise_gain = (drawn[:, :, 2] + envelope_BKF).clamp_max(MAX_LOG_GAIN).exp()
-        noise_gain = noise_gain * self.noise_scale
+        gain = (drawn[:, :, 0] + envelope_BKF).exp_()
+        noise_gain = (drawn[:, :, 2] + envelope_BKF).exp_()
         phase = drawn[:, :, 1]
         turned, across = gain * phase.cos(), gain * phase.sin()
         bins = spectrum(pulses_BS, self.window)
-        real = turned * bins.real - across * bins.imag + noise_gain * noise[:, :, 0]
-        imaginary = turned * bins.imag + across * bins.real + noise_gain * noise[:, :, 1]
+        real = (noise_gain * noise[:, :, 0]).addcmul_(turned, bins.real)
+        real = real.addcmul_(across, bins.imag, value=-1)
+        imaginary = (noise_gain * noise[:, :, 1]).addcmul_(turned, bins.imag)
+        imaginary = imaginary.addcmul_(across, bins.real)
         return overlap_add(torch.complex(real, imaginary), self.window)
 
     def _envelope(self, mel_BTM: Tensor) -> Tensor:
