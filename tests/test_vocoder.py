@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ import torch
 import yaml
 from training_fixtures import Listener
 
+import dimts
 from dimts.audio.files import read_audio, write_wav
 from dimts.audio.mel import log_mel
 from dimts.bundles.bundle import WEIGHTS, BundleError, resolve_bundle
+from dimts.commands import synthesize
 from dimts.commands.voice_config import load_voice
 from dimts.core.errors import UserError
-from dimts.families.registry import get_family, load_speaker
+from dimts.families.registry import get_family, load_speaker, load_vocoder, use_vocoder
 from dimts.families.vocoder.data import open_data
 from dimts.families.vocoder.dataset import Recording, without_gaps
 from dimts.families.vocoder.extractors import INT16
@@ -29,6 +32,7 @@ from dimts.training.checkpoint import BEST
 from dimts.training.task import Moment
 
 HOP = 256
+SHIPPED = sorted((Path(__file__).parents[1] / "jobs" / "configs" / "vocoder").glob("*.yaml"))
 
 
 @pytest.fixture
@@ -203,3 +207,46 @@ def test_hop_that_does_not_fit_is_refused(settings: Any) -> None:
 def test_bundle_of_a_voice_is_no_vocoder(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="is of the family acoustic, not a vocoder"):
         NeuralVocoder.load(Path(__file__).parents[1] / "bases" / "latin")
+
+
+def test_voice_speaks_by_a_vocoder(
+    settings: Any, voice: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    spoken = trained_voice(voice)
+    vocoder = trained(settings("training.max_steps=2"))
+    by_vocoder = dimts.load(spoken, vocoder=vocoder)
+    by_griffin_lim = dimts.load(spoken)
+    waves = [speaker.speak("ሰላም") for speaker in (by_vocoder, by_griffin_lim)]
+    assert len(waves[0]) == len(waves[1])
+    assert not np.array_equal(*waves)
+    out = tmp_path / "speech.wav"
+    command = ["synthesize.py", "--model", str(spoken), "--vocoder", str(vocoder)]
+    monkeypatch.setattr(sys, "argv", [*command, "--text", "ሰላም", "--out", str(out)])
+    synthesize.main()
+    assert np.abs(read_audio(out, 22_050) - waves[0]).max() < 1e-3
+
+
+def test_vocoder_of_another_mel_is_refused(settings: Any, voice: Any) -> None:
+    vocoder = trained(settings("training.max_steps=2"))
+    takes = settings().mel
+    assert load_vocoder(vocoder, takes).mel == takes
+    with pytest.raises(UserError, match=r"is a vocoder for mel.floor=1e-05, 0.001 is asked for"):
+        load_vocoder(vocoder, takes.model_copy(update={"floor": 1e-3}))
+    with pytest.raises(BundleError, match="is no vocoder; name one, or leave it out"):
+        load_vocoder(trained_voice(voice), takes)
+    with pytest.raises(UserError, match="makes its waves without a vocoder"):
+        use_vocoder(load_speaker(vocoder), vocoder)
+
+
+def trained_voice(voice: Any) -> Path:
+    of_run = voice("run.name=voice", "training.max_steps=2").launch().settings
+    run_training(of_run, Listener())
+    return resolve_bundle(of_run.run_dir / BEST)
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: str(file.stem))
+def test_shipped_settings_are_read(file: Path) -> None:
+    overrides = ["corpus.path=c", "text.language=en", "prepare.features=f", "run.name=r"]
+    config = load_voice([file], overrides)
+    assert config.family == "vocoder"

@@ -20,7 +20,9 @@ def main() -> None:
     """Speak one sentence, or each line of a file."""
     arguments = _parser().parse_args()
     texts = _texts(arguments)
-    speaker = dimts.load(arguments.model, tracking_uri=arguments.tracking_uri)
+    speaker = dimts.load(
+        arguments.model, vocoder=arguments.vocoder, tracking_uri=arguments.tracking_uri
+    )
     for number, text in texts.items():
         try:
             wave = speaker.speak(text, language=arguments.language, speed=arguments.speed)
@@ -39,6 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--text", help="what to say")
     what.add_argument("--file", type=Path, help="UTF-8 text, one sentence a line")
     parser.add_argument("--out", type=Path, help="wav file, or folder with --file")
+    parser.add_argument(
+        "--vocoder", help="bundle, run folder or MLflow URI of a vocoder (default: Griffin-Lim)"
+    )
     parser.add_argument(
         "--language", help="code of what is spoken, e.g. am (default: what the voice learned last)"
     )

@@ -104,6 +104,14 @@ class Vocoder(Protocol):
         ...
 
 
+@runtime_checkable
+class SpeaksMels(Protocol):
+    """A speaker that makes mels, and waves of them by a vocoder."""
+
+    mel_config: MelConfig
+    vocoder: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
 class Limits(Config):
     """What a promoted model has to keep; a family adds its own."""
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from dimts.audio.mel import MelConfig
 from dimts.core.errors import ConfigError, UserError
-from dimts.families.protocol import Family, Speaker, Vocoder
+from dimts.families.protocol import Family, Speaker, SpeaksMels, Vocoder
 
 GROUP = "dimts.families"
 DEFAULT = "acoustic"
@@ -74,6 +74,17 @@ def load_vocoder(bundle: str | Path, mel: MelConfig, device: str = "cpu") -> Voc
         raise BundleError(f"{bundle}: is no vocoder; name one, or leave it out for Griffin-Lim")
     check_same_mel(str(bundle), model.mel, mel)
     return model
+
+
+def use_vocoder(speaker: Speaker, bundle: str | Path) -> None:
+    """Let a speaker make its waves by the vocoder of a bundle's folder.
+
+    Raises:
+        BundleError, UserError: see `load_vocoder`; or the speaker makes no mels.
+    """
+    if not isinstance(speaker, SpeaksMels):
+        raise UserError("this model makes its waves without a vocoder; leave the vocoder out")
+    speaker.vocoder = load_vocoder(bundle, speaker.mel_config)
 
 
 def check_same_mel(vocoder: str, takes: MelConfig, wanted: MelConfig) -> None:

@@ -50,7 +50,7 @@ class AcousticSpeaker:
         self.tokenizer = tokenizer
         self.mel_config = mel
         self.language = language
-        self._vocoder = vocoder or partial(griffin_lim, config=mel)
+        self.vocoder: Vocoder = vocoder or partial(griffin_lim, config=mel)
 
     @classmethod
     def load(cls, bundle: str | Path, device: str = "cpu") -> Self:
@@ -123,4 +123,4 @@ class AcousticSpeaker:
     def vocode(self, mel_TM: NDArray[np.float32]) -> NDArray[np.float32]:
         """Natural-log mel, [T, M], to samples."""
         with one_thread():
-            return self._vocoder(mel_TM)
+            return self.vocoder(mel_TM)
