@@ -206,3 +206,14 @@ def test_hinge_is_zero_once_both_are_told_apart() -> None:
     torch.testing.assert_close(hinge(real, made), torch.zeros(2))
     torch.testing.assert_close(hinge(made, real), torch.full((2,), 5.5))
     torch.testing.assert_close(adversarial(made), torch.full((2,), 2.0))
+
+
+def test_mel_that_no_speech_has_makes_samples_all_the_same() -> None:
+    loud_TM = np.full((30, MEL.n_mels), 1e6, np.float32)
+    wave = NeuralVocoder(vocoder())(loud_TM)
+    assert np.isfinite(wave).all()
+    assert np.abs(wave).max() <= 1
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        NeuralVocoder(vocoder())(np.full((30, MEL.n_mels), np.nan, np.float32))
+    with pytest.raises(ValueError, match=r"mel must be \[T, 80\], not \[30, 79\]"):
+        NeuralVocoder(vocoder())(loud_TM[:, :79])

@@ -21,6 +21,8 @@ from dimts.families.vocoder.model.pitch_net import Pitch
 from dimts.families.vocoder.model.vocoder import Vocoder
 
 CHUNK_FRAMES = 64
+LOUDEST = 20.0
+"""Of a log mel; full scale stays below 6."""
 
 
 class NeuralVocoder:
@@ -143,7 +145,7 @@ class NeuralVocoder:
             raise ValueError(f"mel must be [T, {self.mel.n_mels}], not {list(mel_TM.shape)}")
         if not np.isfinite(mel_TM).all():
             raise ValueError("mel holds NaN or infinite values")
-        own = np.array(mel_TM, np.float32)  # a copy: what was mapped from a file is read-only
+        own = np.clip(mel_TM, -LOUDEST, LOUDEST).astype(np.float32)  # beyond it gains overflow
         return torch.from_numpy(own)[None].to(self._model.mel_mean.device)
 
     def _pitch(self, f0_T: NDArray[np.float32]) -> Pitch:

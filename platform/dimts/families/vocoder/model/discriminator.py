@@ -82,4 +82,4 @@ def feature_matching(real: list[list[Tensor]], made: list[list[Tensor]]) -> Tens
 
 
 def _mean(x: Tensor) -> Tensor:
-    return x.flatten(1).mean(1)
+    return x.flatten(1).mean(1, dtype=torch.float32)

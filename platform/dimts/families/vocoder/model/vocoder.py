@@ -25,12 +25,10 @@ class Vocoder(nn.Module):
     Attributes:
         mel_mean, mel_std: of all bins of the training frames together, which a mel is normalised
             with; buffers, so that they are part of the weights.
-        noise: standard normal, what speech is made of where nothing is voiced; see `noise_from`.
     """
 
     mel_mean: Tensor
     mel_std: Tensor
-    noise: Tensor
 
     def __init__(self, config: ModelConfig, mel: MelConfig):
         super().__init__()
@@ -39,10 +37,7 @@ class Vocoder(nn.Module):
         self.generator = Generator(config.generator, mel)
         self.register_buffer("mel_mean", torch.tensor(-5.0))
         self.register_buffer("mel_std", torch.tensor(2.5))
-        drawn = torch.Generator().manual_seed(0)
-        size = (NOISE_FRAMES * SUB_FRAMES, 2, self.generator.n_bins)
-        noise = torch.randn(size, generator=drawn, device="cpu")
-        self.register_buffer("noise", noise, persistent=False)
+        self._noise: Tensor | None = None
         if "pitch" in config.freeze:
             self.pitch_net.requires_grad_(False)
 
@@ -75,10 +70,16 @@ class Vocoder(nn.Module):
         return self.generator(mel_BTM, self.normalise(mel_BTM), pitch, cycles_BT, noise)
 
     def noise_from(self, start: int, n_frames: int) -> Tensor:
-        """Noise of some frames, [1, n_frames * SUB_FRAMES, 2, n_bins]: the same each time."""
+        """Standard normal noise of some frames, [1, n_frames * SUB_FRAMES, 2, n_bins]: the same
+        each time."""
+        noise, device = self._noise, self.mel_mean.device
+        if noise is None or noise.device != device:
+            drawn = torch.Generator().manual_seed(0)
+            size = (NOISE_FRAMES * SUB_FRAMES, 2, self.generator.n_bins)
+            self._noise = noise = torch.randn(size, generator=drawn).to(device)
         first = start % NOISE_FRAMES * SUB_FRAMES
         wanted = n_frames * SUB_FRAMES
-        if first + wanted <= len(self.noise):
-            return self.noise[None, first : first + wanted]
-        index = (torch.arange(wanted, device=self.noise.device) + first) % len(self.noise)
-        return self.noise[None, index]
+        if first + wanted <= len(noise):
+            return noise[None, first : first + wanted]
+        index = (torch.arange(wanted, device=device) + first) % len(noise)
+        return noise[None, index]
