@@ -15,7 +15,7 @@ from training_fixtures import Listener
 import dimts
 from dimts.audio.files import read_audio, write_wav
 from dimts.audio.mel import log_mel
-from dimts.bundles.bundle import WEIGHTS, BundleError, resolve_bundle
+from dimts.bundles.bundle import WEIGHTS, BundleError, read_manifest, resolve_bundle
 from dimts.commands import synthesize
 from dimts.commands.voice_config import load_voice
 from dimts.core.errors import UserError
@@ -162,10 +162,7 @@ def test_fine_tuning_starts_from_the_weights_of_the_base(settings: Any) -> None:
     task = vocoder_task(tuned, torch.device("cpu"))
     kept = NeuralVocoder.load(base)._model.state_dict()
     assert all(torch.equal(kept[name], weight) for name, weight in task.model.state_dict().items())
-    bundle = trained(tuned)
-    from dimts.bundles.bundle import read_manifest
-
-    assert read_manifest(bundle).origin["base"] == base.name
+    assert read_manifest(trained(tuned)).origin["base"] == base.name
 
 
 def test_samples_are_recordings_spoken_again(settings: Any, tmp_path: Path) -> None:

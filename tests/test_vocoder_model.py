@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from dimts.audio.mel import MelConfig, hann_window, log_mel
+from dimts.audio.pitch import track_pitch
 from dimts.families.vocoder.losses import SpectralDistance
 from dimts.families.vocoder.model.config import GeneratorConfig, ModelConfig, PitchNetConfig
 from dimts.families.vocoder.model.convnext import depthwise
@@ -36,7 +39,7 @@ def vocoder(seed: int = 0) -> Vocoder:
     return model
 
 
-def some_mel(n: int) -> np.ndarray:
+def some_mel(n: int) -> NDArray[np.float32]:
     rng = np.random.default_rng(n)
     return rng.normal(-5, 2, (n, MEL.n_mels)).astype(np.float32)
 
@@ -135,13 +138,13 @@ def test_stream_speaks_before_it_has_heard_all() -> None:
     spoken = NeuralVocoder(vocoder())
     heard = 0
 
-    def pieces() -> object:
+    def pieces() -> Iterator[NDArray[np.float32]]:
         nonlocal heard
         for n in range(0, 1000, 20):
             heard += 20
             yield some_mel(1000)[n : n + 20]
 
-    first = next(iter(spoken.stream(pieces())))  # type: ignore[arg-type]
+    first = next(iter(spoken.stream(pieces())))
     assert len(first) >= 64 * HOP
     assert heard < 140
 
@@ -158,8 +161,6 @@ def test_f0_that_is_handed_over_is_spoken() -> None:
     torch.manual_seed(0)
     spoken = NeuralVocoder(Vocoder(SMALL, MEL).eval())
     for f0 in (110.0, 230.0):
-        from dimts.audio.pitch import track_pitch
-
         wave = spoken(mel_TM, np.full(60, f0, np.float32))
         assert np.median(track_pitch(wave, RATE, HOP)) == pytest.approx(f0, rel=0.01)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -52,9 +52,9 @@ def open_data(settings: VocoderSettings) -> Data:
     return Data(opened, train, val, *_statistics(opened))
 
 
-def whole_utterances(features: tuple[FeatureSet, ...], split: SplitName, mel: MelConfig) -> Crops:
+def whole_utterances(features: tuple[FeatureSet, ...], split: str, mel: MelConfig) -> Crops:
     """A split of all sets, to be read utterance by utterance."""
-    return Crops([f.split(split) for f in features], mel, 1)
+    return Crops([f.split(cast(SplitName, split)) for f in features], mel, 1)
 
 
 def _crops(

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import torch
 
     from dimts.families.vocoder.speaker import NeuralVocoder
-    from dimts.features.manifest import SplitName
     from dimts.features.schema import Extractor
     from dimts.training.task import Task
 
@@ -73,7 +72,7 @@ class VocoderFamily(Family):
         return go_on_from(place)
 
     def scores(
-        self, settings: VocoderSettings, bundle: Path, split: SplitName, device: torch.device
+        self, settings: VocoderSettings, bundle: Path, split: str, device: torch.device
     ) -> Measured:
         return self._scores(settings, bundle, split, device, with_griffin_lim=False)
 
@@ -85,7 +84,7 @@ class VocoderFamily(Family):
         return HeldOut(metrics, {})
 
     def _scores(
-        self, settings: VocoderSettings, bundle: Path, split: SplitName, device: torch.device,
+        self, settings: VocoderSettings, bundle: Path, split: str, device: torch.device,
         with_griffin_lim: bool,
     ) -> Measured:  # fmt: skip
         import numpy as np
