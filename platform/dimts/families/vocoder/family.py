@@ -30,10 +30,11 @@ class VocoderFamily(Family):
     decides = DECIDES
 
     def with_base(self, sections: VocoderSections, bundle: Path) -> VocoderSections:
-        from dimts.families.vocoder.bundle import load_bundle
+        from dimts.bundles.bundle import resolve_bundle
+        from dimts.families.vocoder.bundle import read_sizes
 
-        own, theirs = sections.model, load_bundle(bundle).model.config
-        model = theirs.model_copy(update={"freeze": own.freeze})
+        config, _ = read_sizes(resolve_bundle(bundle))
+        model = config.model_copy(update={"freeze": sections.model.freeze})
         return sections.model_copy(update={"model": model})
 
     def settings(
