@@ -67,6 +67,7 @@ VOCODER = {
 }
 VOCODER_TRAINING = {
     **{key: value for key, value in TRAINING.items() if key != "aligner"},
+    "optimizer": {"warmup_steps": 4, "learning_rate": 5e-3},
     "crop_frames": 16,
     "validation_frames": 24,
     "own_pitch_from": 4,

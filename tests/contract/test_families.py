@@ -73,7 +73,7 @@ CASES = {
     ),
     "vocoder": Case(
         "vocoder_file",
-        "train/stft",
+        "train/loss",
         ("model.freeze=[pitch]",),
         ("pitch_net.",),
         "{corpus}/wavs/am_0001.wav",
