@@ -123,7 +123,7 @@ def test_discriminators_are_heard_of_from_their_step_on(settings: Any) -> None:
 
 
 def test_bundle_is_small_and_names_its_mel(settings: Any) -> None:
-    bundle = trained(settings())
+    bundle = trained(settings("training.max_steps=2"))
     weights = (bundle / WEIGHTS).stat().st_size
     count = sum(p.numel() for p in NeuralVocoder.load(bundle)._model.parameters())
     assert weights < 2.2 * count + 10_000
@@ -147,7 +147,7 @@ def test_recording_is_spoken_again(settings: Any, spoken_corpus: Path, tmp_path:
 
 
 def test_vocoder_is_measured_beside_griffin_lim(settings: Any) -> None:
-    of_run = settings()
+    of_run = settings("training.max_steps=2")
     metrics = get_family("vocoder").held_out(of_run, trained(of_run), torch.device("cpu")).after
     for split in ("val", "test"):
         assert metrics[f"{split}/utterances"] > 0
@@ -156,8 +156,11 @@ def test_vocoder_is_measured_beside_griffin_lim(settings: Any) -> None:
 
 
 def test_fine_tuning_starts_from_the_weights_of_the_base(settings: Any) -> None:
-    base = trained(settings("run.name=base"))
-    tuned = settings("run.name=tuned", f"base.bundle={base}", "model.generator.channels=99")
+    base = trained(settings("run.name=base", "training.max_steps=2"))
+    tuned = settings(
+        "run.name=tuned", f"base.bundle={base}", "model.generator.channels=99",
+        "training.max_steps=2",
+    )  # fmt: skip
     assert tuned.model.generator.channels == 16
     task = vocoder_task(tuned, torch.device("cpu"))
     kept = NeuralVocoder.load(base)._model.state_dict()
@@ -229,12 +232,25 @@ def test_vocoder_of_another_mel_is_refused(settings: Any, voice: Any) -> None:
     vocoder = trained(settings("training.max_steps=2"))
     takes = settings().mel
     assert load_vocoder(vocoder, takes).mel == takes
-    with pytest.raises(UserError, match=r"is a vocoder for mel.floor=1e-05, 0.001 is asked for"):
+    with pytest.raises(UserError, match=r"was trained for mel.floor=1e-05, 0.001 is asked for"):
         load_vocoder(vocoder, takes.model_copy(update={"floor": 1e-3}))
     with pytest.raises(BundleError, match="is no vocoder; name one, or leave it out"):
         load_vocoder(trained_voice(voice), takes)
     with pytest.raises(UserError, match="makes its waves without a vocoder"):
         use_vocoder(load_speaker(vocoder), vocoder)
+
+
+def test_vocoder_learns_from_what_a_voice_predicts(settings: Any, voice: Any) -> None:
+    of_voice = f"training.voice={trained_voice(voice)}"
+    plain, tuned = (open_data(settings(*more)) for more in ((), (of_voice,)))
+    crops = [data.train.collate(range(8), seed=(1, 2, 3)) for data in (plain, tuned)]
+    assert torch.equal(crops[0].wave_BS, crops[1].wave_BS)
+    assert 0 < (crops[0].mel_BTM == crops[1].mel_BTM).all((1, 2)).sum() < 8
+    assert not torch.equal(plain.val.collate([0]).mel_BTM, tuned.val.collate([0]).mel_BTM)
+    bundle = trained(settings(of_voice, "training.max_steps=2"))
+    assert read_manifest(bundle).origin["voice_sha256"]
+    with pytest.raises(UserError, match="was trained with another voice"):
+        trained(settings("training.max_steps=4"))
 
 
 def trained_voice(voice: Any) -> Path:

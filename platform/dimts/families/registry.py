@@ -88,7 +88,7 @@ def use_vocoder(speaker: Speaker, bundle: str | Path) -> None:
 
 
 def check_same_mel(vocoder: str, takes: MelConfig, wanted: MelConfig) -> None:
-    """Refuse a vocoder of other mels.
+    """Refuse a vocoder, or a voice, of other mels.
 
     Raises:
         UserError: names the first difference.
@@ -97,6 +97,6 @@ def check_same_mel(vocoder: str, takes: MelConfig, wanted: MelConfig) -> None:
     for key, value in wanted.model_dump().items():
         if theirs[key] != value:
             raise UserError(
-                f"{vocoder}: is a vocoder for mel.{key}={theirs[key]}, {value} is asked for; take "
+                f"{vocoder}: was trained for mel.{key}={theirs[key]}, {value} is asked for; take "
                 "one that was trained for this mel"
             )

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dimts.audio.mel import MelConfig
 from dimts.audio.pitch import PitchConfig
 from dimts.core.errors import UserError
 from dimts.families.vocoder.dataset import Crops
+from dimts.families.vocoder.predicted import predicted_mels
 from dimts.families.vocoder.settings import VocoderSettings
 from dimts.features.feature_set import FeatureSet
 from dimts.features.manifest import SplitName
 from dimts.storage.paths import AnyPath
 
 COLUMNS = ("mel", "wave", "f0")
+LEARNED: tuple[SplitName, ...] = ("train", "val")
 
 
 class Data(NamedTuple):
@@ -23,7 +27,7 @@ class Data(NamedTuple):
 
     Attributes:
         features: the opened sets.
-        train, val: random crops, and crops that stay the same.
+        train, val: random crops, and crops that stay the same, of a voice's mels if there is one.
         mel_mean, mel_std: of all bins of the training frames of all sets together.
     """
 
@@ -46,22 +50,21 @@ def open_data(settings: VocoderSettings) -> Data:
         UserError: they are missing, have no waves, or were made with other settings.
     """
     opened = tuple(_open(place, settings.mel, settings.pitch) for place in settings.features)
-    training = settings.training
-    train = _crops(opened, "train", settings, training.crop_frames, training.gain)
-    val = _crops(opened, "val", settings, training.validation_frames)
-    return Data(opened, train, val, *_statistics(opened))
+    training, mel = settings.training, settings.mel
+    train, val = ([features.split(split) for features in opened] for split in LEARNED)
+    mels: Sequence[Sequence[NDArray[np.float16]] | None] = (None, None)
+    if training.voice:
+        mels = [predicted_mels(training.voice, opened, split, mel) for split in LEARNED]
+    train_crops = Crops(
+        train, mel, training.crop_frames, training.gain, mels[0], training.predicted_share
+    )
+    val_crops = Crops(val, mel, training.validation_frames, predicted=mels[1])
+    return Data(opened, train_crops, val_crops, *_statistics(opened))
 
 
 def whole_utterances(features: tuple[FeatureSet, ...], split: str, mel: MelConfig) -> Crops:
     """A split of all sets, to be read utterance by utterance."""
     return Crops([f.split(cast(SplitName, split)) for f in features], mel, 1)
-
-
-def _crops(
-    opened: tuple[FeatureSet, ...], split: SplitName, settings: VocoderSettings, n_frames: int,
-    gain: tuple[float, float] = (0.0, 0.0),
-) -> Crops:  # fmt: skip
-    return Crops([f.split(split) for f in opened], settings.mel, n_frames, gain)
 
 
 def _open(folder: AnyPath, mel: MelConfig, pitch: PitchConfig) -> FeatureSet:

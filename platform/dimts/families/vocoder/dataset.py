@@ -62,16 +62,20 @@ class Crops:
         mel: their spec.
         n_frames: of each crop; a shorter utterance is followed by silence.
         gain: nepers, least and most, that a crop is made louder by.
+        predicted: mels of the utterances as a voice predicts them, as long as the recordings'.
+        predicted_share: of crops that have those.
     """
 
     def __init__(
         self, splits: Sequence[FeatureSplit], mel: MelConfig, n_frames: int,
         gain: tuple[float, float] = (0.0, 0.0),
+        predicted: Sequence[NDArray[np.float16]] | None = None, predicted_share: float = 1.0,
     ):  # fmt: skip
         self._where = [(split, i) for split in splits for i in range(len(split))]
         self.ids = [split.ids[i] for split, i in self._where]
         self.lengths = np.full(len(self._where), n_frames, np.int64)
         self._mel, self._gain = mel, gain
+        self._predicted, self._predicted_share = predicted, predicted_share
         self.n_frames = n_frames
 
     def __len__(self) -> int:
@@ -100,9 +104,11 @@ class Crops:
             crop = slice(start, min(start + n, len(recording)))
             t = crop.stop - crop.start
             gain = rng.uniform(*self._gain)
-            louder = recording.mel_TM[crop] + np.float32(gain)
+            mel_TM = recording.mel_TM[crop]
+            if self._predicted and rng.random() < self._predicted_share:
+                mel_TM = self._predicted[index][crop].astype(np.float32)
             # What was at the floor was silence: it does not get louder.
-            mel_BTM[row, :t] = np.where(recording.mel_TM[crop] > silence, louder, silence)
+            mel_BTM[row, :t] = np.where(mel_TM > silence, mel_TM + np.float32(gain), silence)
             samples = recording.wave[crop.start * hop : crop.stop * hop]
             wave_BS[row, : t * hop] = samples * np.float32(np.exp(gain) / INT16)
             f0_T, voiced_T = without_gaps(recording.f0_T)

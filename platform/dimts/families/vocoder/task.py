@@ -84,17 +84,21 @@ def initial_model(settings: VocoderSettings, data: Data) -> Vocoder:
 
 
 def _origin(settings: VocoderSettings) -> dict[str, str]:
-    if not settings.base:
-        return {}
-    manifest = read_manifest(local_bundle(settings.base.bundle), verify=False)
-    return {"base": Path(settings.base.bundle).name, "base_sha256": manifest.sha256[WEIGHTS]}
+    origin = {}
+    base = settings.base.bundle if settings.base else None
+    for what, bundle in (("base", base), ("voice", settings.training.voice)):
+        if bundle:
+            manifest = read_manifest(local_bundle(bundle), verify=False)
+            origin |= {what: Path(bundle).name, f"{what}_sha256": manifest.sha256[WEIGHTS]}
+    return origin
 
 
 def _check_goes_on(checkpoint: Path, settings: VocoderSettings, data: Data) -> None:
-    manifest = read_manifest(checkpoint, verify=False)
+    manifest, origin = read_manifest(checkpoint, verify=False), _origin(settings)
     for what, before, now in (
         ("set of features", manifest.features, data.fingerprint),
-        ("base", manifest.origin.get("base_sha256"), _origin(settings).get("base_sha256")),
+        ("base", manifest.origin.get("base_sha256"), origin.get("base_sha256")),
+        ("voice", manifest.origin.get("voice_sha256"), origin.get("voice_sha256")),
     ):
         if before != now:
             raise UserError(

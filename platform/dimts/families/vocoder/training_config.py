@@ -54,6 +54,9 @@ class VocoderTrainingConfig(TrainingConfig):
         gain: nepers by which a crop is made louder at least and at most; less is softer.
         own_pitch_share: of crops whose excitation follows the pitch net, not the tracker.
         own_pitch_from: step from which on.
+        voice: bundle or run of an acoustic voice, whose mels of the corpus, laid out as the
+            recordings are, are learned as well: a vocoder then knows how that voice blurs.
+        predicted_share: of crops that have the voice's mel.
         loss: weights of its parts.
         discriminator: when and how discriminators are trained.
     """
@@ -63,6 +66,8 @@ class VocoderTrainingConfig(TrainingConfig):
     gain: tuple[float, float] = (-1.2, 0.35)
     own_pitch_share: float = Field(0.5, ge=0, le=1)
     own_pitch_from: int = Field(500, ge=0)
+    voice: str | None = Field(None, min_length=1)
+    predicted_share: float = Field(0.5, gt=0, le=1)
     loss: LossConfig = LossConfig()
     discriminator: DiscriminatorTraining = DiscriminatorTraining()
     batch_size: int = Field(6, ge=1)
