@@ -16,7 +16,7 @@ import dimts
 from dimts.audio.files import read_audio, write_wav
 from dimts.audio.mel import log_mel
 from dimts.bundles.bundle import WEIGHTS, BundleError, read_manifest, resolve_bundle
-from dimts.commands import synthesize
+from dimts.commands import prepare, synthesize
 from dimts.commands.voice_config import load_voice
 from dimts.core.errors import UserError
 from dimts.families.registry import get_family, load_speaker, load_vocoder, use_vocoder
@@ -27,6 +27,7 @@ from dimts.families.vocoder.held_out import f0_metrics
 from dimts.families.vocoder.settings import VocoderSettings
 from dimts.families.vocoder.speaker import NeuralVocoder
 from dimts.families.vocoder.task import vocoder_task
+from dimts.features.feature_set import FeatureSet
 from dimts.launch.training_run import run_training
 from dimts.training.checkpoint import BEST
 from dimts.training.task import Moment
@@ -208,6 +209,21 @@ def test_hop_that_does_not_fit_is_refused(settings: Any) -> None:
 def test_bundle_of_a_voice_is_no_vocoder(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="is of the family acoustic, not a vocoder"):
         NeuralVocoder.load(Path(__file__).parents[1] / "bases" / "latin")
+
+
+def test_prepare_makes_what_a_vocoder_learns_from(
+    vocoder_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = tmp_path / "features"
+    command = ["prepare.py", "--config", str(vocoder_file)]
+    monkeypatch.setattr(sys, "argv", [*command, "--set", f"prepare.features={features}"])
+    prepare.main()
+    assert FeatureSet.open(features).manifest.columns.keys() == {"mel", "wave", "f0"}
+    toy = tmp_path / "toy.yaml"
+    toy.write_text("family: toy\nrun: {name: toy}\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["prepare.py", "--config", str(toy)])
+    with pytest.raises(UserError, match="toy learns from no features that dimts prepares"):
+        prepare.main()
 
 
 def test_voice_speaks_by_a_vocoder(
