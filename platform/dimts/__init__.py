@@ -22,7 +22,8 @@ def load(
     Args:
         voice: folder of a bundle or a run (its best one), in object storage as well, or a URI of
             MLflow such as ``models:/NAME@champion``.
-        vocoder: likewise, what makes waves of the voice's mels; Griffin-Lim if none is named.
+        vocoder: likewise, or an ONNX file: what makes waves of the voice's mels; without it
+            Griffin-Lim does.
         tracking_uri: MLflow's store, for such a URI; ``sqlite:///mlflow.db`` by default.
 
     Raises:
@@ -32,7 +33,7 @@ def load(
 
     choose_caches()  # before numba is imported
     from dimts.core.config import build_config
-    from dimts.families.registry import load_speaker, use_vocoder
+    from dimts.families.registry import is_onnx, load_speaker, use_vocoder
     from dimts.tracking.config import TrackingConfig
     from dimts.tracking.mlflow_model import resolve_model
 
@@ -40,5 +41,6 @@ def load(
     tracking = build_config(TrackingConfig, given, {("uri",): "tracking_uri"})
     speaker = load_speaker(resolve_model(voice, tracking))
     if vocoder:
-        use_vocoder(speaker, resolve_model(vocoder, tracking))
+        place = vocoder if is_onnx(vocoder) else resolve_model(vocoder, tracking)
+        use_vocoder(speaker, place)
     return speaker

@@ -42,7 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--file", type=Path, help="UTF-8 text, one sentence a line")
     parser.add_argument("--out", type=Path, help="wav file, or folder with --file")
     parser.add_argument(
-        "--vocoder", help="bundle, run folder or MLflow URI of a vocoder (default: Griffin-Lim)"
+        "--vocoder",
+        help="bundle, run or MLflow URI of a vocoder, or an ONNX file (default: Griffin-Lim)",
     )
     parser.add_argument(
         "--language", help="code of what is spoken, e.g. am (default: what the voice learned last)"

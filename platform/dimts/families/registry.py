@@ -25,6 +25,8 @@ OWN = {
     "vocoder": "dimts.families.vocoder.family:FAMILY",
 }
 
+EXTERNAL = "dimts.families.vocoder.external"
+
 
 @cache
 def get_family(name: str) -> Family:
@@ -61,19 +63,27 @@ def load_speaker(bundle: str | Path, device: str = "cpu") -> Speaker:
 
 
 def load_vocoder(bundle: str | Path, mel: MelConfig, device: str = "cpu") -> Vocoder:
-    """The vocoder of a bundle's folder, for mels of a spec.
+    """The vocoder of a bundle's folder, or of an ONNX file, for mels of a spec.
 
     Raises:
         BundleError: see `load_speaker`; or the bundle is of a family that is no vocoder.
-        UserError: it takes other mels.
+        UserError: it takes other mels, or a package that it needs is not installed.
     """
     from dimts.bundles.bundle import BundleError
 
+    if is_onnx(bundle):
+        vocoder: Vocoder = import_module(EXTERNAL).OnnxVocoder(Path(bundle), mel)
+        return vocoder
     model = load_speaker(bundle, device)
     if not isinstance(model, Vocoder):
         raise BundleError(f"{bundle}: is no vocoder; name one, or leave it out for Griffin-Lim")
     check_same_mel(str(bundle), model.mel, mel)
     return model
+
+
+def is_onnx(vocoder: str | Path) -> bool:
+    """Whether a file of others is meant, not a bundle."""
+    return Path(vocoder).suffix == ".onnx"
 
 
 def use_vocoder(speaker: Speaker, bundle: str | Path) -> None:
