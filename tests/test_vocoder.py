@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from dimts.families.vocoder.data import open_data
 from dimts.families.vocoder.dataset import Recording, without_gaps
 from dimts.families.vocoder.extractors import INT16
 from dimts.families.vocoder.held_out import f0_metrics
+from dimts.families.vocoder.metrics import SELECTION
 from dimts.families.vocoder.settings import VocoderSettings
 from dimts.families.vocoder.speaker import NeuralVocoder
 from dimts.families.vocoder.task import vocoder_task
@@ -31,6 +33,7 @@ from dimts.features.feature_set import FeatureSet
 from dimts.launch.training_run import run_training
 from dimts.training.checkpoint import BEST
 from dimts.training.task import Moment
+from dimts.training.trainer import train
 
 HOP = 256
 SHIPPED = sorted((Path(__file__).parents[1] / "jobs" / "configs" / "vocoder").glob("*.yaml"))
@@ -121,6 +124,18 @@ def test_discriminators_are_heard_of_from_their_step_on(settings: Any) -> None:
     assert all(p.grad is None for p in task.model.parameters())
     assert any(p.grad is not None for p in critic.parameters())
     assert task.objectives[1].start_step == 8
+
+
+@pytest.mark.parametrize(("start_step", "best"), [(8, 12), (20, 6)])
+def test_best_is_one_that_discriminators_have_heard(
+    settings: Any, start_step: int, best: int
+) -> None:
+    """Though the metric says the contrary, which for once is the better the larger."""
+    of_run = settings(f"training.discriminator.start_step={start_step}")
+    contrary = SELECTION._replace(direction="maximize")
+    task = replace(vocoder_task(of_run, torch.device("cpu")), selection=contrary)
+    train(task, of_run.training, of_run.run_dir, Listener())
+    assert read_manifest(resolve_bundle(of_run.run_dir / BEST)).step == best
 
 
 def test_bundle_is_small_and_names_its_mel(settings: Any) -> None:
