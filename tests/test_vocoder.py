@@ -93,7 +93,7 @@ def test_short_utterance_is_followed_by_silence(settings: Any) -> None:
     n = len(Recording(data.features[0].split("train"), 0, HOP))
     assert not batch.wave_BS[0, n * HOP :].any()
     assert not batch.voiced_BT[0, n:].any()
-    assert torch.all(batch.mel_BTM[0, n:] == np.float32(np.log(1e-5)))
+    assert (batch.mel_BTM[0, n:] == float(np.float32(np.log(1e-5)))).all()
     assert batch.wave_BS[0, : n * HOP].any()
 
 
@@ -251,7 +251,7 @@ def test_voice_speaks_by_a_vocoder(
     by_griffin_lim = dimts.load(spoken)
     waves = [speaker.speak("ሰላም") for speaker in (by_vocoder, by_griffin_lim)]
     assert len(waves[0]) == len(waves[1])
-    assert not np.array_equal(*waves)
+    assert not np.array_equal(waves[0], waves[1])
     out = tmp_path / "speech.wav"
     command = ["synthesize.py", "--model", str(spoken), "--vocoder", str(vocoder)]
     monkeypatch.setattr(sys, "argv", [*command, "--text", "ሰላም", "--out", str(out)])

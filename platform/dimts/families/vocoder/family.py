@@ -78,7 +78,7 @@ class VocoderFamily(Family):
         return self._scores(settings, bundle, split, device, with_griffin_lim=False)
 
     def held_out(self, settings: VocoderSettings, bundle: Path, device: torch.device) -> HeldOut:
-        metrics = {}
+        metrics: dict[str, float] = {}
         for split in ("val", "test"):
             found = self._scores(settings, bundle, split, device, with_griffin_lim=True).metrics
             metrics |= {f"{split}/{key}": value for key, value in found.items()}

@@ -66,7 +66,7 @@ def evaluate(
     with one_thread():
         for index, name in enumerate(recordings.ids):
             recording = recordings.recording(index)
-            wave = recording.wave.astype(np.float32) / INT16
+            wave = recording.wave.astype(np.float32) / np.float32(INT16)
             copy = speak(recording.mel_TM)
             stft, error = _distances(distance, copy, wave)
             other = 0.0

@@ -62,9 +62,10 @@ class GeneratorObjective(_Objective):
         net: PitchNet = self.model.pitch_net
         with autocast(batch.mel_BTM.device, self.config.amp):
             scores = net(self.model.normalise(batch.mel_BTM))
-        pitch = net.loss(*scores, target)
+        classes_BTC, voicing_BT = scores
+        pitch = net.loss(classes_BTC, voicing_BT, target)
         with torch.no_grad():
-            own = net.pitch(*scores)
+            own = net.pitch(classes_BTC, voicing_BT)
         wave_BS = made(self.model, self.config, batch, own, moment, self.training)
         ours, theirs = (self.distance.spectra(wave) for wave in (wave_BS, batch.wave_BS))
         stft = self.distance.stft(ours, theirs).mean()

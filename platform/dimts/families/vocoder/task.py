@@ -84,7 +84,7 @@ def initial_model(settings: VocoderSettings, data: Data) -> Vocoder:
 
 
 def _origin(settings: VocoderSettings) -> dict[str, str]:
-    origin = {}
+    origin: dict[str, str] = {}
     base = settings.base.bundle if settings.base else None
     for what, bundle in (("base", base), ("voice", settings.training.voice)):
         if bundle:

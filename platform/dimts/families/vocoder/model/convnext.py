@@ -55,7 +55,7 @@ def depthwise(x_BTD: Tensor, weight_KD: Tensor) -> Tensor:
     As sums of shifted frames, which a CPU computes several times faster than `conv1d` with groups.
     """
     if torch.is_grad_enabled() and (x_BTD.requires_grad or weight_KD.requires_grad):
-        return _Depthwise.apply(x_BTD, weight_KD)  # type: ignore[no-untyped-call]
+        return _Depthwise.apply(x_BTD, weight_KD)
     return _shifted_sum(x_BTD, weight_KD)
 
 
