@@ -148,6 +148,7 @@ def test_run_keeps_the_precision_it_took_and_stores_it(voice: Voice) -> None:
     assert any(line.startswith(f"training.amp: {choices.amp}, as ") for line in told(run_dir))
 
 
+@pytest.mark.integration
 def test_run_gone_on_with_elsewhere_keeps_its_precision_and_says_that_it_is_slow(
     voice: Voice, tmp_path: Path
 ) -> None:
@@ -200,8 +201,8 @@ def test_recorded_parameters_name_the_precision(voice: Voice) -> None:
     launch, line = resolve_on_machine(voice("training.amp=auto").launch(), CPU)
     assert launch.params["training.amp"] == launch.settings.training.amp != "auto"
     assert line.startswith(f"training.amp: {launch.settings.training.amp}, as ")
-    again = resolve_on_machine(voice("training.amp=auto").launch(), CPU)
-    assert again.launch.settings.training == launch.settings.training
+    again, _ = resolve_on_machine(voice("training.amp=auto").launch(), CPU)
+    assert again.settings.training == launch.settings.training
 
 
 def test_damaged_choices_are_one_line_that_names_the_file(voice: Voice) -> None:
@@ -250,7 +251,7 @@ def test_threads_found_out_are_kept_with_the_run(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
-    monkeypatch.setattr("dimts.launch.training_run.n_cores", lambda: 2)
+    monkeypatch.setattr("dimts.launch.machine.n_cores", lambda: 2)
     before, listener = torch.get_num_threads(), Listener(stop_after=2)
     try:
         run_training(settings("found", "training.threads=0"), listener)
@@ -272,7 +273,7 @@ def test_threads_that_spin_are_not_added(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    monkeypatch.setattr("dimts.launch.training_run.n_cores", lambda: 2)
+    monkeypatch.setattr("dimts.launch.machine.n_cores", lambda: 2)
     with one_thread():
         run_training(settings("spins", "training.threads=0"), Listener(stop_after=1))
         assert torch.get_num_threads() == 1

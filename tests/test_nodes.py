@@ -130,7 +130,8 @@ def test_worker_that_is_larger_than_any_node_is_refused(nodes: Nodes, voice_file
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
         "error: ray.workers=1 with 2 CPU each: on the cluster's nodes there is room for 0, as none "
-        "is spread over two; lower ray.workers or ray.cpus_per_worker"
+        "is spread over two; lower ray.workers or ray.cpus_per_worker, or set ray.autoscaled if "
+        "the cluster starts nodes for what it is asked"
     )
 
 

@@ -1,17 +1,13 @@
 """The model families that there are: the platform's own, and those of installed packages.
 
-A package brings a family by an entry point of the group ``dimts.families``, whose name is the
-family's and whose value names an object that is a `dimts.families.protocol.Family`::
-
-    [project.entry-points."dimts.families"]
-    toy = "my_package.toy:FAMILY"
+A package brings a family by an entry point of the group ``dimts.families``, such as
+``toy = "my_package.toy:FAMILY"``.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from dimts.audio.mel import MelConfig
@@ -20,12 +16,11 @@ from dimts.families.protocol import Family, Speaker, SpeaksMels, Vocoder
 
 GROUP = "dimts.families"
 DEFAULT = "acoustic"
-OWN = {
-    "acoustic": "dimts.families.acoustic.family:FAMILY",
-    "vocoder": "dimts.families.vocoder.family:FAMILY",
-}
-
-EXTERNAL = "dimts.families.vocoder.external"
+OWN = (
+    EntryPoint(DEFAULT, "dimts.families.acoustic.family:FAMILY", GROUP),
+    EntryPoint("vocoder", "dimts.families.vocoder.family:FAMILY", GROUP),
+)
+ONNX = EntryPoint("onnx", "dimts.families.vocoder.external:OnnxVocoder", GROUP)
 
 
 @cache
@@ -35,12 +30,10 @@ def get_family(name: str) -> Family:
     Raises:
         ConfigError: there is none of that name; says which there are.
     """
-    others = {point.name: point.value for point in entry_points(group=GROUP)}
-    known = others | OWN
+    known = {point.name: point for point in (*entry_points(group=GROUP), *OWN)}
     if name not in known:
         raise ConfigError(f"family: {name} is unknown; there are {', '.join(sorted(known))}")
-    module, _, attribute = known[name].partition(":")
-    family: Family = getattr(import_module(module), attribute)
+    family: Family = known[name].load()
     return family
 
 
@@ -48,8 +41,7 @@ def load_speaker(bundle: str | Path, device: str = "cpu") -> Speaker:
     """The speaker of a bundle's folder, whatever its family.
 
     Raises:
-        BundleError: the folder is no bundle, is damaged, does not fit together, or is of a family
-            that is not installed.
+        BundleError: the bundle is damaged, does not fit together, or is of an unknown family.
     """
     from dimts.bundles.bundle import BundleError, read_manifest
 
@@ -72,7 +64,7 @@ def load_vocoder(bundle: str | Path, mel: MelConfig, device: str = "cpu") -> Voc
     from dimts.bundles.bundle import BundleError
 
     if is_onnx(bundle):
-        vocoder: Vocoder = import_module(EXTERNAL).OnnxVocoder(Path(bundle), mel)
+        vocoder: Vocoder = ONNX.load()(Path(bundle), mel)
         return vocoder
     model = load_speaker(bundle, device)
     if not isinstance(model, Vocoder):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dimts.core.errors import UserError
 from dimts.families.acoustic.mel_extractor import MelExtractor
-from dimts.families.protocol import Family, HeldOut, Measured
+from dimts.families.protocol import Family, Measured
 from dimts.families.vocoder.metrics import DECIDES, METRICS
 from dimts.families.vocoder.sections import VocoderSections
 from dimts.families.vocoder.settings import VocoderSettings
@@ -77,12 +77,14 @@ class VocoderFamily(Family):
     ) -> Measured:
         return self._scores(settings, bundle, split, device, with_griffin_lim=False)
 
-    def held_out(self, settings: VocoderSettings, bundle: Path, device: torch.device) -> HeldOut:
+    def held_out(
+        self, settings: VocoderSettings, bundle: Path, device: torch.device
+    ) -> tuple[dict[str, float], dict[str, float]]:
         metrics: dict[str, float] = {}
         for split in ("val", "test"):
             found = self._scores(settings, bundle, split, device, with_griffin_lim=True).metrics
             metrics |= {f"{split}/{key}": value for key, value in found.items()}
-        return HeldOut(metrics, {})
+        return metrics, {}
 
     def _scores(
         self, settings: VocoderSettings, bundle: Path, split: str, device: torch.device,

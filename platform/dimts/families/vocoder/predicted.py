@@ -13,7 +13,7 @@ from dimts.bundles.fetch import local_bundle
 from dimts.core.errors import UserError
 from dimts.core.threads import one_thread
 from dimts.families.acoustic.bundle import load_bundle
-from dimts.families.acoustic.corpora import load_corpus
+from dimts.families.acoustic.dataset import load_corpus
 from dimts.families.registry import check_same_mel
 from dimts.features.feature_set import FeatureSet
 from dimts.features.manifest import SplitName
