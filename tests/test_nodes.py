@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from faults.claims import read_claim
 from faults.machines import Nodes, lacking, ray_nodes
 from safetensors.numpy import load_file
 from tuning_fixtures import LR, study_of, write_space
@@ -23,7 +24,6 @@ from dimts.core.config import load_config
 from dimts.launch.start import start_run
 from dimts.tracking.event_log import EVENTS
 from dimts.training.checkpoint import LATEST
-from dimts.training.ownership import read_claim
 
 pytestmark = [
     pytest.mark.integration,

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from faults.claims import read_claim
 from faults.grounds import small_disk
 from s3_fixtures import S3, put
 from test_train_job import TrainJob, weights
@@ -27,7 +28,7 @@ from dimts.storage.paths import StorageError, StoragePath
 from dimts.storage.pointer import write_pointer
 from dimts.tracking.event_log import EVENTS
 from dimts.training.checkpoint import LATEST
-from dimts.training.ownership import Claim, read_claim
+from dimts.training.ownership import Claim
 
 pytest_plugins = ("s3_fixtures",)
 

@@ -29,7 +29,7 @@ def load(
     Raises:
         UserError: there is no such voice or vocoder, one is damaged, or they do not fit together.
     """
-    from dimts.core.caches import choose_caches
+    from dimts.core.environment import choose_caches
 
     choose_caches()  # before numba is imported
     from dimts.core.config import build_config

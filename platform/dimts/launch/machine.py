@@ -9,11 +9,11 @@ import yaml
 from torch import distributed as dist
 
 from dimts.core.config import flatten
-from dimts.core.machine import n_cores, waits_asleep
+from dimts.core.environment import n_cores, waits_asleep
 from dimts.launch.settings import Launch
+from dimts.training.config import RunSettings
 from dimts.training.machine_choices import MachineChoices, read_choices, write_choices
 from dimts.training.precision import choose_amp, slow_amp
-from dimts.training.settings import RunSettings
 
 
 def resolve_on_machine(launch: Launch, device: torch.device) -> tuple[Launch, str]:

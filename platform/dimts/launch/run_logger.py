@@ -20,6 +20,7 @@ from dimts.launch.stopping import stop_requested
 from dimts.storage.paths import AnyPath
 from dimts.tracking.files import write_text
 from dimts.tracking.tracker import Status, Tracker
+from dimts.training.callbacks import Callbacks
 from dimts.training.checkpoint import BEST
 from dimts.training.ownership import RunTakenOver
 from dimts.training.progress import Result
@@ -28,7 +29,7 @@ from dimts.training.task import Task
 Report = Callable[[dict[str, float]], None]
 
 
-class RunLogger:
+class RunLogger(Callbacks):
     """Callbacks of one worker; those that are not rank 0 only report.
 
     Args:

@@ -14,7 +14,7 @@ from dimts.families.protocol import Family
 from dimts.families.registry import get_family
 from dimts.storage.paths import AnyPath, StoragePath, cache_folder
 from dimts.tracking.config import TrackingConfig
-from dimts.training.settings import RunSettings
+from dimts.training.config import RunSettings
 
 
 class RunConfig(Config):

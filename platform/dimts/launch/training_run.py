@@ -9,8 +9,8 @@ from dimts.families.registry import get_family
 from dimts.launch.machine import set_threads
 from dimts.training.callbacks import Callbacks
 from dimts.training.checkpoint import find_latest
+from dimts.training.config import RunSettings
 from dimts.training.progress import Result
-from dimts.training.settings import RunSettings
 from dimts.training.trainer import train
 
 

@@ -16,7 +16,7 @@ class VoiceModel(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Load the bundle."""
         # Here, because this file is also run when the model is logged.
-        from dimts.core.caches import choose_caches
+        from dimts.core.environment import choose_caches
 
         choose_caches()
         from dimts.families.registry import load_speaker

@@ -10,7 +10,7 @@ from dimts.families.protocol import BaseSection
 from dimts.families.vocoder.model.config import ModelConfig
 from dimts.families.vocoder.training_config import VocoderTrainingConfig
 from dimts.storage.paths import AnyPath
-from dimts.training.settings import RunSettings
+from dimts.training.config import RunSettings
 
 
 class VocoderSettings(RunSettings):

@@ -14,6 +14,7 @@ from dimts.audio.files import AudioError, read_audio
 from dimts.audio.mel import Float32Array, MelConfig, log_mel
 from dimts.core.errors import UserError
 from dimts.core.threads import one_thread
+from dimts.core.untrusted import open_regular
 from dimts.families.vocoder.bundle import load_bundle
 from dimts.families.vocoder.dataset import without_gaps
 from dimts.families.vocoder.model.excitation import cycles_at_frames
@@ -132,9 +133,12 @@ class NeuralVocoder:
         if voice or language not in (None, *self.languages) or speed != 1.0:
             raise UserError("a vocoder speaks recordings as they are: leave out all but their name")
         try:
-            return self(self.mel_of(read_audio(text, self.sample_rate)))
-        except AudioError as error:
-            raise UserError(f"{error.detail}; a vocoder speaks recordings again") from error
+            with open_regular(Path(text)) as descriptor:
+                wave = read_audio(descriptor, self.sample_rate)
+        except (AudioError, OSError) as error:
+            why = error.detail if isinstance(error, AudioError) else error.strerror
+            raise UserError(f"{text}: {why}; a vocoder speaks recordings again") from error
+        return self(self.mel_of(wave))
 
     def mel_of(self, wave: Float32Array) -> Float32Array:
         """Natural-log mel of samples, [T, M]."""
