@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import yaml
@@ -60,6 +60,22 @@ TRAINING = {
     "checkpoint_every": 0,
     "aligner": {"iterations": 3},
     "optimizer": {"warmup_steps": 4},
+}
+VOCODER = {
+    "pitch": {"channels": 16, "hidden": 32, "blocks": 1, "classes": 48},
+    "generator": {"channels": 16, "hidden": 32, "blocks": 2},
+}
+VOCODER_TRAINING = {
+    **{key: value for key, value in TRAINING.items() if key != "aligner"},
+    "optimizer": {"warmup_steps": 4, "learning_rate": 5e-3},
+    "crop_frames": 16,
+    "validation_frames": 24,
+    "own_pitch_from": 4,
+    "discriminator": {
+        "start_step": 8,
+        "model": {"channels": 4, "layers": 2, "frames": 12},
+        "optimizer": {"warmup_steps": 1},
+    },
 }
 BASE_TEXTS = Path(__file__).parents[1] / "data_prep" / "base_texts"
 N_BASE_SENTENCES = 20
@@ -131,6 +147,44 @@ def voice_file(spoken_corpus: Path, tmp_path_factory: pytest.TempPathFactory) ->
         prepare(config.corpus, config.text, [MelExtractor(config.mel)], config.prepare)
 
     with shared_folder(tmp_path_factory, "features", extract) as folder:
+        yield write_settings(folder / "features", own)
+
+
+@pytest.fixture(scope="session")
+def vocoder_file(spoken_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The YAML of a vocoder so small that a step takes milliseconds; its features are prepared."""
+    from data_prep.pipeline import prepare
+    from dimts.commands.voice_config import load_voice
+
+    def write_settings(features: Path, folder: Path) -> Path:
+        settings = {
+            "family": "vocoder",
+            "corpus": {"path": str(spoken_corpus)},
+            "text": {"language": "am"},
+            "prepare": {
+                "features": str(features),
+                "engine": "local",
+                "val_share": 0.12,
+                "test_share": 0.08,
+            },
+            "model": VOCODER,
+            "training": VOCODER_TRAINING,
+            "tracking": {"enabled": False},
+            "ray": {"workers": 0},
+            "run": {"name": "tiny", "storage": str(folder / "runs")},
+        }
+        file = folder / "vocoder.yaml"
+        file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        return file
+
+    own = tmp_path_factory.mktemp("vocoder")
+
+    def extract(folder: Path) -> None:
+        config: Any = load_voice([write_settings(folder / "features", own)])
+        extractors = config.of_family.extractors(config)
+        prepare(config.corpus, config.text, extractors, config.prepare)
+
+    with shared_folder(tmp_path_factory, "vocoder_features", extract) as folder:
         yield write_settings(folder / "features", own)
 
 

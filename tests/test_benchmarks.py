@@ -101,6 +101,14 @@ def test_synthesis_benchmark_pairs_both_sides() -> None:
         assert float(ratio) == pytest.approx(float(beside) / float(alone), abs=0.02)
 
 
+@pytest.mark.integration
+def test_vocoder_benchmark_has_a_row_for_each_way_to_speak() -> None:
+    table = run("benchmarks/vocoder.py", "--seconds", "1", "--rounds", "1")
+    rows = dict(line.strip("| ").split(" | ") for line in table.splitlines() if "|" in line)
+    assert {"whole", "F0 given", "streamed", "Griffin-Lim"} < rows.keys()
+    assert float(rows["whole"]) > 0
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="would train for minutes")
 def test_gpu_voice_says_in_one_line_that_it_needs_a_gpu() -> None:
     command = ["benchmarks/gpu_voice.py", "--config", "jobs/configs/sample_am.yaml"]

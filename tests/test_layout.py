@@ -26,11 +26,15 @@ BELOW: dict[str, set[str]] = {
     "features": {"core", "storage", "audio", "text"},
     "bundles": {"core", "storage"},
     "training": {"core", "storage", "bundles"},
-    "families": {"core", "training", "bundles", "features"},
+    "families": {"core", "audio", "training", "bundles", "features"},
     "evaluation": {"core", "families"},
     "acoustic": {
         "core", "audio", "text", "storage", "plotting", "features", "bundles", "training",
         "families", "evaluation",
+    },
+    "vocoder": {
+        "core", "audio", "text", "storage", "plotting", "features", "bundles", "training",
+        "families", "acoustic",
     },
 }  # fmt: skip
 """`families` is the protocol and the registry; a family is a room of its own."""

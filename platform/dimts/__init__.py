@@ -14,25 +14,33 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 
-def load(voice: str | Path, *, tracking_uri: str | None = None) -> Speaker:
+def load(
+    voice: str | Path, *, vocoder: str | Path | None = None, tracking_uri: str | None = None
+) -> Speaker:
     """Load a voice, which speaks.
 
     Args:
         voice: folder of a bundle or a run (its best one), in object storage as well, or a URI of
             MLflow such as ``models:/NAME@champion``.
+        vocoder: likewise, or an ONNX file: what makes waves of the voice's mels; without it
+            Griffin-Lim does.
         tracking_uri: MLflow's store, for such a URI; ``sqlite:///mlflow.db`` by default.
 
     Raises:
-        UserError: there is no such voice, or it is damaged.
+        UserError: there is no such voice or vocoder, one is damaged, or they do not fit together.
     """
     from dimts.core.environment import choose_caches
 
     choose_caches()  # before numba is imported
     from dimts.core.config import build_config
-    from dimts.families.registry import load_speaker
+    from dimts.families.registry import is_onnx, load_speaker, use_vocoder
     from dimts.tracking.config import TrackingConfig
     from dimts.tracking.mlflow_model import resolve_model
 
     given = {"uri": tracking_uri} if tracking_uri else {}
     tracking = build_config(TrackingConfig, given, {("uri",): "tracking_uri"})
-    return load_speaker(resolve_model(voice, tracking))
+    speaker = load_speaker(resolve_model(voice, tracking))
+    if vocoder:
+        place = vocoder if is_onnx(vocoder) else resolve_model(vocoder, tracking)
+        use_vocoder(speaker, place)
+    return speaker

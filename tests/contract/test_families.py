@@ -50,14 +50,14 @@ class Case(NamedTuple):
     """What the contract needs to know of a family beside its name.
 
     Attributes:
-        settings: of a small model, as YAML; None takes the tests' tiny voice.
+        settings: of a small model, as YAML; or the fixture that gives its file.
         loss: the metric of training that falls.
         freeze: settings by which a part is frozen.
         frozen: beginnings of the names of the weights that then stay.
-        text: that it speaks.
+        text: that it speaks; {corpus} is the folder of the settings' corpus.
     """
 
-    settings: dict[str, Any] | None
+    settings: dict[str, Any] | str
     loss: str
     freeze: tuple[str, ...]
     frozen: tuple[str, ...]
@@ -66,11 +66,18 @@ class Case(NamedTuple):
 
 CASES = {
     "acoustic": Case(
-        None,
+        "voice_file",
         "train/total_loss",
         ("model.freeze_blocks.encoder=[0]",),
         ("encoder.blocks.0.",),
         "ሰላም",
+    ),
+    "vocoder": Case(
+        "vocoder_file",
+        "train/loss",
+        ("model.freeze=[pitch]",),
+        ("pitch_net.",),
+        "{corpus}/wavs/am_0001.wav",
     ),
     "toy": Case(
         {"family": "toy", "training": LOOP}, "train/loss", ("model.freeze=true",), ("first.",), "hi"
@@ -90,11 +97,15 @@ def case(family: str) -> Case:
 
 
 @pytest.fixture
-def file(case: Case, voice_file: Path, tmp_path: Path) -> Path:
+def file(case: Case, request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """The YAML of a small model of the family; its runs are in the test's folder."""
-    settings = case.settings or yaml.safe_load(voice_file.read_text(encoding="utf-8"))
-    if case.settings is None:
+    settings: dict[str, Any]
+    if isinstance(case.settings, str):
+        given: Path = request.getfixturevalue(case.settings)
+        settings = yaml.safe_load(given.read_text(encoding="utf-8"))
         settings["training"] |= {"checkpoint_every": 4}
+    else:
+        settings = dict(case.settings)
     settings |= {
         "run": {"name": "small", "storage": str(tmp_path)},
         "ray": {"workers": 0},
@@ -264,11 +275,13 @@ def test_bundle_speaks_again_what_it_spoke(build: Build, case: Case, tmp_path: P
     best = resolve_bundle(settings.run_dir / BEST)
     moved = best.rename(tmp_path / "elsewhere")
     speaker = load_speaker(moved)
-    wave = speaker.speak(case.text)
+    corpus = build().model_dump().get("corpus", {})
+    text = case.text.format(corpus=corpus.get("path"))
+    wave = speaker.speak(text)
     assert wave.dtype == np.float32
     assert len(wave) > 0
     assert np.isfinite(wave).all()
-    assert np.array_equal(load_speaker(moved).speak(case.text), wave)
+    assert np.array_equal(load_speaker(moved).speak(text), wave)
     assert speaker.sample_rate > 0
     assert list(speaker.languages)
 

@@ -78,7 +78,8 @@ def track_pitch(
     for start in range(0, n_frames, CHUNK_FRAMES):
         here = slice(start, min(start + CHUNK_FRAMES, n_frames))
         frames = all_frames[here] - all_frames[here].mean(axis=1, keepdims=True)
-        peaks = np.abs(frames).max(axis=1) / loudest
+        middle = frames[:, n_window // PERIODS : -n_window // PERIODS]
+        peaks = np.abs(middle).max(axis=1) / loudest
         ratio = _autocorrelation(frames * window, n_fft)[:, : longest + 2] / own[: longest + 2]
         quiet = 2 - peaks * (1 + c.voicing) / max(c.silence, 1e-9)
         strengths[here, 0] = c.voicing + np.maximum(0, quiet)

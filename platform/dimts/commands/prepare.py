@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from data_prep.pipeline import prepare
 from dimts.cli import config_parser
-from dimts.commands.voice_config import VoiceConfig
-from dimts.core.config import load_config
+from dimts.commands.voice_config import load_voice
 from dimts.core.errors import UserError
 from dimts.features.manifest import SUMMARY
 
+SECTIONS = {"corpus", "text", "prepare"}
+
 
 def main() -> None:
-    """Prepare the features of one voice and print what they hold."""
+    """Prepare the features of one corpus and print what they hold."""
     arguments = config_parser(__doc__ or "").parse_args()
-    config = load_config(VoiceConfig, arguments.config, arguments.overrides)
+    config = load_voice(arguments.config, arguments.overrides)
     family = config.of_family
-    prepare(config.corpus, config.text, family.extractors(config), config.prepare)
-    print((config.prepare.features / SUMMARY).read_text(encoding="utf-8"), end="")
+    if not type(config).model_fields.keys() >= SECTIONS:
+        raise UserError(f"family: {config.family} learns from no features that dimts prepares")
+    sections: Any = config
+    prepare(sections.corpus, sections.text, family.extractors(config), sections.prepare)
+    print((sections.prepare.features / SUMMARY).read_text(encoding="utf-8"), end="")
     try:
         family.prepare_inputs(config.launch().settings)
     except UserError as error:  # a base that is not there yet, say; the features are

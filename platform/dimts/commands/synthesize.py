@@ -20,10 +20,14 @@ def main() -> None:
     """Speak one sentence, or each line of a file."""
     arguments = _parser().parse_args()
     texts = _texts(arguments)
-    speaker = dimts.load(arguments.model, tracking_uri=arguments.tracking_uri)
+    speaker = dimts.load(
+        arguments.model, vocoder=arguments.vocoder, tracking_uri=arguments.tracking_uri
+    )
     for number, text in texts.items():
         try:
-            wave = speaker.speak(text, language=arguments.language, speed=arguments.speed)
+            wave = speaker.speak(
+                text, language=arguments.language, speed=arguments.speed, pitch=arguments.pitch
+            )
         except UserError as error:
             where = f"{arguments.file}:{number}: " if arguments.file else ""
             raise UserError(f"{where}{error}") from error
@@ -40,9 +44,16 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--file", type=Path, help="UTF-8 text, one sentence a line")
     parser.add_argument("--out", type=Path, help="wav file, or folder with --file")
     parser.add_argument(
+        "--vocoder",
+        help="bundle, run or MLflow URI of a vocoder, or an ONNX file (default: Griffin-Lim)",
+    )
+    parser.add_argument(
         "--language", help="code of what is spoken, e.g. am (default: what the voice learned last)"
     )
     parser.add_argument("--speed", type=float, default=1.0, help="1 is as learned (default)")
+    parser.add_argument(
+        "--pitch", type=float, default=1.0, help="2 is an octave above what was learned; default 1"
+    )
     parser.add_argument(
         "--tracking-uri", default=TrackingConfig().uri, help="MLflow store of an MLflow URI"
     )

@@ -8,14 +8,15 @@ only reads settings need not wait.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from dimts.audio.mel import MelConfig
 from dimts.core.config import Config
 from dimts.core.metric import Metric
 from dimts.training.config import RunSettings, TrainingConfig
@@ -59,13 +60,42 @@ class Speaker(Protocol):
 
     def speak(
         self, text: str, *, language: str | None = None, voice: str | None = None,
-        speed: float = 1.0,
+        speed: float = 1.0, pitch: float = 1.0,
     ) -> NDArray[np.float32]:  # fmt: skip
-        """Samples in [-1, 1] at `sample_rate`.
+        """Samples in [-1, 1] at `sample_rate`; speed and F0 are multiples of what was learned.
 
         Raises:
-            UserError: the text cannot be spoken, or there is no such language or voice.
+            UserError: the text cannot be spoken, there is no such language or voice, or the model
+                cannot change its speed or pitch.
         """
+
+
+@runtime_checkable
+class Vocoder(Protocol):
+    """A loaded model that makes waves of mels."""
+
+    @property
+    def mel(self) -> MelConfig:
+        """Spec of the mels that it takes."""
+        ...
+
+    def __call__(
+        self, mel_TM: NDArray[np.float32], f0_T: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """Samples in [-1, 1] of a natural-log mel; `f0_T` is in Hz, 0 where nothing is voiced."""
+        ...
+
+    def stream(self, mels: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+        """The same samples piece by piece, of a mel that comes in pieces."""
+        ...
+
+
+@runtime_checkable
+class SpeaksMels(Protocol):
+    """A speaker that makes mels, and waves of them by a vocoder."""
+
+    mel_config: MelConfig
+    vocoder: Vocoder | None
 
 
 class Limits(Config):

@@ -10,12 +10,17 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
-from dimts.core.errors import ConfigError
-from dimts.families.protocol import Family, Speaker
+from dimts.audio.mel import MelConfig
+from dimts.core.errors import ConfigError, UserError
+from dimts.families.protocol import Family, Speaker, SpeaksMels, Vocoder
 
 GROUP = "dimts.families"
 DEFAULT = "acoustic"
-OWN = (EntryPoint(DEFAULT, "dimts.families.acoustic.family:FAMILY", GROUP),)
+OWN = (
+    EntryPoint(DEFAULT, "dimts.families.acoustic.family:FAMILY", GROUP),
+    EntryPoint("vocoder", "dimts.families.vocoder.family:FAMILY", GROUP),
+)
+ONNX = EntryPoint("onnx", "dimts.families.vocoder.external:OnnxVocoder", GROUP)
 
 
 @cache
@@ -47,3 +52,53 @@ def load_speaker(bundle: str | Path, device: str = "cpu") -> Speaker:
     except ConfigError as error:
         raise BundleError(f"{folder}: {error}") from error
     return family.load(folder, device)
+
+
+def load_vocoder(bundle: str | Path, mel: MelConfig, device: str = "cpu") -> Vocoder:
+    """The vocoder of a bundle's folder, or of an ONNX file, for mels of a spec.
+
+    Raises:
+        BundleError: see `load_speaker`; or the bundle is of a family that is no vocoder.
+        UserError: it takes other mels, or a package that it needs is not installed.
+    """
+    from dimts.bundles.bundle import BundleError
+
+    if is_onnx(bundle):
+        vocoder: Vocoder = ONNX.load()(Path(bundle), mel)
+        return vocoder
+    model = load_speaker(bundle, device)
+    if not isinstance(model, Vocoder):
+        raise BundleError(f"{bundle}: is no vocoder; name one, or leave it out for Griffin-Lim")
+    check_same_mel(str(bundle), model.mel, mel)
+    return model
+
+
+def is_onnx(vocoder: str | Path) -> bool:
+    """Whether a file of others is meant, not a bundle."""
+    return Path(vocoder).suffix == ".onnx"
+
+
+def use_vocoder(speaker: Speaker, bundle: str | Path) -> None:
+    """Let a speaker make its waves by the vocoder of a bundle's folder.
+
+    Raises:
+        BundleError, UserError: see `load_vocoder`; or the speaker makes no mels.
+    """
+    if not isinstance(speaker, SpeaksMels):
+        raise UserError("this model makes its waves without a vocoder; leave the vocoder out")
+    speaker.vocoder = load_vocoder(bundle, speaker.mel_config)
+
+
+def check_same_mel(vocoder: str, takes: MelConfig, wanted: MelConfig) -> None:
+    """Refuse a vocoder, or a voice, of other mels.
+
+    Raises:
+        UserError: names the first difference.
+    """
+    theirs = takes.model_dump()
+    for key, value in wanted.model_dump().items():
+        if theirs[key] != value:
+            raise UserError(
+                f"{vocoder}: was trained for mel.{key}={theirs[key]}, {value} is asked for; take "
+                "one that was trained for this mel"
+            )

@@ -409,6 +409,9 @@ class Trainer:
             self.callbacks.log(values, self.progress.step)
         self.progress.latest = values
         best, metric = self.progress.best, self.task.selection
+        begun = max(objective.start_step for objective in self.objectives)
+        if self.progress.best_step <= begun < self.progress.step:
+            best = None  # of a phase without that objective, which the metric may know nothing of
         value = values[metric.name]
         better = math.isfinite(value) and (best is None or metric.better(value, best[metric.name]))
         self.progress.validated = self.progress.step

@@ -30,8 +30,8 @@ def make_samples(
     hop_s = settings.mel.hop_length / settings.mel.sample_rate
     plots: list[Path] = []
     for sample in _samples(folder, step, texts):
-        mel_TM = speaker.mel(sample.text).mel_TM
-        write_wav(sample.wav, speaker.vocode(mel_TM), speaker.sample_rate)
+        mel_TM, _, f0_T = speaker.mel(sample.text)
+        write_wav(sample.wav, speaker.vocode(mel_TM, f0_T), speaker.sample_rate)
         mel_plot(sample.plots[0], mel_TM, title=sample.text, hop_s=hop_s)
         plots += sample.plots
     if len(data.val):

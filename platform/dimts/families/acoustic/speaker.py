@@ -16,6 +16,7 @@ from dimts.core.threads import one_thread
 from dimts.families.acoustic.bundle import load_bundle
 from dimts.families.acoustic.model.t3 import T3
 from dimts.families.acoustic.postfilter import postfilter
+from dimts.families.protocol import Vocoder
 from dimts.text.tokenizer import Tokenizer
 
 MIN_SPEED, MAX_SPEED = 0.25, 4.0
@@ -39,10 +40,10 @@ class SpokenMel(NamedTuple):
 
 
 class AcousticSpeaker:
-    """A voice that speaks, by Griffin-Lim; see `dimts.families.protocol.Speaker`.
+    """A voice that speaks; see `dimts.families.protocol.Speaker`.
 
     The model is in eval mode. `language` is the code of what is spoken where none is named; None:
-    the tokenizer's default.
+    the tokenizer's default. `vocoder` makes samples of a mel: Griffin-Lim, or a trained one.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class AcousticSpeaker:
         self.tokenizer = tokenizer
         self.mel_config = mel
         self.language = language
+        self.vocoder: Vocoder | None = None
 
     @classmethod
     def load(cls, bundle: str | Path, device: str = "cpu") -> Self:
@@ -116,14 +118,19 @@ class AcousticSpeaker:
 
     def speak(
         self, text: str, *, language: str | None = None, voice: str | None = None,
-        speed: float = 1.0,
+        speed: float = 1.0, pitch: float = 1.0,
     ) -> NDArray[np.float32]:  # fmt: skip
         """Samples in [-1, 1] at `sample_rate`; raises like `mel`."""
         if voice:
             raise UserError(f"voice {voice}: there is one only; leave it out")
-        return self.vocode(self.mel(text, speed, language).mel_TM)
+        spoken = self.mel(text, speed, language, pitch)
+        return self.vocode(spoken.mel_TM, spoken.f0_T)
 
-    def vocode(self, mel_TM: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Natural-log mel, [T, M], to samples."""
+    def vocode(
+        self, mel_TM: NDArray[np.float32], f0_T: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """Natural-log mel, [T, M], and F0 of each frame in Hz, if it is known, to samples."""
         with one_thread():
-            return griffin_lim(mel_TM, config=self.mel_config)
+            if self.vocoder is None:
+                return griffin_lim(mel_TM, config=self.mel_config)
+            return self.vocoder(mel_TM, f0_T)

@@ -1,0 +1,1 @@
+"""The vocoder family: log-mel spectrogram to wave, harmonics plus noise."""

@@ -1,0 +1,87 @@
+"""The bundle of a vocoder: its matrices in half precision, and the spec of its mel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dimts.audio.mel import MelConfig
+from dimts.bundles import bundle
+from dimts.bundles.bundle import (
+    CONFIG,
+    BundleError,
+    BundleManifest,
+    check_weights,
+    read_manifest,
+    read_settings,
+    read_weights,
+    resolve_bundle,
+)
+from dimts.core.config import build_config
+from dimts.families.vocoder.model.config import ModelConfig
+from dimts.families.vocoder.model.vocoder import Vocoder
+from dimts.families.vocoder.sections import check_mel
+
+FAMILY = "vocoder"
+SECTIONS = ("model", "mel")
+"""Of the configuration, that a vocoder's bundle must have."""
+
+
+class Bundle(NamedTuple):
+    """A loaded vocoder.
+
+    Attributes:
+        model: on its device, in eval mode.
+        manifest: what the bundle says of itself.
+    """
+
+    model: Vocoder
+    manifest: BundleManifest
+
+
+def write_bundle(
+    folder: Path, weights: Mapping[str, Tensor], config_yaml: str, facts: Mapping[str, Any]
+) -> None:
+    """Write a bundle into an existing folder; see `dimts.bundles.bundle.write_bundle`."""
+    halves = {name: w.half() if w.ndim > 1 else w for name, w in weights.items()}
+    bundle.write_bundle(folder, halves, config_yaml, {**facts, "family": FAMILY})
+
+
+def load_bundle(folder: Path, device: str | torch.device = "cpu") -> Bundle:
+    """Read a vocoder.
+
+    Raises:
+        BundleError: the folder is no bundle of a vocoder, is damaged, or does not fit together.
+    """
+    folder = resolve_bundle(folder)
+    manifest = read_manifest(folder)
+    if manifest.family != FAMILY:
+        raise BundleError(f"{folder}: is of the family {manifest.family}, not a vocoder")
+    config, mel = read_sizes(folder)
+    weights = read_weights(folder)
+    with torch.device("meta"):  # sizes that the weights do not have cost no memory
+        check_weights(Vocoder(config, mel), weights, folder)
+    model = Vocoder(config, mel)
+    model.load_state_dict(weights)
+    return Bundle(model.to(device).eval(), manifest)
+
+
+def read_sizes(folder: Path) -> tuple[ModelConfig, MelConfig]:
+    """The model's sizes and the mel that it takes.
+
+    Raises:
+        BundleError: they are missing, or the mel is none that a vocoder takes.
+        ConfigError: they are no such settings; names the file and the key.
+    """
+    settings = read_settings(folder, SECTIONS)
+    origin: dict[tuple[str, ...], str] = {(): str(folder / CONFIG)}
+    mel = build_config(MelConfig, settings["mel"], origin)
+    try:
+        check_mel(mel)
+    except ValueError as error:
+        raise BundleError(f"{folder / CONFIG}: {error}") from error
+    return build_config(ModelConfig, settings["model"], origin), mel

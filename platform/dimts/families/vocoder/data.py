@@ -1,0 +1,102 @@
+"""What a training of a vocoder learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dimts.audio.mel import MelConfig
+from dimts.audio.pitch import PitchConfig
+from dimts.core.errors import UserError
+from dimts.families.vocoder.dataset import Crops
+from dimts.families.vocoder.predicted import predicted_mels
+from dimts.families.vocoder.settings import VocoderSettings
+from dimts.features.feature_set import FeatureSet
+from dimts.features.manifest import SplitName
+from dimts.storage.paths import AnyPath
+
+COLUMNS = ("mel", "wave", "f0")
+LEARNED: tuple[SplitName, ...] = ("train", "val")
+
+
+class Data(NamedTuple):
+    """Features and their crops.
+
+    Attributes:
+        features: the opened sets.
+        train, val: random crops, and crops that stay the same, of a voice's mels if there is one.
+        mel_mean, mel_std: of all bins of the training frames of all sets together.
+    """
+
+    features: tuple[FeatureSet, ...]
+    train: Crops
+    val: Crops
+    mel_mean: float
+    mel_std: float
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all sets."""
+        return "+".join(features.manifest.fingerprint for features in self.features)
+
+
+def open_data(settings: VocoderSettings) -> Data:
+    """Open the features.
+
+    Raises:
+        UserError: they are missing, have no waves, or were made with other settings.
+    """
+    opened = tuple(_open(place, settings.mel, settings.pitch) for place in settings.features)
+    training, mel = settings.training, settings.mel
+    train, val = ([features.split(split) for features in opened] for split in LEARNED)
+    mels: Sequence[Sequence[NDArray[np.float16]] | None] = (None, None)
+    if training.voice:
+        mels = [predicted_mels(training.voice, opened, split, mel) for split in LEARNED]
+    train_crops = Crops(
+        train, mel, training.crop_frames, training.gain, mels[0], training.predicted_share
+    )
+    val_crops = Crops(val, mel, training.validation_frames, predicted=mels[1])
+    return Data(opened, train_crops, val_crops, *_statistics(opened))
+
+
+def whole_utterances(features: tuple[FeatureSet, ...], split: str, mel: MelConfig) -> Crops:
+    """A split of all sets, to be read utterance by utterance."""
+    return Crops([f.split(cast(SplitName, split)) for f in features], mel, 1)
+
+
+def _open(folder: AnyPath, mel: MelConfig, pitch: PitchConfig) -> FeatureSet:
+    features = FeatureSet.open(folder)
+    manifest = features.manifest
+    if missing := [name for name in COLUMNS if name not in manifest.columns]:
+        raise UserError(
+            f"{folder}: has no column {missing[0]}; run dimts prepare with family: vocoder"
+        )
+    tracker = manifest.extractors["pitch"].settings["tracker"]
+    for section, ours, theirs in (
+        ("mel", mel.model_dump(), manifest.mel.model_dump()),
+        ("pitch", pitch.model_dump(), tracker),
+    ):
+        for key, value in ours.items():
+            if value != theirs[key]:
+                raise UserError(
+                    f"{folder}: was prepared with {section}.{key}={theirs[key]}, the "
+                    f"configuration says {value}; run dimts prepare again or change it"
+                )
+    return features
+
+
+def _statistics(opened: tuple[FeatureSet, ...]) -> tuple[float, float]:
+    """Mean and standard deviation of the training frames, of all bins and sets together.
+
+    Not of each bin: where one corpus has no energy another voice may have some.
+    """
+    manifests = [features.manifest for features in opened]
+    frames = [manifest.splits["train"].n_frames for manifest in manifests]
+    means = np.array([manifest.mel_mean for manifest in manifests])
+    squares = np.square([manifest.mel_std for manifest in manifests]) + means**2
+    mean = np.average(means, axis=0, weights=frames).mean()
+    square = np.average(squares, axis=0, weights=frames).mean()
+    return float(mean), float(np.sqrt(square - mean**2))

@@ -1,0 +1,116 @@
+"""The vocoder family as the platform sees it; see `dimts.families.protocol.Family`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dimts.core.errors import UserError
+from dimts.families.acoustic.mel_extractor import MelExtractor
+from dimts.families.protocol import Family, Measured
+from dimts.families.vocoder.metrics import DECIDES, METRICS
+from dimts.families.vocoder.sections import VocoderSections
+from dimts.families.vocoder.settings import VocoderSettings
+
+if TYPE_CHECKING:
+    import torch
+
+    from dimts.families.vocoder.speaker import NeuralVocoder
+    from dimts.features.schema import Extractor
+    from dimts.training.task import Task
+
+
+class VocoderFamily(Family):
+    """Log-mel spectrogram to wave."""
+
+    name = "vocoder"
+    Sections = VocoderSections
+    Settings = VocoderSettings
+    metrics = METRICS
+    decides = DECIDES
+
+    def with_base(self, sections: VocoderSections, bundle: Path) -> VocoderSections:
+        from dimts.bundles.bundle import resolve_bundle
+        from dimts.families.vocoder.bundle import read_sizes
+
+        config, _ = read_sizes(resolve_bundle(bundle))
+        model = config.model_copy(update={"freeze": sections.model.freeze})
+        return sections.model_copy(update={"model": model})
+
+    def settings(
+        self, sections: VocoderSections, run_dir: Path, config_yaml: str
+    ) -> VocoderSettings:
+        features = sections.features or (sections.prepare.features,)
+        return VocoderSettings(
+            features=tuple(place.absolute() for place in features),
+            run_dir=run_dir,
+            mel=sections.mel,
+            pitch=sections.pitch,
+            model=sections.model,
+            training=sections.training,
+            base=sections.base,
+            config_yaml=config_yaml,
+        )
+
+    def extractors(self, sections: VocoderSections) -> tuple[Extractor, ...]:
+        from dimts.families.vocoder.extractors import extractors_of
+
+        return (MelExtractor(sections.mel), *extractors_of(sections.mel, sections.pitch))
+
+    def task(self, settings: VocoderSettings, device: torch.device) -> Task:
+        from dimts.families.vocoder.task import vocoder_task
+
+        return vocoder_task(settings, device)
+
+    def load(self, bundle: Path, device: str = "cpu") -> NeuralVocoder:
+        from dimts.families.vocoder.speaker import NeuralVocoder
+
+        return NeuralVocoder.load(bundle, device)
+
+    def new_run_hint(self, place: str) -> str:
+        from dimts.families.vocoder.task import go_on_from
+
+        return go_on_from(place)
+
+    def scores(
+        self, settings: VocoderSettings, bundle: Path, split: str, device: torch.device
+    ) -> Measured:
+        return self._scores(settings, bundle, split, device, with_griffin_lim=False)
+
+    def held_out(
+        self, settings: VocoderSettings, bundle: Path, device: torch.device
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        metrics: dict[str, float] = {}
+        for split in ("val", "test"):
+            found = self._scores(settings, bundle, split, device, with_griffin_lim=True).metrics
+            metrics |= {f"{split}/{key}": value for key, value in found.items()}
+        return metrics, {}
+
+    def _scores(
+        self, settings: VocoderSettings, bundle: Path, split: str, device: torch.device,
+        with_griffin_lim: bool,
+    ) -> Measured:  # fmt: skip
+        import numpy as np
+
+        from dimts.families.registry import check_same_mel
+        from dimts.families.vocoder.bundle import load_bundle
+        from dimts.families.vocoder.data import open_data, whole_utterances
+        from dimts.families.vocoder.held_out import aggregate_metrics, evaluate
+        from dimts.families.vocoder.speaker import NeuralVocoder
+
+        model = load_bundle(bundle, device).model
+        check_same_mel(str(bundle), model.mel, settings.mel)
+        recordings = whole_utterances(open_data(settings).features, split, settings.mel)
+        if not len(recordings):
+            raise UserError(
+                f"{settings.features[0]}: the {split} split is empty; raise prepare.{split}_share"
+            )
+        speak = NeuralVocoder(model)
+        rows = evaluate(speak, recordings, settings.mel, settings.pitch, with_griffin_lim)
+        metrics = aggregate_metrics(rows)
+        if not with_griffin_lim:
+            del metrics["griffin_lim_stft_distance"]
+        return Measured(recordings.ids, np.array([row.stft_distance for row in rows]), metrics)
+
+
+FAMILY = VocoderFamily()

@@ -1,0 +1,1 @@
+"""The vocoder: pitch net, excitation, generator of spectral filters; its discriminators."""

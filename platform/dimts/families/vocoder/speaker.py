@@ -1,0 +1,162 @@
+"""A trained vocoder at work: mels to waves, whole or piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dimts.audio.files import AudioError, read_audio
+from dimts.audio.mel import Float32Array, MelConfig, log_mel
+from dimts.core.errors import UserError
+from dimts.core.threads import one_thread
+from dimts.core.untrusted import open_regular
+from dimts.families.vocoder.bundle import load_bundle
+from dimts.families.vocoder.dataset import without_gaps
+from dimts.families.vocoder.model.excitation import cycles_at_frames
+from dimts.families.vocoder.model.pitch_net import Pitch
+from dimts.families.vocoder.model.vocoder import Vocoder
+
+CHUNK_FRAMES = 64
+LOUDEST = 20.0
+"""Of a log mel; full scale stays below 6."""
+
+
+class NeuralVocoder:
+    """A vocoder that speaks mels.
+
+    As a `dimts.families.protocol.Speaker` it speaks recordings again: their mels are all that it
+    hears of them.
+
+    Args:
+        model: in eval mode.
+
+    Attributes:
+        mel: spec of the mels that it takes.
+    """
+
+    languages: Sequence[str] = ("recordings",)
+    voices: Sequence[str] = ()
+
+    def __init__(self, model: Vocoder):
+        self._model = model
+        self.mel: MelConfig = model.mel
+
+    @classmethod
+    def load(cls, bundle: str | Path, device: str = "cpu") -> Self:
+        """The vocoder of a bundle folder.
+
+        Raises:
+            BundleError: the folder is no bundle of a vocoder, is damaged, or does not fit together.
+        """
+        return cls(load_bundle(Path(bundle), device).model)
+
+    @property
+    def sample_rate(self) -> int:
+        return self.mel.sample_rate
+
+    def __call__(
+        self, mel_TM: NDArray[np.float32], f0_T: NDArray[np.float32] | None = None
+    ) -> Float32Array:
+        """Samples in [-1, 1] of a natural-log mel [T, M], (T - 1) * hop of them.
+
+        Args:
+            mel_TM: as `dimts.audio.mel.log_mel` makes it.
+            f0_T: Hz of each frame, 0 where nothing is voiced; None: read off the mel.
+
+        Raises:
+            ValueError: the mel's shape does not fit, or a value is not finite.
+        """
+        mel_BTM = self._checked(mel_TM)
+        pitch = None if f0_T is None else self._pitch(f0_T)
+        with one_thread(), torch.inference_mode():
+            wave_S = self._model(mel_BTM, pitch)[0]
+        return _samples(wave_S[: -self.mel.hop_length])
+
+    def stream(self, mels: Iterable[NDArray[np.float32]]) -> Iterator[Float32Array]:
+        """The same samples as of the whole mel, piece by piece.
+
+        What is spoken lags behind what is given by the frames that the nets look ahead. Each piece
+        is computed with the frames before and after it that it depends on.
+
+        Args:
+            mels: pieces [T', M] of a mel, one after another.
+        """
+        model, hop, rate = self._model, self.mel.hop_length, self.mel.sample_rate
+        ahead = model.generator.reach_frames
+        context = ahead + model.pitch_net.reach_frames
+        kept = torch.zeros(1, 0, self.mel.n_mels, device=model.mel_mean.device)
+        first = spoken = 0  # frames: the first that is kept, the next that is spoken
+        cycles, cycles_at = torch.zeros(1, 1, dtype=torch.float64, device=kept.device), 0
+        pieces = iter(mels)
+        ended = False
+        while not ended:
+            piece = next(pieces, None)
+            ended = piece is None
+            if piece is not None:
+                kept = torch.cat([kept, self._checked(piece)], 1)
+            there = first + kept.shape[1]
+            until = there if ended else there - context
+            if until - spoken < (1 if ended else CHUNK_FRAMES):
+                continue
+            with one_thread(), torch.inference_mode():
+                # F0 is right where the pitch net sees all that it looks at, or the true ends.
+                pitch = model.find_pitch(kept)
+                since = max(0, spoken - ahead)
+                to = min(there, until + ahead)
+                near = slice(since - first, to - first)
+                own = Pitch(pitch.f0_BT[:, near], pitch.voiced_BT[:, near])
+                assert cycles_at == since
+                cycles_BT = cycles + cycles_at_frames(own, hop, rate)
+                wave_BS = model(kept[:, near], own, since, cycles_BT[:, :-1])
+            last = there - 1 if ended else until
+            yield _samples(wave_BS[0, (spoken - since) * hop : (last - since) * hop])
+            cycles_at = max(0, until - ahead)
+            cycles = cycles_BT[:, cycles_at - since, None] % 1
+            spoken = until
+            dropped = max(0, spoken - context) - first
+            kept, first = kept[:, dropped:], first + dropped
+
+    def speak(
+        self, text: str, *, language: str | None = None, voice: str | None = None,
+        speed: float = 1.0, pitch: float = 1.0,
+    ) -> Float32Array:  # fmt: skip
+        """The recording that `text` names, spoken again from its mel.
+
+        Raises:
+            UserError: there is no such recording, or it cannot be read.
+        """
+        if voice or language not in (None, *self.languages) or (speed, pitch) != (1, 1):
+            raise UserError("a vocoder speaks recordings as they are: leave out all but their name")
+        try:
+            with open_regular(Path(text)) as descriptor:
+                wave = read_audio(descriptor, self.sample_rate)
+        except (AudioError, OSError) as error:
+            why = error.detail if isinstance(error, AudioError) else error.strerror
+            raise UserError(f"{text}: {why}; a vocoder speaks recordings again") from error
+        return self(self.mel_of(wave))
+
+    def mel_of(self, wave: Float32Array) -> Float32Array:
+        """Natural-log mel of samples, [T, M]."""
+        return log_mel(wave, self.mel)
+
+    def _checked(self, mel_TM: NDArray[np.float32]) -> torch.Tensor:
+        if mel_TM.ndim != 2 or mel_TM.shape[1] != self.mel.n_mels or not len(mel_TM):
+            raise ValueError(f"mel must be [T, {self.mel.n_mels}], not {list(mel_TM.shape)}")
+        if not np.isfinite(mel_TM).all():
+            raise ValueError("mel holds NaN or infinite values")
+        own = np.clip(mel_TM, -LOUDEST, LOUDEST).astype(np.float32)  # beyond it gains overflow
+        return torch.from_numpy(own)[None].to(self._model.mel_mean.device)
+
+    def _pitch(self, f0_T: NDArray[np.float32]) -> Pitch:
+        device = self._model.mel_mean.device
+        tensors = (torch.from_numpy(array)[None].to(device) for array in without_gaps(f0_T))
+        return Pitch(*tensors)
+
+
+def _samples(wave_S: torch.Tensor) -> Float32Array:
+    return wave_S.clamp(-1, 1).cpu().numpy()

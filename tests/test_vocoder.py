@@ -1,0 +1,304 @@
+"""A vocoder of the tests' corpus: its features, crops, bundle, and what is refused."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from numpy.typing import NDArray
+from training_fixtures import Listener
+
+import dimts
+from dimts.audio.files import read_audio, write_wav
+from dimts.audio.mel import log_mel
+from dimts.bundles.bundle import WEIGHTS, BundleError, read_manifest, resolve_bundle
+from dimts.commands import prepare, synthesize
+from dimts.commands.voice_config import load_voice
+from dimts.core.errors import UserError
+from dimts.core.untrusted import open_regular
+from dimts.families.registry import get_family, load_speaker, load_vocoder, use_vocoder
+from dimts.families.vocoder.data import open_data
+from dimts.families.vocoder.dataset import Recording, without_gaps
+from dimts.families.vocoder.extractors import INT16
+from dimts.families.vocoder.held_out import f0_metrics
+from dimts.families.vocoder.metrics import SELECTION
+from dimts.families.vocoder.settings import VocoderSettings
+from dimts.families.vocoder.speaker import NeuralVocoder
+from dimts.families.vocoder.task import vocoder_task
+from dimts.features.feature_set import FeatureSet
+from dimts.launch.training_run import run_training
+from dimts.training.checkpoint import BEST
+from dimts.training.task import Moment
+from dimts.training.trainer import train
+
+HOP = 256
+SHIPPED = sorted((Path(__file__).parents[1] / "jobs" / "configs" / "vocoder").glob("*.yaml"))
+
+
+@pytest.fixture
+def settings(vocoder_file: Path, tmp_path: Path) -> Any:
+    """``settings("training.max_steps=3")``: what trains a run in the test's folder."""
+
+    def build(*overrides: str) -> VocoderSettings:
+        config = load_voice([vocoder_file], [f"run.storage={tmp_path}", *overrides])
+        found = config.launch().settings
+        assert isinstance(found, VocoderSettings)
+        return found
+
+    return build
+
+
+def read(recording: Path) -> NDArray[np.float32]:
+    with open_regular(recording) as descriptor:
+        return read_audio(descriptor, 22_050)
+
+
+def trained(settings: VocoderSettings) -> Path:
+    run_training(settings, Listener())
+    return resolve_bundle(settings.run_dir / BEST)
+
+
+def test_features_hold_the_speech_its_mel_and_its_f0(settings: Any) -> None:
+    data = open_data(settings())
+    split = data.features[0].split("train")
+    for index in (0, 5):
+        wave = split.column("wave", index)
+        mel_TM, f0_T = split.mel(index), split.column("f0", index)
+        assert wave.dtype == np.int16
+        assert len(mel_TM) == len(f0_T) == 1 + len(wave) // HOP
+        again_TM = log_mel(wave.astype(np.float32) / INT16, settings().mel)
+        loud = mel_TM > -8  # the samples of the column are of 16 bits
+        np.testing.assert_allclose(again_TM[loud], mel_TM[loud], atol=0.05)
+        voiced = f0_T[f0_T > 0]
+        assert 0.3 < len(voiced) / len(f0_T) < 0.95
+        assert 60 <= voiced.min() < voiced.max() <= 520
+
+
+def test_crop_of_a_wave_has_the_crop_of_its_mel(settings: Any) -> None:
+    data = open_data(settings("training.gain=[-1.0, -0.5]"))
+    batch = data.train.collate([3, 4, 9], seed=(7, 1, 2))
+    assert batch.mel_BTM.shape == (3, 16, 80)
+    assert batch.wave_BS.shape == (3, 16 * HOP)
+    assert batch.size == 3 * 16
+    for mel_TM, wave in zip(batch.mel_BTM.numpy(), batch.wave_BS.numpy(), strict=True):
+        again_TM = log_mel(wave, settings().mel)[3:13]  # beyond them it has other neighbours
+        loud = mel_TM[3:13] > -6
+        assert np.abs(again_TM - mel_TM[3:13])[loud].mean() < 0.05
+    other = data.train.collate([3, 4, 9], seed=(7, 1, 3))
+    assert not torch.equal(other.mel_BTM, batch.mel_BTM)
+
+
+def test_short_utterance_is_followed_by_silence(settings: Any) -> None:
+    data = open_data(settings("training.crop_frames=4000"))
+    batch = data.train.collate([0])
+    n = len(Recording(data.features[0].split("train"), 0, HOP))
+    assert not batch.wave_BS[0, n * HOP :].any()
+    assert not batch.voiced_BT[0, n:].any()
+    assert (batch.mel_BTM[0, n:] == float(np.float32(np.log(1e-5)))).all()
+    assert batch.wave_BS[0, : n * HOP].any()
+
+
+def test_f0_goes_straight_through_what_is_not_voiced() -> None:
+    f0_T, voiced_T = without_gaps(np.array([0, 100, 0, 0, 130, 0], np.float32))
+    np.testing.assert_allclose(f0_T, [100, 100, 110, 120, 130, 130])
+    np.testing.assert_array_equal(voiced_T, [0, 1, 0, 0, 1, 0])
+    assert (without_gaps(np.zeros(3, np.float32))[0] > 0).all()
+
+
+def test_f0_metrics_of_known_pitches() -> None:
+    recorded = np.array([100, 100, 100, 0, 0], np.float32)
+    made = np.array([101, 200, 0, 0, 100], np.float32)
+    error, wrong, voicing = f0_metrics(made, recorded)
+    assert error == pytest.approx(100 * np.log(1.01), rel=1e-4)
+    assert (wrong, voicing) == (50, 40)
+
+
+def test_discriminators_are_heard_of_from_their_step_on(settings: Any) -> None:
+    task = vocoder_task(settings(), torch.device("cpu"))
+    generator, critic = (objective.module for objective in task.objectives)
+    batch = task.train.collate([0, 1])
+    early, late = (generator(batch, Moment(step, 12)) for step in (7, 8))
+    assert "adversarial" not in early
+    assert {"adversarial", "features"} <= late.keys()
+    assert not generator.eval()(batch, Moment(12, 12)).keys() & {"adversarial", "features"}
+    critic(batch, Moment(8, 12))["discriminator"].backward()
+    assert all(p.grad is None for p in task.model.parameters())
+    assert any(p.grad is not None for p in critic.parameters())
+    assert task.objectives[1].start_step == 8
+
+
+@pytest.mark.parametrize(("start_step", "best"), [(8, 12), (20, 6)])
+def test_best_is_one_that_discriminators_have_heard(
+    settings: Any, start_step: int, best: int
+) -> None:
+    """Though the metric says the contrary, which for once is the better the larger."""
+    of_run = settings(f"training.discriminator.start_step={start_step}")
+    contrary = SELECTION._replace(direction="maximize")
+    task = replace(vocoder_task(of_run, torch.device("cpu")), selection=contrary)
+    train(task, of_run.training, of_run.run_dir, Listener())
+    assert read_manifest(resolve_bundle(of_run.run_dir / BEST)).step == best
+
+
+def test_bundle_is_small_and_names_its_mel(settings: Any) -> None:
+    bundle = trained(settings("training.max_steps=2"))
+    weights = (bundle / WEIGHTS).stat().st_size
+    count = sum(p.numel() for p in NeuralVocoder.load(bundle)._model.parameters())
+    assert weights < 2.2 * count + 10_000
+    vocoder = NeuralVocoder.load(bundle)
+    assert vocoder.mel == settings().mel
+    data = open_data(settings())
+    assert float(vocoder._model.mel_mean) == pytest.approx(data.mel_mean, rel=1e-5)
+
+
+def test_recording_is_spoken_again(settings: Any, spoken_corpus: Path, tmp_path: Path) -> None:
+    vocoder = load_speaker(trained(settings("training.max_steps=2")))
+    recording = next(iter((spoken_corpus / "wavs").iterdir()))
+    wave = vocoder.speak(str(recording))
+    recorded = read(recording)
+    assert len(recorded) - HOP < len(wave) <= len(recorded)
+    write_wav(tmp_path / "copy.wav", wave, vocoder.sample_rate)
+    with pytest.raises(UserError, match="hello: No such file or directory; a vocoder speaks"):
+        vocoder.speak("hello")
+    with pytest.raises(UserError, match="leave out all but their name"):
+        vocoder.speak(str(recording), speed=1.5)
+
+
+def test_vocoder_is_measured_beside_griffin_lim(settings: Any) -> None:
+    of_run = settings("training.max_steps=2")
+    metrics, _ = get_family("vocoder").held_out(of_run, trained(of_run), torch.device("cpu"))
+    for split in ("val", "test"):
+        assert metrics[f"{split}/utterances"] > 0
+        assert metrics[f"{split}/stft_distance"] > 0
+        assert metrics[f"{split}/griffin_lim_stft_distance"] > 0
+
+
+def test_fine_tuning_starts_from_the_weights_of_the_base(settings: Any) -> None:
+    base = trained(settings("run.name=base", "training.max_steps=2"))
+    tuned = settings(
+        "run.name=tuned", f"base.bundle={base}", "model.generator.channels=99",
+        "training.max_steps=2",
+    )  # fmt: skip
+    assert tuned.model.generator.channels == 16
+    task = vocoder_task(tuned, torch.device("cpu"))
+    kept = NeuralVocoder.load(base)._model.state_dict()
+    assert all(torch.equal(kept[name], weight) for name, weight in task.model.state_dict().items())
+    assert read_manifest(trained(tuned)).origin["base"] == base.name
+
+
+def test_samples_are_recordings_spoken_again(settings: Any, tmp_path: Path) -> None:
+    task = vocoder_task(settings(), torch.device("cpu"))
+    samples = task.sample(tmp_path / "samples", 3).samples
+    assert [sample.text for sample in samples] == list(task.val.ids[:2])
+    assert all(sample.wav.exists() and sample.plots[0].exists() for sample in samples)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("mel.f_max=7000", "was prepared with mel.f_max=8000.0, the configuration says 7000.0"),
+        ("pitch.voicing=0.5", "was prepared with pitch.voicing=0.35, the configuration says 0.5"),
+    ],
+)
+def test_features_of_other_settings_are_refused(settings: Any, override: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        open_data(settings(override))
+
+
+def test_features_without_waves_are_refused(settings: Any, voice_file: Path) -> None:
+    of_voice = yaml.safe_load(voice_file.read_text(encoding="utf-8"))["prepare"]["features"]
+    with pytest.raises(UserError, match="has no column wave; run dimts prepare with family: voc"):
+        open_data(settings(f"features=[{of_voice}]"))
+
+
+def test_run_does_not_go_on_with_another_base(settings: Any) -> None:
+    base = trained(settings("run.name=base", "training.max_steps=2"))
+    trained(settings("run.name=tuned", "training.max_steps=2"))
+    with pytest.raises(UserError, match="was trained with another base"):
+        trained(settings("run.name=tuned", f"base.bundle={base}"))
+
+
+def test_hop_that_does_not_fit_is_refused(settings: Any) -> None:
+    with pytest.raises(UserError, match=r"mel.hop_length \(250\) must be a multiple of 4"):
+        settings("mel.hop_length=250")
+
+
+def test_bundle_of_a_voice_is_no_vocoder(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="is of the family acoustic, not a vocoder"):
+        NeuralVocoder.load(Path(__file__).parents[1] / "bases" / "latin")
+
+
+def test_prepare_makes_what_a_vocoder_learns_from(
+    vocoder_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = tmp_path / "features"
+    command = ["prepare.py", "--config", str(vocoder_file)]
+    monkeypatch.setattr(sys, "argv", [*command, "--set", f"prepare.features={features}"])
+    prepare.main()
+    assert FeatureSet.open(features).manifest.columns.keys() == {"mel", "wave", "f0"}
+    toy = tmp_path / "toy.yaml"
+    toy.write_text("family: toy\nrun: {name: toy}\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["prepare.py", "--config", str(toy)])
+    with pytest.raises(UserError, match="toy learns from no features that dimts prepares"):
+        prepare.main()
+
+
+def test_voice_speaks_by_a_vocoder(
+    settings: Any, voice: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    spoken = trained_voice(voice)
+    vocoder = trained(settings("training.max_steps=2"))
+    by_vocoder = dimts.load(spoken, vocoder=vocoder)
+    by_griffin_lim = dimts.load(spoken)
+    waves = [speaker.speak("ሰላም") for speaker in (by_vocoder, by_griffin_lim)]
+    assert len(waves[0]) == len(waves[1])
+    assert not np.array_equal(waves[0], waves[1])
+    out = tmp_path / "speech.wav"
+    command = ["synthesize.py", "--model", str(spoken), "--vocoder", str(vocoder)]
+    monkeypatch.setattr(sys, "argv", [*command, "--text", "ሰላም", "--out", str(out)])
+    synthesize.main()
+    assert np.abs(read(out) - waves[0]).max() < 1e-3
+
+
+def test_vocoder_of_another_mel_is_refused(settings: Any, voice: Any) -> None:
+    vocoder = trained(settings("training.max_steps=2"))
+    takes = settings().mel
+    assert load_vocoder(vocoder, takes).mel == takes
+    with pytest.raises(UserError, match=r"was trained for mel.floor=1e-05, 0.001 is asked for"):
+        load_vocoder(vocoder, takes.model_copy(update={"floor": 1e-3}))
+    with pytest.raises(BundleError, match="is no vocoder; name one, or leave it out"):
+        load_vocoder(trained_voice(voice), takes)
+    with pytest.raises(UserError, match="makes its waves without a vocoder"):
+        use_vocoder(load_speaker(vocoder), vocoder)
+
+
+def test_vocoder_learns_from_what_a_voice_predicts(settings: Any, voice: Any) -> None:
+    of_voice = f"training.voice={trained_voice(voice)}"
+    plain, tuned = (open_data(settings(*more)) for more in ((), (of_voice,)))
+    crops = [data.train.collate(range(8), seed=(1, 2, 3)) for data in (plain, tuned)]
+    assert torch.equal(crops[0].wave_BS, crops[1].wave_BS)
+    assert 0 < (crops[0].mel_BTM == crops[1].mel_BTM).all((1, 2)).sum() < 8
+    assert not torch.equal(plain.val.collate([0]).mel_BTM, tuned.val.collate([0]).mel_BTM)
+    bundle = trained(settings(of_voice, "training.max_steps=2"))
+    assert read_manifest(bundle).origin["voice_sha256"]
+    with pytest.raises(UserError, match="was trained with another voice"):
+        trained(settings("training.max_steps=4"))
+
+
+def trained_voice(voice: Any) -> Path:
+    of_run = voice("run.name=voice", "training.max_steps=2").launch().settings
+    run_training(of_run, Listener())
+    return resolve_bundle(of_run.run_dir / BEST)
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: str(file.stem))
+def test_shipped_settings_are_read(file: Path) -> None:
+    overrides = ["corpus.path=c", "text.language=en", "prepare.features=f", "run.name=r"]
+    config = load_voice([file], overrides)
+    assert config.family == "vocoder"
