@@ -1,7 +1,8 @@
 """Sentences -> LJSpeech corpus, spoken by espeak-ng: the sample corpora, in seconds, no download.
 
 The bytes depend on the sentence, the voice and the version of espeak-ng, on nothing else: not
-on the order of the sentences nor on what the process did before (see `espeak_library`).
+on the order of the sentences nor on what the process did before (see `espeak_library`). A natural
+voice may speak instead, from the same phonemes (see `hibari_voice`).
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import json
 import lzma
 import tempfile
 import wave
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
+from data_prep.recipes import hibari_voice
 from data_prep.recipes.espeak_library import Speech, espeak_version, speak
 from dimts.core.config import fingerprint
 from dimts.core.errors import UserError
@@ -35,20 +37,45 @@ class Corpus(NamedTuple):
     rendered: bool
 
 
+class Engine(NamedTuple):
+    """Who speaks a corpus: (text, language of espeak-ng) -> speech; the same every time.
+
+    Attributes:
+        name: of the engine.
+        speak: see `espeak_library.speak`.
+        version: of what the samples depend on.
+    """
+
+    name: str
+    speak: Callable[[str, str], Speech]
+    version: Callable[[], str]
+
+
+ESPEAK = Engine("espeak", speak, espeak_version)
+HIBARI = Engine("hibari", hibari_voice.speak, hibari_voice.engine_version)
+ENGINES = {engine.name: engine for engine in (HIBARI, ESPEAK)}
+
+
 def render_corpus(
-    sentences: Path, out: Path, voice: str = "am", id_prefix: str | None = None
+    sentences: Path,
+    out: Path,
+    voice: str = "am",
+    id_prefix: str | None = None,
+    engine: Engine = ESPEAK,
 ) -> Corpus:
     """Speak a text file, one sentence a line, into an LJSpeech corpus.
 
     Writes `out`/metadata.csv (``id|text``), wavs/<id>.wav (16-bit mono) and words.csv
-    (``id,index,word,start_seconds``); ids are ``<id_prefix>_0001`` and so on. The folder
-    appears or is replaced as a whole. If it holds what these arguments give, nothing is done.
+    (``id,index,word,start_seconds``, of espeak alone); ids are ``<id_prefix>_0001`` and so on. The
+    folder appears or is replaced as a whole. If it holds what these arguments give, nothing is
+    done.
 
     Args:
         sentences: UTF-8 text, see `read_sentences`; blank lines are skipped.
         out: the corpus's folder; an existing one is replaced only if this function made it.
         voice: a voice of espeak-ng, such as its language codes.
         id_prefix: what ids begin with; the voice if not given.
+        engine: that speaks.
 
     Raises:
         UserError: no such file, nothing to speak, a line with ``|``, an unknown voice, or
@@ -59,7 +86,8 @@ def render_corpus(
     prefix = id_prefix or voice
     if set(prefix) & set("/\\|"):
         raise UserError(f"{prefix!r} cannot begin file names and ids; give another id prefix")
-    made_from = fingerprint(RECIPE_VERSION, texts, voice, prefix, espeak_version())
+    versions = [espeak_version()] + ([] if engine is ESPEAK else [engine.version()])
+    made_from = fingerprint(RECIPE_VERSION, texts, voice, prefix, *versions)
     if (corpus := _already_made(out, made_from, len(texts), prefix)) is not None:
         return corpus
     if out.exists() and not (out / RECEIPT).exists() and (not out.is_dir() or any(out.iterdir())):
@@ -67,8 +95,9 @@ def render_corpus(
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as workshop:
         new = Path(workshop) / "new"
-        seconds = _write_corpus(new, texts, voice, prefix)
+        seconds = _write_corpus(new, texts, voice, prefix, engine)
         receipt = {"fingerprint": made_from, "voice": voice, "seconds": seconds}
+        receipt["engine"] = engine.name
         (new / RECEIPT).write_text(json.dumps(receipt) + "\n", encoding="utf-8")
         if (out / RECEIPT).exists():
             out.rename(Path(workshop) / "old")
@@ -76,7 +105,9 @@ def render_corpus(
     return Corpus(len(texts), seconds, rendered=True)
 
 
-def _write_corpus(out: Path, texts: Sequence[str], voice: str, prefix: str) -> float:
+def _write_corpus(
+    out: Path, texts: Sequence[str], voice: str, prefix: str, engine: Engine
+) -> float:
     """Write metadata.csv, wavs/ and words.csv into the new folder `out`; seconds of audio."""
     (out / "wavs").mkdir(parents=True)
     seconds = 0.0
@@ -87,7 +118,7 @@ def _write_corpus(out: Path, texts: Sequence[str], voice: str, prefix: str) -> f
         words = csv.writer(words_file, lineterminator="\n")
         words.writerow(["id", "index", "word", "start_seconds"])
         for n, text in enumerate(tqdm(texts, desc="speaking", unit="sentence", disable=None)):
-            speech = speak(text, voice)
+            speech = engine.speak(text, voice)
             if n == 0:
                 first = speech
             id_ = _utterance_id(prefix, n)
@@ -98,8 +129,10 @@ def _write_corpus(out: Path, texts: Sequence[str], voice: str, prefix: str) -> f
                 for k, word in enumerate(speech.words)
             )
             seconds += len(speech.samples) / speech.sample_rate
-    if not np.array_equal(first.samples, speak(texts[0], voice).samples):
-        raise RuntimeError("espeak-ng kept its state between utterances; is it in use elsewhere?")
+    if not np.array_equal(first.samples, engine.speak(texts[0], voice).samples):
+        raise RuntimeError(
+            f"{engine.name} kept its state between utterances; is it in use elsewhere?"
+        )
     return round(seconds, 3)
 
 

@@ -15,6 +15,7 @@ the glottal stop of አ 68 ms. There is no silence before the first word and 0.3
 from __future__ import annotations
 
 import ctypes
+import re
 import shutil
 import sys
 import tempfile
@@ -43,6 +44,10 @@ _ENDPAUSE = 0x1000
 _EVENT_LIST_TERMINATED = 0
 _EVENT_WORD = 1
 _EE_OK = 0
+_TIED_IPA = 0x02 | 0x80 | ord("^") << 8
+_CLAUSE_ENDS = ".,;:!?…።፣፤፥፦፧"
+_OTHER_LANGUAGE = re.compile(r"\([a-z-]+\)")
+"""What espeak-ng writes where it reads a word by the rules of another language."""
 
 
 class WordEvent(NamedTuple):
@@ -67,10 +72,7 @@ def speak(text: str, voice: str = "am") -> Speech:
         UserError: the voice does not exist or the library cannot be started.
     """
     with _espeak() as library, _collecting(library) as (chunks, events):
-        if library.espeak_SetVoiceByName(voice.encode()) != _EE_OK:
-            raise UserError(
-                f"espeak-ng has no voice {voice!r}; it has languages such as am, en, es, sw"
-            )
+        _choose(library, voice)
         data = text.encode()
         flags = _CHARS_UTF8 | _ENDPAUSE
         status = library.espeak_Synth(data, len(data) + 1, 0, _POS_CHARACTER, 0, flags, None, None)
@@ -84,6 +86,39 @@ def speak(text: str, voice: str = "am") -> Speech:
         for position, length, sample in events
     ]
     return Speech(samples, rate, words)
+
+
+class Clause(NamedTuple):
+    """How a clause is read: its sounds in the International Phonetic Alphabet, those of two
+    letters tied by ``^``, and what ends it, such as ``", "``."""
+
+    ipa: str
+    end: str
+
+
+def clauses(text: str, voice: str) -> list[Clause]:
+    """How a text is read, clause by clause.
+
+    Raises:
+        UserError: the voice does not exist or the library cannot be started.
+    """
+    found = []
+    with _espeak() as library:
+        _choose(library, voice)
+        data = ctypes.create_string_buffer(text.encode())
+        start = ctypes.addressof(data)
+        rest = ctypes.c_void_p(start)
+        while rest.value:
+            begin = rest.value - start
+            ipa = library.espeak_TextToPhonemes(ctypes.byref(rest), _CHARS_UTF8, _TIED_IPA)
+            end = rest.value - start if rest.value else len(data.value)
+            spoken = data.value[begin:end].decode("utf-8", errors="ignore")
+            sounds = _OTHER_LANGUAGE.sub("", (ipa or b"").decode())
+            # It has looked at the beginning of the next clause already.
+            marks = [c for c in spoken if c in _CLAUSE_ENDS]
+            if sounds.strip():
+                found.append(Clause(sounds.strip(), marks[-1] if marks else ""))
+    return found
 
 
 def espeak_version() -> str:
@@ -137,6 +172,13 @@ def _espeak() -> Iterator[ctypes.CDLL]:
             unload_library(library._handle)
 
 
+def _choose(library: ctypes.CDLL, voice: str) -> None:
+    if library.espeak_SetVoiceByName(voice.encode()) != _EE_OK:
+        raise UserError(
+            f"espeak-ng has no voice {voice!r}; it has languages such as am, en, es, sw"
+        )
+
+
 def _load_anew() -> ctypes.CDLL:
     """A copy of the library that nothing else in the process has loaded, or keeps loaded.
 
@@ -158,6 +200,10 @@ def _declare(library: ctypes.CDLL) -> None:
     library.espeak_ng_SetRandSeed.argtypes = [ctypes.c_long]
     library.espeak_Info.argtypes = [ctypes.c_void_p]
     library.espeak_Info.restype = ctypes.c_char_p
+    library.espeak_TextToPhonemes.argtypes = [
+        ctypes.POINTER(ctypes.c_void_p), ctypes.c_int, ctypes.c_int,
+    ]  # fmt: skip
+    library.espeak_TextToPhonemes.restype = ctypes.c_char_p
 
 
 @contextmanager
