@@ -22,6 +22,7 @@ from dimts.core.errors import ConfigError, UserError
 from dimts.core.metric import Metric
 from dimts.evaluation.judges.config import NAMES, JudgesConfig
 from dimts.evaluation.judges.judge import Clip, Judge, Scores
+from dimts.evaluation.judges.metrics import OF_JUDGE
 from dimts.evaluation.judges.panel import judge_clips, load_judges
 from dimts.evaluation.judges.report import Report, judge_voices, table, to_json
 from dimts.evaluation.judges.text_errors import comparable, edit_distance
@@ -216,6 +217,16 @@ def test_settings_of_judges_are_checked() -> None:
         build_config(JudgesConfig, {"names": ["ear"]})
     with pytest.raises(ConfigError, match="no effect without recogniser"):
         build_config(JudgesConfig, {"recogniser_languages": ["am"]})
+    with pytest.raises(ConfigError, match="decides: none of the judges measures 'cer'; .* natural"):
+        build_config(JudgesConfig, {"names": ["naturalness"], "decides": "cer"})
+    with pytest.raises(ConfigError, match="not_worse: none .* 'f0_mean'; .* log_f0_rmse"):
+        build_config(JudgesConfig, {"names": ["pitch"], "not_worse": {"f0_mean": 1.0}})
+
+
+@pytest.mark.integration
+def test_every_judge_measures_what_the_list_of_metrics_says(judges: list[Judge]) -> None:
+    found = {judge.name: (*judge.metrics, *judge.statistics) for judge in judges}
+    assert found == OF_JUDGE
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,9 @@ import soxr
 import torch
 
 from dimts.audio.mel import MelConfig, log_mel
-from dimts.core.metric import Metric
 from dimts.evaluation.judges.judge import Clip, Float32Array, Judge, Scores
+from dimts.evaluation.judges.metrics import WAVE_MCD
 from dimts.evaluation.mcd import mel_cepstral_distortion
-
-WAVE_MCD = Metric(
-    "wave_mcd", "mel-cepstral distortion of the wave", "dB", when="measured", short="MCD", digits=2
-)
 
 
 class Distortion(Judge):

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from dimts.core.metric import Metric
 from dimts.evaluation.judges.judge import (
     JUDGE_RATE,
     Clip,
@@ -18,10 +17,8 @@ from dimts.evaluation.judges.judge import (
     load_package,
     package_folder,
 )
+from dimts.evaluation.judges.metrics import DNSMOS
 
-DNSMOS = Metric(
-    "dnsmos", "quality, DNSMOS", direction="maximize", when="measured", short="DNSMOS", digits=2
-)
 WINDOW = int(9.01 * JUDGE_RATE)
 """Samples that the model hears at once; shorter clips are repeated, of longer ones the mean over
 windows of a hop of a second counts."""

@@ -8,13 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dimts.core.metric import Metric
 from dimts.evaluation.judges.judge import Clip, Float32Array, Judge, Scores, load_package
+from dimts.evaluation.judges.metrics import NATURALNESS
 
-NATURALNESS = Metric(
-    "naturalness", "naturalness, DistillMOS", direction="maximize", when="measured",
-    short="natural", digits=2,
-)  # fmt: skip
 WINDOW = 122_880
 """Samples at 16 kHz that the model hears at once; shorter clips are padded, of longer ones the
 mean over windows counts."""

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 
 from dimts.audio.mel import MelConfig, log_mel
-from dimts.core.metric import Metric
 from dimts.evaluation.judges.judge import (
     JUDGE_RATE,
     Clip,
@@ -19,15 +18,9 @@ from dimts.evaluation.judges.judge import (
     Scores,
     load_package,
 )
+from dimts.evaluation.judges.metrics import F0_MEAN, F0_SPREAD, LOG_F0_RMSE
 from dimts.evaluation.mcd import cepstra
 
-LOG_F0_RMSE = Metric(
-    "log_f0_rmse", "pitch, RMSE of log F0", when="measured", short="F0 error", digits=3
-)
-F0_MEAN = Metric("f0_mean", "pitch, mean", "Hz", when="measured", short="F0", digits=1)
-F0_SPREAD = Metric(
-    "f0_spread", "pitch, spread", "semitones", when="measured", short="F0 spread", digits=2
-)
 MIN_HZ, MAX_HZ = 55.0, 550.0
 VOICED = 0.5
 """Confidence from which a frame is voiced, as the tracker was calibrated."""

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from dimts.core.errors import UserError
-from dimts.core.metric import Metric
 from dimts.evaluation.judges.config import JudgesConfig
 from dimts.evaluation.judges.judge import (
     JUDGE_RATE,
@@ -25,12 +24,10 @@ from dimts.evaluation.judges.judge import (
     Scores,
     load_package,
 )
+from dimts.evaluation.judges.metrics import CER, WER
 from dimts.evaluation.judges.text_errors import comparable, edit_distance
 from dimts.text.language import load_language
 from dimts.text.normaliser import Normaliser, TextConfig
-
-CER = Metric("cer", "character error rate", "%", when="measured", short="CER", digits=1)
-WER = Metric("wer", "word error rate", "%", when="measured", short="WER", digits=1)
 
 KNOWN = ("ca", "de", "en", "es", "fr", "id", "it", "nl", "pl", "pt", "ru", "sv", "tr", "uk")
 """Languages in which the smaller Whispers are of use; they have a token for far more, such as

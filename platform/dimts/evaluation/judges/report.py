@@ -119,7 +119,7 @@ def table(report: Report) -> str:
         if not any(means):
             continue
         cells = "".join(f"{_cell(metric, mean):>18}" for mean in means)
-        line = f"{metric.title:<32}{cells}"
+        line = f"{metric.label:<32}{cells}"
         if compared and (apart := report.difference(last, first, metric.name)):
             line += f"   {apart}"
         lines.append(line)

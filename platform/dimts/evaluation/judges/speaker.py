@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dimts.core.metric import Metric
 from dimts.evaluation.judges.judge import (
     JUDGE_RATE,
     Clip,
@@ -24,11 +23,8 @@ from dimts.evaluation.judges.judge import (
     Scores,
     package_folder,
 )
+from dimts.evaluation.judges.metrics import SPEAKER_SIMILARITY
 
-SIMILARITY = Metric(
-    "speaker_similarity", "speaker similarity", direction="maximize", when="measured",
-    short="speaker", digits=3,
-)  # fmt: skip
 INSTALL = "--no-deps resemblyzer"
 """What else it asks for is not needed, and has to be compiled."""
 N_MELS, HOP, FRAME = 40, 160, 400
@@ -55,7 +51,7 @@ class SpeakerSimilarity(Judge):
     """
 
     name = "speaker"
-    metrics = (SIMILARITY,)
+    metrics = (SPEAKER_SIMILARITY,)
     per_clip = False
     needs_reference = True
 
@@ -75,7 +71,7 @@ class SpeakerSimilarity(Judge):
         if len(clips) > 1:
             np.fill_diagonal(similarity, 0.0)
         means = similarity.sum(axis=1) / max(1, len(clips) - 1)
-        return [{SIMILARITY.name: float(mean)} for mean in means]
+        return [{SPEAKER_SIMILARITY.name: float(mean)} for mean in means]
 
     @torch.inference_mode()
     def embed(self, waves: Sequence[Float32Array]) -> NDArray[np.float64]:

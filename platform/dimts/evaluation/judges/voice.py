@@ -1,0 +1,46 @@
+"""A voice before its judges, as held-out metrics: its own scores, and what could be had at all."""
+
+from __future__ import annotations
+
+import torch
+
+from dimts.evaluation.judges.config import JudgesConfig
+from dimts.evaluation.judges.panel import load_judges
+from dimts.evaluation.judges.report import Report, judge_voices
+from dimts.evaluation.judges.sources import COPIES, RECORDINGS, VOICE, voices_of_split
+from dimts.families.protocol import Speaker
+from dimts.features.feature_set import FeatureSet
+from dimts.features.manifest import SplitName
+
+PREFIXES = {VOICE: "", RECORDINGS: "recorded_", COPIES: "copied_"}
+"""What the name of a metric begins with, of whom it is."""
+
+
+def judge_voice(
+    config: JudgesConfig,
+    features: FeatureSet,
+    split: SplitName,
+    speaker: Speaker,
+    device: torch.device,
+    threads: int = 1,
+) -> Report:
+    """What judges say of a voice on a split; see `sources.voices_of_split`.
+
+    Raises:
+        UserError: a judge is not installed, or a recording cannot be read.
+    """
+    judges = load_judges(config, device, threads)
+    voices = voices_of_split(features, split, config.sentences, speaker)
+    return judge_voices(judges, voices, threads)
+
+
+def judged_metrics(report: Report) -> dict[str, float]:
+    """Means by name: ``naturalness`` of the voice, ``recorded_naturalness`` of the recordings,
+    ``copied_naturalness`` of their Griffin-Lim copies, and so on."""
+    return {
+        f"{prefix}{metric.name}": mean.mean
+        for voice, prefix in PREFIXES.items()
+        if voice in report.scores
+        for metric in report.metrics
+        if (mean := report.mean(voice, metric.name))
+    }
