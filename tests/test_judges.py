@@ -217,9 +217,11 @@ def test_settings_of_judges_are_checked() -> None:
         build_config(JudgesConfig, {"names": ["ear"]})
     with pytest.raises(ConfigError, match="no effect without recogniser"):
         build_config(JudgesConfig, {"recogniser_languages": ["am"]})
-    with pytest.raises(ConfigError, match="decides: none of the judges measures 'cer'; .* natural"):
+    with pytest.raises(
+        ConfigError, match=r"decides: none of the judges measures 'cer'; .* natural"
+    ):
         build_config(JudgesConfig, {"names": ["naturalness"], "decides": "cer"})
-    with pytest.raises(ConfigError, match="not_worse: none .* 'f0_mean'; .* log_f0_rmse"):
+    with pytest.raises(ConfigError, match=r"not_worse: none .* 'f0_mean'; .* log_f0_rmse"):
         build_config(JudgesConfig, {"names": ["pitch"], "not_worse": {"f0_mean": 1.0}})
 
 

@@ -30,7 +30,7 @@ class JudgesConfig(Config):
     names: tuple[str, ...] = ()
     sentences: int = Field(default=20, ge=0)
     decides: str = ""
-    not_worse: dict[str, float] = {}
+    not_worse: dict[str, float] = Field(default_factory=dict)
     recogniser: str = ""
     recogniser_languages: tuple[str, ...] = ()
 
