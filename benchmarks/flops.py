@@ -9,8 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dimts.families.acoustic.dataset import AcousticBatch
 from dimts.families.acoustic.model.config import LossConfig
-from dimts.families.acoustic.model.loss import tts_loss
 from dimts.families.acoustic.model.t3 import T3
+from dimts.families.acoustic.objective import tts_loss
 
 Precision = Literal["float32", "tf32", "16 bits"]
 
@@ -50,7 +50,9 @@ def flops_a_frame(model: T3, batch: AcousticBatch) -> float:
         output = model(
             batch.tokens_BN, batch.n_tokens_B, mel_BTM, batch.n_frames_B, batch.durations_BNS
         )
-        torch.autograd.backward(tts_loss(output, mel_BTM, model.mel_std_M, LossConfig()).total)
+        std_M, loss = model.mel_std_M, LossConfig()
+        losses = tts_loss(output, mel_BTM, std_M, loss, batch.size, batch.n_tokens)
+        torch.autograd.backward(losses["total_loss"])
     model.zero_grad(set_to_none=True)
     n_frames = batch.mel_BTM.shape[0] * batch.mel_BTM.shape[1]
     return float(counter.get_total_flops() / n_frames)

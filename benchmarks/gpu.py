@@ -44,7 +44,7 @@ from dimts.families.acoustic.dataset import Corpus
 from dimts.families.acoustic.model import t3
 from dimts.families.acoustic.model.config import ModelConfig
 from dimts.families.acoustic.model.t3 import T3
-from dimts.families.acoustic.training_config import AcousticTrainingConfig
+from dimts.families.acoustic.settings import AcousticTrainingConfig
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer

@@ -36,15 +36,17 @@ def extract_plainly(
     settings: ExtractSettings,
     prepare: PrepareConfig,
     folder: Path,
-) -> Iterator[bytes | Path]:
+) -> Iterator[Path]:
     """`data_prep.engine.extract_all` without any thought."""
     chunks = [segments[first : first + CHUNK] for first in range(0, len(segments), CHUNK)]
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        yield from pool.map(partial(_extract, root=root, settings=settings), chunks)
+        yield from pool.map(partial(_extract, root=root, settings=settings, folder=folder), chunks)
 
 
-def _extract(segments: Sequence[Segment], root: Path, settings: ExtractSettings) -> bytes | Path:
-    return extract_chunk(root, segments, settings, None)
+def _extract(
+    segments: Sequence[Segment], root: Path, settings: ExtractSettings, folder: Path
+) -> Path:
+    return extract_chunk(root, segments, settings, folder)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from dimts.families.acoustic.dataset import Corpus
 from dimts.families.acoustic.metrics import SELECTION
 from dimts.families.acoustic.model.t3 import T3
 from dimts.families.acoustic.objective import AcousticObjective
-from dimts.families.acoustic.training_config import AcousticTrainingConfig
+from dimts.families.acoustic.settings import AcousticTrainingConfig
 from dimts.text.tokenizer import Tokenizer
 from dimts.training.task import Objective, Task, WriteBundle
 

@@ -144,8 +144,8 @@ _before: dict[str, dict[str, float]] = {}
 def run(task: Task) -> str:
     """Train and evaluate one run; its figures go into `task.file`."""
     from dimts.families.acoustic.bundle import load_bundle
-    from dimts.families.acoustic.corpora import load_corpus
     from dimts.families.acoustic.data import open_data
+    from dimts.families.acoustic.dataset import load_corpus
     from dimts.families.acoustic.held_out import aggregate_metrics, evaluate
     from dimts.families.acoustic.measurements import base_metrics
     from dimts.families.acoustic.settings import AcousticSettings

@@ -6,26 +6,14 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Protocol, TypeVar
-
-import pyarrow as pa
-
-from dimts.features.schema import Arrays
+from typing import Any, BinaryIO
 
 BATCH_BYTES = 8_000_000  # of arrays held in memory while writing
 
 
-class _WithArrays(Protocol):
-    @property
-    def arrays(self) -> Arrays: ...
-
-
-Row = TypeVar("Row", bound=_WithArrays)
-
-
-def grouped(rows: Iterable[Row], n_bytes: float) -> Iterator[list[Row]]:
-    """Consecutive rows of at most `n_bytes` of arrays together, at least one row each."""
-    group: list[Row] = []
+def grouped(rows: Iterable[Any], n_bytes: float) -> Iterator[list[Any]]:
+    """Consecutive rows of at most `n_bytes` of `arrays` together, at least one row each."""
+    group: list[Any] = []
     size = 0
     for row in rows:
         of_row = sum(array.nbytes for array in row.arrays.values())
@@ -36,15 +24,6 @@ def grouped(rows: Iterable[Row], n_bytes: float) -> Iterator[list[Row]]:
         size += of_row
     if group:
         yield group
-
-
-def to_ipc_bytes(table: pa.Table) -> bytes:
-    """The table as an Arrow IPC file."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
 
 
 @contextmanager

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property, partial
-from itertools import chain
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from data_prep.arrow_writer import BATCH_BYTES, atomic_file, grouped
-from data_prep.checks import Candidate
-from data_prep.extract import pack_column
-from data_prep.store import Features, Store, key_column, shards_in
+from data_prep.checks import Row
+from data_prep.extract import hash_file
+from data_prep.store import Store, key_column, shards_in
 from dimts.core.config import fingerprint
 from dimts.features.feature_set import SHARD_FINGERPRINT, read_batches
 from dimts.features.manifest import MANIFEST, Manifest, ShardFacts, SplitName, Statistics
-from dimts.features.schema import Array, Arrays, Column, Extractor
+from dimts.features.schema import Array, Column, Extractor
 
 SHARD_VERSION = 1
 """To be raised when the same rows would be other files."""
@@ -36,60 +33,23 @@ _SUMMED_TOGETHER = 64  # utterances, so that threads do not meet at every one
 Float64Array = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """An utterance that is used, with its features by each extractor."""
-
-    candidate: Candidate
-    features: Sequence[Features]
-    split: SplitName
-
-    @property
-    def seconds(self) -> float:
-        """Of speech, as the first extractor has found it."""
-        return self.features[0].seconds
-
-    @property
-    def arrays(self) -> Arrays:
-        """Steps of every column."""
-        return dict(chain.from_iterable(made.arrays.items() for made in self.features))
-
-    @property
-    def identity(self) -> list[str]:
-        """All that its row in a shard is made from."""
-        utterance = self.candidate.utterance
-        return [
-            utterance.id,
-            self.candidate.text,
-            utterance.text,
-            utterance.language,
-            utterance.speaker,
-            utterance.audio.as_posix(),
-            *(made.key for made in self.features),
-        ]
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One Arrow file to be."""
+class Shard(NamedTuple):
+    """One Arrow file to be; one that has the fingerprint need not be written again."""
 
     name: str
-    split: SplitName
-    rows: Sequence[Accepted]
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Of its content: a file that has it need not be written again."""
-        return fingerprint(SHARD_VERSION, [row.identity for row in self.rows])
+    rows: Sequence[Row]
+    fingerprint: str
 
 
-def plan_shards(accepted: Iterable[Accepted], shard_mb: float) -> list[Shard]:
+def plan_shards(accepted: Iterable[Row], shard_mb: float) -> list[Shard]:
     """Fill files of each split up to `shard_mb` of arrays, in the order of the corpus."""
-    rows_of: dict[SplitName, list[Accepted]] = {}
+    rows_of: dict[SplitName, list[Row]] = {}
     for row in accepted:
         rows_of.setdefault(row.split, []).append(row)
     return [
-        Shard(f"{split}-{n:05d}.arrow", split, rows)
+        Shard(
+            f"{split}-{n:05d}.arrow", rows, fingerprint(SHARD_VERSION, [r.identity for r in rows])
+        )
         for split, all_rows in rows_of.items()
         for n, rows in enumerate(grouped(all_rows, shard_mb * _MB))
     ]
@@ -100,21 +60,14 @@ def publish(
 ) -> list[ShardFacts]:
     """Bring the folder's Arrow files up to `shards`; the others go. No manifest stands meanwhile.
 
-    Args:
-        store: of the folder.
-        shards: what it should hold.
-        old: the manifest that stood there.
-        threads: that write files side by side.
-
-    Returns:
-        Facts of each shard, in order.
+    `old` is the manifest that stood there. Returns facts of each shard, in order.
     """
-    kept = {fact.name: fact for fact in _kept(store.folder, shards, old)}
-    changed = [shard for shard in shards if shard.name not in kept]
+    facts = old.shards if old else {}
+    changed = [s for s in shards if not _is_kept(store.folder, s, facts.get(s.name))]
     # New files first come to lie beside the old ones: a kill between two renames loses no row.
     with ThreadPoolExecutor(threads) as pool:  # most of it is done without Python's lock
-        written = list(pool.map(partial(_write, store.new_shards, store.extractors), changed))
-    facts = kept | {fact.name: fact for fact in written}
+        written = pool.map(partial(_write, store.new_shards, store.extractors), changed)
+        facts |= {fact.name: fact for fact in written}
     obsolete = {file.name for file in shards_in(store.folder)} - {s.name for s in shards}
     if changed or obsolete:
         (store.folder / MANIFEST).unlink(missing_ok=True)
@@ -125,13 +78,14 @@ def publish(
     return [facts[shard.name] for shard in shards]
 
 
-def statistics(accepted: Iterable[Accepted], column: Column, threads: int) -> Statistics:
+def statistics(accepted: Iterable[Row], column: Column, threads: int) -> Statistics:
     """Mean and standard deviation of each value of a step over the train split's steps."""
     arrays = [row.arrays[column.name] for row in accepted if row.split == "train"]
     total = np.zeros(column.shape)
     squares = np.zeros(column.shape)
+    slices = [arrays[n : n + _SUMMED_TOGETHER] for n in range(0, len(arrays), _SUMMED_TOGETHER)]
     with ThreadPoolExecutor(threads) as pool:
-        for sums in pool.map(_sums, _slices(arrays, _SUMMED_TOGETHER)):
+        for sums in pool.map(_sums, slices):
             for step_sum, square_sum in sums:  # one by one: the order of a sum is part of its bits
                 total += step_sum
                 squares += square_sum
@@ -142,75 +96,38 @@ def statistics(accepted: Iterable[Accepted], column: Column, threads: int) -> St
     return Statistics(mean=tuple(mean.tolist()), std=tuple(std.tolist()))
 
 
-def _slices(arrays: Sequence[Array], n: int) -> list[Sequence[Array]]:
-    return [arrays[first : first + n] for first in range(0, len(arrays), n)]
-
-
 def _sums(arrays: Sequence[Array]) -> list[tuple[Float64Array, Float64Array]]:
     """Of each array the sum and the sum of squares of its steps, float64 both."""
     wide = (array.astype(np.float64) for array in arrays)
     return [(steps.sum(axis=0), np.square(steps).sum(axis=0)) for steps in wide]
 
 
-def _kept(folder: Path, shards: Iterable[Shard], old: Manifest | None) -> Iterator[ShardFacts]:
-    """Facts of the files that are as they should be already."""
-    known = {
-        shard.name: shard
-        for split in (old.splits.values() if old else ())
-        for shard in split.shards
-    }
-    for shard in shards:
-        facts, file = known.get(shard.name), folder / shard.name
-        if facts is None or facts.fingerprint != shard.fingerprint or not file.exists():
-            continue
-        if file.stat().st_size == facts.n_bytes and _fingerprint_in(file) == shard.fingerprint:
-            yield facts
-
-
-def _fingerprint_in(file: Path) -> str:
+def _is_kept(folder: Path, shard: Shard, facts: ShardFacts | None) -> bool:
+    """Whether the file that the facts are of is there, and is the shard."""
+    if facts is None or facts.fingerprint != shard.fingerprint:
+        return False
     try:
-        metadata = read_batches(file)[0].metadata or {}
+        n_bytes = (folder / shard.name).stat().st_size
+        metadata = read_batches(folder / shard.name)[0].metadata or {}
     except (OSError, pa.ArrowException):
-        return ""
-    return str(metadata.get(SHARD_FINGERPRINT, b""), "utf-8")
-
-
-class _Hashed:
-    """A file that is written to and hashed at once."""
-
-    closed = False
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._sha256 = hashlib.sha256()
-        self.n_bytes = 0
-
-    def write(self, content: Any) -> int:
-        self._sha256.update(content)
-        self.n_bytes += memoryview(content).nbytes
-        return self._file.write(content)
-
-    def flush(self) -> None:
-        self._file.flush()
-
-    @property
-    def sha256(self) -> str:
-        return self._sha256.hexdigest()
+        return False
+    found = (n_bytes, metadata.get(SHARD_FINGERPRINT))
+    return found == (facts.n_bytes, facts.fingerprint.encode())
 
 
 def _write(folder: Path, extractors: Sequence[Extractor], shard: Shard) -> ShardFacts:
     schema = _schema(extractors).with_metadata({SHARD_FINGERPRINT: shard.fingerprint})
     columns = [column for extractor in extractors for column in extractor.columns]
-    with atomic_file(folder / shard.name) as plain:
-        file = _Hashed(plain)
-        with pa.ipc.new_file(file, schema) as writer:
-            for rows in grouped(shard.rows, BATCH_BYTES):
-                writer.write_batch(_batch(rows, schema, columns))
+    path = folder / shard.name
+    with atomic_file(path) as file, pa.ipc.new_file(file, schema) as writer:
+        for rows in grouped(shard.rows, BATCH_BYTES):
+            writer.write_batch(_batch(rows, schema, columns))
+    stamp, sha256 = hash_file(path)
     return ShardFacts(
         name=shard.name,
         n_utterances=len(shard.rows),
-        n_bytes=file.n_bytes,
-        sha256=file.sha256,
+        n_bytes=stamp.size,
+        sha256=sha256,
         fingerprint=shard.fingerprint,
     )
 
@@ -224,16 +141,14 @@ def _schema(extractors: Sequence[Extractor]) -> pa.Schema:
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in fields])
 
 
-def _batch(
-    rows: Sequence[Accepted], schema: pa.Schema, columns: Sequence[Column]
-) -> pa.RecordBatch:
+def _batch(rows: Sequence[Row], schema: pa.Schema, columns: Sequence[Column]) -> pa.RecordBatch:
     identities = zip(*(row.identity for row in rows), strict=True)
     return pa.record_batch(
         [
             *(pa.array(column, pa.string()) for column in identities),
             pa.array([row.features[0].start for row in rows], pa.float64()),
             pa.array([row.seconds for row in rows], pa.float64()),
-            *(pack_column(column, rows) for column in columns),
+            *(c.pack([row.arrays[c.name] for row in rows]) for c in columns),
         ],
         schema=schema,
     )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 
-from data_prep.utterance import Reason, Rejected, Utterance
+from data_prep.extract import Result
+from data_prep.utterance import Reason, Rejected, Segment, Utterance
 from dimts.core.errors import UserError
 from dimts.features.config import PrepareConfig
+from dimts.features.manifest import SplitName
+from dimts.features.schema import Arrays
 from dimts.text.normaliser import UnknownCharacters
 from dimts.text.tokenizer import Tokenizer
 
@@ -14,60 +18,80 @@ MAX_CHARACTERS = 50_000
 """Of a raw text: an hour of speech, and little enough for any rule of the normaliser."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """An utterance whose row and text are good.
-
-    Attributes:
-        utterance: as the reader gave it.
-        text: normalised.
-        n_tokens: of the text, begin and end among them.
-    """
+@dataclass(slots=True)
+class Row:
+    """An utterance whose row and text are good, on its way into the features."""
 
     utterance: Utterance
-    text: str
+    text: str  # normalised
     n_tokens: int
+    features: list[Result] = field(default_factory=list)  # by each extractor so far
+    split: SplitName = "train"
 
-    def rejected(self, reason: Reason, detail: str) -> Rejected:
-        """This row as one that is not used."""
-        return Rejected(self.utterance.row, self.utterance.id, reason, detail)
+    @property
+    def segment(self) -> Segment:
+        """What is listened to: all of it, or the speech that the first extractor has found."""
+        whole = self.utterance.segment
+        if not self.features:
+            return whole
+        start = self.features[0].start
+        return Segment(whole.audio, start, start + self.seconds)
+
+    @property
+    def seconds(self) -> float:
+        """Of speech, as the first extractor has found it."""
+        return self.features[0].seconds
+
+    @property
+    def arrays(self) -> Arrays:
+        """Steps of every column."""
+        return dict(chain.from_iterable(made.arrays.items() for made in self.features))
+
+    @property
+    def identity(self) -> list[str]:
+        """All that its row in a shard is made from."""
+        utterance = self.utterance
+        return [
+            utterance.id,
+            self.text,
+            utterance.text,
+            utterance.language,
+            utterance.speaker,
+            utterance.audio.as_posix(),
+            *(made.key for made in self.features),
+        ]
 
 
-def check_text(utterance: Utterance, tokenizer: Tokenizer) -> Candidate | Rejected:
+def check_text(utterance: Utterance, tokenizer: Tokenizer) -> Row | Rejected:
     """Normalise the text; refuse characters that the language does not have, and no words."""
     if len(utterance.text) > MAX_CHARACTERS:
         detail = f"{len(utterance.text)} characters, at most {MAX_CHARACTERS}"
-        return Rejected(utterance.row, utterance.id, Reason.TEXT_TOO_LONG_FOR_AUDIO, detail)
+        return utterance.rejected(Reason.TEXT_TOO_LONG_FOR_AUDIO, detail)
     try:
         text = tokenizer.normaliser().normalise(utterance.text)
-        return Candidate(utterance, text, len(tokenizer.encode_normalised(text)))
+        return Row(utterance, text, len(tokenizer.encode_normalised(text)))
     except UnknownCharacters as error:
-        reason, detail = Reason.UNKNOWN_CHARACTER, str(error)
+        return utterance.rejected(Reason.UNKNOWN_CHARACTER, str(error))
     except UserError as error:
-        reason, detail = Reason.EMPTY_TEXT, str(error)
-    return Rejected(utterance.row, utterance.id, reason, detail)
+        return utterance.rejected(Reason.EMPTY_TEXT, str(error))
 
 
 def check_text_fits_audio(
-    candidate: Candidate, n_frames: int | None, seconds: float, prepare: PrepareConfig
+    row: Row, n_frames: int | None, seconds: float, prepare: PrepareConfig
 ) -> Rejected | None:
     """Refuse a text that cannot be what the recording says, judging by their lengths.
 
-    Args:
-        candidate: the utterance.
-        n_frames: of what its tokens are to be aligned with; None: nothing is in frames.
-        seconds: length of its speech.
-        prepare: the limits.
+    `n_frames` is of what its tokens are to be aligned with; None: nothing is in frames.
     """
-    n_tokens = candidate.n_tokens
+    n_tokens = row.n_tokens
     if n_frames is not None and n_frames < prepare.min_frames_per_token * n_tokens:
-        return candidate.rejected(
+        return row.utterance.rejected(
             Reason.TEXT_TOO_LONG_FOR_AUDIO,
             f"{n_tokens} tokens in {n_frames} frames ({seconds:.2f} s), "
             f"at least {prepare.min_frames_per_token:g} frames a token",
         )
     if seconds > prepare.max_seconds_per_token * n_tokens:
-        return candidate.rejected(
+        return row.utterance.rejected(
             Reason.TEXT_TOO_SHORT_FOR_AUDIO,
             f"{n_tokens} tokens in {seconds:.2f} s, "
             f"at most {prepare.max_seconds_per_token:g} s a token",

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import subprocess
 import sys
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+import tempfile
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from multiprocessing import get_context, parent_process, util
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any, Literal
 
-from data_prep.extract import ExtractSettings, extract_chunk
-from data_prep.pool import extract_with_pool
+from data_prep.arrow_writer import write_atomic
+from data_prep.extract import ExtractSettings, chunk_file, extract_chunk
 from data_prep.recordings import Root, stamp_of
 from data_prep.utterance import Segment
 from dimts.core.errors import UserError
 from dimts.core.machine import n_cores
 from dimts.core.ray_environment import named_cluster
-from dimts.core.ray_session import ray_session
+from dimts.core.ray_session import MAX_SOCKET_PATH, SHORT, ray_session
 from dimts.features.config import PrepareConfig
 
 POOL_PAYS_FROM_BYTES = 400_000_000
@@ -27,6 +33,10 @@ POOL_PAYS_FROM_BYTES = 400_000_000
 gets through 210 MB of recordings (120 MB a second); they save half of the time of the rest."""
 TASKS_A_WORKER = 4
 """At least, so that none waits long for the last one."""
+PRELOADED = ["__main__", "data_prep.engine", "dimts.audio.mel_kernel", "soundfile"]
+"""What workers of a pool load, in the process that all of them are forked from."""
+SOCKET = "/pymp-12345678/listener-12345678"
+"""Of that process, as `multiprocessing` names it."""
 Engine = Literal["ray", "pool", "local"]
 GO_ON = "give the same command again, it goes on where it stopped"
 
@@ -37,17 +47,10 @@ def extract_all(
     settings: ExtractSettings,
     prepare: PrepareConfig,
     folder: Path,
-) -> Generator[bytes | Path, None, None]:
-    """Extract segments in chunks, in no fixed order; each is an Arrow file, or its bytes.
+) -> Generator[Path, None, None]:
+    """Extract segments in chunks, each a file of `folder`, in no fixed order.
 
     To be closed, as it may hold processes of its own.
-
-    Args:
-        root: the corpus.
-        segments: of its recordings.
-        settings: what to make of them.
-        prepare: engine, workers, size of a chunk.
-        folder: where workers of this machine put their files, so that no other has to.
 
     Raises:
         UserError: workers, or Ray, have ended; or the extractor cannot be loaded.
@@ -62,36 +65,76 @@ def extract_all(
     size = chunk_size(len(segments), workers, prepare)
     chunks = [segments[first : first + size] for first in range(0, len(segments), size)]
     if engine == "pool":
-        yield from extract_with_pool(root, chunks, settings, folder, workers)
+        yield from _extract_with_pool(root, chunks, settings, workers, folder)
         return
     for chunk in chunks:
-        yield extract_chunk(root, chunk, settings, None)
+        yield extract_chunk(root, chunk, settings, folder)
 
 
 def choose_engine(root: Root, segments: Sequence[Segment], prepare: PrepareConfig) -> Engine:
     """What `auto` is here: Ray where a cluster is, else as many processes as are worth it."""
     if prepare.engine != "auto":
         return prepare.engine
-    if named_cluster():
-        return "ray"
-    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+    if named_cluster() or ("ray" in sys.modules and sys.modules["ray"].is_initialized()):
         return "ray"
     if (prepare.workers or n_cores()) == 1:
         return "local"
     n_bytes = 0
     for audio in {segment.audio for segment in segments}:
-        try:
+        with suppress(OSError):  # extraction will say what is wrong with it
             n_bytes += stamp_of(root, audio).size
-        except OSError:  # extraction will say what is wrong with it
-            continue
-        if n_bytes >= POOL_PAYS_FROM_BYTES:
-            return "pool"
-    return "local"
+    return "pool" if n_bytes >= POOL_PAYS_FROM_BYTES else "local"
 
 
 def chunk_size(n: int, workers: int, prepare: PrepareConfig) -> int:
     """Utterances in a task: `prepare.chunk`, or fewer where workers would wait for the last."""
     return min(prepare.chunk, math.ceil(n / (TASKS_A_WORKER * workers)))
+
+
+def _extract_with_pool(
+    root: Root,
+    chunks: Sequence[Sequence[Segment]],
+    settings: ExtractSettings,
+    workers: int,
+    folder: Path,
+) -> Iterator[Path]:
+    """What Ray Data does on a cluster, without its start."""
+    pool = ProcessPoolExecutor(min(workers, len(chunks)), _forking(), _end_with_parent)
+    try:
+        futures = [pool.submit(extract_chunk, root, chunk, settings, folder) for chunk in chunks]
+        for future in as_completed(futures):
+            yield future.result()
+    except BrokenProcessPool:
+        raise UserError(
+            f"a process that extracted was ended from outside, for lack of memory perhaps; {GO_ON}"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _forking() -> ForkServerContext:
+    """Workers are forked from a process without threads, which a fork would not take on."""
+    folder = tempfile.gettempdir()
+    if len(os.fsencode(folder)) + len(SOCKET) > MAX_SOCKET_PATH:
+        # Python up to 3.13 does not look; the folder that is made first stays this process's.
+        tempfile.tempdir = SHORT
+        util.get_temp_dir()
+        tempfile.tempdir = folder
+    context = get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
+
+
+def _end_with_parent() -> None:
+    """A worker of a pool waits for ever for a parent that was killed."""
+    parent = parent_process()
+    assert parent is not None
+
+    def end() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()
 
 
 def _extract_with_ray(
@@ -100,35 +143,32 @@ def _extract_with_ray(
     settings: ExtractSettings,
     prepare: PrepareConfig,
     folder: Path,
-) -> Iterator[bytes | Path]:
+) -> Iterator[Path]:
     """Tasks, or actors where a model has to be loaded, on all CPUs or GPUs; only what is in flight
     is in memory. A worker that dies is replaced.
 
     Workers of a cluster need not see the folder of the features: they send bytes.
     """
-    if isinstance(root, Path):
-        root = root.absolute()  # workers have their own current directory
-    with _last_words(), _ray(prepare.workers) as our_own:
+    with _last_words(), ray_session(logging.ERROR, prepare.workers) as our_own:
         import ray
+        from ray.exceptions import RayError, RayTaskError
 
+        ray.data.DataContext.get_current().enable_progress_bars = False  # ours counts utterances
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its errors are raised as well
         needs, cluster = settings.extractor.resources, ray.cluster_resources()
         gpus = needs.gpus if cluster.get("GPU") else 0
-        room = [cluster.get("CPU", 1) / needs.cpus, *([cluster["GPU"] / gpus] if gpus else [])]
-        workers = prepare.workers or max(1, int(min(room)))
+        room = min(cluster.get("CPU", 1) / needs.cpus, cluster["GPU"] / gpus if gpus else math.inf)
+        workers = prepare.workers or max(1, int(room))
         size = chunk_size(len(segments), workers, prepare)
         rows = ray.data.from_items(
             [segment._asdict() for segment in segments],
             override_num_blocks=math.ceil(len(segments) / size),
         )
-        extract = partial(
-            _extract_batch,
-            root=root,
-            settings=settings,
-            folder=folder.absolute() if our_own else None,
-        )
+        extract: Any = _Actor if needs.actor else _extract_batch
+        shared_folder = folder.absolute() if our_own else None
         chunks = rows.map_batches(
-            _Worker if needs.actor else extract,
-            fn_constructor_args=(extract,) if needs.actor else None,
+            extract,
+            fn_kwargs={"root": root, "settings": settings, "folder": shared_folder},
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers)
             if needs.actor
             else ray.data.TaskPoolStrategy(size=prepare.workers),
@@ -136,52 +176,46 @@ def _extract_with_ray(
             num_cpus=needs.cpus,
             num_gpus=gpus or None,
         )
-        with _one_line_if_ray_ends():
+        try:
             for row in chunks.iter_rows():
                 if row["error"]:
                     raise UserError(row["error"])
-                chunk = row["chunk"]
-                yield Path(chunk) if isinstance(chunk, str) else chunk
-
-
-class _Worker:
-    """An actor of Ray Data: its process keeps what the extractor has loaded."""
-
-    def __init__(self, extract: Callable[[dict[str, Any]], dict[str, list[bytes | str]]]) -> None:
-        self._extract = extract
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes | str]]:
-        return self._extract(batch)
+                file = Path(row["file"]) if our_own else chunk_file(folder)
+                if not our_own:
+                    write_atomic(file, row["content"])
+                yield file
+        except RayTaskError:  # a mistake of ours, whose traceback is wanted
+            raise
+        except RayError as error:  # its node is gone, or nothing can be reached
+            raise UserError(
+                f"Ray has ended while recordings were extracted ({type(error).__name__}); {GO_ON}"
+            ) from error
 
 
 def _extract_batch(
     batch: dict[str, Any], root: Root, settings: ExtractSettings, folder: Path | None
-) -> dict[str, list[bytes | str]]:
-    """In a worker of Ray Data. Bytes, because Ray's own tensor type would tie the files to it.
+) -> dict[str, list[Any]]:
+    """In a worker of Ray Data: the name of a file in `folder`, or what it would hold.
 
-    What there is to say to people is returned, as Ray would wrap an error in others.
+    Bytes, because Ray's own tensor type would tie the files to it. What there is to say to people
+    is returned, as Ray would wrap an error in others.
     """
     rows = zip(*(batch[name].tolist() for name in Segment._fields), strict=True)
-    try:
-        chunk = extract_chunk(root, [Segment(*row) for row in rows], settings, folder)
-    except UserError as error:
-        return {"chunk": ["" if folder else b""], "error": [str(error)]}
-    return {"chunk": [chunk if isinstance(chunk, bytes) else str(chunk)], "error": [""]}
+    with tempfile.TemporaryDirectory() as own:
+        try:
+            segments = [Segment(*row) for row in rows]
+            file = extract_chunk(root, segments, settings, folder or Path(own))
+        except UserError as error:
+            return {"file": [""], "content": [b""], "error": [str(error)]}
+        content = b"" if folder else file.read_bytes()
+    return {"file": [str(file)], "content": [content], "error": [""]}
 
 
-@contextmanager
-def _one_line_if_ray_ends() -> Iterator[None]:
-    """What Ray cannot mend itself: its node is gone, or nothing can be reached."""
-    from ray.exceptions import RayError, RayTaskError
+class _Actor:
+    """An actor of Ray Data: its process keeps what the extractor has loaded."""
 
-    try:
-        yield
-    except RayTaskError:  # a mistake of ours, whose traceback is wanted
-        raise
-    except RayError as error:
-        raise UserError(
-            f"Ray has ended while recordings were extracted ({type(error).__name__}); {GO_ON}"
-        ) from error
+    def __call__(self, batch: dict[str, Any], **shared: Any) -> dict[str, list[Any]]:
+        return _extract_batch(batch, **shared)
 
 
 @contextmanager
@@ -194,22 +228,3 @@ def _last_words() -> Iterator[None]:
             yield
         finally:
             watcher.communicate(b"finished\n")
-
-
-@contextmanager
-def _ray(workers: int | None) -> Iterator[bool]:
-    """Ray, quiet, and stopped afterwards if it was not running already.
-
-    Yields whether it is our own, of this machine alone.
-    """
-    with ray_session(logging.ERROR, workers) as our_own:
-        import ray
-
-        context = ray.data.DataContext.get_current()  # only once loaded can Ray Data be quietened
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its errors are raised as well
-        bars = context.enable_progress_bars
-        context.enable_progress_bars = False  # ours counts utterances
-        try:
-            yield our_own
-        finally:
-            context.enable_progress_bars = bars

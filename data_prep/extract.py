@@ -7,16 +7,16 @@ import itertools
 import os
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import pyarrow as pa
 
-from data_prep.arrow_writer import atomic_file, to_ipc_bytes
-from data_prep.recordings import Fetched, FileStamp, Opened, Root, at_hand, opened
+from data_prep.arrow_writer import atomic_file
+from data_prep.recordings import FileStamp, Open, Root, at_hand
 from data_prep.utterance import Reason, Segment
 from dimts.audio.files import (
     MAX_RECORDING_SECONDS,
@@ -27,7 +27,7 @@ from dimts.audio.files import (
 from dimts.audio.trim import TrimConfig, trim_silence
 from dimts.core.config import fingerprint
 from dimts.core.untrusted import NotAFile, open_regular
-from dimts.features.schema import Array, Arrays, Column, Extract, Extractor
+from dimts.features.schema import Arrays, Column, Extract, Extractor
 
 MAX_BYTES_A_SECOND = MAX_SAMPLE_RATE * 32
 """Eight channels of 32 bits at the highest rate. Only reading a file gives its hash, so one that
@@ -42,22 +42,23 @@ _REASONS = {
     "outside": Reason.OUTSIDE_RECORDING,
 }
 
+FACTS = pa.schema(
+    [("audio", pa.string()), ("from", pa.float64()), ("to", pa.float64())]
+    + [("size", pa.int64()), ("mtime_ns", pa.int64()), ("ctime_ns", pa.int64())]
+    + [(name, pa.string()) for name in ("sha256", "key", "reason", "detail")]
+    + [("start", pa.float64()), ("seconds", pa.float64())]
+)
+"""Columns of a chunk beside its arrays: segment, stamp and hash of its file, result."""
+
 
 @dataclass(frozen=True)
 class ExtractSettings:
-    """Everything beside the recording itself that its features depend on.
-
-    Attributes:
-        extractor: what makes the arrays.
-        trim: None: segments are speech from end to end.
-        min_seconds: of speech.
-        max_seconds: of a segment.
-    """
+    """Everything beside the recording itself that its features depend on."""
 
     extractor: Extractor
-    trim: TrimConfig | None
-    min_seconds: float
-    max_seconds: float
+    trim: TrimConfig | None  # None: segments are speech from end to end
+    min_seconds: float  # of speech
+    max_seconds: float  # of a segment
 
     def max_bytes(self, segment: Segment) -> float:
         """Of its recording; a larger one is too long whatever its format."""
@@ -77,97 +78,91 @@ class ExtractSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Extracted:
-    """Features of one segment, or why there are none.
+class Result:
+    """Features of a segment by one extractor, or why there are none."""
 
-    Attributes:
-        segment: of a file relative to the corpus folder.
-        stamp: of the file when it was read; None if that failed.
-        sha256: of the file's bytes; empty if they could not be read.
-        key: `ExtractSettings.key`; empty if the result must not be used again.
-        reason: why it is refused, or None.
-        detail: what exactly is wrong.
-        start: seconds into the recording at which the speech begins.
-        seconds: length of the speech.
-        arrays: steps of each column, see `Column.steps`; none if refused.
-    """
+    key: str = ""  # `ExtractSettings.key`; empty if the result must not be used again
+    reason: Reason | None = None  # why the segment is refused
+    detail: str = ""
+    start: float = 0.0  # seconds into the recording at which the speech begins
+    seconds: float = 0.0  # of speech
+    arrays: Arrays = field(default_factory=dict)  # steps, see `Column.steps`; none if refused
+
+
+class Extracted(NamedTuple):
+    """A segment, its result, and of its file the stamp and hash, as far as it could be read."""
 
     segment: Segment
-    stamp: FileStamp | None = None
+    result: Result
+    stamp: FileStamp = FileStamp(-1, -1, -1)
     sha256: str = ""
-    key: str = ""
-    reason: Reason | None = None
-    detail: str = ""
-    start: float = 0.0
-    seconds: float = 0.0
-    arrays: Arrays = field(default_factory=dict)
+
+    @property
+    def arrays(self) -> Arrays:
+        return self.result.arrays
 
 
 def extract(
-    root: Path | Fetched, segments: Sequence[Segment], settings: ExtractSettings
+    open_recording: Open, segments: Sequence[Segment], settings: ExtractSettings
 ) -> list[Extracted]:
     """Hash, decode, trim and analyse segments of one recording.
 
-    Never raises for what a file can hold.
+    The file is opened once: what is hashed is what is decoded. Never raises for what a file can
+    hold.
     """
-    audio = segments[0].audio
+    audio, sha256 = segments[0].audio, ""
+    extracted = []
     try:
-        with opened(root, audio) as recording:
-            return list(_extract_open(recording, segments, settings))
+        with open_recording(audio) as (descriptor, stamp):
+            for segment in segments:
+                if stamp.size > (max_bytes := settings.max_bytes(segment)):
+                    most = max_bytes / MAX_BYTES_A_SECOND
+                    detail = f"{stamp.size} bytes, more than {most:g} s can take"
+                    result = Result(reason=Reason.TOO_LONG, detail=detail)
+                else:
+                    sha256 = sha256 or _hash(descriptor)
+                    result = _result(descriptor, segment, settings, settings.key(sha256, segment))
+                extracted.append(Extracted(segment, result, stamp, sha256))
     except OSError as error:
-        reason, detail = unusable_file(error), f"{audio}: {error.strerror or error}"
-        return [Extracted(segment, reason=reason, detail=detail) for segment in segments]
+        refused = Result(reason=_reason(error), detail=f"{audio}: {error.strerror or error}")
+        return [Extracted(segment, refused) for segment in segments]
+    return extracted
 
 
-def unusable_file(error: OSError) -> Reason:
+def _reason(error: OSError) -> Reason:
     """Which reason it is that a file could not be opened or read."""
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return Reason.MISSING_FILE
     return Reason.NOT_A_FILE if isinstance(error, NotAFile) else Reason.NOT_READABLE
 
 
-def _extract_open(
-    recording: Opened, segments: Iterable[Segment], settings: ExtractSettings
-) -> Iterator[Extracted]:
-    """What is hashed is what is decoded: the file is opened once."""
-    (descriptor, stamp), sha256 = recording, ""
-    for segment in segments:
-        if stamp.size > (max_bytes := settings.max_bytes(segment)):
-            most = max_bytes / MAX_BYTES_A_SECOND
-            detail = f"{stamp.size} bytes, more than {most:g} s can take"
-            yield Extracted(segment, stamp, reason=Reason.TOO_LONG, detail=detail)
-            continue
-        sha256 = sha256 or _hash(descriptor)
-        key = settings.key(sha256, segment)
-        try:
-            start, seconds, arrays = _features(descriptor, segment, settings)
-        except AudioError as error:
-            reason = _REASONS.get(error.reason, Reason.BROKEN_AUDIO)
-            # The path is known, and the number of a file descriptor changes from run to run.
-            detail = error.detail.removeprefix(f"{Path(segment.audio)}: ")
-            detail = re.sub(r"Error opening \d+: ", "", detail)
-            yield Extracted(segment, stamp, sha256, key, reason, detail)
-        except Exception as error:  # one bad row costs one row; no key, so that it is tried again
-            detail = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            yield Extracted(segment, stamp, sha256, "", Reason.EXTRACTION_FAILED, detail)
-        else:
-            if arrays:
-                yield Extracted(segment, stamp, sha256, key, None, "", start, seconds, arrays)
-                continue
+def _result(descriptor: int, segment: Segment, settings: ExtractSettings, key: str) -> Result:
+    extractor, trim, path = settings.extractor, settings.trim, Path(segment.audio)
+    rate, longest = extractor.sample_rate, settings.max_seconds
+    try:
+        wave = read_open_audio(descriptor, path, rate, longest, segment.start, segment.end)
+        start, end = trim_silence(wave, rate, trim) if trim else (0, len(wave))
+        seconds = (end - start) / rate
+        if seconds < settings.min_seconds:
             detail = f"{seconds:.2f} s of speech, at least {settings.min_seconds:g} s"
-            yield Extracted(segment, stamp, sha256, key, Reason.TOO_SHORT, detail)
+            return Result(key, Reason.TOO_SHORT, detail)
+        made = _loaded(extractor)(wave[start:end], rate)
+        arrays = {c.name: c.steps(made[c.name]) for c in extractor.columns}
+    except AudioError as error:
+        reason = _REASONS.get(error.reason, Reason.BROKEN_AUDIO)
+        # The path is known, and the number of a file descriptor changes from run to run.
+        detail = re.sub(r"Error opening \d+: ", "", error.detail.removeprefix(f"{path}: "))
+        return Result(key, reason, detail)
+    except Exception as error:  # one bad row costs one row; no key, so that it is tried again
+        detail = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return Result(reason=Reason.EXTRACTION_FAILED, detail=detail)
+    return Result(key, None, "", segment.start + start / rate, seconds, arrays)
 
 
 def extract_chunk(
-    root: Root, segments: Sequence[Segment], settings: ExtractSettings, folder: Path | None
-) -> bytes | Path:
-    """Extract several segments into one Arrow file, see `chunk_table`.
-
-    Args:
-        root: the corpus.
-        segments: of which to make features.
-        settings: how.
-        folder: where the file appears, complete or not at all; None: its bytes are returned.
+    root: Root, segments: Sequence[Segment], settings: ExtractSettings, folder: Path
+) -> Path:
+    """Extract several segments into one Arrow file of `folder`, see `chunk_table`.
 
     Raises:
         UserError: object storage, which recordings are in, cannot be reached, or something that
@@ -178,18 +173,21 @@ def extract_chunk(
     audios = list(dict.fromkeys(segment.audio for segment in segments))
     with (
         one_thread(),
-        at_hand(root, audios, max(map(settings.max_bytes, segments))) as recordings,
+        at_hand(root, audios, max(map(settings.max_bytes, segments))) as open_recording,
     ):
         _loaded(settings.extractor)
         of_one = itertools.groupby(segments, key=lambda segment: segment.audio)
-        results = [r for _, parts in of_one for r in extract(recordings, list(parts), settings)]
+        results = [r for _, parts in of_one for r in extract(open_recording, list(parts), settings)]
+    path = chunk_file(folder)
     table = chunk_table(results, settings.extractor.columns)
-    if folder is None:
-        return to_ipc_bytes(table)
-    path = folder / f"{uuid.uuid4().hex}.arrow"
     with atomic_file(path) as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table)
     return path
+
+
+def chunk_file(folder: Path) -> Path:
+    """A new name for what workers have made at the same time."""
+    return folder / f"chunk-{uuid.uuid4().hex}.arrow"
 
 
 @lru_cache(maxsize=1)
@@ -198,30 +196,17 @@ def _loaded(extractor: Extractor) -> Extract:
     return extractor.open()
 
 
-def chunk_table(results: Sequence[Extracted], columns: Iterable[Column]) -> pa.Table:
-    """The results as rows; a refused one has arrays of no length."""
-    stamps = [result.stamp or FileStamp(-1, -1, -1) for result in results]
-    facts: dict[str, Any] = {
-        "audio": pa.array([result.segment.audio for result in results], pa.string()),
-        "from": pa.array([result.segment.start for result in results], pa.float64()),
-        "to": pa.array([result.segment.end for result in results], pa.float64()),
-        "size": pa.array([stamp.size for stamp in stamps], pa.int64()),
-        "mtime_ns": pa.array([stamp.mtime_ns for stamp in stamps], pa.int64()),
-        "ctime_ns": pa.array([stamp.ctime_ns for stamp in stamps], pa.int64()),
-        "sha256": pa.array([result.sha256 for result in results], pa.string()),
-        "key": pa.array([result.key for result in results], pa.string()),
-        "reason": pa.array([result.reason for result in results], pa.string()),
-        "detail": pa.array([result.detail for result in results], pa.string()),
-        "start": pa.array([result.start for result in results], pa.float64()),
-        "seconds": pa.array([result.seconds for result in results], pa.float64()),
-    }
-    arrays = {column.name: pack_column(column, results) for column in columns}
-    return pa.table(facts | arrays)
-
-
-def pack_column(column: Column, rows: Sequence[Any]) -> pa.LargeListArray:
-    """One column of rows that have `arrays`."""
-    return column.pack([row.arrays.get(column.name, ()) for row in rows])
+def chunk_table(rows: Sequence[Extracted], columns: Iterable[Column]) -> pa.Table:
+    """One row for each, `FACTS` and a column for each array; a refused one has no steps."""
+    facts = [
+        (*segment, *stamp, sha256, r.key, r.reason, r.detail, r.start, r.seconds)
+        for segment, r, stamp, sha256 in rows
+    ]
+    table = pa.Table.from_pylist([dict(zip(FACTS.names, row, strict=True)) for row in facts], FACTS)
+    for column in columns:
+        packed = column.pack([row.arrays.get(column.name, ()) for row in rows])
+        table = table.append_column(column.name, packed)
+    return table
 
 
 def hash_file(path: Path) -> tuple[FileStamp, str]:
@@ -238,18 +223,3 @@ def _hash(descriptor: int) -> str:
     os.lseek(descriptor, 0, os.SEEK_SET)
     with open(descriptor, "rb", buffering=0, closefd=False) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _features(
-    descriptor: int, segment: Segment, settings: ExtractSettings
-) -> tuple[float, float, dict[str, Array]]:
-    """Seconds at which the speech begins, seconds of speech, arrays; none if it is too short."""
-    extractor, trim = settings.extractor, settings.trim
-    rate, path = extractor.sample_rate, Path(segment.audio)
-    wave = read_open_audio(descriptor, path, rate, settings.max_seconds, segment.start, segment.end)
-    start, end = trim_silence(wave, rate, trim) if trim else (0, len(wave))
-    begins, seconds = segment.start + start / rate, (end - start) / rate
-    if seconds < settings.min_seconds:
-        return begins, seconds, {}
-    arrays = _loaded(extractor)(wave[start:end], rate)
-    return begins, seconds, {c.name: c.steps(arrays[c.name]) for c in extractor.columns}

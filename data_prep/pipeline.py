@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
 from data_prep.arrow_writer import write_atomic
-from data_prep.assemble import Accepted, plan_shards, publish, statistics
-from data_prep.checks import Candidate, check_text, check_text_fits_audio
-from data_prep.engine import choose_engine, extract_all
-from data_prep.extract import ExtractSettings
-from data_prep.pool import load_ahead
+from data_prep.assemble import plan_shards, publish, statistics
+from data_prep.checks import Row, check_text, check_text_fits_audio
+from data_prep.engine import extract_all
+from data_prep.extract import ExtractSettings, Result
 from data_prep.readers import READERS
 from data_prep.recordings import Root, root_of
-from data_prep.remote_features import fetch_known, send, send_quarantine, working_folder
+from data_prep.remote_features import fetch_known, send, working_folder
 from data_prep.report import count_reasons, quarantine_csv, summary
 from data_prep.splits import assign_splits
-from data_prep.store import Features, Refusal, Result, Store, locked
-from data_prep.utterance import Rejected, Segment, Utterance
+from data_prep.store import Store, locked
+from data_prep.utterance import Rejected, Segment
 from dimts import __version__
 from dimts.audio.files import MAX_SECONDS
 from dimts.core.config import fingerprint
@@ -35,19 +35,18 @@ from dimts.features.manifest import (
     CorpusFacts,
     ExtractorFacts,
     Manifest,
-    ShardFacts,
     SplitFacts,
-    SplitName,
     read_manifest,
 )
 from dimts.features.schema import Extractor
-from dimts.storage.paths import AnyPath
+from dimts.storage.paths import copy_to
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
 
 SECONDS_AN_HOUR = 3600
 Progress = Callable[[int], object]
+ExtractSegments = Callable[[Sequence[Segment], ExtractSettings], dict[Segment, Result]]
 
 
 def prepare(
@@ -64,36 +63,34 @@ def prepare(
     made on this machine and sent when it is whole.
 
     Args:
-        corpus: what to read.
-        text: how its texts are normalised.
         extractors: what to make of each utterance. The first one trims the silence around it, and
             a text is compared with its length; the others are given the speech alone.
-        prepare: limits, splits, where to.
         on_chunk: called with the number of segments each time some are extracted and safe.
 
     Raises:
         UserError: there is no such corpus, no row of it can be used, or another run is at it.
     """
-    place, root = prepare.features, root_of(corpus.path)
+    place, root = prepare.features, root_of(corpus.path.absolute())
     folder = working_folder(place)
-    rows = read_rows(corpus, text)
-    if not (folder / MANIFEST).exists() and _needs_pool(root, rows, prepare):
-        load_ahead()
-    candidates, rejected = _check_texts(rows, text)
+    rows, rejected = _read_corpus(corpus, text)
     with locked(folder):
         fetch_known(place, folder)
         store = Store(folder, extractors)
-        extraction = _Extraction(root, store, prepare, on_chunk)
-        accepted, refused = extraction.run(candidates)
+        extract = partial(_extract, root, store, prepare, on_chunk)
+        accepted, refused, results = _add_features(rows, extractors, prepare, extract)
         rejected += refused
         _write_if_new(folder / QUARANTINE, quarantine_csv(rejected))
         if not accepted:
-            send_quarantine(place, folder)
-            raise UserError(_nothing_left(corpus.path, place, rejected))
-        manifest = _finish(corpus, text, prepare, store, accepted, rejected)
+            copy_to(folder / QUARANTINE, place / QUARANTINE)
+            reasons = ", ".join(f"{n} {name}" for name, n in count_reasons(rejected).items())
+            raise UserError(
+                f"{corpus.path}: none of {len(rejected)} rows can be used ({reasons}); "
+                f"see {place / QUARANTINE}"
+            )
+        manifest = _publish(corpus, text, prepare, store, accepted, rejected)
         used = {made.key for row in accepted for made in row.features}
-        unused = [result for result in extraction.results if result.key not in used]
-        store.settle({c.utterance.segment.audio: None for c in candidates}, unused)
+        unused = [result for result in results if result.key not in used]
+        store.settle({row.segment.audio: None for row in rows}, unused)
         _write_if_new(folder / SUMMARY, summary(place, manifest, accepted))
         _write_if_new(folder / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
         store.sweep()
@@ -101,144 +98,107 @@ def prepare(
     return manifest
 
 
-def read_rows(corpus: CorpusConfig, text: TextConfig) -> list[Utterance | Rejected]:
-    """Every row of the corpus, or the reason why there is none where one should be.
+def _read_corpus(corpus: CorpusConfig, text: TextConfig) -> tuple[list[Row], list[Rejected]]:
+    """Every row, either with its text normalised or with the reason why not.
 
     Raises:
         UserError: there is no such corpus, or it has no rows at all.
     """
-    code = corpus.language or load_language(text.language).code
-    rows = list(READERS[corpus.reader](corpus, code))
+    language = load_language(text.language)
+    rows = list(READERS[corpus.reader](corpus, corpus.language or language.code))
     if not rows:
         raise UserError(f"{corpus.path}: the corpus has no rows")
-    return rows
+    tokenizer = Tokenizer.from_language(language, text)
+    checked = [row if isinstance(row, Rejected) else check_text(row, tokenizer) for row in rows]
+    good = [row for row in checked if isinstance(row, Row)]
+    return good, [row for row in checked if isinstance(row, Rejected)]
 
 
-def _needs_pool(root: Root, rows: Iterable[Utterance | Rejected], prepare: PrepareConfig) -> bool:
-    """Whether processes will be started, as far as is known before anything else is."""
-    if prepare.engine != "auto" or not isinstance(root, Path):
-        return prepare.engine == "pool"
-    segments = [row.segment for row in rows if not isinstance(row, Rejected)]
-    return choose_engine(root, segments, prepare) == "pool"
+def _add_features(
+    rows: list[Row],
+    extractors: Sequence[Extractor],
+    limits: PrepareConfig,
+    extract: ExtractSegments,
+) -> tuple[list[Row], list[Rejected], list[Result]]:
+    """Rows with features and a split, in the corpus's order; the refused ones; all results.
 
-
-def _check_texts(
-    rows: Iterable[Utterance | Rejected], text: TextConfig
-) -> tuple[list[Candidate], list[Rejected]]:
-    """Every row, either with its text normalised or with the reason why not."""
-    tokenizer = Tokenizer.from_language(load_language(text.language), text)
-    candidates: list[Candidate] = []
-    rejected: list[Rejected] = []
-    for row in rows:
-        checked = row if isinstance(row, Rejected) else check_text(row, tokenizer)
-        if isinstance(checked, Rejected):
-            rejected.append(checked)
-        else:
-            candidates.append(checked)
-    return candidates, rejected
-
-
-class _Extraction:
-    """One extractor after the other over what the ones before it have left.
-
-    Attributes:
-        results: all that they gave, whether it is used or not.
+    One extractor after the other is given what the ones before it have left.
     """
-
-    def __init__(
-        self, root: Root, store: Store, prepare: PrepareConfig, on_chunk: Progress | None
-    ) -> None:
-        self._root, self._store, self._prepare = root, store, prepare
-        self._on_chunk = on_chunk
-        self.results: list[Result] = []
-
-    def run(self, candidates: Iterable[Candidate]) -> tuple[list[Accepted], list[Rejected]]:
-        """Utterances with features and a split, in the corpus's order, and the refused ones."""
-        limits, (first, *others) = self._prepare, self._store.extractors
-        settings = ExtractSettings(first, limits.trim, limits.min_seconds, limits.max_seconds)
-        made: list[tuple[Candidate, list[Features]]] = [(row, []) for row in candidates]
-        rejected: list[Rejected] = []
-        made = self._add(made, [row.utterance.segment for row, _ in made], settings, rejected)
-        fitting = []
-        for row, features in made:
-            n_steps = len(features[0].arrays[first.columns[0].name])
-            n_frames = n_steps if first.unit == "frames" else None
-            if misfit := check_text_fits_audio(row, n_frames, features[0].seconds, limits):
+    trims, *others = extractors
+    in_turn = [ExtractSettings(trims, limits.trim, limits.min_seconds, limits.max_seconds)]
+    in_turn += [ExtractSettings(other, None, 0.0, MAX_SECONDS) for other in others]
+    rejected: list[Rejected] = []
+    results: list[Result] = []
+    for settings in in_turn:
+        made = extract([row.segment for row in rows], settings)
+        results += made.values()
+        kept = []
+        for row in rows:
+            result = made[row.segment]
+            if result.reason:
+                rejected.append(row.utterance.rejected(result.reason, result.detail))
+            elif not row.features and (misfit := _misfit(row, result, trims, limits)):
                 rejected.append(misfit)
             else:
-                fitting.append((row, features))
-        made = fitting
-        for extractor in others:
-            speech = [
-                Segment(row.utterance.segment.audio, f.start, f.start + f.seconds)
-                for row, (f, *_) in made
-            ]
-            settings = ExtractSettings(extractor, None, 0.0, MAX_SECONDS)
-            made = self._add(made, speech, settings, rejected)
-        splits = assign_splits([row.utterance.id for row, _ in made], limits)
-        accepted = [Accepted(*pair, split) for pair, split in zip(made, splits, strict=True)]
-        return accepted, rejected
-
-    def _add(
-        self,
-        made: Sequence[tuple[Candidate, list[Features]]],
-        segments: Sequence[Segment],
-        settings: ExtractSettings,
-        rejected: list[Rejected],
-    ) -> list[tuple[Candidate, list[Features]]]:
-        """Those of which there are features, with them; the others are rejected."""
-        results = self._extract(segments, settings)
-        self.results += results.values()
-        kept = []
-        for (row, features), segment in zip(made, segments, strict=True):
-            result = results[segment]
-            if isinstance(result, Refusal):
-                rejected.append(row.rejected(result.reason, result.detail))
-            else:
-                kept.append((row, [*features, result]))
-        return kept
-
-    def _extract(
-        self, segments: Iterable[Segment], settings: ExtractSettings
-    ) -> dict[Segment, Result]:
-        """Features or refusal of each: known ones from the store, the rest made now."""
-        store, outcomes, new = self._store, dict[Segment, str | Refusal](), list[Segment]()
-        wanted = dict.fromkeys(segments)
-        for segment in wanted:
-            sha256 = store.sha256(self._root, segment.audio)
-            key = settings.key(sha256, segment) if sha256 else ""
-            if store.result(key):
-                outcomes[segment] = key
-            else:
-                new.append(segment)
-        name, quiet = settings.extractor.name, None if new else True
-        chunks = extract_all(self._root, new, settings, self._prepare, store.parts)
-        with closing(chunks), tqdm(total=len(new), desc=name, unit="utt", disable=quiet) as bar:
-            for chunk in chunks:
-                extracted = store.commit(chunk)
-                outcomes |= extracted
-                bar.update(len(extracted))
-                if self._on_chunk:
-                    self._on_chunk(len(extracted))
-        results: dict[Segment, Result] = {}
-        for segment in wanted:
-            outcome = outcomes[segment]
-            result = outcome if isinstance(outcome, Refusal) else store.result(outcome)
-            assert result is not None, segment
-            results[segment] = result
-        return results
+                row.features.append(result)
+                kept.append(row)
+        rows = kept
+    splits = assign_splits([row.utterance.id for row in rows], limits)
+    for row, split in zip(rows, splits, strict=True):
+        row.split = split
+    return rows, rejected, results
 
 
-def _finish(
+def _misfit(
+    row: Row, result: Result, extractor: Extractor, limits: PrepareConfig
+) -> Rejected | None:
+    n_steps = len(result.arrays[extractor.columns[0].name])
+    n_frames = n_steps if extractor.unit == "frames" else None
+    return check_text_fits_audio(row, n_frames, result.seconds, limits)
+
+
+def _extract(
+    root: Root,
+    store: Store,
+    prepare: PrepareConfig,
+    on_chunk: Progress | None,
+    segments: Sequence[Segment],
+    settings: ExtractSettings,
+) -> dict[Segment, Result]:
+    """What comes of each segment, known or made now, in their order."""
+    results: dict[Segment, Result] = {}
+    new = []
+    for segment in dict.fromkeys(segments):
+        sha256 = store.sha256(root, segment.audio)
+        if sha256 and (known := store.result(settings.key(sha256, segment))):
+            results[segment] = known
+        else:
+            new.append(segment)
+    name, quiet = settings.extractor.name, None if new else True
+    chunks = extract_all(root, new, settings, prepare, store.work)
+    with closing(chunks), tqdm(total=len(new), desc=name, unit="utt", disable=quiet) as bar:
+        for chunk in chunks:
+            extracted = store.commit(chunk)
+            results |= extracted
+            bar.update(len(extracted))
+            if on_chunk:
+                on_chunk(len(extracted))
+    return {segment: results[segment] for segment in segments}
+
+
+def _publish(
     corpus: CorpusConfig,
     text: TextConfig,
     prepare: PrepareConfig,
     store: Store,
-    accepted: Sequence[Accepted],
+    accepted: Sequence[Row],
     rejected: Sequence[Rejected],
 ) -> Manifest:
     """Publish the shards; what they hold as a manifest, not yet written."""
-    old = _old_manifest(store.folder)
+    try:
+        old = read_manifest(store.folder)
+    except UserError:
+        old = None
     shards = plan_shards(accepted, prepare.shard_mb)
     threads = 1 if prepare.engine == "local" else prepare.workers or n_cores()
     facts = publish(store, shards, old, threads)
@@ -258,6 +218,17 @@ def _finish(
         )
         for e in store.extractors
     }
+    utterances = [row.utterance for row in accepted]
+    ragged = [c.name for e in store.extractors for c in e.columns if c.ragged]
+    splits = {}
+    for name in SPLITS:
+        rows = [row for row in accepted if row.split == name]
+        splits[name] = SplitFacts(
+            n_utterances=len(rows),
+            hours=sum(row.seconds for row in rows) / SECONDS_AN_HOUR,
+            lengths={column: sum(len(row.arrays[column]) for row in rows) for column in ragged},
+            shards=tuple(fact for fact in facts if fact.name.startswith(f"{name}-")),
+        )
     return Manifest(
         dimts_version=__version__,
         fingerprint=content,
@@ -266,43 +237,14 @@ def _finish(
         corpus=CorpusFacts(
             path=corpus.path.absolute(),
             n_rows=len(accepted) + len(rejected),
-            languages=tuple(sorted({row.candidate.utterance.language for row in accepted})),
-            speakers=tuple(sorted({row.candidate.utterance.speaker for row in accepted})),
+            languages=tuple(sorted({utterance.language for utterance in utterances})),
+            speakers=tuple(sorted({utterance.speaker for utterance in utterances})),
         ),
-        splits={name: _split_facts(name, store.extractors, accepted, facts) for name in SPLITS},
+        splits=splits,
         quarantined=count_reasons(rejected),
     )
-
-
-def _split_facts(
-    name: SplitName,
-    extractors: Iterable[Extractor],
-    accepted: Iterable[Accepted],
-    facts: Iterable[ShardFacts],
-) -> SplitFacts:
-    rows = [row for row in accepted if row.split == name]
-    columns = [c.name for extractor in extractors for c in extractor.columns if c.ragged]
-    return SplitFacts(
-        n_utterances=len(rows),
-        hours=sum(row.seconds for row in rows) / SECONDS_AN_HOUR,
-        lengths={column: sum(len(row.arrays[column]) for row in rows) for column in columns},
-        shards=tuple(fact for fact in facts if fact.name.startswith(f"{name}-")),
-    )
-
-
-def _old_manifest(folder: Path) -> Manifest | None:
-    try:
-        return read_manifest(folder)
-    except UserError:
-        return None
 
 
 def _write_if_new(file: Path, content: str) -> None:
     if not file.exists() or file.read_bytes() != content.encode():
         write_atomic(file, content)
-
-
-def _nothing_left(corpus: AnyPath, folder: AnyPath, rejected: Sequence[Rejected]) -> str:
-    reasons = ", ".join(f"{n} {name}" for name, n in count_reasons(rejected).items())
-    n_rows = len(rejected)
-    return f"{corpus}: none of {n_rows} rows can be used ({reasons}); see {folder / QUARANTINE}"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +16,7 @@ from dimts.core.untrusted import open_regular
 from dimts.storage.paths import AnyPath, Entry, StoragePath, cache_folder, transfer
 
 
-@dataclass(frozen=True, slots=True)
-class FileStamp:
+class FileStamp(NamedTuple):
     """What tells without reading it that a file has not changed.
 
     The change time is among it because a copy can restore an older modification time. Object
@@ -47,9 +45,6 @@ class RemoteCorpus:
     def __reduce__(self) -> tuple[Any, ...]:
         return (RemoteCorpus, (self.remote,))
 
-    def __str__(self) -> str:
-        return str(self.remote)
-
     @cached_property
     def stamps(self) -> dict[str, FileStamp]:
         """Of every file, by its name relative to the corpus."""
@@ -59,31 +54,10 @@ class RemoteCorpus:
 Root = Path | RemoteCorpus
 
 
-class Opened(NamedTuple):
-    """A recording that can be read.
+Open = Callable[[str], AbstractContextManager[tuple[int, FileStamp]]]
+"""Opens a recording: a descriptor at its start, and the stamp, older than what is read.
 
-    Attributes:
-        descriptor: at its start; of nothing if `stamp` says that it is larger than was wanted.
-        stamp: of the recording, older than what is read.
-    """
-
-    descriptor: int
-    stamp: FileStamp
-
-
-class Fetched:
-    """Some recordings of a `RemoteCorpus`, in files of this machine."""
-
-    def __init__(self, stamps: dict[str, FileStamp], files: dict[str, Path]) -> None:
-        self._stamps, self._files = stamps, files
-
-    @contextmanager
-    def opened(self, audio: str) -> Iterator[Opened]:
-        """Like `opened`."""
-        if audio not in self._stamps:
-            raise FileNotFoundError(2, os.strerror(2))
-        with open_regular(self._files[audio]) as descriptor:
-            yield Opened(descriptor, self._stamps[audio])
+Raises `OSError` if it is missing, no regular file, or cannot be opened."""
 
 
 def root_of(place: AnyPath) -> Root:
@@ -99,30 +73,26 @@ def stamp_of(root: Root, audio: str) -> FileStamp:
     """
     if isinstance(root, Path):
         return FileStamp.of((root / audio).stat())
-    try:
-        return root.stamps[audio]
-    except KeyError:
-        raise FileNotFoundError(2, os.strerror(2)) from None
+    if audio not in root.stamps:
+        raise FileNotFoundError(2, os.strerror(2))
+    return root.stamps[audio]
 
 
 @contextmanager
-def at_hand(root: Root, audios: Sequence[str], most_bytes: float) -> Iterator[Path | Fetched]:
-    """Inside, recordings can be opened at once; several are fetched at a time.
-
-    Args:
-        root: the corpus.
-        audios: which ones.
-        most_bytes: a larger one is not fetched.
+def at_hand(root: Root, audios: Sequence[str], most_bytes: float) -> Iterator[Open]:
+    """Inside, recordings can be opened; several are fetched at a time, none that is larger: its
+    stamp says so, and nothing can be read.
 
     Raises:
         StorageError: object storage cannot be reached.
     """
     if isinstance(root, Path):
-        yield root
+        yield partial(opened, root)
         return
     with _folder_for_now() as folder:
-        stamps: dict[str, FileStamp] = {}
+        # By number: object storage has names that no file may have.
         files = {audio: Path(folder, str(n)) for n, audio in enumerate(audios)}
+        stamps: dict[str, FileStamp] = {}
 
         def fetch(audio: str) -> None:
             if entry := (root.remote / audio).entry():
@@ -132,8 +102,22 @@ def at_hand(root: Root, audios: Sequence[str], most_bytes: float) -> Iterator[Pa
                         (root.remote / audio).download(files[audio])
                     stamps[audio] = FileStamp.of_entry(entry)
 
+        @contextmanager
+        def fetched(audio: str) -> Iterator[tuple[int, FileStamp]]:
+            if audio not in stamps:
+                raise FileNotFoundError(2, os.strerror(2))
+            with open_regular(files[audio]) as descriptor:
+                yield descriptor, stamps[audio]
+
         transfer([partial(fetch, audio) for audio in audios])
-        yield Fetched(stamps, files)
+        yield fetched
+
+
+@contextmanager
+def opened(root: Path, audio: str) -> Iterator[tuple[int, FileStamp]]:
+    """A recording in a folder, see `Open`."""
+    with open_regular(root / audio) as descriptor:
+        yield descriptor, FileStamp.of(os.fstat(descriptor))
 
 
 @contextmanager
@@ -149,18 +133,3 @@ def _folder_for_now() -> Iterator[str]:
         fcntl.flock(in_use, fcntl.LOCK_SH)
         with tempfile.TemporaryDirectory(dir=beside) as folder:
             yield folder
-
-
-@contextmanager
-def opened(root: Path | Fetched, audio: str) -> Iterator[Opened]:
-    """A recording, to be read from.
-
-    Raises:
-        OSError: it is missing, no regular file, or cannot be opened.
-    """
-    if isinstance(root, Fetched):
-        with root.opened(audio) as found:
-            yield found
-        return
-    with open_regular(root / audio) as descriptor:
-        yield Opened(descriptor, FileStamp.of(os.fstat(descriptor)))

@@ -3,46 +3,40 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from pydantic import Field
-
 from data_prep.arrow_writer import write_atomic
-from data_prep.extract import hash_file
 from data_prep.store import WORK_FILES, Store, is_shard, shards_in
-from dimts.core.config import Config
 from dimts.core.errors import UserError
-from dimts.core.untrusted import MAX_JSON_BYTES
+from dimts.features.cache import OtherShard, fetch_shard
 from dimts.features.manifest import (
     MANIFEST,
     QUARANTINE,
     SUMMARY,
     Manifest,
     ShardFacts,
+    manifest_bytes,
     parse_manifest,
     read_manifest,
 )
-from dimts.storage.paths import AnyPath, Entry, StoragePath, cache_folder, transfer
+from dimts.storage.paths import (
+    AnyPath,
+    Entry,
+    StorageError,
+    StoragePath,
+    cache_folder,
+    local_copy,
+    transfer,
+)
 
-KNOWN = "known.json"
+KNOWN = f"{Store.WORK}/known.json"
 NS_A_SECOND = 10**9
 
-Stamp = tuple[str, int, int]
+Stamp = list[str | int]
 """SHA-256 of a file there, its size, and the second in which it was written."""
-
-
-class Known(Config):
-    """What stood there when this machine was last in touch.
-
-    Attributes:
-        manifest: SHA-256 of the manifest.
-        shards: those of which the manifest spoke; another machine may have written over them.
-    """
-
-    manifest: str = ""
-    shards: dict[str, Stamp] = Field(default={})
 
 
 def working_folder(place: AnyPath) -> Path:
@@ -64,34 +58,27 @@ def fetch_known(place: AnyPath, folder: Path) -> None:
     if not isinstance(place, StoragePath):
         return
     found = _manifest_in(place)
-    if found is None or _digest(found[0]) == _known(folder).manifest:
+    if found is None or _digest(found[0]) == _known(folder)[0]:
         return  # what is here is as new, and may be newer
     content, manifest = found
     there = {entry.name: entry for entry in place.entries()}
-    shards, intact = _shards(manifest), dict[str, Stamp]()
+    intact: dict[str, Stamp] = {}
 
     def fetch(shard: ShardFacts) -> None:
-        file, entry = folder / shard.name, there.get(shard.name)
-        with suppress(FileNotFoundError):
-            (place / shard.name).download(file)
-            if entry and hash_file(file)[1] == shard.sha256:
+        with suppress(OtherShard):
+            fetch_shard(place, shard, folder / shard.name)
+            if entry := there.get(shard.name):
                 intact[shard.name] = _stamp(shard, entry)
-            else:
-                file.unlink()
-
-    def fetch_small(name: str) -> None:
-        with suppress(FileNotFoundError):
-            (place / name).download(folder / name)
 
     (folder / MANIFEST).unlink(missing_ok=True)
     for file in shards_in(folder):
         file.unlink()
     small = [f"{Store.WORK}/{name}" for name in WORK_FILES]
     transfer(
-        [partial(fetch, shard) for shard in shards.values()]
-        + [partial(fetch_small, name) for name in small]
+        [partial(fetch, shard) for shard in manifest.shards.values()]
+        + [partial(local_copy, place / name, folder / name) for name in small]
     )
-    if len(intact) < len(shards) and _manifest_in(place) != found:
+    if len(intact) < len(manifest.shards) and _manifest_in(place) != found:
         raise UserError(f"{place}: is being written by another machine; wait for it")
     write_atomic(folder / MANIFEST, content)
     _write_known(folder, content, intact)
@@ -105,13 +92,12 @@ def send(place: AnyPath, folder: Path) -> None:
     """
     if not isinstance(place, StoragePath):
         return
-    content = (folder / MANIFEST).read_bytes()
-    shards, known = _shards(read_manifest(folder)), _known(folder).shards
+    content, shards = (folder / MANIFEST).read_bytes(), read_manifest(folder).shards
     there = {entry.name: entry for entry in place.entries() if "/" not in entry.name}
     intact = {
-        name: known[name]
-        for name, shard in shards.items()
-        if name in there and known.get(name) == _stamp(shard, there[name])
+        name: stamp
+        for name, stamp in _known(folder)[1].items()
+        if name in there and name in shards and stamp == _stamp(shards[name], there[name])
     }
 
     def send_shard(shard: ShardFacts) -> None:
@@ -121,9 +107,9 @@ def send(place: AnyPath, folder: Path) -> None:
 
     changed = [shard for name, shard in shards.items() if name not in intact]
     obsolete = [name for name in there if is_shard(name) and name not in shards]
-    if MANIFEST in there and (changed or obsolete):
+    if changed or obsolete:
         (place / MANIFEST).unlink()
-    small = [f"{Store.WORK}/{name}" for name in WORK_FILES if (folder / Store.WORK / name).exists()]
+    small = [f"{Store.WORK}/{name}" for name in WORK_FILES]
     transfer(
         [partial(send_shard, shard) for shard in changed]
         + [partial((place / name).upload, folder / name) for name in (*small, QUARANTINE, SUMMARY)]
@@ -133,41 +119,33 @@ def send(place: AnyPath, folder: Path) -> None:
     _write_known(folder, content, intact)
 
 
-def send_quarantine(place: AnyPath, folder: Path) -> None:
-    """Of a corpus of which nothing can be used, the reasons."""
-    if isinstance(place, StoragePath):
-        (place / QUARANTINE).upload(folder / QUARANTINE)
-
-
-def _shards(manifest: Manifest) -> dict[str, ShardFacts]:
-    return {shard.name: shard for split in manifest.splits.values() for shard in split.shards}
-
-
 def _stamp(shard: ShardFacts, entry: Entry) -> Stamp:
-    return (shard.sha256, entry.size, entry.mtime_ns // NS_A_SECOND)
+    return [shard.sha256, entry.size, entry.mtime_ns // NS_A_SECOND]
 
 
 def _manifest_in(place: StoragePath) -> tuple[bytes, Manifest] | None:
     """Nothing, too, if it cannot be read, or is of another format: then it is made anew."""
-    file = place / MANIFEST
     try:
-        content = file.read_bytes(most=MAX_JSON_BYTES)
-    except (FileNotFoundError, ValueError):
-        return None
-    try:
-        return content, parse_manifest(content, file)
+        content = manifest_bytes(place)
+        return content, parse_manifest(content, place / MANIFEST)
+    except StorageError:
+        raise
     except UserError:
         return None
 
 
-def _known(folder: Path) -> Known:
-    file = folder / Store.WORK / KNOWN
-    return Known.model_validate_json(file.read_bytes()) if file.exists() else Known()
+def _known(folder: Path) -> tuple[str, dict[str, Stamp]]:
+    """What stood there when this machine was last in touch: SHA-256 of the manifest, and the
+    shards of which it spoke. Another machine may have written over them."""
+    file = folder / KNOWN
+    if not file.exists():
+        return "", {}
+    known = json.loads(file.read_bytes())
+    return known["manifest"], known["shards"]
 
 
 def _write_known(folder: Path, manifest: bytes, shards: dict[str, Stamp]) -> None:
-    known = Known(manifest=_digest(manifest), shards=shards)
-    write_atomic(folder / Store.WORK / KNOWN, known.model_dump_json())
+    write_atomic(folder / KNOWN, json.dumps({"manifest": _digest(manifest), "shards": shards}))
 
 
 def _digest(content: bytes) -> str:

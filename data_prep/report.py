@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from data_prep.assemble import Accepted
+from data_prep.checks import Row
 from data_prep.utterance import Rejected
 from dimts.core.untrusted import printable
 from dimts.features.manifest import QUARANTINE, SPLITS, Manifest
@@ -38,7 +38,7 @@ def count_reasons(rejected: Iterable[Rejected]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def summary(folder: AnyPath, manifest: Manifest, accepted: Sequence[Accepted]) -> str:
+def summary(folder: AnyPath, manifest: Manifest, accepted: Sequence[Row]) -> str:
     """Rows, hours, speech rate, what was refused and where everything is."""
     n_rows, n_used = manifest.corpus.n_rows, manifest.n_utterances
     lines = [f"corpus    {manifest.corpus.path}"]
@@ -50,20 +50,17 @@ def summary(folder: AnyPath, manifest: Manifest, accepted: Sequence[Accepted]) -
         lines.append(f"refused   {n_rows - n_used} rows, see {folder / QUARANTINE}")
         width = max(map(len, manifest.quarantined))
         lines += [f"  {name:<{width}}  {n}" for name, n in manifest.quarantined.items()]
-    rates = [len(row.candidate.text) / row.seconds for row in accepted]
+    rates = [len(row.text) / row.seconds for row in accepted]
     low, median, high = np.percentile(rates, [5, 50, 95])
     lines.append(
         f"pace      {median:.1f} characters a second, 9 of 10 between {low:.1f} and {high:.1f}"
     )
-    if shared := _texts_shared_with_train(accepted):
+    train = {row.text for row in accepted if row.split == "train"}
+    shared = sum(row.split != "train" and row.text in train for row in accepted)
+    if shared:
         lines.append(f"note      {shared} val and test utterances have a text that is in train too")
     lines.append(f"features  {folder}, fingerprint {manifest.fingerprint}")
     return "\n".join(lines) + "\n"
-
-
-def _texts_shared_with_train(accepted: Sequence[Accepted]) -> int:
-    train = {row.candidate.text for row in accepted if row.split == "train"}
-    return sum(row.split != "train" and row.candidate.text in train for row in accepted)
 
 
 def _duration(hours: float) -> str:

@@ -25,11 +25,8 @@ def assign_splits(ids: Sequence[str], prepare: PrepareConfig) -> list[SplitName]
         return ["train"] * len(ids)
     if len(ids) < SMALLEST_TO_FILL:
         return splits
-    wanted: tuple[tuple[SplitName, float], ...] = (
-        ("test", prepare.test_share),
-        ("val", prepare.val_share),
-    )
-    for name, share in wanted:
+    wanted: dict[SplitName, float] = {"test": prepare.test_share, "val": prepare.val_share}
+    for name, share in wanted.items():
         if share > 0 and name not in splits:
             train = [n for n, split in enumerate(splits) if split == "train"]
             splits[min(train, key=places.__getitem__)] = name

@@ -8,57 +8,28 @@ appears complete or not at all, so whatever a killed run left is true; any of it
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from data_prep.arrow_writer import BATCH_BYTES, atomic_file, grouped, write_atomic
-from data_prep.extract import Extracted, chunk_table, hash_file
+from data_prep.arrow_writer import BATCH_BYTES, atomic_file, grouped
+from data_prep.extract import FACTS, Extracted, Result, chunk_table, hash_file
 from data_prep.recordings import FileStamp, Root, stamp_of
 from data_prep.utterance import Reason, Segment
 from dimts.core import lock
 from dimts.core.errors import UserError
-from dimts.features.feature_set import holds, read_batches
+from dimts.features.feature_set import holds, read_batches, views
 from dimts.features.manifest import SHARD_NAME
-from dimts.features.schema import Array, Arrays, Column, Extractor
+from dimts.features.schema import Column, Extractor
 
 STAMPS, UNUSED = "stamps.arrow", "unused.arrow"
 WORK_FILES = (STAMPS, UNUSED)
-
-STAMP_COLUMNS = ("audio", "size", "mtime_ns", "ctime_ns", "sha256")
-SEGMENT_COLUMNS = ("audio", "from", "to")
-REFUSAL_COLUMNS = ("key", "reason", "detail")
-
-
-@dataclass(frozen=True, slots=True)
-class Features:
-    """Of one segment by one extractor; `arrays` are views of a file, see `Extracted`."""
-
-    key: str
-    start: float
-    seconds: float
-    arrays: Arrays
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a segment has no features."""
-
-    key: str
-    reason: Reason
-    detail: str
-    arrays: Arrays = field(default_factory=dict)
-
-
-Result = Features | Refusal
 
 
 def key_column(name: str, n_extractors: int) -> str:
@@ -76,107 +47,78 @@ class Store:
         self.extractors = extractors
         self.work = folder / self.WORK
         self.new_shards = self.work / "new"
-        self.parts = self.work / "parts"
         self._results: dict[str, Result] = {}
-        self._hashes: dict[tuple[str, FileStamp], str] = {}
-        self._sizes: dict[str, set[int]] = {}
-        self._n_chunks = 0
+        self._hashes: dict[str, tuple[FileStamp, str]] = {}
         self.new_shards.mkdir(parents=True, exist_ok=True)
-        self.parts.mkdir(exist_ok=True)
-        for batch in _batches(self._stamps_file, STAMP_COLUMNS):
-            self._read_stamps(batch)
         for file in [*shards_in(folder), *shards_in(self.new_shards)]:
-            for batch in _batches(file):
+            for batch in _batches(file, ("start", "seconds")):
                 self._read_features(batch)
-        chunks = self._chunk_files()
-        for file in [self._unused_file, *chunks]:
-            self._read_chunk(file)
-        if chunks:
-            self._n_chunks = int(chunks[-1].stem.removeprefix("chunk-"))
-        # Workers had finished these when their run was killed.
-        for file in sorted(self.parts.glob("*.arrow"), key=lambda file: file.stat().st_mtime_ns):
+        # Of a run that was killed: what its workers had finished. The last stamp of a file counts.
+        chunks = sorted(self.work.glob("chunk-*.arrow"), key=lambda file: file.stat().st_mtime_ns)
+        for file in [self.work / STAMPS, self.work / UNUSED, *chunks]:
             self.commit(file)
-
-    @property
-    def _stamps_file(self) -> Path:
-        return self.work / STAMPS
-
-    @property
-    def _unused_file(self) -> Path:
-        return self.work / UNUSED
-
-    def _chunk_files(self) -> list[Path]:
-        return sorted(self.work.glob("chunk-*.arrow"))
 
     def sha256(self, root: Root, audio: str) -> str | None:
         """Hash of an audio file if it was read before; it is read again only if it may differ."""
         try:
             stamp = stamp_of(root, audio)
-            known = self._hashes.get((audio, stamp))
-            if known is None and stamp.size in self._sizes.get(audio, ()):
-                if not isinstance(root, Path):  # it is hashed when it is fetched
-                    return None
-                stamp, known = hash_file(root / audio)
-                self._remember(audio, stamp, known)
+            known, sha256 = self._hashes.get(audio, (None, None))
+            if known == stamp:
+                return sha256
+            # One in object storage is hashed when it is fetched.
+            if known is None or known.size != stamp.size or not isinstance(root, Path):
+                return None
+            self._hashes[audio] = hash_file(root / audio)
         except OSError:  # extraction will meet it again and say so
             return None
-        return known
+        return self._hashes[audio][1]
 
     def result(self, key: str) -> Result | None:
         """What was made of the segment and the settings behind `key`."""
         return self._results.get(key)
 
-    def commit(self, chunk: bytes | Path) -> dict[Segment, str | Refusal]:
-        """Keep a chunk of `extract_chunk`: from now on a kill does not lose it.
-
-        Args:
-            chunk: its bytes, or a file in `parts`.
-
-        Returns:
-            For each segment the key of its features, or the refusal (without a key if the
-            segment must be tried again next time).
-        """
-        self._n_chunks += 1
-        file = self.work / f"chunk-{self._n_chunks:06d}.arrow"
-        if isinstance(chunk, Path):
-            os.replace(chunk, file)
-        else:
-            write_atomic(file, chunk)
-        return self._read_chunk(file)
+    def commit(self, chunk: Path) -> dict[Segment, Result]:
+        """Read a chunk of `extract_chunk`; it stays in `work`, so that a kill does not lose it."""
+        results: dict[Segment, Result] = {}
+        for batch in _batches(chunk, FACTS.names):
+            self._read_features(batch)
+            for audio, start, end, *stamp, sha256, key, reason, detail, _, _ in _rows(
+                batch, FACTS.names
+            ):
+                if sha256:
+                    self._hashes[audio] = FileStamp(*stamp), sha256
+                if reason:
+                    result = Result(key, Reason(reason), detail)
+                    if key:
+                        self._results[key] = result
+                    results[Segment(audio, start, end)] = result
+                elif key in self._results:
+                    results[Segment(audio, start, end)] = self._results[key]
+        return results
 
     def settle(self, audios: Iterable[str], unused: Iterable[Result]) -> None:
-        """Write down what the shards do not hold, so that the chunks of this run can go.
-
-        Args:
-            audios: recordings of the corpus; their stamps are kept.
-            unused: refusals, and features of segments whose text does not fit them.
+        """Write down what the shards do not hold, so that the chunks of this run can go: stamps
+        of the corpus's recordings, refusals, features of segments whose text does not fit them.
         """
-        last = {audio: (stamp, sha256) for (audio, stamp), sha256 in self._hashes.items()}
-        stamps = [Extracted(Segment(a), *last[a]) for a in audios if a in last]
-        rest = [_as_extracted(result) for result in unused if result.key]
+        stamps = [
+            Extracted(Segment(audio), Result(), *self._hashes[audio])
+            for audio in audios
+            if audio in self._hashes
+        ]
+        rest = [Extracted(Segment(""), result) for result in unused if result.key]
         columns = [column for extractor in self.extractors for column in extractor.columns]
-        for file, rows in ((self._stamps_file, stamps), (self._unused_file, rest)):
+        for file, rows in ((self.work / STAMPS, stamps), (self.work / UNUSED, rest)):
             if not _has_rows(file, rows, columns):
-                _write(file, rows, columns)
+                schema = chunk_table([], columns).schema
+                with atomic_file(file) as target, pa.ipc.new_file(target, schema) as writer:
+                    for group in grouped(rows, BATCH_BYTES):
+                        writer.write_table(chunk_table(group, columns))
 
     def sweep(self) -> None:
         """Remove what the shards and `settle` have made superfluous."""
-        for file in self._chunk_files():
-            file.unlink()
+        for file in self.work.glob("*chunk-*"):  # hidden while workers write them
+            file.unlink(missing_ok=True)
         shutil.rmtree(self.new_shards)
-        # Workers that a killed run has left behind may still write there.
-        shutil.rmtree(self.parts, ignore_errors=True)
-
-    def _remember(self, audio: str, stamp: FileStamp, sha256: str) -> None:
-        # Later knowledge goes last: `settle` keeps the last stamp of each file.
-        self._hashes.pop((audio, stamp), None)
-        self._hashes[audio, stamp] = sha256
-        self._sizes.setdefault(audio, set()).add(stamp.size)
-
-    def _read_stamps(self, batch: pa.RecordBatch) -> None:
-        for audio, size, mtime_ns, ctime_ns, sha256 in _rows(batch, STAMP_COLUMNS):
-            if sha256:
-                self._remember(audio, FileStamp(size, mtime_ns, ctime_ns), sha256)
 
     def _read_features(self, batch: pa.RecordBatch) -> None:
         for extractor in self.extractors:
@@ -184,33 +126,12 @@ class Store:
                 continue  # of others, or of other settings
             keys = key_column(extractor.name, 2)
             keys = keys if keys in batch.schema.names else "key"
-            arrays = {c.name: _arrays(batch, c) for c in extractor.columns}
+            arrays = {c.name: views(batch, c) for c in extractor.columns}
             facts = _rows(batch, (keys, "start", "seconds"))
             for (key, start, seconds), *row in zip(facts, *arrays.values(), strict=True):
                 if key and all(map(len, row)):
-                    views = dict(zip(arrays, row, strict=True))
-                    self._results[key] = Features(key, start, seconds, views)
-
-    def _read_chunk(self, file: Path) -> dict[Segment, str | Refusal]:
-        outcomes: dict[Segment, str | Refusal] = {}
-        for batch in _batches(file, (*STAMP_COLUMNS, *SEGMENT_COLUMNS, *REFUSAL_COLUMNS)):
-            self._read_stamps(batch)
-            self._read_features(batch)
-            for audio, start, end, key, reason, detail in _rows(
-                batch, (*SEGMENT_COLUMNS, *REFUSAL_COLUMNS)
-            ):
-                outcome: str | Refusal = key
-                if reason:
-                    outcome = Refusal(key, Reason(reason), detail)
-                    if key:
-                        self._results[key] = outcome
-                outcomes[Segment(audio, start, end)] = outcome
-        return outcomes
-
-
-def _arrays(batch: pa.RecordBatch, column: Column) -> Iterator[Array]:
-    flat, offsets = column.unpack(batch.column(column.name))
-    return (flat[first:end] for first, end in pairwise(offsets.tolist()))
+                    steps = dict(zip(arrays, row, strict=True))
+                    self._results[key] = Result(key, None, "", start, seconds, steps)
 
 
 def is_shard(name: str) -> bool:
@@ -242,38 +163,27 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _batches(file: Path, columns: Iterable[str] = ("start", "seconds")) -> list[pa.RecordBatch]:
+def _batches(file: Path, columns: Sequence[str]) -> list[pa.RecordBatch]:
     """Of a file that may be missing, of another version or, after a power cut, broken."""
     try:
         schema, batches = read_batches(file)
     except (OSError, pa.ArrowException):
         return []
-    return batches if {*columns} <= set(schema.names) else []
+    return batches if set(columns) <= set(schema.names) else []
 
 
 def _has_rows(file: Path, rows: Iterable[Extracted], columns: Sequence[Column]) -> bool:
     """Whether it has these rows. Keys speak for their arrays, of which none is read or copied."""
-    wanted = chunk_table([replace(row, arrays={}) for row in rows], columns)
+    bare = [row._replace(result=replace(row.result, arrays={})) for row in rows]
+    wanted = chunk_table(bare, columns)
     try:
         schema, batches = read_batches(file)
     except (OSError, pa.ArrowException):
         return False
-    held, names = pa.Table.from_batches(batches, schema), [column.name for column in columns]
-    return schema.equals(wanted.schema) and held.drop(names).equals(wanted.drop(names))
-
-
-def _write(file: Path, rows: Iterable[Extracted], columns: Sequence[Column]) -> None:
-    schema = chunk_table([], columns).schema
-    with atomic_file(file) as target, pa.ipc.new_file(target, schema) as writer:
-        for group in grouped(rows, BATCH_BYTES):
-            writer.write_table(chunk_table(group, columns))
-
-
-def _as_extracted(result: Result) -> Extracted:
-    row = Extracted(Segment(""), key=result.key, arrays=result.arrays)
-    if isinstance(result, Refusal):
-        return replace(row, reason=result.reason, detail=result.detail)
-    return replace(row, start=result.start, seconds=result.seconds)
+    held = pa.Table.from_batches(batches, schema)
+    return schema.equals(wanted.schema) and held.select(FACTS.names).equals(
+        wanted.select(FACTS.names)
+    )
 
 
 def _rows(batch: pa.RecordBatch, columns: Iterable[str]) -> Iterator[tuple[Any, ...]]:

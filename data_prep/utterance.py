@@ -37,66 +37,45 @@ class Reason(StrEnum):
 
 
 class Segment(NamedTuple):
-    """A part of a recording.
+    """A part of a recording."""
 
-    Attributes:
-        audio: the file, relative to the corpus folder, with slashes on every system.
-        start, end: in seconds; an `end` of infinity is that of the recording.
-    """
-
-    audio: str
-    start: float = 0.0
-    end: float = math.inf
+    audio: str  # relative to the corpus folder, with slashes on every system
+    start: float = 0.0  # seconds
+    end: float = math.inf  # seconds; infinity: that of the recording
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is all of the recording."""
         return (self.start, self.end) == (0.0, math.inf)
 
 
 @dataclass(frozen=True, slots=True)
-class Utterance:
-    """One spoken sentence of a corpus.
+class Rejected:
+    """A row of the corpus that is not used, and what exactly is wrong with it."""
 
-    Attributes:
-        id: unique in its corpus.
-        audio: file inside the corpus folder, relative to it.
-        text: as written in the corpus, before any normalisation.
-        speaker: who speaks.
-        language: code of the language that is spoken.
-        row: line of the corpus's table that it stands in, from 1.
-        start: seconds into the recording at which it begins.
-        end: seconds into the recording at which it ends; None: with the recording.
-    """
-
-    id: str
-    audio: Path
-    text: str
-    speaker: str
-    language: str
-    row: int
-    start: float = 0.0
-    end: float | None = None
-
-    @property
-    def segment(self) -> Segment:
-        """What of the corpus is listened to."""
-        end = math.inf if self.end is None else self.end
-        return Segment(self.audio.as_posix(), self.start, end)
+    row: int  # line of the corpus's table, from 1
+    id: str  # as far as it could be read
+    reason: Reason
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
-class Rejected:
-    """A row of the corpus that is not used.
+class Utterance:
+    """One spoken sentence of a corpus."""
 
-    Attributes:
-        row: line of the corpus's table, from 1.
-        id: the utterance's, as far as it could be read.
-        reason: one of a fixed set, to count by.
-        detail: what exactly is wrong with this row.
-    """
+    id: str  # unique in its corpus
+    audio: Path  # relative to the corpus folder
+    text: str  # before any normalisation
+    speaker: str
+    language: str  # code of what is spoken
+    row: int  # line of the corpus's table, from 1
+    start: float = 0.0  # seconds into the recording
+    end: float | None = None  # seconds into the recording; None: where it ends
 
-    row: int
-    id: str
-    reason: Reason
-    detail: str
+    @property
+    def segment(self) -> Segment:
+        end = math.inf if self.end is None else self.end
+        return Segment(self.audio.as_posix(), self.start, end)
+
+    def rejected(self, reason: Reason, detail: str) -> Rejected:
+        """This row as one that is not used."""
+        return Rejected(self.row, self.id, reason, detail)

@@ -1,8 +1,4 @@
-"""From nothing to speech: sample corpus -> features -> voice -> wav, by the jobs' own parts.
-
-python jobs/demo.py
-python jobs/demo.py --set training.max_steps=200
-"""
+"""From nothing to speech: sample corpus -> features -> voice -> wav, by the jobs' own parts."""
 
 from dimts.cli import run_command
 

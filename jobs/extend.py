@@ -1,8 +1,4 @@
-"""A base voice that knows one language more: vocabulary and embedding, ready to fine-tune.
-
-python jobs/extend.py --base bases/latin --language am --out bundles/am
-python jobs/extend.py --tokenizer tokenizer.json --language am --out extended
-"""
+"""A base voice that knows one language more: vocabulary and embedding, ready to fine-tune."""
 
 from dimts.cli import run_command
 

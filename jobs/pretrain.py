@@ -1,8 +1,4 @@
-"""A voice of several languages to adapt others from: corpora -> features -> base voice.
-
-python jobs/pretrain.py --config jobs/configs/mix/latin.yaml
-python jobs/pretrain.py --config jobs/configs/mix/latin.yaml --export bases/latin
-"""
+"""A voice of several languages to adapt others from: corpora -> features -> base voice."""
 
 from dimts.cli import run_command
 

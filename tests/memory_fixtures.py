@@ -23,7 +23,7 @@ from dimts.core.config import build_config
 from dimts.families.acoustic.bundle import build_model, write_bundle
 from dimts.families.acoustic.dataset import Corpus
 from dimts.families.acoustic.model.config import ModelConfig
-from dimts.families.acoustic.training_config import AcousticTrainingConfig
+from dimts.families.acoustic.settings import AcousticTrainingConfig
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer

@@ -30,7 +30,6 @@ import torch
 from dimts.families.acoustic.bundle import load_bundle
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
-from dimts.families.acoustic.extension.base import read_base
 from dimts.families.acoustic.speaker import AcousticSpeaker
 from dimts.text.huggingface import read_tokenizer
 from dimts.text.language import Language
@@ -41,7 +40,7 @@ folder, room = Path(sys.argv[1]), int(sys.argv[2])
 used = 1024 * int(next(line.split()[1] for line in open('/proc/self/status') if 'VmSize' in line))
 resource.setrlimit(resource.RLIMIT_AS, (used + room, used + room))
 loads = {
-    'bundle': [load_bundle, read_base],
+    'bundle': [load_bundle],
     'speaks': [lambda path: AcousticSpeaker.load(path).mel('ሰላም ነው።')],
     'config': [lambda path: load_config(VoiceConfig, [path])],
     'language': [lambda path: load_config(Language, [path])],

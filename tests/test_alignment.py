@@ -80,12 +80,10 @@ def test_search_of_a_padded_batch_is_that_of_each_row() -> None:
         assert not durations[b, j:].any()
 
 
-def test_search_names_the_utterance_that_is_too_short() -> None:
+def test_search_refuses_an_utterance_that_is_too_short() -> None:
     scores = np.zeros((2, 5, 4), np.float32)
     never = np.zeros(4, bool)
-    with pytest.raises(
-        ValueError, match=r"utterance 1 of the batch has 3 frames, too few for .* 4"
-    ):
+    with pytest.raises(ValueError, match="too few frames for its states"):
         search(scores, np.array([5, 3]), np.array([4, 4]), never)
 
 
@@ -134,14 +132,14 @@ def boundaries(durations: Sequence[NDArray[np.int32]]) -> NDArray[np.int64]:
 @pytest.mark.parametrize("n_states", [1, 2, 3])
 def test_known_boundaries_are_found_from_a_flat_start(n_states: int) -> None:
     data = synthetic(n_states)
-    found = align_corpus(data.tokens, data.mels, no_factors(12), n_states)
+    found = align_corpus(data.tokens, data.mels.__getitem__, no_factors(12), n_states)
     for durations, mel, true in zip(found, data.mels, data.durations, strict=True):
         assert durations.shape == true.shape
         assert durations.sum() == len(mel)
         assert (durations.sum(1) > 0).all()
     errors = np.abs(boundaries(found) - boundaries(data.durations))
     assert np.mean(errors <= 1) > 0.9, f"{np.mean(errors):.2f} frames off in the mean"
-    flat = align_corpus(data.tokens, data.mels, no_factors(12), n_states, 1)
+    flat = align_corpus(data.tokens, data.mels.__getitem__, no_factors(12), n_states, 1)
     assert np.mean(errors) < np.mean(np.abs(boundaries(flat) - boundaries(data.durations)))
 
 
@@ -159,7 +157,7 @@ def test_rare_syllable_borrows_from_its_consonant_and_vowel() -> None:
         clean = np.repeat(states, duration.reshape(-1), axis=0)
         mels.append((clean + rng.normal(0, 0.4, clean.shape)).astype(np.float32))
         true.append(duration)
-    found = align_corpus(tokens, mels, factors)
+    found = align_corpus(tokens, mels.__getitem__, factors)
     assert np.abs(found[0][6] - true[0][6]).max() <= 1
 
 
@@ -175,7 +173,7 @@ def test_pause_that_is_not_there_takes_one_frame_and_letters_visit_all_their_sta
         mels.append(np.concatenate([part for pair in pairs for part in pair]))
         tokens.append(np.stack((np.full_like(ids, 12), ids), 1).reshape(-1))
         heard.append(here)
-    found = align_corpus(tokens, mels, no_factors(13), 2, pause_ids=[12])
+    found = align_corpus(tokens, mels.__getitem__, no_factors(13), 2, pause_ids=[12])
     pauses = np.concatenate([d.sum(1)[::2] for d in found])
     assert np.mean(pauses[np.concatenate(heard)] > 4) > 0.9
     assert np.mean(pauses[~np.concatenate(heard)] == 1) > 0.9
@@ -185,7 +183,7 @@ def test_pause_that_is_not_there_takes_one_frame_and_letters_visit_all_their_sta
 def test_threads_change_nothing() -> None:
     data = synthetic(2, n_utterances=12)
     one, two = (
-        align_corpus(data.tokens, data.mels, no_factors(12), 2, threads=threads)
+        align_corpus(data.tokens, data.mels.__getitem__, no_factors(12), 2, threads=threads)
         for threads in (1, 2)
     )
     assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
@@ -194,7 +192,7 @@ def test_threads_change_nothing() -> None:
 def test_utterance_with_fewer_frames_than_states_is_refused() -> None:
     mel = np.zeros((4, 8), np.float32)
     with pytest.raises(ValueError, match="4 frames are too few for 10 states"):
-        align_corpus([np.arange(5)], [mel], no_factors(5))
+        align_corpus([np.arange(5)], [mel].__getitem__, no_factors(5))
 
 
 # On speech
@@ -246,7 +244,7 @@ def read_spoken(corpus: Path) -> Spoken:
 def align(spoken: Spoken, tokens: Sequence[Int], n_states: int = 2) -> list[NDArray[np.int32]]:
     return align_corpus(
         tokens,
-        spoken.mels,
+        spoken.mels.__getitem__,
         spoken.tokenizer.factors,
         n_states,
         threads=2,

@@ -12,7 +12,7 @@ from dimts.evaluation.compare import (
     not_better,
     paired_difference,
 )
-from dimts.families.acoustic.limits import VoiceLimits, objections
+from dimts.families.acoustic.family import FAMILY, VoiceLimits
 from dimts.families.acoustic.metrics import MCD
 from dimts.families.protocol import Measured
 
@@ -75,7 +75,7 @@ def test_each_condition_that_fails_is_named(
     changes: dict[str, float | None], limits: VoiceLimits, expected: str | None
 ) -> None:
     metrics = {key: value for key, value in (GOOD | changes).items() if value is not None}
-    found = objections(metrics, limits)
+    found = FAMILY.objections(metrics, limits)
     assert len(found) == (0 if expected is None else 1)
     assert expected is None or expected in found[0]
 
@@ -104,4 +104,4 @@ def test_model_that_is_not_better_by_the_margin_is_refused(
 
 def test_all_that_fails_is_named() -> None:
     bad = {"mcd": np.nan, "length_ratio": 2.0, "forgetting": 5.0}
-    assert len(objections(bad, VoiceLimits())) == 3
+    assert len(FAMILY.objections(bad, VoiceLimits())) == 3

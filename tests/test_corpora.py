@@ -12,8 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dimts.core.errors import UserError
-from dimts.families.acoustic.corpora import draw, join, load_corpus
-from dimts.families.acoustic.dataset import Corpus
+from dimts.families.acoustic.dataset import Corpus, draw, join, load_corpus
 from dimts.features.feature_set import FeatureSet
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig

@@ -25,7 +25,7 @@ from dimts.families.acoustic.bundle import build_model, write_bundle
 from dimts.families.acoustic.dataset import Corpus
 from dimts.families.acoustic.model.config import ModelConfig
 from dimts.families.acoustic.model.t3 import T3, align
-from dimts.families.acoustic.training_config import AcousticTrainingConfig
+from dimts.families.acoustic.settings import AcousticTrainingConfig
 from dimts.launch.machine import unused_gpu
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig

@@ -16,7 +16,7 @@ from dimts.families.acoustic.extension.embedding_file import (
     embedding_weights,
     read_embedding,
 )
-from dimts.families.acoustic.extension.rows import TOKEN, extend_rows, std_of
+from dimts.families.acoustic.extension.rows import TOKEN, Extension, extend_rows, std_of
 from dimts.families.acoustic.model.config import EncoderConfig, ModelConfig
 from dimts.families.acoustic.model.t3 import T3
 from dimts.text.language import load_language
@@ -125,7 +125,7 @@ def test_voice_is_built_on_it_and_extended(file: Path, tokenizer: Tokenizer) -> 
     amharic = load_language("am")
     merged = merge(tokenizer, amharic, TextConfig(language="am"))
     spelling = load_transliteration("am", amharic)
-    extended = extend_rows(weights, tokenizer, merged, amharic, "transliteration", spelling, 0)
+    extended = extend_rows(weights, Extension(tokenizer, merged, "transliteration", spelling, 0))
     model = model_of(merged, ROW_WIDTH)
     model.load_state_dict(extended)
     assert torch.equal(extended[TOKEN][: tokenizer.n_vocab], rows)

@@ -9,12 +9,19 @@ import torch
 from torch import Tensor
 
 from dimts.core.config import build_config
-from dimts.core.errors import ConfigError, UserError
+from dimts.core.errors import ConfigError
 from dimts.families.acoustic.bundle import build_model
-from dimts.families.acoustic.extension.config import StartMethod
-from dimts.families.acoustic.extension.rows import FACTOR, TOKEN, extend_rows, not_covered, std_of
+from dimts.families.acoustic.extension.rows import (
+    FACTOR,
+    TOKEN,
+    Extension,
+    extend_rows,
+    not_covered,
+    std_of,
+)
 from dimts.families.acoustic.model.config import EncoderConfig, ModelConfig
 from dimts.families.acoustic.model.t3 import T3
+from dimts.families.acoustic.settings import StartMethod
 from dimts.text.language import Language, load_language
 from dimts.text.merging import SubwordConfig, merge
 from dimts.text.normaliser import TextConfig
@@ -77,7 +84,6 @@ def extend(
     weights: dict[str, Tensor],
     base: Tokenizer,
     merged: Tokenizer,
-    amharic: Language,
     spelling: Transliteration,
 ) -> Extend:
     """``extend("mean")``: the base's weights with Amharic's rows."""
@@ -85,7 +91,7 @@ def extend(
     def by(
         method: StartMethod, table: Transliteration | None = spelling, seed: int = 0
     ) -> dict[str, Tensor]:
-        return extend_rows(weights, base, merged, amharic, method, table, seed)
+        return extend_rows(weights, Extension(base, merged, method, table, seed))
 
     return by
 
@@ -234,10 +240,10 @@ def partial(spelling: Transliteration) -> Transliteration:
 
 
 def test_what_is_not_covered_is_named(
-    base: Tokenizer, merged: Tokenizer, amharic: Language, spelling: Transliteration
+    base: Tokenizer, merged: Tokenizer, spelling: Transliteration
 ) -> None:
-    assert not_covered(base, merged, amharic, spelling) == ()
-    missing = not_covered(base, merged, amharic, partial(spelling))
+    assert not_covered(base, merged, spelling) == ()
+    missing = not_covered(base, merged, partial(spelling))
     assert {"።", "ላ", "ሎ", "ሶ"} <= set(missing)
     assert not {"ሰ", "፣", "<am>"} & set(missing)
 
@@ -261,12 +267,6 @@ def test_what_is_not_covered_starts_by_the_mean(
         assert torch.equal(rows(less, merged, "ሰ፣"), rows(whole, merged, "ሰ፣"))
 
 
-@pytest.mark.parametrize("method", ["transliteration", "nearest"])
-def test_missing_transliteration_is_named(extend: Extend, method: StartMethod) -> None:
-    with pytest.raises(UserError, match=f"{method!r} without a transliteration of .* \\(am\\)"):
-        extend(method, None)
-
-
 # Further languages, sub-words, other widths
 
 
@@ -278,13 +278,13 @@ def test_further_language_shares_the_rows_of_the_first(
     third = merge(merged, tigrinya, text_of("ti"))
     before = extend("transliteration")
     table = load_transliteration("ti", tigrinya)
-    after = extend_rows(before, merged, third, tigrinya, "transliteration", table, 0)
+    after = extend_rows(before, Extension(merged, third, "transliteration", table, 0))
     assert third.n_vocab > merged.n_vocab
     for name in (TOKEN, FACTOR.format(0), FACTOR.format(1)):
         assert torch.equal(after[name][: len(before[name])], before[name])
     assert len(after[FACTOR.format(0)]) == third.factor_sizes[0] > merged.factor_sizes[0]
     model_of(third).load_state_dict(after)
-    assert not_covered(merged, third, tigrinya, table) == ()
+    assert not_covered(merged, third, table) == ()
 
 
 def test_subword_starts_as_all_of_its_letters(
@@ -292,17 +292,17 @@ def test_subword_starts_as_all_of_its_letters(
 ) -> None:
     longer = merge(base, amharic, text_of("am"), SubwordConfig(tokens=3), ["ሰላም ሰላም", "ሰላም ሙሉ"])
     subword = next(t for t in longer.tokens[base.n_vocab :] if len(t) == 2)
-    extended = extend_rows(weights, base, longer, amharic, "transliteration", spelling, 0)
+    extended = extend_rows(weights, Extension(base, longer, "transliteration", spelling, 0))
     spelled = "".join(spelling.spell(c, amharic) or "" for c in subword)
     own = extended[TOKEN][longer.tokens.index(subword)]
     assert torch.allclose(own, rows(weights, base, spelled).mean(0), atol=1e-6)
 
 
 def test_rows_of_another_width_are_extended_in_it(
-    base: Tokenizer, merged: Tokenizer, amharic: Language, spelling: Transliteration
+    base: Tokenizer, merged: Tokenizer, spelling: Transliteration
 ) -> None:
     wide = dict(model_of(base, embedding_width=96).state_dict())
-    extended = extend_rows(wide, base, merged, amharic, "transliteration", spelling, 0)
+    extended = extend_rows(wide, Extension(base, merged, "transliteration", spelling, 0))
     assert extended[TOKEN].shape == (merged.n_vocab, 96)
     model_of(merged, embedding_width=96).load_state_dict(extended)
 

@@ -23,13 +23,13 @@ from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
 from dimts.families.acoustic.bundle import load_bundle
-from dimts.families.acoustic.corpora import join, load_corpus
 from dimts.families.acoustic.data import open_data
-from dimts.families.acoustic.extension.config import BaseConfig
+from dimts.families.acoustic.dataset import join, load_corpus
 from dimts.families.acoustic.extension.extended import write_extended_bundle
-from dimts.families.acoustic.extension.rows import FACTOR, TOKEN
+from dimts.families.acoustic.extension.rows import FACTOR, TOKEN, Extension
 from dimts.families.acoustic.flat_start import ensure_durations, read_durations
 from dimts.families.acoustic.held_out import aggregate_metrics, evaluate
+from dimts.families.acoustic.measurements import held_out
 from dimts.families.acoustic.speaker import AcousticSpeaker
 from dimts.families.acoustic.task import initial_model
 from dimts.launch.start import start_run
@@ -166,11 +166,6 @@ def test_bundle_names_the_voice_that_it_was_adapted_from(
     manifest = read_manifest(bundle_of(result), verify=False)
     assert manifest.origin["base"] == rehearsed.bundle.resolve().name
     assert manifest.origin["base_sha256"] == sha256(rehearsed.bundle / "model.safetensors")
-    # Runs begun earlier have the other one, and go on.
-    older = {**manifest.origin, **read_manifest(rehearsed.bundle).origin}
-    text = manifest.model_copy(update={"origin": older}).model_dump_json()
-    (bundle_of(result) / "manifest.json").write_text(text, encoding="utf-8")
-    trained(config)
 
 
 def test_bundle_of_a_base_that_was_extended_names_what_it_was_made_from(
@@ -179,8 +174,8 @@ def test_bundle_of_a_base_that_was_extended_names_what_it_was_made_from(
     source = resolve_bundle(base.run_dir / BEST)
     tokenizer = load_bundle(source).tokenizer
     merged = merge(tokenizer, load_language("am"), TextConfig(language="am"))
-    start = BaseConfig(bundle=str(source), start="mean")
-    write_extended_bundle(source, tmp_path / "extended", merged, start, seed=1)
+    extension = Extension(tokenizer, merged, "mean", None, seed=1)
+    write_extended_bundle(source, extension, tmp_path / "extended")
     _, result = trained(adapted(*QUICK, "base.features=[]", f"base.bundle={tmp_path / 'extended'}"))
     origin = read_manifest(bundle_of(result)).origin
     assert (origin["base"], origin["start"]) == (source.name, "mean")
@@ -238,12 +233,10 @@ def test_a_sentence_of_the_base_that_could_not_be_measured_is_refused_beforehand
 def test_forgetting_is_measured_on_so_many_sentences_at_most(
     adapted: Adapted, base: BaseVoice, tmp_path: Path
 ) -> None:
-    from dimts.families.acoustic.measurements import forgetting_metrics
-
     settings = acoustic(adapted("base.held_out=1").launch())
     data = open_data(settings)
     bundle = write_base(tmp_path / "adapted", data.tokenizer)
-    before, after = forgetting_metrics(settings, data, bundle, torch.device("cpu"))
+    after, before = held_out(settings, bundle, torch.device("cpu"))
     voice = load_bundle(bundle)
     rows = []
     for features in data.base_features:

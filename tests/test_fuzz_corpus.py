@@ -10,6 +10,7 @@ import io
 import shutil
 import struct
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from prepare_fixtures import MEL, RATE, TEXT, TEXTS, contents, run_prepare
 from data_prep.checks import check_text
 from data_prep.extract import ExtractSettings, extract
 from data_prep.readers.ljspeech import read_ljspeech
+from data_prep.recordings import opened
 from data_prep.report import quarantine_csv
 from data_prep.utterance import Reason, Rejected, Segment
 from dimts.audio.trim import TrimConfig
@@ -193,7 +195,7 @@ def check_extracted(folder: Path, content: bytes) -> None:
     corpus = folder / "corpus"
     (corpus / "fuzzed.wav").write_bytes(content)
     fuzzed = [Segment("fuzzed.wav")]
-    [result] = extract(corpus, fuzzed, SETTINGS)
+    [(_, result, *_)] = extract(partial(opened, corpus), fuzzed, SETTINGS)
     if result.reason is None:
         mel = result.arrays["mel"]
         assert np.isfinite(mel).all()
@@ -204,7 +206,7 @@ def check_extracted(folder: Path, content: bytes) -> None:
         assert result.detail and "\n" not in result.detail
         assert str(folder) not in result.detail
         assert not result.arrays
-    assert extract(corpus, fuzzed, SETTINGS)[0].detail == result.detail
+    assert extract(partial(opened, corpus), fuzzed, SETTINGS)[0].result.detail == result.detail
 
 
 @fuzz()

@@ -29,7 +29,6 @@ from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import Config, load_config
 from dimts.core.errors import UserError
 from dimts.families.acoustic.bundle import load_bundle
-from dimts.families.acoustic.extension.base import read_base
 from dimts.families.acoustic.extension.embedding_file import read_embedding
 from dimts.families.acoustic.speaker import AcousticSpeaker
 from dimts.text.huggingface import read_tokenizer
@@ -233,8 +232,7 @@ def copy_of(voice: Path) -> Iterator[Path]:
 def load_and_speak(bundle: Path) -> None:
     """With what it says of itself made to agree, as the author of such a bundle would."""
     before = tree(bundle)
-    for load in (lambda: load_bundle(bundle), lambda: read_base(bundle)):
-        outcome(load)
+    outcome(lambda: load_bundle(bundle))
     voice = outcome(lambda: AcousticSpeaker.load(bundle))
     if voice is not None:
         outcome(lambda: voice.mel(TEXT))

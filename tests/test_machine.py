@@ -148,6 +148,7 @@ def test_run_keeps_the_precision_it_took_and_stores_it(voice: Voice) -> None:
     assert any(line.startswith(f"training.amp: {choices.amp}, as ") for line in told(run_dir))
 
 
+@pytest.mark.integration
 def test_run_gone_on_with_elsewhere_keeps_its_precision_and_says_that_it_is_slow(
     voice: Voice, tmp_path: Path
 ) -> None:

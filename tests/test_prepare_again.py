@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import soundfile
 from prepare_fixtures import (
@@ -26,9 +28,16 @@ from prepare_fixtures import (
     tone,
 )
 
-from data_prep.arrow_writer import to_ipc_bytes
-from data_prep.extract import Extracted, ExtractSettings, chunk_table, extract, hash_file
-from data_prep.store import Features, Refusal, Store, locked
+from data_prep.extract import (
+    Extracted,
+    ExtractSettings,
+    Result,
+    chunk_table,
+    extract,
+    hash_file,
+)
+from data_prep.recordings import opened
+from data_prep.store import Store, locked
 from data_prep.utterance import Reason, Segment
 from dimts.audio.trim import TrimConfig
 from dimts.core.errors import UserError
@@ -249,7 +258,8 @@ SETTLE_120_MB = """
 import sys
 from pathlib import Path
 import numpy as np
-from data_prep.store import Features, Store
+from data_prep.extract import Result
+from data_prep.store import Store
 from dimts.families.acoustic.mel_extractor import MelExtractor
 from prepare_fixtures import MEL
 
@@ -258,7 +268,7 @@ def most_mb():
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1000
 
 mel = np.ones((25_000, 20), np.float32)
-unused = [Features(f"k{n}", 0.0, 1.0, {"mel": mel}) for n in range(60)]
+unused = [Result(f"k{n}", seconds=1.0, arrays={"mel": mel}) for n in range(60)]
 extractors = [MelExtractor(MEL)]
 Store(Path(sys.argv[1]), extractors).settle([], unused[:1])  # what Arrow itself costs
 before = most_mb()
@@ -282,24 +292,24 @@ def test_what_is_not_used_is_not_held_in_memory_to_write_it_down(features: Path)
 def test_what_is_not_used_is_read_again_and_written_only_if_it_differs(features: Path) -> None:
     extractor = MelExtractor(MEL)
 
-    def known() -> list[Features | Refusal]:
+    def known() -> list[Result]:
         store = Store(features, [extractor])
-        return [result for row in rows if (result := store.result(row.key))]
+        return [result for row in rows if (result := store.result(row.result.key))]
 
     def mels() -> list[float]:
-        return [float(r.arrays["mel"].mean()) for r in known() if isinstance(r, Features)]
+        return [float(r.arrays["mel"].mean()) for r in known() if not r.reason]
 
     wide = [np.full((25_000, 20), n, np.float32) for n in range(9)]  # three batches
     segment = Segment("")
     rows = [
-        Extracted(segment, key=f"k{n}", seconds=1.0, arrays={"mel": mel})
+        Extracted(segment, Result(f"k{n}", seconds=1.0, arrays={"mel": mel}))
         for n, mel in enumerate(wide)
     ]
-    rows.append(Extracted(segment, key="r", reason=Reason.TOO_SHORT, detail="0.1 s"))
+    rows.append(Extracted(segment, Result("r", Reason.TOO_SHORT, "0.1 s")))
     store, file = Store(features, [extractor]), features / ".work" / "unused.arrow"
-    file.write_bytes(
-        to_ipc_bytes(chunk_table(rows, extractor.columns))
-    )  # in one piece, as it once was
+    table = chunk_table(rows, extractor.columns)
+    with pa.ipc.new_file(file, table.schema) as writer:  # in one piece, as it once was
+        writer.write_table(table)
     in_one_piece = file.stat()
     store.settle([], known())
     assert file.stat().st_ino == in_one_piece.st_ino
@@ -307,7 +317,7 @@ def test_what_is_not_used_is_read_again_and_written_only_if_it_differs(features:
     in_groups = file.stat()
     assert in_groups.st_ino != in_one_piece.st_ino
     assert mels() == list(range(1, 9))
-    assert known()[-1] == Refusal("r", Reason.TOO_SHORT, "0.1 s")
+    assert known()[-1] == Result("r", Reason.TOO_SHORT, "0.1 s")
     store.settle([], known())
     assert file.stat().st_ino == in_groups.st_ino
 
@@ -318,7 +328,7 @@ def test_pipe_put_in_a_recordings_place_meanwhile_blocks_nothing(corpus: Path) -
     file = corpus / "wavs" / "u000.wav"
     file.unlink()
     os.mkfifo(file)
-    [extracted] = extract(corpus, [Segment("wavs/u000.wav")], settings)
+    [(_, extracted, *_)] = extract(partial(opened, corpus), [Segment("wavs/u000.wav")], settings)
     assert (extracted.reason, extracted.key) == (Reason.NOT_A_FILE, "")
     assert extracted.detail == "wavs/u000.wav: is a named pipe, not a file"
     with pytest.raises(NotAFile, match="named pipe"):

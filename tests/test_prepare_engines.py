@@ -62,15 +62,15 @@ def test_worker_that_is_killed_is_one_line(corpus: Path, tmp_path: Path) -> None
 
 def test_what_a_worker_had_finished_is_not_done_again(corpus: Path, tmp_path: Path) -> None:
     """Its run was killed before it came to it."""
-    parts = tmp_path / "features" / ".work" / "parts"
-    parts.mkdir(parents=True)
-    (parts / ".half.arrow.tmp").write_bytes(b"half")
+    work = tmp_path / "features" / ".work"
+    work.mkdir(parents=True)
+    (work / ".chunk-half.arrow.tmp").write_bytes(b"half")
     made = ExtractSettings(MelExtractor(MEL), TrimConfig(), min_seconds=0.3, max_seconds=20.0)
-    extract_chunk(corpus, [Segment(f"wavs/u{n:03d}.wav") for n in range(5)], made, parts)
+    extract_chunk(corpus, [Segment(f"wavs/u{n:03d}.wav") for n in range(5)], made, work)
     extracted = Extractions()
     run_prepare(corpus, tmp_path / "features", extracted)
     assert extracted.n == 24 - 5
-    assert not parts.exists()
+    assert {file.name for file in work.iterdir()} == {"lock", "stamps.arrow", "unused.arrow"}
 
 
 def test_engine_is_chosen_by_where_ray_is_and_by_bytes(

@@ -17,7 +17,7 @@ from prepare_fixtures import MEL, RATE, TEXT, add_row, add_utterance, contents, 
 from s3_fixtures import S3, another_machine, names, put
 
 from data_prep.pipeline import prepare
-from data_prep.recordings import at_hand, opened, root_of
+from data_prep.recordings import at_hand, root_of
 from data_prep.remote_features import working_folder
 from dimts.core.errors import UserError
 from dimts.families.acoustic.mel_extractor import MelExtractor
@@ -241,8 +241,8 @@ def test_recordings_of_a_killed_process_are_removed_by_the_next(
     assert len(list(folder.glob("*/0"))) == 1
     with at_hand(root_of(bucket), ["metadata.csv"], 1000) as fetched:
         assert len(list(folder.glob("*/0"))) == 1
-        with opened(fetched, "metadata.csv") as recording:
-            assert recording.stamp.size == 4
+        with fetched("metadata.csv") as (_, stamp):
+            assert stamp.size == 4
     assert list(folder.glob("*/")) == []
 
 

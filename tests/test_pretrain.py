@@ -21,10 +21,10 @@ from dimts.commands.pretrain import main, prepare_parts
 from dimts.core.config import load_config, to_yaml
 from dimts.core.errors import ConfigError
 from dimts.families.acoustic.bundle import load_bundle
-from dimts.families.acoustic.corpora import load_corpus
 from dimts.families.acoustic.data import open_data
+from dimts.families.acoustic.dataset import load_corpus
 from dimts.families.acoustic.held_out import aggregate_metrics, evaluate
-from dimts.families.acoustic.measurements import base_metrics, held_out_metrics
+from dimts.families.acoustic.measurements import base_metrics, held_out
 from dimts.families.acoustic.speaker import AcousticSpeaker
 from dimts.features.feature_set import FeatureSet
 from dimts.launch.run_logger import read_result
@@ -245,8 +245,7 @@ def test_sets_of_one_language_have_one_figure(base: BaseVoice, tmp_path: Path) -
     rows = []
     for features in (data.features[0], data.features[2]):
         rows += evaluate(voice.model, load_corpus(features, voice.tokenizer, "test"))
-    best = base.run_dir / BEST
-    metrics = held_out_metrics(settings_of_run, data, best, torch.device("cpu"))
+    metrics, _ = held_out(settings_of_run, base.run_dir / BEST, torch.device("cpu"))
     assert metrics["test/mcd_es"] == pytest.approx(aggregate_metrics(rows)["mcd"])
     both = data._replace(base_features=(data.features[0], data.features[2]))
     forgotten = base_metrics(voice.model, both, limit=50)

@@ -63,7 +63,9 @@ def registry(config: TrackingConfig) -> Registry:
     return Registry(config, config.registered_model)
 
 
-@pytest.mark.parametrize("store_is", ["database", "server"])
+@pytest.mark.parametrize(
+    "store_is", ["database", pytest.param("server", marks=pytest.mark.integration)]
+)
 def test_the_logged_model_is_the_bundle_and_speaks(
     store_is: str, config: TrackingConfig, bundle: Path, tmp_path: Path, server: str
 ) -> None:

@@ -271,6 +271,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(places, "ATTEMPTS", 1)
 
 
+@pytest.mark.integration
 def test_run_that_the_storage_failed_sends_what_it_has_when_it_is_back(
     s3: S3, bucket: StoragePath, hasty: None, voice: Voice
 ) -> None:

@@ -175,6 +175,7 @@ def test_unexpected_error_is_told_without_secrets(tmp_path: Path) -> None:
     assert stat.S_IMODE(log.stat().st_mode) == stat.S_IRUSR | stat.S_IWUSR
 
 
+@pytest.mark.integration
 def test_training_writes_its_secrets_nowhere(voice_file: Path, tmp_path: Path) -> None:
     """The server is away, so all that it would be told lies in the run's folder, too."""
     uri = f"http://bob:{SECRET}@127.0.0.1:1/x?token=query-{SECRET}"

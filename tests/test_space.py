@@ -2,42 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import shlex
 import shutil
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING, Any
 
-import optuna
 import pytest
 import yaml
-from examples import one_in
-from hypothesis import HealthCheck, given
-from hypothesis import settings as how
-from hypothesis import strategies as st
-from optuna.samplers import RandomSampler
 from training_fixtures import acoustic
+from tuning_fixtures import one_of
 
 from data_prep.pipeline import prepare as run_prepare
 from dimts.bundles.bundle import CONFIG, resolve_bundle
 from dimts.commands.sweep_config import SweepVoice, load_sweep
 from dimts.commands.voice_config import VoiceConfig
-from dimts.core.config import build_config
 from dimts.core.errors import ConfigError, UserError
-from dimts.families.acoustic.bundle import write_bundle
-from dimts.families.acoustic.extension.base import read_base
+from dimts.families.acoustic.bundle import load_bundle, write_bundle
 from dimts.families.acoustic.mel_extractor import MelExtractor
-from dimts.tuning.config import SweepConfig
-from dimts.tuning.distinct import all_settings, count_settings, identity
-from dimts.tuning.prepare import SHARED_INPUTS, check, prepare
-from dimts.tuning.space import Space, check_point, examples, suggest
+from dimts.tuning.space import examples
 from dimts.tuning.study import SweepStudy
-from dimts.tuning.sweep import run_sweep
+from dimts.tuning.sweep import SHARED_INPUTS, check, prepare, run_sweep
 
 if TYPE_CHECKING:
     from conftest import BaseVoice
@@ -55,15 +42,6 @@ RATE = {"type": "float", "low": 1e-4, "high": 1e-1, "log": True}
 FORGETTING = {"forgetting/mcd_change": "minimize"}
 
 Build = Callable[..., SweepVoice]
-
-
-def space_of(**parameters: Any) -> Space:
-    """A space as the sweep reads it."""
-    return build_config(SweepConfig, {"name": "t", "space": parameters}).space
-
-
-def one_of(*choices: Any, **more: Any) -> dict[str, Any]:
-    return {"type": "categorical", "choices": list(choices), **more}
 
 
 @pytest.fixture
@@ -283,10 +261,10 @@ def test_mistake_that_the_features_show_leaves_nothing_behind(
 
 def test_forgetting_without_sentences_of_the_base_is_refused(adapted_sweep: Build) -> None:
     sweep = {"space": {LR: RATE}, "objectives": FORGETTING}
-    with pytest.raises(UserError, match=r"base\.features has no validation sentences"):
+    with pytest.raises(UserError, match=r"validation sentences in base\.features"):
         run_sweep(adapted_sweep(sweep, "base.features=[]").plan())
     plan = adapted_sweep(sweep).plan()
-    facts = check(plan.sweep, plan.launch).facts
+    facts = check(plan).facts
     assert facts["set of the base's features"].count("+") == 1, "of two languages"
 
 
@@ -303,9 +281,9 @@ def test_sweep_does_not_go_on_with_other_features_or_another_base(
     plan.folder.mkdir()
     study = SweepStudy(plan.sweep, plan.folder).study
     for _ in range(2):
-        prepare(plan.sweep, (), check(plan.sweep, plan.launch), study, plan.place)
+        prepare(plan, check(plan), study)
 
-    found = read_base(bundle)
+    found = load_bundle(bundle)
     other = {name: weight * 1.01 for name, weight in found.weights.items()}
     facts = {"step": 1, "epoch": 0, "metrics": {}, "features": "f"}
     write_bundle(bundle, other, found.tokenizer, (bundle / CONFIG).read_text(), facts)
@@ -321,15 +299,15 @@ def test_sweep_does_not_go_on_with_other_features_or_another_base(
     assert f"--set sweep.name=t-2 --set sweep.known_good_from={plan.folder} " in str(error.value)
     assert "\n" not in str(error.value)
     study.set_user_attr(SHARED_INPUTS, None)  # as one has it that was begun before this was kept
-    prepare(plan.sweep, (), check(plan.sweep, plan.launch), study, plan.place)
+    prepare(plan, check(plan), study)
 
 
 def test_freeze_index_of_the_space_fits_the_vocabulary(adapted_sweep: Build) -> None:
     plan = adapted_sweep({"space": {FREEZE: one_of(0, 0.5, "n_base", "n_vocab")}}).plan()
-    check(plan.sweep, plan.launch)
+    check(plan)
     plan = adapted_sweep({"space": {FREEZE: one_of(0, 9999)}}).plan()
     with pytest.raises(ConfigError, match=r"sweep\.space: model\.freeze_until_index=9999"):
-        check(plan.sweep, plan.launch)
+        check(plan)
 
 
 # A trial's settings
@@ -369,146 +347,6 @@ def test_password_of_the_store_reaches_the_trials_and_no_file(sweep_voice: Build
     assert plan.tracking.uri == plan.launch(0, {LR: 0.1}).tracking.uri == uri
     assert "secret" not in plan.config_yaml
     assert "secret" not in str(plan.params)
-
-
-def drawn(space: Space, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings of a trial, and what Optuna knows of them."""
-    study = optuna.create_study(sampler=RandomSampler(seed))
-    trial = study.ask()
-    return suggest(space, trial, lambda key: None), trial.params
-
-
-scalars = st.none() | st.booleans() | st.integers(-9, 9) | st.floats(-9, 9) | st.text(max_size=4)
-values = st.recursive(
-    scalars,
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
-    ),
-    max_leaves=5,
-)
-
-
-@how(max_examples=one_in(8))
-@given(choices=st.lists(values, min_size=1, max_size=5), seed=st.integers(0, 99))
-def test_choice_of_any_kind_comes_back_as_it_was_written(choices: list[Any], seed: int) -> None:
-    try:
-        space = space_of(a=one_of(*choices))
-    except ConfigError as error:
-        assert "is there twice" in str(error)
-        return
-    drawn_value, params = drawn(space, seed)
-    assert json.dumps(drawn_value["a"]) in [json.dumps(choice) for choice in choices]
-    assert params == {"a": space["a"].stored(drawn_value["a"])}
-
-
-numbers = st.floats(1e-6, 1e6)
-
-
-@how(max_examples=one_in(8), suppress_health_check=[HealthCheck.filter_too_much])
-@given(low=numbers, high=numbers, log=st.booleans(), seed=st.integers(0, 99))
-def test_drawn_number_lies_in_its_range(low: float, high: float, log: bool, seed: int) -> None:
-    if low >= high:
-        with pytest.raises(ConfigError, match="is empty"):
-            space_of(a={"type": "float", "low": low, "high": high, "log": log})
-        return
-    space = space_of(a={"type": "float", "low": low, "high": high, "log": log})
-    settings, _ = drawn(space, seed)
-    check_point(space, settings)
-    for end in examples(space):
-        check_point(space, end)
-
-
-def test_parameter_is_drawn_only_beside_the_values_it_depends_on() -> None:
-    space = space_of(
-        kind=one_of("a", "b", "c"),
-        rate={**RATE, "when": {"kind": ["a", "b"]}},
-        depth={"type": "int", "low": 1, "high": 4, "when": {"kind": "b"}},
-        width={"type": "int", "low": 2, "high": 8, "step": 2, "when": {"depth": [1, 2, 3, 4]}},
-    )
-    expected = {
-        "a": {"kind", "rate"},
-        "b": {"kind", "rate", "depth", "width"},
-        "c": {"kind"},
-    }
-    seen = set()
-    for seed in range(30):
-        settings, params = drawn(space, seed)
-        assert settings == params
-        assert set(settings) == expected[settings["kind"]]
-        check_point(space, settings)
-        seen.add(settings["kind"])
-    assert seen == expected.keys()
-
-
-def test_examples_hold_every_end_beside_what_it_depends_on() -> None:
-    space = space_of(
-        kind=one_of("a", "b"),
-        depth={"type": "int", "low": 1, "high": 4, "when": {"kind": "b"}},
-        width={"type": "int", "low": 2, "high": 8, "when": {"depth": 4}},
-        blocks=one_of([], [0]),
-    )
-    found = list(examples(space))
-    for point in found:
-        check_point(space, point)
-    assert {"kind": "b", "depth": 4, "width": 8} in found
-    assert {"kind": "a", "blocks": [0]} in found
-    for key, parameter in space.items():
-        tried = [point[key] for point in found if key in point]
-        assert all(end in tried for end in parameter.bounds())
-
-
-# All settings of a space
-
-
-steps = st.integers(1, 3)
-finite = st.one_of(
-    st.builds(lambda n: one_of(*range(n)), st.integers(1, 4)),
-    st.builds(
-        lambda low, n, step: {"type": "int", "low": low, "high": low + n * step, "step": step},
-        st.integers(-3, 3), steps, steps,
-    ),
-    st.builds(
-        lambda low, n: {"type": "float", "low": low, "high": low + n * 0.25, "step": 0.25},
-        st.integers(-3, 3), steps,
-    ),
-    st.builds(lambda n: {"type": "int", "low": 1, "high": 1 + n, "log": True}, steps),
-)  # fmt: skip
-
-
-@how(deadline=None, max_examples=60)
-@given(parameters=st.lists(finite, min_size=1, max_size=3), seed=st.integers(0, 99))
-def test_every_setting_of_a_finite_space_comes_once_the_drawn_one_first(
-    parameters: list[dict[str, Any]], seed: int
-) -> None:
-    """One more parameter is used beside some values of the first alone."""
-    space = space_of(**{f"p{n}": parameter for n, parameter in enumerate(parameters)})
-    beside = space["p0"].bounds()[0]
-    space = space_of(
-        **{f"p{n}": parameter for n, parameter in enumerate(parameters)},
-        more=one_of([], [0], None, when={"p0": [beside]}),
-    )
-    draws, _ = drawn(space, seed)
-    found = list(all_settings(space, Random(seed), draws))
-    for setting in found:
-        check_point(space, setting)
-        assert set(setting) == {k for k, p in space.items() if p.is_used(setting)}
-    sizes = [len(set(islice(space[f"p{n}"].values(Random(0)), 99))) for n in range(len(parameters))]
-    n = math.prod(sizes) + 2 * math.prod(sizes[1:])
-    assert len({identity(space, setting) for setting in found}) == len(found) == n
-    assert identity(space, found[0]) == identity(space, draws)
-    assert count_settings(space, 999) == n
-    assert count_settings(space, n - 1) == n - 1
-    assert found == list(all_settings(space, Random(seed), draws))
-
-
-def test_continuous_parameter_has_settings_without_end() -> None:
-    space = space_of(kind=one_of("a", "b"), rate={**RATE, "when": {"kind": "b"}})
-    found = list(islice(all_settings(space, Random(0), {"kind": "a"}), 50))
-    assert found[0] == {"kind": "a"}
-    assert len({setting["rate"] for setting in found[1:]}) == 49
-    for setting in found:
-        check_point(space, setting)
-    assert count_settings(space, 1000) == 1000
 
 
 # What ships

@@ -16,11 +16,9 @@ from sqlalchemy.engine import Engine
 
 from dimts.core.config import build_config
 from dimts.core.errors import UserError
-from dimts.tuning.asha import EarlyStopping
 from dimts.tuning.config import Direction, SweepConfig
-from dimts.tuning.distinct import exhausted_line
 from dimts.tuning.outcomes import is_known_good, outcome
-from dimts.tuning.report import front, limits_line
+from dimts.tuning.report import exhausted_line, front, limits_line
 from dimts.tuning.space import stored
 from dimts.tuning.study import Assignment, Ending, Outcome, SweepStudy, same_failure
 from dimts.tuning.sweep_logger import note
@@ -382,7 +380,7 @@ def first(tmp_path: Path, **changes: Any) -> tuple[SweepStudy, Assignment]:
 def test_validation_that_is_told_twice_is_stored_once(
     tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
-    study, (number, _, _) = first(tmp_path)
+    study, (number, _) = first(tmp_path)
     study.reported(number, 1, 2.0)
     study.reported(number, 2, 3.0)
     study.reported(number, 1, 9.0)
@@ -395,7 +393,7 @@ def test_validation_that_is_told_twice_is_stored_once(
 
 
 def test_loss_that_is_no_number_hides_no_earlier_one(tmp_path: Path) -> None:
-    study, (number, _, _) = first(tmp_path, early_stopping={"first": 3})
+    study, (number, _) = first(tmp_path, early_stopping={"first": 3})
     for validation, value in enumerate((2.0, math.nan, 1.0), start=1):
         study.reported(number, validation, value)
     study.end(number, Ending("failed", {}, 3, 3, 1.0))
@@ -405,11 +403,11 @@ def test_loss_that_is_no_number_hides_no_earlier_one(tmp_path: Path) -> None:
 
 
 def test_trial_that_is_to_stop_is_told_so_again_and_nothing_more_is_stored(tmp_path: Path) -> None:
-    study, (number, _, _) = first(tmp_path)
+    study, (number, _) = first(tmp_path)
     assert study.reported(number, 1, math.nan)
     assert study.reported(number, 2, 0.1), "it goes on until it notices"
     study = SweepStudy(study.config, tmp_path)
-    assert study.next() == (number, {"lr": 1e-3, "freeze": []}, True)
+    assert study.next() == (number, {"lr": 1e-3, "freeze": []})
     assert study.reported(number, 2, 0.1)
     assert study.trials[number].intermediate_values == {}
     assert "rung_2" not in study.trials[number].user_attrs
@@ -417,13 +415,13 @@ def test_trial_that_is_to_stop_is_told_so_again_and_nothing_more_is_stored(tmp_p
 
 def test_trial_that_passed_a_rung_is_not_judged_there_again(tmp_path: Path) -> None:
     """It stood well among the few that were known; a better one came while it was interrupted."""
-    study, (number, values, _) = first(tmp_path, parallel=2, early_stopping={"min_trials": 2})
+    study, (number, values) = first(tmp_path, parallel=2, early_stopping={"min_trials": 2})
     other = study.next()
     assert other is not None
     assert not study.reported(number, 1, 2.0)
     assert not study.reported(other.number, 1, 1.0)
     study = SweepStudy(study.config, tmp_path)
-    assert study.next() == (number, values, True)
+    assert study.next() == (number, values)
     assert not study.reported(number, 1, 2.0), "told again by the checkpoint it goes on from"
     assert study.reported(number, 2, 2.0) == study.reported(number, 2, 2.0)
 
@@ -431,7 +429,7 @@ def test_trial_that_passed_a_rung_is_not_judged_there_again(tmp_path: Path) -> N
 @pytest.mark.parametrize("kind", ["diverged", "stopped early"])
 def test_trial_that_diverged_shows_the_sampler_no_loss(tmp_path: Path, kind: Outcome) -> None:
     """Optuna ranks the unfinished by how far they came, and those without a loss last."""
-    study, (number, _, _) = first(tmp_path, early_stopping={"first": 2})
+    study, (number, _) = first(tmp_path, early_stopping={"first": 2})
     study.reported(number, 1, 2.0)
     assert study.reported(number, 2, math.nan)
     assert study.end(number, Ending(kind, {}, 2, 2, 1.0)) == "diverged"
@@ -469,7 +467,7 @@ def test_trial_stopped_early_is_never_the_best(tmp_path: Path) -> None:
 def test_trial_without_an_objective_has_diverged(
     tmp_path: Path, objectives: dict[str, str], value: float
 ) -> None:
-    study, (number, _, _) = first(tmp_path, objectives=objectives)
+    study, (number, _) = first(tmp_path, objectives=objectives)
     last = list(objectives)[-1]
     metrics = dict.fromkeys(objectives, 1.0) | {last: value}
     assert study.end(number, Ending("finished", metrics, 4, 4, 1.0)) == "diverged"
@@ -486,10 +484,10 @@ def test_interrupted_trial_is_handed_out_before_a_new_one(tmp_path: Path) -> Non
     assert one is not None
     assert (zero.number, one.number) == (0, 1)
     study.release(0)
-    assert study.next() == (0, zero.values, True)
-    three = study.next()
-    assert three is not None
-    assert (three.number, three.resumed) == (2, False)
+    assert study.next() == (0, zero.values)
+    two = study.next()
+    assert two is not None
+    assert two.number == 2
 
 
 def test_winner_that_keeps_no_limit_is_told_of(tmp_path: Path) -> None:
@@ -567,37 +565,3 @@ def test_first_trials_that_all_fail_alike_say_why(
     tmp_path: Path, endings: list[tuple[Outcome, str]], reason: str | None
 ) -> None:
     assert same_failure(ended_study(tmp_path, *endings).trials) == reason
-
-
-# Successive halving
-
-
-def test_the_worse_half_is_stopped_once_enough_trials_are_compared() -> None:
-    rule = EarlyStopping(first=1, factor=2, min_trials=4)
-    assert not rule.stops(9.0, [1.0, 2.0]), "of three none is stopped"
-    assert rule.stops(9.0, [1.0, 2.0, 3.0])
-    assert rule.stops(2.5, [1.0, 2.0, 3.0])
-    assert not rule.stops(1.5, [1.0, 2.0, 3.0])
-    assert not rule.stops(0.5, [1.0, 2.0, 3.0])
-    assert not rule.stops(1.0, [1.0, 1.0, 1.0]), "none is better"
-    assert rule.stops(1.5, [1.0, *[2.0] * 2, 1.2]), "two of five are better, so it is not among two"
-
-
-def test_factor_is_the_share_that_goes_on() -> None:
-    rule = EarlyStopping(factor=3, min_trials=2)
-    others = [float(n) for n in range(8)]
-    assert [rule.stops(n - 0.5, others) for n in range(9)] == [False] * 3 + [True] * 6
-
-
-def test_loss_that_is_no_number_stops_a_trial_and_no_other() -> None:
-    rule = EarlyStopping(min_trials=4)
-    assert rule.stops(math.nan, [])
-    assert rule.stops(math.inf, [])
-    assert not rule.stops(1.0, [math.nan] * 5)
-
-
-def test_rungs_are_before_the_last_validation() -> None:
-    assert EarlyStopping(first=1, factor=2).rungs(4) == [1, 2]
-    assert EarlyStopping(first=1, factor=2).rungs(5) == [1, 2, 4]
-    assert EarlyStopping(first=2, factor=3).rungs(20) == [2, 6, 18]
-    assert EarlyStopping(first=4).rungs(4) == []

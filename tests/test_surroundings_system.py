@@ -53,6 +53,7 @@ def test_speech_on_a_terminal_without_utf8(
     assert done.stdout.rstrip().endswith(b" s   " + printed)
 
 
+@pytest.mark.integration
 def test_mistakes_are_told_on_a_terminal_without_utf8(tmp_path: Path) -> None:
     for environment in ({"PYTHONIOENCODING": "ascii"}, NO_UTF8):
         done = command(TRAIN, "--config", f"{WORD}.yaml", cwd=tmp_path, environment=environment)
@@ -245,6 +246,7 @@ print(sys.executable, sorted(ray.get_runtime_context().runtime_env))
 @pytest.mark.skipif(
     not (ROOT / ".venv" / "bin" / "uv").exists(), reason="the tests' environment is not .venv"
 )
+@pytest.mark.integration
 def test_uv_run_takes_the_installation_as_it_is() -> None:
     versions = (ROOT / ".venv", ROOT / "pyproject.toml")
     before = [place.stat().st_mtime_ns for place in versions]

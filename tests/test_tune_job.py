@@ -27,6 +27,7 @@ from dimts.tracking.event_log import EVENTS
 from dimts.tracking.tracker import Tracker
 from dimts.tuning.outcomes import outcome
 from dimts.tuning.remote_sweep import SweepCopy
+from dimts.tuning.report import front
 from dimts.tuning.study import Ending, SweepStudy
 from dimts.tuning.sweep import Plan, SweepTrials, run_sweep
 from dimts.tuning.sweep_logger import SweepLogger
@@ -194,7 +195,7 @@ def test_loss_of_a_trial_that_was_stopped_is_not_recorded_as_another_figure(
     study.reported(0, 1, 0.5)
     study.end(0, Ending("stopped early", {"val/total_loss": 0.5}, 1, 1, 1.0))
     with SweepLogger(plan, study.study) as record:
-        record.ended(study.study, study.trials[0])
+        record.ended(study.trials[0])
         line = SweepTrials(plan, study, record, SweepCopy(plan.folder, plan.place))._line(0)
     assert "0.5000" not in line
     [run] = runs_of(plan)
@@ -215,6 +216,7 @@ def test_records_that_wait_in_object_storage_are_sent_when_the_sweep_has_ended(
     (trial / "checkpoint_latest").write_bytes(b"checkpoint")
     plan.folder.mkdir(parents=True)
     study = study_of(plan)
+    assert study.next() is not None
     for _ in range(2):  # the second time there is nothing to send
         with SweepLogger(plan, study.study) as record:
             record.conclude(None)
@@ -278,16 +280,17 @@ def test_two_objectives_have_a_front_and_a_limit(
     trials = study_of(plan).trials
     assert outcomes(plan) == ["finished"] * 3
     assert all(len(trial.values) == 2 for trial in trials)
-    for trial in result.front:
+    on_front = front(study_of(plan).study)
+    for trial in on_front:
         others = [t.values for t in trials if t.number != trial.number]
         assert not any(all(a < b for a, b in zip(o, trial.values, strict=True)) for o in others)
     assert result.best is not None
-    least = min(result.front, key=lambda trial: trial.values[1])
+    least = min(on_front, key=lambda trial: trial.values[1])
     assert result.best.number == least.number, "none keeps the limit: that which comes nearest"
     assert "forgetting/mcd_change" in result.metrics
     print_sweep(get_family("acoustic"), plan, result)
     assert "no trial keeps limits.forgetting/mcd_change=-100; " in capsys.readouterr().out
-    kept = {trial.number for trial in result.front}
+    kept = {trial.number for trial in on_front}
     for trial in trials:
         run_dir = plan.folder / "trials" / f"{trial.number:03d}"
         assert bool(checkpoints(run_dir)) == (trial.number in kept)

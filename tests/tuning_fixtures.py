@@ -40,6 +40,11 @@ POLL_S = 0.02
 PATIENCE_S = 240
 
 
+def one_of(*choices: Any, **more: Any) -> dict[str, Any]:
+    """A parameter of a space: one of these choices."""
+    return {"type": "categorical", "choices": list(choices), **more}
+
+
 def write_space(folder: Path, **changes: Any) -> Path:
     """A space's file: `SWEEP` with changes."""
     file = folder / "space.yaml"

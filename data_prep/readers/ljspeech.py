@@ -5,14 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from data_prep.recordings import RemoteCorpus, Root, root_of
+from data_prep.recordings import RemoteCorpus, Root, at_hand, root_of
 from data_prep.utterance import Reason, Rejected, Utterance
 from dimts.core.errors import UserError
-from dimts.core.untrusted import DRIVES_A_TERMINAL, NotAFile, open_regular
+from dimts.core.untrusted import DRIVES_A_TERMINAL, NotAFile
 from dimts.features.config import CorpusConfig
 from dimts.storage.paths import AnyPath
 
@@ -32,12 +31,7 @@ MAX_NOTE = 1000
 
 
 class _RowError(Exception):
-    """This row cannot be used."""
-
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
+    """This row cannot be used; its arguments are reason and detail."""
 
 
 def read_ljspeech(corpus: CorpusConfig, language: str) -> Iterator[Utterance | Rejected]:
@@ -50,7 +44,9 @@ def read_ljspeech(corpus: CorpusConfig, language: str) -> Iterator[Utterance | R
     Raises:
         UserError: there is no such corpus.
     """
-    root = _root(corpus.path)
+    root = root_of(corpus.path)
+    if isinstance(root, Path):
+        root = Path(os.path.realpath(root))
     seen: dict[str, int] = {}
     for row, line in enumerate(_lines(corpus.path, root), start=1):
         if not line.strip():
@@ -65,48 +61,34 @@ def read_ljspeech(corpus: CorpusConfig, language: str) -> Iterator[Utterance | R
             if not text:
                 raise _RowError(Reason.EMPTY_TEXT, "the text column is empty")
         except _RowError as error:
-            readable = (utterance_id or _first_column(line))[:MAX_NOTE]
-            yield Rejected(row, readable, error.reason, error.detail[:MAX_NOTE])
+            readable = utterance_id or line.split(b"|")[0].decode(errors="replace").strip()
+            reason, detail = error.args
+            yield Rejected(row, readable[:MAX_NOTE], reason, detail[:MAX_NOTE])
         else:
             seen[utterance_id] = row
             yield Utterance(utterance_id, audio, text, corpus.speaker, language, row)
 
 
-def _root(place: AnyPath) -> Root:
-    root = root_of(place)
-    return Path(os.path.realpath(root)) if isinstance(root, Path) else root
-
-
 def _lines(place: AnyPath, root: Root) -> Iterator[bytes]:
     """Lines of the table, of one that is too long its beginning; ends are those of any system."""
-    if isinstance(place, Path):
-        yield from _lines_here(place, Path(os.path.realpath(place)))
-        return
-    assert isinstance(root, RemoteCorpus)
-    stamp = root.stamps.get(METADATA)
-    if stamp is None:
-        raise UserError(
-            f"{place / METADATA}: no such file; an LJSpeech corpus has {METADATA} and "
-            f"{AUDIO_FOLDER}/"
-        )
-    if stamp.size > MAX_BYTES:
-        raise UserError(f"{place / METADATA}: has {stamp.size} bytes, at most {MAX_BYTES}")
-    with tempfile.TemporaryDirectory(prefix="dimts-metadata-") as folder:
-        (place / METADATA).download(Path(folder, METADATA))
-        yield from _lines_here(Path(folder), Path(os.path.realpath(folder)), place)
-
-
-def _lines_here(folder: Path, root: Path, place: AnyPath | None = None) -> Iterator[bytes]:
-    """Of a table in a folder of this machine; `place` is where it was found."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such corpus folder; set corpus.path")
-    metadata, name = folder / METADATA, (place or folder) / METADATA
-    real = Path(os.path.realpath(metadata))
-    if not real.is_relative_to(root):
-        raise UserError(f"{name}: is a link to {real}, out of the corpus folder; copy it there")
+    table = place / METADATA
+    if isinstance(root, Path):
+        if not root.is_dir():
+            raise UserError(f"{place}: no such corpus folder; set corpus.path")
+        if not (real := Path(os.path.realpath(root / METADATA))).is_relative_to(root):
+            raise UserError(
+                f"{table}: is a link to {real}, out of the corpus folder; copy it there"
+            )
     try:
-        with open_regular(metadata) as descriptor:
-            _check_table(name, descriptor)
+        with (
+            at_hand(root, [METADATA], MAX_BYTES) as open_table,
+            open_table(METADATA) as (descriptor, stamp),
+        ):
+            if stamp.size > MAX_BYTES:
+                raise UserError(
+                    f"{table}: has {stamp.size} bytes, at most {MAX_BYTES}; split the corpus"
+                )
+            _check_encoding(table, descriptor)
             # Latin-1 keeps each byte; text mode knows all ends of lines, and so whole rows fail.
             with open(descriptor, encoding="latin-1", closefd=False) as file:
                 while line := file.readline(MAX_LINE_BYTES + 1):
@@ -115,19 +97,16 @@ def _lines_here(folder: Path, root: Path, place: AnyPath | None = None) -> Itera
                         line = file.readline(MAX_LINE_BYTES + 1)
     except FileNotFoundError:
         raise UserError(
-            f"{name}: no such file; an LJSpeech corpus has {METADATA} and {AUDIO_FOLDER}/"
+            f"{table}: no such file; an LJSpeech corpus has {METADATA} and {AUDIO_FOLDER}/"
         ) from None
     except NotAFile as error:
-        raise UserError(f"{name}: {error.strerror}") from None
+        raise UserError(f"{table}: {error.strerror}") from None
     except OSError as error:
-        raise UserError(f"{name}: cannot be read: {error.strerror}") from error
+        raise UserError(f"{table}: cannot be read: {error.strerror}") from error
 
 
-def _check_table(metadata: AnyPath, descriptor: int) -> None:
-    """Refuse a table that as a whole is none; leaves the position behind a byte-order mark."""
-    size = os.fstat(descriptor).st_size
-    if size > MAX_BYTES:
-        raise UserError(f"{metadata}: has {size} bytes, at most {MAX_BYTES}; split the corpus")
+def _check_encoding(metadata: AnyPath, descriptor: int) -> None:
+    """Refuse UTF-16; leaves the position behind a byte-order mark."""
     start = os.read(descriptor, 4)
     if start.startswith(_UTF16_BOMS) or b"\0\0" in (start[::2], start[1::2]):
         raise UserError(f"{metadata}: is UTF-16; save it as UTF-8")
@@ -155,10 +134,6 @@ def _columns(line: bytes) -> tuple[str, str]:
     return columns[0], next((text for text in reversed(columns[1:]) if text), "")
 
 
-def _first_column(line: bytes) -> str:
-    return line.split(b"|")[0].decode("utf-8", errors="replace").strip()
-
-
 def _id(name: str) -> str:
     path = PurePosixPath(name)
     return str(path.with_suffix("")) if path.suffix.lower() in AUDIO_SUFFIXES else str(path)
@@ -174,30 +149,31 @@ def _find_audio(root: Root, name: str) -> Path:
     problems: list[_RowError] = []
     for candidate in candidates:
         audio = Path(AUDIO_FOLDER, candidate)
-        problem = _problem(root, audio)
-        if problem is None:
+        try:
+            _check_audio(root, audio)
             return audio
-        problems.append(problem)
-    raise min(problems, key=lambda problem: problem.reason == Reason.MISSING_FILE)
+        except _RowError as problem:
+            problems.append(problem)
+    raise min(problems, key=lambda problem: problem.args[0] == Reason.MISSING_FILE)
 
 
-def _problem(root: Root, audio: Path) -> _RowError | None:
-    """Why a file of the corpus cannot be used, as far as can be told without opening it."""
+def _check_audio(root: Root, audio: Path) -> None:
+    """Refuse what cannot be used as a recording, as far as can be told without opening it."""
+    missing = _RowError(Reason.MISSING_FILE, f"{audio} does not exist")
     if isinstance(root, RemoteCorpus):
-        if audio.as_posix() in root.stamps:
-            return None
-        return _RowError(Reason.MISSING_FILE, f"{audio} does not exist")
+        if audio.as_posix() not in root.stamps:
+            raise missing
+        return
     real = Path(os.path.realpath(root / audio))
     if not real.is_relative_to(root):
-        return _RowError(Reason.OUTSIDE_CORPUS, f"{audio} is a link to {real}")
+        raise _RowError(Reason.OUTSIDE_CORPUS, f"{audio} is a link to {real}")
     try:
         mode = os.stat(real).st_mode
     except OSError as error:
         if error.errno == errno.ELOOP:
-            return _RowError(Reason.NOT_A_FILE, f"{audio} is a link in a circle")
+            raise _RowError(Reason.NOT_A_FILE, f"{audio} is a link in a circle") from None
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
-            return _RowError(Reason.MISSING_FILE, f"{audio} does not exist")
-        return _RowError(Reason.NOT_READABLE, f"{audio}: {error.strerror}")
+            raise missing from None
+        raise _RowError(Reason.NOT_READABLE, f"{audio}: {error.strerror}") from None
     if not stat.S_ISREG(mode):
-        return _RowError(Reason.NOT_A_FILE, f"{audio} {NotAFile(mode).strerror}")
-    return None
+        raise _RowError(Reason.NOT_A_FILE, f"{audio} {NotAFile(mode).strerror}")

@@ -6,19 +6,21 @@ the audio: Allison Smith, wideband, CC BY-SA 3.0. `apt-get download` fetches bot
 
 from __future__ import annotations
 
-import gzip
 import re
 import shutil
 import subprocess
 import tempfile
-import wave
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
+from data_prep.recipes.folder import new_corpus, read_text
+from dimts.audio.files import write_wav
 from dimts.core.errors import UserError
 
 TRANSCRIPTS_PACKAGE = "asterisk-core-sounds-en"
@@ -57,8 +59,7 @@ _REMARK = re.compile(r"\[.*\]|<.*>|\(.*\)")
 _CORRECTED = re.compile("|".join(map(re.escape, CORRECTIONS)), re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class Prompt:
+class Prompt(NamedTuple):
     """One line of the transcripts: `name` is the audio's path without its suffix."""
 
     name: str
@@ -75,8 +76,7 @@ class Prompt:
         return not _REMARK.search(self.text)
 
 
-@dataclass(frozen=True)
-class CorpusSummary:
+class CorpusSummary(NamedTuple):
     """What came of the prompts."""
 
     clips: int
@@ -113,12 +113,9 @@ def make_corpus(
 ) -> CorpusSummary:
     """Write ``out/metadata.csv`` and ``out/wavs/``: the same bytes from the same packages.
 
-    Args:
-        out: the corpus's folder; one that this recipe made is replaced.
-        transcripts: `core-sounds-en.txt` or its ``.gz``; None fetches the package.
-        audio: the folder of the ``.g722`` files; None fetches the package.
-        min_seconds: shorter clips are left out; most are single words.
-        max_seconds: longer ones are left out.
+    A folder that this recipe made is replaced. `transcripts` is `core-sounds-en.txt` or its
+    ``.gz``, and `audio` the folder of the ``.g722`` files; without them the packages are fetched.
+    Clips outside the limits are left out; most short ones are single words.
 
     Raises:
         UserError: a program or a file is missing; says which and what to do.
@@ -127,39 +124,36 @@ def make_corpus(
         raise UserError(f"{min_seconds:g} to {max_seconds:g} seconds: no clip can be that long")
     if (transcripts is None) != (audio is None):
         raise UserError("name both --transcripts and --audio, or neither")
-    if out.exists() and not _is_ours(out):
-        raise UserError(f"{out}: holds something else; name another folder or remove it")
     if not shutil.which("ffmpeg"):
         raise UserError("ffmpeg is needed to decode G.722; install it: apt-get install ffmpeg")
-    with tempfile.TemporaryDirectory(prefix="dimts-asterisk-") as scratch:
+    with (
+        tempfile.TemporaryDirectory(prefix="dimts-asterisk-") as scratch,
+        new_corpus(out, _is_ours(out / MARKER)) as folder,
+    ):
         if transcripts is None or audio is None:
             transcripts, audio = _fetch(Path(scratch))
-        prompts = list(read_prompts(_text(transcripts)))
-        partial = out.with_name(out.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        summary = _write(partial, prompts, audio, min_seconds, max_seconds)
-    if out.exists():
-        shutil.rmtree(out)
-    partial.rename(out)
-    return summary
+        prompts = sorted(read_prompts(read_text(transcripts)), key=lambda prompt: prompt.id)
+        return _write(folder, prompts, audio, min_seconds, max_seconds)
 
 
 def _write(
     folder: Path, prompts: list[Prompt], audio: Path, min_seconds: float, max_seconds: float
 ) -> CorpusSummary:
-    (folder / "wavs").mkdir(parents=True)
     left_out: Counter[str] = Counter()
     rows: list[str] = []
     seconds = 0.0
-    for prompt in tqdm(
-        sorted(prompts, key=lambda p: p.id), unit="prompt", desc="decoding", disable=None
-    ):
+    for prompt in tqdm(prompts, unit="prompt", desc="decoding", disable=None):
         source = audio / f"{prompt.name}.g722"
         length = source.stat().st_size / BYTES_PER_SECOND if source.is_file() else None
         if reason := _left_out(prompt, length, min_seconds, max_seconds):
             left_out[reason] += 1
             continue
-        seconds += _decode(source, folder / "wavs" / f"{prompt.id}.wav")
+        decode = ["ffmpeg", "-v", "error", "-nostdin", "-f", "g722", "-i", str(source.absolute())]
+        samples = _run([*decode, "-f", "s16le", "-ac", "1", "-ar", str(SAMPLE_RATE), "-"], folder)
+        # ffmpeg's own WAV header names its version; this one is the same everywhere.
+        wave = np.frombuffer(samples, "<i2") / 32768
+        write_wav(folder / "wavs" / f"{prompt.id}.wav", wave, SAMPLE_RATE)
+        seconds += len(wave) / SAMPLE_RATE
         rows.append(f"{prompt.id}|{prompt.text}|\n")
     if not rows:
         raise UserError(f"{audio}: no prompt of {min_seconds:g} to {max_seconds:g} seconds in it")
@@ -183,62 +177,43 @@ def _left_out(
     return f"over {max_seconds:g} s" if seconds > max_seconds else None
 
 
-def _decode(source: Path, target: Path) -> float:
-    """Seconds written to `target`, a WAV of 16 bits at 16 kHz."""
-    command = ["ffmpeg", "-v", "error", "-nostdin", "-f", "g722", "-i", str(source)]
-    command += ["-f", "s16le", "-ac", "1", "-ar", str(SAMPLE_RATE), "-"]
-    decoded = subprocess.run(command, capture_output=True, check=False)
-    if decoded.returncode or not decoded.stdout:
-        raise UserError(f"{source}: ffmpeg cannot decode it: {_last_line(decoded.stderr)}")
-    # ffmpeg's own WAV header names its version; this one is the same everywhere.
-    with wave.open(str(target), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
-        file.writeframes(decoded.stdout)
-    return len(decoded.stdout) / 2 / SAMPLE_RATE
-
-
 def _fetch(scratch: Path) -> tuple[Path, Path]:
     """Download and unpack both packages; the transcripts and the audio folder."""
-    by_hand = (
-        f"get {TRANSCRIPTS} of Debian's {TRANSCRIPTS_PACKAGE} and the .g722 files of "
-        f"{AUDIO_PACKAGE}, and name them with --transcripts FILE --audio FOLDER"
-    )
-    for program in ("apt-get", "dpkg"):
-        if not shutil.which(program):
-            raise UserError(f"{program} is not on this machine; {by_hand}")
     download = ["apt-get", "download", TRANSCRIPTS_PACKAGE, AUDIO_PACKAGE]
-    if _run(download, scratch).returncode:
-        _run(["apt-get", "update"], scratch)  # a bare image has no package lists
-        if (again := _run(download, scratch)).returncode:
-            raise UserError(f"apt-get download failed: {_last_line(again.stderr)}; or {by_hand}")
-    for package in sorted(scratch.glob("*.deb")):
-        unpacked = _run(["dpkg", "-x", package.name, "."], scratch)
-        if unpacked.returncode:
-            raise UserError(f"{package.name}: dpkg failed: {_last_line(unpacked.stderr)}")
-    transcripts = next(scratch.rglob(TRANSCRIPTS), None)
-    a_prompt = next(scratch.rglob("activated.g722"), None)
-    if transcripts is None or a_prompt is None:
-        raise UserError(f"the packages do not hold what they used to; {by_hand}")
+    try:
+        try:
+            _run(download, scratch)
+        except UserError:  # a bare image has no package lists
+            with suppress(UserError):
+                _run(["apt-get", "update"], scratch)
+            _run(download, scratch)
+        for package in sorted(scratch.glob("*.deb")):
+            _run(["dpkg", "-x", package.name, "."], scratch)
+        transcripts = next(scratch.rglob(TRANSCRIPTS), None)
+        a_prompt = next(scratch.rglob("activated.g722"), None)
+        if transcripts is None or a_prompt is None:
+            raise UserError("the packages do not hold what they used to")
+    except UserError as error:
+        raise UserError(
+            f"{error}; get {TRANSCRIPTS} of Debian's {TRANSCRIPTS_PACKAGE} and the .g722 files of "
+            f"{AUDIO_PACKAGE}, and name them with --transcripts FILE --audio FOLDER"
+        ) from None
     return transcripts, a_prompt.parent
 
 
-def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(command, cwd=folder, capture_output=True, check=False)
+def _run(command: list[str], folder: Path) -> bytes:
+    """What a program writes to standard output.
 
-
-def _last_line(stderr: bytes) -> str:
-    lines = stderr.decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "no message"
-
-
-def _text(transcripts: Path) -> str:
+    Raises:
+        UserError: it is missing or fails; says what it said last.
+    """
     try:
-        data = transcripts.read_bytes()
-        return (gzip.decompress(data) if transcripts.suffix == ".gz" else data).decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise UserError(f"{transcripts}: cannot be read as transcripts: {error}") from error
+        return subprocess.run(command, cwd=folder, capture_output=True, check=True).stdout
+    except FileNotFoundError:
+        raise UserError(f"{command[0]} is not on this machine") from None
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+        raise UserError(f"{' '.join(command)}: {said[-1]}") from None
 
 
 def _corrected(match: re.Match[str]) -> str:
@@ -246,10 +221,5 @@ def _corrected(match: re.Match[str]) -> str:
     return right[0].upper() + right[1:] if match[0][0].isupper() else right
 
 
-def _is_ours(folder: Path) -> bool:
-    marker = folder / MARKER
-    if not folder.is_dir():
-        return False
-    return not any(folder.iterdir()) or (
-        marker.is_file() and marker.read_text(encoding="utf-8").startswith(ATTRIBUTION[:20])
-    )
+def _is_ours(marker: Path) -> bool:
+    return marker.is_file() and marker.read_text(encoding="utf-8").startswith(ATTRIBUTION[:20])

@@ -5,11 +5,8 @@ control in static variables which no call resets: an utterance depends on all th
 before it. So every utterance is spoken by a library that was loaded afresh, 7 ms each.
 
 **Word times.** The library's word events carry the index of the first sample of the word's
-first phoneme, the closure of a stop included, with no constant offset. Measured over the 600
-Amharic sentences as the time from the event to the first 2 ms above -45 dB of the utterance's
-peak, at the start of an utterance (and, the same to 8 ms, after the pause of a comma):
-sonorants 0 ms, fricatives and voiced stops 12-14 ms, voiceless stops and ejectives 48-60 ms,
-the glottal stop of አ 68 ms. There is no silence before the first word and 0.3 s after the last.
+first phoneme, the closure of a stop included (up to 68 ms of silence), with no constant offset.
+There is no silence before the first word and 0.3 s after the last.
 """
 
 from __future__ import annotations
@@ -20,7 +17,7 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,40 +68,46 @@ def speak(text: str, voice: str = "am") -> Speech:
     Raises:
         UserError: the voice does not exist or the library cannot be started.
     """
-    with _espeak() as library, _collecting(library) as (chunks, events):
-        _choose(library, voice)
-        data = text.encode()
-        flags = _CHARS_UTF8 | _ENDPAUSE
+    chunks: list[np.ndarray] = []
+    words: list[tuple[int, int, int]] = []  # position in the text from 1, characters, sample
+
+    def collect(samples: Any, n_samples: int, events: Any) -> int:
+        if samples and n_samples > 0:
+            chunks.append(np.ctypeslib.as_array(samples, (n_samples,)).copy())
+        i = 0
+        while events[i].type != _EVENT_LIST_TERMINATED:
+            if events[i].type == _EVENT_WORD:
+                words.append((events[i].text_position, events[i].length, events[i].sample))
+            i += 1
+        return 0
+
+    callback = _SynthCallback(collect)  # the library holds a bare pointer to it
+    with _espeak(voice) as library:
+        library.espeak_SetSynthCallback(callback)
+        data, flags = text.encode(), _CHARS_UTF8 | _ENDPAUSE
         status = library.espeak_Synth(data, len(data) + 1, 0, _POS_CHARACTER, 0, flags, None, None)
         if status != _EE_OK:
             raise RuntimeError(f"espeak-ng could not speak {text!r} (status {status})")
         rate = int(library.espeak_ng_GetSampleRate())
-    samples = np.concatenate(chunks) if chunks else np.zeros(0, np.int16)
-    words = [
-        # positions count characters from 1
-        WordEvent(text[position - 1 : position - 1 + length], sample / rate)
-        for position, length, sample in events
-    ]
-    return Speech(samples, rate, words)
+    return Speech(
+        np.concatenate(chunks) if chunks else np.zeros(0, np.int16),
+        rate,
+        [WordEvent(text[at - 1 : at - 1 + length], first / rate) for at, length, first in words],
+    )
 
 
 class Clause(NamedTuple):
     """How a clause is read: its sounds in the International Phonetic Alphabet, those of two
-    letters tied by ``^``, and what ends it, such as ``", "``."""
+    letters tied by ``^``, and the mark that ends it; empty if none does."""
 
     ipa: str
     end: str
 
 
 def clauses(text: str, voice: str) -> list[Clause]:
-    """How a text is read, clause by clause.
-
-    Raises:
-        UserError: the voice does not exist or the library cannot be started.
-    """
+    """How a text is read, clause by clause; raises like `speak`."""
     found = []
-    with _espeak() as library:
-        _choose(library, voice)
+    with _espeak(voice) as library:
         data = ctypes.create_string_buffer(text.encode())
         start = ctypes.addressof(data)
         rest = ctypes.c_void_p(start)
@@ -113,11 +116,10 @@ def clauses(text: str, voice: str) -> list[Clause]:
             ipa = library.espeak_TextToPhonemes(ctypes.byref(rest), _CHARS_UTF8, _TIED_IPA)
             end = rest.value - start if rest.value else len(data.value)
             spoken = data.value[begin:end].decode("utf-8", errors="ignore")
-            sounds = _OTHER_LANGUAGE.sub("", (ipa or b"").decode())
             # It has looked at the beginning of the next clause already.
             marks = [c for c in spoken if c in _CLAUSE_ENDS]
-            if sounds.strip():
-                found.append(Clause(sounds.strip(), marks[-1] if marks else ""))
+            if sounds := _OTHER_LANGUAGE.sub("", (ipa or b"").decode()).strip():
+                found.append(Clause(sounds, marks[-1] if marks else ""))
     return found
 
 
@@ -155,77 +157,39 @@ _one_at_a_time = threading.RLock()  # the library's state is global
 
 
 @contextmanager
-def _espeak() -> Iterator[ctypes.CDLL]:
-    """The library as it is right after the start of a process, for the length of the block."""
-    with _one_at_a_time:
-        library = _load_anew()
+def _espeak(voice: str = "en") -> Iterator[ctypes.CDLL]:
+    """The library as it is right after the start of a process, for the length of the block.
+
+    A copy is loaded, as the system gives the one that is there already to whoever asks for the
+    same file, and some processes never let go of it.
+    """
+    with _one_at_a_time, tempfile.TemporaryDirectory(prefix="dimts-espeak-") as folder:
+        copy = Path(folder) / Path(espeakng_loader.get_library_path()).name
+        shutil.copyfile(espeakng_loader.get_library_path(), copy)
+        library = ctypes.CDLL(str(copy))
         try:
-            _declare(library)
+            # Of functions that ctypes would guess wrongly.
+            library.espeak_Synth.argtypes = [
+                ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint, ctypes.c_int, ctypes.c_uint,
+                ctypes.c_uint, ctypes.c_void_p, ctypes.c_void_p,
+            ]  # fmt: skip
+            library.espeak_ng_SetRandSeed.argtypes = [ctypes.c_long]
+            library.espeak_Info.argtypes = [ctypes.c_void_p]
+            library.espeak_Info.restype = ctypes.c_char_p
+            library.espeak_TextToPhonemes.argtypes = [
+                ctypes.POINTER(ctypes.c_void_p), ctypes.c_int, ctypes.c_int,
+            ]  # fmt: skip
+            library.espeak_TextToPhonemes.restype = ctypes.c_char_p
             data = str(espeakng_loader.get_data_path())
             options = _INITIALIZE_DONT_EXIT
             if library.espeak_Initialize(_OUTPUT_SYNCHRONOUS, 0, data.encode(), options) <= 0:
                 raise UserError(f"espeak-ng does not start with the data in {data}")
             library.espeak_ng_SetRandSeed(1)
+            if library.espeak_SetVoiceByName(voice.encode()) != _EE_OK:
+                raise UserError(
+                    f"espeak-ng has no voice {voice!r}; it has languages such as am, en, es, sw"
+                )
             yield library
         finally:
             library.espeak_Terminate()
             unload_library(library._handle)
-
-
-def _choose(library: ctypes.CDLL, voice: str) -> None:
-    if library.espeak_SetVoiceByName(voice.encode()) != _EE_OK:
-        raise UserError(
-            f"espeak-ng has no voice {voice!r}; it has languages such as am, en, es, sw"
-        )
-
-
-def _load_anew() -> ctypes.CDLL:
-    """A copy of the library that nothing else in the process has loaded, or keeps loaded.
-
-    The system gives the one that is there already to whoever asks for the same file, and some
-    processes never let go of it.
-    """
-    with tempfile.TemporaryDirectory(prefix="dimts-espeak-") as folder:
-        copy = Path(folder) / Path(espeakng_loader.get_library_path()).name
-        shutil.copyfile(espeakng_loader.get_library_path(), copy)
-        return ctypes.CDLL(str(copy))
-
-
-def _declare(library: ctypes.CDLL) -> None:
-    """The C signatures of the functions that ctypes would guess wrongly."""
-    library.espeak_Synth.argtypes = [
-        ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint, ctypes.c_int, ctypes.c_uint,
-        ctypes.c_uint, ctypes.c_void_p, ctypes.c_void_p,
-    ]  # fmt: skip
-    library.espeak_ng_SetRandSeed.argtypes = [ctypes.c_long]
-    library.espeak_Info.argtypes = [ctypes.c_void_p]
-    library.espeak_Info.restype = ctypes.c_char_p
-    library.espeak_TextToPhonemes.argtypes = [
-        ctypes.POINTER(ctypes.c_void_p), ctypes.c_int, ctypes.c_int,
-    ]  # fmt: skip
-    library.espeak_TextToPhonemes.restype = ctypes.c_char_p
-
-
-@contextmanager
-def _collecting(
-    library: ctypes.CDLL,
-) -> Iterator[tuple[list[np.ndarray], list[tuple[int, int, int]]]]:
-    """Lists that fill while the library speaks: chunks of int16 samples, and for each word
-    its position in the text, its length in characters and its first sample."""
-    chunks: list[np.ndarray] = []
-    words: list[tuple[int, int, int]] = []
-
-    def collect(samples: Any, n_samples: int, events: Any) -> int:
-        if samples and n_samples > 0:
-            chunks.append(np.ctypeslib.as_array(samples, (n_samples,)).copy())
-        i = 0
-        while events[i].type != _EVENT_LIST_TERMINATED:
-            if events[i].type == _EVENT_WORD:
-                words.append((events[i].text_position, events[i].length, events[i].sample))
-            i += 1
-        return 0
-
-    callback: Callable[..., int] = _SynthCallback(collect)
-    library.espeak_SetSynthCallback(callback)
-    yield chunks, words
-    del callback  # the library held a bare pointer to it until here

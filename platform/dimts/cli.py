@@ -12,7 +12,7 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import dimts
 import dimts.core.posix
@@ -49,39 +49,35 @@ WHERE_TO_WRITE = (
 
 
 class JobParser(argparse.ArgumentParser):
-    """Its errors are told without secrets."""
+    """Shows its description as it is written, and errors without secrets."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
     def error(self, message: str) -> NoReturn:
         super().error(str(UserError(message)))
 
 
-def config_parser(description: str, default: str | None = None) -> argparse.ArgumentParser:
+def config_parser(
+    description: str, default: str | None = None, **options: Any
+) -> argparse.ArgumentParser:
     """A parser with the options every job has.
 
     Args:
         description: what the job does.
         default: the config file that is used when none is named.
+        options: of the parser.
     """
-    parser = JobParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = JobParser(description=description, **options)
     parser.add_argument(
-        "--config",
-        type=shipped,
-        action="append",
-        metavar="FILE",
-        required=default is None,
+        "--config", type=shipped, action="append", metavar="FILE", required=default is None,
         help="YAML settings; may be given several times, later files win"
         + (f" (default: {default})" if default else ""),
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="overrides",
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
         help="one setting, e.g. training.max_steps=500; may be given several times",
-    )
+    )  # fmt: skip
     return parser
 
 
@@ -92,7 +88,6 @@ def main() -> None:
         prog="dimts",
         description=dimts.__doc__,
         epilog="\n".join(["commands:", *(f"  {c:<{width}}  {d}" for c, d in COMMANDS.items())]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"dimts {dimts.__version__}")
     parser.add_argument(
@@ -127,22 +122,22 @@ def run_job(main: Callable[[], int | None]) -> None:
         go_home()
         sys.exit(main() or 0)
     except UserError as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in NOT_ALLOWED and error.filename:
-            refused = f"{error.filename}: {error.strerror}; {WHERE_TO_WRITE}"
-            print(f"error: {printable(mask_secrets(refused))}", file=sys.stderr)
+            refused = UserError(f"{error.filename}: {error.strerror}; {WHERE_TO_WRITE}")
+            print(f"error: {refused}", file=sys.stderr)
             sys.exit(EXIT_USER_ERROR)
         descriptor, log = tempfile.mkstemp(prefix="dimts-error-", suffix=".log")  # ours to read
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(mask_secrets(traceback.format_exc()))
         first = (mask_secrets(str(error)).strip() or type(error).__name__).splitlines()[0]
-        first = printable(first)
-        print(f"error: {type(error).__name__}: {first} (traceback: {log})", file=sys.stderr)
+        what = f"{type(error).__name__}: {printable(first)}"
+        print(f"error: {what} (traceback: {log})", file=sys.stderr)
         sys.exit(1)
 
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from data_prep import engine as engine_module
-from data_prep import pool as pool_module
 from data_prep.extract import ExtractSettings, extract_chunk
 from data_prep.pipeline import prepare
 from data_prep.utterance import Segment
@@ -73,16 +72,14 @@ def prepare_corpus(
 def note_what_is_extracted(log: Path) -> None:
     """In this process, in a pool's, or in workers of Ray, to which the wrapper goes by value."""
 
-    def noted_batch(
+    def not_of_its_module(
         batch: dict[str, Any], root: Path, settings: ExtractSettings, folder: Path | None
-    ) -> dict[str, list[bytes | str]]:
-        note(log, "extract", audios=[str(audio) for audio in batch["audio"]])
+    ) -> dict[str, list[Any]]:
         return extract_batch(batch, root, settings, folder)
 
     extract_batch = engine_module._extract_batch
     setattr(engine_module, "extract_chunk", partial(noted_chunk, log))  # noqa: B010
-    setattr(engine_module, "_extract_batch", noted_batch)  # noqa: B010
-    setattr(pool_module, "extract_chunk", partial(noted_chunk, log))  # noqa: B010
+    setattr(engine_module, "_extract_batch", not_of_its_module)  # noqa: B010
 
 
 def noted_chunk(
@@ -90,8 +87,8 @@ def noted_chunk(
     root: Path,
     segments: Sequence[Segment],
     settings: ExtractSettings,
-    folder: Path | None,
-) -> bytes | Path:
+    folder: Path,
+) -> Path:
     note(log, "extract", audios=[segment.audio for segment in segments])
     return extract_chunk(root, segments, settings, folder)
 

@@ -47,10 +47,7 @@ class BundleManifest(Config):
     """What a bundle says of itself.
 
     Attributes:
-        format_version: of the folder's layout.
-        dimts_version: that wrote it.
         family: of the model; those written before there were several are acoustic.
-        step, epoch: of the training.
         metrics: of the validation nearest before it.
         features: fingerprint of the features it was trained on.
         origin: the base that it was adapted from, if any: name, checksum of its weights, how
@@ -79,11 +76,8 @@ def write_bundle(
 ) -> None:
     """Write a bundle's files into an existing folder; the manifest, with checksums, last.
 
-    Args:
-        folder: may already hold further files, which the manifest's checksums include.
-        weights: the model's state.
-        config_yaml: resolved.
-        facts: family, step, epoch, metrics, features and so on of `BundleManifest`.
+    The folder may already hold further files, which the checksums include. `facts` are family,
+    step, epoch, metrics, features and so on of `BundleManifest`.
     """
     from dimts import __version__
 
@@ -149,11 +143,7 @@ def read_manifest(folder: Path, verify: bool = True) -> BundleManifest:
 
 
 def check_file(folder: Path, name: str, expected: str) -> None:
-    """Compare a file of a bundle with the checksum that the manifest has of it.
-
-    Raises:
-        BundleError: it is missing, cut short or changed.
-    """
+    """Compare a file of a bundle with its checksum; raises like `read_manifest`."""
     try:
         actual = sha256(file_of(folder, name))
     except OSError as error:  # of the disk
@@ -179,12 +169,8 @@ def file_of(folder: Path, name: str) -> Path:
 def read_settings(folder: Path, sections: tuple[str, ...] = ()) -> dict[str, Any]:
     """The resolved configuration of a bundle, as plain values.
 
-    Args:
-        folder: of the bundle.
-        sections: that it must have.
-
     Raises:
-        BundleError: it cannot be read, or lacks a section.
+        BundleError: it cannot be read, or lacks one of the `sections`.
     """
     try:
         settings = parse_yaml(read_bytes(file_of(folder, CONFIG), MAX_YAML_BYTES).decode("utf-8"))

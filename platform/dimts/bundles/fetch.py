@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from dimts.bundles.bundle import (
     BundleError,
     read_manifest,
     resolve_bundle,
+    sha256,
 )
 from dimts.core.errors import UserError
 from dimts.core.untrusted import MAX_JSON_BYTES
@@ -40,14 +42,11 @@ def local_bundle(path: str | AnyPath) -> Path:
 
 
 def keep_bundle(bundle: Path, source: str) -> Path:
-    """Copy a bundle to where this machine keeps those that it fetched; its folder there.
-
-    Args:
-        bundle: the folder, which may go away afterwards.
-        source: what it was fetched from, for errors.
+    """Copy a bundle, which may go away then, to where this machine keeps those that it fetched;
+    its folder there.
 
     Raises:
-        UserError: it is none, or is damaged.
+        UserError: it is none, or is damaged; names `source`, which it was fetched from.
     """
     try:
         read_manifest(bundle)
@@ -58,18 +57,14 @@ def keep_bundle(bundle: Path, source: str) -> Path:
 
 
 def share_bundle(bundle: Path, folder: AnyPath, name: str) -> AnyPath:
-    """Copy a bundle to where all machines find it, unless it is there; its place.
-
-    Args:
-        bundle: a folder of this machine.
-        folder: of such copies.
-        name: for people; what tells bundles apart is added to it.
+    """Copy a bundle to where all machines find it, unless it is there; its place, which is named
+    by `name` and what tells bundles apart.
 
     Raises:
         UserError: it is damaged, or the place cannot be reached.
     """
     names = [*read_manifest(bundle).sha256, MANIFEST]  # last, as a copy without it is none
-    place = folder / f"{name}-{_digest((bundle / MANIFEST).read_bytes())[:8]}"
+    place = folder / f"{name}-{sha256(bundle / MANIFEST)[:8]}"
     if isinstance(place, StoragePath):
         if not (place / MANIFEST).entry():
             for file in names:
@@ -89,7 +84,7 @@ def _kept(manifest: bytes, get: Callable[[str, Path], object], source: str) -> P
         transfer([partial(get, name, draft / name) for name in plain])
         read_manifest(draft)
 
-    folder = cache_folder("bundles") / _digest(manifest)[:32]
+    folder = cache_folder("bundles") / hashlib.sha256(manifest).hexdigest()[:32]
     try:
         _appear(folder, fill)
     except (BundleError, FileNotFoundError) as error:
@@ -99,17 +94,20 @@ def _kept(manifest: bytes, get: Callable[[str, Path], object], source: str) -> P
 
 def _appear(folder: Path, fill: Callable[[Path], object]) -> None:
     """Make a folder, unless it is there: whole or not at all."""
-    if folder.exists():
-        return
+    if not folder.exists():
+        with drafted(folder) as draft:
+            fill(draft)
+
+
+@contextmanager
+def drafted(folder: Path) -> Iterator[Path]:
+    """A folder that is renamed to `folder` once all is written, unless another process has been as
+    quick."""
     draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     try:
         draft.mkdir(parents=True)
-        fill(draft)
-        if not folder.exists():  # another process may have been as quick
-            draft.rename(folder)
+        yield draft
+        if not folder.exists() or not any(folder.iterdir()):
+            draft.replace(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-
-
-def _digest(manifest: bytes) -> str:
-    return hashlib.sha256(manifest).hexdigest()

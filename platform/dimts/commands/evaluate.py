@@ -22,9 +22,9 @@ from dimts.core.errors import UserError
 from dimts.evaluation.judges.report import table
 from dimts.evaluation.judges.sources import voices_of_split
 from dimts.families.acoustic.bundle import load_bundle
-from dimts.families.acoustic.corpora import load_corpus
+from dimts.families.acoustic.dataset import load_corpus
 from dimts.families.acoustic.held_out import UtteranceMetrics, aggregate_metrics, evaluate
-from dimts.families.acoustic.promotion import check_fits
+from dimts.families.acoustic.measurements import check_fits
 from dimts.features.feature_set import FeatureSet
 from dimts.tracking.mlflow_model import resolve_model
 

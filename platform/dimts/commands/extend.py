@@ -19,18 +19,17 @@ from dimts.cli import JobParser
 from dimts.core.config import Config, build_config, load_config
 from dimts.core.errors import UserError
 from dimts.families.acoustic.bundle import TOKENIZER
-from dimts.families.acoustic.extension.config import BaseConfig
 from dimts.families.acoustic.extension.embedding_file import TENSOR, read_embedding
 from dimts.families.acoustic.extension.extended import (
-    Extension,
     new_folder,
     write_bundle_around,
     write_embedding,
     write_extended_bundle,
     write_tokenizers,
 )
-from dimts.families.acoustic.extension.rows import not_covered
+from dimts.families.acoustic.extension.rows import Extension, not_covered
 from dimts.families.acoustic.model.config import ModelConfig
+from dimts.families.acoustic.settings import SPELLED
 from dimts.features.config import CorpusConfig
 from dimts.features.feature_set import FeatureSet
 from dimts.text.huggingface import read_tokenizer
@@ -42,8 +41,6 @@ from dimts.text.tokenizer import Tokenizer
 from dimts.text.transliteration import Transliteration, load_transliteration
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_model import resolve_model
-
-WITH_TRANSLITERATION = ("transliteration", "nearest")
 
 
 class Sizes(Config):
@@ -71,13 +68,10 @@ def main() -> None:
     )
     print("\n".join(merge_report(base, merged, texts).lines()))
     table = _table(arguments, base, merged, language)
+    extension = Extension(base, merged, arguments.start, table, arguments.seed)
     if folder:
-        config = BaseConfig(
-            bundle=str(folder), start=arguments.start, transliteration=arguments.transliteration
-        )
-        write_extended_bundle(folder, arguments.out, merged, config, arguments.seed)
+        write_extended_bundle(folder, extension, arguments.out)
     elif arguments.embedding:
-        extension = Extension(base, merged, arguments.start, table, arguments.seed)
         _write_embedding(arguments, extension)
     else:
         with new_folder(arguments.out) as partial:
@@ -86,7 +80,7 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = JobParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = JobParser(description=__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--base", help="bundle, run folder or MLflow URI")
     what.add_argument("--tokenizer", type=Path, help="tokenizer.json, of Hugging Face or ours")
@@ -134,7 +128,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.subwords is not None and arguments.subwords < 1:
         raise UserError(f"--subwords {arguments.subwords}: must be at least 1")
     arguments.start = arguments.start or "transliteration"
-    if arguments.transliteration and arguments.start not in WITH_TRANSLITERATION:
+    if arguments.transliteration and arguments.start not in SPELLED:
         raise UserError(f"--transliteration has no effect with --start {arguments.start}")
 
 
@@ -154,10 +148,10 @@ def _table(
 ) -> Transliteration | None:
     """The transliteration that new rows start from, if they do; says what it leaves out."""
     weights = arguments.base or arguments.embedding
-    if not weights or arguments.start not in WITH_TRANSLITERATION:
+    if not weights or arguments.start not in SPELLED:
         return None
     table = load_transliteration(arguments.transliteration or language.code, language)
-    if left := not_covered(base, merged, language, table):
+    if left := not_covered(base, merged, table):
         print(f"no transliteration, they start by the mean: {' '.join(left)}")
     return table
 

@@ -11,9 +11,12 @@ from dimts.audio.mel import MelConfig
 from dimts.commands.voice_config import check_workers
 from dimts.core.config import Config, flatten, to_yaml
 from dimts.families.acoustic.model.config import ModelConfig
-from dimts.families.acoustic.sections import check_language
-from dimts.families.acoustic.settings import AcousticSettings, Source
-from dimts.families.acoustic.training_config import AcousticTrainingConfig
+from dimts.families.acoustic.settings import (
+    AcousticSettings,
+    AcousticTrainingConfig,
+    Source,
+    check_language,
+)
 from dimts.features.config import CorpusConfig, PrepareConfig
 from dimts.launch.settings import Launch, RayConfig, RunConfig
 from dimts.text.language import Language, load_language
@@ -75,13 +78,12 @@ class MixConfig(Config):
 
     def launch(self) -> Launch:
         """What the processes that train are handed."""
-        parts = self.parts
         return Launch(
             name=self.run.name,
             settings=AcousticSettings(
                 sources=tuple(
                     Source(features=p.prepare.features.absolute(), text=p.text.absolute())
-                    for p in parts
+                    for p in self.parts
                 ),
                 run_dir=self.run.run_dir,
                 mel=self.mel,

@@ -6,7 +6,6 @@ dimts pretrain --config jobs/configs/mix/latin.yaml --export bases/latin
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 
 from data_prep.pipeline import prepare
@@ -43,20 +42,18 @@ def main() -> None:
         return
     from dimts.bundles.fetch import local_bundle
     from dimts.families.acoustic.bundle import export_bundle
-    from dimts.launch.ray_train import connected
     from dimts.launch.start import start_run
 
-    with connected(config.ray) if config.ray.workers else nullcontext():
-        result = start_run(config.launch(), config.ray)
+    result = start_run(config.launch(), config.ray)
     print_result(get_family(DEFAULT), config.run.place, result)
-    if arguments.export and result["status"] == "stopped":
+    if not arguments.export:
+        return
+    if result["status"] == "stopped":
         raise UserError(f"{config.run.run_dir}: was stopped; it is exported when it has ended")
-    if arguments.export:
-        if not result["best"]:
-            raise UserError(f"{config.run.run_dir}: has no best checkpoint to export yet")
-        best = local_bundle(config.run.place)
-        size = export_bundle(best, arguments.export, result["metrics"])
-        print(f"exported: {arguments.export}, {size / 1e6:.1f} MB")
+    if not result["best"]:
+        raise UserError(f"{config.run.run_dir}: has no best checkpoint to export yet")
+    size = export_bundle(local_bundle(config.run.place), arguments.export, result["metrics"])
+    print(f"exported: {arguments.export}, {size / 1e6:.1f} MB")
 
 
 def prepare_parts(config: MixConfig) -> None:

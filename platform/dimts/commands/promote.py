@@ -11,13 +11,14 @@ Exit status: 0 if the voice is the champion now, 1 if it is not.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 
 from dimts.cli import config_parser
-from dimts.commands.voice_config import load_voice, named_family
-from dimts.core.config import build_config
+from dimts.commands.report import table
+from dimts.commands.voice_config import family_in, load_voice
+from dimts.core.config import build_config, read_settings
 from dimts.evaluation.compare import Difference, not_better, paired_difference
 from dimts.families.protocol import Family, Measured
+from dimts.families.registry import get_family
 from dimts.launch.promotion import save_promotion
 from dimts.launch.run_logger import device_of
 from dimts.tracking.config import TrackingConfig
@@ -27,19 +28,17 @@ from dimts.tracking.registry import CANDIDATE, CHAMPION, Registry, Version
 
 def main() -> int:
     """Compare, decide, promote."""
-    arguments = _parser(named_family()).parse_args()
+    arguments = _parser().parse_args()
     config = load_voice(arguments.config, arguments.overrides)
     family = config.of_family
+    shown = [metric for metric in family.metrics if "promotion" in metric.tables]
     limits = build_config(
         family.Limits, {key: getattr(arguments, key) for key in family.Limits.model_fields}
     )
     name = arguments.name or config.tracking.registered_model or config.run.name
     registry = Registry(config.tracking, name)
-    candidate = (
-        registry.get(CANDIDATE)
-        if arguments.version is None
-        else registry.version(str(arguments.version))
-    )
+    number = arguments.version
+    candidate = registry.get(CANDIDATE) if number is None else registry.version(str(number))
     champion = registry.find(CHAMPION)
     if champion and champion.number == candidate.number:
         print(f"version {candidate.number} is models:/{name}@{CHAMPION} already")
@@ -54,7 +53,14 @@ def main() -> int:
     ours = measured(candidate, is_candidate=True)
     theirs = measured(champion, is_candidate=False) if champion else None
     difference = paired_difference(ours, theirs) if theirs else None
-    print(table(family, (candidate, ours), (champion, theirs), difference))
+    models = {f"{CANDIDATE} v{candidate.number}": ours.metrics}
+    if champion and theirs:
+        models[f"{CHAMPION} v{champion.number}"] = theirs.metrics
+    title, *lines = table(f"held-out, {len(ours.ids)} utterances", models, shown, width=16)
+    if difference:
+        title += "   difference (95 %)"
+        lines[0] += f"   {difference}"
+    print(title, *lines, sep="\n")
     if config.base and not getattr(config.base, "features", True):
         print("what was forgotten is not measured: base.features names no sets")
     against = family.objections(ours.metrics, limits)
@@ -63,24 +69,23 @@ def main() -> int:
     if not arguments.without_forgetting:
         against += ours.unmeasured
     if not arguments.dry_run:
-        kept = {m.name for m in family.metrics if "promotion" in m.tables}
-        save_promotion(
-            registry,
-            candidate,
-            champion,
-            {key: value for key, value in ours.metrics.items() if key in kept},
-            len(ours.ids),
-            (family.decides.name, difference) if difference else None,
-            against,
-        )
-    print(verdict(family, candidate, champion, difference, against, arguments.dry_run))
+        kept = {m.name: ours.metrics[m.name] for m in shown if m.name in ours.metrics}
+        decides = (family.decides.name, difference) if difference else None
+        save_promotion(registry, candidate, champion, kept, len(ours.ids), decides, against)
     if against:
+        stays = f" (version {champion.number} stays the champion)" if champion else ""
+        print(f"version {candidate.number} is not promoted: {'; '.join(against)}{stays}")
         return 1
+    done = f"{'would be' if arguments.dry_run else 'is now'} models:/{name}@{CHAMPION}"
+    print(f"version {candidate.number} {done}: {verdict(family, champion, difference)}")
     print(how_to_speak(name, config.tracking))
     return 0
 
 
-def _parser(family: Family) -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
+    """With options for the limits of the family that the configuration names."""
+    named, _ = config_parser("", "", add_help=False, allow_abbrev=False).parse_known_args()
+    family = get_family(family_in(*read_settings(named.config or [], named.overrides)))
     parser = config_parser(__doc__ or "")
     parser.add_argument(
         "--name", help="registered model (default: tracking.registered_model, else run.name)"
@@ -101,47 +106,12 @@ def _parser(family: Family) -> argparse.ArgumentParser:
     return parser
 
 
-def table(
-    family: Family,
-    candidate: tuple[Version, Measured],
-    champion: tuple[Version | None, Measured | None],
-    difference: Difference | None,
-) -> str:
-    """Metrics of both models side by side."""
-    models = [(CANDIDATE, *candidate)]
-    if champion[0] and champion[1]:
-        models.append((CHAMPION, champion[0], champion[1]))
-    heads = "".join(f"{f'{role} v{version.number}':>16}" for role, version, _ in models)
-    title = f"held-out, {len(candidate[1].ids)} utterances"
-    lines = [f"{title:<34}{heads}" + ("   difference (95 %)" if difference else "")]
-    for metric in family.metrics:
-        found = [measured.metrics.get(metric.name) for *_, measured in models]
-        if "promotion" in metric.tables and any(value is not None for value in found):
-            cells = "".join(f"{'-' if v is None else metric.text(v):>16}" for v in found)
-            lines.append(f"{metric.label:<34}{cells}")
-    if difference:
-        lines[1] += f"   {difference}"
-    return "\n".join(lines)
-
-
-def verdict(
-    family: Family,
-    candidate: Version,
-    champion: Version | None,
-    difference: Difference | None,
-    against: Sequence[str],
-    dry_run: bool,
-) -> str:
-    """What became of the candidate, and why."""
-    if against:
-        stays = f" (version {champion.number} stays the champion)" if champion else ""
-        return f"version {candidate.number} is not promoted: {'; '.join(against)}{stays}"
-    why = "it keeps the limits, and there was no champion"
-    if difference and champion:
-        unit = f" {family.decides.unit}".rstrip()
-        why = f"{abs(difference.mean):.3f}{unit} better than version {champion.number}"
-    done = "would be" if dry_run else "is now"
-    return f"version {candidate.number} {done} models:/{candidate.name}@{CHAMPION}: {why}"
+def verdict(family: Family, champion: Version | None, difference: Difference | None) -> str:
+    """Why a candidate is promoted."""
+    if not (difference and champion):
+        return "it keeps the limits, and there was no champion"
+    unit = f" {family.decides.unit}".rstrip()
+    return f"{abs(difference.mean):.3f}{unit} better than version {champion.number}"
 
 
 def how_to_speak(name: str, tracking: TrackingConfig) -> str:

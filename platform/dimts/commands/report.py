@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dimts.core.metric import Metric
 from dimts.families.protocol import Family
 from dimts.storage.paths import AnyPath
 
 SPLITS = ("train", "val", "test")
 
 
+def table(
+    title: str,
+    columns: Mapping[str, Mapping[str, float]],
+    metrics: Sequence[Metric],
+    width: int = 12,
+) -> list[str]:
+    """Lines of a table: a row for each metric that a column has a value of."""
+    lines = [f"{title:<34}" + "".join(f"{head:>{width}}" for head in columns)]
+    for metric in metrics:
+        found = [values.get(metric.name) for values in columns.values()]
+        if any(value is not None for value in found):
+            cells = "".join(f"{'-' if v is None else metric.text(v):>{width}}" for v in found)
+            lines.append(f"{metric.label:<34}{cells}")
+    return lines
+
+
 def metrics_table(family: Family, values: Mapping[str, float]) -> str:
     """Held-out metrics as lines; the columns are the splits that there are."""
     shown = [metric for metric in family.metrics if "held_out" in metric.tables]
-    splits = [s for s in SPLITS if any(f"{s}/{metric.name}" in values for metric in shown)]
-    if not splits:
-        return ""
-    heads = "".join(f"{split:>12}" for split in splits)
-    lines = [f"{'held-out metrics':<34}{heads}"]
-    for metric in shown:
-        found = [values.get(f"{split}/{metric.name}") for split in splits]
-        if found[0] is not None:
-            cells = "".join(f"{'-' if v is None else metric.text(v):>12}" for v in found)
-            lines.append(f"{metric.label:<34}{cells}")
-    return "\n".join(lines)
+    splits = {
+        split: {m.name: values[key] for m in shown if (key := f"{split}/{m.name}") in values}
+        for split in SPLITS
+    }
+    splits = {split: found for split, found in splits.items() if found}
+    return "\n".join(table("held-out metrics", splits, shown)) if splits else ""
 
 
 def forgetting_line(metrics: Mapping[str, float]) -> str:
@@ -41,10 +53,9 @@ def forgetting_line(metrics: Mapping[str, float]) -> str:
 def print_result(family: Family, run: AnyPath, result: Mapping[str, Any]) -> None:
     """The end of a run: status, metrics, and where the voice is."""
     print(f"\n{result['status']} at step {result['step']}")
-    if table := metrics_table(family, result["metrics"]):
-        print(table)
-    if forgetting := forgetting_line(result["metrics"]):
-        print(forgetting)
+    for part in (metrics_table(family, result["metrics"]), forgetting_line(result["metrics"])):
+        if part:
+            print(part)
     if result["status"] == "stopped":
         print("start it again to go on from the checkpoint")
     elif result["best"]:

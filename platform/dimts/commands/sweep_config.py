@@ -13,7 +13,7 @@ from dimts.commands.voice_config import RunnableConfig, config_class, family_in
 from dimts.core.config import Config, build_config, flatten, read_settings, to_yaml
 from dimts.core.errors import ConfigError
 from dimts.families.registry import get_family
-from dimts.launch.settings import driver_folder
+from dimts.launch.settings import RunConfig, driver_folder
 from dimts.tuning.config import SweepConfig, check_objectives
 from dimts.tuning.remote_sweep import TRIALS
 from dimts.tuning.space import IntRange, Space, examples
@@ -29,8 +29,6 @@ OURS = tuple(
     )
 )  # fmt: skip
 """What the sweep itself sets in its trials."""
-
-
 BATCH_SIZE = "training.batch_size"
 MAX_DEVIATION = 0.1
 """Share of `sweep.utterances` by which a trial may be trained on more or less."""
@@ -50,14 +48,17 @@ class SweepVoice(RunnableConfig):
         family.check_search(list(sweep.space), list(sweep.objectives), early)
         return sweep
 
+    @property
+    def _title(self) -> str:
+        return f"{self.run.name}-{self.sweep.name}"
+
     def plan(self) -> Plan:
         """The sweep, ready to run.
 
         Raises:
             UserError: there is no such base, or a setting of the space is none of the voice's.
         """
-        place = (self.run.storage / f"{self.run.name}-{self.sweep.name}").absolute()
-        title = f"{self.run.name}-{self.sweep.name}"
+        place = (self.run.storage / self._title).absolute()
         pinned = self.pinned()  # all trials start from the same base
         settings = pinned.model_dump(exclude={"sweep"}, exclude_unset=True)
         voice = config_class(self.family).model_validate(settings)
@@ -68,7 +69,7 @@ class SweepVoice(RunnableConfig):
         for point in (*self.sweep.known_good, *examples(self.sweep.space)):
             self.trial(voice, 0, point)
         return Plan(
-            title=title,
+            title=self._title,
             voice=self.run.name,
             folder=driver_folder(place),
             place=place,
@@ -84,20 +85,16 @@ class SweepVoice(RunnableConfig):
     def trial(
         self, voice: RunnableConfig, number: int, values: Mapping[str, Any]
     ) -> RunnableConfig:
-        """The voice that one trial trains.
-
-        Raises:
-            ConfigError: the values do not make a voice; names the key.
-        """
+        """The voice that one trial trains; a `ConfigError` if the values do not make one."""
         settings = voice.model_dump(exclude_unset=True)  # sizes that are not given are the base's
+        origins: dict[tuple[str, ...], str] = {(): "sweep.space"}
         for key, value in values.items():
             _put(settings, voice, key, value)
-        origins = {(): "sweep.space"} | {tuple(key.split(".")): "sweep.space" for key in values}
+            origins[tuple(key.split("."))] = "sweep.space"
         searched = build_config(type(voice), settings, origins)
         every = self._validate_every(voice, searched.training.batch_size)
-        group = self.ray.workers > 1
-        cpus = self.ray.cpus_per_worker if group else self.sweep.cpus_per_trial
-        settings["training"] = settings.get("training", {}) | {
+        cpus = self.ray.cpus_per_worker if self.ray.workers > 1 else self.sweep.cpus_per_trial
+        own = {
             "max_steps": every * self.sweep.validations,
             "validate_every": every,
             "checkpoint_every": every,
@@ -106,11 +103,9 @@ class SweepVoice(RunnableConfig):
             "patience": 0,
             "threads": voice.training.threads or max(1, int(cpus)),
         }
-        settings["run"] = {
-            "name": f"{number:03d}",
-            "storage": self.run.storage / f"{self.run.name}-{self.sweep.name}" / TRIALS,
-        }
-        return build_config(type(voice), settings, origins)
+        run = RunConfig(name=f"{number:03d}", storage=self.run.storage / self._title / TRIALS)
+        training = searched.training.model_copy(update=own)
+        return searched.model_copy(update={"training": training, "run": run})
 
     def _validate_every(self, voice: RunnableConfig, batch_size: int) -> int:
         """Steps from one validation of a trial to the next; raises like `trial`."""
@@ -157,15 +152,13 @@ def _put(settings: dict[str, Any], voice: RunnableConfig, key: str, value: Any) 
     *sections, name = key.split(".")
     part: Any = voice
     for n, section in enumerate(sections, start=1):
-        part = getattr(part, section, ...)
+        part, where = getattr(part, section, ...), ".".join(sections[:n])
         if part is None:
-            where = ".".join(sections[:n])
             raise ConfigError(
                 f"sweep.space: {key}: this voice has no section {where}; leave it out"
                 + (", or add --config jobs/configs/start/finetune.yaml" if where == "base" else "")
             )
         if not isinstance(part, Config | EllipsisType):
-            where = ".".join(sections[:n])
             raise ConfigError(f"sweep.space: {key}: {where} is a setting and has none in it")
         settings = settings.setdefault(section, {})
     settings[name] = value

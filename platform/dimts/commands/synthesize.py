@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = JobParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = JobParser(description=__doc__)
     parser.add_argument("--model", required=True, help="bundle, run folder or MLflow URI")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--text", help="what to say")

@@ -12,8 +12,7 @@ from dimts.commands.sweep_config import load_sweep
 from dimts.core.errors import ConfigError
 from dimts.families.protocol import Family
 from dimts.tracking.cursor import Cursor
-from dimts.tuning.distinct import exhausted_line
-from dimts.tuning.report import limits_line, markdown_table
+from dimts.tuning.report import exhausted_line, limits_line, markdown_table
 from dimts.tuning.study import SweepStudy
 from dimts.tuning.sweep import WINNER, WINNERS_SETTINGS, Plan, SweepResult, run_sweep
 

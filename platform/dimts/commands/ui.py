@@ -13,6 +13,7 @@ import argparse
 import ipaddress
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ class UiConfig(Config):
 
 
 class RecordedConfig(UiConfig):
-    """Of the settings of a run or a sweep, those that concern its record."""
+    """Of the settings of a voice, a run or a sweep, those that concern its record."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -52,27 +53,22 @@ def main() -> int:
     parser = config_parser(__doc__ or "", default="sqlite:///mlflow.db in this folder")
     parser.add_argument("--port", type=tcp_port, default=5000, help="TCP port (default: 5000)")
     parser.add_argument(
-        "--host",
-        type=ipv4,
-        default=LOOPBACK,
+        "--host", type=ipaddress.IPv4Address, default=LOOPBACK,
         help=f"IPv4 address to listen on; {EVERYWHERE}: every one of this machine (default: "
         f"{LOOPBACK}, which others cannot reach)",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--auth", action="store_true", help="ask for a name and a password; docs/security.md"
     )
     parser.add_argument("--new", action="store_true", help="begin a record where there is none")
     parser.add_argument(
-        "--moved",
-        action="store_true",
+        "--moved", action="store_true",
         help="the project folder was moved: have the database name the artifacts where they are",
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--sync",
-        type=Path,
-        metavar="RUN_DIR",
+        "--sync", type=Path, metavar="RUN_DIR",
         help="send what waits in this run's folder, by the run's own settings",
-    )
+    )  # fmt: skip
     args = parser.parse_args()
     if args.sync and not args.config:
         return send(recorded_config(args.sync, args.overrides), args.sync)
@@ -83,7 +79,7 @@ def main() -> int:
         return follow(config)
     if line := moved_line(config.absolute()):
         print(f"warning: {line}", file=sys.stderr)
-    return serve(config, args.port, args.host, args.auth, args.new)
+    return serve(config, args.port, str(args.host), args.auth, args.new)
 
 
 def tcp_port(text: str) -> int:
@@ -93,31 +89,19 @@ def tcp_port(text: str) -> int:
     return int(text)
 
 
-def ipv4(text: str) -> str:
-    """An IPv4 address, or argparse refuses it."""
-    return str(ipaddress.IPv4Address(text))
-
-
-def tracking_config(files: list[str], overrides: list[str]) -> TrackingConfig:
-    """The tracking section of a voice's config, or the defaults."""
-    if not files:
-        return load_config(UiConfig, [], overrides).tracking
-    from dimts.commands.voice_config import (
-        VoiceConfig,  # Brings torch, which the defaults do not need.
-    )
-
-    return load_config(VoiceConfig, files, overrides).tracking
-
-
-def recorded_config(run_dir: Path, overrides: list[str]) -> TrackingConfig:
-    """What a run was to be recorded with, where `overrides` say nothing else."""
-    load_config(UiConfig, [], overrides)  # Refuses keys that would be ignored below.
-    file = run_dir / CONFIG_FILE
-    files = [file] if file.exists() or not overrides else []
+def tracking_config(files: Sequence[str | Path], overrides: Sequence[str]) -> TrackingConfig:
+    """How runs are recorded by settings of a voice, a run or a sweep, or by the defaults."""
+    load_config(UiConfig, [], overrides)  # refuses keys that would be ignored below
     config = load_config(RecordedConfig, files, overrides)
     if config.sweep is None or config.tracking.registered_model:
         return config.tracking
     return config.tracking.model_copy(update={"registered_model": config.run["name"]})
+
+
+def recorded_config(run_dir: Path, overrides: Sequence[str]) -> TrackingConfig:
+    """What a run was to be recorded with, where `overrides` say nothing else."""
+    file = run_dir / CONFIG_FILE
+    return tracking_config([file] if file.exists() or not overrides else [], overrides)
 
 
 def serve(

@@ -5,9 +5,9 @@ It is a family's sections and, the same for all families, where and how it runs.
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Self, cast
 
@@ -15,9 +15,8 @@ from pydantic import model_validator
 
 from dimts.core.config import build_config, flatten, read_settings, to_yaml
 from dimts.core.errors import ConfigError
-from dimts.core.home import shipped
-from dimts.families.acoustic.sections import AcousticSections
-from dimts.families.protocol import Family, Sections
+from dimts.families.acoustic.settings import AcousticSections
+from dimts.families.protocol import BaseSection, Family, Sections
 from dimts.families.registry import DEFAULT, get_family
 from dimts.launch.names import BASES
 from dimts.launch.settings import Launch, RayConfig, RunConfig
@@ -27,11 +26,7 @@ from dimts.training.config import TrainingConfig
 
 
 def check_workers(training: TrainingConfig, ray: RayConfig) -> None:
-    """Refuse a training that the workers cannot do.
-
-    Raises:
-        ValueError: a worker would be left without an utterance, or has no such precision.
-    """
+    """Raise a `ValueError` where a worker would have no utterance, or has no such precision."""
     share = max(1, ray.workers) * training.accumulate
     if share > training.batch_size and not training.batch_budget:
         raise ValueError(
@@ -69,35 +64,31 @@ class RunnableConfig(Sections):
             return self
         from dimts.bundles.fetch import local_bundle
 
-        bundle = self._base_for_all(self.base.bundle)
-        located = self._with_bundle(bundle)
-        return cast(Self, self.of_family.with_base(located, local_bundle(bundle)))
+        located = self._located(self.base)
+        assert located.base is not None
+        return cast(Self, self.of_family.with_base(located, local_bundle(located.base.bundle)))
 
     def pinned(self) -> Self:
         """With a base that may be another one tomorrow, an alias of MLflow or a pointer in object
         storage, as it is now; raises like `resolved`."""
         if self.base is None or not (is_remote(self.base.bundle) or is_in_mlflow(self.base.bundle)):
             return self
-        return self._with_bundle(self._base_for_all(self.base.bundle))
+        return self._located(self.base)
 
-    def _with_bundle(self, bundle: str) -> Self:
-        assert self.base is not None
-        base = self.base.model_copy(update={"bundle": bundle})
-        return self.model_copy(update={"base": base})
-
-    def _base_for_all(self, bundle: str) -> str:
-        """Where all machines find the base, and each of them the same."""
+    def _located(self, base: BaseSection) -> Self:
+        """With the base where all machines find it, and each of them the same."""
         from dimts.bundles.bundle import resolve_bundle
         from dimts.bundles.fetch import share_bundle
         from dimts.tracking.mlflow_model import resolve_model
 
-        if is_remote(bundle):
-            return str(resolve_bundle(any_path(bundle)))
-        folder = resolve_model(bundle, self.tracking).absolute()
-        if is_in_mlflow(bundle):
-            name = re.sub(r"[^A-Za-z0-9.-]+", "-", bundle.partition(":/")[2]).strip("-")
-            return str(share_bundle(folder, self.run.storage.absolute() / BASES, name))
-        return str(folder)
+        if is_remote(base.bundle):
+            found = resolve_bundle(any_path(base.bundle))
+        else:
+            found = folder = resolve_model(base.bundle, self.tracking).absolute()
+            if is_in_mlflow(base.bundle):
+                name = re.sub(r"[^A-Za-z0-9.-]+", "-", base.bundle.partition(":/")[2]).strip("-")
+                found = share_bundle(folder, self.run.storage.absolute() / BASES, name)
+        return self.model_copy(update={"base": base.model_copy(update={"bundle": str(found)})})
 
     def launch(self) -> Launch:
         """What the processes that train are handed; raises like `resolved`."""
@@ -117,19 +108,12 @@ class VoiceConfig(AcousticSections, RunnableConfig):
     """A voice of the acoustic family."""
 
 
-_CLASSES: dict[str, type[RunnableConfig]] = {DEFAULT: VoiceConfig}
-
-
+@cache
 def config_class(family: str) -> type[RunnableConfig]:
-    """The configuration of a family's models.
-
-    Raises:
-        ConfigError: there is no such family.
-    """
-    if family not in _CLASSES:
-        bases = (get_family(family).Sections, RunnableConfig)
-        _CLASSES[family] = type(f"{family.title()}Config", bases, {})
-    return _CLASSES[family]
+    """The configuration of a family's models; a `ConfigError` if there is no such family."""
+    if family == DEFAULT:
+        return VoiceConfig
+    return type(f"{family.title()}Config", (get_family(family).Sections, RunnableConfig), {})
 
 
 def load_voice(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> RunnableConfig:
@@ -142,25 +126,8 @@ def load_voice(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> Ru
     return build_config(config_class(family_in(values, origins)), values, origins)
 
 
-def named_family() -> Family:
-    """The family of the configuration that the command line names, whose options it then has.
-
-    Raises:
-        ConfigError: see `load_voice`.
-    """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", action="append", default=[], type=shipped)
-    parser.add_argument("--set", action="append", default=[], dest="overrides")
-    found, _ = parser.parse_known_args()
-    return get_family(family_in(*read_settings(found.config, found.overrides)))
-
-
 def family_in(values: dict[str, object], origins: dict[tuple[str, ...], str]) -> str:
-    """The family that settings name.
-
-    Raises:
-        ConfigError: it is no name.
-    """
+    """The family that settings name; a `ConfigError` if it is no name."""
     family = values.get("family", DEFAULT)
     if not isinstance(family, str):
         raise ConfigError(f"{origins.get(('family',), 'settings')}: family: must be a name")

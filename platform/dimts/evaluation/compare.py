@@ -18,12 +18,8 @@ CONFIDENCE = 0.95
 
 
 class Difference(NamedTuple):
-    """Mean of paired differences, with the 95 % bootstrap interval of it.
-
-    Attributes:
-        mean, low, high: of the metric that decides, in its unit.
-        utterances: that both spoke.
-    """
+    """Mean of paired differences in the metric's unit, its 95 % bootstrap interval, and the number
+    of utterances that both spoke."""
 
     mean: float
     low: float
@@ -48,17 +44,11 @@ def paired_difference(ours: Measured, theirs: Measured) -> Difference:
 
 
 def not_better(metric: Metric, difference: Difference, margin: float) -> list[str]:
-    """That a candidate is not better than the champion by a margin; empty if it is.
-
-    Args:
-        metric: that decides.
-        difference: candidate minus champion.
-        margin: in the metric's unit.
-    """
-    wanted = -margin if metric.direction == "minimize" else margin
+    """That a candidate is not better than the champion by a margin, in the metric's unit; empty if
+    it is. `difference` is candidate minus champion."""
+    side, wanted = ("below", -margin) if metric.direction == "minimize" else ("above", margin)
     if metric.better(difference.mean, wanted):
         return []
-    side = "below" if metric.direction == "minimize" else "above"
     unit = f" {metric.unit}" if metric.unit else ""
     return [
         f"its mean {metric.short or metric.label} differs from the champion's by "
@@ -70,10 +60,6 @@ def bootstrap_interval(values: NDArray[np.float64], seed: int = 0) -> tuple[floa
     """95 % percentile interval of the mean (Efron 1979); the same for the same seed.
 
     Of a single value nothing is known: its interval is endless.
-
-    Args:
-        values: of the utterances, [n].
-        seed: of the draws.
     """
     if len(values) < 2:
         return -np.inf, np.inf

@@ -1,8 +1,7 @@
 """What a model family brings to the platform.
 
-A family is an object of a class that follows `Family`, which the registry knows by its name. It
-turns what a person writes into a `dimts.training.task.Task`, loads what a training has written, and
-says what its metrics mean. The module that it is in loads torch only when a method needs it: who
+A family turns what a person writes into a `dimts.training.task.Task`, loads what a training has
+written, and says what its metrics mean. Its module loads torch only when a method needs it: who
 only reads settings need not wait.
 """
 
@@ -30,23 +29,14 @@ if TYPE_CHECKING:
 
 
 class BaseSection(Config):
-    """What a model is adapted from.
-
-    Attributes:
-        bundle: folder of a bundle or a run, here or in object storage, or an MLflow URI.
-    """
+    """What a model is adapted from: the folder of a bundle or a run, here or in object storage, or
+    an MLflow URI."""
 
     bundle: str = Field(min_length=1)
 
 
 class Sections(Config):
-    """What a person writes for a family, beside where and how it runs; a family adds its own.
-
-    Attributes:
-        family: name of the model family.
-        training: the loop.
-        base: what the model is adapted from, if anything.
-    """
+    """What a person writes for a family, beside where and how it runs; a family adds its own."""
 
     family: str = "acoustic"
     training: TrainingConfig = TrainingConfig()
@@ -59,17 +49,14 @@ class Speaker(Protocol):
     @property
     def sample_rate(self) -> int:
         """Of what it speaks, in Hz."""
-        ...
 
     @property
     def languages(self) -> Sequence[str]:
         """Codes of what it speaks."""
-        ...
 
     @property
     def voices(self) -> Sequence[str]:
         """Names of who speaks; empty if there is one only."""
-        ...
 
     def speak(
         self, text: str, *, language: str | None = None, voice: str | None = None,
@@ -80,7 +67,6 @@ class Speaker(Protocol):
         Raises:
             UserError: the text cannot be spoken, or there is no such language or voice.
         """
-        ...
 
 
 class Limits(Config):
@@ -93,29 +79,16 @@ class SharedInputs(NamedTuple):
     """What the trials of a sweep have in common.
 
     Attributes:
-        facts: what must stay the same while a sweep goes on: what it is -> its fingerprint.
-        prepare: computes what each trial would compute, and returns the values that objectives
-            are compared with.
+        facts: fingerprints of what must stay the same while a sweep goes on, by what it is.
+        prepare: computes what each trial would, and returns what objectives are compared with.
     """
 
     facts: Mapping[str, str]
     prepare: Callable[[], dict[str, float]]
 
 
-class HeldOut(NamedTuple):
-    """Metrics of a trained model on sentences that it was not trained on.
-
-    Attributes:
-        after: of the model.
-        before: of what it was adapted from, where that was measured.
-    """
-
-    after: dict[str, float]
-    before: dict[str, float]
-
-
 class Measured(NamedTuple):
-    """A registered model on the test split, for promotion.
+    """A model on a split.
 
     Attributes:
         ids: of the utterances.
@@ -131,9 +104,8 @@ class Measured(NamedTuple):
 
 
 class Family(ABC):
-    """A kind of model; what is not said otherwise here is right for many.
-
-    A family brings `task`, `load`, and `scores` or what is made of it.
+    """A kind of model. It brings `task`, `load`, and `scores` or what is made of it; the rest is
+    right for many.
 
     Attributes:
         name: of the family; stands in settings and manifests.
@@ -201,24 +173,17 @@ class Family(ABC):
         return "give this one another run.name"
 
     def check_search(self, keys: Sequence[str], objectives: Sequence[str], early: bool) -> None:
-        """Refuse a search whose trials could not be compared.
-
-        Args:
-            keys: of the settings that are searched.
-            objectives: names of the metrics.
-            early: whether trials are stopped early by the selection metric.
+        """Refuse a search of settings (`keys`) whose trials could not be compared by the objectives
+        or, where they are stopped `early`, by the selection metric.
 
         Raises:
-            ValueError: so it is.
+            ValueError: they could not.
         """
         return
 
     def shared_inputs(self, settings: Sequence[Any], measured: Sequence[str]) -> SharedInputs:
-        """Check the settings of a sweep's trials; nothing is written.
-
-        Args:
-            settings: of one trial for each value that is searched.
-            measured: objectives that take a measurement.
+        """Check a sweep's trials, given by settings for each value that is searched and by the
+        objectives that take a measurement; nothing is written.
 
         Raises:
             UserError: a setting does not fit the data, or an objective cannot be measured.
@@ -229,22 +194,18 @@ class Family(ABC):
         self, settings: Any, bundle: Path, names: Sequence[str], shared: Mapping[str, float],
         device: torch.device,
     ) -> dict[str, float]:  # fmt: skip
-        """Objectives of a trial's best checkpoint, on the validation split.
-
-        Args:
-            settings: of the trial.
-            bundle: the checkpoint.
-            names: of the objectives.
-            shared: what `SharedInputs.prepare` returned.
-            device: to measure on.
-        """
+        """Objectives (`names`) of a trial's best checkpoint, on the validation split; `shared` is
+        what `SharedInputs.prepare` returned."""
         found = self.scores(settings, bundle, "val", device).metrics if names else {}
         return {f"val/{key}": value for key, value in found.items() if f"val/{key}" in names}
 
-    def held_out(self, settings: Any, bundle: Path, device: torch.device) -> HeldOut:
-        """Metrics of a run's best checkpoint on held-out utterances."""
+    def held_out(
+        self, settings: Any, bundle: Path, device: torch.device
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Metrics of a run's best checkpoint on held-out utterances, and those of what it was
+        adapted from, where that was measured."""
         scores = {s: self.scores(settings, bundle, s, device).metrics for s in ("val", "test")}
-        return HeldOut({f"{s}/{k}": v for s, of in scores.items() for k, v in of.items()}, {})
+        return {f"{s}/{k}": v for s, of in scores.items() for k, v in of.items()}, {}
 
     def for_promotion(
         self, settings: Any, device: torch.device

@@ -1,17 +1,13 @@
 """The model families that there are: the platform's own, and those of installed packages.
 
-A package brings a family by an entry point of the group ``dimts.families``, whose name is the
-family's and whose value names an object that is a `dimts.families.protocol.Family`::
-
-    [project.entry-points."dimts.families"]
-    toy = "my_package.toy:FAMILY"
+A package brings a family by an entry point of the group ``dimts.families``, such as
+``toy = "my_package.toy:FAMILY"``.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from dimts.core.errors import ConfigError
@@ -19,7 +15,7 @@ from dimts.families.protocol import Family, Speaker
 
 GROUP = "dimts.families"
 DEFAULT = "acoustic"
-OWN = {"acoustic": "dimts.families.acoustic.family:FAMILY"}
+OWN = (EntryPoint(DEFAULT, "dimts.families.acoustic.family:FAMILY", GROUP),)
 
 
 @cache
@@ -29,12 +25,10 @@ def get_family(name: str) -> Family:
     Raises:
         ConfigError: there is none of that name; says which there are.
     """
-    others = {point.name: point.value for point in entry_points(group=GROUP)}
-    known = others | OWN
+    known = {point.name: point for point in (*entry_points(group=GROUP), *OWN)}
     if name not in known:
         raise ConfigError(f"family: {name} is unknown; there are {', '.join(sorted(known))}")
-    module, _, attribute = known[name].partition(":")
-    family: Family = getattr(import_module(module), attribute)
+    family: Family = known[name].load()
     return family
 
 
@@ -42,8 +36,7 @@ def load_speaker(bundle: str | Path, device: str = "cpu") -> Speaker:
     """The speaker of a bundle's folder, whatever its family.
 
     Raises:
-        BundleError: the folder is no bundle, is damaged, does not fit together, or is of a family
-            that is not installed.
+        BundleError: the bundle is damaged, does not fit together, or is of an unknown family.
     """
     from dimts.bundles.bundle import BundleError, read_manifest
 

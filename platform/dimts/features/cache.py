@@ -9,12 +9,15 @@ from pathlib import Path
 
 from dimts.core.errors import UserError
 from dimts.core.lock import locked
-from dimts.core.untrusted import MAX_JSON_BYTES
-from dimts.features.manifest import AGAIN, MANIFEST, ShardFacts, parse_manifest
+from dimts.features.manifest import AGAIN, MANIFEST, ShardFacts, manifest_bytes, parse_manifest
 from dimts.storage.paths import StoragePath, cache_folder, transfer
 
 WAIT_S = 3600.0
 """How long a process waits for another one of this machine to fetch the same."""
+
+
+class OtherShard(UserError):
+    """A shard is missing, or not that of the manifest."""
 
 
 def fetch_features(remote: StoragePath) -> Path:
@@ -26,48 +29,49 @@ def fetch_features(remote: StoragePath) -> Path:
         UserError: there is no such set, its files are not those of its manifest, or the storage
             cannot be reached.
     """
-    content = _manifest_of(remote)
-    manifest = parse_manifest(content, remote / MANIFEST)
+    content = manifest_bytes(remote)
+    shards = parse_manifest(content, remote / MANIFEST).shards.values()
     cache = cache_folder("features")
     folder = cache / hashlib.sha256(content).hexdigest()[:32]
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / ".lock", lambda pid: f"{folder}: process {pid} still fetches it", WAIT_S):
         if not (folder / MANIFEST).exists():
-            facts = [shard for split in manifest.splits.values() for shard in split.shards]
-            transfer([partial(_fetch, remote, shard, cache / "shards", folder) for shard in facts])
+            link = partial(_link_shard, remote, cache / "shards", folder)
+            transfer([partial(link, shard) for shard in shards])
             draft = folder / f".{MANIFEST}"
             draft.write_bytes(content)
             os.replace(draft, folder / MANIFEST)
     return folder
 
 
-def _manifest_of(remote: StoragePath) -> bytes:
+def fetch_shard(remote: StoragePath, shard: ShardFacts, file: Path) -> None:
+    """Copy a shard to a file of this machine.
+
+    Raises:
+        OtherShard: it is missing, or not that of the manifest.
+        UserError: the storage cannot be reached, or the file not be written.
+    """
+    draft = file.with_name(f"{file.name}.{os.getpid()}.draft")
     try:
-        return (remote / MANIFEST).read_bytes(most=MAX_JSON_BYTES)
+        (remote / shard.name).download(draft)
+        with draft.open("rb") as stream:
+            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+        if sha256 != shard.sha256:
+            raise OtherShard(
+                f"{remote / shard.name}: is not the file that the manifest speaks of: "
+                f"dimts prepare writes there now, or {AGAIN}"
+            )
+        os.replace(draft, file)
     except FileNotFoundError:
-        raise UserError(f"{remote}: no such folder of features; run dimts prepare") from None
-    except ValueError as error:
-        raise UserError(f"{remote / MANIFEST}: cannot be read ({error}); {AGAIN}") from error
+        raise OtherShard(f"{remote / shard.name}: missing; {AGAIN}") from None
+    finally:
+        draft.unlink(missing_ok=True)
 
 
-def _fetch(remote: StoragePath, shard: ShardFacts, shards: Path, folder: Path) -> None:
-    kept = shards / f"{shard.sha256}.arrow"
+def _link_shard(remote: StoragePath, shards: Path, folder: Path, shard: ShardFacts) -> None:
+    """Shards of the same content are one file, whichever sets they are in."""
+    kept, link = shards / f"{shard.sha256}.arrow", folder / shard.name
     if not kept.exists():
-        draft = shards / f"{shard.sha256}.{os.getpid()}.draft"
-        try:
-            (remote / shard.name).download(draft)
-            with draft.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            if sha256 != shard.sha256:
-                raise UserError(
-                    f"{remote / shard.name}: is not the file that the manifest speaks of: "
-                    f"dimts prepare writes there now, or {AGAIN}"
-                )
-            os.replace(draft, kept)
-        except FileNotFoundError:
-            raise UserError(f"{remote / shard.name}: missing; {AGAIN}") from None
-        finally:
-            draft.unlink(missing_ok=True)
-    link = folder / shard.name
+        fetch_shard(remote, shard, kept)
     link.unlink(missing_ok=True)
     os.link(kept, link)

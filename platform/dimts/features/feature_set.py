@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,12 @@ from dimts.storage.paths import AnyPath, StoragePath
 SHARD_FINGERPRINT = b"dimts.fingerprint"
 
 
+@dataclass(frozen=True)
 class FeatureSet:
     """The features of one corpus, a folder that `dimts prepare` made."""
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
-        self.folder = folder
-        self.manifest = manifest
+    folder: Path
+    manifest: Manifest
 
     @classmethod
     def open(cls, place: str | AnyPath) -> FeatureSet:
@@ -39,15 +41,12 @@ class FeatureSet:
         """
         folder = fetch_features(place) if isinstance(place, StoragePath) else Path(place)
         manifest = read_manifest(folder)
-        for split in manifest.splits.values():
-            for shard in split.shards:
-                _check_size(folder / shard.name, shard)
+        for shard in manifest.shards.values():
+            _check_size(folder / shard.name, shard)
         return cls(folder, manifest)
 
     def split(self, name: SplitName) -> FeatureSplit:
         """The utterances of one split: train, val or test."""
-        if name not in self.manifest.splits:
-            raise ValueError(f"no split {name!r}; there are {', '.join(self.manifest.splits)}")
         return FeatureSplit(self.folder, self.manifest, name)
 
 
@@ -55,11 +54,9 @@ class FeatureSplit:
     """Utterances of one split, in the corpus's order. Pickled as a path, so workers reopen it.
 
     Attributes:
-        ids, texts, raw_texts, languages, speakers: one string an utterance; `texts` are
-            normalised, `raw_texts` as the corpus has them.
+        ids, texts, raw_texts, languages: one string an utterance; `texts` are normalised,
+            `raw_texts` as the corpus has them.
         n_frames: int64 [n], of the mel.
-        seconds: float64 [n], of speech, the silence around it trimmed.
-        starts: float64 [n], seconds into the recording at which the speech begins.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, name: SplitName) -> None:
@@ -71,7 +68,9 @@ class FeatureSplit:
             for shard in manifest.splits[name].shards
             for batch in _open_shard(folder / shard.name, shard, manifest)
         ]
-        self._columns: dict[str, _ColumnRows] = {}
+        self._columns: dict[str, list[Array]] = {}
+        self.ids, self.texts = self.values("id"), self.values("text")
+        self.raw_texts, self.languages = self.values("raw_text"), self.values("language")
 
     def __len__(self) -> int:
         return sum(batch.num_rows for batch in self._batches)
@@ -85,83 +84,41 @@ class FeatureSplit:
         Raises:
             KeyError: the set has no such column.
         """
-        rows = self._rows(name)
-        return rows[index] if rows.column.ragged else rows[index][0]
+        steps = self._rows(name)[index]
+        return steps if self.manifest.columns[name].ragged else steps[0]
 
     def lengths(self, name: str) -> npt.NDArray[np.int64]:
         """Steps of a ragged column, int64 [n]; raises like `column`."""
-        return self._rows(name).lengths
+        return np.array([len(steps) for steps in self._rows(name)], np.int64)
 
     def mel(self, index: int) -> Float32Array:
         """Natural-log mel, float32 [T, n_mels]; see `column`."""
         return self._rows("mel")[index]
 
-    @property
+    @cached_property
     def n_frames(self) -> npt.NDArray[np.int64]:
         return self.lengths("mel")
 
-    def _rows(self, name: str) -> _ColumnRows:
+    def _rows(self, name: str) -> list[Array]:
         if name not in self._columns:
-            self._columns[name] = _ColumnRows(self.manifest.columns[name], self._batches)
+            column = self.manifest.columns[name]
+            self._columns[name] = [row for batch in self._batches for row in views(batch, column)]
         return self._columns[name]
 
-    @cached_property
-    def ids(self) -> list[str]:
-        return self._strings("id")
+    def values(self, name: str) -> list[Any]:
+        """What is known of each utterance beside its arrays.
 
-    @cached_property
-    def texts(self) -> list[str]:
-        return self._strings("text")
-
-    @cached_property
-    def raw_texts(self) -> list[str]:
-        return self._strings("raw_text")
-
-    @cached_property
-    def languages(self) -> list[str]:
-        return self._strings("language")
-
-    @cached_property
-    def speakers(self) -> list[str]:
-        return self._strings("speaker")
-
-    @cached_property
-    def audio_paths(self) -> list[AnyPath]:
-        """The recordings themselves, where they were when the features were made."""
-        return [self.manifest.corpus.path / audio for audio in self._strings("audio")]
-
-    @cached_property
-    def seconds(self) -> npt.NDArray[np.float64]:
-        return self._numbers("seconds")
-
-    @cached_property
-    def starts(self) -> npt.NDArray[np.float64]:
-        return self._numbers("start")
-
-    def _strings(self, column: str) -> list[str]:
-        return [value for batch in self._batches for value in batch.column(column).to_pylist()]
-
-    def _numbers(self, column: str) -> npt.NDArray[np.float64]:
-        values = [value for batch in self._batches for value in batch.column(column).to_pylist()]
-        return np.array(values, np.float64)
+        Args:
+            name: id, text, raw_text, language, speaker; audio, the file in the corpus; start, the
+                second of it at which the speech begins, and seconds, the length of the speech.
+        """
+        return [value for batch in self._batches for value in batch.column(name).to_pylist()]
 
 
-class _ColumnRows:
-    """Arrays of one column, by the row's number in the split."""
-
-    def __init__(self, column: Column, batches: Sequence[pa.RecordBatch]) -> None:
-        self.column = column
-        unpacked = [column.unpack(batch.column(column.name)) for batch in batches]
-        self._flat = [flat for flat, _ in unpacked]
-        offsets = [starts.tolist() for _, starts in unpacked]
-        # Where each utterance is: plain lists, as indexing them is faster than NumPy scalars.
-        self._batch_of = [n for n, starts in enumerate(offsets) for _ in starts[1:]]
-        self._first = [first for starts in offsets for first in starts[:-1]]
-        self._end = [end for starts in offsets for end in starts[1:]]
-        self.lengths = np.array(self._end, np.int64) - np.array(self._first, np.int64)
-
-    def __getitem__(self, index: int) -> Array:
-        return self._flat[self._batch_of[index]][self._first[index] : self._end[index]]
+def views(batch: pa.RecordBatch, column: Column) -> Iterator[Array]:
+    """Steps of each row of a batch, without a copy."""
+    flat, offsets = column.unpack(batch.column(column.name))
+    return (flat[first:end] for first, end in pairwise(offsets.tolist()))
 
 
 def read_batches(path: Path) -> tuple[pa.Schema, list[pa.RecordBatch]]:

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
 from dimts.audio.mel import MelConfig
 from dimts.core.config import Config
 from dimts.core.errors import UserError
 from dimts.core.untrusted import MAX_JSON_BYTES, parse_json, read_bytes
 from dimts.features.schema import Column
-from dimts.storage.paths import AnyPath
+from dimts.storage.paths import AnyPath, StoragePath
 from dimts.text.normaliser import TextConfig
 
 MANIFEST = "manifest.json"
 QUARANTINE = "quarantine.csv"
 SUMMARY = "summary.txt"
-FORMAT_VERSION = 2
-MEL_ALONE = 1
-"""The format before extractors were declared."""
 
 AGAIN = "run dimts prepare again"
 
@@ -32,29 +29,21 @@ SHARD_NAME = rf"^({'|'.join(SPLITS)})-[0-9]{{5,}}\.arrow$"
 
 
 class ShardFacts(Config):
-    """One Arrow file.
-
-    `fingerprint` is of the rows it was made for and stands in the file itself too.
-    """
+    """One Arrow file."""
 
     name: str = Field(pattern=SHARD_NAME)
     n_utterances: int
     n_bytes: int
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    fingerprint: str
+    fingerprint: str  # of the rows it was made for; stands in the file itself, too
 
 
 class SplitFacts(Config):
-    """One split.
-
-    Attributes:
-        hours: of speech, the silence around it trimmed.
-        lengths: steps of each ragged column.
-    """
+    """One split."""
 
     n_utterances: int
-    hours: float
-    lengths: dict[str, int]
+    hours: float  # of speech, the silence around it trimmed
+    lengths: dict[str, int]  # steps of each ragged column
     shards: tuple[ShardFacts, ...]
 
     @property
@@ -64,32 +53,20 @@ class SplitFacts(Config):
 
 
 class Statistics(Config):
-    """Of each value of a step of a column, over the train split.
-
-    `std` is never so small that dividing by it does harm.
-    """
+    """Of each value of a step of a column, over the train split."""
 
     mean: tuple[float, ...]
-    std: tuple[float, ...]
+    std: tuple[float, ...]  # never so small that dividing by it does harm
 
 
 class ExtractorFacts(Config):
-    """How some columns were made, see `Extractor`; `statistics` are by the column's name."""
+    """How some columns were made, see `Extractor`."""
 
     version: int
     settings: dict[str, Any]
     unit: str
     columns: tuple[Column, ...]
-    statistics: dict[str, Statistics] = Field(default={})
-
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        for column in self.columns:
-            found = self.statistics.get(column.name)
-            sizes = [(len(found.mean),), (len(found.std),)] if found else []
-            if sizes != ([column.shape] * 2 if column.statistics else []):
-                raise ValueError(f"statistics of {column.name} need one value for each of a step")
-        return self
+    statistics: dict[str, Statistics] = Field(default={})  # by the column's name
 
 
 class CorpusFacts(Config):
@@ -102,28 +79,16 @@ class CorpusFacts(Config):
 
 
 class Manifest(Config):
-    """Facts of one folder of features.
+    """Facts of one folder of features."""
 
-    Attributes:
-        fingerprint: 16 hex digits over utterances, splits, extractors' and text settings.
-        extractors: by name, the one that trims first.
-        quarantined: reason -> number of rows.
-    """
-
-    format_version: int = FORMAT_VERSION
+    format_version: Literal[2] = 2
     dimts_version: str
-    fingerprint: str
-    extractors: dict[str, ExtractorFacts]
+    fingerprint: str  # 16 hex digits over utterances, splits, extractors' and text settings
+    extractors: dict[str, ExtractorFacts]  # by name, the one that trims first
     text: TextConfig
     corpus: CorpusFacts
     splits: dict[SplitName, SplitFacts]
-    quarantined: dict[str, int] = Field(default={})
-
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        if set(self.splits) != set(SPLITS):
-            raise ValueError(f"splits must be {', '.join(SPLITS)}")
-        return self
+    quarantined: dict[str, int] = Field(default={})  # reason -> number of rows
 
     @property
     def columns(self) -> dict[str, Column]:
@@ -137,26 +102,27 @@ class Manifest(Config):
         Raises:
             UserError: there is no mel.
         """
-        return MelConfig.model_validate(self._of_mel.settings)
-
-    @property
-    def mel_mean(self) -> tuple[float, ...]:
-        """[n_mels], of natural-log mel over the train split's frames; raises like `mel`."""
-        return self._of_mel.statistics["mel"].mean
-
-    @property
-    def mel_std(self) -> tuple[float, ...]:
-        """[n_mels], likewise."""
-        return self._of_mel.statistics["mel"].std
-
-    @property
-    def _of_mel(self) -> ExtractorFacts:
         if "mel" not in self.extractors:
             raise UserError(
                 f"the features of {self.corpus.path} have no mel; prepare them with a voice whose "
                 "model learns from mels"
             )
-        return self.extractors["mel"]
+        return MelConfig.model_validate(self.extractors["mel"].settings)
+
+    @property
+    def mel_mean(self) -> tuple[float, ...]:
+        """[n_mels], of natural-log mel over the train split's frames."""
+        return self.extractors["mel"].statistics["mel"].mean
+
+    @property
+    def mel_std(self) -> tuple[float, ...]:
+        """[n_mels], likewise."""
+        return self.extractors["mel"].statistics["mel"].std
+
+    @property
+    def shards(self) -> dict[str, ShardFacts]:
+        """Of all splits, by name."""
+        return {shard.name: shard for split in self.splits.values() for shard in split.shards}
 
     @property
     def n_utterances(self) -> int:
@@ -169,22 +135,28 @@ class Manifest(Config):
         return sum(split.hours for split in self.splits.values())
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a folder of features.
+def read_manifest(folder: AnyPath) -> Manifest:
+    """The manifest of a folder of features; raises like `manifest_bytes` and `parse_manifest`."""
+    return parse_manifest(manifest_bytes(folder), folder / MANIFEST)
+
+
+def manifest_bytes(folder: AnyPath) -> bytes:
+    """What the file of the manifest holds.
 
     Raises:
-        UserError: there is none, or another version of dimts wrote it.
+        UserError: there is none, or it cannot be read.
     """
     file = folder / MANIFEST
     try:
-        data = read_bytes(file, MAX_JSON_BYTES)
+        if isinstance(file, StoragePath):
+            return file.read_bytes(most=MAX_JSON_BYTES)
+        return read_bytes(file, MAX_JSON_BYTES)
     except (FileNotFoundError, NotADirectoryError):
-        if folder.is_dir():
+        if isinstance(folder, Path) and folder.is_dir():
             raise UserError(f"{file}: missing, the features are not complete; {AGAIN}") from None
         raise UserError(f"{folder}: no such folder of features; run dimts prepare") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: cannot be read ({error}); {AGAIN}") from error
-    return parse_manifest(data, file)
 
 
 def parse_manifest(data: bytes, file: AnyPath) -> Manifest:
@@ -194,44 +166,10 @@ def parse_manifest(data: bytes, file: AnyPath) -> Manifest:
         UserError: it is none, or another version of dimts wrote it; names `file`.
     """
     try:
-        values = parse_json(data)
-    except ValueError as error:
-        raise UserError(f"{file}: cannot be read ({error}); {AGAIN}") from error
-    version = values.get("format_version") if isinstance(values, dict) else None
-    if version not in (MEL_ALONE, FORMAT_VERSION):
-        raise UserError(
-            f"{file}: format version {version}, this dimts reads version {FORMAT_VERSION}; {AGAIN}"
-        )
-    try:
-        return Manifest.model_validate(_with_extractors(values) if version == MEL_ALONE else values)
+        return Manifest.model_validate(parse_json(data))
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
+        key = ".".join(map(str, first["loc"])) or "all of it"
         raise UserError(f"{file}: {key}: {first['msg']}; {AGAIN}") from error
-    except (LookupError, TypeError, AttributeError) as error:
-        raise UserError(f"{file}: is not of format {version} ({error}); {AGAIN}") from error
-
-
-def _with_extractors(values: dict[str, Any]) -> dict[str, Any]:
-    """A manifest of format 1, in which all of this was the mel's, as one of today.
-
-    Raises:
-        LookupError, TypeError, AttributeError: it is none.
-    """
-    mel = {
-        "version": 3,
-        "settings": values["mel"],
-        "unit": "frames",
-        "columns": [
-            {"name": "mel", "dtype": "float32", "shape": [values["mel"]["n_mels"]],
-             "statistics": True}
-        ],
-        "statistics": {"mel": {"mean": values["mel_mean"], "std": values["mel_std"]}},
-    }  # fmt: skip
-    splits = {
-        name: {key: value for key, value in split.items() if key != "n_frames"}
-        | {"lengths": {"mel": split["n_frames"]}}
-        for name, split in values["splits"].items()
-    }
-    kept = {key: value for key, value in values.items() if not key.startswith("mel")}
-    return {**kept, "format_version": FORMAT_VERSION, "extractors": {"mel": mel}, "splits": splits}
+    except ValueError as error:
+        raise UserError(f"{file}: cannot be read ({error}); {AGAIN}") from error

@@ -22,19 +22,14 @@ Extract = Callable[[npt.NDArray[np.float32], int], Arrays]
 class Column(Config):
     """One array an utterance.
 
-    Attributes:
-        name: of the column in the Arrow files.
-        dtype: of its values.
-        shape: of one step in time, or of the whole array where it does not depend on time.
-        ragged: whether the array's first axis is time, ``[T, *shape]``.
-        statistics: whether the manifest holds mean and standard deviation of the steps of the
-            train split; for floats of one axis beside time.
+    With `statistics`, the manifest holds mean and standard deviation of the steps of the train
+    split; for floats of one axis beside time.
     """
 
-    name: str = Field(pattern="^[a-z][a-z0-9_]*$")
+    name: str = Field(pattern="^[a-z][a-z0-9_]*$")  # of the column in the Arrow files
     dtype: Literal["float32", "float64", "int16", "int32", "int64", "uint8"]
-    shape: tuple[int, ...] = ()
-    ragged: bool = True
+    shape: tuple[int, ...] = ()  # of a step in time, or of an array that does not depend on time
+    ragged: bool = True  # the array's first axis is time, [T, *shape]
     statistics: bool = False
 
     @property
@@ -54,16 +49,14 @@ class Column(Config):
             raise ValueError(f"{self.name}: {array.dtype} {list(array.shape)} was not declared")
         return steps
 
-    def pack(self, rows: Sequence[Array]) -> pa.LargeListArray:
+    def pack(self, rows: Sequence[Array | tuple[()]]) -> pa.LargeListArray:
         """Steps of several utterances as an Arrow array; those of a refused one have no length.
 
         A reader slices the one flat buffer, which takes microseconds; see `unpack`.
         """
         offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
-        flat = np.empty((offsets[-1], *self.shape), self.dtype)
-        for steps, start in zip(rows, offsets, strict=False):
-            if len(steps):
-                flat[start : start + len(steps)] = steps
+        nothing = np.empty((0, *self.shape), self.dtype)
+        flat = np.concatenate([nothing, *(steps for steps in rows if len(steps))])
         values = pa.array(flat.ravel())
         if self.shape:
             values = pa.FixedSizeListArray.from_arrays(values, math.prod(self.shape))
@@ -80,17 +73,11 @@ class Column(Config):
 
 
 class Resources(NamedTuple):
-    """What one worker needs.
-
-    Attributes:
-        cpus: cores.
-        gpus: share of a GPU; none is waited for where a cluster has none.
-        actor: whether a worker has to stay, as it holds a model that takes long to load.
-    """
+    """What one worker needs."""
 
     cpus: float = 1
-    gpus: float = 0
-    actor: bool = False
+    gpus: float = 0  # share of one; none is waited for where a cluster has none
+    actor: bool = False  # it has to stay, as it holds a model that takes long to load
 
 
 class Extractor(Hashable, Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Sequence
 from typing import Any, Literal, Self
@@ -11,10 +12,44 @@ from pydantic import Field, field_validator, model_validator
 from dimts.core.config import Config
 from dimts.core.metric import Metric
 from dimts.storage.paths import AnyPath
-from dimts.tuning.asha import EarlyStopping
 from dimts.tuning.space import Space, check_conditions, check_point
 
 Direction = Literal["minimize", "maximize"]
+
+
+class EarlyStopping(Config):
+    """When a trial is stopped early: asynchronous successive halving, the variant that stops.
+
+    Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020. A function of
+    the values in the study's storage, as Ray's scheduler would forget its rungs.
+
+    Attributes:
+        first: validation at which trials are compared first.
+        factor: of the trials compared, one in `factor` goes on; the next comparison comes after
+            `factor` times as many validations. (What 2 and 4 find: docs/tuning.md.)
+        min_trials: comparisons of fewer trials stop none.
+    """
+
+    first: int = Field(1, ge=1)
+    factor: int = Field(4, ge=2)
+    min_trials: int = Field(4, ge=2)
+
+    def rungs(self, validations: int) -> list[int]:
+        """The validations at which trials are compared; the last one of all ends them anyway."""
+        rungs, rung = [], self.first
+        while rung < validations:
+            rungs.append(rung)
+            rung *= self.factor
+        return rungs
+
+    def stops(self, value: float, others: Sequence[float]) -> bool:
+        """Whether a trial ends here with `value`, its best loss so far (less is better), where
+        others had theirs."""
+        if not math.isfinite(value):
+            return True
+        n = len(others) + 1
+        better = sum(other < value for other in filter(math.isfinite, others))
+        return n >= self.min_trials and better >= max(1, n // self.factor)
 
 
 class SweepConfig(Config):
@@ -104,18 +139,15 @@ class SweepConfig(Config):
         return self
 
     def way_out(self, place: AnyPath) -> str:
-        """What to do instead where the sweep in `place` cannot go on, for errors that say why."""
+        """What to do instead where the sweep in `place` cannot go on."""
         changes = (f"sweep.name={self.name[:39]}-2", f"sweep.known_good_from={place}")
         sets = shlex.join(part for change in changes for part in ("--set", change))
         return f"add {sets} to begin another sweep.name with the best settings of this one"
 
 
 def check_objectives(sweep: SweepConfig, metrics: Sequence[Metric]) -> None:
-    """Refuse objectives that are no metrics of the family, or go the other way.
-
-    Raises:
-        ValueError: so it is; says what is allowed.
-    """
+    """Raise a `ValueError` for objectives that are no metrics of the family, or go the other
+    way."""
     known = {metric.name: metric for metric in metrics if "/" in metric.name}
     for name, direction in sweep.objectives.items():
         if name not in known:

@@ -7,11 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 import optuna
 from optuna import Study
-from optuna.storages import RDBStorage
 
 from dimts.core.errors import ConfigError, UserError
 from dimts.launch.settings import Launch
@@ -19,19 +17,15 @@ from dimts.storage.paths import AnyPath, local_copy
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.report import best_first
 from dimts.tuning.space import check_point
-from dimts.tuning.study import KNOWN_GOOD, STUDY_FILE, VALUES
+from dimts.tuning.study import KNOWN_GOOD, STUDY_FILE, VALUES, open_storage
 
 N_BEST = 3
 KEY = "sweep.known_good_from"
 
 
 class KnownGood(NamedTuple):
-    """Settings of another sweep.
-
-    Attributes:
-        points: the settings, best first.
-        line: which trials they are of, and which do not fit; empty if the sweep was begun before.
-    """
+    """Settings of another sweep, best first; a line on which trials they are of, unless they were
+    read before."""
 
     points: list[dict[str, Any]]
     line: str = ""
@@ -46,8 +40,7 @@ def known_good(
     have gone on, when this one is started again.
 
     Args:
-        sweep: the settings of this sweep.
-        folder: of this sweep, on this machine.
+        sweep, folder: of this sweep.
         launch: (number, values) -> the run of one of its trials.
 
     Raises:
@@ -60,18 +53,17 @@ def known_good(
     if study and KNOWN_GOOD in study.user_attrs:
         return KnownGood(study.user_attrs[KNOWN_GOOD])
     points: dict[int, dict[str, Any]] = {}
-    unfit: dict[int, str] = {}
+    unfit: list[str] = []
     for number, values in _finished(place):
-        if reason := _misfit(sweep, launch, values):
-            unfit[number] = reason
-        else:
+        try:
+            check_point(sweep.space, values)
+            launch(0, values)
             points[number] = values
+        except (ValueError, ConfigError) as error:
+            unfit.append(f"trial {number}, for one ({error})")
         if len(points) == (sweep.known_good_best or N_BEST):
             break
-    left_out = ""
-    if unfit:
-        number, reason = next(iter(unfit.items()))
-        left_out = f"{len(unfit)} do not fit this space: trial {number}, for one ({reason})"
+    left_out = f"{len(unfit)} do not fit this space: {unfit[0]}" if unfit else ""
     if not points:
         raise UserError(
             f"{KEY}: {place} has no trial that can be tried here, "
@@ -82,11 +74,7 @@ def known_good(
 
 
 def _finished(place: AnyPath) -> list[tuple[int, dict[str, Any]]]:
-    """Number and settings of each trial of a sweep that ran to its end, best first.
-
-    Raises:
-        UserError: there is no sweep.
-    """
+    """Number and settings of each trial of a sweep that ran to its end, best first."""
     with TemporaryDirectory() as folder:
         file = local_copy(place / STUDY_FILE, Path(folder, STUDY_FILE))
         if not file.exists():
@@ -96,30 +84,10 @@ def _finished(place: AnyPath) -> list[tuple[int, dict[str, Any]]]:
         return [(t.number, json.loads(t.user_attrs[VALUES])) for t in trials]
 
 
-def _misfit(
-    sweep: SweepConfig, launch: Callable[[int, Mapping[str, Any]], Launch], values: dict[str, Any]
-) -> str | None:
-    """Why a setting cannot be tried in this sweep, or None if it can."""
-    try:
-        check_point(sweep.space, values)
-        launch(0, values)
-    except (ValueError, ConfigError) as error:
-        return str(error)
-    return None
-
-
 def _load(file: Path, place: AnyPath) -> Study | None:
-    """The study in a file; None if it was made and the study was not.
-
-    SQLite opens it for writing where it may: what a killed sweep left has to be rolled back first.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    """The study in a file; None if it was made and the study was not."""
     try:
-        address = f"sqlite:///file:{quote(str(file.absolute()))}?mode=rw&uri=true"
-        storage = RDBStorage(address, engine_kwargs={"connect_args": {"timeout": 60}})
+        storage = open_storage(file)
         names = optuna.get_all_study_names(storage)
         return optuna.load_study(study_name=names[0], storage=storage) if names else None
     except Exception as error:  # Optuna's, SQLAlchemy's, SQLite's

@@ -13,13 +13,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 DRAWN = "drawn"
 """Attribute of a trial whose settings the sampler has drawn before the trial was there."""
-
 METRICS = "metrics"
 """Attribute of a trial that ended: metrics of its best checkpoint."""
-
 RUNG = "rung_"
-"""What attributes of a trial begin with that hold its best loss so far, by validation."""
-
+"""Beginning of attributes of a trial that hold its best loss up to a validation."""
 DIVERGED = "diverged"
 
 _OUTCOMES = {
@@ -39,20 +36,21 @@ SHORT = {
     "model.freeze_blocks.decoder": "decoder blocks",
     "base.rehearsal_share": "rehearsal",
 }
+"""Config path -> what a person calls it, where that is not its end."""
 
 
 def objectives(study: Study) -> list[str]:
     """Names of the metrics that the sweep optimizes."""
-    return study.metric_names or [f"objective {n + 1}" for n in range(len(study.directions))]
+    return list(study.metric_names or ())
 
 
 def signs(study: Study) -> list[int]:
-    """For each objective 1, or -1 if more of it is better: times these, less is better."""
+    """For each objective 1, or -1 if more of it is better."""
     return [-1 if d == StudyDirection.MAXIMIZE else 1 for d in study.directions]
 
 
 def outcome(trial: FrozenTrial) -> str:
-    """How a trial ended; a state that Optuna has no word for is in its attributes."""
+    """How a trial ended; that it diverged Optuna has no state for."""
     if trial.state == TrialState.PRUNED and trial.user_attrs.get("outcome") == DIVERGED:
         return DIVERGED
     return _OUTCOMES[trial.state]
@@ -65,8 +63,8 @@ def is_known_good(trial: FrozenTrial) -> bool:
 
 def rungs(trial: FrozenTrial) -> dict[int, float]:
     """Number of each validation, from 1 -> best validation loss up to it; NaN where it was."""
-    found = {k: float(v) for k, v in trial.user_attrs.items() if k.startswith(RUNG)}
-    return dict(sorted((int(key.removeprefix(RUNG)), value) for key, value in found.items()))
+    keys = (key for key in trial.user_attrs if key.startswith(RUNG))
+    return dict(sorted((int(key.removeprefix(RUNG)), trial.user_attrs[key]) for key in keys))
 
 
 def curve(trial: FrozenTrial) -> dict[int, float]:
@@ -80,13 +78,6 @@ def final(trial: FrozenTrial) -> list[float]:
     return trial.values or [] if trial.state == TrialState.COMPLETE else []
 
 
-def last(study: Study, trial: FrozenTrial) -> list[float]:
-    """What was last known of each objective; of a trial that was stopped, from a smaller budget."""
-    measured = trial.user_attrs.get(METRICS, {})
-    known = final(trial) or [measured.get(name, math.nan) for name in objectives(study)]
-    return [value for value in known if math.isfinite(value)]
-
-
 def parameters(trials: Iterable[FrozenTrial]) -> list[str]:
     """Config paths of all parameters, in the order in which the trials name them."""
     return list(dict.fromkeys(path for trial in trials for path in trial.params))
@@ -94,12 +85,11 @@ def parameters(trials: Iterable[FrozenTrial]) -> list[str]:
 
 def named(paths: Iterable[str]) -> dict[str, str]:
     """Config path -> what a person calls it: a short name, or as few last parts as are unique."""
-    chosen: dict[str, str] = {}
     paths = list(paths)
+    chosen: dict[str, str] = {}
     for path in paths:
         parts, n = path.split("."), 1
-        others = [other.split(".") for other in paths if other != path]
-        while n < len(parts) and any(other[-n:] == parts[-n:] for other in others):
+        while n < len(parts) and sum(p.split(".")[-n:] == parts[-n:] for p in paths) > 1:
             n += 1
         chosen[path] = SHORT.get(path, " ".join(parts[-n:]).replace("_", " "))
     return chosen

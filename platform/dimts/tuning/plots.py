@@ -35,49 +35,33 @@ if TYPE_CHECKING:
 
 MIN_COMPLETE = 8
 """Complete trials that importances need; with fewer, the order they give is mostly chance."""
+FANOVA = FanovaImportanceEvaluator(seed=0)
 
 _HEAD = """<!doctype html>
 <html><head><meta charset="utf-8"><title>{title}</title><style>
-body {{ font: 14px/1.4 sans-serif; margin: 1.5em; color: #222 }}
-.table {{ overflow: auto; max-height: 60vh }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
-th, td {{ padding: .25em .7em; border-bottom: 1px solid #ddd; text-align: left; \
-white-space: nowrap }}
-th {{ position: sticky; top: 0; background: #f4f4f4 }}
+body {{ font: 14px/1.4 sans-serif; margin: 1.5em }}
+.table {{ overflow: auto; max-height: 60vh; white-space: nowrap }}
+table {{ border-collapse: collapse }}
 </style></head><body><h1>{title}</h1><p>{summary}</p><div class="table">{table}</div>
 """
 
 
 def write_page(study: Study, metrics: Sequence[Metric], path: Path) -> None:
-    """Write the page of a sweep, at any time of it.
-
-    Args:
-        study: of the sweep.
-        metrics: what is known of its metrics; the first is what early stopping compares.
-        path: of the page.
-    """
-    table = trials_table(study).to_html(
-        index=False, na_rep="", border=0, float_format="{:.4g}".format
-    )
-    parts = [
-        _HEAD.format(title=escape(study.study_name), summary=escape(summary(study)), table=table)
-    ]
+    """Write the page of a sweep, at any time of it; the first metric is what rungs compare."""
+    table = trials_table(study).to_html(index=False, na_rep="", float_format="{:.4g}".format)
+    title, said = escape(study.study_name), escape(summary(study))
+    parts = [_HEAD.format(title=title, summary=said, table=table)]
     for n, figure in enumerate(draw(study, metrics)):
-        parts.append(
-            figure.to_html(
-                full_html=False, include_plotlyjs=n == 0, default_height="480px",
-                config={"displaylogo": False},
-            )
-        )  # fmt: skip
+        how = {"include_plotlyjs": n == 0, "default_height": "480px"}
+        parts.append(figure.to_html(full_html=False, config={"displaylogo": False}, **how))
     path.write_text("\n".join([*parts, "</body></html>\n"]), encoding="utf-8")
 
 
 def draw(study: Study, metrics: Sequence[Metric]) -> list[Figure]:
     """Draw what the study has enough for.
 
-    Only trials that ran to their end are points of history, front, importances, slices, ranks and
-    parallel coordinates. The others are in the curves and in the timeline, where those that
-    diverged are shown as failed.
+    Trials that did not run to their end are only in the curves and in the timeline, where those
+    that diverged are shown as failed.
     """
     from optuna import visualization as plots
 
@@ -96,16 +80,14 @@ def draw(study: Study, metrics: Sequence[Metric]) -> list[Figure]:
             plots.plot_parallel_coordinate(shown, target_name=name),
         ]
         if shares := importances(shown):
-            figure = plots.plot_param_importances(
-                shown, evaluator=FanovaImportanceEvaluator(seed=0)
-            )
+            figure = plots.plot_param_importances(shown, evaluator=FANOVA)
             figures.append(figure.update_layout(title=_importances_title(shown, shares)))
             two = list(shares)[:2]
             figures.append(plots.plot_rank(shown, params=two, target_name=name))
     shown = _shown(study, labels, [0])
     if any(trial.intermediate_values for trial in shown.trials):
-        figure = plots.plot_intermediate_values(shown)
         title = f"best {metrics[0].title} so far"
+        figure = plots.plot_intermediate_values(shown)
         figures.append(figure.update_layout(xaxis_title="validation", yaxis_title=title))
     if shown.trials:
         figures.append(plots.plot_timeline(shown))
@@ -115,19 +97,17 @@ def draw(study: Study, metrics: Sequence[Metric]) -> list[Figure]:
 def importances(study: Study) -> dict[str, float]:
     """Parameter -> share of what the one objective depends on, largest first; they add up to 1.
 
-    By fANOVA (Hutter et al., 2014) over the complete trials alone. Optuna's default, PED-ANOVA,
-    looks at what tells the best tenth from the rest, which for a sweep's few trials is two or
-    three of them, and names the parameter that matters most far less often.
+    By fANOVA (Hutter et al., 2014) over the complete trials alone; parameters that some of them do
+    not have are left out. (Optuna's default, PED-ANOVA, looks at what tells the best tenth from
+    the rest, two or three of a sweep's trials, and finds the parameter that matters less often.)
 
-    A parameter that some complete trials do not have cannot be rated this way and is left out.
-    Empty where there is nothing to go by: fewer than `MIN_COMPLETE` complete trials, one
-    parameter to rate, or one value in all.
+    Empty with fewer than `MIN_COMPLETE` complete trials, one parameter to rate, or one value.
     """
     values = [t.value for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))]
     if len(values) < MIN_COMPLETE or len(set(values)) == 1:
         return {}
     try:
-        shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
+        shares = get_param_importances(study, evaluator=FANOVA)
     except RuntimeError:  # no tree found a split
         return {}
     return shares if len(set(shares.values())) > 1 else {}
@@ -136,8 +116,8 @@ def importances(study: Study) -> dict[str, float]:
 def _importances_title(study: Study, shares: dict[str, float]) -> str:
     trials = study.get_trials(deepcopy=False)
     complete = sum(trial.state == TrialState.COMPLETE for trial in trials)
-    title = f"What {objectives(study)[0]} depends on: fANOVA of the {complete} complete trials"
-    title += f" of {len(trials)}"
+    title = f"What {objectives(study)[0]} depends on: fANOVA of the {complete} complete trials of "
+    title += str(len(trials))
     if left_out := [name for name in parameters(trials) if name not in shares]:
         title += f"<br>not rated, as not all of them have it: {', '.join(left_out)}"
     return title
@@ -146,8 +126,7 @@ def _importances_title(study: Study, shares: dict[str, float]) -> str:
 def _shown(study: Study, labels: Sequence[str], which: Sequence[int]) -> Study:
     """The study as it is drawn: some of its objectives, parameters by their short names.
 
-    Each objective gets a study of its own, since Optuna knows which direction is better, and
-    draws curves, for studies of one objective alone.
+    For studies of one objective alone Optuna draws curves, and shows which direction is better.
     """
     trials = study.get_trials(deepcopy=False)
     names = named(parameters(trials))

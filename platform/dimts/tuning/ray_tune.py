@@ -6,29 +6,22 @@ later; a sweep that was interrupted is a new experiment to Tune.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import time
-import uuid
-from concurrent.futures import wait
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ray import tune
+from ray.exceptions import RayError
 from ray.train import TrainingFailedError
 from ray.train.torch import get_device
-from ray.tune.execution.tune_controller import TuneController
-from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.progress_reporter import TrialProgressCallback
-from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
+from ray.util.queue import Empty, Queue
 
 from dimts.core.errors import UserError
 from dimts.launch.local_run_folder import NoCopy, RemoteRun
-from dimts.launch.machine import resolve_on_machine
-from dimts.launch.names import ANSWERED
 from dimts.launch.ray_train import (
     in_another_thread,
     in_worker,
@@ -37,19 +30,16 @@ from dimts.launch.ray_train import (
     storage_of,
     torch_trainer,
 )
-from dimts.launch.relay import relay_events
 from dimts.launch.resources import places
 from dimts.launch.run_logger import device_of
 from dimts.launch.settings import Launch, RayConfig
-from dimts.storage.paths import AnyPath, StorageError, copy_to, remove_files
+from dimts.storage.paths import AnyPath, remove_files
 from dimts.tracking.config import TrackingConfig
-from dimts.tracking.event_log import follow_events
 from dimts.training.ownership import RunTakenOver
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.remote_sweep import SCRATCH
 from dimts.tuning.trial import (
     Measured,
-    TrialLogger,
     begin,
     begin_remotely,
     locked,
@@ -59,39 +49,29 @@ from dimts.tuning.trial import (
     train_trial,
 )
 
+if TYPE_CHECKING:
+    from dimts.tuning.sweep import SweepTrials
+
 QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
-REPORTS = "reports.jsonl"
 POLL_S = 0.1
 ANSWER_S = 60.0
+"""How long a group of workers waits to hear what the sweep decides on a validation."""
 A_LITTLE_MEMORY = 1_000_000
 """A trial of several workers holds no core itself, and Tune refuses one that holds nothing."""
 
 
-class Trials(Protocol):
-    """What the sweep answers to Tune."""
-
-    def next(self) -> tuple[int, Launch] | None:
-        """Number and run of the next trial; None if there will be no further one."""
-
-    def on_validation(self, number: int, validation: int, loss: float) -> None:
-        """A trial validated; it waits for this to return."""
-
-    def ended(self, number: int, error: str | None) -> None:
-        """A trial's process is done, or died too often."""
-
-
 def run_on_tune(
-    trials: Trials, sweep: SweepConfig, config: RayConfig, tracking: TrackingConfig,
+    trials: SweepTrials, sweep: SweepConfig, config: RayConfig, tracking: TrackingConfig,
     measured: Measured, place: AnyPath,
 ) -> None:  # fmt: skip
     """Run the trials that `trials` hands out, as many at a time as there is room for.
 
-    Ray is connected. Tune keeps in `place`, which all nodes must see, what it needs meanwhile.
+    Tune keeps in `place`, which all nodes must see, what it needs meanwhile.
 
     Raises:
         UserError: there is not room for one.
@@ -108,7 +88,6 @@ def run_on_tune(
         tune.with_resources(function, _resources(sweep, config)),
         tune_config=tune.TuneConfig(
             search_alg=_Searcher(trials),
-            scheduler=_Scheduler(trials),
             num_samples=-1,
             max_concurrent_trials=room,
             reuse_actors=True,  # torch, numba and MLflow are loaded once, not for each trial
@@ -117,7 +96,7 @@ def run_on_tune(
             name=SCRATCH,
             **storage_of(place),
             verbose=0,
-            callbacks=[_Silence()],
+            callbacks=[_Silent()],
             failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
         ),
     )
@@ -140,38 +119,40 @@ def parallel_trials(sweep: SweepConfig, config: RayConfig) -> int:
                 "nodes for as many as there are to be"
             )
         return sweep.parallel
-    nodes, workers = node_resources(), max(1, config.workers)
-    cpus, gpus = _needs(sweep, config)
-    room = places(nodes, {"CPU": cpus, "GPU": gpus}) // workers
+    nodes, workers, each = node_resources(), max(1, config.workers), _needs(sweep, config)
+    room = places(nodes, each) // workers
     if room < 1:
-        has = (sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU"))
+        needs = " and ".join(f"{n * workers:g} {name}" for name, n in each.items())
+        has = " and ".join(f"{sum(node.get(name, 0) for node in nodes):g}" for name in each)
         raise UserError(
-            f"a trial needs {cpus * workers:g} CPU and {gpus * workers:g} GPU"
-            f"{', each worker on one node' if len(nodes) > 1 else ''}, the cluster has "
-            f"{' and '.join(f'{n:g}' for n in has)}; lower "
+            f"a trial needs {needs}{', each worker on one node' if len(nodes) > 1 else ''}, the "
+            f"cluster has {has}; lower "
             "sweep.cpus_per_trial, sweep.gpus_per_trial, ray.workers or ray.cpus_per_worker"
         )
     return min(room, sweep.parallel) if sweep.parallel else room
 
 
-def _needs(sweep: SweepConfig, config: RayConfig) -> tuple[float, float]:
-    """CPUs and GPUs of a trial's process, or of each of its workers."""
+def _needs(sweep: SweepConfig, config: RayConfig) -> dict[str, float]:
+    """What a trial's process holds, or each of its workers."""
     if config.workers > 1:
-        return max(1, config.cpus_per_worker), int(config.gpu)
-    return sweep.cpus_per_trial, sweep.gpus_per_trial if config.gpu else 0
+        return {"CPU": max(1, config.cpus_per_worker), "GPU": int(config.gpu)}
+    return {"CPU": sweep.cpus_per_trial, "GPU": sweep.gpus_per_trial if config.gpu else 0}
 
 
 def _resources(sweep: SweepConfig, config: RayConfig) -> dict[str, float]:
     if config.workers > 1:  # they are what holds the cores; else the last trial would wait for them
         return {"CPU": 0, "memory": A_LITTLE_MEMORY}
-    cpus, gpus = _needs(sweep, config)
-    return {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
+    return {name: n for name, n in _needs(sweep, config).items() if n}
 
 
 class _Searcher(Searcher):
-    """Hands out the sweep's trials."""
+    """Hands out the sweep's trials, and passes on what they report.
 
-    def __init__(self, trials: Trials):
+    One that is to stop finds a file in its run's folder and ends by itself after a step, so that
+    its process is free for the next one.
+    """
+
+    def __init__(self, trials: SweepTrials):
         super().__init__()
         self.trials = trials
         self.numbers: dict[str, int] = {}
@@ -187,6 +168,11 @@ class _Searcher(Searcher):
         # Without the record's settings, which may hold a password: Tune writes this down.
         return {"number": number, "launch": launch.model_dump(exclude={"tracking"})}
 
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        if "validation" in result:
+            number, loss = self.numbers[trial_id], float(result["loss"])
+            self.trials.on_validation(number, int(result["validation"]), loss)
+
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
@@ -197,34 +183,10 @@ class _Searcher(Searcher):
     def restore(self, checkpoint_path: str) -> None: ...
 
 
-class _Silence(TrialProgressCallback):
-    """In place of Tune's own, which prints although it is reports to be quiet."""
+class _Silent(TrialProgressCallback):
+    """In place of Tune's own, which prints that a trial is complete even with ``verbose=0``."""
 
-    def on_trial_result(self, *_: Any, **__: Any) -> None: ...
-
-    def on_trial_error(self, *_: Any, **__: Any) -> None: ...
-
-    def on_trial_complete(self, *_: Any, **__: Any) -> None: ...
-
-
-class _Scheduler(FIFOScheduler):
-    """Passes on what trials tell. One that is to stop finds a file in its run's folder and ends by
-    itself after a step, so that its process is free for the next one."""
-
-    def __init__(self, trials: Trials):
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.trials = trials
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
-
-    def on_trial_result(
-        self, tune_controller: TuneController, trial: TuneTrial, result: dict[str, Any]
-    ) -> str:
-        if "validation" in result:
-            number = trial.config["number"]
-            self.trials.on_validation(number, int(result["validation"]), float(result["loss"]))
-        return str(FIFOScheduler.CONTINUE)
+    def _print(self, msg: str) -> None: ...
 
 
 # In the trial's process
@@ -250,28 +212,27 @@ def trial_process(
 
 
 def _run_group(launch: Launch, config: RayConfig, measured: Measured) -> None:
-    """Several workers; what rank 0 tells comes here through a file, wherever it runs."""
-    reports = launch.run_dir / REPORTS
+    """Several workers; rank 0 reports to this process, and waits for its answer."""
     begin_remotely(launch)
     with locked(launch.run_dir):
         begin(launch.run_dir)
-        reports.unlink(missing_ok=True)
-        (launch.place / REPORTS).unlink(missing_ok=True)
         with suppress(UserError):  # workers will meet it again, and say so
             launch.family.prepare_inputs(launch.settings)
+        reports, answers = (Queue(actor_options={"num_cpus": 0}) for _ in range(2))
         trainer = torch_trainer(
             group_worker,
             launch,
             config,
             max(1, config.cpus_per_worker),
             config.max_failures,
-            {"measured": measured},
+            {"measured": measured, "reports": reports, "answers": answers},
         )
-        with relay_events(launch, REPORTS):
-            group = in_another_thread(trainer.fit)
-            for line in follow_events(reports, 0, lambda: bool(wait([group], POLL_S).done)):
-                tune.report(line["values"])
-                _answer(launch, line["id"])
+        group = in_another_thread(trainer.fit)
+        while not group.done():
+            with suppress(Empty):
+                values = reports.get(timeout=POLL_S)
+                tune.report(values)
+                answers.put(values["validation"])
         try:
             group.result()
         except TrainingFailedError:
@@ -279,42 +240,21 @@ def _run_group(launch: Launch, config: RayConfig, measured: Measured) -> None:
                 raise
 
 
-def _answer(launch: Launch, number: str) -> None:
-    (launch.place / ANSWERED).write_bytes(number.encode())
-
-
-def _wait_for_answer(launch: Launch, number: str) -> None:
-    """Until the sweep has decided on what it was reports, or is not heard of for long."""
-    file = launch.place / ANSWERED
-    until = time.monotonic() + ANSWER_S
-    while time.monotonic() < until:
-        with suppress(FileNotFoundError, StorageError):
-            if file.read_text() == number:
-                return
-        time.sleep(POLL_S)
-
-
 def group_worker(config: dict[str, Any]) -> None:
     """One worker of a trial's group."""
 
+    def on_validation(values: dict[str, float]) -> None:
+        """The trial waits, or how far it comes before it is stopped would be chance."""
+        with suppress(Empty, RayError):
+            config["reports"].put(values)
+            while config["answers"].get(timeout=ANSWER_S) != values["validation"]:
+                pass  # for a worker that has died since
+
     def work(launch: Launch, rank: int, copy: RemoteRun | NoCopy) -> None:
-        reports = launch.run_dir / REPORTS
-
-        def on_validation(values: dict[str, float]) -> None:
-            """The trial waits, or how far it comes before it is stopped would be chance."""
-            number = uuid.uuid4().hex
-            with reports.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"id": number, "values": values}) + "\n")
-            with suppress(StorageError):  # it is sent with the event log, later
-                copy_to(reports, launch.place / REPORTS)
-            _wait_for_answer(launch, number)
-
         def tell_ray(metrics: dict[str, float], checkpoint: Path | None) -> None:
             report(metrics, copy.saved(checkpoint))
 
-        device = get_device()
-        resolved, line = resolve_on_machine(launch, device)
-        logger = TrialLogger(resolved, config["measured"], on_validation, rank, tell_ray, copy)
-        train_trial(logger, device, line)
+        measured, device = config["measured"], get_device()
+        train_trial(launch, measured, on_validation, device, copy, rank, tell_ray)
 
     in_worker(Launch.model_validate(config["launch"]), work, stays=False)

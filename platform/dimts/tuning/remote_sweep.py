@@ -22,55 +22,43 @@ PATIENCE_S = 120.0
 NOT_COPIED = (LOCK, CLAIM, NEWEST, STOP_FILE, EARLY_FILE, TRIALS, SCRATCH)
 
 
-def _is_shared(name: str) -> bool:
-    return name.split("/")[0] not in NOT_COPIED
-
-
 class SweepCopy:
     """What the driver does for the copy of its sweep; nothing where all nodes see the folder.
 
-    Args:
-        folder: of the sweep, on this machine.
-        place: of the sweep.
+    Raises:
+        StorageError: the storage cannot be reached.
     """
 
     def __init__(self, folder: Path, place: AnyPath) -> None:
         self._folder = folder
         self._remote = place if isinstance(place, StoragePath) else None
         self._claim = ""
+        if self._remote:
+            self._mirror = Mirror(
+                folder, self._remote, lambda name: name.split("/")[0] not in NOT_COPIED
+            )
 
     def fetch(self) -> None:
-        """Bring the folder to where the sweep stands; the copy is left as it is.
-
-        Raises:
-            StorageError: the storage cannot be reached.
-        """
-        if self._remote is None:
-            return
-        self._mirror = Mirror(self._folder, self._remote, _is_shared)
-        if is_newest(self._folder, claim_of(self._remote)):
+        """Bring the folder to where the sweep stands; the copy is left as it is."""
+        if self._remote and is_newest(self._folder, claim_of(self._remote)):
             self._mirror.adopt()  # what could not be sent before is sent when it is taken up
-        else:
+        elif self._remote:
             self._mirror.pull()
 
     def acquire(self) -> None:
-        """From now on the sweep is this machine's; raises like `fetch`."""
-        if self._remote is None:
-            return
-        self._mirror.push()
-        self._claim = claim_copy(self._folder, self._remote)
+        """From now on the sweep is this machine's."""
+        if self._remote:
+            self._mirror.push()
+            self._claim = claim_copy(self._folder, self._remote)
 
     def keep(self) -> None:
-        """Send what has changed.
+        """Send what has changed, within `PATIENCE_S`.
 
         Raises:
-            UserError: another machine has taken up the sweep, or the storage cannot be reached for
-                `PATIENCE_S`.
+            UserError: another machine has taken up the sweep.
         """
-        if self._remote is None:
-            return
         until = time.monotonic() + PATIENCE_S
-        while True:
+        while self._remote:
             try:
                 if claim_of(self._remote) != self._claim:
                     raise UserError(f"{self._remote}: another machine goes on with this sweep")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optuna import Study
@@ -23,6 +23,7 @@ from dimts.tuning.outcomes import (
     signs,
     text,
 )
+from dimts.tuning.space import count_settings, identities
 from dimts.tuning.study import PASSED, STOPS, VALUES
 
 _INTERNAL = (VALUES, DRAWN, PASSED, STOPS, METRICS, "outcome")
@@ -61,6 +62,20 @@ def pick_winner(sweep: SweepConfig, study: Study) -> FrozenTrial | None:
     return min(front(study), key=lambda trial: excess(sweep, trial), default=None)
 
 
+def exhausted_line(sweep: SweepConfig, trials: Sequence[FrozenTrial]) -> str:
+    """That the space has fewer settings than the sweep was to have trials; else it is empty."""
+    n = count_settings(sweep.space, sweep.trials)
+    if n == sweep.trials:
+        return ""
+    how, which = "all were tried", "them"
+    if len(identities(sweep.space, trials)) < n:
+        how, which = "each of which is tried once", "some of them"
+    return (
+        f"the space has {n} distinct setting{'' if n == 1 else 's'}, {how}; "
+        f"sweep.trials={sweep.trials} would train {which} again"
+    )
+
+
 def limits_line(sweep: SweepConfig, winner: FrozenTrial) -> str:
     """That no trial keeps the limits, if the winner does not; else it is empty."""
     if not excess(sweep, winner):
@@ -80,9 +95,7 @@ def short(params: Mapping[str, Any]) -> str:
 def trials_table(study: Study) -> DataFrame:
     """One row a trial, in their order; what a trial does not have is missing.
 
-    Columns are number, outcome, whether the settings were known to be good, the objectives (of
-    complete trials alone), parameters by config path, the best value of what rungs compare,
-    training steps, frames trained on, seconds, a reason, and other metrics.
+    Objectives are those of complete trials alone.
     """
     table = study.trials_dataframe(("number", "values", "params", "user_attrs"), multi_index=True)
     table.columns = [column[1] or column[0] for column in table.columns]

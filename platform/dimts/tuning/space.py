@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from random import Random
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -13,7 +14,7 @@ from pydantic import Field, model_validator
 from dimts.core.config import Config
 
 if TYPE_CHECKING:
-    from optuna.trial import Trial
+    from optuna.trial import FrozenTrial, Trial
 
 Scalar = str | int | float | bool | None
 
@@ -32,6 +33,10 @@ class _Parameter(Config):
         return all(
             key in values and values[key] in _listed(wanted) for key, wanted in self.when.items()
         )
+
+    def stored(self, value: Any) -> Any:
+        """The value as Optuna keeps it."""
+        return value
 
     def identity(self, value: Any) -> Any:
         """The same for two values if they are one and the same setting."""
@@ -61,7 +66,7 @@ class _Range(_Parameter):
         return [self.low, self.high]
 
     def refuses(self, value: Any) -> str | None:
-        """Why a value is not in the range, or None if it is."""
+        """Why a value cannot be tried, or None if it can."""
         if isinstance(value, bool) or not isinstance(value, int | float):
             return f"must be a number, not {value!r}"
         if not self.low <= value <= self.high:
@@ -71,10 +76,6 @@ class _Range(_Parameter):
             if abs(steps - round(steps)) > 1e-9:
                 return f"{value} is not {self.low} and a multiple of {self.step}"
         return None
-
-    def stored(self, value: Any) -> Any:
-        """As Optuna keeps it."""
-        return value
 
 
 class FloatRange(_Range):
@@ -91,7 +92,6 @@ class FloatRange(_Range):
         return [*super().bounds(), between]
 
     def suggest(self, trial: Trial, key: str) -> float:
-        """Draw it."""
         return trial.suggest_float(key, self.low, self.high, step=self.step, log=self.log)
 
     def identity(self, value: float) -> float:
@@ -101,18 +101,15 @@ class FloatRange(_Range):
     def values(self, rng: Random, first: float | None = None) -> Iterator[float]:
         """Each step once, or without end, beginning with `first`."""
         if self.step is not None:
-            last = round((self.high - self.low) / self.step)
-            start = None if first is None else round((first - self.low) / self.step)
-            for n in _around(last + 1, start, rng):
+            start = None if first is None else self.identity(first)
+            for n in _cycle(range(int(self.identity(self.high)) + 1), start, rng):
                 yield min(self.low + n * self.step, self.high)
             return
         if first is not None:
             yield first
+        to, back = (math.log, math.exp) if self.log else (float, float)
         while True:
-            if self.log:
-                value = math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
-            else:
-                value = rng.uniform(self.low, self.high)
+            value = back(rng.uniform(to(self.low), to(self.high)))
             yield min(max(value, self.low), self.high)
 
 
@@ -125,17 +122,12 @@ class IntRange(_Range):
     step: int | None = Field(None, ge=1)
 
     def suggest(self, trial: Trial, key: str) -> int:
-        """Draw it."""
         return trial.suggest_int(key, self.low, self.high, step=self.step or 1, log=self.log)
 
     def values(self, rng: Random, first: int | None = None) -> Iterator[int]:
-        """Each once, beginning with `first`."""
-        all_of_it = range(self.low, self.high + 1, self.step or 1)
-        start = None if first is None else all_of_it.index(first)
-        return (all_of_it[n] for n in _around(len(all_of_it), start, rng))
+        return _cycle(range(self.low, self.high + 1, self.step or 1), first, rng)
 
     def refuses(self, value: Any) -> str | None:
-        """Why a value is not in the range, or None if it is."""
         if isinstance(value, float):
             return f"must be a whole number, not {value}"
         return super().refuses(value)
@@ -155,29 +147,22 @@ class Categorical(_Parameter):
         return self
 
     def suggest(self, trial: Trial, key: str) -> Any:
-        """Draw it."""
         by_stored = {self.stored(choice): choice for choice in self.choices}
         return by_stored[trial.suggest_categorical(key, list(by_stored))]
 
     def identity(self, value: Any) -> Scalar:
-        """As Optuna keeps it, since lists and mappings cannot be members of a set."""
-        return self.stored(value)
+        return self.stored(value)  # lists and mappings cannot be members of a set
 
     def values(self, rng: Random, first: Any = None) -> Iterator[Any]:
-        """Each once, beginning with `first`."""
-        start = self.choices.index(first) if first in self.choices else None
-        return (self.choices[n] for n in _around(len(self.choices), start, rng))
+        return _cycle(self.choices, first, rng)
 
     def bounds(self) -> list[Any]:
-        """All of them."""
         return list(self.choices)
 
     def refuses(self, value: Any) -> str | None:
-        """Why a value is none of the choices, or None if it is."""
         return None if value in self.choices else f"{value!r} is none of {list(self.choices)}"
 
     def stored(self, value: Any) -> Scalar:
-        """As Optuna keeps it."""
         return value if isinstance(value, Scalar) else json.dumps(value, ensure_ascii=False)
 
 
@@ -189,10 +174,7 @@ Space = dict[str, Parameter]
 def suggest(space: Space, trial: Trial, before: Callable[[str], None]) -> dict[str, Any]:
     """The settings of a trial; parameters that its other values leave without effect are out.
 
-    Args:
-        space: what there is to set.
-        trial: Optuna's.
-        before: called with the key of each parameter before it is drawn.
+    `before` is called with the key of each parameter before it is drawn.
     """
     values: dict[str, Any] = {}
     for key, parameter in space.items():
@@ -207,12 +189,55 @@ def stored(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: space[key].stored(value) for key, value in values.items()}
 
 
-def check_conditions(space: Space) -> None:
-    """Every condition is on an earlier parameter, and can come true.
+def identity(space: Space, values: Mapping[str, Any]) -> frozenset[tuple[str, Any]]:
+    """The same for two settings if a trial with the one would repeat a trial with the other.
 
-    Raises:
-        ValueError: one is not.
+    Values may be raw or as Optuna keeps them.
     """
+    return frozenset((key, space[key].identity(value)) for key, value in values.items())
+
+
+def identities(space: Space, trials: Sequence[FrozenTrial]) -> set[frozenset[tuple[str, Any]]]:
+    """Of the settings of trials."""
+    return {identity(space, trial.params) for trial in trials}
+
+
+def all_settings(
+    space: Space, rng: Random, first: Mapping[str, Any] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Every setting of a space once; without end where a parameter is continuous.
+
+    They begin with `first`, and the later a parameter stands in the space the sooner it changes,
+    so what comes soon is like `first` in most of its parameters.
+
+    Args:
+        space: what there is to set.
+        rng: draws from continuous ranges, and where to begin with what `first` does not have.
+        first: raw values of parameters.
+    """
+    settings: Iterator[dict[str, Any]] = iter([{}])
+    for key, parameter in space.items():
+        settings = _each_with(settings, key, parameter, rng, (first or {}).get(key))
+    return settings
+
+
+def _each_with(
+    settings: Iterator[dict[str, Any]], key: str, parameter: Parameter, rng: Random, first: Any
+) -> Iterator[dict[str, Any]]:
+    for setting in settings:
+        if parameter.is_used(setting):
+            yield from ({**setting, key: value} for value in parameter.values(rng, first))
+        else:
+            yield setting
+
+
+def count_settings(space: Space, most: int) -> int:
+    """How many settings a space has, counted up to `most`."""
+    return sum(1 for _ in islice(all_settings(space, Random(0)), most))
+
+
+def check_conditions(space: Space) -> None:
+    """Raise a `ValueError` for a condition that is on no earlier parameter or cannot come true."""
     earlier: dict[str, Any] = {}
     for key, parameter in space.items():
         for other, wanted in parameter.when.items():
@@ -227,11 +252,7 @@ def check_conditions(space: Space) -> None:
 
 
 def check_point(space: Space, point: Mapping[str, Any]) -> None:
-    """A setting that is to be tried lies in the space.
-
-    Raises:
-        ValueError: one of its values does not, or is not used beside the others.
-    """
+    """Raise a `ValueError` for a value that is not in the space, or not used beside the others."""
     for key, value in point.items():
         if key not in space:
             raise ValueError(f"{key} is not in the space; allowed here: {', '.join(space)}")
@@ -242,7 +263,7 @@ def check_point(space: Space, point: Mapping[str, Any]) -> None:
 
 
 def examples(space: Space) -> Iterator[dict[str, Any]]:
-    """Settings that stand for all: each parameter at its ends, beside what it depends on."""
+    """Settings that stand for all: each parameter at its bounds, beside what it depends on."""
     first: dict[str, Any] = {}
     for key, parameter in space.items():
         needed = _needed(space, key)
@@ -262,10 +283,10 @@ def _needed(space: Space, key: str) -> dict[str, Any]:
     return theirs | own
 
 
-def _around(n: int, start: int | None, rng: Random) -> Iterator[int]:
-    """The numbers below `n`, beginning with `start`, or with any if that is None."""
-    start = rng.randrange(n) if start is None else start
-    return ((start + k) % n for k in range(n))
+def _cycle(values: Sequence[Any], first: Any, rng: Random) -> Iterator[Any]:
+    """Each of the values, beginning with `first`, or with any if it is none of them."""
+    start = values.index(first) if first in values else rng.randrange(len(values))
+    return (values[(start + n) % len(values)] for n in range(len(values)))
 
 
 def _listed(value: Any) -> list[Any]:

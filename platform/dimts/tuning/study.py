@@ -1,8 +1,8 @@
 """A sweep's trials in Optuna's storage, from which it goes on after anything.
 
-Nothing that decides lies in memory alone. What is suggested depends on the seed, the number of
-the trial and the trials that are stored; whether a trial is stopped depends on the losses that
-are stored. So a sweep of one trial at a time ends the same whatever interrupted it.
+What is suggested depends on the seed, the number of the trial and the stored trials alone, and
+whether a trial is stopped on the stored losses. So a sweep of one trial at a time ends the same
+whatever interrupted it.
 """
 
 from __future__ import annotations
@@ -25,15 +25,14 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from dimts.core.errors import UserError
 from dimts.tuning.config import Direction, SweepConfig
-from dimts.tuning.distinct import count_settings, identities, identity, untried
 from dimts.tuning.outcomes import DRAWN, METRICS, RUNG, curve, rungs, signs
-from dimts.tuning.space import stored, suggest
+from dimts.tuning.space import all_settings, count_settings, identities, identity, stored, suggest
 
 STUDY_FILE = "study.db"
-VALUES = "values"
 KNOWN_GOOD = "known_good"
-STOPS = "stops_after"
-PASSED = "passed"
+"""Attribute of a study: settings of another sweep that are tried first."""
+VALUES, STOPS, PASSED = "values", "stops_after", "passed"
+"""Attributes of a trial: its settings as JSON, the rung that stops it, the last that did not."""
 Outcome = Literal["finished", "stopped early", "diverged", "failed"]
 STATES: dict[Outcome, TrialState] = {
     "finished": TrialState.COMPLETE,
@@ -47,27 +46,19 @@ to count against its settings, which a FAIL does not."""
 
 
 class Assignment(NamedTuple):
-    """A trial to be run.
-
-    Attributes:
-        number: of the trial.
-        values: of the searched settings.
-        resumed: it was begun before the sweep was interrupted.
-    """
+    """A trial to be run: its number, and values of the searched settings."""
 
     number: int
     values: dict[str, Any]
-    resumed: bool
 
 
 class Ending(NamedTuple):
     """How a trial ended.
 
     Attributes:
-        outcome: see `STATES`.
         metrics: of its best checkpoint.
-        step, frames, seconds: trained steps and mel frames in all, wall time since it was begun
-            or resumed.
+        step, frames: that it was trained for in all; frames are of the mel.
+        seconds: of its last start.
         reason: why it failed or diverged.
     """
 
@@ -87,7 +78,7 @@ class SweepStudy:
         folder: of the sweep; the storage is a file in it.
         known_good: settings from another sweep, to be tried after those of the configuration; a
             study that was begun keeps those that it was begun with.
-        selection: which values of the metric are better that `reported` is told of.
+        selection: which way the metric is better that `reported` is given.
 
     Raises:
         UserError: the study there has the same objectives in another order.
@@ -101,12 +92,8 @@ class SweepStudy:
         selection: Direction = "minimize",
     ):
         self.config = config
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        storage = RDBStorage(
-            f"sqlite:///{folder / STUDY_FILE}", engine_kwargs={"connect_args": {"timeout": 60}}
-        )
         self.study = optuna.create_study(
-            storage=storage,
+            storage=open_storage(folder / STUDY_FILE),
             study_name=config.name,
             directions=list(config.objectives.values()),
             load_if_exists=True,
@@ -123,12 +110,10 @@ class SweepStudy:
             self.study.set_metric_names(names)
         if known_good and KNOWN_GOOD not in self.study.user_attrs:
             self.study.set_user_attr(KNOWN_GOOD, [dict(point) for point in known_good])
-        self.known_good = [*config.known_good, *self.study.user_attrs.get(KNOWN_GOOD, ())]
+        self._known_good = [*config.known_good, *self.study.user_attrs.get(KNOWN_GOOD, ())]
         self._n_settings = count_settings(config.space, config.trials)
-        self._selection_sign = 1 if selection == "minimize" else -1
+        self._sign = 1 if selection == "minimize" else -1
         self._running: dict[int, Trial] = {}
-
-    # Trials
 
     @property
     def trials(self) -> list[FrozenTrial]:
@@ -145,40 +130,42 @@ class SweepStudy:
     def next(self) -> Assignment | None:
         """What to run next: one that was interrupted, or a new one; None when there are enough."""
         begun = self.trials
+        self.study.sampler = RandomSampler()  # has nothing to do: `_enqueue` has chosen all
         for trial in begun:
             if trial.state == TrialState.RUNNING and trial.number not in self._running:
-                return self._resume(trial)
+                return self._start(Trial(self.study, trial._trial_id))
         if len(begun) >= self.n_trials:
             return None
-        self.study.sampler = self._sampler(len(begun))
         if len(begun) == len(self.study.get_trials(deepcopy=False)):
             self._enqueue(begun)  # else one waits that was chosen before an interruption
-            self.study.sampler = RandomSampler()  # which has nothing to do: all is chosen
-        return self._suggest(self.study.ask(), resumed=False)
+        return self._start(self.study.ask())
 
     def reported(self, number: int, validation: int, value: float) -> bool:
-        """Take the selection metric of a validation, once; whether the trial is to stop.
+        """Take the selection metric of a validation (from 1), once; whether the trial is to stop.
 
-        Args:
-            number: of the trial.
-            validation: which of its validations, from 1.
-            value: the metric.
+        The best value up to each validation is kept with the trial.
         """
         trial, frozen = self._running[number], self._frozen(number)
         if STOPS in frozen.user_attrs:  # what it trains until it notices belongs to no budget
             return True
-        stopping, name, found = self.config.early_stopping, f"{RUNG}{validation}", rungs(frozen)
-        if validation not in found:
-            found[validation] = self._best_loss(frozen, validation, value)
-            trial.set_user_attr(name, found[validation])
+        stopping, name, sign = self.config.early_stopping, f"{RUNG}{validation}", self._sign
+        if name in frozen.user_attrs:
+            value = frozen.user_attrs[name]
+        else:
+            if math.isfinite(value):  # one that is not must not be hidden by those before
+                before = [loss for n, loss in curve(frozen).items() if n < validation]
+                value = min([value, *before], key=lambda loss: sign * loss)
+            trial.set_user_attr(name, value)
         if not stopping or validation not in stopping.rungs(self.config.validations):
             return False
         if frozen.user_attrs.get(PASSED, 0) >= validation:  # told again after an interruption
             return False
-        others = [t.user_attrs[name] for t in self.trials if
-                  t.number != number and name in t.user_attrs]  # fmt: skip
-        sign = self._selection_sign
-        stops = stopping.stops(sign * found[validation], [sign * other for other in others])
+        others = [
+            sign * t.user_attrs[name]
+            for t in self.trials
+            if t.number != number and name in t.user_attrs
+        ]
+        stops = stopping.stops(sign * value, others)
         trial.set_user_attr(STOPS if stops else PASSED, validation)
         return stops
 
@@ -189,19 +176,19 @@ class SweepStudy:
         the sampler ranks a trial that was not finished by how far it came, and those last that
         have no loss at all.
         """
-        values = [ending.metrics.get(name, math.nan) for name in self.config.objectives]
+        reached = {n: ending.metrics.get(n, math.nan) for n in self.config.objectives}
         outcome, reason = ending.outcome, ending.reason
         frozen = self._frozen(number)
         losses = list(rungs(frozen).values())
-        if outcome == "finished" and not all(map(math.isfinite, values)):
-            missing = [n for n, v in zip(self.config.objectives, values, strict=True) if v != v]
-            outcome, reason = "diverged", f"no value of {', '.join(missing) or 'an objective'}"
+        if outcome == "finished" and not all(map(math.isfinite, reached.values())):
+            missing = ", ".join(name for name, value in reached.items() if math.isnan(value))
+            outcome, reason = "diverged", f"no value of {missing or 'an objective'}"
         if outcome == "stopped early" and losses and not math.isfinite(losses[-1]):
             outcome, reason = "diverged", "the validation loss was not finite"
         trial = self._running.pop(number)
         if outcome != "diverged" and len(self.config.objectives) == 1:
             # Optuna ranks them as it ranks the objective, which may have the other direction.
-            sign = self._selection_sign * signs(self.study)[0]
+            sign = self._sign * signs(self.study)[0]
             for validation, value in curve(frozen).items():
                 if validation not in frozen.intermediate_values:
                     trial.report(sign * value, validation)
@@ -209,7 +196,8 @@ class SweepStudy:
             if name != "reason" or fact:
                 trial.set_user_attr(name, dict(fact) if name == METRICS else fact)
         state = STATES[outcome]
-        self.study.tell(trial, values if state == TrialState.COMPLETE else None, state=state)
+        values = list(reached.values()) if state == TrialState.COMPLETE else None
+        self.study.tell(trial, values, state=state)
         return outcome
 
     def release(self, number: int) -> None:
@@ -221,23 +209,8 @@ class SweepStudy:
         values: dict[str, Any] = json.loads(trial.user_attrs[VALUES])
         return values
 
-    def _best_loss(self, trial: FrozenTrial, validation: int, value: float) -> float:
-        """The best loss up to a validation of which one is told; a bad one is not hidden by it."""
-        before = [loss for n, loss in curve(trial).items() if n < validation]
-        better = max if self._selection_sign < 0 else min
-        return better(value, *before) if before and math.isfinite(value) else value
-
     def _frozen(self, number: int) -> FrozenTrial:
         return self.study.get_trials(deepcopy=False)[number]
-
-    def _resume(self, frozen: FrozenTrial) -> Assignment:
-        """Go on with a trial, also with one whose settings were only drawn in part."""
-        self.study.sampler = self._sampler(frozen.number)
-        trial = Trial(self.study, frozen._trial_id)
-        if VALUES not in frozen.user_attrs:
-            return self._suggest(trial, resumed=True)
-        self._running[frozen.number] = trial
-        return Assignment(frozen.number, self.values(frozen), resumed=True)
 
     def _enqueue(self, begun: Sequence[FrozenTrial]) -> None:
         """Choose the settings of the next trial, which are those of no other.
@@ -247,18 +220,17 @@ class SweepStudy:
         """
         space, number = self.config.space, len(begun)
         tried = identities(space, begun)
-        point = next((p for p in self.known_good if not _is_among(identity(space, p), tried)), None)
+        points = [p for p in self._known_good if not any(identity(space, p) <= t for t in tried)]
         draft = optuna.create_study(directions=self.study.directions, sampler=self._sampler(number))
         draft.add_trials(begun)
-        if point is not None:  # the rest of its values is drawn
-            draft.enqueue_trial(stored(space, point))
+        if points:  # what they leave out is drawn
+            draft.enqueue_trial(stored(space, points[0]))
         setting = self._draw(draft, draft.ask())
         if identity(space, setting) in tried:
-            rng = Random(f"{self.config.seed} {number}")
-            setting = untried(space, begun, rng, setting)
-        self.study.enqueue_trial(
-            stored(space, setting), user_attrs={} if point is not None else {DRAWN: True}
-        )
+            nearby = all_settings(space, Random(f"{self.config.seed} {number}"), setting)
+            setting = next(s for s in nearby if identity(space, s) not in tried)
+        attributes = {} if points else {DRAWN: True}
+        self.study.enqueue_trial(stored(space, setting), user_attrs=attributes)
 
     def _draw(self, study: Study, trial: Trial) -> dict[str, Any]:
         def seed(key: str) -> None:
@@ -266,11 +238,13 @@ class SweepStudy:
 
         return suggest(self.config.space, trial, seed)
 
-    def _suggest(self, trial: Trial, resumed: bool) -> Assignment:
+    def _start(self, trial: Trial) -> Assignment:
+        """Run a trial; of one that was interrupted, Optuna may know a part of its settings."""
         values = self._draw(self.study, trial)
-        trial.set_user_attr(VALUES, json.dumps(values, ensure_ascii=False))
+        if VALUES not in trial.user_attrs:
+            trial.set_user_attr(VALUES, json.dumps(values, ensure_ascii=False))
         self._running[trial.number] = trial
-        return Assignment(trial.number, values, resumed)
+        return Assignment(trial.number, values)
 
     def _sampler(self, number: int, key: str = "") -> BaseSampler:
         """Anew for each trial, and for each parameter that is drawn by itself: the state of its
@@ -289,9 +263,10 @@ class SweepStudy:
             )
 
 
-def _is_among(point: frozenset[tuple[str, Any]], tried: set[frozenset[tuple[str, Any]]]) -> bool:
-    """Whether a trial has had all values of a point, which may leave some to the sampler."""
-    return any(point <= setting for setting in tried)
+def open_storage(file: Path) -> RDBStorage:
+    """Optuna's storage in a file."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return RDBStorage(f"sqlite:///{file}", engine_kwargs={"connect_args": {"timeout": 60}})
 
 
 def same_failure(trials: Sequence[FrozenTrial], n: int = 3) -> str | None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import logging
+import math
+import sys
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import yaml
+from optuna import Study
 from optuna.trial import FrozenTrial
+from tqdm import tqdm
 
 from dimts.core.errors import ConfigError, UserError
 from dimts.core.lock import locked
 from dimts.core.metric import Metric
 from dimts.core.ray_session import check_cluster
+from dimts.families.protocol import SharedInputs
 from dimts.launch.ray_train import connected
 from dimts.launch.relay import new_start, request_stop
 from dimts.launch.settings import Launch, RayConfig
@@ -26,18 +29,15 @@ from dimts.storage.paths import AnyPath, StorageError, remove_files
 from dimts.storage.pointer import write_pointer
 from dimts.tracking.config import TrackingConfig
 from dimts.tuning.config import SweepConfig, measured
-from dimts.tuning.distinct import exhausted_line
 from dimts.tuning.known_good import known_good
-from dimts.tuning.outcomes import last
-from dimts.tuning.outcomes import outcome as outcome_of
-from dimts.tuning.prepare import check, prepare
-from dimts.tuning.progress import Progress
+from dimts.tuning.outcomes import METRICS, outcome
 from dimts.tuning.ray_tune import run_on_tune
 from dimts.tuning.remote_sweep import TRIALS, SweepCopy
-from dimts.tuning.report import front, pick_winner, short
+from dimts.tuning.report import counts, exhausted_line, front, pick_winner, short
+from dimts.tuning.space import examples
 from dimts.tuning.study import Ending, SweepStudy, same_failure
 from dimts.tuning.sweep_logger import SweepLogger
-from dimts.tuning.trial import forget_errors, last_error, read_ending
+from dimts.tuning.trial import Measured, last_error, read_ending
 
 WINNER = "best"
 WINNERS_SETTINGS = "best.yaml"
@@ -45,9 +45,9 @@ MAY_CHANGE = (
     "sweep.trials", "sweep.parallel", "sweep.cpus_per_trial", "sweep.gpus_per_trial",
     "sweep.max_failures", "sweep.keep",
 )  # fmt: skip
+SHARED_INPUTS, SHARED_VALUES = "ground", "shared"
+"""Attributes of a study: facts of its `SharedInputs`, and what they have computed."""
 POLL_S = 0.3
-
-log = logging.getLogger(__name__)
 
 
 class Plan(NamedTuple):
@@ -78,18 +78,11 @@ class Plan(NamedTuple):
 
 
 class SweepResult(NamedTuple):
-    """How a sweep ended.
-
-    Attributes:
-        is_complete: False if it was asked to stop before all trials had ended.
-        best: the winner; None if no trial ran to its end.
-        front: all trials that no other one is better than.
-        metrics: held-out metrics of the winner, the test split among them.
-    """
+    """Whether all trials of a sweep have ended; the winner, if any ran to its end, and its held-out
+    metrics."""
 
     is_complete: bool
     best: FrozenTrial | None
-    front: list[FrozenTrial]
     metrics: dict[str, float]
 
 
@@ -104,78 +97,114 @@ def run_sweep(plan: Plan) -> SweepResult:
     check_cluster()
     plan.folder.mkdir(parents=True, exist_ok=True)
     with locked(plan.folder / "lock", lambda pid: f"{plan.folder}: process {pid} runs this sweep"):
-        inputs = check(plan.sweep, plan.launch)
+        inputs = check(plan)
         copy = SweepCopy(plan.folder, plan.place)
         copy.fetch()
-        known = known_good(plan.sweep, plan.folder, plan.launch)
+        known, line = known_good(plan.sweep, plan.folder, plan.launch)
         way_out = plan.sweep.way_out(plan.place)
         keep_settings(plan.folder, plan.config_yaml, MAY_CHANGE, plan.place, way_out)
         clear_stop(plan.folder)
-        study = SweepStudy(plan.sweep, plan.folder, known.points, plan.metrics[0].direction)
-        names = measured(plan.sweep, plan.metrics)
-        of_trials = prepare(plan.sweep, names, inputs, study.study, plan.place)
+        study = SweepStudy(plan.sweep, plan.folder, known, plan.metrics[0].direction)
+        of_trials = prepare(plan, inputs, study.study)
         copy.acquire()
         with SweepLogger(plan, study.study) as record:
             trials = SweepTrials(plan, study, record, copy)
             trials.tidy()
             if not trials.are_done:
-                trials.progress.introduce(
-                    plan.title, known.line, exhausted_line(plan.sweep, study.trials)
-                )
-                with connected(plan.ray), trials.progress.shown(), trials.watched():
+                before = f", {trials.n_ended} of them ended before" if trials.n_ended else ""
+                title = f"{plan.title}: {study.n_trials} trials{before}"
+                more = filter(None, (line, exhausted_line(plan.sweep, study.trials)))
+                print(title, *more, sep="\n", flush=True)
+                with connected(plan.ray), trials.watched():
                     run_on_tune(trials, plan.sweep, plan.ray, plan.tracking, of_trials, plan.place)
             if trials.error:
                 raise trials.error
-            if trials.failure:
-                raise UserError(trials.failure)
             metrics: dict[str, float] = {}
-            winner = trials.winner()
+            winner = pick_winner(plan.sweep, study.study)
             if trials.are_done:
-                metrics = record.conclude(_run_of(plan, study, winner) if winner else None)
+                run = plan.launch(winner.number, study.values(winner)) if winner else None
+                metrics = record.conclude(run)
             record.is_complete = trials.are_done
             copy.keep()
-            return SweepResult(trials.are_done, winner, front(study.study), metrics)
+            return SweepResult(trials.are_done, winner, metrics)
 
 
-def _run_of(plan: Plan, study: SweepStudy, trial: FrozenTrial) -> Launch:
-    return plan.launch(trial.number, study.values(trial))
+def check(plan: Plan) -> SharedInputs:
+    """Check every setting of the space; nothing is written, so that mistakes leave no trace.
+
+    Raises:
+        UserError: a setting does not fit the model or its data; no data are there.
+    """
+    points = (*plan.sweep.known_good, *examples(plan.sweep.space))
+    launches = [plan.launch(0, point) for point in points]
+    names = measured(plan.sweep, plan.metrics)
+    return launches[0].family.shared_inputs([launch.settings for launch in launches], names)
+
+
+def prepare(plan: Plan, inputs: SharedInputs, study: Study) -> Measured:
+    """Compute what trials would each compute; the study keeps it, and what the trials learn from.
+
+    Raises:
+        UserError: the inputs are not those that the sweep was begun with.
+    """
+    before = study.user_attrs.get(SHARED_INPUTS)
+    if before is None:
+        study.set_user_attr(SHARED_INPUTS, dict(inputs.facts))
+    elif other := [what for what, now in inputs.facts.items() if before[what] != now]:
+        raise UserError(
+            f"{plan.place}: was begun with another {other[0]} than there is now, so trials cannot "
+            f"be compared; {plan.sweep.way_out(plan.place)}, or remove {plan.place} to begin anew"
+        )
+    if SHARED_VALUES not in study.user_attrs:
+        study.set_user_attr(SHARED_VALUES, inputs.prepare())
+    return Measured(measured(plan.sweep, plan.metrics), study.user_attrs[SHARED_VALUES])
 
 
 class SweepTrials:
-    """What the sweep answers to Ray Tune; see `ray_tune.Trials`."""
+    """What the sweep answers to Ray Tune, and shows of its trials.
+
+    That is a line for each trial that ended; in a terminal a bar below them, with the best so far.
+
+    Attributes:
+        error: why the sweep ends before all trials have.
+    """
 
     def __init__(self, plan: Plan, study: SweepStudy, record: SweepLogger, copy: SweepCopy):
         self.plan, self.study, self.record, self.copy = plan, study, record, copy
-        self.failure: str | None = None
         self.error: Exception | None = None
         self._running: dict[int, Launch] = {}
         self._tidied: set[int] = set()
-        ended = [t for t in study.trials if t.state.is_finished()]
-        self.progress = Progress(study.n_trials, Counter(map(outcome_of, ended)), self._best())
+        self._bar: tqdm[NoReturn] | None = None
+
+    @property
+    def n_ended(self) -> int:
+        """How many trials have ended."""
+        return sum(t.state.is_finished() for t in self.study.trials)
 
     @property
     def are_done(self) -> bool:
         """Whether all trials have ended."""
-        ended = [t for t in self.study.trials if t.state.is_finished()]
-        return len(ended) >= self.study.n_trials
+        return self.n_ended >= self.study.n_trials
 
     @property
     def _is_ending(self) -> bool:
-        return bool(self.failure or self.error) or stop_requested(self.plan.folder)
+        return self.error is not None or stop_requested(self.plan.folder)
 
     def next(self) -> tuple[int, Launch] | None:
-        following: tuple[int, Launch] | None = None
+        """Number and run of the next trial; None if there will be no further one."""
         with self._kept():
-            following = self._next()
-        return following
+            return self._next()
+        return None
 
     def on_validation(self, number: int, validation: int, loss: float) -> None:
+        """A trial validated; it waits for this to return."""
         with self._kept():
             if self.study.reported(number, validation, loss):
                 request_stop(self._running[number], early=True)
             self.copy.keep()
 
     def ended(self, number: int, error: str | None) -> None:
+        """A trial's process is done, or died too often."""
         with self._kept():
             self._ended(number, error)
 
@@ -184,20 +213,19 @@ class SweepTrials:
         """What goes wrong inside is ours; Tune would take it for a failure of the trial."""
         try:
             yield
+            self._refresh()
         except Exception as error:
             self.error = self.error or error
 
     def _next(self) -> tuple[int, Launch] | None:
         while not self._is_ending and (assignment := self.study.next()) is not None:
-            number, values, _ = assignment
-            self.progress.began()
+            number, values = assignment
             try:
                 launch = new_start(self.plan.launch(number, values))
             except ConfigError as error:  # each value fits the voice, but not beside the others
                 self._end(number, Ending("failed", {}, 0, 0, 0.0, str(error)))
                 continue
             self._running[number] = launch = self.record.nest(number, values, launch)
-            forget_errors(launch)
             self.copy.keep()  # before the trial leaves anything there, its settings are
             return number, launch
         return None
@@ -210,27 +238,25 @@ class SweepTrials:
             ending = Ending("failed", {}, 0, 0, 0.0, last_error(launch) or error)
         if ending is None:
             self.study.release(number)
-            self.progress.release()
             self.copy.keep()  # another machine may have taken up the sweep, and the trial
             return
         self._end(number, ending)
 
     def _end(self, number: int, ending: Ending) -> None:
-        outcome = self.study.end(number, ending)
-        self.progress.ended(outcome, self._line(number), self._best())
-        self.record.ended(self.study.study, self.study.trials[number])
+        self.study.end(number, ending)
+        with tqdm.external_write_mode(file=sys.stdout):
+            print(f"{self.n_ended:>4}/{self.study.n_trials}  {self._line(number)}", flush=True)
+        self.record.ended(self.study.trials[number])
         self.tidy()
         if reason := same_failure(self.study.trials):
-            where = f"{self.plan.place / TRIALS / f'{number:03d}'}"
-            self.failure = f"the first trials failed, all for one reason: {reason}; see {where}"
-
-    def winner(self) -> FrozenTrial | None:
-        """The best trial; of a Pareto front the first that keeps the limits, or comes nearest."""
-        return pick_winner(self.plan.sweep, self.study.study)
+            where = self.plan.place / TRIALS / f"{number:03d}"
+            why = f"the first trials failed, all for one reason: {reason}; see {where}"
+            self.error = self.error or UserError(why)
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Inside, the trials that are running hear that the sweep is to end."""
+        """Inside, the trials that are running hear that the sweep is to end, and the bar is
+        shown."""
         done = threading.Event()
 
         def watch() -> None:
@@ -241,30 +267,37 @@ class SweepTrials:
                             request_stop(launch)
 
         thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
-        try:
-            with stop_on_signal(self.plan.folder):
-                yield
-        finally:
-            done.set()
-            thread.join()
+        with tqdm(
+            total=self.study.n_trials, initial=self.n_ended, disable=None, file=sys.stdout,
+            unit="trial", leave=False, dynamic_ncols=True,
+        ) as self._bar:  # fmt: skip
+            thread.start()
+            try:
+                with stop_on_signal(self.plan.folder):
+                    yield
+            finally:
+                done.set()
+                thread.join()
 
-    def _best(self) -> str:
-        if (trial := self.winner()) is None:
-            return ""
-        return f"{trial.values[0]:.4f} ({trial.number:03d}: {short(self.study.values(trial))})"
+    def _refresh(self) -> None:
+        if self._bar is not None and not self._bar.disable:
+            self._bar.n = self.n_ended
+            best = pick_winner(self.plan.sweep, self.study.study)
+            shown = f"; best {best.values[0]:.4f} ({best.number:03d})" if best else ""
+            self._bar.set_postfix_str(f"{counts(self.study.study)}{shown}")
 
     def _line(self, number: int) -> str:
         trial = self.study.trials[number]
-        reached = "  ".join(f"{value:.4f}" for value in last(self.study.study, trial))
-        value = reached or trial.user_attrs.get("reason", "")[:60]
-        settings = short(self.study.values(trial))
-        return f"{number:03d}  {outcome_of(trial):<13}  {value:<8}  {settings}"
+        metrics = trial.user_attrs[METRICS]
+        values = [metrics.get(name, math.nan) for name in self.plan.sweep.objectives]
+        reached = "  ".join(f"{value:.4f}" for value in values if math.isfinite(value))
+        told = reached or trial.user_attrs.get("reason", "")[:60]
+        return f"{number:03d}  {outcome(trial):<13}  {told:<8}  {short(self.study.values(trial))}"
 
     def tidy(self) -> None:
         """``best`` names the winner's folder, and ``best.yaml`` has its settings; checkpoints
         that can no longer win are removed."""
-        if winner := self.winner():
+        if winner := pick_winner(self.plan.sweep, self.study.study):
             write_pointer(self.plan.folder / WINNER, f"{TRIALS}/{winner.number:03d}")
             write_settings(self.plan.folder / WINNERS_SETTINGS, self.study.values(winner))
         self.copy.keep()  # that they have ended is known before their checkpoints are removed

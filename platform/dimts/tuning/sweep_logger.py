@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -19,18 +17,22 @@ from dimts.bundles.fetch import local_bundle
 from dimts.launch.settings import Launch
 from dimts.storage.mirror import Mirror
 from dimts.storage.paths import AnyPath, StoragePath
-from dimts.tracking.cursor import CURSOR, Cursor
-from dimts.tracking.event_log import EVENTS
-from dimts.tracking.mlflow_run import RUN_FILE
-from dimts.tracking.mlflow_sender import REFUSED
+from dimts.tracking.config import TrackingConfig
+from dimts.tracking.cursor import Cursor
 from dimts.tracking.mlflow_thread import sync
 from dimts.tracking.tracker import Status, Tracker
 from dimts.tuning.config import SweepConfig
-from dimts.tuning.distinct import exhausted_line
 from dimts.tuning.outcomes import final
 from dimts.tuning.plots import write_page
 from dimts.tuning.remote_sweep import TRIALS
-from dimts.tuning.report import limits_line, pick_winner, short, summary, trials_table
+from dimts.tuning.report import (
+    exhausted_line,
+    limits_line,
+    pick_winner,
+    short,
+    summary,
+    trials_table,
+)
 
 if TYPE_CHECKING:
     from dimts.tuning.sweep import Plan
@@ -39,8 +41,6 @@ ANSWER_S = 20.0
 """How long the first trials wait for the store to say what they are to be nested under."""
 FETCHED = ".winner"
 """The winner's voice where trials are in object storage; hidden, so that it is not sent back."""
-OF_TRACKING = (EVENTS, CURSOR, RUN_FILE, REFUSED)
-PARENT = "mlflow.parentRunId"
 TABLE = "trials.csv"
 PAGE = "plots.html"
 
@@ -49,10 +49,6 @@ log = logging.getLogger(__name__)
 
 class SweepLogger:
     """Begun and ended as a context; its events are in the sweep's folder.
-
-    Args:
-        plan: of the sweep.
-        study: its trials.
 
     Attributes:
         is_complete: to be set when all trials have ended.
@@ -65,14 +61,14 @@ class SweepLogger:
             update={"registered_model": plan.tracking.registered_model or plan.voice}
         )
         self._tracker = Tracker(config, plan.folder)
-        self._parent: str | None = None
+        self._tags = {"dimts.sweep": plan.title}
 
     def __enter__(self) -> Self:
         plan = self.plan
-        tags = {"dimts.sweep": plan.title}
-        self._tracker.start(plan.title, plan.params, plan.config_yaml, tags)
-        self._parent = self._tracker.wait_for_run_id(ANSWER_S)
-        if plan.tracking.enabled and self._parent is None:
+        self._tracker.start(plan.title, plan.params, plan.config_yaml, self._tags)
+        if parent := self._tracker.wait_for_run_id(ANSWER_S):
+            self._tags["mlflow.parentRunId"] = parent
+        elif plan.tracking.enabled:
             log.warning(
                 "tracking: no answer from the store yet: the trials' runs will not be nested, "
                 "but carry the tag dimts.sweep=%s",
@@ -80,44 +76,33 @@ class SweepLogger:
             )
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:  # fmt: skip
-        status: Status = "FAILED" if error else "FINISHED" if self.is_complete else "KILLED"
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        status: Status = "FAILED" if kind else "FINISHED" if self.is_complete else "KILLED"
         self._tracker.finish(status)
 
     def nest(self, number: int, values: Mapping[str, Any], launch: Launch) -> Launch:
         """A trial's run with a name that a person can read, below the sweep's."""
-        tags = {"dimts.sweep": self.plan.title, "dimts.trial": str(number)}
-        if self._parent:
-            tags[PARENT] = self._parent
+        tags = self._tags | {"dimts.trial": str(number)}
         title = f"{self.plan.sweep.name} {number:03d}: {short(values)}"
         return launch.model_copy(update={"tags": tags, "title": title[:200]})
 
-    def ended(self, study: Study, trial: FrozenTrial) -> None:
+    def ended(self, trial: FrozenTrial) -> None:
         """A trial ended: its objectives, the best so far, the table as it is now."""
         names = self.plan.sweep.objectives
         metrics = {f"trial/{n}": v for n, v in zip(names, final(trial), strict=False)}
-        if best := pick_winner(self.plan.sweep, study):
+        if best := pick_winner(self.plan.sweep, self.study):
             metrics |= {f"best/{n}": v for n, v in zip(names, best.values, strict=True)}
         # Counted as they end, which of two at a time is not always in the order of their numbers.
-        n_ended = sum(t.state.is_finished() for t in study.get_trials(deepcopy=False))
+        n_ended = sum(t.state.is_finished() for t in self.study.get_trials(deepcopy=False))
         self._tracker.log_metrics(metrics, n_ended)
         self._log_table()
 
     def conclude(self, winner: Launch | None) -> dict[str, float]:
-        """Table and plots of all trials; the winner's voice as a model, with its metrics.
-
-        Returns:
-            Held-out metrics of the winner, the test split and what is forgotten among them.
-        """
+        """Record plots of all trials, and the winner's voice as a model; its held-out metrics."""
         self._log_table()
         write_page(self.study, self.plan.metrics, self.plan.folder / PAGE)
         self._tracker.log_artifact(self.plan.folder / PAGE)
-        metrics: dict[str, float] = {}
-        if winner:
-            metrics = self._log_winner(winner)
+        metrics = self._log_winner(winner) if winner else {}
         said = note(self.plan.sweep, self.study, int(winner.name) if winner else None)
         self._tracker.set_tags({"mlflow.note.content": said})
         if self.plan.tracking.enabled:
@@ -143,15 +128,28 @@ class SweepLogger:
 
     def _send_what_waits(self) -> None:
         """Events of trials that the store did not take while they ran."""
-        where = trials = self.plan.place / TRIALS
+        trial = self.plan.place / TRIALS
         try:
-            for name in _trials_with_events(trials):
-                where = trials / name
-                with _local_events(where) as run_dir:
-                    if Cursor(run_dir).n_waiting():
-                        sync(self.plan.tracking, run_dir)
+            for n in range(len(self.study.trials)):
+                trial = self.plan.place / TRIALS / f"{n:03d}"
+                send(self.plan.tracking, trial)
         except Exception as error:  # whatever the store does, the sweep has ended well
-            log.warning("tracking: records wait in %s: %s", where, error)
+            log.warning("tracking: records wait in %s: %s", trial, error)
+
+
+def send(config: TrackingConfig, trial: AnyPath) -> None:
+    """Send what waits in a trial's folder."""
+    if isinstance(trial, StoragePath):
+        with TemporaryDirectory() as folder:
+            local = Path(folder, trial.name)
+            mirror = Mirror(local, trial, lambda name: not name.startswith("checkpoint_"))
+            mirror.pull()
+            try:
+                send(config, local)
+            finally:
+                mirror.push()
+    elif Cursor(trial).n_waiting():
+        sync(config, trial)
 
 
 def note(sweep: SweepConfig, study: Study, winner: int | None) -> str:
@@ -162,31 +160,3 @@ def note(sweep: SweepConfig, study: Study, winner: int | None) -> str:
         parts.append(f"The voice is that of trial {winner:03d}.")
         parts.append(limits_line(sweep, trials[winner]))
     return "\n\n".join(filter(None, parts))
-
-
-def _trials_with_events(trials: AnyPath) -> list[str]:
-    if isinstance(trials, Path):
-        return sorted(file.parent.name for file in trials.glob(f"*/{EVENTS}"))
-    found = (entry.name.split("/") for entry in trials.entries())
-    return sorted({name for name, *file in found if file == [EVENTS]})
-
-
-@contextmanager
-def _local_events(trial: AnyPath) -> Iterator[Path]:
-    """Inside, this machine has a trial's event log, and the files that wait if any do."""
-    if isinstance(trial, Path):
-        yield trial
-        return
-    with TemporaryDirectory() as folder:
-        mirror = Mirror(Path(folder) / trial.name, trial, lambda name: name in OF_TRACKING)
-        mirror.pull()
-        if Cursor(mirror.folder).n_waiting():
-            Mirror(mirror.folder, trial, _may_be_artifact).pull()
-        try:
-            yield mirror.folder
-        finally:
-            mirror.push()
-
-
-def _may_be_artifact(name: str) -> bool:
-    return name not in OF_TRACKING and not name.startswith("checkpoint_")

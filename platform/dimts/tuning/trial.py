@@ -9,7 +9,6 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -23,7 +22,7 @@ from dimts.launch.local_run_folder import NoCopy, RemoteRun, local_run_folder
 from dimts.launch.machine import resolve_on_machine
 from dimts.launch.names import ENDING
 from dimts.launch.relay import acquire
-from dimts.launch.run_logger import RunLogger
+from dimts.launch.run_logger import Report, RunLogger
 from dimts.launch.settings import Launch
 from dimts.launch.stopping import EARLY_FILE, STOP_FILE, clear_stop, stopped_early
 from dimts.launch.training_run import run_training
@@ -42,26 +41,20 @@ OnValidation = Callable[[dict[str, float]], None]
 
 
 class Measured(NamedTuple):
-    """What is measured when a trial has ended, beside the losses.
+    """Names of what is measured when a trial has ended, and what all trials are compared with; see
+    `Family.measure`."""
 
-    Attributes:
-        names: of the metrics.
-        shared: what all trials are compared with; see `dimts.families.protocol.SharedInputs`.
-    """
-
-    names: tuple[str, ...] = ()
-    shared: Mapping[str, float] = MappingProxyType({})
+    names: tuple[str, ...]
+    shared: Mapping[str, float]
 
 
 class TrialLogger(RunLogger):
     """The record of a trial: each validation is told, and only objectives are measured.
 
     Args:
-        launch: the trial's run.
+        launch, rank, report: see `RunLogger`.
         measured: beside the losses.
-        on_validation: called with each validation, see `OnValidation`.
-        rank: of this worker.
-        report: passes metrics and checkpoints on to Ray Train, where it launched the worker.
+        on_validation: called with each validation.
         copy: of the trial's run in object storage.
     """
 
@@ -70,12 +63,12 @@ class TrialLogger(RunLogger):
         launch: Launch,
         measured: Measured,
         on_validation: OnValidation,
+        copy: RemoteRun | NoCopy,
         rank: int = 0,
-        report: Callable[[dict[str, float], Path | None], None] | None = None,
-        copy: RemoteRun | NoCopy | None = None,
+        report: Report | None = None,
     ):
         super().__init__(launch, rank, report)
-        self.measured, self._on_validation, self._copy = measured, on_validation, copy or NoCopy()
+        self._measured, self._on_validation, self._copy = measured, on_validation, copy
         self._selection = launch.family.metrics[0].name
         self._began = time.monotonic()
         self._trained = (0, 0)
@@ -87,7 +80,7 @@ class TrialLogger(RunLogger):
             self._trained = (step, int(units))
 
     def report_again(self) -> None:
-        """OnValidation the validation that stands in the latest checkpoint: the sweep may have been
+        """Report the validation that stands in the latest checkpoint: the sweep may have been
         interrupted before it heard of it."""
         latest = find_latest(self.launch.run_dir)
         if self.rank == 0 and latest:
@@ -105,53 +98,39 @@ class TrialLogger(RunLogger):
         """Measure the objectives of a trial that ran to its end, and write how it ended."""
         if self.rank != 0:
             return
+        run_dir = self.launch.run_dir
         outcome: Outcome | None = "finished"
         if result.status == "stopped":
-            outcome = "stopped early" if stopped_early(self.launch.run_dir) else None
+            outcome = "stopped early" if stopped_early(run_dir) else None
         metrics = dict(result.best)
         if outcome == "finished" and result.best:  # without a finite loss there is no best one
             metrics |= self.launch.family.measure(
-                self.launch.settings,
-                resolve_bundle(self.launch.run_dir),
-                self.measured.names,
-                self.measured.shared,
-                device,
+                self.launch.settings, resolve_bundle(run_dir), *self._measured, device
             )
         self._tracker.log_metrics({f"best/{k}": v for k, v in metrics.items()}, result.step)
-        self.conclude(outcome, metrics, result.step, result.units)
-
-    def conclude(
-        self,
-        outcome: Outcome | None,
-        metrics: Mapping[str, float],
-        step: int,
-        frames: int,
-        reason: str = "",
-    ) -> None:
-        """Write how the trial ended; no outcome means that it is to go on another time."""
-        if self.rank != 0:
-            return
-        if outcome:
-            self._write(outcome, metrics, step, frames, reason)
-            self._tracker.set_tags({"dimts.outcome": f"{outcome} at step {step} {reason}".strip()})
-        status = {None: "KILLED", "diverged": "FAILED", "failed": "FAILED"}.get(outcome, "FINISHED")
-        self.end(status)  # type: ignore[arg-type]
-
-    def _write(
-        self, outcome: Outcome, metrics: Mapping[str, float], step: int, frames: int, reason: str
-    ) -> None:
-        seconds = time.monotonic() - self._began
-        ending = Ending(outcome, metrics, step, frames, seconds, reason)
-        draft = self.launch.run_dir / f".{ENDING}.{self.rank}"
-        draft.write_text(json.dumps(ending._asdict()), encoding="utf-8")
-        draft.replace(self.launch.run_dir / ENDING)
+        self._conclude(outcome, metrics, result.step, result.units)
 
     def give_up(self, outcome: Outcome, error: Exception) -> None:
         """The trial ends with nothing to show but how far it came; one worker alone may say so."""
         reason = " ".join(mask_secrets(str(error)).split())[:500]
-        self.conclude(outcome, {}, *self._trained, reason)
-        if self.rank != 0:
-            self._write(outcome, {}, *self._trained, reason)
+        self._conclude(outcome, {}, *self._trained, reason)
+
+    def _conclude(
+        self, outcome: Outcome | None, metrics: Mapping[str, float], step: int, units: int,
+        reason: str = "",
+    ) -> None:  # fmt: skip
+        """Write how the trial ended; no outcome means that it is to go on another time."""
+        if outcome:
+            seconds = time.monotonic() - self._began
+            ending = Ending(outcome, metrics, step, units, seconds, reason)
+            draft = self.launch.run_dir / f".{ENDING}.{self.rank}"
+            draft.write_text(json.dumps(ending._asdict()), encoding="utf-8")
+            draft.replace(self.launch.run_dir / ENDING)
+            if self.rank == 0:
+                said = f"{outcome} at step {step} {reason}".strip()
+                self._tracker.set_tags({"dimts.outcome": said})
+        status = {None: "KILLED", "diverged": "FAILED", "failed": "FAILED"}.get(outcome, "FINISHED")
+        self.end(status)  # type: ignore[arg-type]
 
     def _report_validation(self, step: int, metrics: Mapping[str, float]) -> None:
         every = self.launch.settings.training.validate_every
@@ -173,28 +152,32 @@ def run_trial(
     begin_remotely(launch)
     with local_run_folder(launch, stays=False) as (launch, copy), locked(launch.run_dir):
         begin(launch.run_dir)
-        launch, note = resolve_on_machine(launch, device)
-        train_trial(TrialLogger(launch, measured, on_validation, copy=copy), device, note)
+        train_trial(launch, measured, on_validation, device, copy)
 
 
-def train_trial(logger: TrialLogger, device: torch.device, note: str) -> None:
-    """The part of a trial that each of its workers does.
-
-    Args:
-        logger: of the trial, with its settings resolved on this machine.
-        device: to train on.
-        note: how they were resolved; see `RunLogger.start`.
+def train_trial(
+    launch: Launch,
+    measured: Measured,
+    on_validation: OnValidation,
+    device: torch.device,
+    copy: RemoteRun | NoCopy,
+    rank: int = 0,
+    report: Report | None = None,
+) -> None:
+    """The part of a trial that each of its workers does; arguments as of `TrialLogger`.
 
     Raises:
         UserError: in a group, whose other workers may not have met it.
         Exception: what is no matter of the trial's settings; it is worth another try.
     """
-    if dist.is_initialized() and (logger.launch.run_dir / ENDING).exists():
+    if dist.is_initialized() and (launch.run_dir / ENDING).exists():
         return
+    launch, note = resolve_on_machine(launch, device)
+    logger = TrialLogger(launch, measured, on_validation, copy, rank, report)
     logger.start(note)
     try:
         logger.report_again()
-        logger.conclude_trial(run_training(logger.launch.settings, logger, device), device)
+        logger.conclude_trial(run_training(launch.settings, logger, device), device)
     except RunTakenOver:
         raise
     except StorageError:  # is no matter of the trial's settings
@@ -216,18 +199,18 @@ def train_trial(logger: TrialLogger, device: torch.device, note: str) -> None:
 # The folder of a trial
 
 
-def begin(run_dir: Path) -> None:
-    """Forget how an earlier start of the trial was ended."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    clear_stop(run_dir)
-    (run_dir / ENDING).unlink(missing_ok=True)
-
-
 def begin_remotely(launch: Launch) -> None:
-    """The same for what object storage has of it, before anything is fetched from there."""
+    """Forget how an earlier start of the trial ended, before anything is fetched from there."""
     acquire(launch)
-    for name in (STOP_FILE, EARLY_FILE, ENDING):
+    for name in (STOP_FILE, EARLY_FILE, ENDING, ERROR):
         (launch.place / name).unlink(missing_ok=True)
+
+
+def begin(run_dir: Path) -> None:
+    """The same in the folder of this machine."""
+    clear_stop(run_dir)
+    for name in (ENDING, ERROR):
+        (run_dir / name).unlink(missing_ok=True)
 
 
 def read_ending(launch: Launch) -> Ending | None:
@@ -241,15 +224,9 @@ def read_ending(launch: Launch) -> Ending | None:
 def note_error(launch: Launch) -> None:
     """Keep the traceback of the exception that is being handled where the trial is."""
     launch.run_dir.mkdir(parents=True, exist_ok=True)
-    with (launch.run_dir / ERROR).open("a", encoding="utf-8") as file:
-        file.write(mask_secrets(f"{traceback.format_exc()}\n"))
-    copy_to(launch.run_dir / ERROR, launch.place / ERROR)
-
-
-def forget_errors(launch: Launch) -> None:
-    """Those of an earlier start of the trial."""
-    (launch.place / ERROR).unlink(missing_ok=True)
-    (launch.run_dir / ERROR).unlink(missing_ok=True)
+    file = launch.run_dir / ERROR
+    file.write_text(mask_secrets(traceback.format_exc()), encoding="utf-8")
+    copy_to(file, launch.place / ERROR)
 
 
 def last_error(launch: Launch) -> str:
@@ -263,11 +240,8 @@ def last_error(launch: Launch) -> str:
 
 
 def locked(run_dir: Path) -> AbstractContextManager[None]:
-    """Inside, no other process runs this trial: one of a sweep that was killed may still.
-
-    Raises:
-        UserError: it does not end.
-    """
+    """Inside, no other process runs this trial; a `UserError` if one of a sweep that was killed
+    does not end."""
     run_dir.mkdir(parents=True, exist_ok=True)
     return lock.locked(
         run_dir / "lock", lambda pid: f"{run_dir}: process {pid} runs this trial", LOCK_S

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dimts.audio.files import AudioError, read_audio, read_open_audio
+from dimts.audio.files import read_audio, read_open_audio
 from dimts.audio.griffin_lim import griffin_lim
 from dimts.core.errors import UserError
 from dimts.core.untrusted import open_regular
 from dimts.evaluation.judges.judge import Clip, Float32Array
 from dimts.families.protocol import Speaker
-from dimts.features.feature_set import FeatureSet, FeatureSplit
+from dimts.features.feature_set import FeatureSet
 from dimts.features.manifest import SplitName
 
 RECORDINGS, COPIES, VOICE = "recordings", "Griffin-Lim", "voice"
@@ -53,7 +53,7 @@ def voices_of_split(
         raise UserError(f"{features.folder}: the {split} split is empty")
     kept = _drawn(rows.ids, sentences)
     mel = features.manifest.mel
-    recorded = {i: _recording(rows, i, mel.sample_rate) for i in kept}
+    recorded = dict(zip(kept, _recordings(features, split, kept), strict=True))
 
     def clip(index: int, wave: Float32Array, rate: int) -> Clip:
         reference = recorded[index]
@@ -130,21 +130,25 @@ def _drawn(ids: Sequence[str], n: int) -> list[int]:
     return sorted(order[:n])
 
 
-def _recording(rows: FeatureSplit, index: int, sample_rate: int) -> Float32Array:
-    path = rows.audio_paths[index]
-    if not isinstance(path, Path):
-        raise UserError(f"{path}: recordings are judged from a folder of this machine")
-    start = float(rows.starts[index])
-    end = start + float(rows.seconds[index])
-    try:
-        with open_regular(path) as descriptor:
-            return read_open_audio(descriptor, path, sample_rate, start=start, end=end)
-    except AudioError:
-        raise
-    except OSError as error:
-        raise UserError(
-            f"{path}: the recording cannot be read ({error.strerror}); judges compare with it"
-        ) from error
+def _recordings(features: FeatureSet, split: SplitName, kept: Sequence[int]) -> list[Float32Array]:
+    """The recorded speech of some utterances, without the silence around it."""
+    rows, rate = features.split(split), features.manifest.mel.sample_rate
+    corpus = features.manifest.corpus.path
+    if not isinstance(corpus, Path):
+        raise UserError(f"{corpus}: judges compare with recordings in a folder of this machine")
+    parts = list(zip(*(rows.values(name) for name in ("audio", "start", "seconds")), strict=True))
+    waves = []
+    for audio, start, seconds in (parts[i] for i in kept):
+        path = corpus / audio
+        try:
+            with open_regular(path) as descriptor:
+                end = start + seconds
+                waves.append(read_open_audio(descriptor, path, rate, start=start, end=end))
+        except OSError as error:
+            raise UserError(
+                f"{path}: the recording cannot be read ({error.strerror}); judges compare with it"
+            ) from error
+    return waves
 
 
 def _find(folder: Path, name: str) -> Path:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,34 +35,34 @@ from dimts.families.acoustic.model.t3 import T3
 from dimts.text.tokenizer import Tokenizer
 
 TOKENIZER = "tokenizer.json"
-SECTIONS = ("model", "mel")
-"""Of the configuration, that a voice's bundle must have."""
 
 
+@dataclass(frozen=True)
 class Bundle:
-    """A loaded voice.
+    """What a voice's bundle holds; the parts fit together.
 
-    Attributes:
-        model: on its device, in eval mode.
-        tokenizer: text to ids.
-        mel: the spec of what the model predicts.
-        settings: the resolved configuration, as plain values.
-        manifest: what the bundle says of itself.
+    `mel` is the spec of what the model predicts.
     """
 
-    def __init__(
-        self,
-        model: T3,
-        tokenizer: Tokenizer,
-        mel: MelConfig,
-        settings: Mapping[str, Any],
-        manifest: BundleManifest,
-    ):
-        self.model = model
-        self.tokenizer = tokenizer
-        self.mel = mel
-        self.settings = settings
-        self.manifest = manifest
+    config: ModelConfig
+    mel: MelConfig
+    tokenizer: Tokenizer
+    weights: Mapping[str, torch.Tensor]
+    manifest: BundleManifest
+    device: str | torch.device
+
+    @property
+    def sha256(self) -> str:
+        """Of the file of weights."""
+        return self.manifest.sha256[WEIGHTS]
+
+    @cached_property
+    def model(self) -> T3:
+        """On its device, in eval mode; built when it is first asked for, as a base's never is."""
+        statistics = torch.zeros(self.mel.n_mels), torch.ones(self.mel.n_mels)
+        model = build_model(self.config, self.tokenizer, *statistics)
+        model.load_state_dict(self.weights)
+        return model.to(self.device).eval()
 
 
 def build_model(
@@ -70,13 +72,8 @@ def build_model(
     mel_std_M: torch.Tensor,
 ) -> T3:
     """A T3 with the tokenizer's vocabulary."""
-    return T3(
-        config,
-        torch.from_numpy(tokenizer.factors.copy()),
-        tokenizer.factor_sizes,
-        mel_mean_M,
-        mel_std_M,
-    )
+    factors_VF = torch.from_numpy(tokenizer.factors.copy())
+    return T3(config, factors_VF, tokenizer.factor_sizes, mel_mean_M, mel_std_M)
 
 
 def write_bundle(
@@ -88,13 +85,8 @@ def write_bundle(
 ) -> None:
     """Write a voice's bundle into an existing folder; see `dimts.bundles.bundle.write_bundle`.
 
-    Args:
-        folder: may already hold further files.
-        weights: the model's state.
-        tokenizer: the model's.
-        config_yaml: resolved, with sections ``model`` and ``mel``.
-        facts: step, epoch, metrics, features and, of an adapted voice, origin of
-            `BundleManifest`.
+    The configuration has sections ``model`` and ``mel``; `facts` are step, epoch, metrics, features
+    and, of an adapted voice, origin.
     """
     tokenizer.save(folder / TOKENIZER)
     own = {"family": "acoustic", "tokenizer": tokenizer.fingerprint}
@@ -104,10 +96,8 @@ def write_bundle(
 def export_bundle(source: Path, folder: Path, metrics: Mapping[str, float]) -> int:
     """Copy a bundle without its trainer's state, matrices as float16; bytes of the weights.
 
-    Args:
-        source: the bundle.
-        folder: to write; what is there is replaced only if it is a bundle and nothing else.
-        metrics: to stand in its manifest.
+    What is in `folder` is replaced only if it is a bundle and nothing else; `metrics` are to stand
+    in its manifest.
 
     Raises:
         BundleError: `source` is no bundle, or `folder` is the same or holds something else.
@@ -141,45 +131,18 @@ def _holds_a_bundle_alone(folder: Path) -> bool:
 
 
 def load_bundle(folder: str | Path, device: str | torch.device = "cpu") -> Bundle:
-    """Read a voice; nothing but its folder is needed, and no pickle is read.
+    """Read the voice of a bundle, a run or a pointer, see `resolve_bundle`; no pickle is read.
+
+    No memory is taken for the model that its settings ask for, so sizes that the weights do not
+    have cost nothing.
 
     Raises:
         BundleError: the folder is no bundle, is damaged, or its parts do not fit together.
+        UserError: settings or tokenizer cannot be read; names file and key.
     """
     folder = resolve_bundle(Path(folder))
     manifest = read_manifest(folder)
-    settings = read_settings(folder, SECTIONS)
     config, mel = read_sizes(folder)
-    tokenizer = read_tokenizer(folder, manifest)
-    weights = read_weights(folder)
-    check_fits(config, tokenizer, mel, weights, folder)
-    model = build_model(config, tokenizer, torch.zeros(mel.n_mels), torch.ones(mel.n_mels))
-    model.load_state_dict(weights)
-    return Bundle(model.to(device).eval(), tokenizer, mel, settings, manifest)
-
-
-def read_sizes(folder: Path) -> tuple[ModelConfig, MelConfig]:
-    """The model's sizes and the mel that it predicts.
-
-    Raises:
-        BundleError: see `dimts.bundles.bundle.read_settings`.
-        ConfigError: they are no such settings; names the file and the key.
-    """
-    settings = read_settings(folder, SECTIONS)
-    origin: dict[tuple[str, ...], str] = {(): str(folder / CONFIG)}
-    return (
-        build_config(ModelConfig, settings["model"], origin),
-        build_config(MelConfig, settings["mel"], origin),
-    )
-
-
-def read_tokenizer(folder: Path, manifest: BundleManifest) -> Tokenizer:
-    """The tokenizer of a bundle.
-
-    Raises:
-        BundleError: the manifest does not name it, or names another.
-        UserError: it cannot be read.
-    """
     if TOKENIZER not in manifest.sha256:
         raise BundleError(f"{folder / MANIFEST}: has no checksum of {TOKENIZER}")
     tokenizer = Tokenizer.load(file_of(folder, TOKENIZER))
@@ -187,23 +150,23 @@ def read_tokenizer(folder: Path, manifest: BundleManifest) -> Tokenizer:
         raise BundleError(
             f"{folder}: {TOKENIZER} is not the tokenizer that the model was trained with"
         )
-    return tokenizer
+    weights = read_weights(folder)
+    with torch.device("meta"):
+        model = build_model(config, tokenizer, torch.zeros(mel.n_mels), torch.ones(mel.n_mels))
+    check_weights(model, weights, folder)
+    return Bundle(config, mel, tokenizer, weights, manifest, device)
 
 
-def check_fits(
-    config: ModelConfig,
-    tokenizer: Tokenizer,
-    mel: MelConfig,
-    weights: Mapping[str, torch.Tensor],
-    source: Path,
-) -> None:
-    """Refuse weights that are not those of the model that `config` asks for.
-
-    No memory is taken for that model, so sizes that the weights do not have cost nothing.
+def read_sizes(folder: Path) -> tuple[ModelConfig, MelConfig]:
+    """The model's sizes and the mel that it predicts.
 
     Raises:
-        BundleError: see `check_weights`.
+        BundleError: `read_settings` refuses the file.
+        ConfigError: they are no such settings; names the file and the key.
     """
-    with torch.device("meta"):
-        statistics = torch.zeros(mel.n_mels), torch.ones(mel.n_mels)
-        check_weights(build_model(config, tokenizer, *statistics), weights, source)
+    settings = read_settings(folder, ("model", "mel"))
+    origin: dict[tuple[str, ...], str] = {(): str(folder / CONFIG)}
+    return (
+        build_config(ModelConfig, settings["model"], origin),
+        build_config(MelConfig, settings["mel"], origin),
+    )

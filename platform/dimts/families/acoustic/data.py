@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dimts.audio.mel import MelConfig
 from dimts.bundles.fetch import local_bundle
+from dimts.core.config import flatten
 from dimts.core.errors import UserError
-from dimts.families.acoustic.corpora import check_lengths, draw, join, load_corpus
-from dimts.families.acoustic.dataset import Corpus
-from dimts.families.acoustic.extension.base import Base, extend_tokenizer, read_base
+from dimts.families.acoustic.bundle import Bundle, load_bundle
+from dimts.families.acoustic.dataset import Corpus, check_lengths, draw, join, load_corpus
+from dimts.families.acoustic.extension.base import extend_tokenizer
 from dimts.families.acoustic.settings import AcousticSettings
 from dimts.features.feature_set import FeatureSet
 from dimts.features.manifest import SPLITS
@@ -33,9 +34,8 @@ class Data(NamedTuple):
         features: the opened sets, one for each source.
         tokenizer: of all their languages, and of the base's.
         language: code of the last source's, which samples are spoken in.
-        train, val: splits with token ids, of all sources together.
-        mel_mean_M, mel_std_M: of the training frames; what a base was trained with, if there
-            is one, as its weights expect that.
+        train, val: of all sources together.
+        mel_mean_M, mel_std_M: of the training frames; with a base, what its weights expect.
         base: the voice to start from.
         base_features: prepared sets of the base's languages.
         rehearsal: their training splits, if any of it is to be rehearsed.
@@ -48,7 +48,7 @@ class Data(NamedTuple):
     val: Corpus
     mel_mean_M: NDArray[np.float32]
     mel_std_M: NDArray[np.float32]
-    base: Base | None = None
+    base: Bundle | None = None
     base_features: tuple[FeatureSet, ...] = ()
     rehearsal: Corpus | None = None
 
@@ -65,52 +65,59 @@ def open_data(settings: AcousticSettings) -> Data:
         _open(source.features, language.code, source.text, settings.mel)
         for source, language in zip(settings.sources, languages, strict=True)
     )
-    base = read_base(local_bundle(settings.base.bundle)) if settings.base else None
+    base = load_bundle(local_bundle(settings.base.bundle)) if settings.base else None
     tokenizer = _tokenizer(languages, opened, base)
     for features in opened:
         _check_texts(features, tokenizer, "text.language's file has now; run dimts prepare again")
     train = [load_corpus(features, tokenizer, "train") for features in opened]
     if settings.training.max_utterances:
         train = [draw(corpus, settings.training.max_utterances) for corpus in train]
+    val = [load_corpus(features, tokenizer, "val") for features in opened]
     mean_M, std_M = _statistics(opened)
-    data = Data(
-        opened,
-        tokenizer,
-        languages[-1].code,
-        join(train),
-        join([load_corpus(features, tokenizer, "val") for features in opened]),
-        mean_M,
-        std_M,
-    )
+    data = Data(opened, tokenizer, languages[-1].code, join(train), join(val), mean_M, std_M)
     data = _with_base(data, settings, base) if base else data
-    _check_tests(data, settings)
+    # Of what is measured after the training, refuse now what could not be.
+    tests = [load_corpus(features, tokenizer, "test") for features in opened]
+    if settings.base:
+        of_base = (load_corpus(f, tokenizer, "test") for f in data.base_features)
+        tests += [draw(corpus, settings.base.held_out) for corpus in of_base]
+    for corpus in tests:
+        check_lengths(corpus, settings.model.states_per_token)
     return data
+
+
+def language_of(features: FeatureSet) -> str:
+    """Code of the language that a set is of."""
+    return features.manifest.corpus.languages[0]
+
+
+def first_difference(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any]
+) -> tuple[str, Any, Any] | None:
+    """The first of some settings that differs: its key, as ``mel.f_max``, our value and theirs."""
+    there = flatten(theirs)
+    return next(((k, v, there[k]) for k, v in flatten(ours).items() if v != there[k]), None)
 
 
 def _open(folder: AnyPath, language: str, text: TextConfig, mel: MelConfig) -> FeatureSet:
     features = FeatureSet.open(folder)
     manifest = features.manifest
-    for section, ours, theirs in (
-        ("mel", mel.model_dump(), manifest.mel.model_dump()),
-        ("text", {"language": language}, {"language": _code(features)}),
-        ("text", text.switches, manifest.text.switches),
-    ):
-        if ours != theirs:
-            key = next(k for k in ours if ours[k] != theirs[k])
-            raise UserError(
-                f"{folder}: was prepared with {section}.{key}={theirs[key]}, the configuration "
-                f"says {ours[key]}; run dimts prepare again or change it"
-            )
+    ours = {"mel": mel.model_dump(), "text": {"language": language, **text.switches}}
+    theirs = {
+        "mel": manifest.mel.model_dump(),
+        "text": {"language": language_of(features), **manifest.text.switches},
+    }
+    if found := first_difference(ours, theirs):
+        key, asked, there = found
+        raise UserError(
+            f"{folder}: was prepared with {key}={there}, the configuration says {asked}; run "
+            "dimts prepare again or change it"
+        )
     return features
 
 
-def _code(features: FeatureSet) -> str:
-    """Of the language that a set is of."""
-    return features.manifest.corpus.languages[0]
-
-
 def _tokenizer(
-    languages: Sequence[Language], opened: Sequence[FeatureSet], base: Base | None
+    languages: Sequence[Language], opened: Sequence[FeatureSet], base: Bundle | None
 ) -> Tokenizer:
     """Its texts' settings are the features' own, in which a language's file is named as it was
     given: where a worker finds it differs from machine to machine."""
@@ -157,18 +164,26 @@ def _statistics(
     return mean.astype(np.float32), std.astype(np.float32)
 
 
-def _with_base(data: Data, settings: AcousticSettings, base: Base) -> Data:
+def _with_base(data: Data, settings: AcousticSettings, base: Bundle) -> Data:
     assert settings.base is not None
-    if base.mel != settings.mel:
-        ours, theirs = settings.mel.model_dump(), base.mel.model_dump()
-        key = next(k for k in ours if ours[k] != theirs[k])
+    if found := first_difference(
+        {"mel": settings.mel.model_dump()}, {"mel": base.mel.model_dump()}
+    ):
+        key, asked, there = found
         raise UserError(
-            f"base.bundle={settings.base.bundle}: speaks mel with mel.{key}={theirs[key]}, the "
-            f"configuration says {ours[key]}; prepare the features as the base needs them"
+            f"base.bundle={settings.base.bundle}: speaks mel with {key}={there}, the "
+            f"configuration says {asked}; prepare the features as the base needs them"
         )
+    rules = {known.language.code: known.text for known in base.tokenizer.spec.languages}
     sets = []
     for folder in settings.base.features:
-        sets.append(_open(folder, *_rules_of(base, folder), settings.mel))
+        code = language_of(FeatureSet.open(folder))
+        if code not in rules:
+            raise UserError(
+                f"base.features: {folder} is of {code}, which is not a language of the base: "
+                f"{', '.join(rules)}"
+            )
+        sets.append(_open(folder, code, rules[code], settings.mel))
         _check_texts(
             sets[-1],
             base.tokenizer,
@@ -190,25 +205,3 @@ def _with_base(data: Data, settings: AcousticSettings, base: Base) -> Data:
         base_features=tuple(sets),
         rehearsal=rehearsal,
     )
-
-
-def _check_tests(data: Data, settings: AcousticSettings) -> None:
-    """Of what is measured after the training, refuse now what could not be."""
-    tests = [load_corpus(features, data.tokenizer, "test") for features in data.features]
-    if settings.base:
-        of_base = (load_corpus(f, data.tokenizer, "test") for f in data.base_features)
-        tests += [draw(corpus, settings.base.held_out) for corpus in of_base]
-    for corpus in tests:
-        check_lengths(corpus, settings.model.states_per_token)
-
-
-def _rules_of(base: Base, folder: AnyPath) -> tuple[str, TextConfig]:
-    """The language of a set of features, and the base's settings for its texts."""
-    code = _code(FeatureSet.open(folder))
-    known = {k.language.code: k.text for k in base.tokenizer.spec.languages}
-    if code not in known:
-        raise UserError(
-            f"base.features: {folder} is of {code}, which is not a language of the base: "
-            f"{', '.join(known)}"
-        )
-    return code, known[code]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from dimts.core.config import to_yaml
-from dimts.families.acoustic.limits import VoiceLimits, objections
+from pydantic import Field
+
 from dimts.families.acoustic.mel_extractor import MelExtractor
 from dimts.families.acoustic.metrics import FORGETTING, MCD, METRICS, SPOKEN
-from dimts.families.acoustic.sections import AcousticSections
-from dimts.families.acoustic.settings import AcousticSettings, Source
-from dimts.families.protocol import Family, HeldOut, Measured, SharedInputs
+from dimts.families.acoustic.settings import AcousticSections, AcousticSettings
+from dimts.families.protocol import Family, Limits, Measured, SharedInputs
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +21,18 @@ if TYPE_CHECKING:
     from dimts.training.task import Task
 
 _WHAT_IS_FORGOTTEN = {"base.bundle", "base.features", "base.held_out"}
+
+
+class VoiceLimits(Limits):
+    """What a voice has to keep to be promoted; the descriptions are those of the command line."""
+
+    margin: float = Field(0.0, ge=0, description="dB by which it must be better than the champion")
+    max_forgetting: float = Field(
+        0.5, ge=0, description="dB by which the base's languages may be worse"
+    )
+    length_tolerance: float = Field(
+        0.1, gt=0, description="share by which the total length may differ from the recorded one"
+    )
 
 
 class AcousticFamily(Family):
@@ -34,33 +46,16 @@ class AcousticFamily(Family):
     Limits = VoiceLimits
 
     def with_base(self, sections: AcousticSections, bundle: Path) -> AcousticSections:
-        from dimts.families.acoustic.extension.base import base_sizes, model_from_base
+        from dimts.families.acoustic.extension.base import model_from_base
         from dimts.text.language import absolute_file
 
         assert sections.base is not None
-        features = tuple(path.absolute() for path in sections.base.features)
-        base = sections.base.model_copy(update={"features": features})
-        if base.transliteration:
-            spelled = absolute_file(base.transliteration)
-            base = base.model_copy(update={"transliteration": spelled})
-        model = model_from_base(sections.model, base_sizes(bundle))
+        paths: dict[str, Any] = {"features": tuple(f.absolute() for f in sections.base.features)}
+        if sections.base.transliteration:
+            paths["transliteration"] = absolute_file(sections.base.transliteration)
+        base = sections.base.model_copy(update=paths)
+        model = model_from_base(sections.model, bundle)
         return sections.model_copy(update={"base": base, "model": model})
-
-    def settings(
-        self, sections: AcousticSections, run_dir: Path, config_yaml: str = ""
-    ) -> AcousticSettings:
-        source = Source(
-            features=sections.prepare.features.absolute(), text=sections.text.absolute()
-        )
-        return AcousticSettings(
-            sources=(source,),
-            run_dir=run_dir,
-            mel=sections.mel,
-            model=sections.model,
-            training=sections.training,
-            base=sections.base,
-            config_yaml=config_yaml or to_yaml(sections),
-        )
 
     def extractors(self, sections: AcousticSections) -> tuple[MelExtractor]:
         return (MelExtractor(sections.mel),)
@@ -104,7 +99,7 @@ class AcousticFamily(Family):
     def shared_inputs(
         self, settings: Sequence[AcousticSettings], measured: Sequence[str]
     ) -> SharedInputs:
-        from dimts.families.acoustic.sweeping import shared_inputs
+        from dimts.families.acoustic.measurements import shared_inputs
 
         return shared_inputs(settings, measured)
 
@@ -116,28 +111,41 @@ class AcousticFamily(Family):
         shared: Mapping[str, float],
         device: torch.device,
     ) -> dict[str, float]:
-        from dimts.families.acoustic.sweeping import measure
+        from dimts.families.acoustic.measurements import measure
 
         return measure(settings, bundle, names, shared, device)
 
-    def held_out(self, settings: AcousticSettings, bundle: Path, device: torch.device) -> HeldOut:
-        from dimts.families.acoustic.data import open_data
-        from dimts.families.acoustic.measurements import forgetting_metrics, held_out_metrics
+    def held_out(
+        self, settings: AcousticSettings, bundle: Path, device: torch.device
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        from dimts.families.acoustic.measurements import held_out
 
-        data = open_data(settings)
-        metrics = held_out_metrics(settings, data, bundle, device)
-        before, after = forgetting_metrics(settings, data, bundle, device)
-        return HeldOut(metrics | after, before)
+        return held_out(settings, bundle, device)
 
     def for_promotion(
         self, settings: AcousticSettings, device: torch.device
     ) -> Callable[[Path, str, bool], Measured]:
-        from dimts.families.acoustic.promotion import TestSplit
+        from dimts.families.acoustic.measurements import for_promotion
 
-        return TestSplit(settings, device).measure
+        return for_promotion(settings, device)
 
     def objections(self, metrics: Mapping[str, float], limits: VoiceLimits) -> list[str]:
-        return objections(metrics, limits)
+        """See `Family.objections`; a metric that is not a number fails its condition."""
+        found = []
+        if not math.isfinite(metrics["mcd"]):
+            found.append(f"its mean MCD is {metrics['mcd']}")
+        if not abs(metrics["length_ratio"] - 1) <= limits.length_tolerance:
+            found.append(
+                f"it speaks {metrics['length_ratio']:.2f} times as long as recorded, "
+                f"1 +- {limits.length_tolerance:g} is asked for"
+            )
+        forgetting = metrics.get("forgetting")
+        if forgetting is not None and not forgetting <= limits.max_forgetting:
+            found.append(
+                f"the base's languages changed by {forgetting:+.3f} dB, "
+                f"at most {limits.max_forgetting:+g} is asked for"
+            )
+        return found
 
 
 FAMILY = AcousticFamily()

@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,6 @@ from dimts.core.errors import UserError
 from dimts.core.machine import n_cores
 from dimts.families.acoustic.alignment.em import ALIGNER_VERSION, align_corpus
 from dimts.families.acoustic.data import Data
-from dimts.families.acoustic.dataset import Corpus
 from dimts.families.acoustic.settings import AcousticSettings
 from dimts.features.manifest import AGAIN
 from dimts.storage.paths import AnyPath, StoragePath
@@ -87,36 +85,16 @@ def _fetched(file: Path, place: AnyPath) -> bool:
     return file.exists()
 
 
-class _Normalised(Sequence[NDArray[np.float32]]):
-    """Mels of a corpus by mean and standard deviation of each bin, float32 [T, M] each, made when
-    asked for: a corpus of many hours does not fit into memory a second time."""
-
-    def __init__(self, corpus: Corpus, mean_M: NDArray[np.float32], std_M: NDArray[np.float32]):
-        self._corpus, self._mean_M, self._std_M = corpus, mean_M, std_M
-
-    def __len__(self) -> int:
-        return len(self._corpus)
-
-    @overload
-    def __getitem__(self, index: int) -> NDArray[np.float32]: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[NDArray[np.float32]]: ...
-
-    def __getitem__(self, index: int | slice) -> NDArray[np.float32] | list[NDArray[np.float32]]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not 0 <= index < len(self):
-            raise IndexError(index)  # which ends a loop over all of them
-        return (self._corpus.utterances.mel(index) - self._mean_M) / self._std_M
-
-
 def _align(settings: AcousticSettings, data: Data) -> list[NDArray[np.int32]]:
     aligner, train = settings.training.aligner, data.train
+
+    def mel_of(n: int) -> NDArray[np.float32]:
+        return (train.utterances.mel(n) - data.mel_mean_M) / data.mel_std_M
+
     try:
         return align_corpus(
             train.tokens,
-            _Normalised(train, data.mel_mean_M, data.mel_std_M),
+            mel_of,
             data.tokenizer.factors,
             settings.model.states_per_token,
             aligner.iterations,

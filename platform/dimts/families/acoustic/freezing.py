@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
@@ -16,37 +14,21 @@ from dimts.text.tokenizer import Tokenizer
 KEY = "model.freeze_until_index"
 
 
-class FreezeReport(NamedTuple):
-    """What training may change and what it may not.
-
-    Attributes:
-        trained, frozen: values in the parameters that are trained and that are not.
-        rows: token rows that are frozen.
-        factor_rows: factor rows that are frozen with them, in all tables.
-        encoder_blocks, decoder_blocks: numbers of the blocks that are frozen.
-    """
-
-    trained: int
-    frozen: int
-    rows: int
-    factor_rows: int
-    encoder_blocks: tuple[int, ...]
-    decoder_blocks: tuple[int, ...]
-
-
-def freeze(model: T3, tokenizer: Tokenizer) -> FreezeReport:
+def freeze(model: T3, tokenizer: Tokenizer) -> dict[str, int]:
     """Freeze in place what the model's settings say, before an optimizer or DDP sees it.
 
     A frozen token's vector is its own row and those of its factors, so the factors' rows are
     frozen too. A projection behind the rows is trained like any layer above them. Frozen blocks
     keep their dropout in training: it changes no weight, and they have no running statistics.
 
+    Returns:
+        ``trained`` and ``frozen`` values of the parameters, and ``frozen_rows`` of tokens.
+
     Raises:
         ConfigError: the index does not fit the tokenizer; says what does.
     """
     rows = frozen_rows(model.config.freeze_until_index, tokenizer)
     embedding, blocks = model.encoder.embedding, model.config.freeze_blocks
-    factor_rows = 0
     if rows:
         factors_VF = embedding.factors_VF
         frozen_V = torch.arange(len(factors_VF), device=factors_VF.device) < rows
@@ -57,15 +39,14 @@ def freeze(model: T3, tokenizer: Tokenizer) -> FreezeReport:
             used[factors_VF[:rows, i]] = True
             used[0] = True  # "none" is zero and stays so
             embedding.factor[i] = _freeze_rows(table, used)
-            factor_rows += int(used.sum())
     for number in blocks.encoder:
         model.encoder.blocks[number].requires_grad_(False)
     for number in blocks.decoder:
         model.decoder.blocks[number].requires_grad_(False)
-    sizes = [(p.requires_grad, p.numel()) for p in model.parameters()]
-    trained = sum(n for is_trained, n in sizes if is_trained)
-    frozen = sum(n for is_trained, n in sizes if not is_trained)
-    return FreezeReport(trained, frozen, rows, factor_rows, blocks.encoder, blocks.decoder)
+    counts = {"trained": 0, "frozen": 0, "frozen_rows": rows}
+    for parameter in model.parameters():
+        counts["trained" if parameter.requires_grad else "frozen"] += parameter.numel()
+    return counts
 
 
 def frozen_rows(index: FreezeIndex, tokenizer: Tokenizer) -> int:

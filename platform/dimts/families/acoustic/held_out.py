@@ -1,9 +1,8 @@
 """Figures of a voice on a split: what it says against what was recorded, no vocoder between.
 
-A figure is only as good as what it is compared with. So two lines of reference come with
-each evaluation: the mean mel of the training frames (an adapted voice has its base's), which
-says nothing at all, and the same voice with an equal share of frames a token, which is what
-unlearned durations sound like.
+Two lines of reference come with each evaluation: the mean mel of the training frames (an adapted
+voice has its base's), which says nothing at all, and the same voice with an equal share of frames a
+token, which is what unlearned durations sound like.
 """
 
 from __future__ import annotations
@@ -13,15 +12,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from dimts.core.threads import one_thread
 from dimts.evaluation.mcd import mel_cepstral_distortion
-from dimts.families.acoustic.corpora import check_lengths
-from dimts.families.acoustic.dataset import AcousticBatch, Corpus
+from dimts.families.acoustic.dataset import AcousticBatch, Corpus, check_lengths
+from dimts.families.acoustic.model.durations import round_durations
 from dimts.families.acoustic.model.t3 import T3
 
 GPU_BATCH = 16
+"""Utterances that are spoken at once; a CPU has nothing from more than one."""
 
 
 class UtteranceMetrics(NamedTuple):
@@ -51,14 +50,10 @@ class UtteranceMetrics(NamedTuple):
 
 
 @torch.no_grad()
-def evaluate(model: T3, corpus: Corpus, batch_size: int | None = None) -> list[UtteranceMetrics]:
-    """Speak every utterance of a split and compare it with its recording.
+def evaluate(model: T3, corpus: Corpus) -> list[UtteranceMetrics]:
+    """Speak every utterance of a split, and compare it with its recording.
 
-    Args:
-        model: on its device; put in eval mode here.
-        corpus: with the token ids of the model's tokenizer.
-        batch_size: utterances that are spoken at once; None: many on a GPU, and one on a CPU,
-            which has nothing from more.
+    The model, on its device, is put in eval mode; the corpus has the ids of its tokenizer.
 
     Raises:
         UserError: an utterance is too short for its states.
@@ -66,7 +61,7 @@ def evaluate(model: T3, corpus: Corpus, batch_size: int | None = None) -> list[U
     check_lengths(corpus, model.config.states_per_token)
     model.eval()
     device = model.mel_mean_M.device
-    size = batch_size or (GPU_BATCH if device.type == "cuda" else 1)
+    size = GPU_BATCH if device.type == "cuda" else 1
     order = corpus.lengths.argsort(kind="stable").tolist()
     found: dict[int, UtteranceMetrics] = {}
     with one_thread():
@@ -79,16 +74,12 @@ def evaluate(model: T3, corpus: Corpus, batch_size: int | None = None) -> list[U
 
 def aggregate_metrics(rows: Sequence[UtteranceMetrics]) -> dict[str, float]:
     """Means over utterances; lengths and duration errors over all frames and tokens."""
-    tokens = np.array([f.tokens for f in rows], float)
-    errors = np.array([f.duration_error for f in rows])
-    recorded = np.array([f.recorded_frames for f in rows], float)
+    of = {name: np.array([getattr(r, name) for r in rows]) for name in UtteranceMetrics._fields}
     return {
-        "mcd": float(np.mean([f.mcd for f in rows])),
-        "equal_share_mcd": float(np.mean([f.equal_share_mcd for f in rows])),
-        "mean_mel_mcd": float(np.mean([f.mean_mel_mcd for f in rows])),
-        "aligned_mel_mse": float(np.average([f.mel_mse for f in rows], weights=recorded)),
-        "length_ratio": float(sum(f.frames for f in rows) / recorded.sum()),
-        "duration_error": float(np.average(errors, weights=tokens)),
+        **{name: float(of[name].mean()) for name in ("mcd", "equal_share_mcd", "mean_mel_mcd")},
+        "aligned_mel_mse": float(np.average(of["mel_mse"], weights=of["recorded_frames"])),
+        "length_ratio": float(of["frames"].sum() / of["recorded_frames"].sum()),
+        "duration_error": float(np.average(of["duration_error"], weights=of["tokens"])),
         "utterances": float(len(rows)),
     }
 
@@ -97,8 +88,9 @@ def _evaluate_batch(model: T3, batch: AcousticBatch) -> Iterator[UtteranceMetric
     tokens, count = batch.tokens_BN, batch.n_tokens_B
     spoken = model(tokens, count)
     aligned = model(tokens, count, model.normalise(batch.mel_BTM), batch.n_frames_B)
-    shares_BNS = _equal_shares(aligned.durations_BNS, count)
-    shared = model(tokens, count, durations_BNS=shares_BNS)
+    share_B = aligned.durations_BNS.sum((1, 2)).double() / count / model.config.states_per_token
+    shares_BNS = share_B[:, None, None].expand_as(aligned.durations_BNS)
+    shared = model(tokens, count, durations_BNS=round_durations(shares_BNS, aligned.valid_BN))
     outputs = (spoken, aligned, shared)
     mels_BTM = [model.denormalise(output.mel_BTM).cpu().numpy() for output in outputs]
     frames_BN = [output.durations_BNS.sum(-1).double().cpu() for output in outputs]
@@ -124,13 +116,3 @@ def _evaluate_batch(model: T3, batch: AcousticBatch) -> Iterator[UtteranceMetric
             duration_error=float((predicted_N - aligned_N).abs().mean()),
             tokens=n_tokens,
         )
-
-
-def _equal_shares(durations_BNS: Tensor, n_tokens_B: Tensor) -> Tensor:
-    """Durations of the same sums, spread over all states of each row."""
-    shares_BNS = torch.zeros_like(durations_BNS)
-    for row, n in enumerate(n_tokens_B.tolist()):
-        s, total = durations_BNS.shape[2], int(durations_BNS[row].sum())
-        edges = torch.linspace(0, total, n * s + 1, dtype=torch.double).round().long()
-        shares_BNS[row, :n] = torch.diff(edges).view(n, s)
-    return shares_BNS

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from dimts.families.acoustic.dataset import AcousticBatch
-from dimts.families.acoustic.model.loss import tts_loss
-from dimts.families.acoustic.model.t3 import T3
-from dimts.families.acoustic.training_config import AcousticTrainingConfig
+from dimts.families.acoustic.model.config import LossConfig
+from dimts.families.acoustic.model.durations import look_up
+from dimts.families.acoustic.model.t3 import T3, T3Output
+from dimts.families.acoustic.settings import AcousticTrainingConfig
 from dimts.training.precision import autocast
 from dimts.training.task import Losses, Moment
 
@@ -38,18 +40,55 @@ class AcousticObjective(nn.Module):
                 batch.n_frames_B,
                 batch.durations_BNS if moment.step < fixed_steps else None,
             )
-        loss = tts_loss(
-            output,
-            mel_BTM,
-            self.model.mel_std_M,
-            self.config.loss,
-            n_frames=batch.size,
-            n_tokens=batch.n_tokens,
-        )
-        return {
-            "total_loss": loss.total,
-            "mel_loss": loss.mel,
-            "duration_loss": loss.duration,
-            "prior_loss": loss.prior,
-            "mel_mse": loss.mel_mse,
-        }
+        std_M, loss = self.model.mel_std_M, self.config.loss
+        return tts_loss(output, mel_BTM, std_M, loss, batch.size, batch.n_tokens)
+
+
+def tts_loss(
+    output: T3Output,
+    mel_BTM: Tensor,
+    mel_std_M: Tensor,
+    config: LossConfig,
+    n_frames: float,
+    n_tokens: float,
+) -> Losses:
+    """The loss of a batch: mel plus duration, and the prior that the alignment is searched with.
+
+    Args:
+        output: the model's, laid out by the alignment of `mel_BTM`.
+        mel_BTM: normalised log-mel, recorded.
+        mel_std_M: standard deviation of the training frames, to report in natural-log units.
+        config: weights.
+        n_frames, n_tokens: what to divide by: those of the whole batch.
+
+    Returns:
+        total_loss: mel + weighted duration + weighted prior; what is minimised.
+        mel_loss: error of the normalised log-mel, squared plus weighted absolute.
+        duration_loss: Poisson deviance a state between predicted and aligned frames.
+        prior_loss: squared error between a state's expected mel and its frames.
+        mel_mse: squared error in natural-log-mel units squared, not trained on.
+    """
+    mask_BT1 = output.valid_BT[..., None]
+    error_BTM = (output.mel_BTM - mel_BTM) * mask_BT1
+    values = n_frames * mel_BTM.shape[-1]
+    mel = (error_BTM.square().sum() + config.mel_l1 * error_BTM.abs().sum()) / values
+    expected_BTM = look_up(output.means_BNSM.flatten(1, 2), output.state_BT)
+    prior = ((expected_BTM - mel_BTM) * mask_BT1).square().sum() / values
+    duration = _poisson_deviance(output) / n_tokens
+    return {
+        "total_loss": mel + config.duration * duration + config.prior * prior,
+        "mel_loss": mel,
+        "duration_loss": duration,
+        "prior_loss": prior,
+        "mel_mse": (error_BTM.detach() * mel_std_M).square().sum() / values,
+    }
+
+
+def _poisson_deviance(output: T3Output) -> Tensor:
+    """Summed over states. Its minimum is the expected duration, so lengths have no bias;
+    the squared error of a logarithm would predict the shorter geometric mean."""
+    target = output.durations_BNS.float()
+    predicted_log = output.log_durations_BNS
+    deviance = predicted_log.exp() - target * predicted_log
+    deviance = deviance - target + torch.xlogy(target, target)
+    return (deviance * output.valid_BN[..., None]).sum()

@@ -16,80 +16,57 @@ from dimts.families.acoustic.speaker import AcousticSpeaker
 from dimts.plotting.mel import alignment_plot, mel_plot
 from dimts.training.task import Sample, Samples
 
-STEP_FOLDER = "step_{:06d}"
-
 
 def make_samples(
     settings: AcousticSettings, data: Data, model: T3, folder: Path, step: int
 ) -> Samples:
     """Speak the sample texts, and plot how the first validation recording is aligned.
 
-    Args:
-        settings: of the run.
-        data: of the run.
-        model: as it is now, in eval mode.
-        folder: of all samples of the run.
-        step: of the training.
-
-    Returns:
-        The samples of this step and of those before it.
+    The model is in eval mode; `folder` is that of all the run's samples. Returned are those of this
+    step and of those before it, before a restart too.
     """
-    speaker = AcousticSpeaker(model, data.tokenizer, settings.mel)
+    speaker = AcousticSpeaker(model, data.tokenizer, settings.mel, data.language)
     texts = settings.training.sample_texts or data.val.utterances.texts[-2:]
-    spoken = speak_samples(speaker, texts, step, folder, data.language)
-    plots = [plot for sample in spoken for plot in sample.plots]
-    if len(data.val):
-        plots += plot_alignment(model, data, 0, folder / STEP_FOLDER.format(step))
-    return Samples(all_samples(folder, texts), plots)
-
-
-def speak_samples(
-    speaker: AcousticSpeaker,
-    texts: Sequence[str],
-    step: int,
-    folder: Path,
-    language: str | None = None,
-) -> list[Sample]:
-    """Speak each text into a wav of ``folder/step_STEP``, with a plot of its mel.
-
-    `language` is the texts'; None: the tokenizer's default.
-    """
-    hop_s = speaker.mel_config.hop_length / speaker.sample_rate
-    samples = [_sample(folder, step, number, text) for number, text in enumerate(texts, start=1)]
-    for sample in samples:
-        mel_TM, _ = speaker.mel(sample.text, language=language)
+    hop_s = settings.mel.hop_length / settings.mel.sample_rate
+    plots: list[Path] = []
+    for sample in _samples(folder, step, texts):
+        mel_TM, _ = speaker.mel(sample.text)
         write_wav(sample.wav, speaker.vocode(mel_TM), speaker.sample_rate)
         mel_plot(sample.plots[0], mel_TM, title=sample.text, hop_s=hop_s)
-    return samples
-
-
-def all_samples(folder: Path, texts: Sequence[str]) -> list[Sample]:
-    """What `speak_samples` has written at any step, before a restart too."""
+        plots += sample.plots
+    if len(data.val):
+        plots += _plot_alignment(model, data, folder / _name(step), hop_s)
     steps = sorted(int(path.name.removeprefix("step_")) for path in folder.glob("step_*"))
-    samples = [_sample(folder, s, k, text) for s in steps for k, text in enumerate(texts, start=1)]
-    return [sample for sample in samples if sample.wav.exists() and sample.plots[0].exists()]
+    every = [sample for at in steps for sample in _samples(folder, at, texts)]
+    return Samples([s for s in every if s.wav.exists() and s.plots[0].exists()], plots)
 
 
-def _sample(folder: Path, step: int, number: int, text: str) -> Sample:
-    stem = folder / STEP_FOLDER.format(step) / f"sentence_{number}"
-    plot = stem.with_name(f"{stem.name}_mel.png")
-    return Sample(step, text, stem.with_suffix(".wav"), (plot,))
+def _name(step: int) -> str:
+    return f"step_{step:06d}"
+
+
+def _samples(folder: Path, step: int, texts: Sequence[str]) -> list[Sample]:
+    """Where the samples of a step are."""
+    stems = [folder / _name(step) / f"sentence_{n}" for n in range(1, len(texts) + 1)]
+    return [
+        Sample(step, text, stem.with_suffix(".wav"), (stem.with_name(f"{stem.name}_mel.png"),))
+        for text, stem in zip(texts, stems, strict=True)
+    ]
 
 
 @torch.no_grad()
-def plot_alignment(model: T3, data: Data, index: int, folder: Path) -> list[Path]:
-    """Plot the alignment that the model finds in a recording of the validation split, and
-    the mel that it speaks by itself beside the recording's."""
-    corpus, tokenizer, mel = data.val, data.tokenizer, data.features[0].manifest.mel
-    hop_s = mel.hop_length / mel.sample_rate
-    batch = corpus.collate([index]).to(model.mel_mean_M.device)
+def _plot_alignment(model: T3, data: Data, folder: Path, hop_s: float) -> list[Path]:
+    """Plot the alignment that the model finds in the first validation recording, and the mel that
+    it speaks by itself beside the recording's."""
+    corpus, tokenizer = data.val, data.tokenizer
+    batch = corpus.collate([0]).to(model.mel_mean_M.device)
     with one_thread():
         output = model(
             batch.tokens_BN, batch.n_tokens_B, model.normalise(batch.mel_BTM), batch.n_frames_B
         )
         spoken = model(batch.tokens_BN, batch.n_tokens_B)
     recorded_TM = batch.mel_BTM[0].cpu().numpy()
-    text = corpus.utterances.texts[index]
+    text = corpus.utterances.texts[0]
     alignment_png, mel_png = folder / "alignment.png", folder / "recording_mel.png"
     ids = batch.tokens_BN[0].tolist()
     tokens = ["" if i in tokenizer.special_ids else tokenizer.tokens[i] for i in ids]

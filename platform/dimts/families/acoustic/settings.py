@@ -1,28 +1,100 @@
-"""What a training of the acoustic family needs to know."""
+"""What a person writes for a voice (`*Config`, `AcousticSections`), and what its training is given.
+
+The model's own sizes are in `model.config`.
+"""
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from dimts.audio.mel import MelConfig
 from dimts.core.config import Config
-from dimts.families.acoustic.extension.config import BaseConfig
-from dimts.families.acoustic.model.config import ModelConfig
-from dimts.families.acoustic.training_config import AcousticTrainingConfig
+from dimts.families.acoustic.model.config import LossConfig, ModelConfig
+from dimts.families.protocol import BaseSection, Sections
+from dimts.features.config import CorpusConfig, PrepareConfig
 from dimts.storage.paths import AnyPath
+from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
+from dimts.training.config import TrainingConfig
 from dimts.training.settings import RunSettings
+
+StartMethod = Literal["transliteration", "mean", "nearest", "random"]
+"""How new rows start.
+
+transliteration: consonants, vowels and other letters as the base's letters that spell them.
+mean: drawn with the mean and standard deviation that the base's letters have in each channel.
+nearest: each token as the first of the base's letters that spell it.
+random: as in an untrained model.
+"""
+
+SPELLED: tuple[StartMethod, ...] = ("transliteration", "nearest")
+"""Those that need a transliteration."""
+
+
+class BaseConfig(BaseSection):
+    """What a voice is adapted from, and what is done lest the base forgets; see `BaseSection`.
+
+    Attributes:
+        start: how the rows of new tokens begin.
+        transliteration: code or file of the table that `start` reads; that of the language if
+            not given.
+        features: prepared sets of the base's languages. What was forgotten is measured on their
+            test splits; rehearsal draws from their training splits.
+        rehearsal_share: share of the batches that are of the base's languages.
+        held_out: utterances of each set that forgetting is measured on, at most.
+    """
+
+    start: StartMethod = "transliteration"
+    transliteration: str | None = None
+    features: tuple[AnyPath, ...] = ()
+    rehearsal_share: float = Field(0.0, ge=0, lt=1)
+    held_out: int = Field(50, ge=1)
+
+    @model_validator(mode="after")
+    def _nothing_without_effect(self) -> Self:
+        if self.rehearsal_share and not self.features:
+            raise ValueError("rehearsal_share needs features, the base's prepared sets")
+        if self.transliteration and self.start not in SPELLED:
+            raise ValueError(f"transliteration has no effect with start: {self.start}")
+        return self
+
+
+class AlignerConfig(Config):
+    """How the alignment is learned.
+
+    Attributes:
+        fixed_share: share of the steps trained on the durations of the flat-start aligner;
+            after it, durations come from monotonic alignment search with the model's own
+            state means. 1 never searches; 0 searches from the first step.
+        iterations: rounds of Viterbi training of the flat-start aligner.
+        prior_frames: weight of what a rare token borrows from its consonant and vowel.
+    """
+
+    fixed_share: float = Field(0.25, ge=0, le=1)
+    iterations: int = Field(12, ge=1)
+    prior_frames: float = Field(20.0, gt=0)
+
+
+class AcousticTrainingConfig(TrainingConfig):
+    """The loop, the alignment and the loss.
+
+    Attributes:
+        max_utterances: of each training split that are used, always the same ones; 0: all.
+        sample_texts: sentences spoken every `sample_every` steps.
+        aligner: how the alignment is learned.
+        loss: weights of its parts.
+    """
+
+    max_utterances: int = Field(0, ge=0)
+    sample_texts: tuple[str, ...] = ()
+    aligner: AlignerConfig = AlignerConfig()
+    loss: LossConfig = LossConfig()
 
 
 class Source(Config):
-    """One set of features to learn from.
-
-    Attributes:
-        features: folder that data preparation wrote, here or in object storage.
-        text: what its texts must have been normalised with.
-    """
+    """A folder that data preparation wrote, and what its texts must have been normalised with."""
 
     features: AnyPath
     text: TextConfig
@@ -34,7 +106,6 @@ class AcousticSettings(RunSettings):
     Attributes:
         sources: sets of features, of one language or of several.
         mel: what the features must have been made with.
-        model, training: sizes and the loop.
         base: the voice to start from; None starts from nothing.
     """
 
@@ -45,8 +116,41 @@ class AcousticSettings(RunSettings):
     training: AcousticTrainingConfig
     base: BaseConfig | None = None
 
+
+def check_language(corpus: CorpusConfig, text: TextConfig) -> None:
+    """Refuse a corpus of another language than its texts are read in.
+
+    Raises:
+        ValueError: they differ.
+    """
+    code = load_language(text.language).code
+    if corpus.language not in (None, code):
+        raise ValueError(
+            f"corpus.language ({corpus.language}) must be {code}, the code of text.language's "
+            "file; it may be left out"
+        )
+
+
+class AcousticSections(Sections):
+    """Corpus, features, model and training of one voice.
+
+    With a `base` the training starts from that voice, whose sizes the model then has.
+    """
+
+    corpus: CorpusConfig
+    text: TextConfig
+    mel: MelConfig = MelConfig()
+    prepare: PrepareConfig
+    model: ModelConfig = ModelConfig()
+    training: AcousticTrainingConfig = AcousticTrainingConfig()
+    base: BaseConfig | None = None
+
     @model_validator(mode="after")
-    def _one_new_language(self) -> Self:
-        if self.base and len(self.sources) > 1:
-            raise ValueError("sources: a base is adapted to one set of features")
+    def _reads_what_is_spoken(self) -> Self:
+        check_language(self.corpus, self.text)
         return self
+
+    @property
+    def sources(self) -> tuple[Source]:
+        """What is learned from, for processes that stand elsewhere."""
+        return (Source(features=self.prepare.features.absolute(), text=self.text.absolute()),)

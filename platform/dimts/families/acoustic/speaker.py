@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -19,38 +17,25 @@ from dimts.families.acoustic.bundle import load_bundle
 from dimts.families.acoustic.model.t3 import T3
 from dimts.text.tokenizer import Tokenizer
 
-Vocoder = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""Natural-log mel, [T, M], to samples in [-1, 1]."""
-
 MIN_SPEED, MAX_SPEED = 0.25, 4.0
 MAX_TOKENS = 8000
 """Of a text that is spoken at once: time and memory grow with their square."""
 
 
 class AcousticSpeaker:
-    """A voice that speaks.
+    """A voice that speaks, by Griffin-Lim; see `dimts.families.protocol.Speaker`.
 
-    Args:
-        model: put in eval mode by the caller.
-        tokenizer: the model's.
-        mel: spec of what the model predicts.
-        language: code of what is spoken where none is named; None: the tokenizer's default.
-        vocoder: natural-log mel [T, M] to samples; Griffin-Lim if None.
+    The model is in eval mode. `language` is the code of what is spoken where none is named; None:
+    the tokenizer's default.
     """
 
     def __init__(
-        self,
-        model: T3,
-        tokenizer: Tokenizer,
-        mel: MelConfig,
-        language: str | None = None,
-        vocoder: Vocoder | None = None,
+        self, model: T3, tokenizer: Tokenizer, mel: MelConfig, language: str | None = None
     ):
         self.model = model
         self.tokenizer = tokenizer
         self.mel_config = mel
         self.language = language
-        self._vocoder = vocoder or partial(griffin_lim, config=mel)
 
     @classmethod
     def load(cls, bundle: str | Path, device: str = "cpu") -> Self:
@@ -80,12 +65,7 @@ class AcousticSpeaker:
     def mel(
         self, text: str, speed: float = 1.0, language: str | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Natural-log mel of a text, [T, M], and the frames a token state, [N, S].
-
-        Args:
-            text: raw.
-            speed: 1 is as learned.
-            language: its code; None: the voice's default, which it learned last.
+        """Natural-log mel of a raw text, [T, M], and the frames a token state, [N, S].
 
         Raises:
             UserError: the text is empty, too long to be spoken at once or has characters outside
@@ -123,4 +103,4 @@ class AcousticSpeaker:
     def vocode(self, mel_TM: NDArray[np.float32]) -> NDArray[np.float32]:
         """Natural-log mel, [T, M], to samples."""
         with one_thread():
-            return self._vocoder(mel_TM)
+            return griffin_lim(mel_TM, config=self.mel_config)

@@ -11,21 +11,19 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from dimts.bundles.bundle import load_weights, read_manifest
-from dimts.bundles.fetch import local_bundle
+from dimts.bundles.bundle import read_manifest
 from dimts.core.errors import UserError
 from dimts.families.acoustic.bundle import build_model, write_bundle
-from dimts.families.acoustic.corpora import check_lengths
 from dimts.families.acoustic.data import Data, open_data
-from dimts.families.acoustic.extension.base import extended_weights
+from dimts.families.acoustic.dataset import check_lengths
+from dimts.families.acoustic.extension.base import HUGGINGFACE, extended_weights, origin
 from dimts.families.acoustic.flat_start import ensure_durations, read_durations
-from dimts.families.acoustic.freezing import FreezeReport, freeze
+from dimts.families.acoustic.freezing import freeze
 from dimts.families.acoustic.metrics import SELECTION
 from dimts.families.acoustic.model.t3 import T3
 from dimts.families.acoustic.objective import AcousticObjective
 from dimts.families.acoustic.samples import make_samples
 from dimts.families.acoustic.settings import AcousticSettings
-from dimts.families.acoustic.training_config import AcousticTrainingConfig
 from dimts.training.checkpoint import find_latest
 from dimts.training.task import Objective, Task
 
@@ -40,7 +38,11 @@ def acoustic_task(settings: AcousticSettings, device: torch.device) -> Task:
     data = open_data(settings)
     if latest := find_latest(settings.run_dir):
         _check_goes_on(latest, settings, data)
-    _check_sample_texts(settings.training, data)
+    for text in settings.training.sample_texts:  # now, not at the first sample
+        try:
+            data.tokenizer.encode(text, data.language)
+        except UserError as error:
+            raise UserError(f"training.sample_texts: {text!r}: {error}") from error
     if settings.training.aligner.fixed_share > 0:
         if not dist.is_initialized() or dist.get_world_size() == 1:  # there is none that waits
             ensure_durations(settings, data)
@@ -54,13 +56,13 @@ def task_of(settings: AcousticSettings, data: Data, model: T3) -> Task:
     Raises:
         UserError: an utterance is too short for its states.
     """
-    report = freeze(model, data.tokenizer)
+    counts = freeze(model, data.tokenizer)
     for corpus in (data.train, data.val, data.rehearsal):
         if corpus:
             check_lengths(corpus, model.config.states_per_token)
 
     def write(folder: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        own = {"features": features_fingerprint(data), **_origin(settings, data)}
+        own = {"features": _features(data), "origin": _origin(settings, data)}
         write_bundle(folder, weights, data.tokenizer, settings.config_yaml, {**facts, **own})
 
     objective = AcousticObjective(model, settings.training)
@@ -75,7 +77,7 @@ def task_of(settings: AcousticSettings, data: Data, model: T3) -> Task:
         sample=partial(make_samples, settings, data, model),
         rehearsal=data.rehearsal,
         rehearsal_share=settings.base.rehearsal_share if settings.base else 0.0,
-        counts=parameter_counts(report),
+        counts={f"parameters/{what}": float(n) for what, n in counts.items()},
     )
 
 
@@ -85,52 +87,35 @@ def initial_model(settings: AcousticSettings, data: Data) -> T3:
     if data.base and settings.base:
         seed = settings.training.seed
         weights = extended_weights(data.base, data.tokenizer, settings.base, seed)
-        load_weights(model, weights, local_bundle(settings.base.bundle))
+        model.load_state_dict(weights)
     return model
 
 
 def untrained_model(settings: AcousticSettings, data: Data) -> T3:
     """A model that knows nothing, with the vocabulary of `data`; the same for the same seed."""
     torch.manual_seed(settings.training.seed)
-    model = build_model(
-        settings.model,
-        data.tokenizer,
-        torch.from_numpy(data.mel_mean_M),
-        torch.from_numpy(data.mel_std_M),
-    )
+    mean_M, std_M = torch.from_numpy(data.mel_mean_M), torch.from_numpy(data.mel_std_M)
+    model = build_model(settings.model, data.tokenizer, mean_M, std_M)
     n_frames = data.train.utterances.n_frames.sum()
     model.duration.expect(float(n_frames / data.train.n_tokens.sum()))
     return model
 
 
-def parameter_counts(report: FreezeReport) -> dict[str, float]:
-    """What is trained and what is frozen, as metrics of step 0."""
-    return {
-        "parameters/trained": float(report.trained),
-        "parameters/frozen": float(report.frozen),
-        "parameters/frozen_rows": float(report.rows),
-    }
-
-
-def features_fingerprint(data: Data) -> str:
-    """Of all sets of features that are learned from, those that are rehearsed among them."""
+def _features(data: Data) -> str:
+    """Fingerprints of all sets that are learned from, those that are rehearsed among them."""
     rehearsed = data.base_features if data.rehearsal else ()
     return "+".join(f.manifest.fingerprint for f in (*data.features, *rehearsed))
 
 
-def _origin(settings: AcousticSettings, data: Data) -> dict[str, Any]:
+def _origin(settings: AcousticSettings, data: Data) -> dict[str, str]:
+    """What the run's bundles say of the base; see `BundleManifest`."""
     if not (data.base and settings.base):
         return {}
-    if data.base.extended and data.base.origin.get("language") == data.language:
-        return {"origin": dict(data.base.origin)}
-    return {
-        "origin": {
-            "base": Path(settings.base.bundle).name,
-            "base_sha256": data.base.sha256,
-            "start": settings.base.start,
-            "language": data.language,
-        }
-    }
+    before = data.base.manifest
+    if HUGGINGFACE in before.sha256 and before.origin.get("language") == data.language:
+        return before.origin  # dimts extend wrote it, and no training has come of it yet
+    name = Path(settings.base.bundle).name
+    return origin(name, data.base.sha256, settings.base.start, data.language)
 
 
 def _check_goes_on(checkpoint: Path, settings: AcousticSettings, data: Data) -> None:
@@ -138,14 +123,13 @@ def _check_goes_on(checkpoint: Path, settings: AcousticSettings, data: Data) -> 
     been prepared anew: ids, mel statistics and batches would not be those that the weights were
     trained with."""
     manifest = read_manifest(checkpoint, verify=False)
-    base = _origin(settings, data).get("origin", {}).get("base_sha256")
-    bases = {base, _older_origin(data) or base}
+    key = "base_sha256"
     for what, before, now in (
-        ("vocabulary", manifest.tokenizer, {data.tokenizer.fingerprint}),
-        ("set of features", manifest.features, {features_fingerprint(data)}),
-        ("base", manifest.origin.get("base_sha256"), bases),
+        ("vocabulary", manifest.tokenizer, data.tokenizer.fingerprint),
+        ("set of features", manifest.features, _features(data)),
+        ("base", manifest.origin.get(key), _origin(settings, data).get(key)),
     ):
-        if before not in now:
+        if before != now:
             raise UserError(
                 f"{checkpoint}: was trained with another {what} than there is now; "
                 f"{go_on_from(checkpoint.parent)}, or remove the run to begin anew"
@@ -158,20 +142,3 @@ def go_on_from(run_dir: str | Path) -> str:
         f"to go on from its weights give --set run.name=NEW --set base.bundle={run_dir} "
         "--set training.aligner.fixed_share=0"
     )
-
-
-def _older_origin(data: Data) -> str | None:
-    """What runs begun earlier have of a base that was adapted to the language: that base's own."""
-    if data.base is None or data.tokenizer != data.base.tokenizer:
-        return None
-    origin = data.base.origin
-    return origin.get("base_sha256") if origin.get("language") == data.language else None
-
-
-def _check_sample_texts(config: AcousticTrainingConfig, data: Data) -> None:
-    """Now, not at the first sample."""
-    for text in config.sample_texts:
-        try:
-            data.tokenizer.encode(text, data.language)
-        except UserError as error:
-            raise UserError(f"training.sample_texts: {text!r}: {error}") from error

@@ -8,9 +8,8 @@ its consonant, the last from its vowel (the tokenizer's factors), any state from
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,21 +27,9 @@ VARIANCE_FLOOR = 0.05
 """Of normalised mel units squared: a state seen in few frames must not become a spike."""
 
 
-class Gaussians(NamedTuple):
-    """One diagonal Gaussian a class of states.
-
-    Attributes:
-        mean_CM: in the units of the frames.
-        variance_CM: in the same units squared.
-    """
-
-    mean_CM: Float
-    variance_CM: Float
-
-
 def align_corpus(
     tokens: Sequence[Int],
-    mels: Sequence[Float],
+    mel_of: Callable[[int], Float],
     factors_VF: Int,
     n_states: int = 2,
     iterations: int = 12,
@@ -54,8 +41,8 @@ def align_corpus(
 
     Args:
         tokens: token ids of each utterance, int64 [N].
-        mels: normalised log-mel of each utterance, float32 [T, M]; each is asked for in every
-            round, and none is held, so it may be made when it is asked for.
+        mel_of: normalised log-mel of an utterance, float32 [T, M]; asked for in every round, as
+            all of a corpus may not fit into memory.
         factors_VF: what a token's states borrow from, int64 [n_vocab, F], 0 for none; the
             first factor feeds the first state, the last one the last state.
         n_states: states a token.
@@ -72,29 +59,26 @@ def align_corpus(
     Raises:
         ValueError: an utterance has fewer frames than states that must be visited.
     """
-    states = [_state_classes(ids, n_states) for ids in tokens]
-    n_classes = n_states * len(factors_VF)
+    states = [(ids[:, None] * n_states + np.arange(n_states)).reshape(-1) for ids in tokens]
     tied = _tied_classes(factors_VF, n_states)
     skippable = [
         skippable_states(len(ids), n_states) & np.isin(ids, pause_ids).repeat(n_states)
         for ids in tokens
     ]
-    durations = [_equal_share(len(mel), skip) for mel, skip in zip(mels, skippable, strict=True)]
+    durations = [_equal_share(len(mel_of(n)), skip) for n, skip in enumerate(skippable)]
     # The pool uses the cores; threads of the matrix library beneath would fight over them.
     with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
         for _ in range(iterations):
-            gaussians = _estimate(states, mels, durations, n_classes, tied, prior_frames)
+            mean_CM, variance_CM = _estimate(states, mel_of, durations, tied, prior_frames)
 
-            def segment(n: int, gaussians: Gaussians = gaussians) -> NDArray[np.int32]:
-                # The mel is asked for here, not handed over: the pool would hold all of them.
-                return _segment(gaussians, states[n], mels[n], skippable[n])
+            def segment(
+                n: int, mean_CM: Float = mean_CM, variance_CM: Float = variance_CM
+            ) -> NDArray[np.int32]:
+                mean_JM, variance_JM = mean_CM[states[n]], variance_CM[states[n]]
+                return _segment(mean_JM, variance_JM, mel_of(n), skippable[n])
 
             durations = list(pool.map(segment, range(len(states))))
     return [d.reshape(-1, n_states) for d in durations]
-
-
-def _state_classes(ids: Int, n_states: int) -> Int:
-    return (ids[:, None] * n_states + np.arange(n_states)).reshape(-1)
 
 
 def _tied_classes(factors_VF: Int, n_states: int) -> Int:
@@ -104,7 +88,7 @@ def _tied_classes(factors_VF: Int, n_states: int) -> Int:
     if n_factors:
         offset = 1 + int(factors_VF[:, 0].max(initial=0))
         first, last = factors_VF[:, 0], factors_VF[:, -1]
-        tied[:, 0] = np.where(first > 0, first, 0)
+        tied[:, 0] = first
         tied[:, -1] = np.where(last > 0, last + offset, tied[:, -1])
     return tied.reshape(-1)
 
@@ -118,53 +102,37 @@ def _equal_share(n_frames: int, skippable: NDArray[np.bool_]) -> NDArray[np.int3
 
 def _estimate(
     states: Sequence[Int],
-    mels: Sequence[Float],
+    mel_of: Callable[[int], Float],
     durations: Sequence[NDArray[np.int32]],
-    n_classes: int,
     tied: Int,
     prior_frames: float,
-) -> Gaussians:
-    """Maximum a posteriori Gaussians: what was seen, drawn towards what is borrowed."""
-    n_bins = mels[0].shape[1]
-    count = np.zeros(n_classes)
-    total = np.zeros((n_classes, n_bins))
-    square = np.zeros((n_classes, n_bins))
-    for classes, mel, duration in zip(states, mels, durations, strict=True):
+) -> tuple[Float, Float]:
+    """Mean and variance of each class, [C, M]; maximum a posteriori: what was seen, drawn towards
+    what is borrowed."""
+    # Frames of each class, the sums of their values and those of the squares.
+    seen = np.zeros((len(tied), 1 + 2 * mel_of(0).shape[1]))
+    for n, (classes, duration) in enumerate(zip(states, durations, strict=True)):
+        mel = mel_of(n)
         classes, duration = classes[duration > 0], duration[duration > 0]
-        starts = np.concatenate(([0], np.cumsum(duration)[:-1]))
-        np.add.at(count, classes, duration)
-        np.add.at(total, classes, np.add.reduceat(mel, starts, axis=0))
-        np.add.at(square, classes, np.add.reduceat(mel * mel, starts, axis=0))
-    prior_mean, prior_square = _pooled(count, total, square, tied)
-    weight = (count + prior_frames)[:, None]
-    mean = (total + prior_frames * prior_mean) / weight
-    variance = (square + prior_frames * prior_square) / weight - mean * mean
-    return Gaussians(
-        mean.astype(np.float32), np.maximum(variance, VARIANCE_FLOOR).astype(np.float32)
-    )
-
-
-def _pooled(
-    count: NDArray[np.float64], total: NDArray[np.float64], square: NDArray[np.float64], tied: Int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """First and second moments of the frames that each class borrows from."""
-    n_tied = int(tied.max(initial=0)) + 1
-    pool_count = np.bincount(tied, count, n_tied)
-    pool_total = np.zeros((n_tied, total.shape[1]))
-    pool_square = np.zeros_like(pool_total)
-    np.add.at(pool_total, tied, total)
-    np.add.at(pool_square, tied, square)
-    pool_count[0] = count.sum()
-    pool_total[0] = total.sum(0)
-    pool_square[0] = square.sum(0)
-    divisor = np.maximum(pool_count, 1)[:, None]
-    return (pool_total / divisor)[tied], (pool_square / divisor)[tied]
+        starts = np.cumsum(duration) - duration
+        sums = (np.add.reduceat(values, starts, axis=0) for values in (mel, mel * mel))
+        np.add.at(seen, classes, np.hstack((duration[:, None], *sums)))
+    pool = np.zeros((int(tied.max(initial=0)) + 1, seen.shape[1]))
+    np.add.at(pool, tied, seen)
+    pool[0] = seen.sum(0)
+    borrowed = (pool / np.maximum(pool[:, :1], 1))[tied]
+    moments = (seen + prior_frames * borrowed)[:, 1:] / (seen[:, :1] + prior_frames)
+    mean, square = np.hsplit(moments, 2)
+    variance = np.maximum(square - mean * mean, VARIANCE_FLOOR)
+    return mean.astype(np.float32), variance.astype(np.float32)
 
 
 def _segment(
-    gaussians: Gaussians, classes: Int, mel: Float, skippable: NDArray[np.bool_]
+    mean_JM: Float, variance_JM: Float, mel_TM: Float, skippable_J: NDArray[np.bool_]
 ) -> NDArray[np.int32]:
-    mean, precision = gaussians.mean_CM[classes], 1.0 / gaussians.variance_CM[classes]
-    constant = (mean * mean * precision + np.log(gaussians.variance_CM[classes])).sum(1)
-    scores = mel @ (mean * precision).T - 0.5 * ((mel * mel) @ precision.T + constant)
-    return search_one(np.ascontiguousarray(scores, np.float32), skippable)
+    """Frames in each state on the likeliest path."""
+    precision_JM = 1.0 / variance_JM
+    constant_J = (mean_JM * mean_JM * precision_JM + np.log(variance_JM)).sum(1)
+    scores_TJ = mel_TM @ (mean_JM * precision_JM).T
+    scores_TJ -= 0.5 * ((mel_TM * mel_TM) @ precision_JM.T + constant_J)
+    return search_one(np.ascontiguousarray(scores_TJ, np.float32), skippable_J)

@@ -79,29 +79,21 @@ def search_one(
 
 
 @numba.njit(cache=True, nogil=True)
-def _search_batch(scores_BTJ, n_frames_B, n_states_B, skippable_J, durations_BJ):  # type: ignore[no-untyped-def] # pragma: no cover - compiled
-    for b in range(scores_BTJ.shape[0]):
-        n = n_states_B[b]
-        durations_BJ[b, :n] = search_one(scores_BTJ[b, : n_frames_B[b], :n], skippable_J[:n])
-
-
 def search(
     scores_BTJ: NDArray[np.float32],
     n_frames_B: NDArray[np.int64],
     n_states_B: NDArray[np.int64],
     skippable_J: NDArray[np.bool_],
-) -> NDArray[np.int32]:
+) -> NDArray[np.int32]:  # pragma: no cover - compiled
     """`search_one` for a padded batch: frames in each state, int32 [B, J].
 
     Raises:
         ValueError: an utterance has fewer frames than states that must be visited.
     """
     durations_BJ = np.zeros((scores_BTJ.shape[0], scores_BTJ.shape[2]), np.int32)
-    _search_batch(scores_BTJ, n_frames_B, n_states_B, skippable_J, durations_BJ)
-    if not np.array_equal(durations_BJ.sum(1), n_frames_B):
-        b = int(np.flatnonzero(durations_BJ.sum(1) != n_frames_B)[0])
-        raise ValueError(
-            f"utterance {b} of the batch has {n_frames_B[b]} frames, too few for its "
-            f"{n_states_B[b]} states"
-        )
+    for b in range(len(scores_BTJ)):
+        n = n_states_B[b]
+        durations_BJ[b, :n] = search_one(scores_BTJ[b, : n_frames_B[b], :n], skippable_J[:n])
+        if durations_BJ[b].sum() != n_frames_B[b]:
+            raise ValueError("an utterance has too few frames for its states")
     return durations_BJ

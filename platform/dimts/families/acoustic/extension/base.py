@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from dimts.audio.mel import MelConfig
-from dimts.bundles.bundle import CONFIG, WEIGHTS, check_file, read_manifest, read_weights
+from dimts.bundles.bundle import CONFIG, check_file, read_manifest
 from dimts.core.config import build_config, flatten
 from dimts.core.errors import ConfigError, UserError
-from dimts.families.acoustic.bundle import check_fits, read_sizes, read_tokenizer
-from dimts.families.acoustic.extension.config import BaseConfig
-from dimts.families.acoustic.extension.rows import extend_rows
+from dimts.families.acoustic.bundle import Bundle, read_sizes
+from dimts.families.acoustic.extension.rows import Extension, extend_rows
 from dimts.families.acoustic.model.config import ModelConfig
+from dimts.families.acoustic.settings import SPELLED, BaseConfig
 from dimts.text.language import Language
 from dimts.text.merging import merge
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
-from dimts.text.transliteration import Transliteration, load_transliteration
+from dimts.text.transliteration import load_transliteration
 
 OURS = ("freeze_until_index", "freeze_blocks.encoder", "freeze_blocks.decoder")
 """Settings of a model that a training from a base chooses; dropout is another."""
@@ -29,75 +25,22 @@ OURS = ("freeze_until_index", "freeze_blocks.encoder", "freeze_blocks.decoder")
 HUGGINGFACE = "huggingface_tokenizer.json"
 """What dimts extend writes beside a bundle's own files, and no training does."""
 
-STATISTICS = ("mel_mean_M", "mel_std_M")
 
+def model_from_base(own: ModelConfig, folder: Path) -> ModelConfig:
+    """The sizes of a base, with what `own` may choose: dropout and what is frozen.
 
-class Base(NamedTuple):
-    """A base's parts, which fit together; its model is not built.
-
-    Attributes:
-        tokenizer: its own, before any extension.
-        weights: its model's state.
-        model: its sizes.
-        mel: the spec of what it predicts.
-        sha256: of its weights' file.
-        origin: the base that it was made from itself, if any; see `BundleManifest`.
-        extended: whether dimts extend wrote it, and no training has come of it yet.
-    """
-
-    tokenizer: Tokenizer
-    weights: Mapping[str, Tensor]
-    model: ModelConfig
-    mel: MelConfig
-    sha256: str
-    origin: Mapping[str, str]
-    extended: bool
-
-
-def read_base(folder: Path) -> Base:
-    """Read a bundle to start from.
-
-    Raises:
-        BundleError: it is no bundle, is damaged, or its parts do not fit together.
-    """
-    manifest = read_manifest(folder)
-    model, mel = read_sizes(folder)
-    tokenizer = read_tokenizer(folder, manifest)
-    weights = read_weights(folder)
-    check_fits(model, tokenizer, mel, weights, folder)
-    return Base(
-        tokenizer,
-        weights,
-        model,
-        mel,
-        manifest.sha256[WEIGHTS],
-        manifest.origin,
-        HUGGINGFACE in manifest.sha256,
-    )
-
-
-def base_sizes(folder: Path) -> ModelConfig:
-    """The sizes of a bundle's model; its weights are not read.
+    The base's weights are not read.
 
     Raises:
         BundleError: it is no bundle, its settings are damaged, or it is not of this family.
-    """
-    check_file(folder, CONFIG, read_manifest(folder, verify=False).sha256[CONFIG])
-    return read_sizes(folder)[0]
-
-
-def model_from_base(own: ModelConfig, base: ModelConfig) -> ModelConfig:
-    """The base's sizes, with what `own` may choose: dropout and what is frozen.
-
-    Raises:
         ConfigError: `own` asks for another size; names the key.
     """
-    wanted = flatten(own.model_dump(mode="json", exclude_unset=True))
-    sizes = base.model_dump(mode="json")
+    check_file(folder, CONFIG, read_manifest(folder, verify=False).sha256[CONFIG])
+    sizes = read_sizes(folder)[0].model_dump(mode="json")
     there = flatten(sizes)
     # What was frozen when the base itself was adapted says nothing of this training.
     sizes |= ModelConfig().model_dump(mode="json", include={"freeze_until_index", "freeze_blocks"})
-    for key, value in wanted.items():
+    for key, value in flatten(own.model_dump(mode="json", exclude_unset=True)).items():
         if key in OURS or key.endswith("dropout"):
             section, _, name = key.rpartition(".")
             (sizes[section] if section else sizes)[name] = value
@@ -128,18 +71,23 @@ def extend_tokenizer(base: Tokenizer, language: Language, text: TextConfig) -> T
 
 
 def extended_weights(
-    base: Base, merged: Tokenizer, config: BaseConfig, seed: int
+    base: Bundle, merged: Tokenizer, config: BaseConfig, seed: int
 ) -> dict[str, Tensor]:
     """The base's weights, float32, with rows for the tokens that `merged` adds.
 
     Raises:
         UserError: the new language has no transliteration, which `config.start` needs.
     """
-    weights = {name: tensor.to(torch.float32) for name, tensor in base.weights.items()}
+    weights = {name: tensor.float() for name, tensor in base.weights.items()}
     if merged == base.tokenizer:
         return weights
-    added = merged.spec.languages[-1].language
-    table: Transliteration | None = None
-    if config.start in ("transliteration", "nearest"):
+    table = None
+    if config.start in SPELLED:
+        added = merged.spec.languages[-1].language
         table = load_transliteration(config.transliteration or added.code, added)
-    return extend_rows(weights, base.tokenizer, merged, added, config.start, table, seed)
+    return extend_rows(weights, Extension(base.tokenizer, merged, config.start, table, seed))
+
+
+def origin(name: str, base_sha256: str, start: str, language: str) -> dict[str, str]:
+    """Where an adapted voice comes from; see `BundleManifest`."""
+    return {"base": name, "base_sha256": base_sha256, "start": start, "language": language}

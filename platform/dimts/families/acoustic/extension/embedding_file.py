@@ -20,12 +20,7 @@ TENSOR = "text_emb.weight"
 
 
 def read_embedding(path: str | Path, tokenizer: Tokenizer, tensor: str = TENSOR) -> Tensor:
-    """Rows of a text embedding, float32 [n_vocab, row width]; nothing else is read.
-
-    Args:
-        path: a ``.safetensors`` file.
-        tokenizer: whose ids the rows are of.
-        tensor: the embedding's name in the file.
+    """Rows of the tokenizer's ids, float32 [n_vocab, row width], from a ``.safetensors`` file.
 
     Raises:
         UserError: no such file or tensor, or it does not fit the tokenizer; says what is there.
@@ -34,7 +29,8 @@ def read_embedding(path: str | Path, tokenizer: Tokenizer, tensor: str = TENSOR)
         with safe_open(path, framework="pt") as file:
             if tensor not in file.keys():  # noqa: SIM118  # not a mapping
                 tables = [n for n in file.keys() if len(file.get_slice(n).get_shape()) == 2]  # noqa: SIM118
-                there = ", ".join(sorted(tables, key=_likeness)[:5]) or "none"
+                tables.sort(key=lambda name: ("emb" not in name.lower(), name))
+                there = ", ".join(tables[:5]) or "none"
                 raise UserError(f"{path}: has no tensor {tensor}; its matrices: {there}")
             shape = tuple(file.get_slice(tensor).get_shape())
             if len(shape) != 2 or shape[0] != tokenizer.n_vocab:
@@ -47,25 +43,16 @@ def read_embedding(path: str | Path, tokenizer: Tokenizer, tensor: str = TENSOR)
         raise UserError(f"{path}: cannot be read as safetensors: {error}") from error
     if not rows_VE.isfinite().all():
         raise UserError(f"{path}: {tensor} holds values that are not finite")
-    if not std_of(rows_VE) > 0:
-        raise UserError(f"{path}: all rows of {tensor} are the same: nothing was learned there")
     return rows_VE
 
 
 def embedding_weights(rows_VE: Tensor, width: int, seed: int) -> dict[str, Tensor]:
     """What a model of `width` takes from the rows, as entries of its state dict.
 
-    Where the widths are equal the rows are scaled to the standard deviation of an untrained
-    embedding, which is width**-0.5. Where they differ, the rows stay as they are, the model needs
-    ``encoder.embedding_width`` set to theirs, and its projection starts as a scaled isometry of
-    their principal directions: all of them into a wider model, as many as there is room for
-    into a narrower one. A random rotation spreads what the first of them hold over all
-    channels, since positions are added channel by channel.
-
-    Args:
-        rows_VE: of the base's tokens, float32.
-        width: of the model.
-        seed: of the rotation.
+    Rows of that width are scaled to the standard deviation of an untrained embedding, which is
+    width**-0.5. Others stay as they are, and the projection behind them starts as a scaled isometry
+    of their principal directions, as many as there is room for. A random rotation by `seed` spreads
+    what the first of them hold over all channels, since positions are added channel by channel.
     """
     if rows_VE.shape[1] == width:
         return {TOKEN: rows_VE * (width**-0.5 / std_of(rows_VE))}
@@ -80,8 +67,3 @@ def embedding_weights(rows_VE: Tensor, width: int, seed: int) -> dict[str, Tenso
     projection_DE = (rotation_DN @ principal_NE).float()
     projection_DE *= width**-0.5 / std_of(rows_VE @ projection_DE.T)
     return {TOKEN: rows_VE, PROJECTION: projection_DE}
-
-
-def _likeness(name: str) -> tuple[bool, str]:
-    """Sorts what is called an embedding first."""
-    return ("emb" not in name.lower(), name)

@@ -2,88 +2,52 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
 from dimts.audio.mel import MelConfig
-from dimts.bundles.bundle import CONFIG, read_manifest, sha256
+from dimts.bundles.bundle import CONFIG, sha256
+from dimts.bundles.fetch import drafted
 from dimts.core.config import Config, to_yaml
 from dimts.core.errors import UserError
-from dimts.families.acoustic.bundle import TOKENIZER, build_model, write_bundle
-from dimts.families.acoustic.extension.base import HUGGINGFACE, extended_weights, read_base
-from dimts.families.acoustic.extension.config import BaseConfig, StartMethod
+from dimts.families.acoustic.bundle import TOKENIZER, build_model, load_bundle, write_bundle
+from dimts.families.acoustic.extension.base import HUGGINGFACE, origin
 from dimts.families.acoustic.extension.embedding_file import embedding_weights
-from dimts.families.acoustic.extension.rows import FACTOR, TOKEN, extend_rows
+from dimts.families.acoustic.extension.rows import FACTOR, TOKEN, Extension, extend_rows
 from dimts.families.acoustic.model.config import ModelConfig
 from dimts.features.feature_set import FeatureSet
 from dimts.text.huggingface import write_huggingface
 from dimts.text.tokenizer import Tokenizer
-from dimts.text.transliteration import Transliteration
 
 EMBEDDING = "embedding.safetensors"
 
 
-class Extension(NamedTuple):
-    """What is added to an embedding.
+class _Settings(Config):
+    """What of a run's settings a bundle needs."""
 
-    Attributes:
-        base, merged: tokenizer before and after a language was added.
-        method: how rows of new tokens start.
-        transliteration: of the language, for the methods that need it.
-        seed: of what is drawn.
-    """
-
-    base: Tokenizer
-    merged: Tokenizer
-    method: StartMethod
-    transliteration: Transliteration | None
-    seed: int
-
-    def rows(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """`weights` with rows for the new tokens; see `extend_rows`."""
-        language = self.merged.spec.languages[-1].language
-        return extend_rows(
-            weights,
-            self.base,
-            self.merged,
-            language,
-            self.method,
-            self.transliteration,
-            self.seed,
-        )
+    model: ModelConfig
+    mel: MelConfig
 
 
-def write_extended_bundle(
-    folder: Path, out: Path, merged: Tokenizer, config: BaseConfig, seed: int
-) -> None:
-    """A base bundle with the merged tokenizer and rows for its new tokens.
-
-    Args:
-        folder: of the base.
-        out: to write; must not hold anything.
-        merged: the base's tokenizer with a language more.
-        config: how new rows start.
-        seed: of what is drawn.
+def write_extended_bundle(folder: Path, extension: Extension, out: Path) -> None:
+    """A base bundle with the merged tokenizer and rows for its new tokens, float32.
 
     Raises:
         BundleError: the base is no bundle.
-        UserError: there is no transliteration for `config.start`, or `out` is not empty.
+        UserError: `out` is not empty.
     """
-    base, manifest = read_base(folder), read_manifest(folder)
-    facts = manifest.model_dump(include={"step", "epoch", "metrics", "features"})
-    facts["origin"] = origin(folder.name, base.sha256, config.start, merged)
-    weights = extended_weights(base, merged, config, seed)
+    base = load_bundle(folder)
+    facts = base.manifest.model_dump(include={"step", "epoch", "metrics", "features"})
+    facts["origin"] = _origin(folder.name, base.sha256, extension)
+    weights = extend_rows({n: tensor.float() for n, tensor in base.weights.items()}, extension)
     with new_folder(out) as partial:
-        write_huggingface(merged, partial / HUGGINGFACE)
+        write_huggingface(extension.merged, partial / HUGGINGFACE)
         config_yaml = (folder / CONFIG).read_text(encoding="utf-8")
-        write_bundle(partial, weights, merged, config_yaml, facts)
+        write_bundle(partial, weights, extension.merged, config_yaml, facts)
 
 
 def write_embedding(
@@ -93,31 +57,23 @@ def write_embedding(
 
     A syllable's row is the sum of what it shares and what is its own.
 
-    Args:
-        rows_VE: as read from `source`.
-        source: the file that they are from.
-        tensor: name of the embedding in it, and in what is written.
-        extension: what is added.
-        out: folder to write; must not hold anything.
+    `tensor` is the name of the embedding in `source`, where its rows are from, and in what is
+    written.
+
+    Raises:
+        UserError: `out` is not empty.
     """
-    base, merged = extension.base, extension.merged
-    extended = extension.rows({TOKEN: rows_VE})
-    new_VE = extended[TOKEN][base.n_vocab :].clone()
-    factors_VF = torch.from_numpy(merged.factors[base.n_vocab :].copy())
+    n_base, merged = extension.base.n_vocab, extension.merged
+    extended = extend_rows({TOKEN: rows_VE}, extension)
+    new_VE = extended[TOKEN][n_base:].clone()
+    factors_VF = torch.from_numpy(merged.factors[n_base:].copy())
     for i in range(factors_VF.shape[1]):
         new_VE += extended[FACTOR.format(i)][factors_VF[:, i]]
-    facts = origin(source.name, sha256(source), extension.method, merged)
+    facts = _origin(source.name, sha256(source), extension)
     with new_folder(out) as partial:
         written = save({tensor: torch.cat((rows_VE, new_VE))}, metadata=facts)
         (partial / EMBEDDING).write_bytes(written)
         write_tokenizers(merged, partial)
-
-
-class _Settings(Config):
-    """What of a run's settings a bundle needs."""
-
-    model: ModelConfig
-    mel: MelConfig
 
 
 def write_bundle_around(
@@ -130,31 +86,26 @@ def write_bundle_around(
 ) -> None:
     """A bundle with another system's embedding in a model that is otherwise untrained.
 
-    Args:
-        rows_VE: as read from `source`.
-        source: the file that they are from.
-        extension: what is added.
-        out: folder to write; must not hold anything.
-        model: sizes; the width of the rows is taken from them.
-        features: of the new language; statistics of the mel and lengths are theirs.
+    Statistics of the mel and lengths are those of the new language's features.
 
     Raises:
-        UserError: the features were prepared with another normaliser, or `model` asks for rows
-            of another width.
+        UserError: the features were prepared with another normaliser, `model` asks for rows of
+            another width, or `out` is not empty.
     """
-    merged, manifest = extension.merged, features.manifest
-    if model.encoder.embedding_width not in (None, rows_VE.shape[1]):
+    merged, manifest, width = extension.merged, features.manifest, rows_VE.shape[1]
+    if model.encoder.embedding_width not in (None, width):
         raise UserError(
             f"model.encoder.embedding_width={model.encoder.embedding_width}: the rows of "
-            f"{source} have {rows_VE.shape[1]} channels; leave it out"
+            f"{source} have {width} channels; leave it out"
         )
-    if manifest.text.switches != merged.spec.languages[-1].text.switches:
+    text = merged.spec.languages[-1].text
+    if manifest.text.switches != text.switches:
         raise UserError(
             f"the features were prepared with text {manifest.text.model_dump()}, the language is "
-            f"read with {merged.spec.languages[-1].text.model_dump()}"
+            f"read with {text.model_dump()}"
         )
-    if rows_VE.shape[1] != model.width:
-        encoder = model.encoder.model_copy(update={"embedding_width": rows_VE.shape[1]})
+    if width != model.width:
+        encoder = model.encoder.model_copy(update={"embedding_width": width})
         model = model.model_copy(update={"encoder": encoder})
     torch.manual_seed(extension.seed)
     mean_M, std_M = torch.tensor(manifest.mel_mean), torch.tensor(manifest.mel_std)
@@ -163,13 +114,13 @@ def write_bundle_around(
     n_tokens = sum(len(merged.encode_normalised(text)) for text in train.texts)
     untrained.duration.expect(float(train.n_frames.sum() / n_tokens))
     own = embedding_weights(rows_VE, model.width, extension.seed)
-    weights = {**untrained.state_dict(), **extension.rows(own)}
+    weights = {**untrained.state_dict(), **extend_rows(own, extension)}
     facts = {
         "step": 0,
         "epoch": 0,
         "metrics": {},
         "features": manifest.fingerprint,
-        "origin": origin(source.name, sha256(source), extension.method, merged),
+        "origin": _origin(source.name, sha256(source), extension),
     }
     with new_folder(out) as partial:
         write_huggingface(merged, partial / HUGGINGFACE)
@@ -183,18 +134,11 @@ def write_tokenizers(merged: Tokenizer, folder: Path) -> None:
     write_huggingface(merged, folder / HUGGINGFACE)
 
 
-def origin(name: str, base_sha256: str, start: StartMethod, merged: Tokenizer) -> dict[str, str]:
-    """Where an extended voice comes from."""
-    return {
-        "base": name,
-        "base_sha256": base_sha256,
-        "start": start,
-        "language": merged.default_language,
-    }
+def _origin(name: str, base_sha256: str, extension: Extension) -> dict[str, str]:
+    return origin(name, base_sha256, extension.method, extension.language.code)
 
 
-@contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
+def new_folder(out: Path) -> AbstractContextManager[Path]:
     """A folder that has its name once all is written.
 
     Raises:
@@ -202,11 +146,4 @@ def new_folder(out: Path) -> Iterator[Path]:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: exists already; name another folder, or remove it")
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        partial.replace(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    return drafted(out)

@@ -110,25 +110,17 @@ class ModelConfig(Config):
     freeze_blocks: FreezeBlocks = FreezeBlocks()
 
     @model_validator(mode="after")
-    def _width_divides(self) -> Self:
+    def _fits_together(self) -> Self:
         if self.width % 2 or self.width % self.encoder.heads:
             raise ValueError(
                 f"width ({self.width}) must be a multiple of 2 and of encoder.heads "
                 f"({self.encoder.heads})"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _embedding_width_differs(self) -> Self:
         if self.encoder.embedding_width == self.width:
             raise ValueError(
                 f"encoder.embedding_width ({self.width}) has no effect, it is the width; "
                 f"leave it out"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _blocks_are_there(self) -> Self:
         for name, frozen, n in (
             ("encoder", self.freeze_blocks.encoder, self.encoder.layers),
             ("decoder", self.freeze_blocks.decoder, self.decoder.blocks),
@@ -141,7 +133,7 @@ class ModelConfig(Config):
 
 
 class LossConfig(Config):
-    """Weights of the parts of `TTSLoss`.
+    """Weights of the parts of the loss.
 
     Attributes:
         mel_l1: of the mean absolute error, added to the mean squared error.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -71,9 +70,8 @@ class PartlyFrozenEmbedding(nn.Module):
     still move it. Here the trained rows are a parameter of their own, and the optimizer never
     sees the others. The state dict has the one ``weight`` of the `nn.Embedding` it replaces.
 
-    Args:
-        embedding: whose rows these become; its padding row has to be among the frozen.
-        frozen_V: bool, which rows are frozen; some are and some are not.
+    The rows that `frozen_V`, bool, says are frozen are some of the embedding's, not all, with its
+    padding row among them.
     """
 
     frozen_V: Tensor
@@ -86,9 +84,10 @@ class PartlyFrozenEmbedding(nn.Module):
         assert frozen_V.any() and not frozen_V.all()
         assert embedding.padding_idx is None or frozen_V[embedding.padding_idx]
         frozen_V = frozen_V.to(weight_VD.device)
-        place_V = torch.where(frozen_V, frozen_V.cumsum(0), (~frozen_V).cumsum(0)) - 1
+        # The row of each id where the trained rows follow the frozen ones.
+        place_V = torch.where(frozen_V, frozen_V.cumsum(0), frozen_V.sum() + (~frozen_V).cumsum(0))
         self.register_buffer("frozen_V", frozen_V, persistent=False)
-        self.register_buffer("place_V", place_V, persistent=False)
+        self.register_buffer("place_V", place_V - 1, persistent=False)
         self.frozen = nn.Parameter(weight_VD[frozen_V], requires_grad=False)
         self.trained = nn.Parameter(weight_VD[~frozen_V])
 
@@ -100,20 +99,11 @@ class PartlyFrozenEmbedding(nn.Module):
     @property
     def weight(self) -> Tensor:
         """[V, D]: all rows in the order of ids, as a copy."""
-        weight_VD = self.frozen.new_empty(len(self.frozen_V), self.frozen.shape[1])
-        weight_VD[self.frozen_V] = self.frozen
-        weight_VD[~self.frozen_V] = self.trained
-        return weight_VD
+        return self(torch.arange(len(self.place_V), device=self.place_V.device))
 
     def forward(self, ids: Tensor) -> Tensor:
         """int64 [...] -> [..., D]."""
-        frozen, place = self.frozen_V[ids], self.place_V[ids]
-        # Each side looks up row 0 for the other's ids; `where` passes no gradient to it.
-        return torch.where(
-            frozen[..., None],
-            F.embedding(place * frozen, self.frozen),
-            F.embedding(place * ~frozen, self.trained),
-        )
+        return F.embedding(self.place_V[ids], torch.cat((self.frozen, self.trained)))
 
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
@@ -121,26 +111,10 @@ class PartlyFrozenEmbedding(nn.Module):
         weight_VD = self.weight
         destination[f"{prefix}weight"] = weight_VD if keep_vars else weight_VD.detach()
 
-    @torch.no_grad()
-    def _load_from_state_dict(
-        self,
-        state_dict: Mapping[str, Any],
-        prefix: str,
-        local_metadata: Any,
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        key = f"{prefix}weight"
-        if key not in state_dict:
-            missing_keys.append(key)
-            return
-        weight_VD = state_dict[key]
-        shape = (len(self.frozen_V), self.frozen.shape[1])
-        if tuple(weight_VD.shape) != shape:
-            error_msgs.append(f"{key}: is {tuple(weight_VD.shape)}, has to be {shape}")
-            return
-        weight_VD = weight_VD.to(self.frozen)
-        self.frozen.copy_(weight_VD[self.frozen_V])
-        self.trained.copy_(weight_VD[~self.frozen_V])
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        weight_VD = state_dict.get(f"{prefix}weight")
+        if weight_VD is not None and len(weight_VD) == len(self.frozen_V):
+            weight_VD = state_dict.pop(f"{prefix}weight").to(self.frozen)
+            state_dict[f"{prefix}frozen"] = weight_VD[self.frozen_V]
+            state_dict[f"{prefix}trained"] = weight_VD[~self.frozen_V]
+        super()._load_from_state_dict(state_dict, prefix, *others)
