@@ -56,7 +56,7 @@ def spoken(n: int) -> list[Clip]:
     clips = []
     for i, text in enumerate(read_sentences(TEXTS)[:n]):
         speech = hibari_voice.speak(text, "es")
-        wave = speech.samples.astype(np.float32) / 32768
+        wave = (speech.samples / 32768).astype(np.float32)
         clips.append(Clip(wave, speech.sample_rate, text, "es", wave, f"es_{i:03d}"))
     return clips
 

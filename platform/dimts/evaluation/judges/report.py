@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dimts.core.metric import Metric
 from dimts.evaluation.compare import Difference, paired_difference
@@ -60,25 +59,36 @@ class Report(NamedTuple):
         std = float(values.std(ddof=1)) if len(values) > 1 else 0.0
         return Mean(float(np.average(values, weights=weights)), std, len(values))
 
+    def values(self, voice: str, metric: str) -> dict[str, float]:
+        """A metric of each sentence that has it; their mean is that of the voice, so that one of
+        a longer text weighs more where the metric is weighted."""
+        scored = zip(self.ids, self.scores[voice], strict=True)
+        found = {i: s for i, s in scored if metric in s}
+        if not self._weighted(metric):
+            return {i: scores[metric] for i, scores in found.items()}
+        weights = {i: scores[self.weights[metric]] for i, scores in found.items()}
+        mean = sum(weights.values()) / max(1, len(weights))
+        return {i: scores[metric] * weights[i] / mean for i, scores in found.items()}
+
     def difference(self, voice: str, other: str, metric: str) -> Difference | None:
         """One voice minus another on the sentences of which both have the metric."""
-        pairs = list(zip(self.ids, self.scores[voice], self.scores[other], strict=True))
-        pairs = [(i, a, b) for i, a, b in pairs if metric in a and metric in b]
-        if not pairs:
+        both = [
+            i
+            for i, a, b in zip(self.ids, self.scores[voice], self.scores[other], strict=True)
+            if metric in a and metric in b
+        ]
+        if not both:
             return None
-        weights = np.ones(len(pairs))
-        if self._weighted(metric):
-            weights = np.array([ours[self.weights[metric]] for _, ours, _ in pairs])
-            weights /= weights.mean()
-        ids = [i for i, _, _ in pairs]
-
-        def measured(scores: Sequence[Scores]) -> Measured:
-            values: NDArray[np.float64] = weights * np.array([s[metric] for s in scores])
-            return Measured(ids, values, {})
-
-        return paired_difference(
-            measured([ours for _, ours, _ in pairs]), measured([theirs for *_, theirs in pairs])
+        kept = self._replace(
+            ids=both,
+            scores={
+                name: [s for i, s in zip(self.ids, scores, strict=True) if i in both]
+                for name, scores in self.scores.items()
+            },
         )
+        ours, theirs = (kept.values(name, metric) for name in (voice, other))
+        sides = (Measured(both, np.array(list(side.values())), {}) for side in (ours, theirs))
+        return paired_difference(*sides)
 
     def _weighted(self, metric: str) -> bool:
         return metric in self.weights

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
+from dimts.core.errors import UserError
 from dimts.evaluation.judges.config import JudgesConfig
+from dimts.evaluation.judges.judge import Clip
 from dimts.evaluation.judges.panel import load_judges
 from dimts.evaluation.judges.report import Report, judge_voices
 from dimts.evaluation.judges.sources import COPIES, RECORDINGS, VOICE, voices_of_split
@@ -18,19 +22,26 @@ PREFIXES = {VOICE: "", RECORDINGS: "recorded_", COPIES: "copied_"}
 
 def judge_voice(
     config: JudgesConfig,
-    features: FeatureSet,
+    features: Sequence[FeatureSet],
     split: SplitName,
     speaker: Speaker,
     device: torch.device,
     threads: int = 1,
 ) -> Report:
-    """What judges say of a voice on a split; see `sources.voices_of_split`.
+    """What judges say of a voice on a split of each set; see `sources.voices_of_split`.
 
     Raises:
         UserError: a judge is not installed, or a recording cannot be read.
     """
     judges = load_judges(config, device, threads)
-    voices = voices_of_split(features, split, config.sentences, speaker)
+    voices: dict[str, list[Clip]] = {}
+    for of_set in features:
+        if len(of_set.split(split)):
+            spoken = voices_of_split(of_set, split, config.sentences, speaker)
+            for name, clips in spoken.items():
+                voices.setdefault(name, []).extend(clips)
+    if not voices:
+        raise UserError(f"judges: the {split} split has no sentences to hear")
     return judge_voices(judges, voices, threads)
 
 
