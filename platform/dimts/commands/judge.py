@@ -32,7 +32,7 @@ WAVES = "waves"
 
 def main() -> None:
     """Print what the judges say."""
-    parser = JobParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = JobParser(description=__doc__)
     parser.add_argument("--waves", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--texts", type=Path, required=True, metavar="FILE", help="name|text")
     parser.add_argument("--language", required=True, metavar="CODE", help="of the texts")
