@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +88,7 @@ def judges() -> list[Judge]:
 
 @pytest.fixture(scope="module")
 def report(judges: list[Judge], voices: dict[str, list[Clip]]) -> Report:
-    return judge_voices(judges, voices, threads=2)
+    return judge_voices(judges, voices, partial(judge_clips, judges, threads=2))
 
 
 def means(report: Report, metric: str) -> dict[str, float]:
@@ -145,6 +146,19 @@ def test_same_clips_get_the_same_scores_alone_or_among_others(
     alone = [judge for judge in judges if judge.per_clip]
     third = judge_clips(alone, voices[ROBOT][2:3]).scores[0]
     assert third == {key: report.scores[ROBOT][2][key] for key in third}
+
+
+def test_parts_on_ray_get_the_scores_of_the_whole(
+    voices: dict[str, list[Clip]], report: Report, ray_session: None
+) -> None:
+    from dimts.launch.judging import judge_on_ray
+
+    config = JudgesConfig(names=("pitch", "speaker", "distortion"))
+    found = judge_on_ray(config, voices[COPIES], workers=2)
+    assert found.objections == []
+    for scores, expected in zip(found.scores, report.scores[COPIES], strict=True):
+        assert scores == {key: expected[key] for key in scores}
+        assert {"speaker_similarity", "log_f0_rmse", "wave_mcd"} <= scores.keys()
 
 
 @pytest.mark.integration
@@ -268,7 +282,8 @@ class Counting(Judge):
 def test_error_rates_weigh_by_the_length_of_the_text() -> None:
     wave = np.zeros(8000, np.float32)
     clips = [Clip(wave, 16000, text) for text in ("a", "bbb")]
-    report = judge_voices([Counting(CPU)], {"one": clips, "other": clips[::-1]})
+    listen = partial(judge_clips, [Counting(CPU)])
+    report = judge_voices([Counting], {"one": clips, "other": clips[::-1]}, listen)
     mean = report.mean("one", "letters")
     assert mean and mean.mean == pytest.approx((1 * 1 + 3 * 3) / 4)
     assert mean.n == 2

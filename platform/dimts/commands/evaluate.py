@@ -59,7 +59,7 @@ def main() -> None:
         judges = judges_config({}, arguments.judges, arguments.recogniser)
         n = judges.sentences if arguments.sentences is None else arguments.sentences
         speaker = config.of_family.load(folder)
-        report = hear(judges, voices_of_split(features, "test", n, speaker))
+        report = hear(judges, voices_of_split(features, "test", n, speaker), arguments.workers)
         print(f"\n{table(report)}")
         write_json(arguments.json, report)
 

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,9 +22,10 @@ import torch
 from dimts.cli import JobParser
 from dimts.core.config import build_config
 from dimts.core.machine import n_cores
+from dimts.core.ray_session import ray_session
 from dimts.evaluation.judges.config import NAMES, JudgesConfig
 from dimts.evaluation.judges.judge import Clip
-from dimts.evaluation.judges.panel import load_judges
+from dimts.evaluation.judges.panel import judge_clips, judge_kinds, load_judges
 from dimts.evaluation.judges.report import Report, judge_voices, table, to_json
 from dimts.evaluation.judges.sources import RECORDINGS, clips_of_folder
 
@@ -50,7 +53,7 @@ def main() -> None:
             arguments.recordings, arguments.texts, arguments.language, arguments.recordings
         )
         voices = {RECORDINGS: recorded, WAVES: clips}
-    report = hear(config, voices)
+    report = hear(config, voices, arguments.workers)
     print(table(report))
     write_json(arguments.json, report)
 
@@ -61,6 +64,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recogniser", metavar="MODEL",
         help="folder or name of a Whisper for CTranslate2 (default: Whisper base)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--workers", type=int, default=0, metavar="N",
+        help="processes of Ray, of one core each, that listen; for thousands of sentences "
+        "(default: threads of this process)",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all scores here")
 
@@ -81,11 +89,17 @@ def judges_config(
     return build_config(JudgesConfig, values)
 
 
-def hear(config: JudgesConfig, voices: Mapping[str, Sequence[Clip]], device: str = "cpu") -> Report:
-    """Load the judges and let them hear, on as many cores as there are."""
+def hear(config: JudgesConfig, voices: Mapping[str, Sequence[Clip]], workers: int = 0) -> Report:
+    """Load the judges and let them hear: here, on as many cores as there are, or on Ray."""
+    if workers:
+        from dimts.launch.judging import judge_on_ray
+
+        with ray_session(logging.WARNING):
+            listen = partial(judge_on_ray, config, workers=workers)
+            return judge_voices(judge_kinds(config), voices, listen)
     threads = n_cores()
-    judges = load_judges(config, torch.device(device), threads)
-    return judge_voices(judges, voices, threads)
+    judges = load_judges(config, torch.device("cpu"), threads)
+    return judge_voices(judges, voices, partial(judge_clips, judges, threads=threads))
 
 
 def write_json(file: Path | None, report: Report) -> None:

@@ -49,12 +49,16 @@ def load_judges(config: JudgesConfig, device: torch.device, threads: int = 1) ->
     Raises:
         UserError: a package is not installed; says which and how to install it.
     """
-    judges = []
+    return [kind.load(config, device, threads) for kind in judge_kinds(config)]
+
+
+def judge_kinds(config: JudgesConfig) -> list[type[Judge]]:
+    """The classes of the judges that a configuration names; nothing is loaded yet."""
+    kinds = []
     for name in config.names:
         module, _, kind = JUDGES[name].partition(":")
-        judge: type[Judge] = getattr(import_module(f"{__package__}.{module}"), kind)
-        judges.append(judge.load(config, device, threads))
-    return judges
+        kinds.append(getattr(import_module(f"{__package__}.{module}"), kind))
+    return kinds
 
 
 def judge_clips(judges: Sequence[Judge], clips: Sequence[Clip], threads: int = 1) -> Verdicts:

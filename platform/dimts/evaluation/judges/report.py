@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from dimts.core.metric import Metric
 from dimts.evaluation.compare import Difference, paired_difference
 from dimts.evaluation.judges.judge import Clip, Judge, Scores
-from dimts.evaluation.judges.panel import judge_clips
+from dimts.evaluation.judges.panel import Verdicts
 from dimts.families.protocol import Measured
 
 
@@ -95,16 +95,18 @@ class Report(NamedTuple):
 
 
 def judge_voices(
-    judges: Sequence[Judge], voices: Mapping[str, Sequence[Clip]], threads: int = 1
+    judges: Sequence[Judge | type[Judge]],
+    voices: Mapping[str, Sequence[Clip]],
+    listen: Callable[[Sequence[Clip]], Verdicts],
 ) -> Report:
     """Let judges hear the same sentences of several voices.
 
     Args:
-        judges: that listen.
+        judges: that listen, for what they measure.
         voices: name -> clips; the same sentences in the same order.
-        threads: that listen at once.
+        listen: what they say, such as `panel.judge_clips`.
     """
-    verdicts = {name: judge_clips(judges, clips, threads) for name, clips in voices.items()}
+    verdicts = {name: listen(clips) for name, clips in voices.items()}
     objections = [text for verdict in verdicts.values() for text in verdict.objections]
     first = next(iter(voices.values()))
     return Report(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
 from dimts.core.errors import UserError
 from dimts.evaluation.judges.config import JudgesConfig
 from dimts.evaluation.judges.judge import Clip
-from dimts.evaluation.judges.panel import load_judges
+from dimts.evaluation.judges.panel import judge_clips, load_judges
 from dimts.evaluation.judges.report import Report, judge_voices
 from dimts.evaluation.judges.sources import COPIES, RECORDINGS, VOICE, voices_of_split
 from dimts.families.protocol import Speaker
@@ -42,7 +43,7 @@ def judge_voice(
                 voices.setdefault(name, []).extend(clips)
     if not voices:
         raise UserError(f"judges: the {split} split has no sentences to hear")
-    return judge_voices(judges, voices, threads)
+    return judge_voices(judges, voices, partial(judge_clips, judges, threads=threads))
 
 
 def judged_metrics(report: Report) -> dict[str, float]:
