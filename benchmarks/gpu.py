@@ -48,8 +48,8 @@ from dimts.families.acoustic.settings import AcousticTrainingConfig
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
-from dimts.training.callbacks import NullCallbacks
-from dimts.training.precision import float32_precision
+from dimts.training.callbacks import Callbacks
+from dimts.training.precision import same_arithmetic
 from dimts.training.sampler import BucketSampler, Position
 from dimts.training.trainer import Trainer
 
@@ -118,7 +118,7 @@ class Row:
     mfu: float | None
 
 
-class Clock(NullCallbacks):
+class Clock(Callbacks):
     """`Callbacks` that note the time and the wait for data at the end of each window."""
 
     def __init__(self, device: torch.device):
@@ -388,7 +388,7 @@ def _measure_mel(setup: Setup, seconds: int) -> dict[str, dict[str, float]]:
     for name, way in ways.items():
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
-        with float32_precision("off"):
+        with same_arithmetic(setup.device, "off"):
             first = torch.as_tensor(way()[0]).cpu().numpy()
             times = sorted(_seconds(way, setup.device) for _ in range(5))
         torch.set_num_threads(threads)

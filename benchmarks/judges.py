@@ -17,7 +17,7 @@ import torch
 from benchmarks.machine_facts import machine_facts
 from data_prep.recipes import hibari_voice
 from data_prep.recipes.espeak import read_sentences
-from dimts.core.machine import n_cores
+from dimts.core.environment import n_cores
 from dimts.evaluation.judges.config import NAMES, JudgesConfig
 from dimts.evaluation.judges.judge import Clip
 from dimts.evaluation.judges.panel import judge_clips, load_judges

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from data_prep.recipes.espeak import SAMPLE_SENTENCES, read_sentences
 from data_prep.recipes.espeak_library import espeak_version, speak
 from dimts.core.config import fingerprint
-from dimts.core.machine import n_cores
+from dimts.core.environment import n_cores
 
 N_UTTERANCES = 20_000
 VOICE = "am"

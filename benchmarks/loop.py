@@ -35,8 +35,8 @@ from data_prep.recipes.espeak import SAMPLE_SENTENCES, read_sentences
 from dimts.cli import run_job
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
+from dimts.core.environment import n_cores
 from dimts.core.errors import UserError
-from dimts.core.machine import n_cores
 from dimts.features.feature_set import FeatureSet
 from dimts.tracking.event_log import EVENTS
 from dimts.training.sampler import BucketSampler, Position

@@ -6,8 +6,9 @@ import os
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 
-from dimts.core.machine import cpu_name, n_cores
+from dimts.core.environment import n_cores
 
 
 def machine_facts(packages: Sequence[str]) -> dict[str, object]:
@@ -25,3 +26,11 @@ def machine_facts(packages: Sequence[str]) -> dict[str, object]:
         name = torch.cuda.get_device_name(0)
         facts["gpu"] = f"{name}, {memory:.0f} GiB, CUDA {torch.version.cuda}"
     return facts
+
+
+def cpu_name() -> str:
+    """The processor's name."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()

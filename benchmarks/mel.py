@@ -31,8 +31,9 @@ import torch
 import torchaudio
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from benchmarks.recording import read_recording
 from benchmarks.speech_like import speech_like
-from dimts.audio.files import read_audio, write_wav
+from dimts.audio.files import write_wav
 from dimts.audio.mel import (
     Float32Array,
     MelConfig,
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = MelConfig()
     with threadpool_limits(1), tempfile.TemporaryDirectory(prefix="dimts-mel-") as folder:
         paths = _corpus(options.corpus, options.seconds, config.sample_rate, Path(folder))
-        waves = [read_audio(path, config.sample_rate) for path in paths]
+        waves = [read_recording(path, config.sample_rate) for path in paths]
         rows = _measure(_ways(config), paths, waves, options.rounds)
     seconds = sum(map(len, waves)) / config.sample_rate
     source = str(options.corpus) if options.corpus else "synthetic speech-like audio"
@@ -114,7 +115,7 @@ def _corpus(source: Path | None, seconds: float, sample_rate: int, folder: Path)
         if source is None:
             wave = speech_like(rng.uniform(2, 10), sample_rate, seed=len(paths))
         else:
-            wave = read_audio(recordings[len(paths)], sample_rate)
+            wave = read_recording(recordings[len(paths)], sample_rate)
         paths.append(folder / f"{len(paths):05d}.wav")
         write_wav(paths[-1], wave, sample_rate)
         total += len(wave) / sample_rate
@@ -220,10 +221,10 @@ def _measure(
 
 
 def _decoded(extract: Extract, name: str) -> Callable[[Path], object]:
-    """From the file on; ours with all the checks of `read_audio`, the others without."""
+    """From the file on; ours with all the checks of `read_recording`, the others without."""
     sample_rate = MelConfig().sample_rate
     if name == OURS:
-        return lambda path: extract(read_audio(path, sample_rate))
+        return lambda path: extract(read_recording(path, sample_rate))
     return lambda path: extract(soundfile.read(path, dtype="float32")[0])
 
 

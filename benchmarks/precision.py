@@ -37,8 +37,8 @@ from dimts.families.acoustic.settings import AcousticTrainingConfig
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
-from dimts.training.callbacks import NullCallbacks
-from dimts.training.precision import FAST_ENOUGH, choose_amp
+from dimts.training.callbacks import Callbacks
+from dimts.training.precision import choose_amp
 from dimts.training.trainer import Trainer
 
 MODELS = Path(__file__).resolve().parents[1] / "jobs/configs/models"
@@ -70,7 +70,7 @@ class Row(NamedTuple):
         return self.seconds[amp] / self.fastest
 
 
-class Clock(NullCallbacks):
+class Clock(Callbacks):
     """Callbacks that note when each step ended."""
 
     def __init__(self, device: torch.device):
@@ -178,8 +178,7 @@ def _table(rows: list[Row], amps: Sequence[str], auto: str, facts: dict[str, obj
         cells = [f"{1000 * row.seconds[amp]:.1f} ({row.ratio(amp):.2f})" for amp in amps]
         held = "" if row.ratio(auto) <= GOAL else f" (goal {GOAL})"
         lines.append(f"| {row.size} | {' | '.join(cells)} | {row.ratio(auto):.2f}{held} |")
-    lines += ["", f"16 bits are taken where they need at most {FAST_ENOUGH:.2f} of the time.", ""]
-    lines += [f"{name}: {value}" for name, value in facts.items()]
+    lines += ["", *(f"{name}: {value}" for name, value in facts.items())]
     return "\n".join(lines)
 
 

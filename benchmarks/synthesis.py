@@ -22,7 +22,7 @@ from pathlib import Path
 
 from benchmarks.machine_facts import machine_facts
 from dimts.cli import run_job
-from dimts.core.machine import n_cores
+from dimts.core.environment import n_cores
 
 ROOT = Path(__file__).resolve().parents[1]
 SENTENCES = {"a word": "Hola.", "a sentence": "La casa de mi abuela está cerca del mercado viejo."}

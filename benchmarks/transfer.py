@@ -30,8 +30,8 @@ from typing import Any, Literal, NamedTuple
 from benchmarks.machine_facts import machine_facts
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import fingerprint, load_config
-from dimts.core.machine import n_cores
-from dimts.training.callbacks import NullCallbacks
+from dimts.core.environment import n_cores
+from dimts.training.callbacks import Callbacks
 
 ROOT = Path(__file__).resolve().parents[1]
 VOICE = ROOT / "jobs/configs/sample_am.yaml"
@@ -159,7 +159,7 @@ def run(task: Task) -> str:
         assert isinstance(settings, AcousticSettings)
         data = open_data(settings)
         launch.run_dir.mkdir(parents=True)
-        result = run_training(settings, NullCallbacks())
+        result = run_training(settings, Callbacks())
         assert result.checkpoint is not None
         model = load_bundle(result.checkpoint).model
     figures: dict[str, float] = {}

@@ -31,9 +31,9 @@ import numpy as np
 from benchmarks.machine_facts import machine_facts
 from dimts.cli import run_job
 from dimts.core.config import fingerprint
+from dimts.core.environment import n_cores
 from dimts.core.errors import UserError
-from dimts.core.machine import n_cores
-from dimts.training.callbacks import NullCallbacks
+from dimts.training.callbacks import Callbacks
 
 ROOT = Path(__file__).resolve().parents[1]
 SPACE = ROOT / "benchmarks" / "tune_space.yaml"
@@ -229,7 +229,7 @@ def bare_seconds(options: argparse.Namespace) -> float:
             shutil.rmtree(launch.run_dir, ignore_errors=True)
             launch.run_dir.mkdir(parents=True)
             start = time.monotonic()
-            run_training(launch.settings, NullCallbacks())
+            run_training(launch.settings, Callbacks())
             seconds.append(time.monotonic() - start)
     return mean(seconds[1:])
 

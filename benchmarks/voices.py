@@ -23,9 +23,9 @@ from benchmarks.machine_facts import machine_facts
 from dimts.cli import config_parser, run_job
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
+from dimts.core.environment import n_cores
 from dimts.core.errors import UserError
-from dimts.core.machine import n_cores
-from dimts.launch.run_logger import RESULT
+from dimts.launch.names import RESULT
 
 ROOT = Path(__file__).resolve().parents[1]
 ALIGNERS = {"em": 1.0, "mas": 0.0, "hybrid": None}

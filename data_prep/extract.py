@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-import re
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from dimts.audio.files import (
     MAX_RECORDING_SECONDS,
     MAX_SAMPLE_RATE,
     AudioError,
-    read_open_audio,
+    read_audio,
 )
 from dimts.audio.trim import TrimConfig, trim_silence
 from dimts.core.config import fingerprint
@@ -137,10 +136,10 @@ def _reason(error: OSError) -> Reason:
 
 
 def _result(descriptor: int, segment: Segment, settings: ExtractSettings, key: str) -> Result:
-    extractor, trim, path = settings.extractor, settings.trim, Path(segment.audio)
+    extractor, trim = settings.extractor, settings.trim
     rate, longest = extractor.sample_rate, settings.max_seconds
     try:
-        wave = read_open_audio(descriptor, path, rate, longest, segment.start, segment.end)
+        wave = read_audio(descriptor, rate, longest, segment.start, segment.end)
         start, end = trim_silence(wave, rate, trim) if trim else (0, len(wave))
         seconds = (end - start) / rate
         if seconds < settings.min_seconds:
@@ -150,9 +149,7 @@ def _result(descriptor: int, segment: Segment, settings: ExtractSettings, key: s
         arrays = {c.name: c.steps(made[c.name]) for c in extractor.columns}
     except AudioError as error:
         reason = _REASONS.get(error.reason, Reason.BROKEN_AUDIO)
-        # The path is known, and the number of a file descriptor changes from run to run.
-        detail = re.sub(r"Error opening \d+: ", "", error.detail.removeprefix(f"{path}: "))
-        return Result(key, reason, detail)
+        return Result(key, reason, error.detail)
     except Exception as error:  # one bad row costs one row; no key, so that it is tried again
         detail = f"{type(error).__name__}: {' '.join(str(error).split())}"
         return Result(reason=Reason.EXTRACTION_FAILED, detail=detail)

@@ -24,8 +24,8 @@ from data_prep.utterance import Rejected, Segment
 from dimts import __version__
 from dimts.audio.files import MAX_SECONDS
 from dimts.core.config import fingerprint
+from dimts.core.environment import n_cores
 from dimts.core.errors import UserError
-from dimts.core.machine import n_cores
 from dimts.features.config import CorpusConfig, PrepareConfig
 from dimts.features.manifest import (
     MANIFEST,

@@ -17,7 +17,7 @@ from examples import PROFILES
 from hypothesis import settings as hypothesis_settings
 from shared_fixtures import shared_folder
 
-from dimts.core.ray_environment import NO_DASHBOARD
+from dimts.core.environment import NO_DASHBOARD
 
 if TYPE_CHECKING:
     from dimts.commands.voice_config import VoiceConfig

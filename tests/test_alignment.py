@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from benchmarks.recording import read_recording
 from data_prep.recipes.espeak import SAMPLE_SENTENCES, read_sentences, render_corpus
-from dimts.audio.files import read_audio
 from dimts.audio.mel import MelConfig, log_mel
 from dimts.audio.trim import TrimConfig, trim_silence
 from dimts.families.acoustic.alignment.em import align_corpus
@@ -230,7 +230,7 @@ def read_spoken(corpus: Path) -> Spoken:
     tokens, mels, word_frames = [], [], []
     for line in (corpus / "metadata.csv").read_text(encoding="utf-8").splitlines():
         utterance_id, sentence = line.split("|")
-        wave = read_audio(corpus / "wavs" / f"{utterance_id}.wav", MEL.sample_rate)
+        wave = read_recording(corpus / "wavs" / f"{utterance_id}.wav", MEL.sample_rate)
         start, end = trim_silence(wave, MEL.sample_rate, TrimConfig())
         tokens.append(np.array(tokenizer.encode(sentence)))
         mels.append(log_mel(wave[start:end], MEL))

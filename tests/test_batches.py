@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from benchmarks.synthetic import padding_share
 from dimts.core.errors import UserError
 from dimts.families.acoustic.dataset import FRAME_MULTIPLE, TOKEN_MULTIPLE, Corpus
-from dimts.training.prefetcher import Prefetcher
+from dimts.training.loader import prefetch
 from dimts.training.sampler import BucketSampler, Position, split_batch
 
 CORPUS_FRAMES = (547, 5.51, 0.237)
@@ -178,28 +179,33 @@ def test_durations_come_with_their_utterance(corpus: Corpus) -> None:
 # Reading ahead
 
 
-def test_prefetcher_yields_in_order_and_ends() -> None:
-    ahead = Prefetcher(iter(range(20)))
-    assert [ahead.next() for _ in range(20)] == list(range(20))
-    with pytest.raises(StopIteration):
-        ahead.next()
+def test_prefetched_items_come_in_order() -> None:
+    ahead = prefetch(itertools.count())
+    assert list(itertools.islice(ahead, 20)) == list(range(20))
     ahead.close()
 
 
-def test_prefetcher_raises_where_the_item_would_have_come() -> None:
+def test_prefetching_raises_where_the_item_would_have_come() -> None:
     def items() -> Iterator[int]:
         yield 1
         raise UserError("the disk is gone")
 
-    ahead = Prefetcher(items())
-    assert ahead.next() == 1
+    ahead = prefetch(items())
+    assert next(ahead) == 1
     with pytest.raises(UserError, match="the disk is gone"):
-        ahead.next()
-    ahead.close()
+        next(ahead)
 
 
-def test_prefetcher_of_an_endless_iterator_can_be_closed() -> None:
-    ahead = Prefetcher(itertools.count())
-    assert ahead.next() == 0
+def test_prefetching_ends_when_it_is_closed() -> None:
+    ran_in: set[threading.Thread] = set()
+
+    def items() -> Iterator[int]:
+        while True:
+            ran_in.add(threading.current_thread())
+            yield 1
+
+    ahead = prefetch(items())
+    next(ahead)
     ahead.close()
-    assert not ahead._thread.is_alive()
+    assert len(ran_in) == 1
+    assert not any(thread.is_alive() for thread in ran_in)

@@ -31,9 +31,8 @@ from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
 from dimts.training.checkpoint import read_state
-from dimts.training.loader import ScheduledBatch
+from dimts.training.loader import ScheduledBatch, prefetch
 from dimts.training.precision import choose_amp, slow_amp
-from dimts.training.prefetcher import Prefetcher
 from dimts.training.progress import Result
 from dimts.training.sampler import Position
 from dimts.training.trainer import Trainer
@@ -184,7 +183,7 @@ def test_cpu_waits_for_the_device_nowhere_in_a_step(make_job: MakeJob, amp: str)
     trainer = trainer_of(job)
     batches = [job.train.collate(range(i, i + 4), pad_to_multiple=True).pin() for i in range(4)]
     steps = [ScheduledBatch(Position(0, i + 1), b.ids, [b]) for i, b in enumerate(batches)]
-    scheduled = Prefetcher(iter([*steps[:2], *steps]))
+    scheduled = prefetch(iter([*steps[:2], *steps]))
     trainer._train_step(scheduled)
     trainer._train_step(scheduled)
     torch.cuda.set_sync_debug_mode("error")

@@ -23,7 +23,7 @@ from dimts.families.acoustic.model.config import EncoderConfig, ModelConfig
 from dimts.families.acoustic.model.t3 import T3
 from dimts.families.acoustic.settings import StartMethod
 from dimts.text.language import Language, load_language
-from dimts.text.merging import SubwordConfig, merge
+from dimts.text.merging import merge
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
 from dimts.text.transliteration import Transliteration, load_transliteration
@@ -290,7 +290,7 @@ def test_further_language_shares_the_rows_of_the_first(
 def test_subword_starts_as_all_of_its_letters(
     base: Tokenizer, amharic: Language, spelling: Transliteration, weights: dict[str, Tensor]
 ) -> None:
-    longer = merge(base, amharic, text_of("am"), SubwordConfig(tokens=3), ["ሰላም ሰላም", "ሰላም ሙሉ"])
+    longer = merge(base, amharic, text_of("am"), 3, ["ሰላም ሰላም", "ሰላም ሙሉ"])
     subword = next(t for t in longer.tokens[base.n_vocab :] if len(t) == 2)
     extended = extend_rows(weights, Extension(base, longer, "transliteration", spelling, 0))
     spelled = "".join(spelling.spell(c, amharic) or "" for c in subword)

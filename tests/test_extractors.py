@@ -24,9 +24,9 @@ from prepare_fixtures import (
     tone,
 )
 
+from benchmarks.recording import read_recording
 from data_prep.pipeline import prepare
 from data_prep.readers import READERS
-from dimts.audio.files import read_audio
 from dimts.audio.mel import log_mel
 from dimts.core.errors import UserError
 from dimts.families.acoustic.mel_extractor import MelExtractor
@@ -74,7 +74,7 @@ def test_columns_are_what_the_extractors_make_of_the_speech(corpus: Path, featur
     audios, starts, seconds = map(split.values, ("audio", "start", "seconds"))
     for n in range(len(split)):
         audio = corpus / audios[n]
-        wave = read_audio(str(audio), extractor.sample_rate)
+        wave = read_recording(str(audio), extractor.sample_rate)
         start = round(starts[n] * extractor.sample_rate)
         end = start + round(seconds[n] * extractor.sample_rate)
         token = split.column("token", n)
@@ -192,7 +192,7 @@ def test_parts_of_a_recording_are_utterances(cues: Path, features: Path) -> None
     found = all_splits(features)
     assert (n, sorted(found)) == (10, ["c0", "c1", "c2", "c3", "whole"])
     assert manifest.corpus.speakers == ("s0", "s1")
-    wave = read_audio(cues / "hour.flac", RATE)
+    wave = read_recording(cues / "hour.flac", RATE)
     for number in range(4):
         split, n = found[f"c{number}"]
         begins, seconds, speaker = (

@@ -21,10 +21,7 @@ from faults.kinds import KINDS, interruption
 from dimts.bundles.bundle import resolve_bundle
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
-from dimts.core.errors import UserError
-from dimts.launch.attempts import ATTEMPTS, count_attempt, forget_attempts
 from dimts.launch.start import start_run
-from dimts.storage.pointer import write_pointer
 from dimts.training.checkpoint import LATEST
 
 EVERY = 10
@@ -196,19 +193,3 @@ def test_fault_is_survived(
         if name == "full_disk":
             stack.enter_context(small_disk(tmp_path))
         survives(name, voice_file, tmp_path, disturbed, draw)
-
-
-def test_workers_that_die_without_coming_further_end_the_run(tmp_path: Path) -> None:
-    assert count_attempt(tmp_path, 2) == ""
-    for _ in range(2):
-        assert "died" in count_attempt(tmp_path, 2)
-    write_pointer(tmp_path / LATEST, "checkpoint_epoch0_step10")
-    for _ in range(3):
-        assert "died" in count_attempt(tmp_path, 2), "it came further in between"
-    with pytest.raises(UserError, match=r"died 3 times without coming further than .*step10"):
-        count_attempt(tmp_path, 2)
-    forget_attempts(tmp_path)
-    assert not (tmp_path / ATTEMPTS).exists()
-    assert count_attempt(tmp_path, 0) == ""
-    with pytest.raises(UserError, match="died 1 times"):
-        count_attempt(tmp_path, 0)

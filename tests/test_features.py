@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from prepare_fixtures import MEL, add_utterance, make_corpus, run_prepare
 
-from dimts.audio.files import read_audio
+from benchmarks.recording import read_recording
 from dimts.audio.mel import log_mel
 from dimts.core.errors import UserError
 from dimts.features.feature_set import FeatureSet
@@ -35,7 +35,7 @@ def test_mel_is_that_of_the_trimmed_recording(prepared: Path) -> None:
     split = FeatureSet.open(prepared).split("train")
     audios, starts, seconds = map(split.values, ("audio", "start", "seconds"))
     for n in (0, len(split) - 1):
-        wave = read_audio(str(split.manifest.corpus.path / audios[n]), MEL.sample_rate)
+        wave = read_recording(str(split.manifest.corpus.path / audios[n]), MEL.sample_rate)
         start = round(starts[n] * MEL.sample_rate)
         end = start + round(seconds[n] * MEL.sample_rate)
         assert start > 0

@@ -21,7 +21,8 @@ from dimts.families.acoustic.model.embedding import PartlyFrozenEmbedding
 from dimts.families.acoustic.model.t3 import T3
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
-from dimts.text.tokenizer import Tokenizer, TokenizerSpec
+from dimts.text.tokenizer import Tokenizer
+from dimts.text.tokenizer_spec import TokenizerSpec
 from dimts.training.config import OptimizerConfig
 from dimts.training.optimizer import build_optimizer
 from dimts.training.trainer import Trainer

@@ -95,10 +95,3 @@ def test_no_click_at_edges_or_in_silence() -> None:
 def test_what_is_not_a_mel_of_this_spec_is_refused(mel: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         griffin_lim(mel, CONFIG)
-
-
-def test_settings_out_of_range_are_refused(mel: Float32Array) -> None:
-    with pytest.raises(ValueError, match="n_iter -1"):
-        griffin_lim(mel, CONFIG, n_iter=-1)
-    with pytest.raises(ValueError, match="momentum 1"):
-        griffin_lim(mel, CONFIG, momentum=1.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from examples import one_in
 from hypothesis import given, settings
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from dimts.core.errors import UserError
 from dimts.text.language import Language, SyllableRow, Syllables, load_language
 from dimts.text.merge_report import merge_report, normalised_texts
-from dimts.text.merging import SubwordConfig, merge
+from dimts.text.merging import merge
 from dimts.text.normaliser import TextConfig, UnknownCharacters
 from dimts.text.tokenizer import Tokenizer
 
@@ -33,15 +35,15 @@ SUBWORDS = merge(
     BASE,
     AMHARIC,
     text_of("am"),
-    SubwordConfig(tokens=30),
-    normalised_texts(MERGED.normaliser("am"), SENTENCES),
+    30,
+    normalised_texts(MERGED.normaliser("am"), SENTENCES)[0],
 )
 MIXED = merge(
     BASE,
     SPANISH,
     text_of("es"),
-    SubwordConfig(tokens=30, min_count=1),
-    ["el niño soñó mañana con el año", "niña, el pingüino y el camión", "then the night"],
+    30,
+    2 * ["el niño soñó mañana con el año", "niña, el pingüino y el camión", "then the night"],
 )
 BASE_CHARACTERS = " " + "".join(t for i, t in enumerate(BASE.tokens) if i not in BASE.special_ids)
 FIDEL = " " + "".join(AMHARIC.alphabet)
@@ -99,8 +101,7 @@ def test_subwords_cross_no_pause_and_each_holds_a_new_character() -> None:
 
 
 def test_subwords_are_at_most_as_many_as_asked_for() -> None:
-    config = SubwordConfig(tokens=2)
-    few = merge(BASE, AMHARIC, text_of("am"), config, ["ሰላም ለዓለም ሰላም ነው ሰላም ነው"])
+    few = merge(BASE, AMHARIC, text_of("am"), 2, ["ሰላም ለዓለም ሰላም ነው ሰላም ነው"])
     assert few.n_vocab == MERGED.n_vocab + 2
 
 
@@ -143,30 +144,37 @@ def test_a_language_twice_and_subwords_of_nothing_are_refused() -> None:
     with pytest.raises(UserError, match=r"\(am\) is one of the base's languages already"):
         merge(MERGED, AMHARIC, text_of("am"))
     with pytest.raises(UserError, match="there are none"):
-        merge(BASE, AMHARIC, text_of("am"), SubwordConfig(tokens=5), [" ", "።"])
+        merge(BASE, AMHARIC, text_of("am"), 5, [" ", "።"])
 
 
 def test_report_says_what_is_added_and_what_stays_unknown() -> None:
     texts = [*SENTENCES, "ሰላም Жж!", "Ж"]
-    report = merge_report(BASE, SUBWORDS, texts)
-    assert set(report.added) == set(AMHARIC.alphabet) - set(BASE.tokens)
-    assert set(report.shared) == set(AMHARIC.alphabet) & set(BASE.tokens) != set()
-    assert report.n_vocab - report.n_base == 1 + len(report.added) + len(report.subwords)
-    unknown = [(u.character, u.count) for u in report.unknown]
-    assert unknown == [("Ж", 2), ("ж", 1)]
-    assert report.unknown[0].example == "ሰላም Жж!"
+    lines = merge_report(BASE, SUBWORDS, texts)
+    new = SUBWORDS.tokens[BASE.n_vocab + 1 :]
+    n_added = len(set(AMHARIC.alphabet) - set(BASE.tokens))
+    n_shared = len(AMHARIC.alphabet) - n_added
     letters = "".join(texts).replace(" ", "")
-    assert report.characters == len(letters)
-    assert report.coverage == 1 - 3 / len(letters)
-    assert report.base_coverage == sum(c in "!?" for c in letters) / len(letters)
-    assert report.tokens_a_text is not None
-    without, with_ = report.tokens_a_text
-    assert with_ < without
-    text = "\n".join(report.lines())
-    assert "<am>" in text and "'Ж' (U+0416), 2 times" in text
+    known, of_base = (1 - 3 / len(letters), sum(c in "!?" for c in letters) / len(letters))
+    assert lines[0] == (
+        f"አማርኛ (am) (the base speaks en, sw, tr, de): {BASE.n_vocab} tokens become "
+        f"{SUBWORDS.n_vocab}"
+    )
+    assert lines[1] == "start:   <am>"
+    assert lines[2].startswith(f"added:   {n_added} characters ")
+    assert lines[3].startswith(f"shared:  {n_shared} characters ") and n_shared > 0
+    assert lines[4].startswith(f"subwords: {len(new) - n_added} ")
+    assert lines[5] == (
+        f"covers:  {known:.2%} of {len(letters)} characters in {len(texts)} texts; "
+        f"the base alone {of_base:.2%}"
+    )
+    match = re.fullmatch(r"tokens a text: ([\d.]+) without sub-words, ([\d.]+) with", lines[6])
+    assert match and float(match[2]) < float(match[1])
+    assert lines[7:] == [
+        "unknown: 'Ж' (U+0416), 2 times, as in: ሰላም Жж!",
+        "unknown: 'ж' (U+0436), 1 times, as in: ሰላም Жж!",
+    ]
 
 
 def test_report_without_texts_says_nothing_of_coverage() -> None:
-    report = merge_report(BASE, MERGED)
-    assert report.coverage is None and report.tokens_a_text is None and not report.subwords
-    assert "covers" not in "\n".join(report.lines())
+    lines = merge_report(BASE, MERGED)
+    assert [line.partition(":")[0] for line in lines[1:]] == ["start", "added", "shared"]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from faults.claims import read_claim
 from faults.machines import Nodes, lacking, ray_nodes
 from safetensors.numpy import load_file
 from tuning_fixtures import LR, study_of, write_space
@@ -23,7 +24,6 @@ from dimts.core.config import load_config
 from dimts.launch.start import start_run
 from dimts.tracking.event_log import EVENTS
 from dimts.training.checkpoint import LATEST
-from dimts.training.ownership import read_claim
 
 pytestmark = [
     pytest.mark.integration,
@@ -130,7 +130,8 @@ def test_worker_that_is_larger_than_any_node_is_refused(nodes: Nodes, voice_file
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
         "error: ray.workers=1 with 2 CPU each: on the cluster's nodes there is room for 0, as none "
-        "is spread over two; lower ray.workers or ray.cpus_per_worker"
+        "is spread over two; lower ray.workers or ray.cpus_per_worker, or set ray.autoscaled if "
+        "the cluster starts nodes for what it is asked"
     )
 
 

@@ -11,7 +11,6 @@ import pytest
 from matplotlib.image import imread
 
 from dimts.launch.samples_page import write_samples_page
-from dimts.plotting import fonts
 from dimts.plotting.mel import alignment_plot, mel_plot
 from dimts.training.task import Sample
 
@@ -50,22 +49,6 @@ def test_ethiopic_is_drawn_and_not_shown_as_boxes(
     alignment_plot(tmp_path / "a.png", mel(18), [2] * len(ETHIOPIC), list(ETHIOPIC), title=ETHIOPIC)
     assert not [w for w in recwarn if "missing from" in str(w.message)]
     assert not caplog.records
-    assert fonts.drawable(ETHIOPIC)
-
-
-def test_labels_replace_tokens_that_no_font_has(tmp_path: Path) -> None:
-    thai, latin = ["ก", "ข"], ["k", "kh"]
-    assert not fonts.drawable("".join(thai))
-    alignment_plot(tmp_path / "thai.png", mel(4), [2, 2], thai, labels=latin)
-    alignment_plot(tmp_path / "latin.png", mel(4), [2, 2], latin)
-    assert (tmp_path / "thai.png").read_bytes() == (tmp_path / "latin.png").read_bytes()
-
-
-@pytest.mark.parametrize("durations", [[4], [2, 3]])
-def test_durations_that_do_not_fit_are_refused(tmp_path: Path, durations: list[int]) -> None:
-    with pytest.raises(ValueError, match="durations"):
-        alignment_plot(tmp_path / "a.png", mel(4), durations, ["a", "b"])
-    assert not (tmp_path / "a.png").exists()
 
 
 def test_the_samples_page_needs_no_other_file(tmp_path: Path) -> None:

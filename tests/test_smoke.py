@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import pytest
 import yaml
+from faults.claims import read_claim
 from tracking_fixtures import make_store, settings_of
 from tuning_fixtures import steps_of, write_space
 
@@ -30,7 +31,6 @@ from dimts.tracking.config import TrackingConfig
 from dimts.tracking.event_log import EVENTS
 from dimts.tracking.registry import CANDIDATE, CHAMPION, Registry
 from dimts.training.checkpoint import LATEST
-from dimts.training.ownership import read_claim
 
 NAME = "smoke"
 STEPS = 60

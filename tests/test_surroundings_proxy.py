@@ -16,7 +16,7 @@ from mlflow.tracking import MlflowClient
 from surroundings_fixtures import http_server, job, jobs_on_ray, run
 from tracking_fixtures import make_store
 
-from dimts.core.proxies import EXCEPTIONS, PROXIES, bypass_proxies
+from dimts.core.environment import EXCEPTIONS, PROXIES, bypass_proxies
 
 PROXY = "http://127.0.0.1:9"
 """Where nothing listens."""

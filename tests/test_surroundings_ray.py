@@ -64,21 +64,14 @@ def test_ray_address_auto_without_a_cluster_is_one_line(
 
 
 @pytest.mark.parametrize(
-    ("address", "said"),
-    [
-        ("ray://127.0.0.1:{port}", "no Ray cluster answers at 127.0.0.1:{port} .*refused"),
-        ("ray://127.0.0.1:{port}/?x=1", "no Ray cluster answers at 127.0.0.1:{port} .*refused"),
-        ("http://127.0.0.1:8265", "must be HOST:PORT of a cluster"),
-        ("127.0.0.1", "must be HOST:PORT of a cluster"),
-        ("127.0.0.1:port", "must be HOST:PORT of a cluster"),
-    ],
+    "address",
+    ["ray://127.0.0.1:10001", "http://127.0.0.1:8265", "127.0.0.1", "127.0.0.1:port"],
 )
 def test_ray_address_that_names_no_cluster_is_one_line(
-    address: str, said: str, monkeypatch: pytest.MonkeyPatch
+    address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    port = free_port()
-    monkeypatch.setenv("RAY_ADDRESS", address.format(port=port))
-    with pytest.raises(UserError, match=f"^RAY_ADDRESS=.*: {said.format(port=port)}.*unset RAY_"):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(UserError, match=r"^RAY_ADDRESS=.*: must be HOST:PORT .*unset RAY_"):
         check_cluster()
 
 

@@ -314,7 +314,7 @@ def test_mistake_on_the_workers_is_one_line_on_the_driver(voice: Voice, ray_sess
 
 def test_more_workers_than_cores_are_refused(voice: Voice, ray_session: None) -> None:
     config = voice("ray.workers=3")
-    with pytest.raises(UserError, match=r"ray\.workers=3 need 3 CPU, the cluster has 2"):
+    with pytest.raises(UserError, match=r"ray\.workers=3 with 1 CPU each: .* room for 2"):
         start_run(config.launch(), config.ray)
 
 
@@ -330,8 +330,8 @@ def test_cluster_that_starts_nodes_is_waited_for(
         assert os.environ[WATCHES_NODES] == "1"
     assert WATCHES_NODES not in os.environ, "the next cluster may be another one"
     assert capsys.readouterr().out.splitlines() == [
-        "ray.workers=3 need 6 CPU, the cluster has 2; waiting for nodes",
-        "ray.workers=3 need 3 GPU, the cluster has 0; waiting for nodes",
+        "ray.workers=3 with 2 CPU and a GPU each: on the cluster's nodes there is room for 0; "
+        "waiting for more",
     ]
     assert cpus_per_worker(RayConfig(workers=3, autoscaled=True)) == 1
     space = {"a": {"type": "int", "low": 1, "high": 2}}

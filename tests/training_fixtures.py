@@ -31,8 +31,8 @@ from dimts.training.task import Task
 FILES = ("model.safetensors", "trainer_state.pt", "config.yaml", "tokenizer.json")
 
 
-class Listener:
-    """The loop's callbacks: remembers what it is told, and asks to stop after a step."""
+class Listener(Callbacks):
+    """Remembers what it is told, and asks to stop after a step."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.values: dict[int, dict[str, float]] = {}
@@ -58,9 +58,6 @@ class Listener:
     def should_stop(self) -> bool:
         self.steps += 1
         return self._stop_after is not None and self.steps >= self._stop_after
-
-    def should_save(self) -> bool:
-        return False
 
     def curve(self, key: str) -> list[float]:
         """A metric's values in the order of steps."""

@@ -25,7 +25,7 @@ def load(voice: str | Path, *, tracking_uri: str | None = None) -> Speaker:
     Raises:
         UserError: there is no such voice, or it is damaged.
     """
-    from dimts.core.caches import choose_caches
+    from dimts.core.environment import choose_caches
 
     choose_caches()  # before numba is imported
     from dimts.core.config import build_config

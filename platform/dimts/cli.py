@@ -16,13 +16,11 @@ from typing import Any, NoReturn
 
 import dimts
 import dimts.core.posix
-from dimts.core.caches import choose_caches
+from dimts.core.environment import bypass_proxies, choose_caches, sleep_while_waiting
 from dimts.core.errors import UserError
 from dimts.core.home import HOME, go_home, shipped
-from dimts.core.machine import sleep_while_waiting
 from dimts.core.masking import mask_secrets
-from dimts.core.proxies import bypass_proxies
-from dimts.core.terminal import print_whatever_happens, use_utf8
+from dimts.core.terminal import print_whatever_happens
 from dimts.core.untrusted import printable
 
 COMMANDS = {
@@ -110,7 +108,6 @@ def run_job(main: Callable[[], int | None]) -> None:
 
     What libraries read from the environment when they are imported is set before `main` is called.
     """
-    use_utf8()
     print_whatever_happens()
     console = logging.StreamHandler()
     console.setFormatter(_Masking("%(levelname)s %(name)s: %(message)s"))

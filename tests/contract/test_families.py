@@ -32,6 +32,7 @@ from dimts.families.registry import get_family, load_speaker
 from dimts.launch.start import start_run
 from dimts.launch.stopping import request_stop
 from dimts.launch.training_run import run_training
+from dimts.training.callbacks import Callbacks
 from dimts.training.checkpoint import BEST, LATEST, find_latest
 from dimts.training.loader import BatchLoader
 from dimts.training.sampler import Position
@@ -110,8 +111,8 @@ def build(file: Path) -> Build:
     return lambda *overrides: load_voice([file], overrides)
 
 
-class Listener:
-    """Callbacks that keep what is logged, and stop after a number of steps."""
+class Listener(Callbacks):
+    """Keeps what is logged, and stops after a number of steps."""
 
     def __init__(self, stop_after: int = 10**9):
         self.values: dict[int, dict[str, float]] = {}
@@ -123,15 +124,6 @@ class Listener:
     def should_stop(self) -> bool:
         self._left -= 1
         return self._left <= 0
-
-    def should_save(self) -> bool:
-        return False
-
-    def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None: ...
-
-    def sample(self, task: Any, step: int) -> None: ...
-
-    def notify(self, text: str) -> None: ...
 
 
 @contextmanager
@@ -233,7 +225,7 @@ def test_no_batch_is_longer_than_the_longest(build: Build) -> None:
     batches = loader.ahead(Position(0, 0), n_micro=1)
     try:
         for _ in range(20):
-            (batch,) = batches.next().micro_batches  # type: ignore[attr-defined]
+            (batch,) = next(batches).micro_batches
             assert size(batch) <= longest
     finally:
         batches.close()

@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from dimts.core.environment import NO_DASHBOARD
 from dimts.core.errors import UserError
-from dimts.core.ray_environment import NO_DASHBOARD
 from faults.injection import kill
 
 FASTER_HEALTH = {

@@ -22,7 +22,7 @@ from dimts.bundles.bundle import resolve_bundle
 from dimts.core.errors import UserError
 from dimts.tracking.event_log import EVENTS
 from dimts.training.checkpoint import LATEST
-from dimts.training.ownership import read_claim
+from faults.claims import read_claim
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "DIMTS_INJECTION"

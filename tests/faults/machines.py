@@ -22,8 +22,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from dimts.core.environment import NO_DASHBOARD
 from dimts.core.errors import UserError
-from dimts.core.ray_environment import NO_DASHBOARD
 from faults.injection import ROOT, command_line
 
 BIN = Path(sys.executable).parent

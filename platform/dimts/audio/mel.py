@@ -34,7 +34,7 @@ class MelConfig(Config):
     """What a mel is made of; it travels with features and with each voice."""
 
     sample_rate: int = Field(default=22050, ge=4000, le=192_000, description="Hz")
-    n_fft: int = Field(default=1024, ge=16, le=65_536, description="samples of a frame")
+    n_fft: int = Field(default=1024, ge=16, le=65_536, multiple_of=2, description="samples a frame")
     hop_length: int = Field(default=256, ge=1, description="samples between frames")
     win_length: int = Field(
         default=1024, ge=2, description="samples the window covers, centred in n_fft"
@@ -46,8 +46,6 @@ class MelConfig(Config):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.n_fft % 2:
-            raise ValueError(f"n_fft must be even, not {self.n_fft}")
         if self.win_length > self.n_fft:
             raise ValueError(f"win_length {self.win_length} must not exceed n_fft {self.n_fft}")
         if self.hop_length > self.win_length:
@@ -105,15 +103,21 @@ def log_mel(wave: npt.ArrayLike, config: MelConfig) -> Float32Array:
         config: what the mel is made of.
 
     T is ``1 + n_samples // hop_length``: frame t is centred on sample ``t * hop_length``. The
-    edges are reflected; a wave shorter than ``n_fft / 2`` is reflected again and again (as numpy
-    and librosa do), and a single sample is repeated. NaN or Inf in the wave reach the mel.
+    edges are reflected, as often as a short wave needs. NaN or Inf in the wave reach the mel.
 
     Raises:
         ValueError: the wave is empty, not one-dimensional or not of floats.
     """
-    from dimts.audio.mel_kernel import mel_plan
+    from dimts.audio.mel_kernel import chunked_log_mel
 
-    return mel_plan(config).log_mel(check_wave(wave))
+    array = np.asarray(wave)
+    # Integers are refused, too: their scale is unknown.
+    if array.ndim != 1 or array.size == 0 or not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(
+            "wave must be a non-empty one-dimensional array of floats, "
+            f"not {array.dtype} {list(array.shape)}"
+        )
+    return chunked_log_mel(np.ascontiguousarray(array, dtype=np.float32), config)
 
 
 def log_mel_torch(waves: torch.Tensor, config: MelConfig) -> torch.Tensor:
@@ -128,11 +132,11 @@ def log_mel_torch(waves: torch.Tensor, config: MelConfig) -> torch.Tensor:
     """
     import torch
 
-    half = config.n_fft // 2
-    index = torch.from_numpy(reflection(waves.shape[-1], half)).to(waves.device)
+    # Unlike torch's padding, numpy's goes to and fro as often as a short wave needs.
+    index = np.pad(np.arange(waves.shape[-1]), config.n_fft // 2, mode="reflect")
     window = torch.from_numpy(hann_window(config)).to(waves.device)
     spectrum = torch.stft(
-        waves[:, index],
+        waves[:, torch.from_numpy(index).to(waves.device)],
         config.n_fft,
         config.hop_length,
         window=window,
@@ -144,17 +148,7 @@ def log_mel_torch(waves: torch.Tensor, config: MelConfig) -> torch.Tensor:
     return mel_BTM.clamp_min(config.floor).log()
 
 
-def check_wave(wave: npt.ArrayLike) -> Float32Array:
-    """`wave` as contiguous float32 [n_samples]; integers are refused: their scale is unknown."""
-    array = np.asarray(wave)
-    if array.ndim != 1 or array.size == 0 or not np.issubdtype(array.dtype, np.floating):
-        raise ValueError(
-            "wave must be a non-empty one-dimensional array of floats, "
-            f"not {array.dtype} {list(array.shape)}"
-        )
-    return np.ascontiguousarray(array, dtype=np.float32)
-
-
+@lru_cache(maxsize=32)
 def hann_window(config: MelConfig) -> Float32Array:
     """Periodic Hann window of `win_length` in the middle of `n_fft` zeros, float32 [n_fft]."""
     phase = 2 * np.pi * np.arange(config.win_length) / config.win_length
@@ -162,18 +156,6 @@ def hann_window(config: MelConfig) -> Float32Array:
     start = (config.n_fft - config.win_length) // 2
     window[start : start + config.win_length] = 0.5 - 0.5 * np.cos(phase)
     return window
-
-
-def reflection(n_samples: int, pad: int) -> npt.NDArray[np.int64]:
-    """Which sample stands where once `pad` are reflected at both ends, [n_samples + 2 pad].
-
-    Unlike `torch.nn.functional.pad` it goes to and fro as often as a short wave needs.
-    """
-    if n_samples < 1:
-        raise ValueError("a wave without samples has no mel")
-    period = max(1, 2 * (n_samples - 1))
-    index = np.arange(-pad, n_samples + pad) % period
-    return np.where(index < n_samples, index, period - index)
 
 
 def _hz_to_mel(hz: float) -> float:

@@ -25,55 +25,38 @@ CHUNK_FRAMES = 96  # with their spectrum 0.8 MB: the second-level cache of one c
 _FASTMATH = {"reassoc", "contract", "nsz", "arcp", "afn"}
 
 
+def chunked_log_mel(wave: Float32Array, config: MelConfig) -> Float32Array:
+    """See `dimts.audio.mel.log_mel`; `wave` is contiguous and not empty."""
+    window, bands = hann_window(config), _bands(config)
+    windowed, spectrum = _buffers(config.n_fft, threading.get_ident())
+    frames, bins = windowed.numpy(), spectrum.numpy()
+    n_frames = config.n_frames(len(wave))
+    mel_TM = np.empty((n_frames, config.n_mels), np.float32)
+    for start in range(0, n_frames, CHUNK_FRAMES):
+        n = min(CHUNK_FRAMES, n_frames - start)
+        window_frames(wave, window, config.hop_length, start, frames[:n])
+        torch.fft.rfft(windowed[:n], out=spectrum[:n])
+        band_magnitudes(bins[:n], *bands, mel_TM[start : start + n])
+    np.maximum(mel_TM, np.float32(config.floor), out=mel_TM)
+    return np.log(mel_TM, out=mel_TM)
+
+
+@lru_cache(maxsize=32)
+def _buffers(n_fft: int, thread: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A thread's windowed frames and their spectrum: fresh ones would cost page faults."""
+    return (
+        torch.empty(CHUNK_FRAMES, n_fft),
+        torch.empty(CHUNK_FRAMES, n_fft // 2 + 1, dtype=torch.complex64),
+    )
+
+
 @lru_cache(maxsize=8)
-def mel_plan(config: MelConfig) -> MelPlan:
-    """The plan for `config`, made once a process."""
-    return MelPlan(config)
-
-
-class MelPlan:
-    """Window, filterbank and scratch memory for one `MelConfig`; threads may share it."""
-
-    def __init__(self, config: MelConfig) -> None:
-        self._config = config
-        self._window = hann_window(config)
-        self._first, self._offset, self._weights = _bands(mel_filterbank(config))
-        self._scratch = threading.local()
-
-    def log_mel(self, wave: Float32Array) -> Float32Array:
-        """See `dimts.audio.mel.log_mel`; `wave` is contiguous and not empty."""
-        hop = self._config.hop_length
-        windowed, spectrum = self._buffers()
-        frames, bins = windowed.numpy(), spectrum.numpy()
-        n_frames = self._config.n_frames(len(wave))
-        mel_TM = np.empty((n_frames, self._config.n_mels), np.float32)
-        for start in range(0, n_frames, CHUNK_FRAMES):
-            n = min(CHUNK_FRAMES, n_frames - start)
-            window_frames(wave, self._window, hop, start, frames[:n])
-            torch.fft.rfft(windowed[:n], out=spectrum[:n])
-            band_magnitudes(
-                bins[:n], self._first, self._offset, self._weights, mel_TM[start : start + n]
-            )
-        np.maximum(mel_TM, np.float32(self._config.floor), out=mel_TM)
-        return np.log(mel_TM, out=mel_TM)
-
-    def _buffers(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Windowed frames and their spectrum; fresh memory would cost page faults each call."""
-        if not hasattr(self._scratch, "buffers"):
-            self._scratch.buffers = (
-                torch.empty(CHUNK_FRAMES, self._config.n_fft),
-                torch.empty(CHUNK_FRAMES, self._config.n_bins, dtype=torch.complex64),
-            )
-        buffers: tuple[torch.Tensor, torch.Tensor] = self._scratch.buffers
-        return buffers
-
-
 def _bands(
-    filterbank: Float32Array,
+    config: MelConfig,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Float32Array]:
     """Non-zero part of each filter: its first frequency, offsets into the weights, weights."""
     first, weights = [], []
-    for row in filterbank:
+    for row in mel_filterbank(config):
         used = np.flatnonzero(row)
         first.append(used[0])
         weights.append(row[used[0] : used[-1] + 1])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from dimts.audio.mel import Float32Array
@@ -32,27 +31,19 @@ def trim_silence(wave: Float32Array, sample_rate: int, config: TrimConfig) -> tu
     Args:
         wave: float32 [n_samples].
         sample_rate: Hz.
-        config: threshold and margin.
     """
     if not config.enabled or not len(wave):
         return 0, len(wave)
     hop = max(1, round(HOP_SECONDS * sample_rate))
-    energy = _frame_energy(wave, hop)
-    speaks = np.flatnonzero(energy > energy.max() * 10 ** (-config.top_db / 10))
-    if not len(speaks):
-        return 0, len(wave)
-    keep = round(config.keep_seconds * sample_rate)
-    start = max(0, int(speaks[0]) * hop - keep)
-    end = min(len(wave), (int(speaks[-1]) + 1) * hop + keep)
-    return start, end
-
-
-def _frame_energy(wave: Float32Array, hop: int) -> npt.NDArray[np.float64]:
-    """Sum of squares of frames of `HOPS_PER_FRAME` hops, centred, [1 + n_samples // hop]."""
-    n_frames = 1 + len(wave) // hop
-    half = HOPS_PER_FRAME // 2
+    n_frames, half = 1 + len(wave) // hop, HOPS_PER_FRAME // 2
     padded = np.zeros((n_frames + HOPS_PER_FRAME - 1) * hop, np.float32)
     padded[half * hop : half * hop + len(wave)] = wave
     hops = padded.reshape(-1, hop)
     hop_energy = np.einsum("ij,ij->i", hops, hops, dtype=np.float64)
-    return np.convolve(hop_energy, np.ones(HOPS_PER_FRAME), mode="valid")
+    energy = np.convolve(hop_energy, np.ones(HOPS_PER_FRAME), mode="valid")
+    speaks = np.flatnonzero(energy > energy.max() * 10 ** (-config.top_db / 10))
+    if not len(speaks):
+        return 0, len(wave)
+    keep = round(config.keep_seconds * sample_rate)
+    end = (int(speaks[-1]) + 1) * hop + keep
+    return max(0, int(speaks[0]) * hop - keep), min(len(wave), end)

@@ -35,7 +35,7 @@ from dimts.features.feature_set import FeatureSet
 from dimts.text.huggingface import read_tokenizer
 from dimts.text.language import Language, load_language
 from dimts.text.merge_report import merge_report, normalised_texts
-from dimts.text.merging import SubwordConfig, merge
+from dimts.text.merging import merge
 from dimts.text.normaliser import Normaliser, TextConfig
 from dimts.text.tokenizer import Tokenizer
 from dimts.text.transliteration import Transliteration, load_transliteration
@@ -62,11 +62,9 @@ def main() -> None:
         folder = resolve_model(arguments.base, tracking)
     base = read_tokenizer(folder / TOKENIZER if folder else arguments.tokenizer)
     texts = _texts(arguments.corpus, language) if arguments.corpus else []
-    subwords = SubwordConfig(tokens=arguments.subwords) if arguments.subwords else None
-    merged = merge(
-        base, language, text, subwords, normalised_texts(Normaliser(language, text), texts)
-    )
-    print("\n".join(merge_report(base, merged, texts).lines()))
+    normalised, _ = normalised_texts(Normaliser(language, text), texts)
+    merged = merge(base, language, text, arguments.subwords or 0, normalised)
+    print("\n".join(merge_report(base, merged, texts)))
     table = _table(arguments, base, merged, language)
     extension = Extension(base, merged, arguments.start, table, arguments.seed)
     if folder:

@@ -21,7 +21,7 @@ import torch
 
 from dimts.cli import JobParser
 from dimts.core.config import build_config
-from dimts.core.machine import n_cores
+from dimts.core.environment import n_cores
 from dimts.core.ray_session import ray_session
 from dimts.evaluation.judges.config import NAMES, JudgesConfig
 from dimts.evaluation.judges.judge import Clip

@@ -25,11 +25,10 @@ from dimts.core.config import Config, load_config
 from dimts.core.errors import UserError
 from dimts.launch.names import CONFIG_FILE
 from dimts.tracking.config import TrackingConfig
-from dimts.tracking.mlflow_client import reason
+from dimts.tracking.mlflow_client import check_database, reason
 from dimts.tracking.mlflow_run import RunIdentity
 from dimts.tracking.mlflow_thread import sync
 from dimts.tracking.moved import follow_move, moved_line
-from dimts.tracking.schema import check_schema
 from dimts.tracking.ui import EVERYWHERE, LOOPBACK, page, start_ui, stop
 
 
@@ -130,7 +129,7 @@ def serve(
 def follow(config: TrackingConfig) -> int:
     """Have the database name the artifacts where they are."""
     config.check_store()
-    check_schema(config)
+    check_database(config)
     moved = follow_move(config.absolute())
     for old, new in moved.items():
         print(f"{config.shown}: {old} is now {new}")
@@ -151,7 +150,7 @@ def send(config: TrackingConfig, run_dir: Path) -> int:
     except UserError:
         raise
     except Exception as error:
-        why = reason(error, config.shown)
+        why = reason(error)
         raise UserError(
             f"{config.shown} does not take records ({why}); they still wait in {run_dir}"
         ) from error

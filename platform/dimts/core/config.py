@@ -69,18 +69,15 @@ def load_config(
 def read_settings(
     files: Sequence[str | Path], overrides: Sequence[str] = (), including: bool = True
 ) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
-    """What `load_config` builds a configuration from: the values, and where each key was set.
-
-    Raises:
-        ConfigError: see `load_config`.
-    """
+    """What `load_config` builds a configuration from: the values, and where each key was set."""
     merged: dict[str, Any] = {}
     origins: dict[tuple[str, ...], str] = {}
     for file in files:
         own = _read(Path(file)) if including else {str(file): _values(Path(file))}
-        _merge(merged, own, origins)
+        for origin, values in own.items():
+            _merge(merged, values, origins, origin)
     for override in overrides:
-        _merge(merged, {"--set": _parse_override(override)}, origins)
+        _merge(merged, _parse_override(override), origins, "--set")
     if files:  # what no key is to blame for, such as a section that none of them has
         origins[()] = ", ".join(map(str, files))
     return merged, origins
@@ -100,8 +97,7 @@ def build_config(
         errors = [_describe(cls, e, origins or {}) for e in error.errors()[:MAX_ERRORS]]
         if (more := error.error_count() - MAX_ERRORS) > 0:
             errors.append(f"and {more} more")
-        message = "; ".join(errors)
-        raise ConfigError(message) from error
+        raise ConfigError("; ".join(errors)) from error
 
 
 def to_yaml(config: Config) -> str:
@@ -142,9 +138,9 @@ def _read(
     """A file and what it includes, as ``{origin: values}`` in the order of merging.
 
     Args:
-        file: that is to be read.
+        file: to be read.
         including: files that include it, directly or not.
-        read: files that were read before it, which say nothing new if they are named again.
+        read: files that were read before it; named again they change nothing.
     """
     here = Path(os.path.realpath(file))
     read = set() if read is None else read
@@ -205,28 +201,18 @@ def _parse_override(text: str) -> dict[str, Any]:
 
 def _merge(
     into: dict[str, Any],
-    parts: Mapping[str, Mapping[str, Any]],
-    origins: dict[tuple[str, ...], str],
-) -> None:
-    for origin, values in parts.items():
-        _merge_one(into, values, origins, origin, ())
-
-
-def _merge_one(
-    into: dict[str, Any],
     values: Mapping[str, Any],
     origins: dict[tuple[str, ...], str],
     origin: str,
-    path: tuple[str, ...],
+    path: tuple[str, ...] = (),
 ) -> None:
     for key, value in values.items():
         here = (*path, str(key))
         origins[here] = origin
-        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
-            _merge_one(into[key], value, origins, origin, here)
-        elif isinstance(value, Mapping):
-            into[key] = {}
-            _merge_one(into[key], value, origins, origin, here)
+        if isinstance(value, Mapping):
+            if not isinstance(into.get(key), dict):
+                into[key] = {}
+            _merge(into[key], value, origins, origin, here)
         else:
             into[key] = value
 

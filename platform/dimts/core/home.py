@@ -1,8 +1,7 @@
 """Where relative paths of a job lie: the folder it was started in, or ``DIMTS_HOME``.
 
-``ray job submit`` runs a job in a copy of the project, which Ray unpacks for it and removes later.
-What a job reads and writes lies elsewhere then: in the folder that ``DIMTS_HOME`` names, which all
-nodes see.
+``ray job submit`` runs a job in a copy of the project, which Ray removes later. What a job reads
+and writes lies in the folder that ``DIMTS_HOME`` names then, which all nodes see.
 """
 
 from __future__ import annotations
@@ -48,11 +47,8 @@ def go_home() -> None:
 
 
 def shipped(file: str) -> str:
-    """Find a file or folder that is named on the command line or in settings.
-
-    It is looked for where the job was started, at home, and among what dimts brings along. What is
-    nowhere stays as it was named.
-    """
+    """Find a named file or folder where the job was started, at home, or among what dimts brings
+    along; what is nowhere stays as it was named."""
     started_in = os.path.join(STARTED_IN, file)
     if os.environ.get(HOME) and os.path.exists(started_in):
         return started_in

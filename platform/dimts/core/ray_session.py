@@ -13,18 +13,15 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
+from dimts.core.environment import n_cores, named_cluster, prepare_own_ray
 from dimts.core.errors import UserError
-from dimts.core.machine import n_cores
-from dimts.core.ray_environment import named_cluster, prepare_own_ray
 
 WAY_OUT = "start the cluster, or unset RAY_ADDRESS to use this machine alone"
 ANSWER_S = 10.0
-CLIENT = "ray://"
-CLIENT_PORT = "10001"
 GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 """The beginning of each connection of HTTP/2, which gRPC uses: its preface and empty settings. A
 server answers with its own settings."""
@@ -59,35 +56,31 @@ def ray_session(logging_level: int, num_cpus: int | None = None) -> Iterator[boo
     if ray.is_initialized():
         yield False
         return
-    if named := named_cluster():
-        check_cluster()
-        try:
-            # Workers of another node have its environment, not this process's.
-            hook = {"worker_process_setup_hook": "dimts.core.caches.choose_caches"}
-            ray.init(log_to_driver=False, logging_level=logging_level, runtime_env=hook)
-        except ConnectionError as error:
-            raise UserError(f"RAY_ADDRESS={named}: {error}; {WAY_OUT}") from error
-        try:
-            yield False
-        finally:
-            ray.shutdown()
-        return
-    with _session_folder() as folder:
-        # It warns of a small /dev/shm, although hardly anything is kept there.
-        logging.getLogger("ray._private.services").setLevel(logging.ERROR)
-        with _own_process_groups():
-            ray.init(
-                address="local",
-                num_cpus=num_cpus or n_cores(),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging_level,
-                _temp_dir=folder,
-            )
-        try:
-            yield True
-        finally:
-            ray.shutdown()
+    named = named_cluster()
+    with ExitStack() as stack:
+        if named:
+            check_cluster()
+            try:
+                # Workers of another node have its environment, not this process's.
+                hook = {"worker_process_setup_hook": "dimts.core.environment.choose_caches"}
+                ray.init(log_to_driver=False, logging_level=logging_level, runtime_env=hook)
+            except ConnectionError as error:
+                raise UserError(f"RAY_ADDRESS={named}: {error}; {WAY_OUT}") from error
+        else:
+            folder = stack.enter_context(_session_folder())
+            # It warns of a small /dev/shm, although hardly anything is kept there.
+            logging.getLogger("ray._private.services").setLevel(logging.ERROR)
+            with _own_process_groups():
+                ray.init(
+                    address="local",
+                    num_cpus=num_cpus or n_cores(),
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging_level,
+                    _temp_dir=folder,
+                )
+        stack.callback(ray.shutdown)
+        yield not named
 
 
 def check_cluster() -> None:
@@ -100,8 +93,12 @@ def check_cluster() -> None:
     """
     if not (named := named_cluster()):
         return
+    from ray._private.services import canonicalize_bootstrap_address
+
     try:
-        host, port = _address(named)
+        # It takes the node's own address for localhost, and looks for what `auto` is.
+        host, _, text = (canonicalize_bootstrap_address(named) or "").rpartition(":")
+        host, port = host.strip("[]"), int(text)
     except ConnectionError:  # `auto`
         raise UserError(f"RAY_ADDRESS={named}: no Ray cluster runs here; {WAY_OUT}") from None
     except ValueError:
@@ -120,27 +117,6 @@ def check_cluster() -> None:
     )
 
 
-def _address(named: str) -> tuple[str, int]:
-    """Where Ray will connect to.
-
-    Raises:
-        ConnectionError: `auto`, and no cluster is known on this machine.
-        ValueError: this is no address.
-    """
-    from ray._private.services import canonicalize_bootstrap_address
-
-    if named.startswith(CLIENT):
-        host, _, port = named.removeprefix(CLIENT).partition("/")[0].rpartition(":")
-        if not host:
-            host, port = port, CLIENT_PORT
-    else:
-        # It takes the node's own address for localhost, and looks for what `auto` is.
-        host, _, port = (canonicalize_bootstrap_address(named) or "").rpartition(":")
-    if not host:
-        raise ValueError(named)
-    return host.strip("[]"), int(port)
-
-
 def _speaks_grpc(host: str, port: int) -> bool:
     with socket.create_connection((host, port), timeout=ANSWER_S) as connection:
         if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
@@ -152,7 +128,7 @@ def _speaks_grpc(host: str, port: int) -> bool:
 
 @contextmanager
 def _session_folder() -> Iterator[str | None]:
-    """Ray's folder for sockets and logs, where its default cannot be used; it is removed again.
+    """A short-named folder for Ray's sockets and logs where its default is too long; else None.
 
     Raises:
         UserError: there is no room for it.
@@ -165,17 +141,10 @@ def _session_folder() -> Iterator[str | None]:
         yield None
         return
     _check_room(Path(SHORT))
-    try:
-        folder = tempfile.mkdtemp(prefix="dimts-ray-", dir=SHORT)
-    except OSError as error:
-        raise UserError(
-            f"TMPDIR={default.parent}: its name is too long for Ray's sockets, and nothing can be "
-            f"written to {SHORT} ({error.strerror}); set RAY_TMPDIR to a folder with a short name"
-        ) from error
-    try:
+    with tempfile.TemporaryDirectory(
+        prefix="dimts-ray-", dir=SHORT, ignore_cleanup_errors=True
+    ) as folder:
         yield f"{folder}/ray"  # which Ray lets everybody write to; nobody else enters ours
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_room(folder: Path) -> None:

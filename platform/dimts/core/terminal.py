@@ -4,23 +4,9 @@ from __future__ import annotations
 
 import errno
 import io
-import os
 import sys
 from contextlib import suppress
 from typing import Any
-
-UTF8_MODE = "PYTHONUTF8"
-
-
-def use_utf8() -> None:
-    """Start this process again in UTF-8 mode, if its arguments and file names are not UTF-8.
-
-    Python does so by itself in the locales C and POSIX, from 3.15 on in all; in another one it
-    reads Amharic that was typed as Latin-1, and cannot name the files.
-    """
-    if sys.getfilesystemencoding() != "utf-8" and os.environ.get(UTF8_MODE) != "1":
-        os.environ[UTF8_MODE] = "1"
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def print_whatever_happens() -> None:
@@ -34,16 +20,13 @@ def print_whatever_happens() -> None:
             continue
         with suppress(OSError):
             stream.flush()
-        setattr(
-            sys,
-            name,
-            io.TextIOWrapper(
-                io.BufferedWriter(_Outlet(stream.fileno(), "w", closefd=False)),
-                encoding=stream.encoding,
-                errors="backslashreplace",
-                line_buffering=stream.line_buffering or stream.write_through,
-            ),
+        printing = io.TextIOWrapper(
+            io.BufferedWriter(_Outlet(stream.fileno(), "w", closefd=False)),
+            encoding=stream.encoding,
+            errors="backslashreplace",
+            line_buffering=stream.line_buffering or stream.write_through,
         )
+        setattr(sys, name, printing)
 
 
 class _Outlet(io.FileIO):

@@ -15,11 +15,7 @@ ROUNDS = 4
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Inside, torch computes with one thread.
-
-    What is as short as a sentence gains little from a second one, and threads that wait for each
-    other lose much more where something else uses the cores.
-    """
+    """Inside, torch computes with one thread: a sentence gains little from a second one."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -29,11 +25,8 @@ def one_thread() -> Iterator[None]:
 
 
 def fastest_threads(compute: Callable[[], object], most: int) -> int:
-    """The number of threads, of 1, 2, 4, ... and `most`, that `compute` is quickest with.
-
-    More are only taken while they save enough to be worth the cores (`GAIN`). Torch is left with
-    what was found.
-    """
+    """Set torch to the number of threads, of 1, 2, 4, ... and `most`, that `compute` is quickest
+    with; more are only taken while they save enough to be worth the cores (`GAIN`)."""
     best = 1
     while best < most:
         more = min(2 * best, most)
@@ -46,11 +39,8 @@ def fastest_threads(compute: Callable[[], object], most: int) -> int:
 
 
 def _seconds(compute: Callable[[], object], counts: Sequence[int]) -> list[float]:
-    """For each number of threads the least of some rounds, in which they take turns.
-
-    A process that has just begun still starts other things beside; turns let each number have its
-    quiet moment. The first round plans the computation.
-    """
+    """For each number of threads the least of some rounds, in which they take turns, as a process
+    that has just begun still starts other things. The first round plans the computation."""
     seconds: list[list[float]] = [[] for _ in counts]
     for _ in range(1 + ROUNDS):
         for taken, threads in zip(seconds, counts, strict=True):

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,19 +69,15 @@ def parse_json(data: bytes) -> Any:
     """
     try:
         values = json.loads(data)
+        level = [values]
+        for _ in range(MAX_DEPTH):
+            level = [part for value in level for part in _inside(value)]
+        if level:
+            raise RecursionError
+        # Refuses numbers that are none or infinite, and halves of characters.
+        json.dumps(values, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except RecursionError:
         raise ValueError(f"deeper than {MAX_DEPTH} levels") from None
-    level = [values]
-    for _ in range(MAX_DEPTH):
-        level = [part for value in level for part in _inside(value)]
-    if level:
-        raise ValueError(f"deeper than {MAX_DEPTH} levels")
-    try:
-        json.dumps(values, ensure_ascii=False, allow_nan=False).encode("utf-8")
-    except UnicodeEncodeError:
-        raise ValueError("half a character, which is no text") from None
-    except ValueError:
-        raise ValueError("a number that is none, or is infinite") from None
     return values
 
 
@@ -97,65 +94,55 @@ def parse_yaml(text: str) -> Any:
         ValueError: one line that says what is wrong with it.
     """
     try:
-        values = yaml.load(text, _Loader)
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        _written_out(node, {})
+        values = loader.construct_document(node) if node else None
         json.dumps(values, default=str)
+    except RecursionError:
+        raise ValueError(f"deeper than {MAX_DEPTH} levels") from None
     except Exception as error:  # its constructors let whatever they meet through
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
     return values
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe and bounded; refuses a key that is given twice, of which YAML would ignore the first."""
+def _written_out(node: yaml.Node | None, sizes: dict[int, int], depth: int = 0) -> int:
+    """Characters and values of a node in which each alias is replaced by what it stands for.
 
-    def __init__(self, stream: Any) -> None:
-        super().__init__(stream)
-        self._depth = 0
-        self._size = 0
-        self._sizes: dict[int, int] = {}
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        line: int = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]
-        if self.check_event(yaml.AliasEvent):
-            node = super().compose_node(parent, index)
-            if id(node) not in self._sizes:
-                raise ValueError(f"the alias at line {line} is inside what it names")
-            self._grow(self._sizes[id(node)], line)
-            return node
-        self._depth += 1
-        if self._depth > MAX_DEPTH:
-            raise ValueError(f"deeper than {MAX_DEPTH} levels at line {line}")
-        before = self._size
-        node = super().compose_node(parent, index)
-        self._grow(1, line)
-        if isinstance(node, yaml.ScalarNode):
-            self._check_scalar(node, line)
-            self._grow(len(node.value), line)
-        self._sizes[id(node)] = self._size - before
-        self._depth -= 1
-        return node
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                line = node.start_mark.line + 1
-                raise ValueError(f"key {key!r} is given twice in the section at line {line}")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-    def _grow(self, size: int, line: int) -> None:
-        self._size += size
-        if self._size > MAX_WRITTEN_OUT:
-            raise ValueError(f"larger than allowed, aliases written out, at line {line}")
-
-    def _check_scalar(self, node: yaml.ScalarNode, line: int) -> None:
+    Args:
+        node: with aliases as the same nodes.
+        sizes: of the nodes seen before, by their identity.
+        depth: of the nodes around it.
+    """
+    if node is None or id(node) in sizes:
+        return sizes.get(id(node), 0)
+    line = node.start_mark.line + 1
+    sizes[id(node)] = 1
+    if depth == MAX_DEPTH:
+        raise ValueError(f"deeper than {MAX_DEPTH} levels at line {line}")
+    if isinstance(node, yaml.ScalarNode):
         if _NO_TEXT.search(node.value):
             raise ValueError(f"a character that is no text at line {line}")
         if node.tag.endswith((":int", ":float")) and len(node.value) > MAX_NUMBER:
             raise ValueError(f"a number of {len(node.value)} characters at line {line}")
+        sizes[id(node)] += len(node.value)
+    else:
+        parts = node.value
+        if isinstance(node, yaml.MappingNode):
+            _check_keys([key for key, _ in node.value], line)
+            parts = [part for pair in node.value for part in pair]
+        sizes[id(node)] += sum(_written_out(part, sizes, depth + 1) for part in parts)
+    if sizes[id(node)] > MAX_WRITTEN_OUT:
+        raise ValueError(f"larger than allowed, aliases written out, at line {line}")
+    return sizes[id(node)]
+
+
+def _check_keys(keys: list[yaml.Node], line: int) -> None:
+    """Refuse a key that is given twice, of which YAML would ignore the first."""
+    scalars = [(k.tag, k.value) for k in keys if isinstance(k, yaml.ScalarNode)]
+    for (tag, key), n in Counter(scalars).items():
+        if n > 1 and not tag.endswith(":merge"):
+            raise ValueError(f"key {key!r} is given twice in the section at line {line}")
 
 
 _KINDS = {

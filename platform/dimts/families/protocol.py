@@ -18,8 +18,7 @@ from pydantic import Field
 
 from dimts.core.config import Config
 from dimts.core.metric import Metric
-from dimts.training.config import TrainingConfig
-from dimts.training.settings import RunSettings
+from dimts.training.config import RunSettings, TrainingConfig
 
 if TYPE_CHECKING:
     import torch

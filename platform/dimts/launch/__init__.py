@@ -1,5 +1,5 @@
 """What runs the training loop: this process alone, or Ray Train; and what records it."""
 
-from dimts.core.ray_environment import prepare_own_ray
+from dimts.core.environment import prepare_own_ray
 
 prepare_own_ray()  # before a module of this package loads Ray

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from dimts.core.metric import Metric
-from dimts.launch.settings import Launch
-from dimts.tracking.event_log import EVENTS, follow_events
+from dimts.storage.paths import AnyPath, StorageError
+from dimts.tracking.event_log import EVENTS, follow_events, log_size
 
 POLL_S = 0.3
 
 
 def line(event: Mapping[str, Any], metrics: Sequence[Metric]) -> str | None:
-    """What to print for an event; None for nothing.
-
-    Args:
-        event: of the log.
-        metrics: of the family; those of validation with a short name are shown.
-    """
+    """What to print for an event; None for nothing. Of the family's metrics those of validation
+    with a short name are shown."""
     if "text" in event:
         return str(event["text"])
-    if "values" not in event:
-        return None
-    values, shown = event["values"], [m for m in metrics if m.when == "validation" and m.short]
+    values = event.get("values", {})
+    shown = [m for m in metrics if m.when == "validation" and m.short]
     for split in ("val", "train"):
         keys = {metric: metric.name.replace("val/", f"{split}/") for metric in shown}
         parts = [f"{m.short} {m.text(values[key])}" for m, key in keys.items() if key in values]
@@ -42,15 +37,24 @@ def line(event: Mapping[str, Any], metrics: Sequence[Metric]) -> str | None:
 
 
 @contextmanager
-def following(launch: Launch) -> Iterator[None]:
-    """Inside, print the events of the run as they come, whichever process writes them."""
-    path = launch.run_dir / EVENTS
-    start = path.stat().st_size if path.exists() else 0
-    done = threading.Event()
+def following(
+    folder: AnyPath, metrics: Sequence[Metric], meanwhile: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """Inside, print the events of a run as they come, whichever process writes them.
+
+    `meanwhile` is called between two looks at the folder, which may be in object storage.
+    """
+    log, done = folder / EVENTS, threading.Event()
+    start = log_size(log)
+
+    def ended() -> bool:
+        with suppress(StorageError):  # it is tried again
+            meanwhile()
+        return done.wait(POLL_S)
 
     def follow() -> None:
-        for event in follow_events(path, start, lambda: done.wait(POLL_S)):
-            if (text := line(event, launch.family.metrics)) is not None:
+        for event in follow_events(log, start, ended):
+            if (text := line(event, metrics)) is not None:
                 print(text, flush=True)
 
     thread = threading.Thread(target=follow, daemon=True)

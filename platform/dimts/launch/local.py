@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from dimts.core.errors import UserError
 from dimts.launch.console import following
 from dimts.launch.local_run_folder import local_run_folder
@@ -23,23 +21,14 @@ def run_locally(launch: Launch, gpu: bool = False) -> None:
     """
     with (
         local_run_folder(launch) as (launch, copy),
-        following(launch),
+        following(launch.run_dir, launch.family.metrics),
         stop_on_signal(launch.run_dir),
     ):
         device = device_of(gpu)
         launch, note = resolve_on_machine(launch, device)
-
-        def tell_copy(_: dict[str, float], checkpoint: Path | None) -> None:
-            copy.saved(checkpoint)
-
-        logger = RunLogger(launch, report=tell_copy)
-        logger.start(note)
         try:
-            logger.finish(run_training(launch.settings, logger, device))
-            logger.measure(device)
-            logger.end()
+            with RunLogger(launch, copy=copy).recording(note) as logger:
+                logger.finish(run_training(launch.settings, logger, device))
+                logger.measure(device)
         except RunTakenOver as error:
             raise UserError(str(error)) from error
-        except BaseException:
-            logger.end("FAILED")
-            raise

@@ -2,7 +2,7 @@
 
 The copy is brought up to date with each checkpoint, at the end, and every few seconds for the event
 log. Claims and wishes to stop are looked for once a second: a run belongs to the process whose
-``claim`` the copy has. The driver's side is `relay`.
+``claim`` the copy has.
 """
 
 from __future__ import annotations
@@ -12,47 +12,43 @@ import platform
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from torch import distributed as dist
 
 from dimts.bundles.bundle import MANIFEST
 from dimts.core.errors import UserError
-from dimts.launch.attempts import ATTEMPTS
-from dimts.launch.names import (
-    ANSWERED,
-    CONFIG_FILE,
-    ENDING,
-    FAILURE,
-    LOCK,
-    START,
-    TOLD_OF_CHECKPOINTS,
+from dimts.launch.names import CONFIG_FILE, ENDING, LOCK, START
+from dimts.launch.run_folder import (
+    NEWEST,
+    claim_copy,
+    claim_of,
+    is_last_start,
+    is_newest,
+    note_newest,
 )
-from dimts.launch.relay import is_last_start
-from dimts.launch.run_folder import NEWEST, claim_copy, claim_of, is_newest, note_newest
 from dimts.launch.settings import Launch
 from dimts.launch.stopping import (
     EARLY_FILE,
     STOP_FILE,
     clear_stop,
     request_stop,
-    stop_early,
     stop_requested,
+    stopped_early,
 )
 from dimts.storage.mirror import Mirror
 from dimts.storage.paths import StorageError, StoragePath, cache_folder
-from dimts.storage.pointer import OLD_SUFFIX, read_pointer
-from dimts.tracking.event_log import EVENTS
-from dimts.training.checkpoint import BEST, LATEST, step_of
+from dimts.tracking.event_log import EVENTS, log_size
+from dimts.training.checkpoint import BEST, LATEST
 from dimts.training.memory import PARTS
 from dimts.training.ownership import CLAIM, RunTakenOver
 
-NOT_COPIED = (
-    ANSWERED, CONFIG_FILE, LOCK, CLAIM, NEWEST, START, STOP_FILE, EARLY_FILE, TOLD_OF_CHECKPOINTS,
-)  # fmt: skip
+NOT_COPIED = (CONFIG_FILE, LOCK, CLAIM, NEWEST, START, STOP_FILE, EARLY_FILE)
 """Of one machine, of the driver, or sent in another way."""
+OF_OTHERS = (ENDING, PARTS)
+"""Also written by workers that are not rank 0."""
 POLL_S = 1.0
 SEND_S = 5.0
 LOG_BYTES_PER_S = 2**20
@@ -73,23 +69,16 @@ def worker_folder(remote: StoragePath) -> Path:
 
 
 class RemoteRun:
-    """What one worker does for the copy of its run.
-
-    Args:
-        folder: of the run, on this machine.
-        remote: of the run, in object storage.
-        rank: of the worker; only rank 0 writes there, but for why it failed.
-    """
+    """What one worker does for the copy of its run; only rank 0 sends more than `OF_OTHERS`."""
 
     def __init__(self, folder: Path, remote: StoragePath, rank: int = 0) -> None:
         self._folder, self._remote, self._rank = folder, remote, rank
         self._mirror = Mirror(folder, remote, _is_shared, MANIFEST, (LATEST, BEST))
         self._claim = ""
         self._is_ours = True
-        self._done, self._wanted = threading.Event(), threading.Event()
-        self._claiming = threading.Lock()
-        self._threads: list[threading.Thread] = []
-        self._told = False
+        self._due = 0.0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
 
     def begin(self) -> None:
         """Bring the folder to where the run stands.
@@ -104,68 +93,43 @@ class RemoteRun:
         clear_stop(self._folder)
         if self._rank == 0 and is_newest(self._folder, theirs):
             there = self._mirror.adopt()
-            for name in (ATTEMPTS, ENDING, FAILURE, PARTS):  # of the driver and of other workers
+            for name in OF_OTHERS:
                 (self._folder / name).unlink(missing_ok=True)
                 if name in there:
                     (self._remote / name).download(self._folder / name)
             self._mirror.push()
         else:
             (self._folder / CLAIM).unlink(missing_ok=True)
-            self._mirror.pull(self._needed())
+            self._mirror.pull()
         if self._rank == 0:
             self._claim = claim_copy(self._folder, self._remote)
 
-    def _needed(self) -> Callable[[str], bool]:
-        """Of the checkpoints the newest two (one may be damaged) and the best."""
-        names = {PurePosixPath(entry.name) for entry in self._remote.entries()}
-        folders = {name.parts[0] for name in names if step_of(name.parts[0]) is not None}
-        whole = [name for name in folders if PurePosixPath(name, MANIFEST) in names]
-        kept = set(sorted(whole, key=lambda name: step_of(name) or 0)[-2:])
-        kept |= {read_pointer(self._remote / pointer) for pointer in (BEST, LATEST)}
-        old = {f"{pointer}{OLD_SUFFIX}" for pointer in (BEST, LATEST)}
-        return lambda name: name.split("/")[0] not in old | (folders - kept)
-
     def start(self) -> None:
         """From now on what changes is sent, and what others wish is heard."""
-        for work in (self._listen, self._send):
-            thread = threading.Thread(target=work, daemon=True)
-            thread.start()
-            self._threads.append(thread)
-
-    def saved(self, checkpoint: Path | None) -> Path | None:
-        """Send a new checkpoint, if there is one, while training goes on; where all machines find
-        it as a folder, which is nowhere."""
-        if checkpoint:
-            self.send_soon()
-        return None
+        self._thread.start()
 
     def send_soon(self) -> None:
         """Send what has changed now, while training goes on."""
-        self._wanted.set()
+        self._due = 0.0
 
     def hear(self) -> None:
         """Whether someone wishes the run to end, as of now."""
-        if not stop_requested(self._folder) and (self._remote / STOP_FILE).exists():
-            early = (self._remote / EARLY_FILE).exists()
-            (stop_early if early else request_stop)(self._folder)
+        if not stop_requested(self._folder) and stop_requested(self._remote):
+            request_stop(self._folder, stopped_early(self._remote))
 
     def end(self, patience_s: float = END_S) -> None:
-        """Send what is left.
-
-        Args:
-            patience_s: how long to try; with none, what cannot be sent at once is left out.
+        """Send what is left, or leave out what cannot be sent at once if there is no patience.
 
         Raises:
             UserError: it could not be sent within that time; says where it is.
         """
         self._done.set()
-        self._wanted.set()
-        for thread in self._threads:
-            thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
         until = time.monotonic() + patience_s
         while self._is_ours:
             try:
-                self._send_now() if self._rank == 0 else self._send_why()
+                self._send()
                 return
             except (StorageError, OSError) as error:
                 if not patience_s:
@@ -175,100 +139,71 @@ class RemoteRun:
                         f"{error}; what was trained is in {self._folder} and nowhere else: give "
                         "the same command again on this machine to send it"
                     ) from error
-                self._say(error)
                 time.sleep(POLL_S)
 
-    def _send_why(self) -> None:
-        """Why a worker failed that is not rank 0."""
-        for name in (ENDING, FAILURE, PARTS):
-            if (self._folder / name).exists():
-                (self._remote / name).upload(self._folder / name)
-
-    def _listen(self) -> None:
+    def _work(self) -> None:
+        warned = False
         while self._is_ours and not self._done.wait(POLL_S):
             try:
                 self._check_claim()
                 self.hear()
+                if time.monotonic() >= self._due:
+                    pause = max(SEND_S, log_size(self._folder / EVENTS) / LOG_BYTES_PER_S)
+                    self._due = time.monotonic() + pause
+                    self._send()
+                warned = False
             except (StorageError, OSError) as error:  # a full disk, too, may have room again
-                self._say(error)
+                self.send_soon()
+                if not warned:
+                    log.warning("%s; trying again", error)
+                warned = True
+
+    def _send(self) -> None:
+        if self._rank == 0:
+            self._check_claim()
+            if self._is_ours:
+                self._mirror.push()
+            return
+        for name in OF_OTHERS:
+            if (self._folder / name).exists():
+                (self._remote / name).upload(self._folder / name)
 
     def _check_claim(self) -> None:
         """Tell the storage of our claim, and the loop of another's."""
-        with self._claiming:
-            ours, theirs = claim_of(self._folder), claim_of(self._remote)
-            if theirs not in (self._claim, ours):
-                self._is_ours = False
-                (self._folder / CLAIM).write_text(theirs, encoding="utf-8")
-            elif ours and ours != theirs:
-                note_newest(self._folder, self._claim, ours)
-                (self._remote / CLAIM).write_bytes(ours.encode())
-                self._claim = ours
-
-    def _send(self) -> None:
-        pause = 0.0
-        while self._is_ours:
-            self._wanted.wait(pause)
-            self._wanted.clear()
-            if self._done.is_set():
-                return
-            try:
-                self._send_now()
-                self._told = False
-                pause = max(SEND_S, _size(self._folder / EVENTS) / LOG_BYTES_PER_S)
-            except (StorageError, OSError) as error:
-                self._say(error)
-                pause = POLL_S
-
-    def _send_now(self) -> None:
-        self._check_claim()
-        if self._is_ours:
-            self._mirror.push()
-
-    def _say(self, error: Exception) -> None:
-        """Once each time that it begins."""
-        if not self._told:
-            self._told = True
-            log.warning("%s; trying again", error)
-
-
-class NoCopy:
-    """What a run does for its copy that has none: its folder is one that all see."""
-
-    def saved(self, checkpoint: Path | None) -> Path | None:
-        return checkpoint
-
-    def send_soon(self) -> None: ...
-
-    def hear(self) -> None: ...
+        ours, theirs = claim_of(self._folder), claim_of(self._remote)
+        if theirs not in (self._claim, ours):
+            self._is_ours = False
+            (self._folder / CLAIM).write_text(theirs, encoding="utf-8")
+        elif ours and ours != theirs:
+            note_newest(self._folder, self._claim, ours)
+            (self._remote / CLAIM).write_bytes(ours.encode())
+            self._claim = ours
 
 
 @contextmanager
 def local_run_folder(
     launch: Launch, rank: int = 0, local_rank: int = 0, stays: bool = True
-) -> Iterator[tuple[Launch, RemoteRun | NoCopy]]:
-    """Inside, the run has a folder on this machine, whatever holds it.
-
-    Every worker of a group calls this.
+) -> Iterator[tuple[Launch, RemoteRun | None]]:
+    """Inside, the run has a folder on this machine; every worker of a group calls this.
 
     Args:
         launch: as the driver handed it out.
-        rank: of this worker.
-        local_rank: among those on its machine, which share the folder.
+        rank, local_rank: of this worker; among those on its machine, which share the folder.
         stays: whether a folder that has a copy stays when the run has ended.
 
     Yields:
-        The launch with that folder, and what is to be told of each checkpoint.
+        The launch with that folder, and its copy; None where there is none, or it is rank 0's.
 
     Raises:
         RunTakenOver: the run was started again elsewhere.
         UserError: the storage cannot be reached.
     """
     if launch.remote is None:
-        yield launch, NoCopy()
+        yield launch, None
         return
     folder = worker_folder(launch.remote)
     settings = launch.settings.model_copy(update={"run_dir": folder})
-    with _naming(folder):
+    try:
         if not is_last_start(launch):  # as a group that is started again finds
             raise RunTakenOver(f"{launch.remote}: was started again elsewhere")
         run = RemoteRun(folder, launch.remote, rank)
@@ -280,10 +215,17 @@ def local_run_folder(
                 (folder / CONFIG_FILE).write_text(settings.config_yaml, encoding="utf-8")
             if dist.is_initialized():
                 dist.barrier()
+    except StorageError as error:
+        if not (folder / NEWEST).exists():
+            raise
+        raise StorageError(
+            f"{error}; {folder} on {platform.node()} may have what could not be sent: the same "
+            "command on that machine sends it"
+        ) from error
     if rank == 0:
         run.start()
     try:
-        yield launch.model_copy(update={"settings": settings}), run if rank == 0 else NoCopy()
+        yield launch.model_copy(update={"settings": settings}), run if rank == 0 else None
     except RunTakenOver:
         raise
     except BaseException as error:
@@ -293,24 +235,3 @@ def local_run_folder(
     run.end(END_S if rank == 0 else 0)
     if local_rank == 0 and not stays:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _naming(folder: Path) -> Iterator[None]:
-    """Where the storage cannot be reached, say that this folder may have more than it has."""
-    try:
-        yield
-    except StorageError as error:
-        if not (folder / NEWEST).exists():
-            raise
-        raise StorageError(
-            f"{error}; {folder} on {platform.node()} may have what could not be sent: the same "
-            "command on that machine sends it"
-        ) from error
-
-
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except OSError:
-        return 0

@@ -2,44 +2,38 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import os
 
 import torch
 import yaml
 from torch import distributed as dist
 
 from dimts.core.config import flatten
+from dimts.core.environment import n_cores, waits_asleep
 from dimts.launch.settings import Launch
+from dimts.training.config import RunSettings
 from dimts.training.machine_choices import MachineChoices, read_choices, write_choices
 from dimts.training.precision import choose_amp, slow_amp
 
 
-class Resolved(NamedTuple):
-    """A launch without `auto`.
-
-    Attributes:
-        launch: its settings, its recorded parameters and the configuration for its bundles.
-        note: what was taken and why, for people; empty if there is nothing to say.
-    """
-
-    launch: Launch
-    note: str
-
-
-def resolve_on_machine(launch: Launch, device: torch.device) -> Resolved:
+def resolve_on_machine(launch: Launch, device: torch.device) -> tuple[Launch, str]:
     """Replace `training.amp: auto` by what the run was begun with, or by what is fast here.
 
     Called on every rank, with the run's folder on this machine; rank 0 decides. A run keeps its
     precision on a machine that computes it slowly, as its end would be another one otherwise.
+
+    Returns:
+        The launch, with its recorded parameters and the configuration for its bundles; and what
+        was taken and why, for people, empty if there is nothing to say.
     """
-    note = [("", "")]
-    if _rank() == 0:
+    choice = [("", "")]
+    if not dist.is_initialized() or dist.get_rank() == 0:
         amp, line = _choose(launch, device)
-        note = [(amp, "; ".join(filter(None, (line, unused_gpu(device)))))]
+        choice = [(amp, "; ".join(filter(None, (line, unused_gpu(device)))))]
     if dist.is_initialized() and dist.get_world_size() > 1:
-        dist.broadcast_object_list(note, device=device if device.type == "cuda" else None)
-    amp, line = note[0]
-    return Resolved(with_amp(launch, amp), line)
+        dist.broadcast_object_list(choice, device=device if device.type == "cuda" else None)
+    amp, line = choice[0]
+    return with_amp(launch, amp), line
 
 
 def _choose(launch: Launch, device: torch.device) -> tuple[str, str]:
@@ -81,5 +75,23 @@ def with_amp(launch: Launch, amp: str) -> Launch:
     return launch.model_copy(update={"settings": resolved, "params": params})
 
 
-def _rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0
+def set_threads(settings: RunSettings, device: torch.device) -> int:
+    """Give torch the threads it was asked to use, or those that the run has found out before.
+
+    Returns:
+        How many there may be where that is still to be found out, else 0; see `Job.max_threads`.
+    """
+    if threads := settings.training.threads:
+        torch.set_num_threads(threads)
+        return 0
+    if device.type != "cpu":
+        return 0
+    # They share this machine's cores.
+    n_workers = int(os.environ.get("LOCAL_WORLD_SIZE", 0)) or (
+        dist.get_world_size() if dist.is_initialized() else 1
+    )
+    cores = max(1, n_cores() // n_workers) if waits_asleep() else 1
+    choices = read_choices(settings.run_dir)
+    found_out = choices.threads if choices else 0
+    torch.set_num_threads(min(found_out or 1, cores))
+    return 0 if found_out or cores == 1 else cores

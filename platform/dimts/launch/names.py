@@ -2,15 +2,10 @@
 
 CONFIG_FILE = "config.yaml"
 LOCK = "lock"
+RESULT = "result.json"
 BASES = ".bases"
 """Beside the runs: copies of bases that MLflow keeps, for the machines that train."""
 ENDING = "ending.json"
 """In a trial's folder: how it ended."""
-ANSWERED = "answered"
-"""In a trial's folder: the last validation that its sweep has decided on."""
 START = "start"
 """In object storage: which start of the run was the last."""
-FAILURE = "failure.txt"
-TOLD_OF_CHECKPOINTS = "checkpoint_manager_snapshot.json"
-"""Ray Train's own list. It refuses to go on where one of them is gone, though the loop keeps only
-the latest."""

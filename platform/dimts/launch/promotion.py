@@ -21,30 +21,24 @@ def save_promotion(
     """Write the comparison to the candidate's version; without objections, move the alias.
 
     Args:
-        registry: that both are in.
-        candidate, champion: the versions.
-        metrics: of the candidate, to be kept with its version.
-        utterances: that were measured.
+        registry: that both versions are in.
+        metrics, utterances: of the candidate, and on how many they were measured.
         difference: name of the metric that decides, and candidate minus champion.
         against: why the candidate is not promoted; empty if it is.
     """
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    tags = {
-        "promotion.at": now,
-        "promotion.outcome": "; ".join(against) or "promoted",
-        "promotion.compared_with": champion.number if champion else "none",
-        "promotion.utterances": str(utterances),
-    }
-    kept = dict(metrics)
+    now, kept = datetime.now(UTC).isoformat(timespec="seconds"), dict(metrics)
     if difference:
         name, interval = difference
-        kept |= {
-            f"{name}_difference": interval.mean,
-            f"{name}_difference_low": interval.low,
-            f"{name}_difference_high": interval.high,
-        }
-    tags |= {f"promotion.{key}": f"{value:.4g}" for key, value in kept.items()}
-    registry.set_tags(candidate, tags)
+        ends = {"": interval.mean, "_low": interval.low, "_high": interval.high}
+        kept |= {f"{name}_difference{end}": value for end, value in ends.items()}
+    tags = {
+        "at": now,
+        "outcome": "; ".join(against) or "promoted",
+        "compared_with": champion.number if champion else "none",
+        "utterances": str(utterances),
+        **{key: f"{value:.4g}" for key, value in kept.items()},
+    }
+    registry.set_tags(candidate, {f"promotion.{key}": value for key, value in tags.items()})
     if against:
         return
     registry.set_alias(CHAMPION, candidate)

@@ -6,40 +6,30 @@ import logging
 import os
 import socket
 import struct
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
 import ray.train
-from ray.train import (
-    Checkpoint,
-    CheckpointUploadMode,
-    FailureConfig,
-    RunConfig,
-    ScalingConfig,
-    WorkerGroupError,
-)
+from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.torch.config import _TorchBackend
 
 from dimts.core.errors import UserError
+from dimts.core.posix import fcntl
 from dimts.core.ray_session import ray_session
-from dimts.launch.attempts import count_attempt, forget_attempts
 from dimts.launch.console import following
-from dimts.launch.local_run_folder import NoCopy, RemoteRun, local_run_folder
+from dimts.launch.local_run_folder import RemoteRun, local_run_folder
 from dimts.launch.machine import resolve_on_machine
-from dimts.launch.names import CONFIG_FILE, FAILURE, TOLD_OF_CHECKPOINTS
-from dimts.launch.relay import relay_events
+from dimts.launch.names import CONFIG_FILE, RESULT
 from dimts.launch.resources import equal_share, places
-from dimts.launch.run_logger import RESULT, RunLogger, device_of
+from dimts.launch.run_logger import RunLogger, device_of
 from dimts.launch.settings import Launch, RayConfig
-from dimts.launch.stopping import stop_on_signal
+from dimts.launch.stopping import stop_on_signal, stop_requested, stop_run
 from dimts.launch.training_run import run_training
 from dimts.storage.paths import AnyPath, StorageError, StoragePath
 from dimts.storage.pointer import read_pointer
@@ -48,83 +38,77 @@ from dimts.training.ownership import RunTakenOver
 
 SIOCGIFADDR = 0x8915
 """Linux: the IPv4 address of an interface, netdevice(7)."""
-QUIET = {
-    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
+QUIET = {"RAY_TRAIN_ENABLE_PRINT_PATCH": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 WATCHES_NODES = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 """An actor that asks for nodes that are to go; of no use where there is one."""
-
-RESTARTS = 1000
-"""Of a run's group of workers; an end to what never gets as far as to count."""
-REMOTE_RESTARTS = 20
-"""The same where the run's folder is in object storage, which a worker may fail to reach; counted
-anew whenever the run has come further."""
 
 
 def run_on_ray(launch: Launch, config: RayConfig) -> None:
     """Train on `config.workers` workers to the end of the run, or until asked to stop.
 
-    Ray itself is started on this machine if no cluster is connected. A crashed group of
-    workers is started again and goes on from the run's last checkpoint.
-
     Raises:
         UserError: a worker reported one, or too many groups of workers crashed.
     """
-    failure = launch.run_dir / FAILURE
-    failure.unlink(missing_ok=True)
-    forget_attempts(launch.run_dir)
-    with connected(config), following(launch), stop_on_signal(launch.run_dir):
-        try:
-            # How often is too often the workers count by themselves: `count_attempt`.
-            most = REMOTE_RESTARTS if launch.remote else RESTARTS
-            restarts = most if config.max_failures else 0
-            cpus = cpus_per_worker(config)
 
-            def fit() -> None:
-                trainer = torch_trainer(train_worker, launch, config, cpus, restarts)
-                in_another_thread(trainer.fit).result()
+    def pass_on_stop() -> None:
+        if stop_requested(launch.run_dir) and not stop_requested(launch.place):
+            stop_run(launch)
 
-            with relay_events(launch), in_one_line():
-                while_it_comes_further(fit, launch.place, restarts)
-                in_another_thread(lambda: measure_on_ray(launch, config, cpus)).result()
-        finally:
-            if failure.exists():
-                raise UserError(
-                    failure.read_text(encoding="utf-8")
-                    or f"{launch.run_dir}: training failed, and there was no room to write down "
-                    "why; make room and start the run again"
-                )
+    with (
+        connected(config),
+        following(launch.place, launch.family.metrics, pass_on_stop),
+        stop_on_signal(launch.run_dir),
+    ):
+        cpus = cpus_per_worker(config)
+
+        def fit(note: str) -> None:
+            trainer = torch_trainer(train_worker, launch, config, cpus, 0, {"note": note})
+            in_another_thread(trainer.fit).result()
+
+        fit_while_it_comes_further(fit, launch.place, config.max_failures)
+        in_another_thread(lambda: measure_on_ray(launch, config, cpus)).result()
 
 
-def while_it_comes_further(fit: Callable[[], None], place: AnyPath, restarts: int) -> None:
-    """Train; Ray counts all deaths together, so begin anew where there is a new checkpoint."""
-    before = read_pointer(place / LATEST)
+def fit_while_it_comes_further(
+    fit: Callable[[str], None], place: AnyPath, max_failures: int
+) -> None:
+    """Train; a group of workers that dies is started again as long as that may help.
+
+    Ray itself counts all deaths of a run together, so that a training of days would end with its
+    third lost machine. What matters is whether there is a new checkpoint in between.
+
+    Args:
+        fit: trains with a group of workers; is given what a person should know of its start.
+        place, max_failures: of the run; deaths in a row that are put up with, none at all if 0.
+
+    Raises:
+        UserError: a worker's, which it would only meet again; or there were too many deaths.
+    """
+    reached, n_died, note = read_pointer(place / LATEST), 0, ""
     while True:
         try:
-            fit()
+            fit(note)
             return
-        except WorkerGroupError:
-            now = before
+        except WorkerGroupError as error:
+            failures = list(error.worker_failures.values())
+            for failure in failures:  # a storage may be back the next time
+                if isinstance(failure, UserError) and not isinstance(failure, StorageError):
+                    raise failure from error
+            before = reached
             with suppress(StorageError):
-                now = read_pointer(place / LATEST)
-            if now == before or not restarts:
-                raise
-            before = now
-
-
-@contextmanager
-def in_one_line() -> Iterator[None]:
-    """What a worker had to say to people is said by itself, without where it was raised."""
-    try:
-        yield
-    except WorkerGroupError as error:
-        for failure in error.worker_failures.values():
-            if isinstance(failure, UserError):
-                raise failure from error
-            if isinstance(failure, RunTakenOver):
-                raise UserError(str(failure)) from error
-        raise
+                if not (place / CONFIG_FILE).exists():  # a person removed the run
+                    return
+                reached = read_pointer(place / LATEST)
+            n_died = n_died + 1 if reached == before or not max_failures else 0
+            if n_died > max_failures:
+                last = " ".join(str(failures[0] if failures else error).split())[:300]
+                raise UserError(
+                    f"{place}: the workers died {n_died} times without coming further than "
+                    f"{reached or 'the start'}, at last of: {last}; killed without a word they "
+                    "were probably out of memory: lower training.batch_size or raise "
+                    "training.accumulate"
+                ) from error
+            note = "the workers died, and were started again"
 
 
 def in_another_thread(function: Callable[[], Any]) -> Future[None]:
@@ -174,28 +158,20 @@ def environment(defaults: Mapping[str, str]) -> Iterator[None]:
 
 
 def _check_resources(config: RayConfig) -> None:
-    available = ray.cluster_resources()
-    for name, each in (("CPU", cpus_per_worker(config)), ("GPU", int(config.gpu))):
-        if each * config.workers <= available.get(name, 0):
-            continue
-        lack = (
-            f"ray.workers={config.workers} need {each * config.workers} {name}, the cluster "
-            f"has {available.get(name, 0):g}"
-        )
-        if not config.autoscaled:
-            raise UserError(
-                f"{lack}; lower ray.workers or ray.cpus_per_worker, or set ray.autoscaled if the "
-                "cluster starts nodes for what it is asked"
-            )
-        print(f"{lack}; waiting for nodes", flush=True)
     cpus = cpus_per_worker(config)
     room = places(node_resources(), {"CPU": cpus, "GPU": int(config.gpu)})
-    if room < config.workers and not config.autoscaled:
+    if room >= config.workers:
+        return
+    lack = (
+        f"ray.workers={config.workers} with {cpus} CPU{' and a GPU' if config.gpu else ''} each: "
+        f"on the cluster's nodes there is room for {room}"
+    )
+    if not config.autoscaled:
         raise UserError(
-            f"ray.workers={config.workers} with {cpus} CPU{' and a GPU' if config.gpu else ''} "
-            f"each: on the cluster's nodes there is room for {room}, as none is spread over two; "
-            "lower ray.workers or ray.cpus_per_worker"
+            f"{lack}, as none is spread over two; lower ray.workers or ray.cpus_per_worker, or "
+            "set ray.autoscaled if the cluster starts nodes for what it is asked"
         )
+    print(f"{lack}; waiting for more", flush=True)
 
 
 def node_resources() -> list[dict[str, float]]:
@@ -216,30 +192,24 @@ def torch_trainer(
     config: RayConfig,
     cpus: int,
     restarts: int,
-    more: Mapping[str, Any] | None = None,
+    more: Mapping[str, Any],
 ) -> TorchTrainer:
     """The group of workers for a run.
 
     Args:
         worker: what each of them does; it is given ``launch`` and what `more` holds.
-        launch: the run.
-        config: of the group.
+        launch, config, more: the run, of its workers, and for each of them.
         cpus: cores reserved for each worker.
-        restarts: times that Ray starts a group that died again.
-        more: for `worker`.
+        restarts: times that Ray itself starts a group that died again.
     """
-    (launch.run_dir / TOLD_OF_CHECKPOINTS).unlink(missing_ok=True)
-    resources: dict[str, float] = {"CPU": cpus}
-    if config.gpu:
-        resources["GPU"] = 1
+    resources: dict[str, float] = {"CPU": cpus, "GPU": 1} if config.gpu else {"CPU": cpus}
     return TorchTrainer(
         worker,
         # Not as JSON, in which the credentials of a tracking server are masked.
         train_loop_config={
             "launch": launch.model_dump(),
-            "max_failures": config.max_failures,
             "nodes_may_go": os.environ.get(WATCHES_NODES) == "1",
-            **(more or {}),
+            **more,
         },
         scaling_config=ScalingConfig(
             num_workers=config.workers, use_gpu=config.gpu, resources_per_worker=resources
@@ -280,19 +250,13 @@ class _ClusterBackend(_TorchBackend):
 
 
 def interface_of(address: str) -> str | None:
-    """Name of the interface that has an IPv4 address; None if none is found to."""
-    if not sys.platform.startswith("linux"):
-        return None
-    import fcntl
-
+    """Name of the interface that has an IPv4 address; None if none is found to, as on macOS."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
         for _, name in socket.if_nameindex():
-            try:
+            with suppress(OSError):  # it has none
                 answer = fcntl.ioctl(asked, SIOCGIFADDR, struct.pack("256s", name.encode()))
-            except OSError:  # has none
-                continue
-            if socket.inet_ntoa(answer[20:24]) == address:
-                return name
+                if socket.inet_ntoa(answer[20:24]) == address:
+                    return name
     return None
 
 
@@ -304,21 +268,33 @@ def _name_interface() -> None:
 
 def train_worker(config: dict[str, Any]) -> None:
     """One worker of the group; the loop finds the others through `torch.distributed`."""
-    in_worker(
-        Launch.model_validate(config["launch"]),
-        lambda launch, rank, copy: _train(launch, config, rank, copy),
-    )
+
+    def node_goes() -> bool:
+        """Whether a worker's machine is to be taken away; all workers ask together."""
+        return config["nodes_may_go"] and ray.train.get_preemption_info() is not None
+
+    def train(launch: Launch, rank: int, copy: RemoteRun | None) -> None:
+        device = get_device()
+        launch, note = resolve_on_machine(launch, device)
+        logger = RunLogger(launch, rank, ray.train.report, node_goes, copy)
+        with logger.recording("; ".join(filter(None, (config["note"], note)))):
+            try:
+                logger.finish(run_training(launch.settings, logger, device))
+            except StorageError as error:  # the group is started again, when it may be back
+                logger.notify(str(error))
+                raise
+
+    in_worker(Launch.model_validate(config["launch"]), train)
 
 
 def in_worker(
-    launch: Launch, work: Callable[[Launch, int, RemoteRun | NoCopy], None], stays: bool = True
+    launch: Launch, work: Callable[[Launch, int, RemoteRun | None], None], stays: bool = True
 ) -> None:
     """Do a worker's work, with the run's folder on its machine; nothing where the run is another's.
 
     Args:
-        launch: as the driver handed it out.
+        launch, stays: see `local_run_folder`.
         work: is given the launch as it is on this machine, the worker's rank, and the run's copy.
-        stays: see `local_run_folder`.
     """
     context = ray.train.get_context()
     rank, begun = context.get_world_rank(), False
@@ -328,44 +304,7 @@ def in_worker(
             work(launch_here, rank, copy)
     except RunTakenOver:  # by a start elsewhere, or a worker that was given up for dead
         if begun:
-            raise  # Ray starts a group that it still listens to again, which takes the run up
-
-
-def _train(launch: Launch, config: dict[str, Any], rank: int, copy: RemoteRun | NoCopy) -> None:
-    if (launch.run_dir / FAILURE).exists():  # started again after what would only be met again
-        return
-    if not (launch.run_dir / CONFIG_FILE).exists():  # a person removed the run
-        return
-
-    def tell_ray(metrics: dict[str, float], checkpoint: Path | None) -> None:
-        report(metrics, copy.saved(checkpoint))
-
-    device = get_device()
-    launch, note = resolve_on_machine(launch, device)
-    logger = RunLogger(launch, rank, tell_ray, node_goes if config["nodes_may_go"] else never)
-    logger.start(note)
-    try:
-        if rank == 0 and (died := count_attempt(launch.run_dir, config["max_failures"])):
-            logger.notify(died)
-        copy.send_soon()  # how often workers died: they may die again within seconds
-        logger.finish(run_training(launch.settings, logger, device))
-        logger.end()
-    except RunTakenOver:
-        raise
-    except StorageError as error:  # the storage may be back when the group is started again
-        logger.notify(str(error))
-        logger.end("FAILED")
-        raise
-    except UserError as error:
-        # To try again would fail again: this worker ends, and the driver says why.
-        with suppress(OSError):  # a full disk has a name without a text
-            (launch.run_dir / FAILURE).write_text(str(error), encoding="utf-8")
-        logger.end("FAILED")
-        if ray.train.get_context().get_world_size() > 1:
-            raise  # or the others would wait for this one
-    except BaseException:
-        logger.end("FAILED")
-        raise
+            raise  # a group that is still listened to is started again, which takes the run up
 
 
 def measure_on_ray(launch: Launch, config: RayConfig, cpus: int) -> None:
@@ -384,37 +323,10 @@ def measure_on_ray(launch: Launch, config: RayConfig, cpus: int) -> None:
 
 
 def _measure(dumped: dict[str, Any], gpu: bool) -> None:
-    launch = Launch.model_validate(dumped)
-    with local_run_folder(launch) as (launch, _):
-        run_dir = launch.run_dir
-        if (run_dir / FAILURE).exists() or not (run_dir / RESULT).exists():
-            return  # it failed, or was removed: the driver says so
+    with local_run_folder(Launch.model_validate(dumped)) as (launch, _):
+        if not (launch.run_dir / RESULT).exists():
+            return  # it was removed: the driver says so
         device = device_of(gpu)
         launch, _ = resolve_on_machine(launch, device)
-        logger = RunLogger(launch)
-        logger.start()
-        try:
+        with RunLogger(launch).recording() as logger:
             logger.measure(device)
-            logger.end()
-        except BaseException:
-            logger.end("FAILED")
-            raise
-
-
-def node_goes() -> bool:
-    """Whether the machine of a worker is to be taken away; all workers ask together."""
-    return ray.train.get_preemption_info() is not None
-
-
-def never() -> bool:
-    """Nobody takes a machine away that is the only one."""
-    return False
-
-
-def report(metrics: dict[str, float], checkpoint: Path | None) -> None:
-    """Tell Ray of a checkpoint that is in the run's folder already: nothing is copied."""
-    ray.train.report(
-        metrics,
-        checkpoint=Checkpoint.from_directory(str(checkpoint)) if checkpoint else None,
-        checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD,
-    )

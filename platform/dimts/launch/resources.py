@@ -14,27 +14,20 @@ def places(nodes: Iterable[Mapping[str, float]], needs: Mapping[str, float]) -> 
         nodes: what each node has, by Ray's names: ``CPU``, ``GPU``.
         needs: of one process, likewise; a share of a GPU is of a single one.
     """
+
+    def times(there: float, need: float, whole: bool) -> int:
+        if whole and need < 1:
+            return int(there + ROUNDING) * int(1 / need + ROUNDING)
+        return int(there / need + ROUNDING)
+
     return sum(
-        min(_times(name, node.get(name, 0), need) for name, need in needs.items() if need)
+        min(times(node.get(name, 0), need, name == "GPU") for name, need in needs.items() if need)
         for node in nodes
     )
 
 
-def _times(name: str, there: float, need: float) -> int:
-    if name == "GPU" and need < 1:
-        return int(there + ROUNDING) * int(1 / need + ROUNDING)
-    return int(there / need + ROUNDING)
-
-
-def equal_share(nodes: Iterable[Mapping[str, float]], workers: int, gpu: bool) -> int:
-    """The most cores that each of so many workers can have; 1 if there are too few.
-
-    Args:
-        nodes: what each node has.
-        workers: processes, each on one node.
-        gpu: each needs a GPU as well.
-    """
-    nodes = list(nodes)
+def equal_share(nodes: list[dict[str, float]], workers: int, gpu: bool) -> int:
+    """The most cores that so many workers can have each, beside a GPU; 1 if there are too few."""
     cores = int(sum(node.get("CPU", 0) for node in nodes))
     for share in range(cores // max(1, workers), 1, -1):
         if places(nodes, {"CPU": share, "GPU": int(gpu)}) >= workers:

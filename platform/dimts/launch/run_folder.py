@@ -1,7 +1,8 @@
-"""Whether a folder of this machine is newer than its copy in object storage.
+"""Whose the copy of a run in object storage is: which start of it, and which machine's folder.
 
-It is if it was the last to write there, which the claim in the copy tells: then it may hold what
-could not be sent.
+A folder is newer than its copy if it was the last to write there, which the claim in the copy
+tells: then it may hold what could not be sent. Where all nodes see the folder itself, a run has no
+copy, and its one start is the last.
 """
 
 from __future__ import annotations
@@ -9,11 +10,29 @@ from __future__ import annotations
 import uuid
 from pathlib import Path
 
+from dimts.launch.names import START
+from dimts.launch.settings import Launch
 from dimts.storage.paths import AnyPath, StoragePath
 from dimts.training.ownership import CLAIM
 
 NEWEST = ".newest"
 """The claims under which the folder has written, or may have, since it took up the copy."""
+
+
+def acquire(launch: Launch) -> None:
+    """From now on this start of the run is the last; a `StorageError` if nobody answers."""
+    if launch.remote:
+        (launch.remote / START).write_bytes(launch.start.encode())
+
+
+def is_last_start(launch: Launch) -> bool:
+    """Whether nobody has started the run since; raises like `acquire`."""
+    if launch.remote is None:
+        return True
+    try:
+        return (launch.remote / START).read_text() == launch.start
+    except FileNotFoundError:
+        return False
 
 
 def is_newest(folder: Path, theirs: str) -> bool:

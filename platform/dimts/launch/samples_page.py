@@ -23,19 +23,16 @@ img { display: block; max-width: 100%; width: 54em }
 
 
 def write_samples_page(path: Path, title: str, samples: Sequence[Sample]) -> None:
-    """Write the page, newest step first; pictures are shown for the newest step only.
-
-    Args:
-        path: the HTML file.
-        title: the run's name.
-        samples: their files are read now and may change later.
-    """
+    """Write the page, newest step first; pictures are shown for the newest step only."""
     steps = sorted({sample.step for sample in samples}, reverse=True)
+    fonts = "".join(
+        f"@font-face {{ font-family: \"script\"; src: url('{_data('font/ttf', font)}') }}\n"
+        for font in shipped_for("".join(sample.text for sample in samples))
+    )
+    head = html.escape(title)
     parts = [
         "<!doctype html><html><head><meta charset='utf-8'>",
-        f"<title>{html.escape(title)}</title><style>{_STYLE}{_fonts(samples)}</style>",
-        "</head><body>",
-        f"<h1>{html.escape(title)}</h1>",
+        f"<title>{head}</title><style>{_STYLE}{fonts}</style></head><body><h1>{head}</h1>",
     ]
     for step in steps:
         parts.append(f"<section><h2>step {step}</h2>")
@@ -44,15 +41,6 @@ def write_samples_page(path: Path, title: str, samples: Sequence[Sample]) -> Non
     parts.append("</body></html>\n")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(parts), encoding="utf-8")
-
-
-def _fonts(samples: Sequence[Sample]) -> str:
-    """The script's font, for a machine that has none."""
-    text = "".join(sample.text for sample in samples)
-    return "".join(
-        f"@font-face {{ font-family: \"script\"; src: url('{_data('font/ttf', path)}') }}\n"
-        for path in shipped_for(text)
-    )
 
 
 def _figure(sample: Sample, with_plots: bool) -> str:

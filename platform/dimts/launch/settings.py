@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -13,7 +14,7 @@ from dimts.families.protocol import Family
 from dimts.families.registry import get_family
 from dimts.storage.paths import AnyPath, StoragePath, cache_folder
 from dimts.tracking.config import TrackingConfig
-from dimts.training.settings import RunSettings
+from dimts.training.config import RunSettings
 
 
 class RunConfig(Config):
@@ -40,7 +41,7 @@ class RunConfig(Config):
 
 
 def driver_folder(place: AnyPath) -> Path:
-    """Where the machine that starts a run keeps what it has of it."""
+    """Where the machine that starts a run or a sweep keeps what it has of it."""
     return place if isinstance(place, Path) else cache_folder("runs", place) / "driver" / place.name
 
 
@@ -77,13 +78,11 @@ class Launch(Config):
     """What is handed to the process that trains.
 
     Attributes:
-        name: of the run.
+        name, place: of the run; where all nodes find it.
         settings: of the training.
         tracking: where it is recorded, with paths made absolute.
         params: the resolved configuration, flat.
-        place: of the run, where all nodes find it.
-        tags: of the recorded run; ``mlflow.parentRunId`` nests it, ``mlflow.note.content``
-            describes it.
+        tags: of the recorded run; ``mlflow.parentRunId`` nests it.
         title: what people see of it in MLflow; the name if empty.
         start: tells one start of a run in object storage from another.
     """
@@ -95,7 +94,7 @@ class Launch(Config):
     place: AnyPath
     tags: dict[str, str] = Field(default_factory=dict)
     title: str = ""
-    start: str = ""
+    start: str = Field(default_factory=lambda: uuid.uuid4().hex)
 
     @field_validator("settings", mode="before")
     @classmethod

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import yaml
@@ -13,12 +11,13 @@ from dimts.core.config import flatten
 from dimts.core.errors import UserError
 from dimts.core.lock import locked
 from dimts.launch.machine import with_amp
-from dimts.launch.names import CONFIG_FILE, LOCK
-from dimts.launch.relay import fetch_result, new_start, send_settings
-from dimts.launch.run_logger import RESULT, read_result
+from dimts.launch.names import CONFIG_FILE, LOCK, RESULT
+from dimts.launch.run_folder import acquire, is_last_start
+from dimts.launch.run_logger import read_result
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.stopping import clear_stop
-from dimts.storage.paths import AnyPath, local_copy
+from dimts.storage.paths import AnyPath
+from dimts.tracking.files import write_text
 from dimts.training.machine_choices import read_choices
 
 MAY_CHANGE = (
@@ -31,14 +30,13 @@ MAX_STEPS, AMP = "training.max_steps", "training.amp"
 
 
 def start_run(launch: Launch, ray_config: RayConfig) -> dict[str, Any]:
-    """Run to the end, or until asked to stop; what `recorder.read_result` says of it.
+    """Run to the end, or until asked to stop; what `run_logger.read_result` says of it.
 
     Raises:
-        UserError: a run of this name was made with other settings, or is going on; or training
-            failed.
+        UserError: a run of this name was made with other settings, is going on, or was started
+            again elsewhere; or training failed.
     """
     launch.tracking.check_client()
-    launch = new_start(launch)
     launch.run_dir.mkdir(parents=True, exist_ok=True)
 
     def busy(pid: str) -> str:
@@ -48,18 +46,17 @@ def start_run(launch: Launch, ray_config: RayConfig) -> dict[str, Any]:
         )
 
     with locked(launch.run_dir / LOCK, busy):
-        local_copy(launch.place / CONFIG_FILE, launch.run_dir / CONFIG_FILE)
         launch = _in_precision_of_run(launch)
         keep_settings(
-            launch.run_dir,
+            launch.place,
             launch.settings.config_yaml,
-            place=launch.place,
             way_out=launch.family.new_run_hint(str(launch.place)),
-            is_no_matter=lambda *change: _goes_on_with(launch.run_dir, *change),
+            is_no_matter=lambda *change: _goes_on_with(launch, *change),
         )
-        clear_stop(launch.run_dir)
-        (launch.run_dir / RESULT).unlink(missing_ok=True)
-        send_settings(launch)
+        acquire(launch)
+        for folder in (launch.run_dir, launch.place):
+            clear_stop(folder)
+        (launch.place / RESULT).unlink(missing_ok=True)
         if ray_config.workers:
             from dimts.launch.ray_train import run_on_ray  # a bare run needs no Ray
 
@@ -70,8 +67,9 @@ def start_run(launch: Launch, ray_config: RayConfig) -> dict[str, Any]:
             from dimts.launch.local import run_locally
 
             run_locally(launch, ray_config.gpu)
-        fetch_result(launch)
-        return read_result(launch.run_dir)
+        if not is_last_start(launch):
+            raise UserError(f"{launch.place}: was started again elsewhere, and goes on there")
+        return read_result(launch.place)
 
 
 def _in_precision_of_run(launch: Launch) -> Launch:
@@ -81,24 +79,23 @@ def _in_precision_of_run(launch: Launch) -> Launch:
         UserError: what the run has taken for `auto` cannot be read.
     """
     read_choices(launch.run_dir)  # here it ends the command, in a worker it would be tried again
-    file = launch.run_dir / CONFIG_FILE
-    if launch.settings.training.amp != "auto" or not file.exists():
+    before = (_settings_in(launch.place) or {}).get(AMP, "auto")
+    if before == "auto" or launch.settings.training.amp != "auto":
         return launch
-    before = flatten(yaml.safe_load(file.read_text(encoding="utf-8"))).get(AMP, "auto")
-    return launch if before == "auto" else with_amp(launch, before)
+    return with_amp(launch, before)
 
 
-def _goes_on_with(run_dir: Path, key: str, before: Any, now: Any) -> bool:
+def _goes_on_with(launch: Launch, key: str, before: Any, now: Any) -> bool:
     """Whether a run goes on with another value of a setting: more steps, or the precision that
     `auto` took by its name."""
     if key == MAX_STEPS:
-        return now > before
-    choices = read_choices(run_dir) if (key, before) == (AMP, "auto") else None
+        return bool(now > before)
+    choices = read_choices(launch.run_dir) if (key, before) == (AMP, "auto") else None
     return choices is not None and choices.amp == now
 
 
 def keep_settings(
-    folder: Path,
+    folder: AnyPath,
     config_yaml: str,
     may_change: tuple[str, ...] = (),
     place: AnyPath | None = None,
@@ -108,8 +105,7 @@ def keep_settings(
     """Store the resolved settings with a run, or compare them with those it was begun with.
 
     Args:
-        folder: of the run.
-        config_yaml: its settings.
+        folder, config_yaml: of the run, and its settings.
         may_change: beginnings of keys that are no matter, beside `MAY_CHANGE`.
         place: of the run, where that is not `folder`.
         way_out: what to do instead, for the error.
@@ -118,30 +114,23 @@ def keep_settings(
     Raises:
         UserError: one that matters has changed.
     """
-    file = folder / CONFIG_FILE
-    if file.exists():
-        before = flatten(yaml.safe_load(file.read_text(encoding="utf-8")))
-        now = flatten(yaml.safe_load(config_yaml))
-        for key in _changes(before, now, (*MAY_CHANGE, *may_change)):
-            if not is_no_matter(key, before.get(key), now.get(key)):
-                raise UserError(
-                    f"run {folder.name} was begun with {key}={before.get(key)}, not "
-                    f"{now.get(key)}; {way_out}, or remove {place or folder} to begin anew"
-                )
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    now = flatten(yaml.safe_load(config_yaml))
+    before = _settings_in(folder) or now
+    for key in sorted(before.keys() | now.keys()):
+        change = key, before.get(key), now.get(key)
+        if key.startswith((*MAY_CHANGE, *may_change)) or change[1] == change[2]:
+            continue
+        if not is_no_matter(*change):
+            raise UserError(
+                f"run {folder.name} was begun with {key}={change[1]}, not {change[2]}; {way_out}, "
+                f"or remove {place or folder} to begin anew"
+            )
+    write_text(folder / CONFIG_FILE, config_yaml)
+
+
+def _settings_in(folder: AnyPath) -> dict[str, Any] | None:
+    """Those that a run was begun with, flat; None if it was not."""
     try:
-        draft.write_text(config_yaml, encoding="utf-8")
-        draft.replace(file)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _changes(
-    before: Mapping[str, Any], now: Mapping[str, Any], may_change: tuple[str, ...]
-) -> list[str]:
-    """Keys that have another value, in order."""
-    return [
-        key
-        for key in sorted(before.keys() | now.keys())
-        if not key.startswith(may_change) and before.get(key) != now.get(key)
-    ]
+        return flatten(yaml.safe_load((folder / CONFIG_FILE).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None

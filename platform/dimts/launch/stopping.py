@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM ask a run to end with a checkpoint; a second one ends it at once.
 
-The wish is a file in the run's folder, so that it reaches the process that trains,
-wherever that runs.
+The wish is a file in the run's folder, so that it reaches the process that trains, wherever that
+runs.
 """
 
 from __future__ import annotations
@@ -14,6 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from dimts.launch.run_folder import is_last_start
+from dimts.launch.settings import Launch
+from dimts.storage.paths import AnyPath
+
 STOP_FILE = "stop_requested"
 EARLY_FILE = "stopped_early"
 """Beside it: it is a sweep that wishes so, as other runs are better."""
@@ -22,28 +26,31 @@ ONE_SIGNAL_S = 0.5
 """Within this a second one is the first again: `timeout` signals the job, then its group."""
 
 
-def stop_requested(run_dir: Path) -> bool:
+def stop_requested(run_dir: AnyPath) -> bool:
     """Whether someone wishes the run to end."""
     return (run_dir / STOP_FILE).exists()
 
 
-def request_stop(run_dir: Path) -> None:
-    """Wish the run to end after its current step, with a checkpoint."""
-    (run_dir / STOP_FILE).touch()
+def request_stop(run_dir: AnyPath, early: bool = False) -> None:
+    """Wish the run to end after its current step, with a checkpoint; `early`: a sweep does."""
+    for name in (EARLY_FILE, STOP_FILE) if early else (STOP_FILE,):
+        (run_dir / name).write_bytes(b"")
 
 
-def stop_early(run_dir: Path) -> None:
-    """Wish the same as a sweep."""
-    (run_dir / EARLY_FILE).touch()
-    request_stop(run_dir)
+def stop_run(launch: Launch, early: bool = False) -> None:
+    """Wish the same where its workers look, unless it was started again elsewhere; a
+    `StorageError` if nobody answers."""
+    launch.run_dir.mkdir(parents=True, exist_ok=True)
+    if is_last_start(launch):
+        request_stop(launch.place, early)
 
 
-def stopped_early(run_dir: Path) -> bool:
+def stopped_early(run_dir: AnyPath) -> bool:
     """Whether it is a sweep that wishes so."""
     return (run_dir / EARLY_FILE).exists()
 
 
-def clear_stop(run_dir: Path) -> None:
+def clear_stop(run_dir: AnyPath) -> None:
     """Forget a wish that an earlier start of the run was given."""
     for name in (STOP_FILE, EARLY_FILE):
         (run_dir / name).unlink(missing_ok=True)
@@ -59,23 +66,19 @@ def stop_on_signal(run_dir: Path) -> Iterator[None]:
         if time.monotonic() - requested_at < ONE_SIGNAL_S:
             return
         if stop_requested(run_dir):
-            previous[signal.Signals(number)](number, frame)
+            if not callable(handler := previous[signal.Signals(number)]):
+                raise KeyboardInterrupt
+            handler(number, frame)
             return
         requested_at = time.monotonic()
         request_stop(run_dir)
         print("stopping after this step, with a checkpoint ...", flush=True)
 
-    previous = {}
+    previous = {number: signal.getsignal(number) for number in SIGNALS}
     for number in SIGNALS:
-        handler = signal.getsignal(number)
-        previous[number] = handler if callable(handler) else _interrupt
         signal.signal(number, request)
     try:
         yield
     finally:
         for number, handler in previous.items():
-            signal.signal(number, signal.SIG_DFL if handler is _interrupt else handler)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+            signal.signal(number, handler)

@@ -24,14 +24,14 @@ def families(text: str) -> list[str]:
     """
     from matplotlib import font_manager
 
-    chosen = list(_own_families())
-    missing = _missing(text)
-    for entry in font_manager.fontManager.ttflist:
-        if not missing:
-            break
+    own = _own_families()
+    chosen, missing = list(own), {character for character in text if not character.isspace()}
+    for path in own.values():
+        missing = _lacking(missing, path)
+    for entry in font_manager.fontManager.ttflist if missing else ():
         # The font of last resort has a box for every character there is.
         if entry.style == "normal" and not entry.name.startswith("Last Resort"):
-            left = {c for c in missing if ord(c) not in _characters(entry.fname)}
+            left = _lacking(missing, entry.fname)
             if left < missing:
                 chosen.append(entry.name)
                 missing = left
@@ -40,13 +40,8 @@ def families(text: str) -> list[str]:
 
 def shipped_for(text: str) -> list[Path]:
     """Files of those of our own fonts that have characters of `text` that others may lack."""
-    odd = {ord(character) for character in text if ord(character) > LATIN}
-    return [path for path in _shipped() if odd & _characters(str(path))]
-
-
-def drawable(text: str) -> bool:
-    """True when a font that is at hand on every machine has each character of `text`."""
-    return not _missing(text)
+    odd = {character for character in text if ord(character) > LATIN}
+    return [path for path in _shipped() if _lacking(odd, str(path)) < odd]
 
 
 @cache
@@ -78,12 +73,9 @@ def _own_families() -> dict[str, str]:
     return files
 
 
-def _missing(text: str) -> set[str]:
-    """Characters of `text`, white space aside, that none of those fonts has."""
-    left = {character for character in text if not character.isspace()}
-    for path in _own_families().values():
-        left = {c for c in left if ord(c) not in _characters(path)}
-    return left
+def _lacking(characters: set[str], path: str) -> set[str]:
+    """Those that a font does not have."""
+    return {character for character in characters if ord(character) not in _characters(path)}
 
 
 @cache

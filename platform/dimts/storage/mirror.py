@@ -45,9 +45,7 @@ class Mirror:
     def pull(self, wanted: Callable[[str], bool] = lambda name: True) -> None:
         """Make the folder what the copy is: what else it held is removed.
 
-        Args:
-            wanted: whether a file is to be had here; one that is not goes from there as well,
-                with the next `push`.
+        A file that is not `wanted` goes from there as well, with the next `push`.
 
         Raises:
             StorageError: the storage cannot be reached, or changes meanwhile.
@@ -56,20 +54,16 @@ class Mirror:
         for path in self.folder.iterdir():
             if self._is_shared(path.name):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        downloads = [
-            partial((self.remote / name).download, self.folder / name)
-            for name in names
-            if wanted(name)
-        ]
+        chosen = filter(wanted, names)
         try:
-            transfer(downloads)
+            transfer([partial((self.remote / n).download, self.folder / n) for n in chosen])
         except FileNotFoundError as error:
             raise StorageError(f"{self.remote}: changes while it is copied; try again") from error
         here = self._scan()
         self._known = {name: here.get(name) for name in names}
 
     def adopt(self) -> list[str]:
-        """Take the folder for newer than the copy, which may lack some of it; what the copy has."""
+        """Take the folder for newer than the copy; the names that the copy has."""
         names = self._listed()
         self._known = dict.fromkeys(names)
         return names
@@ -85,7 +79,10 @@ class Mirror:
             # Read before the folder is, so that what they point to is seen there.
             pointers = {name: read_pointer(self.folder / name) for name in self._pointers}
             here = self._scan()
-            self._check_whole(here)
+            if any(name in self._known and name not in here for name in self._pointers[:1]):
+                raise StorageError(
+                    f"{self.folder}: is being removed, so nothing is removed from {self.remote}"
+                )
             changed = [n for n, stamp in here.items() if self._known.get(n) != stamp]
             manifests = {name for name in changed if name.split("/")[-1] == self._manifest}
             try:
@@ -107,14 +104,6 @@ class Mirror:
 
     def _is_copied(self, name: str) -> bool:
         return self._is_shared(name) and not any(part.startswith(".") for part in name.split("/"))
-
-    def _check_whole(self, here: dict[str, Stamp]) -> None:
-        """What a folder that is being removed lacks must not go from its copy."""
-        for name in self._pointers[:1]:
-            if name in self._known and name not in here:
-                raise StorageError(
-                    f"{self.folder}: {name} is gone, so nothing is removed from {self.remote}"
-                )
 
     def _scan(self) -> dict[str, Stamp]:
         found: dict[str, Stamp] = {}

@@ -2,8 +2,7 @@
 
 ``s3://BUCKET/PREFIX`` and ``gs://BUCKET/PREFIX`` are reached through `pyarrow.fs`, with the
 credentials that the provider's own tools find: environment, files, the role of a machine.
-``AWS_ENDPOINT_URL`` names another server that speaks S3, ``STORAGE_EMULATOR_HOST`` one that
-speaks as Google's does.
+``AWS_ENDPOINT_URL`` names another server that speaks S3.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, cast
 
-import pyarrow as pa
 import pyarrow.fs as pa_fs
 from pydantic import BeforeValidator, PlainSerializer
 from pydantic_core import core_schema
@@ -37,17 +36,10 @@ TIMEOUT_S = 5.0
 ATTEMPTS = 3
 
 _URI = re.compile(r"(s3|gs)://([a-z0-9][a-z0-9._-]{1,61}[a-z0-9])((?:/[^/]+)*)/?")
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 class Entry(NamedTuple):
-    """A file in object storage.
-
-    Attributes:
-        name: relative to the place that was listed.
-        size: in bytes.
-        mtime_ns: when it was written, in nanoseconds since 1970.
-    """
+    """A file in object storage; its name is relative to the place that was listed."""
 
     name: str
     size: int
@@ -56,27 +48,9 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class StoragePath:
-    """A prefix, or a file, in object storage; it is used as a `Path` is, as far as that goes.
-
-    Attributes:
-        uri: without a slash at its end.
-
-    Raises:
-        ValueError: no URI of object storage that is known, or more than one.
-    """
+    """A prefix, or a file, in object storage; it is used as a `Path` is, as far as that goes."""
 
     uri: str
-
-    def __post_init__(self) -> None:
-        if "@" in self.uri or "?" in self.uri:
-            raise ValueError(
-                "a place holds no credentials and no options: set AWS_ACCESS_KEY_ID, "
-                "AWS_ENDPOINT_URL and the like in the environment"
-            )
-        found = _URI.fullmatch(self.uri)
-        if not found or {".", ".."} & set(self.uri.split("/")):
-            raise ValueError("must be a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX")
-        object.__setattr__(self, "uri", self.uri.rstrip("/"))
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
@@ -86,7 +60,7 @@ class StoragePath:
         return self.uri
 
     def __truediv__(self, name: str | os.PathLike[str]) -> StoragePath:
-        return self._at(f"{self.uri}/{PurePosixPath(name)}")
+        return StoragePath(f"{self.uri}/{PurePosixPath(name)}")
 
     @property
     def name(self) -> str:
@@ -96,21 +70,14 @@ class StoragePath:
     @property
     def parent(self) -> StoragePath:
         """Without the last part; of a bucket itself."""
-        return self._at(self.uri.rsplit("/", 1)[0]) if "/" in self.path else self
-
-    @classmethod
-    def _at(cls, uri: str) -> StoragePath:
-        """Inside, names may hold what a place that people name may not."""
-        place = object.__new__(cls)
-        object.__setattr__(place, "uri", uri)
-        return place
+        return StoragePath(self.uri.rsplit("/", 1)[0]) if "/" in self.path else self
 
     def exists(self) -> bool:
         """Whether there is a file here."""
         return self.entry() is not None
 
     def read_text(self, encoding: str = "utf-8") -> str:
-        """A whole file as text; raises like `read_bytes`."""
+        """A whole file as text."""
         return self.read_bytes().decode(encoding)
 
     def absolute(self) -> StoragePath:
@@ -143,7 +110,7 @@ class StoragePath:
         return data
 
     def write_bytes(self, data: bytes) -> None:
-        """A whole file, seen whole or not at all; raises like `upload`."""
+        """Write a whole file, which is seen whole or not at all."""
         with reaching(self), self.filesystem.open_output_stream(self.path) as file:
             file.write(data)
 
@@ -156,46 +123,33 @@ class StoragePath:
             UserError: it cannot be written on this machine.
         """
         draft = file.with_name(f".{file.name}.{os.getpid()}.part")
-        with reaching(self):
-            source = self.filesystem.open_input_stream(self.path)
-        with source, _writing(file):
+        with reaching(self, file), self.filesystem.open_input_stream(self.path) as source:
             file.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with draft.open("wb") as target:
-                    while part := self._next_part(source):
-                        target.write(part)
+                    shutil.copyfileobj(source, target, PART_BYTES)
                 os.replace(draft, file)
             finally:
                 draft.unlink(missing_ok=True)
-
-    def _next_part(self, source: pa.NativeFile) -> bytes:
-        with reaching(self):
-            part: bytes = source.read(PART_BYTES)
-        return part
 
     def upload(self, file: Path) -> None:
         """Copy a file to here; it is seen there whole or not at all.
 
         Raises:
-            FileNotFoundError: there is no such file.
+            OSError: the file is missing or cannot be read.
             StorageError: the storage cannot be reached or refuses.
         """
-        with file.open("rb") as source:
-            with reaching(self):
-                target = self.filesystem.open_output_stream(self.path)
+        with file.open("rb") as source, reaching(self):
+            target = self.filesystem.open_output_stream(self.path)
             try:
-                while part := source.read(PART_BYTES):
-                    with reaching(self):
-                        target.write(part)
-            except StorageError:
+                shutil.copyfileobj(source, target, PART_BYTES)
+            except BaseException as error:
+                if not _of_storage(error):  # to close it ends what is half sent as if it were whole
+                    with suppress(OSError, StorageError):
+                        target.close()
+                        self.unlink()
                 raise
-            except BaseException:  # of this machine, or Ctrl-C
-                with suppress(OSError):
-                    target.close()  # which ends what is half sent as if it were whole
-                    self.unlink()
-                raise
-            with reaching(self):
-                target.close()
+            target.close()
 
     def entry(self) -> Entry | None:
         """The file here, if there is one."""
@@ -223,12 +177,8 @@ class StoragePath:
 
     def unlink(self, missing_ok: bool = True) -> None:
         """Remove the file here, if there is one."""
-        with reaching(self):
-            try:
-                self.filesystem.delete_file(self.path)
-            except FileNotFoundError:
-                if not missing_ok:
-                    raise
+        with reaching(self), suppress(FileNotFoundError):
+            self.filesystem.delete_file(self.path)
 
 
 class StorageError(UserError):
@@ -243,17 +193,23 @@ def is_remote(text: str) -> bool:
 def any_path(text: str | os.PathLike[str] | StoragePath) -> AnyPath:
     """The path that a user names; a `UserError` if it is none."""
     try:
-        path: AnyPath = _any_path(text)
+        return cast(AnyPath, _any_path(text))
     except ValueError as error:
         raise UserError(f"{text}: {error}") from error
-    return path
 
 
 def _any_path(value: Any) -> Any:
-    """A `Path` stays one; text is either."""
-    if isinstance(value, str) and _SCHEME.match(value):
-        return StoragePath(value)
-    return Path(value) if isinstance(value, str) else value
+    """A path stays one; text is either."""
+    if not isinstance(value, str) or "://" not in value:
+        return Path(value) if isinstance(value, str) else value
+    if "@" in value or "?" in value:
+        raise ValueError(
+            "a place holds no credentials and no options: set AWS_ACCESS_KEY_ID, "
+            "AWS_ENDPOINT_URL and the like in the environment"
+        )
+    if not _URI.fullmatch(value) or {".", ".."} & set(value.split("/")):
+        raise ValueError("must be a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX")
+    return StoragePath(value.rstrip("/"))
 
 
 AnyPath = Annotated[Path | StoragePath, BeforeValidator(_any_path), PlainSerializer(str, str)]
@@ -261,28 +217,36 @@ AnyPath = Annotated[Path | StoragePath, BeforeValidator(_any_path), PlainSeriali
 
 
 def require_local(path: AnyPath, why: str) -> Path:
-    """The path, which has to be one of this machine.
-
-    Raises:
-        UserError: it is in object storage; says `why` that does not do.
-    """
+    """The path; a `UserError` says `why` one in object storage does not do."""
     if isinstance(path, StoragePath):
         raise UserError(f"{path}: {why}; name a folder that this machine and all nodes see")
     return path
 
 
+def write_text(path: AnyPath, text: str) -> None:
+    """Replace a file so that a reader sees the old one or the new one, never a part."""
+    if isinstance(path, StoragePath):
+        path.write_bytes(text.encode())
+        return
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with draft.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def copy_to(file: Path, target: AnyPath) -> None:
-    """Copy a file to object storage; a local target is the file itself. Raises like `upload`."""
+    """Copy a file to object storage; a local target is the file itself."""
     if isinstance(target, StoragePath):
         target.upload(file)
 
 
 def local_copy(source: AnyPath, file: Path) -> Path:
-    """Make `file` what a file in object storage is, and missing if it is; a local one stays itself.
-
-    Raises:
-        StorageError: the storage cannot be reached or refuses.
-    """
+    """Make `file` what a file in object storage is, and missing if it is; a local one is itself."""
     if not isinstance(source, StoragePath):
         return source
     try:
@@ -293,11 +257,7 @@ def local_copy(source: AnyPath, file: Path) -> Path:
 
 
 def remove_files(folder: AnyPath, prefix: str = "") -> None:
-    """Remove a folder, or what in it begins with `prefix`; nothing if it is not there.
-
-    Raises:
-        StorageError: the storage cannot be reached.
-    """
+    """Remove a folder, or what in it begins with `prefix`; nothing if it is not there."""
     if isinstance(folder, StoragePath):
         names = [entry.name for entry in folder.entries()]
         transfer([(folder / name).unlink for name in names if name.startswith(prefix)])
@@ -310,33 +270,30 @@ def remove_files(folder: AnyPath, prefix: str = "") -> None:
 
 
 @contextmanager
-def reaching(place: StoragePath) -> Iterator[None]:
-    """What object storage has against us, in one line.
+def reaching(place: StoragePath, file: Path | None = None) -> Iterator[None]:
+    """Say what object storage has against us, in one line.
 
     Raises:
-        StorageError: in place of an `OSError` that is not about a missing file.
+        StorageError: in place of its `OSError`s, but for that of a missing file.
+        UserError: in place of this machine's, such as of a full disk, if they are about `file`.
     """
     try:
         yield
-    except (FileNotFoundError, StorageError):
-        raise
     except OSError as error:
-        why = " ".join(str(error).split()).split(" (Request ID")[0][:300]
-        raise StorageError(
-            f"{place}: {why}; look at the bucket's name, the credentials, the region and, if it is "
-            "another server's, AWS_ENDPOINT_URL"
-        ) from error
-
-
-@contextmanager
-def _writing(file: Path) -> Iterator[None]:
-    """What this machine has against a file, such as a full disk, is not the storage's fault."""
-    try:
-        yield
-    except FileNotFoundError:  # there, since it was begun
-        raise
-    except OSError as error:
+        if _of_storage(error):
+            why = " ".join(str(error).split()).split(" (Request ID")[0][:300]
+            raise StorageError(
+                f"{place}: {why}; look at the bucket's name, the credentials, the region and, if "
+                "it is another server's, AWS_ENDPOINT_URL"
+            ) from error
+        if file is None or isinstance(error, FileNotFoundError):
+            raise
         raise UserError(f"{file}: cannot be written: {error.strerror or error}") from error
+
+
+def _of_storage(error: BaseException) -> bool:
+    """Whether an error is the storage's; those of the system have a number."""
+    return isinstance(error, OSError) and error.errno is None
 
 
 def transfer(jobs: list[Any]) -> None:
@@ -353,12 +310,7 @@ def transfer(jobs: list[Any]) -> None:
 
 
 def cache_folder(kind: str, *of: Any) -> Path:
-    """Where this machine keeps what can be had again; may be removed between jobs.
-
-    Args:
-        kind: ``features``, ``fonts`` and so on.
-        of: what it is of.
-    """
+    """Where this machine keeps what can be had again, such as ``features`` `of` a fingerprint."""
     root = os.environ.get(CACHE) or Path.home() / ".cache" / "dimts"
     return Path(root).absolute() / kind / (fingerprint(*map(str, of)) if of else "")
 
@@ -367,38 +319,17 @@ def cache_folder(kind: str, *of: Any) -> Path:
 def _filesystem(scheme: str, _: str, bucket: str) -> pa_fs.FileSystem:
     try:
         if scheme == "gs:":
-            return _google()
+            limit = timedelta(seconds=ATTEMPTS * TIMEOUT_S)
+            return pa_fs.GcsFileSystem(retry_time_limit=limit)
+        # Whoever names another server says himself where a bucket is, or it does not matter.
+        other = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         return pa_fs.S3FileSystem(
-            region=_region(bucket),
-            endpoint_override=_endpoint(),
+            region=None if other else pa_fs.resolve_s3_region(bucket),
+            endpoint_override=other,
             connect_timeout=TIMEOUT_S,
             request_timeout=TIMEOUT_S,
             retry_strategy=pa_fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
             allow_delayed_open=True,  # a small file is one request, not three
         )
     except (OSError, ValueError) as error:
-        why = " ".join(str(error).split())[:300]
-        raise StorageError(f"{scheme}//{bucket}: {why}") from error
-
-
-def _google() -> pa_fs.FileSystem:
-    limit = timedelta(seconds=ATTEMPTS * TIMEOUT_S)
-    if not (emulator := os.environ.get("STORAGE_EMULATOR_HOST")):
-        return pa_fs.GcsFileSystem(retry_time_limit=limit)
-    scheme, _, host = emulator.rpartition("://")
-    return pa_fs.GcsFileSystem(
-        anonymous=True, scheme=scheme or "http", endpoint_override=host, retry_time_limit=limit
-    )
-
-
-def _endpoint() -> str | None:
-    """As Amazon's own tools take it."""
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-
-
-def _region(bucket: str) -> str | None:
-    """Where a bucket is; whoever names another server says so himself, or it does not matter."""
-    if _endpoint():
-        return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    region: str = pa_fs.resolve_s3_region(bucket)
-    return region
+        raise StorageError(f"{scheme}//{bucket}: {' '.join(str(error).split())[:300]}") from error

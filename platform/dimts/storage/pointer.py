@@ -1,6 +1,6 @@
 """Pointers: files of one line that name a folder beside them, as ``checkpoint_best`` of a run does.
 
-Older versions wrote symbolic links, and ``NAME.link`` in object storage; those are still read.
+Older versions wrote symbolic links; those are still read.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from dimts.core.untrusted import open_regular
-from dimts.storage.paths import AnyPath, StoragePath
+from dimts.storage.paths import AnyPath, StoragePath, write_text
 
 MAX_BYTES = 1000
-OLD_SUFFIX = ".link"
 _TARGET = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)
 
 
@@ -26,27 +25,17 @@ def read_pointer(file: AnyPath) -> str:
     Raises:
         StorageError: the storage cannot be reached.
     """
-    name = (_read_stored(file) if isinstance(file, StoragePath) else _read_local(file)).strip()
-    return name if len(name) <= MAX_BYTES and _TARGET.fullmatch(name) else ""
-
-
-def _read_local(file: Path) -> str:
-    try:
-        if file.is_symlink():
-            return os.readlink(file)
-        with open_regular(file) as descriptor:
-            return os.read(descriptor, MAX_BYTES + 1).decode(errors="replace")
-    except OSError:
-        return ""
-
-
-def _read_stored(file: StoragePath) -> str:
-    if file.parent == file:  # a bucket
-        return ""
-    for path in (file, file.parent / f"{file.name}{OLD_SUFFIX}"):
-        with suppress(FileNotFoundError, ValueError):
-            return path.read_bytes(most=MAX_BYTES).decode()
-    return ""
+    name = ""
+    with suppress(OSError, ValueError):
+        if isinstance(file, StoragePath):
+            is_bucket = file.parent == file
+            name = "" if is_bucket else file.read_bytes(most=MAX_BYTES).decode()
+        elif file.is_symlink():
+            name = os.readlink(file)
+        else:
+            with open_regular(file) as descriptor:
+                name = os.read(descriptor, MAX_BYTES + 1).decode()
+    return name.strip() if len(name) <= MAX_BYTES and _TARGET.fullmatch(name.strip()) else ""
 
 
 def write_pointer(file: Path, name: str) -> None:
@@ -57,12 +46,4 @@ def write_pointer(file: Path, name: str) -> None:
     """
     if not file.is_symlink() and read_pointer(file) == name:
         return
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with draft.open("w", encoding="utf-8") as stream:
-            stream.write(f"{name}\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(file)
-    finally:
-        draft.unlink(missing_ok=True)
+    write_text(file, f"{name}\n")

@@ -9,25 +9,58 @@ from __future__ import annotations
 import itertools
 import os
 import unicodedata
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from dimts.core.config import Config, load_config
 from dimts.core.errors import ConfigError
 
 LANGUAGES = Path(__file__).parent / "languages"
-
-Character = Annotated[str, Field(min_length=1, max_length=1)]
-Word = Annotated[str, Field(min_length=1, max_length=1000)]
-Said = Annotated[str, Field(max_length=1000)]
 LARGEST_ALPHABET = 200_000
 FILES = (".yaml", ".yml")
 NO_LANGUAGES = ("pad", "eos")
 """Codes whose start token would be one that every vocabulary has for something else."""
+
+Entries = TypeVar("Entries", str, tuple[str, ...])
+
+
+def _composed(value: Any) -> Any:
+    """A text in the composed form (NFC), as those that are normalised."""
+    return unicodedata.normalize("NFC", value) if isinstance(value, str) else value
+
+
+def _expand(letters: Iterable[str]) -> list[str]:
+    """``["a-z", "'"]`` -> its characters."""
+    expanded: list[str] = []
+    for entry in letters:
+        if len(expanded) > LARGEST_ALPHABET:
+            raise ValueError(f"more than {LARGEST_ALPHABET} characters")
+        if len(entry) == 3 and entry[1] == "-" and entry[0] < entry[2]:
+            expanded.extend(chr(code) for code in range(ord(entry[0]), ord(entry[2]) + 1))
+        else:
+            expanded.extend(entry)
+    return expanded
+
+
+def _visible(letters: Entries) -> Entries:
+    """Refuse what no normalised text holds."""
+    for character in _expand(letters):
+        if character.isspace() or unicodedata.category(character) in ("Cc", "Cf"):
+            raise ValueError(f"white space or a control character (U+{ord(character):04X})")
+    return letters
+
+
+_COMPOSED = BeforeValidator(_composed)
+Text = Annotated[str, _COMPOSED]
+Character = Annotated[str, Field(min_length=1, max_length=1), _COMPOSED]
+Word = Annotated[str, Field(min_length=1, max_length=1000), _COMPOSED]
+Said = Annotated[str, Field(max_length=1000), _COMPOSED]
+Letters = Annotated[Word, AfterValidator(_visible)]
 
 
 class SyllableRow(Config):
@@ -38,41 +71,40 @@ class SyllableRow(Config):
 
     consonant: Word
     vowels: Word
-    letters: Word
+    letters: Letters
 
 
 class Syllables(Config):
     """A syllabary's letters factored as consonant and vowel order."""
 
-    series: dict[str, tuple[Word, ...]] = Field(description="name -> vowel of each column")
+    series: dict[Word, tuple[Word, ...]] = Field(description="name -> vowel of each column")
     rows: tuple[SyllableRow, ...]
 
     @model_validator(mode="after")
     def _rows_fit(self) -> Self:
         seen: set[str] = set()
         for row in self.rows:
-            if row.vowels not in self.series:
+            if (vowels := self.series.get(row.vowels)) is None:
                 allowed = ", ".join(self.series)
                 raise ValueError(
                     f"row {row.letters}: no series {row.vowels!r}; there are {allowed}"
                 )
-            if len(row.letters) != len(self.series[row.vowels]):
-                n = len(self.series[row.vowels])
+            if len(row.letters) != (n := len(vowels)):
                 raise ValueError(f"row {row.letters}: series {row.vowels} wants {n} letters")
             if twice := seen & set(row.letters):
                 raise ValueError(f"row {row.letters}: {''.join(sorted(twice))} is in two rows")
             seen |= set(row.letters)
         return self
 
-    @cached_property
+    @property
     def consonants(self) -> tuple[str, ...]:
         """Names in the order of their first row."""
         return tuple(dict.fromkeys(row.consonant for row in self.rows))
 
-    @cached_property
+    @property
     def vowels(self) -> tuple[str, ...]:
         """Names in the order of the series."""
-        return tuple(dict.fromkeys(itertools.chain.from_iterable(self.series.values())))
+        return tuple(dict.fromkeys(vowel for vowels in self.series.values() for vowel in vowels))
 
     @cached_property
     def factors(self) -> dict[str, tuple[str, str]]:
@@ -88,7 +120,7 @@ class Ordinals(Config):
     """A numeral followed by a suffix: the last word of the cardinal changes."""
 
     suffixes: tuple[Word, ...]
-    words: dict[str, Said] = Field(description="last word of a cardinal -> its ordinal")
+    words: dict[Text, Said] = Field(description="last word of a cardinal -> its ordinal")
 
 
 class Scale(Config):
@@ -101,14 +133,16 @@ class Scale(Config):
 class Numbers(Config):
     """Tables from which every cardinal is composed, and how numerals are written."""
 
-    units: tuple[Word, ...] = Field(min_length=10, description="words of 0, 1, 2, ...")
+    units: tuple[Word, ...] = Field(
+        min_length=10, max_length=100, description="words of 0, 1, 2, ...; more are composed"
+    )
     tens: dict[int, Said]
     scales: tuple[Scale, ...]
     minus: Word
     point: Word
     decimal_separator: Character = "."
     group_separator: Character = ","
-    between: dict[str, Said] = Field(default={}, description="mark between two numerals -> said as")
+    between: dict[Word, Said] = Field(default={}, description="mark between numerals -> said as")
     ordinals: Ordinals | None = None
     numerals: dict[Character, int] = Field(
         default={}, description="letters of an additive-multiplicative system, hundreds included"
@@ -116,8 +150,6 @@ class Numbers(Config):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        if len(self.units) > 100:
-            raise ValueError("units: at most 100 words; larger numbers are composed")
         missing = [ten for ten in range(20, 100, 10) if ten not in self.tens]
         if missing and len(self.units) < missing[-1] + 10:
             raise ValueError(f"tens: {missing[0]} is missing")
@@ -148,60 +180,39 @@ class Language(Config):
 
     name: Word
     code: Word
-    letters: tuple[str, ...] = Field(
+    letters: Annotated[tuple[Text, ...], AfterValidator(_visible)] = Field(
         default=(), description="characters, or ranges such as a-z, beside the syllables'"
     )
-    punctuation: Word
+    punctuation: Letters
     case: Literal["keep", "lower"] = "keep"
     affixes: Literal["attached", "separate"] = Field(
         default="separate", description="whether a numeral or abbreviation may touch its prefixes"
     )
-    replacements: dict[str, Said] = Field(default={}, description="literal variants -> known text")
+    replacements: dict[Word, Said] = Field(default={}, description="literal variants -> known text")
     homophones: dict[Character, Character] = Field(default={}, description="letter -> same sound")
     syllables: Syllables | None = None
     numbers: Numbers | None = None
-    abbreviations: dict[str, Said] = Field(default={}, description="short form -> words")
+    abbreviations: dict[Word, Said] = Field(default={}, description="short form -> words")
     acronyms: Acronyms | None = None
-    symbols: dict[str, Said] = Field(default={}, description="mark -> word, where it stands")
-    units_before: dict[str, Said] = Field(
+    symbols: dict[Word, Said] = Field(default={}, description="mark -> word, where it stands")
+    units_before: dict[Word, Said] = Field(
         default={}, description="mark before a number that is said after it, as currencies are"
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _composed(cls, values: Any) -> Any:
-        return _composed(values)
 
     @model_validator(mode="after")
     def _within_alphabet(self) -> Self:
         if self.code in NO_LANGUAGES:
             raise ValueError(f"code: {self.code!r} is the name of a token of its own")
-        for key, characters in (
-            ("punctuation", self.punctuation),
-            ("letters", _expand(self.letters)),
-            ("syllables", self.syllables.factors if self.syllables else ()),
-        ):
-            if invisible := next(filter(_is_invisible, characters), None):
-                raise ValueError(
-                    f"{key}: U+{ord(invisible):04X} is white space or a control character, which "
-                    "no normalised text holds"
-                )
-        for key, table in self._tables():
-            if "" in table:
-                raise ValueError(f"{key}: has an empty key")
-        repeated = [c for c, n in _counts(self.alphabet).items() if n > 1]
-        if repeated:
+        if repeated := [c for c, n in Counter(self.alphabet).items() if n > 1]:
             raise ValueError(f"{''.join(repeated)} is in the alphabet twice")
         if self.acronyms and self.case != "lower":
             raise ValueError("acronyms: need case: lower, as capitals tell them from words")
         known = {*self.alphabet, " "}
-        for table, words in self._spoken():
+        for table, words in self._spoken().items():
             for word in words:
                 spoken = word.lower() if self.case == "lower" else word
-                if unknown := sorted(set(spoken) - known):
-                    raise ValueError(
-                        f"{table}: {word!r} has {''.join(unknown)}, not in the alphabet"
-                    )
+                if unknown := "".join(sorted(set(spoken) - known)):
+                    raise ValueError(f"{table}: {word!r} has {unknown}, not in the alphabet")
         return self
 
     @cached_property
@@ -210,30 +221,19 @@ class Language(Config):
         syllables = "".join(row.letters for row in self.syllables.rows) if self.syllables else ""
         return (*self.punctuation, *_expand(self.letters), *syllables)
 
-    def _tables(self) -> Iterable[tuple[str, Iterable[str]]]:
-        """Every table whose keys are looked for in a text."""
-        yield "replacements", self.replacements
-        yield "abbreviations", self.abbreviations
-        yield "symbols", self.symbols
-        yield "units_before", self.units_before
-        if self.numbers:
-            yield "numbers.between", self.numbers.between
-
-    def _spoken(self) -> Iterable[tuple[str, Iterable[str]]]:
-        """Every table whose words end up in normalised text."""
-        yield "replacements", self.replacements.values()
-        yield "homophones", self.homophones.values()
-        yield "abbreviations", self.abbreviations.values()
-        yield "symbols", self.symbols.values()
-        yield "units_before", self.units_before.values()
-        if self.acronyms:
-            yield "acronyms", (*self.acronyms.letter_names.values(), *self.acronyms.suffixes)
-        if numbers := self.numbers:
-            scales = (scale.word for scale in numbers.scales)
-            yield "numbers", (*numbers.units, *numbers.tens.values(), *scales)
-            yield "numbers", (numbers.minus, numbers.point, *numbers.between.values())
-            if numbers.ordinals:
-                yield "numbers.ordinals", numbers.ordinals.words.values()
+    def _spoken(self) -> Mapping[str, Iterable[str]]:
+        """The words of every table that end up in normalised text."""
+        plain = ("replacements", "homophones", "abbreviations", "symbols", "units_before")
+        spoken: dict[str, Iterable[str]] = {key: getattr(self, key).values() for key in plain}
+        if names := self.acronyms:
+            spoken["acronyms"] = (*names.letter_names.values(), *names.suffixes)
+        if n := self.numbers:
+            scales = (scale.word for scale in n.scales)
+            words = (*n.units, *n.tens.values(), *scales, *n.between.values())
+            spoken["numbers"] = (*words, n.minus, n.point)
+            if n.ordinals:
+                spoken["numbers.ordinals"] = n.ordinals.words.values()
+        return spoken
 
 
 def load_language(code_or_path: str | Path) -> Language:
@@ -242,51 +242,26 @@ def load_language(code_or_path: str | Path) -> Language:
     Raises:
         ConfigError: no such language, or the file is not a valid one; names file and key.
     """
+    unknown = "language {} is not known; known: {}; or name the path of a language's YAML file"
+    path = data_file(code_or_path, LANGUAGES, unknown)
+    return load_config(Language, [path], including=False)
+
+
+def data_file(code_or_path: str | Path, folder: Path, unknown: str) -> Path:
+    """A YAML file of ours in `folder`, by its language's code, or the file of a path.
+
+    Raises:
+        ConfigError: no such code; `unknown`, with the code and those that there are.
+    """
     path = Path(code_or_path)
     if path.suffix not in FILES:
-        path = LANGUAGES / f"{code_or_path}.yaml"
+        path = folder / f"{code_or_path}.yaml"
         if not path.is_file():
-            codes = ", ".join(sorted(file.stem for file in LANGUAGES.glob("*.yaml")))
-            raise ConfigError(
-                f"language {str(code_or_path)!r} is not known; known: {codes}; "
-                "or name the path of a language's YAML file"
-            )
-    return load_config(Language, [path], including=False)
+            codes = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
+            raise ConfigError(unknown.format(repr(str(code_or_path)), codes))
+    return path
 
 
 def absolute_file(code_or_path: str) -> str:
     """A file's path from the root, for processes that stand in another folder; a code as it is."""
     return os.path.abspath(code_or_path) if Path(code_or_path).suffix in FILES else code_or_path
-
-
-def _composed(value: Any) -> Any:
-    """All texts of a language's file in the composed form (NFC), as those that are normalised."""
-    if isinstance(value, str):
-        return unicodedata.normalize("NFC", value)
-    if isinstance(value, dict):
-        return {_composed(key): _composed(part) for key, part in value.items()}
-    return [_composed(part) for part in value] if isinstance(value, list) else value
-
-
-def _is_invisible(character: str) -> bool:
-    return character.isspace() or unicodedata.category(character) in ("Cc", "Cf")
-
-
-def _expand(letters: Iterable[str]) -> list[str]:
-    """``["a-z", "'"]`` -> its characters."""
-    expanded: list[str] = []
-    for entry in letters:
-        if len(expanded) > LARGEST_ALPHABET:
-            raise ValueError(f"letters: more than {LARGEST_ALPHABET} characters")
-        if len(entry) == 3 and entry[1] == "-" and entry[0] < entry[2]:
-            expanded.extend(chr(code) for code in range(ord(entry[0]), ord(entry[2]) + 1))
-        else:
-            expanded.extend(entry)
-    return expanded
-
-
-def _counts(characters: Iterable[str]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for character in characters:
-        counts[character] = counts.get(character, 0) + 1
-    return counts

@@ -7,9 +7,7 @@ import re
 from collections.abc import Iterable
 
 import tokenizers
-from pydantic import Field
 
-from dimts.core.config import Config
 from dimts.core.errors import UserError
 from dimts.text.huggingface import extended_huggingface, start_like
 from dimts.text.language import Language
@@ -17,27 +15,17 @@ from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
 from dimts.text.tokenizer_spec import SPACE, TokenizerLanguage, TokenizerSpec
 
+MIN_COUNT = 2
+"""How often a sub-word must occur in the texts."""
 TRAINED_A_KEPT_MERGE = 8
 """Merges that are trained for each that is wanted: those of base characters are left out."""
-
-
-class SubwordConfig(Config):
-    """Tokens longer than a character, learned from texts of the new language.
-
-    Attributes:
-        tokens: how many are added at most.
-        min_count: how often a sub-word must occur in the texts.
-    """
-
-    tokens: int = Field(ge=1)
-    min_count: int = Field(default=2, ge=1)
 
 
 def merge(
     base: Tokenizer,
     language: Language,
     text: TextConfig,
-    subwords: SubwordConfig | None = None,
+    subwords: int = 0,
     texts: Iterable[str] = (),
 ) -> Tokenizer:
     """`base` extended by a language, which becomes the default one.
@@ -47,16 +35,14 @@ def merge(
     character that the base does not know.
 
     Args:
-        base: of ours, or read by `dimts.text.huggingface.read_huggingface`.
-        language: what is added.
-        text: its normaliser's settings.
-        subwords: None: one token a character.
-        texts: normalised texts of the language to learn sub-words from.
+        base: of ours, or Hugging Face's.
+        language, text: what is added, and how its texts are normalised.
+        subwords: how many tokens longer than a character are added at most.
+        texts: normalised texts of the language, to learn these from.
 
     Raises:
-        UserError: the base knows the language already, there are no texts to learn
-            sub-words from, the base's own normaliser changes letters of the language, or the
-            base has syllables of it as mere letters.
+        UserError: the base knows the language, there are no texts to learn sub-words from, or
+            the base reads letters or syllables of the language otherwise.
     """
     if language.code in base.languages:
         raise UserError(f"{language.name} ({language.code}) is one of the base's languages already")
@@ -68,21 +54,32 @@ def merge(
     added = [*new, *("".join(pair) for pair in merges)]
     segmented = bool(merges) or base.spec.huggingface is not None
     known = TokenizerLanguage(language=language, text=text, start=start)
-    values = {
-        **{key: getattr(base.spec, key) for key in ("pad", "end", "space")},
-        "languages": (*base.spec.languages, known),
-        "tokens": (*base.tokens, *added),
-        "n_base": base.n_vocab,
-        "huggingface": extended_huggingface(base, added, merges, start) if segmented else None,
-    }
-    merged = Tokenizer(TokenizerSpec.model_validate(values))
-    _check_reachable(merged, language)
-    _check_unmoved(base, merged, language)
+    spec = TokenizerSpec(
+        languages=(*base.spec.languages, known),
+        tokens=(*base.tokens, *added),
+        n_base=base.n_vocab,
+        huggingface=extended_huggingface(base, added, merges, start) if segmented else None,
+        **base.spec.model_dump(include={"pad", "end", "space"}),
+    )
+    merged = Tokenizer(spec)
+    # A normaliser inside a Hugging Face base may take letters apart that are added.
+    if lost := "".join(c for c in language.alphabet if merged.decode(merged.segment(c)) != c):
+        raise UserError(
+            f"the base's own normaliser changes {lost} of the alphabet of {language.name}: write "
+            "them in the language's file as the base does"
+        )
+    # A token's vector is its own row and those of its consonant and vowel.
+    rows, before = merged.factors[: base.n_vocab], base.factors if base.factor_sizes else 0
+    if moved := "".join(base.tokens[i] for i in (rows != before).any(axis=1).nonzero()[0]):
+        raise UserError(
+            f"the base has {moved} of {language.name} without consonant and vowel, which would "
+            "change how it reads them: leave syllables out of the language's file"
+        )
     return merged
 
 
 def _learn(
-    base: Tokenizer, language: Language, config: SubwordConfig, texts: Iterable[str]
+    base: Tokenizer, language: Language, most: int, texts: Iterable[str]
 ) -> list[tuple[str, str]]:
     """Merges in the order in which they are applied, each making a token that is new."""
     marks = re.escape(language.punctuation + SPACE)
@@ -95,8 +92,8 @@ def _learn(
     model.train_from_iterator(
         words,
         tokenizers.trainers.BpeTrainer(
-            vocab_size=len(letters) + TRAINED_A_KEPT_MERGE * config.tokens,
-            min_frequency=config.min_count,
+            vocab_size=len(letters) + TRAINED_A_KEPT_MERGE * most,
+            min_frequency=MIN_COUNT,
             show_progress=False,
         ),
     )
@@ -108,27 +105,6 @@ def _learn(
         if new_letter and left in tokens and right in tokens and joined not in tokens:
             kept.append((left, right))
             tokens.add(joined)
-        if len(kept) == config.tokens:
+        if len(kept) == most:
             break
     return kept
-
-
-def _check_unmoved(base: Tokenizer, merged: Tokenizer, language: Language) -> None:
-    """A token's vector is its own row and those of its consonant and vowel."""
-    rows = merged.factors[: base.n_vocab]
-    before = base.factors if base.factor_sizes else 0
-    if moved := [base.tokens[i] for i in (rows != before).any(axis=1).nonzero()[0]]:
-        raise UserError(
-            f"the base has {''.join(moved)} of {language.name} without consonant and vowel, which "
-            "would change how it reads them: leave syllables out of the language's file"
-        )
-
-
-def _check_reachable(merged: Tokenizer, language: Language) -> None:
-    """A normaliser inside a Hugging Face base may take letters apart that we have added."""
-    lost = [c for c in language.alphabet if merged.decode(merged.segment(c)) != c]
-    if lost:
-        raise UserError(
-            f"the base's own normaliser changes {''.join(lost)} of the alphabet of "
-            f"{language.name}: write them in the language's file as the base does"
-        )

@@ -12,7 +12,7 @@ from pydantic import Field
 from dimts.core.config import Config
 from dimts.core.errors import ConfigError, UserError
 from dimts.text.language import Language, absolute_file
-from dimts.text.numbers import NUMBER, number_reader
+from dimts.text.numbers import digits_pattern, number_reader, one_of
 from dimts.text.replacing import check_length, replaced
 
 MAX_PASSES = 8
@@ -45,16 +45,14 @@ class UnknownCharacters(UserError):
 
     def __init__(self, characters: Iterable[str], language: str) -> None:
         self.characters = tuple(dict.fromkeys(characters))
-        names = ", ".join(_named(character) for character in self.characters)
+        names = ", ".join(
+            f"{c!r} (U+{ord(c):04X} {unicodedata.name(c, 'no name')})" for c in self.characters
+        )
         super().__init__(f"not in the alphabet of {language}: {names}")
 
 
 class Normaliser:
     """Builds normalised text: within the alphabet, single spaces, no spaces at the ends.
-
-    Args:
-        language: the data.
-        config: its settings.
 
     Raises:
         ConfigError: a setting that the language gives no meaning to.
@@ -103,43 +101,31 @@ class Normaliser:
 
     def _pass(self, text: str) -> str:
         check_length(len(text))
-        text = " ".join(_visible(unicodedata.normalize("NFC", text)).split())
+        visible = (
+            c
+            for c in unicodedata.normalize("NFC", text)
+            if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf")
+        )
+        text = " ".join("".join(visible).split())
         for rule in self._rules:
             text = rule(text)
-            check_length(len(text))
-        return self._spaced(text.translate(self._homophones))
-
-    def _spaced(self, text: str) -> str:
-        """Of marks in a row the strongest, right after a word; single spaces; no leading marks."""
-        strength, text = self.language.punctuation, " ".join(text.split())
+        text = " ".join(text.translate(self._homophones).split())
+        # Of marks in a row the strongest stays, right after a word; none begins a text.
+        strength = self.language.punctuation
         text = self._marks.sub(
             lambda run: f"{min(run[1].replace(' ', ''), key=strength.index)} ", text
         )
         return " ".join(text.split()).lstrip(strength + " ")
 
 
-def _visible(text: str) -> str:
-    """Without control and zero-width characters; those that are white space stay."""
-    return "".join(c for c in text if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf"))
-
-
-def _named(character: str) -> str:
-    name = unicodedata.name(character, "no name")
-    return f"{character!r} (U+{ord(character):04X} {name})"
-
-
-def _literals(table: Mapping[str, str]) -> Rule | None:
+def _literals(table: Mapping[str, str]) -> Rule:
     """Replaces each key by its value, longer keys first."""
-    if not table:
-        return None
-    pattern = re.compile("|".join(map(re.escape, sorted(table, key=len, reverse=True))))
+    pattern = re.compile(one_of(sorted(table, key=len, reverse=True)))
     return lambda text: replaced(pattern, text, lambda match: table[match[0]])
 
 
-def _abbreviations(language: Language) -> Rule | None:
+def _abbreviations(language: Language) -> Rule:
     """Expands abbreviations; unless affixes attach, only where no letter touches them."""
-    if not language.abbreviations:
-        return None
     lower = language.case == "lower"
     written: Rule = str.lower if lower else str
     table = {written(key): words for key, words in language.abbreviations.items()}
@@ -152,7 +138,8 @@ def _abbreviations(language: Language) -> Rule | None:
         right = r"(?!\w)" if key[-1].isalnum() else ""
         return f"{left}{re.escape(key)}{right}"
 
-    pattern = re.compile("|".join(map(bounded, sorted(table, key=len, reverse=True))), flags)
+    bounds = map(bounded, sorted(table, key=len, reverse=True))
+    pattern = re.compile("|".join(bounds) or "(?!)", flags)
     # IGNORECASE also takes letters whose small form is another one (U+017F): leave those.
     return lambda text: replaced(
         pattern, text, lambda match: table.get(written(match[0]), match[0])
@@ -168,9 +155,9 @@ def _acronyms(language: Language) -> Rule | None:
     letters = re.escape(
         "".join(c + c.upper() for c in language.alphabet if c.isalpha() or c == "'")
     )
-    suffixes = "|".join(map(re.escape, acronyms.suffixes))
     pattern = re.compile(
-        rf"(?<![{letters}])([{re.escape(''.join(names))}]+)({suffixes})?(?![{letters}])"
+        rf"(?<![{letters}])([{re.escape(''.join(names))}]+)({one_of(acronyms.suffixes)})?"
+        rf"(?![{letters}])"
     )
 
     def spell(match: re.Match[str]) -> str:
@@ -186,12 +173,7 @@ def _units_before(language: Language) -> Rule | None:
     """Moves a mark's word behind its number and scale: $5 million -> 5 million dollars."""
     if not (language.units_before and language.numbers):
         return None
-    words = language.units_before
-    scales = "|".join(re.escape(scale.word) for scale in language.numbers.scales)
-    number = NUMBER.format(
-        group=re.escape(language.numbers.group_separator),
-        point=re.escape(language.numbers.decimal_separator),
-    )
-    marks = "|".join(map(re.escape, words))
-    pattern = re.compile(rf"({marks})\s*({number}(?:\s+(?:{scales})(?!\w))?)")
+    words, number = language.units_before, digits_pattern(language.numbers)
+    scales = one_of(scale.word for scale in language.numbers.scales)
+    pattern = re.compile(rf"({one_of(words)})\s*({number}(?:\s+(?:{scales})(?!\w))?)")
     return lambda text: replaced(pattern, text, lambda match: f"{match[2]} {words[match[1]]}")

@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 from dimts.text.language import Numbers
 from dimts.text.replacing import check_length, replaced
 
-NUMBER = r"(?:\d{{1,3}}(?:{group}\d{{3}})+(?!\d)|\d+)(?:{point}\d+)*"
-
 
 def cardinal(number: int, tables: Numbers) -> str:
-    """`number` in words, e.g. 1983 -> አንድ ሺህ ዘጠኝ መቶ ሰማንያ ሦስት.
-
-    Raises:
-        ValueError: the number is beyond a thousand of the largest scale; see `largest`.
-    """
-    if number < 0:
-        return f"{tables.minus} {cardinal(-number, tables)}"
-    if number > largest(tables):
-        raise ValueError(f"{number} is beyond {largest(tables)}, the largest number with words")
+    """`number` from 0 to `largest` in words, e.g. 1983 -> አንድ ሺህ ዘጠኝ መቶ ሰማንያ ሦስት."""
     if number < len(tables.units):
         return tables.units[number]
     if number < 100:
-        tens = number // 10 * 10
-        return _joined(tables.tens[tens], number - tens, tables)
-    scale = max((s for s in tables.scales if s.value <= number), key=lambda s: s.value)
-    count, rest = divmod(number, scale.value)
-    return _joined(f"{cardinal(count, tables)} {scale.word}", rest, tables)
+        rest = number % 10
+        words = tables.tens[number - rest]
+    else:
+        scale = [scale for scale in tables.scales if scale.value <= number][-1]
+        count, rest = divmod(number, scale.value)
+        words = f"{cardinal(count, tables)} {scale.word}"
+    return f"{words} {cardinal(rest, tables)}" if rest else words
 
 
 def largest(tables: Numbers) -> int:
@@ -44,11 +36,6 @@ def ordinal(number: int, tables: Numbers) -> str | None:
     before, space, last = cardinal(number, tables).rpartition(" ")
     word = tables.ordinals.words.get(last)
     return None if word is None else f"{before}{space}{word}"
-
-
-def digits(text: str, tables: Numbers) -> str:
-    """Each digit by itself: 007 -> zero zero seven."""
-    return " ".join(tables.units[int(digit)] for digit in text)
 
 
 def numeral_value(text: str, numerals: Mapping[str, int]) -> int:
@@ -79,21 +66,21 @@ def number_reader(
         tables: the language's words.
         affixes: ``attached`` keeps letters that touch a number, as in በ1983, on its words.
     """
-    numerals = "".join(re.escape(letter) for letter in tables.numerals)
+    numerals = "".join(map(re.escape, tables.numerals))
     digit = rf"[\d{numerals}]"
-    between = re.compile(
-        rf"(?<={digit})({'|'.join(map(re.escape, tables.between))})(?={digit})"
-        if tables.between
-        else r"(?!)"
+    between = re.compile(rf"(?<={digit})({one_of(tables.between)})(?={digit})")
+    numeral = re.compile(f"[{numerals}]+" if numerals else "(?!)")
+    end = r"(?!\w)" if affixes == "separate" else ""
+    suffixes = one_of(tables.ordinals.suffixes if tables.ordinals else ())
+    number = re.compile(
+        rf"(?P<minus>(?<!\w)[-−])?(?P<number>{digits_pattern(tables)})"
+        rf"(?P<suffix>(?:{suffixes}){end})?"
     )
-    numeral = re.compile(f"[{numerals}]+" if numerals else r"(?!)")
-    number = _number_pattern(tables, affixes)
+    space = " " if affixes == "separate" else ""
 
     def value_of(match: re.Match[str]) -> str:
         value = numeral_value(match[0], tables.numerals)
         return str(value) if value <= largest(tables) else match[0]
-
-    space = " " if affixes == "separate" else ""
 
     def read(text: str) -> str:
         text = replaced(between, text, lambda match: tables.between[match[1]])
@@ -103,15 +90,15 @@ def number_reader(
     return read
 
 
-def _number_pattern(tables: Numbers, affixes: str) -> re.Pattern[str]:
-    number = NUMBER.format(
-        group=re.escape(tables.group_separator), point=re.escape(tables.decimal_separator)
-    )
-    suffixes = "|".join(map(re.escape, tables.ordinals.suffixes)) if tables.ordinals else "(?!)"
-    end = r"(?!\w)" if affixes == "separate" else ""
-    return re.compile(
-        rf"(?P<minus>(?<!\w)[-−])?(?P<number>{number})(?P<suffix>(?:{suffixes}){end})?"
-    )
+def one_of(texts: Iterable[str]) -> str:
+    """A pattern of the first of the texts that is there; of none it matches nothing."""
+    return "|".join(map(re.escape, texts)) or "(?!)"
+
+
+def digits_pattern(tables: Numbers) -> str:
+    """A pattern of a number: digits, in groups or not, and any number of fractions."""
+    group, point = re.escape(tables.group_separator), re.escape(tables.decimal_separator)
+    return rf"(?:\d{{1,3}}(?:{group}\d{{3}})+(?!\d)|\d+)(?:{point}\d+)*"
 
 
 def _words(match: re.Match[str], tables: Numbers) -> str:
@@ -121,16 +108,17 @@ def _words(match: re.Match[str], tables: Numbers) -> str:
     suffix = match["suffix"] or ""
     too_long = len(whole) > len(str(largest(tables)))
     value = 0 if too_long else int(whole)
-    if too_long or (len(whole) > 1 and int(whole[0]) == 0):
-        words = digits(whole, tables)
+    if too_long or value > largest(tables) or (len(whole) > 1 and int(whole[0]) == 0):
+        words = _digits(whole, tables)
     elif suffix and not fractions and (words_ordinal := ordinal(value, tables)):
         words, suffix = words_ordinal, ""
     else:
         words = cardinal(value, tables)
-    spoken = [words, *(digits(fraction, tables) for fraction in fractions)]
+    spoken = [words, *(_digits(fraction, tables) for fraction in fractions)]
     minus = f"{tables.minus} " if match["minus"] else ""
     return minus + f" {tables.point} ".join(spoken) + suffix
 
 
-def _joined(words: str, rest: int, tables: Numbers) -> str:
-    return f"{words} {cardinal(rest, tables)}" if rest else words
+def _digits(text: str, tables: Numbers) -> str:
+    """Each digit by itself: 007 -> zero zero seven."""
+    return " ".join(tables.units[int(digit)] for digit in text)

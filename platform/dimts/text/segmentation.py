@@ -3,40 +3,32 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tokenizers
 
-SIMPLE = {
+READ = {
     "normalizer": ("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip", "StripAccents", "Nmt"),
     "pre_tokenizer": (
         "Whitespace", "WhitespaceSplit", "Punctuation", "Digits", "UnicodeScripts",
         "BertPreTokenizer", "CharDelimiterSplit",
     ),
 }  # fmt: skip
-WITH_PATTERN = {"normalizer": "Replace", "pre_tokenizer": "Split"}
-"""Only with a literal text: a regular expression can take longer than anybody waits."""
+"""Parts that are read, and sequences of them. None holds a regular expression, which can take for
+ever, a table, which can end the process, or a text, by which others may swell."""
 LISTS = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers"}
-MAX_GROWTH = 100
 MAX_TOKEN = 1000
-OF_NFK = 18.0
-"""Characters of U+FDFA, the most of any."""
 
 
 class Segmenter:
-    """Cuts normalised texts into tokens.
+    """Cuts normalised texts into tokens by a Hugging Face tokenizer, whose JSON is `values`.
 
-    Args:
-        values: JSON of the Hugging Face tokenizer.
-        space: its token for a space, which is written into the text before it is cut.
+    `space` is its token for a space, which is written into the text before it is cut.
     """
 
     def __init__(self, values: Mapping[str, Any], space: str) -> None:
         self._tokenizer = _load(values)
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
         self._space = space
         unknown = values["model"].get("unk_token")
         self._unknown_id = None if unknown is None else self._tokenizer.token_to_id(unknown)
@@ -55,36 +47,38 @@ class Segmenter:
         return self._known[character]
 
 
-def added_tokens(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """Tokens that stand beside a Hugging Face tokenizer's model: specials and the like."""
-    return tuple(token["content"] for token in values.get("added_tokens") or ())
+def read_vocabulary(values: Mapping[str, Any]) -> dict[str, int]:
+    """Ids of a Hugging Face tokenizer's tokens.
 
-
-def segmenter_problem(values: Mapping[str, Any], tokens: Sequence[str]) -> str | None:
-    """Why a Hugging Face tokenizer cannot segment into `tokens`; None if it can."""
+    Raises:
+        ValueError: it is no plain BPE over characters, or damaged.
+    """
     model = values.get("model")
-    kind = model.get("type") if isinstance(model, dict) else None
-    if not isinstance(model, dict) or kind != "BPE":
-        return f"model.type is {kind!r}, only BPE can be read"
-    for key in SIMPLE:
-        if problem := next(_unreadable(values.get(key), key), None):
-            return problem
+    if not isinstance(model, dict):
+        raise ValueError("it has no model")
+    if model.get("type") != "BPE":
+        raise ValueError(f"a {model.get('type')} tokenizer; only BPE over characters is read")
+    for key in ("continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "dropout"):
+        if model.get(key):
+            raise ValueError(f"model.{key} is set; only plain BPE over characters is read")
+    for key in READ:
+        _check_part(values.get(key), key)
     try:
-        vocabulary = _load(values).get_vocab()
-    except Exception as error:  # the library raises nothing more precise
-        return " ".join(str(error).split()) or type(error).__name__
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":  # of its Rust side
+        return _load(values).get_vocab()
+    except BaseException as error:  # the library raises nothing more precise, and panics in Rust
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        return " ".join(str(error).split())
-    if _growth(values.get("normalizer")) > MAX_GROWTH:
-        return f"its normalizer may make more than {MAX_GROWTH} characters of one"
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+def check_segmenter(values: Mapping[str, Any], tokens: Sequence[str]) -> None:
+    """Raise a `ValueError` if a Hugging Face tokenizer cannot segment into `tokens`."""
+    vocabulary = read_vocabulary(values)
     if max(map(len, tokens), default=0) > MAX_TOKEN:
-        return f"a token has more than {MAX_TOKEN} characters"
+        raise ValueError(f"a token has more than {MAX_TOKEN} characters")
     for token, index in sorted(vocabulary.items(), key=lambda item: item[1]):
         if not (0 <= index < len(tokens) and tokens[index] == token):
-            return f"token {token!r} of id {index} is not that of the vocabulary"
-    return None
+            raise ValueError(f"token {token!r} of id {index} is not that of the vocabulary")
 
 
 def _load(values: Mapping[str, Any]) -> tokenizers.Tokenizer:
@@ -94,27 +88,10 @@ def _load(values: Mapping[str, Any]) -> tokenizers.Tokenizer:
     return tokenizers.Tokenizer.from_str(json.dumps({k: values.get(k) for k in parts} | others))
 
 
-def _unreadable(part: Any, key: str) -> Iterator[str]:
-    """What in a normalizer or pre-tokenizer is not read: damaged, some of it ends the process."""
-    if part is None:
-        return
+def _check_part(part: Any, key: str) -> None:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind == "Sequence" and isinstance(inner := part.get(LISTS[key]), list):
         for one in inner:
-            yield from _unreadable(one, key)
-    elif kind == WITH_PATTERN[key]:
-        pattern = part.get("pattern")
-        if not (isinstance(pattern, dict) and list(pattern) == ["String"] and pattern["String"]):
-            yield f"its {key} is {kind} by a regular expression, which is not read"
-    elif kind not in SIMPLE[key]:
-        yield f"its {key} is {kind}, which is not read"
-
-
-def _growth(part: Any) -> float:
-    """Characters that a readable normalizer makes of one at most."""
-    kind = part["type"] if part else None
-    if kind == "Sequence":
-        return math.prod(map(_growth, part["normalizers"]))
-    if kind == "Replace":
-        return max(1.0, len(part["content"]) / len(part["pattern"]["String"]))
-    return OF_NFK if kind in ("NFKC", "NFKD") else 1.0
+            _check_part(one, key)
+    elif part is not None and kind not in READ[key]:
+        raise ValueError(f"its {key} is {kind}, which is not read")

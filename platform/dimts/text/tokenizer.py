@@ -6,31 +6,20 @@ language, which is how the model knows what is spoken.
 
 from __future__ import annotations
 
-import itertools
 import json
+from collections import ChainMap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from dimts.core.config import fingerprint
+from dimts.core.config import build_config, fingerprint
 from dimts.core.errors import UserError
 from dimts.text.language import Language
 from dimts.text.normaliser import Normaliser, TextConfig, UnknownCharacters
 from dimts.text.segmentation import Segmenter
-from dimts.text.tokenizer_spec import (
-    END,
-    PAD,
-    SPACE,
-    TokenizerLanguage,
-    TokenizerSpec,
-    read_json,
-    start_token,
-)
-
-__all__ = ["Tokenizer", "TokenizerSpec"]
+from dimts.text.tokenizer_spec import END, PAD, SPACE, TokenizerLanguage, TokenizerSpec, read_json
 
 
 class Tokenizer:
@@ -43,9 +32,8 @@ class Tokenizer:
         start_ids: id of each language's start token.
         pad_id, eos_id: ids of padding (None: there is none, pad with 0) and of the end.
         special_ids: ids of all tokens that are no part of a text.
-        factors: int64 [n_vocab, n_factors], read-only; 0 means none. n_factors is 2
-            (consonant, vowel) if a language has syllables, else 0. A syllable that several
-            languages have is factored as the first of them does it.
+        factors: int64 [n_vocab, n_factors], read-only: consonant and vowel if a language has
+            syllables, as the first language has them; 0 means none.
         factor_sizes: number of values of each factor, none (0) included.
         space_ids: ids of the space.
         pause_ids: ids where a pause may be heard: begin, end, space, punctuation.
@@ -55,31 +43,20 @@ class Tokenizer:
         self.spec = spec
         self.tokens = spec.tokens
         self._ids = {token: index for index, token in enumerate(self.tokens)}
-        self._known = {known.language.code: known for known in spec.languages}
-        self._normalisers = {
-            code: Normaliser(known.language, known.text) for code, known in self._known.items()
-        }
+        known = {entry.language.code: entry for entry in spec.languages}
+        self._normalisers = {code: Normaliser(k.language, k.text) for code, k in known.items()}
         self._segmenter = Segmenter(spec.huggingface, spec.space) if spec.huggingface else None
-        self.languages = tuple(self._known)
-        self.start_ids = {code: self._ids[known.start] for code, known in self._known.items()}
+        self.languages = tuple(known)
+        self.start_ids = {code: self._ids[k.start] for code, k in known.items()}
         self.pad_id = None if spec.pad is None else self._ids[spec.pad]
         self.eos_id = self._ids[spec.end]
         self.special_ids = frozenset(self._ids[token] for token in spec.specials)
-        self.factors, self.factor_sizes = _factors(
-            [known.language for known in spec.languages], self.tokens
-        )
+        languages = [entry.language for entry in spec.languages]
+        self.factors, self.factor_sizes = _factors(languages, self.tokens)
         self.space_ids = (self._ids[spec.space],)
-        marks = itertools.chain.from_iterable(k.language.punctuation for k in spec.languages)
-        self.pause_ids = tuple(
-            dict.fromkeys(
-                (
-                    *self.start_ids.values(),
-                    self.eos_id,
-                    *self.space_ids,
-                    *(self._ids[mark] for mark in marks),
-                )
-            )
-        )
+        marks = (self._ids[mark] for language in languages for mark in language.punctuation)
+        pauses = (*self.start_ids.values(), self.eos_id, *self.space_ids, *marks)
+        self.pause_ids = tuple(dict.fromkeys(pauses))
 
     @classmethod
     def from_language(cls, language: Language, text_config: TextConfig) -> Tokenizer:
@@ -90,12 +67,12 @@ class Tokenizer:
     def from_languages(cls, languages: Sequence[tuple[Language, TextConfig]]) -> Tokenizer:
         """The vocabulary of several: specials, space, their alphabets, each character once."""
         known = tuple(
-            TokenizerLanguage(language=language, text=text, start=start_token(language.code))
+            TokenizerLanguage(language=language, text=text, start=f"<{language.code}>")
             for language, text in languages
         )
         first, *others = (entry.start for entry in known)
-        alphabets = itertools.chain.from_iterable(k.language.alphabet for k in known)
-        tokens = (PAD, first, END, *others, SPACE, *dict.fromkeys(alphabets))
+        characters = dict.fromkeys(c for entry in known for c in entry.language.alphabet)
+        tokens = (PAD, first, END, *others, SPACE, *characters)
         return cls(TokenizerSpec(languages=known, tokens=tokens))
 
     @property
@@ -115,11 +92,7 @@ class Tokenizer:
 
     @property
     def default_language(self) -> str:
-        """Code of the language that came last.
-
-        Raises:
-            UserError: none of ours is known yet.
-        """
+        """Code of the language that came last; raises a `UserError` if there is none yet."""
         if not self.languages:
             raise UserError("the tokenizer knows no language yet: extend it with one first")
         return self.languages[-1]
@@ -129,11 +102,7 @@ class Tokenizer:
         return self.normaliser(code).language
 
     def normaliser(self, language: str | None = None) -> Normaliser:
-        """What goes over each text of a language; None: of the default one.
-
-        Raises:
-            UserError: the tokenizer does not know the language; names those that it knows.
-        """
+        """That of a language's texts (None: the default one); raises a `UserError` if unknown."""
         code = self.default_language if language is None else language
         if code not in self._normalisers:
             known = ", ".join(self.languages) or "none"
@@ -150,9 +119,7 @@ class Tokenizer:
         return self.encode_normalised(self.normaliser(language).normalise(text), language)
 
     def encode_normalised(self, text: str, language: str | None = None) -> list[int]:
-        """Ids of a text that `normaliser` has been over already, as in the feature files.
-
-        Characters of any of the languages are taken: texts may mix them.
+        """Ids of a normalised text, which may mix characters of any of the languages.
 
         Raises:
             UnknownCharacters: names the characters outside the vocabulary.
@@ -205,24 +172,10 @@ class Tokenizer:
         values = read_json(path)
         if values.get("version") == 1:
             raise UserError(f"{path}: made by an older dimts; train or export it again")
-        try:
-            spec = TokenizerSpec.model_validate_json(json.dumps(values))
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(map(str, first["loc"])) or "file"
-            message = " ".join(first["msg"].removeprefix("Value error, ").split())
-            raise UserError(f"{path}: not a tokenizer: {key}: {message}") from error
-        return cls(spec)
+        return cls(build_config(TokenizerSpec, values, {(): f"{path}: not a tokenizer"}))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Tokenizer) and self.spec == other.spec
-
-    def __hash__(self) -> int:
-        return hash(self.fingerprint)
-
-    def __repr__(self) -> str:
-        codes = "+".join(self.languages)
-        return f"Tokenizer({codes}, n_vocab={self.n_vocab}, {self.fingerprint})"
 
 
 def _factors(
@@ -232,15 +185,9 @@ def _factors(
     syllabaries = [language.syllables for language in languages if language.syllables]
     if not syllabaries:
         return np.zeros((len(tokens), 0), dtype=np.int64), ()
-    consonants: dict[str, int] = {}
-    vowels: dict[str, int] = {}
-    pairs: dict[str, tuple[str, str]] = {}
-    for syllables in syllabaries:
-        for name in syllables.consonants:
-            consonants.setdefault(name, len(consonants) + 1)
-        for name in syllables.vowels:
-            vowels.setdefault(name, len(vowels) + 1)
-        pairs = dict(syllables.factors) | pairs
+    consonants = _numbered(name for syllables in syllabaries for name in syllables.consonants)
+    vowels = _numbered(name for syllables in syllabaries for name in syllables.vowels)
+    pairs = ChainMap(*(syllables.factors for syllables in syllabaries))
     factors = np.zeros((len(tokens), 2), dtype=np.int64)
     for index, token in enumerate(tokens):
         if token in pairs:
@@ -248,3 +195,8 @@ def _factors(
             factors[index] = consonants[consonant], vowels[vowel]
     factors.setflags(write=False)
     return factors, (len(consonants) + 1, len(vowels) + 1)
+
+
+def _numbered(names: Iterable[str]) -> dict[str, int]:
+    """Name -> number from 1, in the order in which they first appear."""
+    return {name: number for number, name in enumerate(dict.fromkeys(names), start=1)}

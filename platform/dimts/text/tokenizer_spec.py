@@ -5,26 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from dimts.core.config import Config
 from dimts.core.errors import UserError
 from dimts.core.untrusted import MAX_JSON_BYTES, parse_json, read_bytes
 from dimts.text.language import Language
 from dimts.text.normaliser import TextConfig
-from dimts.text.segmentation import added_tokens, segmenter_problem
+from dimts.text.segmentation import check_segmenter
 
 PAD, END, SPACE = "<pad>", "<eos>", " "
 
 
 class TokenizerLanguage(Config):
-    """A language that the tokenizer knows.
-
-    Attributes:
-        language: its writing.
-        text: how its texts are normalised.
-        start: the token that its texts begin with.
-    """
+    """A language that the tokenizer knows; `start` is the token that its texts begin with."""
 
     language: Language
     text: TextConfig
@@ -38,8 +32,7 @@ class TokenizerSpec(Config):
         languages: in the order in which they came; the last one is the default.
         tokens: token of each id, from 0.
         pad: fills up a batch, always id 0; None if the tokenizer has none.
-        end: the token that texts end with.
-        space: the token of a space.
+        end, space: the tokens that texts end with and that stands for a space.
         n_base: tokens of the tokenizer that this one was extended from; 0 if there is none.
         huggingface: JSON of the Hugging Face tokenizer that segments texts into tokens;
             None: one token a character.
@@ -56,62 +49,49 @@ class TokenizerSpec(Config):
     huggingface: dict[str, Any] | None = None
 
     @property
-    def specials(self) -> tuple[str, ...]:
+    def specials(self) -> frozenset[str]:
         """Tokens that are no part of a text."""
-        starts = tuple(known.start for known in self.languages)
-        others = added_tokens(self.huggingface) if self.huggingface else ()
-        named = dict.fromkeys((*((self.pad,) if self.pad else ()), *starts, self.end, *others))
-        return tuple(token for token in named if token != self.space)
+        starts = (known.start for known in self.languages)
+        added = (token["content"] for token in (self.huggingface or {}).get("added_tokens", ()))
+        named = (self.pad, self.end, *starts, *added)
+        return frozenset(token for token in named if token and token != self.space)
+
+    @field_validator("huggingface")
+    @classmethod
+    def _segments(cls, own: dict[str, Any] | None, info: ValidationInfo) -> dict[str, Any] | None:
+        if own is not None:
+            check_segmenter(own, info.data.get("tokens", ()))
+        return own
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if not self.languages and self.huggingface is None:
             raise ValueError("languages: at least one is needed")
-        # Before `specials`, which reads what this checks.
-        own = self.huggingface
-        if own is not None and (problem := segmenter_problem(own, self.tokens)):
-            raise ValueError(f"huggingface: {problem}")
-        for twice, key in (
-            (self.tokens, "tokens"),
-            ([known.language.code for known in self.languages], "languages"),
-            ([known.start for known in self.languages], "languages.start"),
+        for key, named in (
+            ("tokens", self.tokens),
+            ("languages", [known.language.code for known in self.languages]),
+            ("languages.start", [known.start for known in self.languages]),
         ):
-            if len(set(twice)) != len(twice):
+            if len(set(named)) != len(named):
                 raise ValueError(f"{key}: one is there twice")
         if self.n_base > len(self.tokens):
             raise ValueError(f"n_base: {self.n_base} of {len(self.tokens)} tokens")
         if self.pad is not None and self.tokens[:1] != (self.pad,):
             raise ValueError(f"tokens: must begin with {self.pad}")
-        there = set(self.tokens)
-        if missing := [token for token in (*self.specials, self.space) if token not in there]:
-            raise ValueError(f"tokens: {missing[0]} is missing")
-        for known in self.languages:
-            if missing := sorted(set(known.language.alphabet) - there):
-                name = known.language.name
-                raise ValueError(f"tokens: {''.join(missing)} of the alphabet of {name} is missing")
+        specials = self.specials
+        alphabets = (character for known in self.languages for character in known.language.alphabet)
+        if missing := {*specials, self.space, *alphabets} - set(self.tokens):
+            raise ValueError(f"tokens: {min(missing)} is missing")
         if self.huggingface is None:
-            self._check_characters()
+            if long := [t for t in self.tokens if len(t) != 1 and t not in specials]:
+                raise ValueError(f"tokens: {long[0]!r} is not one character")
+            if self.space != SPACE:
+                raise ValueError("space: must be ' ' where each character is a token")
         return self
-
-    def _check_characters(self) -> None:
-        specials = set(self.specials)
-        if long := [t for t in self.tokens if t not in specials and len(t) != 1]:
-            raise ValueError(f"tokens: {long[0]!r} is not one character")
-        if self.space != SPACE:
-            raise ValueError("space: must be ' ' where each character is a token")
-
-
-def start_token(code: str) -> str:
-    """The token that texts of a language begin with."""
-    return f"<{code}>"
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
-    """What a tokenizer's file holds, ours or Hugging Face's.
-
-    Raises:
-        UserError: no such file, or no JSON object.
-    """
+    """What a tokenizer's file holds, ours or Hugging Face's; raises a `UserError`."""
     try:
         values = parse_json(read_bytes(Path(path), MAX_JSON_BYTES))
     except OSError as error:

@@ -7,14 +7,13 @@ from it; it is not a way to write the language.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import Field
 
 from dimts.core.config import Config, load_config
 from dimts.core.errors import ConfigError
-from dimts.text.language import FILES, Character, Language
+from dimts.text.language import Character, Language, data_file
 
 TRANSLITERATIONS = Path(__file__).parent / "transliterations"
 
@@ -38,10 +37,8 @@ class Transliteration(Config):
         """The letters of one character: ``ሰ`` -> ``se``; None where nothing covers it."""
         if character in self.letters:
             return self.letters[character]
-        factors = language.syllables.factors.get(character) if language.syllables else None
-        if factors is None:
-            return None
-        consonant, vowel = factors
+        factors = language.syllables.factors if language.syllables else {}
+        consonant, vowel = factors.get(character, (None, None))
         if consonant not in self.consonants or vowel not in self.vowels:
             return None
         return self.consonants[consonant] + self.vowels[vowel]
@@ -60,35 +57,24 @@ def load_transliteration(
         ConfigError: no such transliteration, the file is not a valid one, or it does not fit
             `language`; names file and key.
     """
-    path = Path(code_or_path)
-    if path.suffix not in FILES:
-        path = TRANSLITERATIONS / f"{code_or_path}.yaml"
-        if not path.is_file():
-            codes = ", ".join(sorted(file.stem for file in TRANSLITERATIONS.glob("*.yaml")))
-            raise ConfigError(
-                f"there is no transliteration of {str(code_or_path)!r}; there are {codes}; "
-                "name the path of a transliteration's YAML file, or start new rows without one "
-                "(base.start=mean)"
-            )
-    transliteration = load_config(Transliteration, [path], including=False)
-    if language is not None:
-        _refuse_misfits(transliteration, language, path)
-    return transliteration
-
-
-def _refuse_misfits(table: Transliteration, language: Language, path: Path) -> None:
-    """Raise what would have no effect: it is a mistake in the table."""
+    path = data_file(
+        code_or_path,
+        TRANSLITERATIONS,
+        "there is no transliteration of {}; there are {}; name the path of a transliteration's "
+        "YAML file, or start new rows without one (base.start=mean)",
+    )
+    table = load_config(Transliteration, [path], including=False)
+    if language is None:
+        return table
     if table.language != language.code:
         raise ConfigError(f"{path}: language: is {table.language}, not {language.code}")
     syllables = language.syllables
-    allowed: dict[str, tuple[Iterable[str], Iterable[str]]] = {
-        "consonants": (table.consonants, syllables.consonants if syllables else ()),
-        "vowels": (table.vowels, syllables.vowels if syllables else ()),
-        "letters": (table.letters, (*language.alphabet, " ")),
-    }
-    for key, (names, known) in allowed.items():
-        if unknown := [name for name in names if name not in set(known)]:
-            raise ConfigError(
-                f"{path}: {key}: {language.name} has no {', '.join(map(repr, unknown))}; "
-                f"it has {' '.join(known) or 'none'}"
-            )
+    for key, names, known in (
+        ("consonants", table.consonants, syllables.consonants if syllables else ()),
+        ("vowels", table.vowels, syllables.vowels if syllables else ()),
+        ("letters", table.letters, (*language.alphabet, " ")),
+    ):
+        if unknown := ", ".join(repr(name) for name in names if name not in known):
+            has = " ".join(known) or "none"
+            raise ConfigError(f"{path}: {key}: {language.name} has no {unknown}; it has {has}")
+    return table

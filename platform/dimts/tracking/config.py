@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from importlib.util import find_spec
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -16,15 +16,8 @@ from dimts.core.masking import MASK, mask_uri
 SQLITE = "sqlite:///"
 _STORE = re.compile(r"(https?|sqlite|postgresql|mysql|mssql)(\+\w+)?://.+")
 
-_CLIENTS = {"s3": ("boto3", "aws"), "gs": ("google.cloud.storage", "gcp")}
-
-
-def is_missing(library: str) -> bool:
-    """Whether a library is not installed."""
-    try:
-        return find_spec(library) is None
-    except ModuleNotFoundError:  # of a package that it would be in
-        return True
+_CLIENTS = {"s3": ("boto3", "aws"), "gs": ("google-cloud-storage", "gcp")}
+"""Packages that MLflow needs for a bucket, and our extras that install them."""
 
 
 class TrackingConfig(Config):
@@ -75,6 +68,11 @@ class TrackingConfig(Config):
         return mask_uri(self.uri)
 
     @property
+    def database(self) -> Path | None:
+        """The SQLite file, if it is one."""
+        return Path(self.uri.removeprefix(SQLITE)) if self.uri.startswith(SQLITE) else None
+
+    @property
     def is_server(self) -> bool:
         """True when `uri` is a tracking server, False when it is a database."""
         return self.uri.startswith(("http://", "https://"))
@@ -82,50 +80,37 @@ class TrackingConfig(Config):
     @property
     def artifact_root(self) -> str | None:
         """Location for a new experiment's artifacts; None lets the server decide."""
-        if self.artifacts is None and self.is_server:
-            return None
-        return self.artifacts or "mlartifacts"
+        return self.artifacts or (None if self.is_server else "mlartifacts")
 
     def check_store(self) -> None:
-        """Refuse an SQLite file that is not there, which reading from it would make.
-
-        Raises:
-            UserError: it is not there.
-        """
-        if self.uri.startswith(SQLITE):
-            file = Path(self.uri.removeprefix(SQLITE))
-            if not file.exists():
-                raise UserError(f"{file}: no run was recorded here yet; tracking.uri says where")
+        """A `UserError` for an SQLite file that is not there, which reading from it would make."""
+        if (file := self.database) and not file.exists():
+            raise UserError(f"{file}: no run was recorded here yet; tracking.uri says where")
 
     def check_client(self) -> None:
-        """Refuse a bucket for artifacts that MLflow has no client for.
-
-        Raises:
-            UserError: so it is.
-        """
+        """A `UserError` if MLflow has no client for the bucket that artifacts are to go to."""
         scheme = (self.artifacts or "").split("://")[0]
-        library, extra = _CLIENTS.get(scheme, ("", ""))
-        if self.enabled and library and is_missing(library):
+        if not self.enabled or scheme not in _CLIENTS:
+            return
+        library, extra = _CLIENTS[scheme]
+        try:
+            metadata.version(library)
+        except metadata.PackageNotFoundError:
             raise UserError(
                 f"tracking.artifacts={self.artifacts}: {scheme}:// needs {library}; "
                 f"pip install 'dimts[{extra}]'"
-            )
+            ) from None
 
-    def absolute(self, base: Path | None = None) -> TrackingConfig:
+    def absolute(self) -> TrackingConfig:
         """The same settings with paths that no longer depend on the current directory.
 
         A driver calls this before it hands settings to processes that start elsewhere.
-
-        Args:
-            base: folder that relative paths are relative to; the current one by default.
         """
-        base = (base or Path.cwd()).resolve()
-        changed: dict[str, str | None] = {}
-        if self.uri.startswith(SQLITE):
-            changed["uri"] = SQLITE + str(base / self.uri.removeprefix(SQLITE))
-        root = self.artifact_root
-        if root is not None and "://" not in root:
-            changed["artifacts"] = str(base / root)
+        changed: dict[str, str] = {}
+        if self.database:
+            changed["uri"] = f"{SQLITE}{self.database.absolute()}"
+        if (root := self.artifact_root) and "://" not in root:
+            changed["artifacts"] = str(Path(root).absolute())
         return self.model_copy(update=changed)
 
 

@@ -10,17 +10,12 @@ from pathlib import Path
 
 from dimts.core.posix import fcntl
 from dimts.tracking.event_log import EVENTS, Entry, read_events
-from dimts.tracking.files import write_json
+from dimts.tracking.files import write_text
 
 CURSOR = "mlflow_cursor.json"
 SENT = ("start", "values", "tags", "artifact", "model", "end")
 """Kinds of events that MLflow gets."""
 _BEGINNING = Entry(0, 0, {})
-
-
-def is_sent(entry: Entry) -> bool:
-    """Whether an event is of a kind that MLflow gets."""
-    return any(kind in entry.event for kind in SENT)
 
 
 class Cursor:
@@ -30,30 +25,27 @@ class Cursor:
     begins at the first event again: the sender asks the store what it has.
 
     Attributes:
-        log: the file.
         run_id: MLflow's, of the run to which the events went; empty if none went yet.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.log = folder / EVENTS
-        self._file = folder / CURSOR
-        self._lock_fd: int | None = None
         self.run_id, self._last = "", _BEGINNING
         self._postponed: list[int] = []
+        self._log = folder / EVENTS
+        self._file = folder / CURSOR
+        self._lock_fd: int | None = None
         self._load()
 
     def lock(self) -> bool:
         """Become the sender; False while another process is. The lock dies with its process."""
         if self._lock_fd is not None:
             return True
-        descriptor = os.open(self.log, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(self._log, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError:
             os.close(descriptor)
-            if isinstance(error, BlockingIOError):
-                return False
-            raise
+            return False
         self._lock_fd = descriptor
         self._load()
         return True
@@ -66,7 +58,9 @@ class Cursor:
 
     def pending(self) -> Iterator[Entry]:
         """What was not sent yet, oldest first."""
-        return filter(is_sent, read_events(self.log, self._last.end))
+        for entry in read_events(self._log, self._last.end):
+            if any(kind in entry.event for kind in SENT):
+                yield entry
 
     def postponed(self) -> list[Entry]:
         """What waits outside the order."""
@@ -80,7 +74,7 @@ class Cursor:
 
     def start(self) -> Entry | None:
         """The event that began the run."""
-        return next((entry for entry in read_events(self.log) if "start" in entry.event), None)
+        return next((entry for entry in read_events(self._log) if "start" in entry.event), None)
 
     def use_run(self, run_id: str) -> None:
         """Send to this run; one that is another than before gets everything."""
@@ -88,15 +82,11 @@ class Cursor:
             self.run_id, self._last, self._postponed = run_id, _BEGINNING, []
             self._store()
 
-    def move(self, entry: Entry) -> None:
-        """`entry` and all before it were sent."""
+    def move(self, entry: Entry, postpone: bool = False) -> None:
+        """All before `entry` were sent, and it was, too, or waits among `postponed` from now on."""
         self._last = entry
+        self._postponed += [entry.begin] if postpone else []
         self._store()
-
-    def postpone(self, entry: Entry) -> None:
-        """Go on with what follows `entry`, which waits among `postponed` from now on."""
-        self._postponed.append(entry.begin)
-        self.move(entry)
 
     def settle(self, entry: Entry) -> None:
         """A postponed event was sent."""
@@ -104,14 +94,14 @@ class Cursor:
         self._store()
 
     def _at(self, begin: int) -> list[Entry]:
-        found = next(read_events(self.log, begin), None)
+        found = next(read_events(self._log, begin), None)
         return [found] if found and found.begin == begin else []
 
     def _store(self) -> None:
         assert self._lock_fd is not None, "only the sender moves the cursor"
         last = (self._last.begin, self._last.end, self._last.event.get("time"))
         state = {"run_id": self.run_id, "last": last, "postponed": self._postponed}
-        write_json(self._file, state)
+        write_text(self._file, json.dumps(state, indent=1))
 
     def _load(self) -> None:
         self.run_id, self._last, self._postponed = "", _BEGINNING, []

@@ -1,22 +1,13 @@
 """The event log of a run or a sweep: one JSON object a line, and the only durable record of it.
 
-Every event has ``time`` in seconds since 1970, and what one of these keys says:
-
-    start     a process begins: host, pid, run_name, params (flat settings), tags
-    values    metric -> value, of a ``step``
-    text      a line for people
-    tags      tag -> text, added to the run or changed
-    artifact  a file, relative to the log's folder, for ``folder`` of the recorded run; a small
-              one that exists nowhere else is in the event, as its ``content``
-    model     a bundle, relative to the log's folder, with the ``metrics`` of a ``step``
-    end       FINISHED, KILLED or FAILED
-
-The console follows the log, and `mlflow_sender` sends it from a cursor.
+Every event has ``time`` in seconds since 1970, and one of the keys that docs/tracking.md lists. The
+console follows the log, and `mlflow_sender` sends it from a cursor.
 """
 
 from __future__ import annotations
 
 import errno
+import io
 import json
 import logging
 import os
@@ -25,7 +16,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
+
+from dimts.storage.paths import AnyPath, StorageError, StoragePath
 
 EVENTS = "metrics.jsonl"
 MAX_WAITING = 10_000
@@ -43,11 +36,7 @@ class Entry(NamedTuple):
 
 
 class EventLog:
-    """Appends events; what a full disk does not take follows when there is room.
-
-    Args:
-        folder: of the run or the sweep.
-    """
+    """Appends events to a log; what a full disk does not take follows when there is room."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -94,10 +83,9 @@ def append_event(folder: Path, event: Mapping[str, Any]) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def read_events(path: Path, position: int = 0) -> Iterator[Entry]:
+def read_events(path: AnyPath, position: int = 0) -> Iterator[Entry]:
     """Events of a log from a byte position on; what was cut off by a kill is passed over."""
-    with suppress(FileNotFoundError), path.open("rb") as file:
-        file.seek(position)
+    with suppress(FileNotFoundError), _opened(path, position) as file:
         for line in file:
             if not line.endswith(b"\n"):
                 return  # it is being written now, or its writer was killed
@@ -110,19 +98,38 @@ def read_events(path: Path, position: int = 0) -> Iterator[Entry]:
                 yield Entry(begin, position, event)
 
 
-def follow_events(path: Path, position: int, wait: Callable[[], bool]) -> Iterator[dict[str, Any]]:
-    """Events as some process writes them.
+def log_size(path: AnyPath) -> int:
+    """Bytes of a log; 0 if there is none."""
+    if isinstance(path, StoragePath):
+        entry = path.entry()
+        return entry.size if entry else 0
+    return path.stat().st_size if path.exists() else 0
 
-    Args:
-        path: the log, which may not be there yet.
-        position: where to begin, in bytes.
-        wait: waits a little; whether nobody writes any more.
+
+def _opened(path: AnyPath, position: int) -> BinaryIO:
+    if isinstance(path, StoragePath):
+        return io.BytesIO(path.read_bytes(position))
+    file = path.open("rb")
+    file.seek(position)
+    return file
+
+
+def follow_events(
+    path: AnyPath, position: int, wait: Callable[[], bool]
+) -> Iterator[dict[str, Any]]:
+    """Events as some process writes them, from a byte position on.
+
+    `wait` waits a little and says whether nobody writes any more; the log may not be there yet.
     """
     last = False
     while True:
-        for entry in read_events(path, position):
-            position = entry.end
-            yield entry.event
+        with suppress(StorageError):  # it may be back the next time
+            # A group on another machine may go on from less than was told already.
+            size = log_size(path)
+            position = min(position, size)
+            for entry in read_events(path, position) if position < size else ():
+                position = entry.end
+                yield entry.event
         if last:
             return
         last = wait()

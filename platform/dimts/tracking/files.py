@@ -1,15 +1,20 @@
-"""JSON files of the record, replaced as a whole."""
+"""Text files that are replaced as a whole."""
 
 from __future__ import annotations
 
-import json
 import os
-from pathlib import Path
-from typing import Any
+
+from dimts.storage.paths import AnyPath, StoragePath
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file so that a reader sees the old one or the new one, never a part."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    draft.write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")
-    draft.replace(path)
+def write_text(path: AnyPath, text: str) -> None:
+    """Replace a file so that a reader sees the old one or the new one, never a part."""
+    if isinstance(path, StoragePath):
+        path.write_bytes(text.encode())
+        return
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)

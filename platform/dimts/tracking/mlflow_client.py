@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from dimts.core.errors import UserError
 from dimts.core.masking import mask_secrets
 from dimts.tracking.config import TrackingConfig
-from dimts.tracking.schema import schema_advice
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -26,12 +26,7 @@ _ENVIRONMENT = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-_NOISY = (
-    "alembic",
-    "mlflow.pyfunc",
-    "mlflow.utils.environment",
-    "urllib3.connectionpool",
-)
+_NOISY = ("alembic", "mlflow.pyfunc", "mlflow.utils.environment", "urllib3.connectionpool")
 _NOT_IN_KEYS = re.compile(r"[^\w./ -]")
 
 
@@ -48,7 +43,7 @@ def time_ms(event: Mapping[str, Any]) -> int:
 @contextmanager
 def mlflow_environment() -> Iterator[None]:
     """Settings of MLflow's client, where the user's environment has none of its own."""
-    missing = [key for key in _ENVIRONMENT if key not in os.environ]
+    missing = _ENVIRONMENT.keys() - os.environ.keys()
     os.environ.update({key: _ENVIRONMENT[key] for key in missing})
     try:
         yield
@@ -68,15 +63,30 @@ def connect(config: TrackingConfig) -> MlflowClient:
     return MlflowClient(config.uri, registry_uri=config.uri)
 
 
-def reason(error: Exception, uri: str = "") -> str:
-    """The line of an error that says what is wrong, short and without credentials.
+@contextmanager
+def connected(config: TrackingConfig) -> Iterator[MlflowClient]:
+    """Inside, a command uses MLflow.
 
-    Args:
-        error: of MLflow, or on the way to it.
-        uri: of the store, as it may be shown.
+    Raises:
+        UserError: in place of what MLflow raises, as for a database of another version.
     """
-    if advice := schema_advice(str(error), uri):
-        return advice
+    from mlflow.exceptions import MlflowException
+
+    with mlflow_environment():
+        try:
+            yield connect(config)
+        except MlflowException as error:
+            raise UserError(f"{config.shown}: {reason(error)}") from error
+
+
+def check_database(config: TrackingConfig) -> None:
+    """Refuse a database that MLflow refuses; raises like `connected`."""
+    with connected(config) as client:
+        client.search_experiments(max_results=1)
+
+
+def reason(error: Exception) -> str:
+    """The line of an error that says what is wrong, short and without credentials."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     # SQLAlchemy's first line may tell only at which moment the database refused.
     told = next((line for line in lines if not line.startswith("(raised as a result")), lines[0])

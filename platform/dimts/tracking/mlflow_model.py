@@ -12,19 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dimts
+from dimts.bundles.bundle import MANIFEST
 from dimts.bundles.fetch import keep_bundle, local_bundle
 from dimts.core.errors import UserError
 from dimts.core.home import shipped
-from dimts.core.untrusted import MAX_YAML_BYTES, parse_yaml, read_bytes
 from dimts.tracking.config import TrackingConfig, is_in_mlflow
-from dimts.tracking.files import write_json
-from dimts.tracking.mlflow_client import (
-    connect,
-    mlflow_environment,
-    mlflow_key,
-    reason,
-    time_ms,
-)
+from dimts.tracking.mlflow_client import connect, mlflow_environment, mlflow_key, reason, time_ms
 from dimts.tracking.moved import moved_line
 from dimts.tracking.registry import register
 
@@ -38,17 +31,9 @@ DIGEST_TAG = "dimts.digest"
 NOT_IN_MODELS = "trainer_state.pt"
 # What `dimts.families.acoustic.speaker` needs; the library itself travels inside the model.
 SYNTHESIS_PACKAGES = (
-    "mlflow",
-    "numba",
-    "numpy",
-    "pydantic",
-    "pyyaml",
-    "safetensors",
-    "scipy",
-    "soundfile",
-    "tokenizers",
-    "torch",
-)
+    "mlflow", "numba", "numpy", "pydantic", "pyyaml", "safetensors", "scipy", "soundfile",
+    "tokenizers", "torch",
+)  # fmt: skip
 
 
 def log_bundle(
@@ -64,11 +49,8 @@ def log_bundle(
     A model that was begun and not ended, as the store went away, is gone on with.
 
     Args:
-        client: connected.
-        run_id: the run it belongs to.
-        experiment_id: that run's experiment.
-        bundle: the folder that `dimts.families.acoustic.speaker.AcousticSpeaker.load` takes.
-        event: ``step``, ``time`` and the ``metrics`` of the bundle.
+        client, run_id, experiment_id: connected; of the run it belongs to.
+        bundle, event: its folder; its ``step``, ``time`` and ``metrics``.
         registered_model: also register it under this name, with its metrics as tags.
     """
     from mlflow.entities import LoggedModelStatus
@@ -76,8 +58,7 @@ def log_bundle(
     with tempfile.TemporaryDirectory() as folder:
         kept = Path(folder) / bundle.name
         shutil.copytree(bundle, kept, ignore=shutil.ignore_patterns(NOT_IN_MODELS))
-        _forget_checksum(kept)
-        digest = _digest(kept)
+        digest = _forget_checksum(kept)
         model = _begun(client, run_id, experiment_id, digest)
         if model is None:
             tags = {DIGEST_TAG: digest}
@@ -126,9 +107,8 @@ def resolve_model(uri_or_path: str | Path, config: TrackingConfig | None = None)
 
     Args:
         uri_or_path: a bundle's folder, a run's folder (its best bundle), either of them in object
-            storage (``s3://``, ``gs://``), ``runs:/RUN_ID``
-            (its newest model), ``runs:/RUN_ID/voice``, ``models:/m-ID``, ``models:/NAME@ALIAS``,
-            ``models:/NAME/VERSION``.
+            storage, ``runs:/RUN_ID`` (its newest model), ``runs:/RUN_ID/voice``,
+            ``models:/m-ID``, ``models:/NAME@ALIAS``, ``models:/NAME/VERSION``.
         config: says where MLflow is; the default settings when None.
 
     Raises:
@@ -155,7 +135,7 @@ def resolve_model(uri_or_path: str | Path, config: TrackingConfig | None = None)
                 artifact_uri=location, dst_path=draft, tracking_uri=config.uri
             )
         except (MlflowException, OSError) as error:
-            why = moved_line(config) or reason(error, config.shown)
+            why = moved_line(config) or reason(error)
             raise UserError(f"{text}: cannot be had from MLflow: {why}") from error
         return keep_bundle(_bundle_in(Path(artifacts), text), text)
 
@@ -195,18 +175,11 @@ def _location_in_run(client: MlflowClient, uri: str, run_id: str, path: str) -> 
 
 def _bundle_in(folder: Path, text: str) -> Path:
     """The bundle inside a downloaded model; a folder that is no model is the bundle itself."""
-    description = folder / "MLmodel"
-    if not description.is_file():
+    if not (folder / "MLmodel").is_file():
         return folder
-    try:
-        model = parse_yaml(read_bytes(description, MAX_YAML_BYTES).decode("utf-8"))
-        inside = str(model["flavors"]["python_function"]["artifacts"]["bundle"]["path"])
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"{text}: this MLflow model was not logged by dimts") from None
-    bundle = folder / inside
-    if not bundle.resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"{text}: names a bundle outside the model: {inside}")
-    return bundle
+    for manifest in (folder / "artifacts").glob(f"*/{MANIFEST}"):
+        return manifest.parent
+    raise UserError(f"{text}: this MLflow model was not logged by dimts")
 
 
 def _save(path: Path, bundle: Path, logged_model: Any, run_id: str) -> None:
@@ -214,6 +187,8 @@ def _save(path: Path, bundle: Path, logged_model: Any, run_id: str) -> None:
     from mlflow import pyfunc
     from mlflow.models import Model
 
+    # A local version such as 2.11.0+cpu exists on one index only.
+    installed = {name: metadata.version(name).split("+")[0] for name in SYNTHESIS_PACKAGES}
     model = Model(
         artifact_path=logged_model.artifact_location,
         model_uuid=logged_model.model_id,
@@ -226,31 +201,19 @@ def _save(path: Path, bundle: Path, logged_model: Any, run_id: str) -> None:
         python_model=str(Path(__file__).with_name("voice_model.py")),
         artifacts={"bundle": str(bundle)},
         code_paths=[str(Path(dimts.__file__).parent)],
-        pip_requirements=requirements(),
+        pip_requirements=[f"{name}=={version}" for name, version in installed.items()],
     )
 
 
-def requirements() -> list[str]:
-    """The installed versions of what a logged voice needs, as pip writes them."""
-    # A local version such as 2.11.0+cpu exists on one index only.
-    return [f"{name}=={metadata.version(name).split('+')[0]}" for name in SYNTHESIS_PACKAGES]
+def _forget_checksum(bundle: Path) -> str:
+    """Take the file that was left out of a copied bundle off its manifest's checksums.
 
-
-def _forget_checksum(bundle: Path) -> None:
-    """Take the file that was left out of a copied bundle off its manifest's checksums."""
-    path = bundle / "manifest.json"
-    if path.is_file():
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if manifest.get("sha256", {}).pop(NOT_IN_MODELS, None):
-            write_json(path, manifest)
-
-
-def _digest(bundle: Path) -> str:
-    """Names and bytes of all files, as 32 hex digits."""
-    digest = hashlib.sha256()
-    for path in sorted(file for file in bundle.rglob("*") if file.is_file()):
-        digest.update(f"{path.relative_to(bundle)}\0{path.stat().st_size}\0".encode())
-        with path.open("rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
-    return digest.hexdigest()[:32]
+    Returns:
+        What tells the bundle from others, 32 hex digits: the manifest has all other checksums.
+    """
+    path = bundle / MANIFEST
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest["sha256"].pop(NOT_IN_MODELS, None)
+    text = json.dumps(manifest, indent=1)
+    path.write_text(text, encoding="utf-8")
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -7,11 +7,11 @@ import json
 import uuid
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from dimts.core.masking import MASK, mask_uri
 from dimts.tracking.config import SQLITE, TrackingConfig
-from dimts.tracking.files import write_json
+from dimts.tracking.files import write_text
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -21,29 +21,11 @@ RUN_FILE = "mlflow_run.json"
 KEY_TAG = "dimts.run_key"
 
 
-class OpenedRun(NamedTuple):
-    """A run of the store.
-
-    Attributes:
-        run_id: MLflow's.
-        experiment_id: MLflow's.
-        is_new: it was just made, so nothing is in it.
-    """
-
-    run_id: str
-    experiment_id: str
-    is_new: bool = False
-
-
 class RunIdentity:
-    """The run that ``mlflow_run.json`` names.
+    """The run that ``mlflow_run.json`` names, a file in a run's folder.
 
     The key in the file is drawn before the run is made, and the run carries it as a tag:
     killed in between, we find that run again instead of making a second one.
-
-    Args:
-        config: with absolute paths.
-        run_dir: where the file lies.
     """
 
     def __init__(self, config: TrackingConfig, run_dir: Path) -> None:
@@ -55,38 +37,27 @@ class RunIdentity:
         uri = self._saved().get("uri")
         return uri if uri and not self._is_here(uri) else None
 
-    def open(self, client: MlflowClient, name: str, start_ms: int | None) -> OpenedRun:
-        """Find the run, or make one.
+    def open(self, client: MlflowClient, name: str, start_ms: int | None) -> tuple[str, str, bool]:
+        """Find the run, or make one of this name that began then.
 
-        Args:
-            client: connected.
-            name: of one that is made.
-            start_ms: when it began.
+        Returns:
+            MLflow's ids of the run and its experiment; whether it was just made.
         """
-        from mlflow.exceptions import MlflowException
-
         saved, uri = self._saved(), self._config.shown
         is_there = self._is_here(saved.get("uri", ""))
         if is_there and saved.get("run_id"):
-            try:
-                info = client.get_run(saved["run_id"]).info
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                    raise
-            else:
-                if info.lifecycle_stage == "active":
-                    if saved["uri"] != uri:
-                        write_json(self._file, {**saved, "uri": uri})
-                    return OpenedRun(info.run_id, info.experiment_id)
+            found = self._runs(client, saved)
+            if any(run.info.run_id == saved["run_id"] for run in found):
+                self._save({**saved, "uri": uri})
+                return saved["run_id"], saved["experiment_id"], False
         if not is_there or saved.get("run_id"):
             saved = {"uri": uri, "key": uuid.uuid4().hex}
-            write_json(self._file, saved)
-        experiment_id = self._experiment(client)
-        found = self._runs(client, experiment_id, saved["key"])
-        run = found[0] if found else self._make(client, experiment_id, saved["key"], name, start_ms)
-        run_id = str(run.info.run_id)
-        write_json(self._file, {**saved, "run_id": run_id, "experiment_id": experiment_id})
-        return OpenedRun(run_id, experiment_id, is_new=not found)
+            self._save(saved)
+        saved["experiment_id"] = self._experiment(client)
+        found = self._runs(client, saved)
+        run = found[0] if found else self._make(client, saved, name, start_ms)
+        self._save({**saved, "run_id": run.info.run_id})
+        return run.info.run_id, saved["experiment_id"], not found
 
     def delete_twins(self, client: MlflowClient) -> None:
         """Delete empty runs of our key that are not ours.
@@ -95,9 +66,7 @@ class RunIdentity:
         asks again by itself, and each request may be carried out when the store goes on.
         """
         saved = self._saved()
-        if not saved.get("run_id"):
-            return
-        for run in self._runs(client, saved["experiment_id"], saved["key"]):
+        for run in self._runs(client, saved) if "run_id" in saved else ():
             if run.info.run_id != saved["run_id"] and not run.data.metrics:
                 client.delete_run(run.info.run_id)
 
@@ -114,37 +83,39 @@ class RunIdentity:
             saved = json.loads(self._file.read_text(encoding="utf-8"))
         return saved
 
-    def _runs(self, client: MlflowClient, experiment_id: str, key: str) -> list[Run]:
-        return list(client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{key}'"))
+    def _save(self, saved: dict[str, str]) -> None:
+        write_text(self._file, json.dumps(saved, indent=1))
+
+    def _runs(self, client: MlflowClient, saved: dict[str, str]) -> list[Run]:
+        """Those with our key that are not deleted."""
+        query = f"tags.`{KEY_TAG}` = '{saved['key']}'"
+        return list(client.search_runs([saved["experiment_id"]], query))
 
     def _make(
-        self, client: MlflowClient, experiment_id: str, key: str, name: str, start_ms: int | None
+        self, client: MlflowClient, saved: dict[str, str], name: str, start_ms: int | None
     ) -> Run:
-        tags = {KEY_TAG: key, "mlflow.source.name": "dimts"}
+        tags = {KEY_TAG: saved["key"], "mlflow.source.name": "dimts"}
         with suppress(OSError, KeyError, ImportError):
             tags["mlflow.user"] = getpass.getuser()
-        return client.create_run(experiment_id, start_time=start_ms, tags=tags, run_name=name)
+        return client.create_run(saved["experiment_id"], start_ms, tags, name)
 
     def _experiment(self, client: MlflowClient) -> str:
         """The experiment's id; runs that start together may all try to make it."""
         from mlflow.exceptions import MlflowException
 
-        name = self._config.experiment
+        name, root = self._config.experiment, self._config.artifact_root
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
-            root = self._config.artifact_root
-            location = None if root is None or "://" in root else Path(root).as_uri()
-            location = root if root is not None and "://" in root else location
+            if root is not None and "://" not in root:
+                root = Path(root).as_uri()
+            kind = {"mlflow.experimentKind": "custom_model_development"}  # Not GenAI.
             try:
-                kind = {"mlflow.experimentKind": "custom_model_development"}  # Not GenAI.
-                return str(client.create_experiment(name, location, kind))
+                return str(client.create_experiment(name, root, kind))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
             experiment = client.get_experiment_by_name(name)
         assert experiment is not None
-        if experiment.lifecycle_stage != "active":
-            raise RuntimeError(f"experiment '{name}' is deleted; restore it or name another one")
         return str(experiment.experiment_id)
 
 

@@ -7,7 +7,8 @@ import logging
 import posixpath
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,8 @@ from dimts.tracking.event_log import Entry
 from dimts.tracking.mlflow_client import connect, mlflow_key, time_ms
 from dimts.tracking.mlflow_run import RunIdentity
 from dimts.tracking.moved import moved_line
-from dimts.tracking.points import Points
 
 if TYPE_CHECKING:
-    from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
 log = logging.getLogger(__name__)
@@ -29,7 +28,6 @@ log = logging.getLogger(__name__)
 REFUSED = "mlflow_refused.jsonl"
 CHANGED_TAG = "dimts.changed_params"
 METRICS_PER_CALL = 1000
-PARAMS_PER_CALL = 100
 MAX_PARAM = 6000
 MAX_TAG = 8000
 CUT = "... (cut, see config.yaml)"
@@ -41,15 +39,12 @@ TRIES = 5
 
 
 class Sender:
-    """Sends the event log of one folder.
-
-    Args:
-        config: with absolute paths.
-        run_dir: the folder.
+    """Sends the event log of one folder; `config` has absolute paths.
 
     Attributes:
         run_id: MLflow's; None until the store has answered.
         opened: set as soon as `run_id` is known.
+        stopped: to be set where nobody waits any longer.
     """
 
     def __init__(self, config: TrackingConfig, run_dir: Path) -> None:
@@ -57,19 +52,17 @@ class Sender:
         self._run_dir = run_dir
         self._identity = RunIdentity(config, run_dir)
         self.cursor = Cursor(run_dir)
-        self._connection: MlflowClient | None = None
         self._warned = False
         self._doubts: Counter[int] = Counter()
         self._trouble: Exception | None = None
         self._sent_files: dict[tuple[str, str], tuple[int, int]] = {}
+        self._steps: dict[str, set[int]] = {}
+        self._highest: dict[str, int] = {}
         self.run_id: str | None = None
-        self.opened = threading.Event()
+        self.opened, self.stopped = threading.Event(), False
 
-    def drain(self, stopped: Callable[[], bool] = lambda: False) -> bool:
-        """Send everything that waits.
-
-        Returns:
-            False when another process is the sender, or `stopped` became true.
+    def drain(self) -> bool:
+        """Send everything that waits; False if another process is the sender, or it is `stopped`.
 
         Raises:
             Exception: whatever MLflow raised; what was not sent still waits.
@@ -80,13 +73,17 @@ class Sender:
             self._open_run()
         self._trouble = None
         for batch in self._batches():
-            if stopped():
+            if self.stopped:
                 return False
             self._send(batch)
         for entry in self.cursor.postponed():
-            if stopped():
+            if self._trouble:
+                break
+            if self.stopped:
                 return False
-            self._send_postponed(entry)
+            self._trouble = self._try([entry])
+            if self._trouble is None:
+                self.cursor.settle(entry)
         if self._trouble:
             raise self._trouble
         return True
@@ -95,79 +92,70 @@ class Sender:
         start = self.cursor.start()
         name = start.event["start"].get("run_name") if start else None
         begun = time_ms(start.event) if start else None
-        run = self._identity.open(self._client, name or self._run_dir.name, begun)
-        self.cursor.use_run(run.run_id)
-        self._points = Points(self._history, in_doubt=not run.is_new)
-        self.run_id, self._experiment_id = run.run_id, run.experiment_id
+        self._run, self._experiment_id, self._is_new = self._identity.open(
+            self._client, name or self._run_dir.name, begun
+        )
+        self.cursor.use_run(self._run)
+        self.run_id = self._run
         self.opened.set()
 
     def _batches(self) -> Iterator[list[Entry]]:
-        """Single events, or neighbours that hold metrics and fit into one call."""
+        """Single events, or neighbours that hold metrics, of which a call takes so many."""
         batch: list[Entry] = []
         size = 0
         for entry in self.cursor.pending():
             n_values = len(entry.event.get("values", ()))
-            if batch and not (n_values and size + n_values <= METRICS_PER_CALL):
+            if batch and (not n_values or size + n_values > METRICS_PER_CALL):
                 yield batch
                 batch, size = [], 0
-            batch.append(entry)
-            size += n_values
-            if "values" not in entry.event:
-                yield batch
-                batch, size = [], 0
+            if n_values:
+                batch.append(entry)
+                size += n_values
+            else:
+                yield [entry]
         if batch:
             yield batch
 
     def _send(self, batch: list[Entry]) -> None:
-        from mlflow.exceptions import MlflowException
-
         entry = batch[-1]
+        error = self._try(batch)
+        if error is None:
+            self.cursor.move(entry)
+        elif {"artifact", "model"} & entry.event.keys() and self._answers():
+            # The artifacts' place is away or full: that does not concern the metrics.
+            self._trouble = error
+            self.cursor.move(entry, postpone=True)
+        else:
+            raise error
+
+    def _try(self, batch: list[Entry]) -> Exception | None:
+        """Send, and set aside what the store will never take; an error that may pass."""
         try:
-            if "values" in entry.event:
+            if "values" in batch[0].event:
                 self._send_metrics(batch)
             else:
-                self._send_one(entry.event)
+                self._send_one(batch[0].event)
         except Exception as error:
-            if isinstance(error, MlflowException) and self._is_final(batch[0], error):
-                if len(batch) > 1:
-                    for single in batch:
-                        self._send([single])
-                    return
-                self._refused(entry, error)
-            elif {"artifact", "model"} & entry.event.keys() and self._answers():
-                # The artifacts' place is away or full: that does not concern the metrics.
-                self._trouble = error
-                self.cursor.postpone(entry)
-                return
+            if not self._is_final(batch[0], error):
+                return error
+            if len(batch) == 1:
+                self._refused(batch[0], error)
             else:
-                raise
-        self.cursor.move(entry)
+                for single in batch:
+                    self._send([single])
+        return None
 
-    def _send_postponed(self, entry: Entry) -> None:
-        """Try again, once between two batches."""
-        from mlflow.exceptions import MlflowException
-
-        if self._trouble:
-            return
-        try:
-            self._send_one(entry.event)
-        except Exception as error:
-            if not (isinstance(error, MlflowException) and self._is_final(entry, error)):
-                self._trouble = error
-                return
-            self._refused(entry, error)
-        self.cursor.settle(entry)
-
-    def _is_final(self, entry: Entry, error: MlflowException) -> bool:
+    def _is_final(self, entry: Entry, error: Exception) -> bool:
         """Whether the store will never take this.
 
         Raises:
             RuntimeError: it takes nothing of this run any more.
         """
-        if error.error_code == _DOUBTFUL:
+        code = getattr(error, "error_code", None)
+        if code == _DOUBTFUL:
             self._doubts[entry.end] += 1
             return self._doubts[entry.end] >= TRIES
-        if error.error_code not in _FINAL:
+        if code not in _FINAL:
             return False
         if self._client.get_run(self._run).info.lifecycle_stage != "active":
             raise RuntimeError(f"run {self.run_id} is deleted; a new one follows at the next start")
@@ -204,15 +192,13 @@ class Sender:
         params = start.get("params", {})
         wanted = {mlflow_key(name): _cut(value, MAX_PARAM) for name, value in params.items()}
         new = [Param(name, value) for name, value in wanted.items() if name not in known]
-        for first in range(0, len(new), PARAMS_PER_CALL):
-            self._client.log_batch(self._run, params=new[first : first + PARAMS_PER_CALL])
+        self._client.log_batch(self._run, params=new)
         tags = dict(start.get("tags", {}))
-        changed = [
+        if changed := [
             f"{name}: {known[name]} -> {value}"
             for name, value in wanted.items()
             if known.get(name, value) != value
-        ]
-        if changed:
+        ]:
             tags[CHANGED_TAG] = "; ".join(changed)
         self._send_tags(tags)
         self._client.update_run(self._run, status="RUNNING")
@@ -221,10 +207,9 @@ class Sender:
         from mlflow.entities import RunTag
 
         listed = [RunTag(mlflow_key(name), _cut(text, MAX_TAG)) for name, text in tags.items()]
-        for first in range(0, len(listed), PARAMS_PER_CALL):
-            self._client.log_batch(self._run, tags=listed[first : first + PARAMS_PER_CALL])
+        self._client.log_batch(self._run, tags=listed)
 
-    def _send_metrics(self, batch: list[Entry]) -> None:
+    def _send_metrics(self, batch: Sequence[Entry]) -> None:
         """Values of steps that were not sent before.
 
         A point keeps the time at which it was measured, so a batch that the store took
@@ -232,10 +217,29 @@ class Sender:
         """
         from mlflow.entities import Metric
 
-        points = self._points.new(batch)
-        if points:
-            self._client.log_batch(self._run, metrics=[Metric(*point) for point in points])
-        self._points.were_sent(points)
+        points: dict[tuple[str, int], Metric] = {}
+        for _, _, event in batch:
+            for name, value in event["values"].items():
+                key, step = mlflow_key(name), int(event["step"])
+                if (key, step) not in points and self._is_unknown(key, step):
+                    points[key, step] = Metric(key, float(value), time_ms(event), step)
+        self._client.log_batch(self._run, metrics=list(points.values()))
+        for key, step in points:
+            self._highest[key] = max(step, self._highest.get(key, -1))
+            if key in self._steps:
+                self._steps[key].add(step)
+
+    def _is_unknown(self, key: str, step: int) -> bool:
+        """Whether the store lacks a point: a run that is started again computes some anew.
+
+        Of a run that was just made, what is above the highest step sent of a metric is new.
+        """
+        if self._is_new and step > self._highest.get(key, -1):
+            return True
+        if key not in self._steps:
+            history = self._client.get_metric_history(self._run, key)
+            self._steps[key] = {point.step for point in history}
+        return step not in self._steps[key]
 
     def _send_artifact(self, event: Mapping[str, Any]) -> None:
         """Send a file as it is now; of several events that name it, the first one does."""
@@ -274,19 +278,9 @@ class Sender:
             self._warned = True
             log.warning("tracking: MLflow refused an event; see %s", path)
 
-    def _history(self, key: str) -> set[int]:
-        return {point.step for point in self._client.get_metric_history(self._run, key)}
-
-    @property
+    @cached_property
     def _client(self) -> MlflowClient:
-        if self._connection is None:
-            self._connection = connect(self._config)
-        return self._connection
-
-    @property
-    def _run(self) -> str:
-        assert self.run_id is not None, "the run is opened first"
-        return self.run_id
+        return connect(self._config)
 
 
 def _cut(value: str, longest: int) -> str:

@@ -20,89 +20,61 @@ CLOSING_PAUSE_S = 0.5
 
 
 class MlflowThread:
-    """Sends what is in the event log of a folder, and what is appended to it.
-
-    Args:
-        config: with absolute paths.
-        run_dir: the folder, which must exist.
-    """
+    """Sends what is in the event log of a folder, and what is appended to it; see `Sender`."""
 
     def __init__(self, config: TrackingConfig, run_dir: Path) -> None:
         self._config = config
-        self._run_dir = run_dir
-        self._sender = Sender(config, run_dir)
+        self._log = run_dir / EVENTS
+        self.sender = Sender(config, run_dir)
         self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
         self._wake = threading.Event()
         self._closing = False
-        self._abandoned = False
         self._environment = ExitStack()
-
-    @property
-    def run_id(self) -> str | None:
-        """MLflow's id of the run; None until the store has answered once."""
-        return self._sender.run_id
 
     def start(self) -> None:
         """Begin to send; the store is not asked here."""
         self._environment.enter_context(mlflow_environment())
         self._thread.start()
 
-    def wait_for_run_id(self, timeout_s: float) -> str | None:
-        """MLflow's id of the run as soon as the store has answered, or None after `timeout_s`."""
-        self._sender.opened.wait(timeout_s)
-        return self.run_id
-
     def close(self) -> None:
         """Send the rest for at most ``flush_timeout_s``, and say what is not sent then."""
         self._closing = True
         self._wake.set()
         self._thread.join(self._config.flush_timeout_s)
-        self._abandoned = True
+        self.sender.stopped = True
         self._wake.set()
         self._thread.join(CLOSING_PAUSE_S)
-        if waiting := self._sender.cursor.n_waiting():
+        if waiting := self.sender.cursor.n_waiting():
             log.warning(
                 "%d tracking records wait in %s: they follow when the run is started again, or by "
                 "dimts ui --sync %s",
-                waiting,
-                self._run_dir / EVENTS,
-                self._run_dir,
+                *(waiting, self._log, self._log.parent),
             )
         self._environment.close()
 
     def _run(self) -> None:
-        try:
-            self._send()
-        finally:
-            self._sender.cursor.unlock()
-
-    def _send(self) -> None:
         """Send batch after batch until `close` was called and nothing waits."""
-        n_failures = 0
-        while not self._abandoned:
+        n_failures, shown = 0, self._config.shown
+        while not self.sender.stopped:
             closing = self._closing  # Read first: what is appended before it must be sent.
             try:
-                done = self._sender.drain(lambda: self._abandoned)
+                done = self.sender.drain()
                 if n_failures:
-                    log.warning("tracking: %s answers again", self._config.shown)
+                    log.warning("tracking: %s answers again", shown)
                 n_failures = 0
                 if closing and done:
-                    return
+                    break
             except Exception as error:  # Whatever the store does, training goes on.
                 if n_failures == 0:
-                    self._warn_away(error)
+                    log.warning(
+                        "tracking: %s does not take records (%s); they wait in %s",
+                        *(shown, reason(error), self._log),
+                    )
                 n_failures += 1
             pause = pause_after(n_failures, self._config.send_every_s)
             self._wake.wait(min(pause, CLOSING_PAUSE_S) if self._closing else pause)
             self._wake.clear()
-
-    def _warn_away(self, error: Exception) -> None:
-        log.warning(
-            "tracking: %s does not take records (%s); they wait in %s",
-            self._config.shown,
-            reason(error, self._config.shown),
-            self._run_dir / EVENTS,
-        )
+        self.sender.cursor.unlock()
 
 
 def pause_after(n_failures: int, send_every_s: float) -> float:
@@ -112,10 +84,7 @@ def pause_after(n_failures: int, send_every_s: float) -> float:
 
 
 def sync(config: TrackingConfig, run_dir: Path) -> int:
-    """Send what waits in the event log of a run that is not running.
-
-    Returns:
-        How many events were sent.
+    """Send what waits in the event log of a run that is not running; the number of events.
 
     Raises:
         UserError: there is no log, or another process is sending it.

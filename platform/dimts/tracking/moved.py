@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote
 
-from dimts.tracking.config import SQLITE, TrackingConfig
+from dimts.tracking.config import TrackingConfig
 
 _FILE = "file://"
 _COLUMNS = (
@@ -17,40 +17,37 @@ _COLUMNS = (
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
-HOW = "if the project folder was moved, dimts ui --moved changes the database"
 
 
 def moved_roots(config: TrackingConfig) -> dict[str, str]:
     """Folders of artifacts that the database names and that are gone -> where they are now.
 
-    One counts as moved if the configured folder is there and has the same name.
-
-    Args:
-        config: with absolute paths.
+    One counts as moved if the configured folder, an absolute path, is there and has the same name.
     """
-    root = config.artifact_root
-    if not config.uri.startswith(SQLITE) or root is None or not Path(root).is_dir():
+    file, root = config.database, config.artifact_root
+    if file is None or root is None or not Path(root).is_dir():
         return {}
-    file = Path(config.uri.removeprefix(SQLITE))
     try:
         with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as database:
-            found = database.execute("SELECT DISTINCT artifact_location FROM experiments")
-            named = [str(row[0]) for row in found]
+            named = database.execute("SELECT DISTINCT artifact_location FROM experiments")
+            locations = [str(row[0]) for row in named]
     except sqlite3.Error:  # no database, or of no MLflow: whoever uses it next says so
         return {}
-    return {old: Path(root).as_uri() for old in named if _is_gone(old, Path(root).name)}
-
-
-def _is_gone(location: str, name: str) -> bool:
-    folder = Path(unquote(location.removeprefix(_FILE)))
-    return location.startswith(_FILE) and folder.name == name and not folder.exists()
+    gone = {}
+    for old in locations:
+        folder = Path(unquote(old.removeprefix(_FILE)))
+        if old.startswith(_FILE) and folder.name == Path(root).name and not folder.exists():
+            gone[old] = Path(root).as_uri()
+    return gone
 
 
 def moved_line(config: TrackingConfig) -> str | None:
     """What to say of artifacts that are no longer where the database looks; None if all is well."""
-    moved = moved_roots(config)
+    if not (moved := moved_roots(config)):
+        return None
     return (
-        f"artifacts are looked for in {', '.join(moved)}, which is gone; {HOW}" if moved else None
+        f"artifacts are looked for in {', '.join(moved)}, which is gone; if the project folder was "
+        "moved, dimts ui --moved changes the database"
     )
 
 
@@ -61,7 +58,9 @@ def follow_move(config: TrackingConfig) -> dict[str, str]:
         What was changed, as of `moved_roots`.
     """
     moved = moved_roots(config)
-    with closing(sqlite3.connect(config.uri.removeprefix(SQLITE))) as database, database:
+    if config.database is None:
+        return moved
+    with closing(sqlite3.connect(config.database)) as database, database:
         for old, new in moved.items():
             for table, column in _COLUMNS:
                 database.execute(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from dimts.core.errors import UserError
 from dimts.tracking.config import TrackingConfig
-from dimts.tracking.mlflow_client import connect, mlflow_environment, reason
+from dimts.tracking.mlflow_client import connected
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -16,20 +15,12 @@ if TYPE_CHECKING:
 
 CANDIDATE = "candidate"
 """The newest voice that was registered; MLflow keeps the name "latest" to itself."""
-
 CHAMPION = "champion"
 """The voice that speaks; `dimts promote` makes a candidate it."""
 
 
 class Version(NamedTuple):
-    """A version of a registered model.
-
-    Attributes:
-        name: of the model.
-        number: of the version, as text.
-        run_id: MLflow's, of the run that it comes from.
-        tags: its metrics, ``test/mcd`` and the like, and what promotion found.
-    """
+    """A version of a registered model; tags are its metrics, and what promotion found."""
 
     name: str
     number: str
@@ -43,94 +34,52 @@ class Version(NamedTuple):
 
 
 class Registry:
-    """One registered model.
-
-    Args:
-        config: says where MLflow is.
-        name: of the model.
+    """One registered model of a store.
 
     Raises:
         UserError: of every method, too: the store cannot be reached, or refuses; one line.
     """
 
     def __init__(self, config: TrackingConfig, name: str) -> None:
-        config = config.absolute()
-        config.check_store()
-        self.name = name
-        self._uri = config.shown
-        with self._in_one_line():
-            self._client = connect(config)
+        self._config, self.name = config.absolute(), name
+        self._config.check_store()
 
     def find(self, alias: str) -> Version | None:
         """The version that has an alias; None if none has it, or there is no such model."""
-        number = self._aliases().get(alias)
-        return None if number is None else self.version(number)
+        from mlflow.exceptions import MlflowException
+
+        with connected(self._config) as client:
+            try:
+                return _version(client.get_model_version_by_alias(self.name, alias))
+            except MlflowException as error:
+                if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                    raise
+        return None
 
     def get(self, alias: str) -> Version:
-        """The version that has an alias.
-
-        Raises:
-            UserError: none has it, or there is no such model; says how to get one.
-        """
-        found = self.find(alias)
-        if found is None:
-            how = {
-                CANDIDATE: f"train one with --set tracking.registered_model={self.name}",
-                CHAMPION: "dimts promote makes one of the candidate",
-            }
-            raise UserError(
-                f"{self._uri}: no voice {self.name}@{alias}: "
-                + how.get(alias, f"the aliases are {', '.join(self._aliases()) or 'none'}")
-            )
-        return found
+        """The same, or a `UserError` that says how to get one."""
+        if found := self.find(alias):
+            return found
+        raise UserError(
+            f"{self._config.shown}: no voice {self.name}@{alias}; train one with --set "
+            f"tracking.registered_model={self.name}, and dimts promote makes it champion"
+        )
 
     def version(self, number: str) -> Version:
-        """A version by its number.
-
-        Raises:
-            UserError: there is none.
-        """
-        with self._asked() as client:
+        """A version by its number."""
+        with connected(self._config) as client:
             return _version(client.get_model_version(self.name, number))
 
     def set_alias(self, alias: str, version: Version) -> None:
         """Give a version the alias, which the one that had it loses."""
-        with self._asked() as client:
+        with connected(self._config) as client:
             client.set_registered_model_alias(self.name, alias, version.number)
 
     def set_tags(self, version: Version, tags: Mapping[str, str]) -> None:
         """Add tags to a version, or change them."""
-        with self._asked() as client:
+        with connected(self._config) as client:
             for key, value in tags.items():
                 client.set_model_version_tag(self.name, version.number, key, value)
-
-    def _aliases(self) -> dict[str, str]:
-        """Alias -> number of its version."""
-        from mlflow.exceptions import MlflowException
-
-        with self._asked() as client:
-            try:
-                aliases = client.get_registered_model(self.name).aliases
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                    raise
-                return {}
-        return {str(alias): str(number) for alias, number in aliases.items()}
-
-    @contextmanager
-    def _asked(self) -> Iterator[MlflowClient]:
-        with self._in_one_line():
-            yield self._client
-
-    @contextmanager
-    def _in_one_line(self) -> Iterator[None]:
-        from mlflow.exceptions import MlflowException
-
-        with mlflow_environment():
-            try:
-                yield
-            except MlflowException as error:
-                raise UserError(f"{self._uri}: {reason(error, self._uri)}") from error
 
 
 def register(
@@ -142,11 +91,9 @@ def register(
     does not take the alias from a newer one.
 
     Args:
-        client: connected.
+        client, tags: connected; of the version.
         name: of the registered model; made when there is none.
-        model_id: of the logged model.
-        run_id: of the run that it comes from.
-        tags: of the version.
+        model_id, run_id: of the logged model, and of the run that it comes from.
     """
     from mlflow.exceptions import MlflowException
 
@@ -161,12 +108,7 @@ def register(
     made = next((v for v in of_run if (v.name, v.source) == (name, source)), None)
     if made is None:
         made = client.create_model_version(
-            name,
-            source,
-            run_id=run_id,
-            tags=dict(tags),
-            model_id=model_id,
-            await_creation_for=0,
+            name, source, run_id, dict(tags), model_id=model_id, await_creation_for=0
         )
     newest = client.get_registered_model(name).aliases.get(CANDIDATE, 0)
     if int(newest) < int(made.version):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,6 @@ from dimts.core.errors import UserError
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-RETRY_S = 30.0
 TRAINED = ("train/", "val/total_loss", "parameters/")
 """What only a session that trains writes; one that is started again to be measured does not."""
 
@@ -23,17 +21,13 @@ log = logging.getLogger(__name__)
 class TensorboardWriter:
     """Scalars and the settings of a run as event files in ``<run folder>/tensorboard``.
 
-    Args:
-        run_dir: the run's folder.
-
-    Attributes:
-        config_yaml: the settings, without secrets; to be set before anything is written.
+    A disk that is full ends the file: what comes later is in the event log alone.
 
     Raises:
         UserError: TensorBoard is not installed.
     """
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, config_yaml: str = "") -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -43,42 +37,34 @@ class TensorboardWriter:
             ) from None
         self._open = SummaryWriter
         self._folder = run_dir / "tensorboard"
-        self.config_yaml = ""
+        self._config = f"```yaml\n{config_yaml}\n```"
         self._writer: SummaryWriter | None = None
-        self._rests_until = 0.0
-        self._told_full = False
+        self._is_full = False
 
     def log_metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Write scalars; what an earlier session wrote of steps that are trained anew is purged.
+        """Write scalars; what an earlier session wrote of steps that are trained anew is purged."""
+        self._unless_full(lambda: self._write(values, step))
 
-        A full disk costs points, until another file can be begun.
-        """
-        if time.monotonic() < self._rests_until:
-            return
-        try:
-            if self._writer is None:
-                trained = any(key.startswith(TRAINED) for key in values)
-                purge_step = step if trained else None
-                self._writer = self._open(str(self._folder), purge_step=purge_step)
-                self._writer.add_text("config", f"```yaml\n{self.config_yaml}\n```", step)
-            for key, value in values.items():
-                self._writer.add_scalar(key, value, step)
-        except OSError as error:
-            self._give_up_file(error)
+    def _write(self, values: Mapping[str, float], step: int) -> None:
+        if self._writer is None:
+            trained = any(key.startswith(TRAINED) for key in values)
+            self._writer = self._open(str(self._folder), purge_step=step if trained else None)
+            self._writer.add_text("config", self._config, step)
+        for key, value in values.items():
+            self._writer.add_scalar(key, value, step)
 
     def close(self) -> None:
         """Close the event file."""
         if self._writer is not None:
-            try:
-                self._writer.close()
-            except OSError as error:
-                self._give_up_file(error)
+            self._unless_full(self._writer.close)
             self._writer = None
 
-    def _give_up_file(self, error: OSError) -> None:
-        """The thread that writes it has ended, and takes nothing more."""
-        self._writer = None
-        self._rests_until = time.monotonic() + RETRY_S
-        if not self._told_full:
-            self._told_full = True
+    def _unless_full(self, write: Callable[[], None]) -> None:
+        """The thread that writes the file ends with the disk's error, and takes nothing more."""
+        if self._is_full:
+            return
+        try:
+            write()
+        except OSError as error:
+            self._is_full = True
             log.warning("%s takes no more: %s; points are lost", self._folder, error.strerror)

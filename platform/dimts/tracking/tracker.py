@@ -24,13 +24,6 @@ class Tracker:
 
     No method raises for a full disk or waits for a server, except `finish`, which waits at most
     ``flush_timeout_s``. Only the process that has called `start` sends.
-
-    Args:
-        config: where to send.
-        run_dir: the folder of the run or the sweep.
-
-    Raises:
-        UserError: TensorBoard is asked for and not installed.
     """
 
     def __init__(self, config: TrackingConfig, run_dir: Path) -> None:
@@ -39,23 +32,17 @@ class Tracker:
         self._log = EventLog(self._run_dir)
         self._mlflow: MlflowThread | None = None
         self._tensorboard: TensorboardWriter | None = None
-        if config.enabled and config.tensorboard:
-            from dimts.tracking.tensorboard import TensorboardWriter
-
-            self._tensorboard = TensorboardWriter(self._run_dir)
 
     @property
     def run_id(self) -> str | None:
         """MLflow's id of the run; None until the store has answered once."""
-        return self._mlflow.run_id if self._mlflow else None
+        return self._mlflow.sender.run_id if self._mlflow else None
 
     def wait_for_run_id(self, timeout_s: float) -> str | None:
-        """MLflow's id of the run as soon as the store has answered, for runs to be nested in it.
-
-        Returns:
-            None when the store did not answer within `timeout_s` seconds, or nothing is sent.
-        """
-        return self._mlflow.wait_for_run_id(timeout_s) if self._mlflow else None
+        """The same as soon as the store has answered, or None after so long."""
+        if self._mlflow:
+            self._mlflow.sender.opened.wait(timeout_s)
+        return self.run_id
 
     def start(
         self,
@@ -68,10 +55,17 @@ class Tracker:
 
         Args:
             run_name: what people see.
-            params: flat settings, ``{"training.max_steps": 500}``.
-            config_yaml: the resolved settings as a file.
+            params, config_yaml: the resolved settings, flat and as a file.
             tags: for searching; ``mlflow.parentRunId`` nests the run.
+
+        Raises:
+            UserError: TensorBoard is asked for and not installed.
         """
+        text = mask_secrets(config_yaml)
+        if self._config.enabled and self._config.tensorboard:
+            from dimts.tracking.tensorboard import TensorboardWriter
+
+            self._tensorboard = TensorboardWriter(self._run_dir, text)
         self._run_dir.mkdir(parents=True, exist_ok=True)
         start = {
             "host": platform.node(),
@@ -81,10 +75,7 @@ class Tracker:
             "tags": _masked(tags or {}),
         }
         self._log.append({"start": start})
-        text = mask_secrets(config_yaml)
         self._log.append({"artifact": "config.yaml", "folder": "", "content": text})
-        if self._tensorboard:
-            self._tensorboard.config_yaml = text
         if self._config.enabled:
             from dimts.tracking.mlflow_thread import MlflowThread
 

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import errno
 import importlib.util
-import json
 import os
 import secrets
 import signal
 import socket
 import subprocess
 import sys
-import urllib.error
-import urllib.parse
+import time
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
 from dimts.core.errors import UserError
-from dimts.tracking.config import SQLITE, TrackingConfig
-from dimts.tracking.schema import check_schema
+from dimts.tracking.config import TrackingConfig
+from dimts.tracking.mlflow_client import check_database, connected
 
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = "0.0.0.0"
@@ -42,17 +40,13 @@ POLL_S = 0.3
 def start_ui(
     config: TrackingConfig, port: int, host: str = LOOPBACK, auth: bool = False, new: bool = False
 ) -> subprocess.Popen[bytes]:
-    """Start ``mlflow server`` and wait until it answers.
+    """Start ``mlflow server`` and wait until it answers; whoever called ends it by `stop`.
 
     Args:
         config: says which store and which folder of artifacts.
-        port: TCP port.
-        host: IPv4 address of the interface to listen on.
+        port, host: TCP port, and IPv4 address of the interface to listen on.
         auth: ask everybody for a name and a password, see `auth_environment`.
         new: begin a record where there is none.
-
-    Returns:
-        The server; whoever called terminates it.
 
     Raises:
         UserError: the store is a server already, holds nothing yet, the port is taken, or users
@@ -61,29 +55,42 @@ def start_ui(
     config = config.absolute()
     if config.is_server:
         raise UserError(f"tracking.uri is a server: open {config.shown} in a browser")
-    file = Path(config.uri.removeprefix(SQLITE))
-    if config.uri.startswith(SQLITE) and not (new or file.exists()):
-        raise UserError(f"{file}: no run was recorded here yet")
-    check_schema(config)
-    if config.uri.startswith(SQLITE) and not (file.exists() or os.access(file.parent, os.W_OK)):
-        raise UserError(
-            f"{file}: cannot be made, as this user may not write into {file.parent}; "
-            "set DIMTS_HOME or tracking.uri"
-        )
-    with socket.socket() as probe:
-        # A port that a former server has just left is free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise UserError(f"port {port} is taken; choose another one with --port") from None
-            raise UserError(f"{host}:{port}: cannot listen there: {error.strerror}") from None
-    environment = _environment(config) | (auth_environment() if auth else {})
+    if file := config.database:
+        if not new:
+            config.check_store()
+        if file.exists():
+            check_database(config)
+        elif not os.access(file.parent, os.W_OK):
+            raise UserError(
+                f"{file}: cannot be made, as this user may not write into {file.parent}; "
+                "set DIMTS_HOME or tracking.uri"
+            )
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(f"port {port} is taken; choose another one with --port") from None
+        raise UserError(f"{host}:{port}: cannot listen there: {error.strerror}") from None
+    assert config.artifact_root is not None, "only a server has no artifact root of its own"
+    command = [
+        *(sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port)),
+        # Runs name their own folder; this one is for runs that come in through this server.
+        *("--artifacts-destination", config.artifact_root, "--workers", "1"),
+        *("--uvicorn-opts", "--log-level warning"),
+        *(("--app-name", "basic-auth") if auth else ()),
+    ]
+    environment = {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "PYTHONWARNINGS": "ignore",
+        **os.environ,
+        # Not on the command line, which everybody may read, as a password may be in it.
+        "MLFLOW_BACKEND_STORE_URI": config.uri,
+        "MLFLOW_REGISTRY_STORE_URI": config.uri,
+        **(auth_environment() if auth else {}),
+    }
     # A group of its own, so that its workers end with it and Ctrl-C reaches us alone.
-    server = subprocess.Popen(
-        _command(config, port, host, auth), env=environment, start_new_session=True
-    )
+    server = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
         _wait(server, address(host, port))
     except BaseException:
@@ -110,15 +117,10 @@ def address(host: str, port: int) -> str:
 
 def page(config: TrackingConfig, port: int, host: str = LOOPBACK) -> str:
     """Address of the experiment's runs; MLflow's front page is about something else."""
-    base = address(host, port)
-    query = urllib.parse.urlencode({"experiment_name": config.experiment})
-    try:
-        question = f"{base}/api/2.0/mlflow/experiments/get-by-name?{query}"
-        with DIRECT.open(question, timeout=30) as answer:
-            experiment = json.load(answer)["experiment"]["experiment_id"]
-    except urllib.error.HTTPError:
-        return f"{base}/#/experiments?workflowType=machine_learning"
-    return f"{base}/#/experiments/{experiment}/runs?workflowType=machine_learning"
+    with connected(config.absolute()) as client:
+        experiment = client.get_experiment_by_name(config.experiment)
+    runs = f"/{experiment.experiment_id}/runs" if experiment else ""
+    return f"{address(host, port)}/#/experiments{runs}?workflowType=machine_learning"
 
 
 def auth_environment() -> dict[str, str]:
@@ -132,15 +134,8 @@ def auth_environment() -> dict[str, str]:
     """
     if importlib.util.find_spec("flask_wtf") is None:
         raise UserError("--auth needs Flask-WTF: pip install 'dimts[auth]'")
-    given = (
-        {}
-        if "MLFLOW_FLASK_SERVER_SECRET_KEY" in os.environ
-        else {
-            "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(
-                32
-            )  # signs forms until the next start
-        }
-    )
+    key = "MLFLOW_FLASK_SERVER_SECRET_KEY"
+    given = {key: os.environ.get(key) or secrets.token_hex(32)}  # signs forms until the next start
     if "MLFLOW_AUTH_CONFIG_PATH" in os.environ:
         return given
     config, database = Path(AUTH_CONFIG).absolute(), Path(AUTH_DATABASE)
@@ -153,39 +148,12 @@ def auth_environment() -> dict[str, str]:
     return given | {"MLFLOW_AUTH_CONFIG_PATH": str(config)}
 
 
-def _command(config: TrackingConfig, port: int, host: str, auth: bool) -> list[str]:
-    assert config.artifact_root is not None, "only a server has no artifact root of its own"
-    return [
-        *(sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port)),
-        # Runs name their own folder; this one is for runs that come in through this server.
-        *("--artifacts-destination", config.artifact_root, "--workers", "1"),
-        *("--uvicorn-opts", "--log-level warning"),
-        *(("--app-name", "basic-auth") if auth else ()),
-    ]
-
-
-def _environment(config: TrackingConfig) -> dict[str, str]:
-    """The store goes by environment: a command line with a password is everybody's to read."""
-    return {
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "PYTHONWARNINGS": "ignore",
-        **os.environ,
-        "MLFLOW_BACKEND_STORE_URI": config.uri,
-        "MLFLOW_REGISTRY_STORE_URI": config.uri,
-    }
-
-
 def _wait(server: subprocess.Popen[bytes], base: str) -> None:
-    for _ in range(int(START_TIMEOUT_S / POLL_S)):
-        try:
-            with DIRECT.open(f"{base}/health", timeout=5):
-                return
-        except (urllib.error.URLError, OSError):
-            pass
-        try:
-            code = server.wait(POLL_S)
-        except subprocess.TimeoutExpired:
-            continue
-        raise UserError(f"mlflow server ended with code {code}; its messages are above")
+    until = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < until:
+        if (code := server.poll()) is not None:
+            raise UserError(f"mlflow server ended with code {code}; its messages are above")
+        with suppress(OSError), DIRECT.open(f"{base}/health", timeout=5):
+            return
+        time.sleep(POLL_S)
     raise UserError(f"mlflow server did not answer at {base} in {START_TIMEOUT_S} s")

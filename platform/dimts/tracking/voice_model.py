@@ -16,7 +16,7 @@ class VoiceModel(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Load the bundle."""
         # Here, because this file is also run when the model is logged.
-        from dimts.core.caches import choose_caches
+        from dimts.core.environment import choose_caches
 
         choose_caches()
         from dimts.families.registry import load_speaker
@@ -25,13 +25,12 @@ class VoiceModel(PythonModel):
 
     def predict(self, model_input: list[str]) -> list[str]:  # type: ignore[override]
         """Each sentence as a 16-bit WAV file in base64."""
-        return [base64.b64encode(self._wav(sentence)).decode() for sentence in model_input]
-
-    def _wav(self, sentence: str) -> bytes:
-        file = io.BytesIO()
-        wave, rate = self._voice.speak(sentence), self._voice.sample_rate
-        soundfile.write(file, wave, rate, format="WAV", subtype="PCM_16")
-        return file.getvalue()
+        files = []
+        for sentence in model_input:
+            file, wave = io.BytesIO(), self._voice.speak(sentence)
+            soundfile.write(file, wave, self._voice.sample_rate, format="WAV", subtype="PCM_16")
+            files.append(base64.b64encode(file.getvalue()).decode())
+        return files
 
 
 mlflow.models.set_model(VoiceModel())

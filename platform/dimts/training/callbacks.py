@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
 
 from dimts.training.task import Task
 
 
-class Callbacks(Protocol):
-    """Called by the trainer; it neither knows nor waits for who listens."""
+class Callbacks:
+    """Called by the trainer; what a subclass does not override ignores it and never stops it."""
 
     def log(self, values: dict[str, float], step: int) -> None:
         """Metrics of a step; rank 0 only."""
@@ -25,25 +24,9 @@ class Callbacks(Protocol):
 
     def should_stop(self) -> bool:
         """Whether to end after this step with a checkpoint; asked on rank 0 only."""
+        return False
 
     def should_save(self) -> bool:
         """Whether the end may come unasked for, so that a checkpoint is worth its time; asked on
         every rank after the same steps, and answered alike."""
-
-
-class NullCallbacks:
-    """Callbacks that tell nobody anything and never ask to stop; see `Callbacks`."""
-
-    def log(self, values: dict[str, float], step: int) -> None: ...
-
-    def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None: ...
-
-    def sample(self, task: Task, step: int) -> None: ...
-
-    def notify(self, text: str) -> None: ...
-
-    def should_stop(self) -> bool:
-        return False
-
-    def should_save(self) -> bool:
         return False

@@ -1,8 +1,7 @@
 """Checkpoints of a run: bundles with a trainer's state, written whole or not at all.
 
-``checkpoint_epoch{N}_step{M}`` are folders; ``checkpoint_latest`` and ``checkpoint_best``
-beside them are files of one line with the name of one of them. A folder is written under another
-name and renamed when complete, so a name that exists is a checkpoint that is whole.
+``checkpoint_epoch{N}_step{M}`` are folders, renamed when complete; ``checkpoint_latest`` and
+``checkpoint_best`` beside them are files of one line with the name of one of them.
 """
 
 from __future__ import annotations
@@ -42,17 +41,14 @@ def save_checkpoint(
 ) -> Path:
     """Write a checkpoint and point ``checkpoint_latest`` (and ``checkpoint_best``) at it.
 
-    What fails half-way leaves the checkpoints before it, and what points to them, as they were.
-
     Args:
         run_dir: the run's folder.
         epoch, step: of its name.
-        state: what `read_state` gives back; tensors and plain values only.
+        state: tensors and plain values only.
         write_bundle: writes the bundle's files, and last the manifest, into a folder.
         best_step: of the best checkpoint so far, which may be this one; -1 if there is none.
         keep: how many of the latest stay; the best one stays in any case.
-        before_rename: called when all is written and before anything is changed; what it raises
-            ends this.
+        before_rename: called before anything is changed; what it raises ends this.
 
     Raises:
         NotWritten: there is no room, or the disk or its file system fails.
@@ -84,9 +80,6 @@ def point_to(latest: Path, best_step: int) -> None:
     """Write ``checkpoint_latest``, and ``checkpoint_best`` if there is a checkpoint of that step.
 
     Also done by a run that goes on: a kill may have come between a checkpoint and this.
-
-    Raises:
-        OSError: there is no room, or the disk fails.
     """
     run_dir = latest.parent
     write_pointer(run_dir / LATEST, latest.name)
@@ -97,32 +90,17 @@ def point_to(latest: Path, best_step: int) -> None:
 
 
 def _write_state(file: Path, state: dict[str, Any]) -> None:
-    """torch's own writer turns what the system says of a full disk into words of its insides."""
     with file.open("wb") as stream:
         try:
             torch.save(state, stream)
-        except RuntimeError as error:
-            stream.write(b"\0")  # says it itself
+        except RuntimeError as error:  # words of torch's insides; a full disk says so itself
+            stream.write(b"\0")
             stream.flush()
             raise OSError(str(error).splitlines()[0]) from error
 
 
-def clear_partial(run_dir: Path) -> None:
-    """Remove what processes that were killed while they wrote a checkpoint have left."""
-    for path in run_dir.glob(".checkpoint_*"):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-
-
 def find_latest(run_dir: Path, notify: Callable[[str], None] = lambda text: None) -> Path | None:
-    """The newest checkpoint that is whole, or None; one that is damaged is passed over.
-
-    Args:
-        run_dir: the run's folder.
-        notify: called with a line for each that is damaged.
-    """
+    """The newest checkpoint that is whole, or None; `notify` is told of each that is damaged."""
     for folder in _checkpoints(run_dir):
         try:
             read_manifest(folder)
@@ -157,13 +135,13 @@ def _checkpoints(run_dir: Path) -> list[Path]:
     """Newest first."""
     if not run_dir.is_dir():
         return []
-    named = [(m, f) for f in run_dir.iterdir() if (m := _NAME.fullmatch(f.name)) and f.is_dir()]
-    return [f for _, f in sorted(named, key=lambda pair: int(pair[0][2]), reverse=True)]
+    found = [f for f in run_dir.iterdir() if step_of(f.name) is not None and f.is_dir()]
+    return sorted(found, key=lambda folder: step_of(folder.name) or 0, reverse=True)
 
 
 def _remove_old(run_dir: Path, step: int, keep: int, best_step: int) -> None:
     """Newer ones than of `step` are damaged, or training would have gone on from them."""
-    good = [f for f in _checkpoints(run_dir) if (s := step_of(f.name)) is not None and s <= step]
+    good = [f for f in _checkpoints(run_dir) if (step_of(f.name) or 0) <= step]
     for folder in good[keep:]:
         if step_of(folder.name) != best_step:
             shutil.rmtree(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -87,3 +88,20 @@ class TrainingConfig(Config):
                 f"accumulate ({self.accumulate}) must not exceed batch_size ({self.batch_size})"
             )
         return self
+
+
+class RunSettings(Config):
+    """What a training process needs to know, the same on every worker; a family adds what it trains
+    on what.
+
+    Attributes:
+        family: name of the model family.
+        run_dir: folder of the run: checkpoints, event log, plots.
+        training: the loop.
+        config_yaml: the resolved configuration, for the bundle.
+    """
+
+    family: str
+    run_dir: Path
+    training: TrainingConfig
+    config_yaml: str

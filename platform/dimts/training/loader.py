@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
 
 from dimts.training.config import TrainingConfig
-from dimts.training.prefetcher import Prefetcher
 from dimts.training.sampler import BucketSampler, Position, interleave, split_batch
-from dimts.training.task import Batch, Dataset, Task
+from dimts.training.task import Batch, Task
+
+T = TypeVar("T")
 
 
 class ScheduledBatch(NamedTuple):
-    """What a worker computes of a step.
-
-    Attributes:
-        after: the position that follows it.
-        ids: of the utterances of the whole batch, over all workers.
-        micro_batches: this worker's.
-    """
+    """What a worker computes of a step: its micro-batches of a batch with these utterances, and
+    the position after that."""
 
     after: Position
     ids: Sequence[str]
@@ -28,11 +26,7 @@ class ScheduledBatch(NamedTuple):
 class BatchLoader:
     """The batches of a run as one of its workers sees them.
 
-    Args:
-        task: whose data they are of.
-        config: batch size, or budget, and seed.
-        rank, world_size: of this worker, and how many there are.
-        on_gpu: pad so that few shapes occur, and pin what is to be copied to the device.
+    `on_gpu` they are padded so that few shapes occur, and pinned to be copied to the device.
 
     Attributes:
         sampler: of the corpus that is learned.
@@ -41,39 +35,24 @@ class BatchLoader:
     def __init__(
         self, task: Task, config: TrainingConfig, rank: int, world_size: int, on_gpu: bool
     ):
-        self._task, self._config = task, config
+        self._config, self._rehearsal_share = config, task.rehearsal_share
         self._rank, self._world_size, self._on_gpu = rank, world_size, on_gpu
-        self.sampler = self._sampler(task.train)
-        self._rehearsal = self._sampler(task.rehearsal) if task.rehearsal else None
+        size, seed, budget = config.batch_size, config.seed, config.batch_budget
+        self._corpora = [
+            (dataset, BucketSampler(dataset.lengths, size, seed, budget))
+            for dataset in (task.train, task.rehearsal)
+            if dataset is not None
+        ]
+        self.sampler = self._corpora[0][1]
 
-    def _sampler(self, dataset: Dataset) -> BucketSampler:
-        config = self._config
-        return BucketSampler(dataset.lengths, config.batch_size, config.seed, config.batch_budget)
+    def ahead(self, position: Position, n_micro: int) -> Generator[ScheduledBatch]:
+        """Batches from `position` on, each cut into `n_micro`; a few are collated beforehand."""
+        return prefetch(self._scheduled(position, n_micro))
 
-    def ahead(self, position: Position, n_micro: int) -> Prefetcher:
-        """Batches from `position` on, a few of them collated beforehand.
-
-        Args:
-            position: of the first batch.
-            n_micro: micro-batches that this worker's share is cut into.
-        """
-        return Prefetcher(self._scheduled(position, n_micro))
-
-    def longest(self, n_micro: int) -> Iterator[Batch]:
-        """Of each corpus this worker's first micro-batch of the longest batch that could be."""
-        return self._first_micro_batches(n_micro, 0.0)
-
-    def usual(self, n_micro: int) -> Iterator[Batch]:
-        """Of each corpus this worker's first micro-batch of a batch of middling length."""
-        return self._first_micro_batches(n_micro, 0.5)
-
-    def _first_micro_batches(self, n_micro: int, shorter_than: float) -> Iterator[Batch]:
-        for dataset, sampler in (
-            (self._task.train, self.sampler),
-            (self._task.rehearsal, self._rehearsal),
-        ):
-            if dataset is None or sampler is None:
-                continue
+    def longest(self, n_micro: int, shorter_than: float = 0.0) -> Iterator[Batch]:
+        """Of each corpus this worker's first micro-batch of the batch of its longest utterances;
+        `shorter_than` leaves out a share of them."""
+        for dataset, sampler in self._corpora:
             whole, own = self._share(sampler.longest_batch(shorter_than), n_micro)
             yield dataset.collate(own[0], whole, pad_to_multiple=self._on_gpu)
 
@@ -90,22 +69,36 @@ class BatchLoader:
 
     def max_micro_batches(self) -> int:
         """Into how many micro-batches each worker's share of every batch can be cut."""
-        samplers = filter(None, (self.sampler, self._rehearsal))
-        return max(1, min(s.smallest_batch for s in samplers) // self._world_size)
+        smallest = min(sampler.smallest_batch for _, sampler in self._corpora)
+        return max(1, smallest // self._world_size)
 
     def _scheduled(self, position: Position, n_micro: int) -> Iterator[ScheduledBatch]:
-        share = self._task.rehearsal_share
+        rehearsed = self._corpora[1][1] if len(self._corpora) > 1 else None
         for after, is_rehearsal, indices in interleave(
-            self.sampler, self._rehearsal, share, position
+            self.sampler, rehearsed, self._rehearsal_share, position
         ):
-            dataset = self._task.rehearsal if is_rehearsal else self._task.train
-            assert dataset is not None
+            dataset, _ = self._corpora[is_rehearsal]
             seed = (self._config.seed, *after)
             whole, own = self._share(indices, n_micro)
             batches = [
                 dataset.collate(part, whole, seed=seed, pad_to_multiple=self._on_gpu)
                 for part in own
             ]
-            ids = [dataset.ids[i] for i in indices]
             pinned = [batch.pin() for batch in batches] if self._on_gpu else batches
-            yield ScheduledBatch(after, ids, pinned)
+            yield ScheduledBatch(after, [dataset.ids[i] for i in indices], pinned)
+
+
+def prefetch(items: Iterator[T], ahead: int = 3) -> Generator[T]:
+    """Run an endless iterator in a thread, some items ahead, until this generator is closed.
+
+    An exception of the iterator is raised where its item would have come.
+    """
+    pool = ThreadPoolExecutor(1)
+    try:
+        futures = deque(pool.submit(next, items) for _ in range(ahead))
+        while True:
+            item = futures.popleft().result()
+            futures.append(pool.submit(next, items))
+            yield item
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -6,9 +6,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from dimts.core.config import Config, build_config
+from pydantic import ValidationError
+
+from dimts.core.config import Config
 from dimts.core.errors import UserError
-from dimts.core.untrusted import parse_yaml
+from dimts.storage.paths import write_text
 
 CHOICES_FILE = "machine.json"
 
@@ -33,20 +35,15 @@ def read_choices(run_dir: Path) -> MachineChoices | None:
     """
     file = run_dir / CHOICES_FILE
     try:
-        values = parse_yaml(file.read_text(encoding="utf-8"))
+        return MachineChoices.model_validate_json(file.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read: {error}; remove it") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{file}: holds no settings; remove it")
-    return build_config(MachineChoices, values, {(): str(file)})
+    except (OSError, ValidationError) as error:
+        raise UserError(f"{file}: holds no choices of a run; remove it") from error
 
 
 def write_choices(run_dir: Path, choices: MachineChoices) -> None:
     """Keep them with the run; on a disk without room they are found out anew at the next start."""
-    draft = run_dir / f".{CHOICES_FILE}.partial"
     with suppress(OSError):
         run_dir.mkdir(parents=True, exist_ok=True)
-        draft.write_text(choices.model_dump_json() + "\n", encoding="utf-8")
-        draft.replace(run_dir / CHOICES_FILE)
+        write_text(run_dir / CHOICES_FILE, choices.model_dump_json() + "\n")

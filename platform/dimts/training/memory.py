@@ -7,14 +7,15 @@ in more micro-batches, whose gradients are added up.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
-from torch import nn
 
 from dimts.core.errors import UserError
 
+T = TypeVar("T")
 PARTS = "micro_batches"
 ON_THE_CPU = ("can't allocate memory", "not enough memory", "could not create a primitive")
 """What torch's allocator says on a CPU, and oneDNN where it is out of memory."""
@@ -22,8 +23,6 @@ TOO_LONG = (
     "there is not memory enough for one utterance at a time; lower prepare.max_seconds and prepare "
     "again, or take a smaller model"
 )
-MOMENTS = 2
-"""Values that AdamW keeps for each weight."""
 
 
 class OutOfMemory(Exception):
@@ -38,23 +37,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error) for text in ON_THE_CPU)
 
 
-def free_memory(device: torch.device) -> None:
-    """Give back what nothing refers to any more."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-
-
-def fits(compute: Callable[[], None], device: torch.device) -> bool:
-    """Whether something can be computed in the memory there is; what it took is free again."""
+def fits(compute: Callable[[], T], device: torch.device) -> T | None:
+    """What is computed; None if memory does not suffice, and then what it took is free again."""
     try:
-        compute()
-        return True
+        return compute()
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-    free_memory(device)  # not above, where the error still holds what was computed
-    return False
+    gc.collect()  # not above, where the error still holds what was computed
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return None
 
 
 def smaller_parts(parts: int, most: int) -> int:
@@ -66,26 +59,6 @@ def smaller_parts(parts: int, most: int) -> int:
     if parts >= most:
         raise UserError(TOO_LONG)
     return min(2 * parts, most)
-
-
-def smaller_batch(size: int) -> int:
-    """Half as many utterances at a time as before.
-
-    Raises:
-        UserError: it is one already.
-    """
-    if size == 1:
-        raise UserError(TOO_LONG)
-    return size // 2
-
-
-def room_for_moments(
-    parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer
-) -> list[torch.Tensor]:
-    """As much memory as the optimizer will take at its first step, until this is let go."""
-    if optimizer.state:
-        return []
-    return [torch.empty_like(p) for p in parameters for _ in range(MOMENTS)]
 
 
 def read_parts(run_dir: Path) -> int:

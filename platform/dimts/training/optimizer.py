@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -76,31 +77,38 @@ class MovingAverage:
     """Exponential moving average of a model's trained parameters, corrected for its start.
 
     Early on the average follows the weights closely: the decay of step n is at most
-    (1 + n) / (10 + n).
+    (1 + n) / (10 + n). What is frozen has no average: even of equal values it could turn -0 into 0.
+
+    Args:
+        model: whose weights are averaged.
+        decay: of a step; 0 keeps no average, and nothing here has an effect.
     """
 
     def __init__(self, model: nn.Module, decay: float):
         self._decay = decay
-        self.weights = {name: p.detach().clone() for name, p in _trained(model)}
+        trained = {n: p for n, p in model.named_parameters() if p.requires_grad and decay}
+        self._parameters = list(trained.values())
+        self.weights = {name: p.detach().clone() for name, p in trained.items()}
 
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        decay = min(self._decay, (1 + step) / (10 + step))
-        averages, current = [], []
-        for name, parameter in _trained(model):
-            averages.append(self.weights[name])
-            current.append(parameter.detach())
-        torch._foreach_lerp_(averages, current, 1 - decay)
+    def update(self, step: int) -> None:
+        if self.weights:
+            decay = min(self._decay, (1 + step) / (10 + step))
+            current = [parameter.detach() for parameter in self._parameters]
+            torch._foreach_lerp_(list(self.weights.values()), current, 1 - decay)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Inside, the model holds the averages."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
 
     @torch.no_grad()
-    def swap(self, model: nn.Module) -> None:
-        """Exchange the model's weights with the averages; a second call undoes it."""
-        for name, parameter in _trained(model):
-            weight: Tensor = self.weights[name].clone()
-            self.weights[name].copy_(parameter)
+    def _swap(self) -> None:
+        for average, parameter in zip(self.weights.values(), self._parameters, strict=True):
+            weight = average.clone()
+            average.copy_(parameter)
             parameter.copy_(weight)
-
-
-def _trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """What is frozen has no average: even of equal values it could turn -0 into 0."""
-    return ((name, p) for name, p in model.named_parameters() if p.requires_grad)

@@ -1,7 +1,7 @@
 """Whose a run is: the process that took it up last.
 
 A worker on a node that was given up for dead may go on for seconds, beside the one that was
-started in its place. Both compute the same, but two must not write into one folder.
+started in its place; two must not write into one folder.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import os
 import platform
 import uuid
 from pathlib import Path
-from typing import Any
+
+from dimts.storage.paths import write_text
 
 CLAIM = "claim"
 
@@ -21,42 +22,21 @@ class RunTakenOver(Exception):
 
 
 class Claim:
-    """Take up a run: whoever did so before finds out at its next `check`.
-
-    Args:
-        run_dir: the run's folder, made when missing; all nodes see it.
-    """
+    """Take up a run, in its folder that all nodes see: whoever did so before finds out at its next
+    `check`."""
 
     def __init__(self, run_dir: Path) -> None:
         self._file = run_dir / CLAIM
-        token = uuid.uuid4().hex
-        self._text = json.dumps({"token": token, "host": platform.node(), "pid": os.getpid()})
+        ours = {"token": uuid.uuid4().hex, "host": platform.node(), "pid": os.getpid()}
+        self._text = json.dumps(ours)
         run_dir.mkdir(parents=True, exist_ok=True)
-        draft = run_dir / f".{CLAIM}.{token}"
-        try:
-            draft.write_text(self._text, encoding="utf-8")
-            os.replace(draft, self._file)
-        finally:
-            draft.unlink(missing_ok=True)
+        write_text(self._file, self._text)
 
     def check(self) -> None:
-        """Nothing if the run is still ours.
-
-        Raises:
-            RunTakenOver: it is not, or its folder is gone.
-        """
+        """Raise `RunTakenOver` if the run is not ours any more, or its folder is gone."""
         try:
             text = self._file.read_text(encoding="utf-8")
         except FileNotFoundError:
             text = ""
         if text != self._text:
             raise RunTakenOver(f"{self._file.parent}: another process goes on with this run")
-
-
-def read_claim(run_dir: Path) -> dict[str, Any] | None:
-    """``host`` and ``pid`` of the process that writes into a run's folder, if any ever did."""
-    try:
-        claim: dict[str, Any] = json.loads((run_dir / CLAIM).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    return claim

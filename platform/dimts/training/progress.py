@@ -11,16 +11,12 @@ from dimts.training.task import Moment
 
 
 class Result(NamedTuple):
-    """How a run ended.
+    """How a run ended; see `Progress`.
 
     Attributes:
         status: finished, stopped (asked to), or early_stopped (no better loss).
-        step: optimizer steps done in all.
-        best: metrics of the best validation.
         checkpoint: the last one.
         seconds: spent in each part of the loop since it started or resumed.
-        skipped: steps left out for a loss that was not finite.
-        units: frames, tokens or samples trained on in all, without padding, over all workers.
     """
 
     status: Literal["finished", "stopped", "early_stopped"]
@@ -45,7 +41,7 @@ class Progress:
         since_best: validations since the best.
         skipped: steps left out for a loss that was not finite.
         bad_in_a_row: those of them that came last.
-        units: frames, tokens or samples trained on.
+        units: frames, tokens or samples trained on, without padding, over all workers.
         n_micro_batches: that a worker's share of a batch is cut into.
         max_steps: of the schedule that the steps so far followed; 0 before the first.
         planned_steps: those of the run when it began.

@@ -32,8 +32,7 @@ class BucketSampler:
     """An endless, seeded sequence of batches of utterances of about the same length.
 
     Each epoch visits every utterance once. Utterances are shuffled, sorted by length inside
-    windows of a few batches, cut into batches, and the batches shuffled. The sequence
-    depends on the seed alone, so a position is all there is to remember.
+    windows of a few batches, cut into batches, and the batches shuffled.
 
     Args:
         lengths: of the utterances, [n].
@@ -58,8 +57,6 @@ class BucketSampler:
 
     def position_of(self, done: int) -> Position:
         """Where the sequence stands after a number of batches."""
-        if not self._budget:
-            return Position(*divmod(done, self.batches_of(0)))
         epoch = 0
         while done >= (n := self.batches_of(epoch)):
             done, epoch = done - n, epoch + 1
@@ -126,9 +123,8 @@ class BucketSampler:
         while True:
             batches = self.batches(epoch)
             for number in range(start, len(batches)):
-                after = Position(epoch, number + 1)
-                if number + 1 == len(batches):
-                    after = Position(epoch + 1, 0)
+                is_last = number + 1 == len(batches)
+                after = Position(epoch + 1, 0) if is_last else Position(epoch, number + 1)
                 yield after, batches[number]
             epoch, start = epoch + 1, 0
 
@@ -136,11 +132,7 @@ class BucketSampler:
 def split_batch(
     indices: Sequence[int], rank: int, world_size: int, n_micro: int
 ) -> list[list[int]]:
-    """This worker's micro-batches of a batch: every `world_size * n_micro`-th utterance.
-
-    Raises:
-        UserError: the batch has fewer utterances than there are micro-batches.
-    """
+    """This worker's micro-batches of a batch: every `world_size * n_micro`-th utterance."""
     if len(indices) < world_size * n_micro:
         raise UserError(
             f"a batch of {len(indices)} utterances does not split into {world_size} workers "
@@ -150,13 +142,7 @@ def split_batch(
 
 
 class ScheduledIndices(NamedTuple):
-    """A batch to come.
-
-    Attributes:
-        after: the position that follows it.
-        rehearsal: whether it is of the rehearsed corpus.
-        indices: of its utterances in their corpus.
-    """
+    """A batch to come: the position after it, and which utterances of which corpus it holds."""
 
     after: Position
     rehearsal: bool
@@ -166,10 +152,7 @@ class ScheduledIndices(NamedTuple):
 def interleave(
     main: BucketSampler, rehearsed: BucketSampler | None, share: float, position: Position
 ) -> Iterator[ScheduledIndices]:
-    """Batches from `position` on, of which a `share`, evenly spread, is of `rehearsed`.
-
-    Like the samplers' own sequences it depends on their seeds alone.
-    """
+    """Batches from `position` on, of which a `share`, evenly spread, is of `rehearsed`."""
     if rehearsed is None or not share:
         for after, indices in main.following(position):
             yield ScheduledIndices(after, False, indices)

@@ -74,9 +74,7 @@ class Dataset(Protocol):
     """A split of a corpus."""
 
     @property
-    def ids(self) -> Sequence[str]:
-        """One of each utterance."""
-        ...
+    def ids(self) -> Sequence[str]: ...
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -125,14 +123,7 @@ class Objective(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """What a model makes of one text, or of one recording, at a step.
-
-    Attributes:
-        step: of the training.
-        text: of the sample, or what it is.
-        wav: the file.
-        plots: image files.
-    """
+    """What a model makes of one text, or of one recording, at a step: a file and its plots."""
 
     step: int
     text: str
@@ -141,12 +132,7 @@ class Sample(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """All samples of a step.
-
-    Attributes:
-        samples: for the page.
-        plots: further image files.
-    """
+    """All samples of a step, and further image files."""
 
     samples: Sequence[Sample]
     plots: Sequence[Path] = ()

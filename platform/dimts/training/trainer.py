@@ -10,45 +10,47 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
-from dimts.core.errors import Diverged
+from dimts.bundles.bundle import BundleError
+from dimts.core.errors import Diverged, UserError
 from dimts.core.threads import fastest_threads
+from dimts.storage.paths import remove_files
 from dimts.training.callbacks import Callbacks
+from dimts.training.checkpoint import (
+    NotWritten,
+    find_latest,
+    point_to,
+    read_state,
+    save_checkpoint,
+)
 from dimts.training.config import TrainingConfig
+from dimts.training.distributed import any_rank, from_rank_0, rank, world_size
 from dimts.training.loader import BatchLoader, ScheduledBatch
 from dimts.training.machine_choices import MachineChoices, read_choices, write_choices
 from dimts.training.memory import (
     OutOfMemory,
     fits,
     read_parts,
-    room_for_moments,
     smaller_parts,
     write_parts,
 )
-from dimts.training.optimizer import MovingAverage, build_optimizer, extended_share
-from dimts.training.precision import float32_precision, same_order
-from dimts.training.prefetcher import Prefetcher
+from dimts.training.objective import TrainedObjective
+from dimts.training.optimizer import MovingAverage, extended_share
+from dimts.training.ownership import Claim
+from dimts.training.precision import same_arithmetic
 from dimts.training.progress import Progress, Result
-from dimts.training.saver import Saver
-from dimts.training.step_result import (
-    LossAccumulator,
-    ObjectiveResult,
-    StepResult,
-    any_rank,
-    reduce_flags,
-)
-from dimts.training.task import Batch, Losses, Moment, Objective, Task
-from dimts.training.trainer_state import Trained, TrainerState
+from dimts.training.sampler import Position
+from dimts.training.step_result import LossAccumulator, ObjectiveResult, StepResult, reduce_flags
+from dimts.training.task import Batch, Losses, Moment, Task
 from dimts.training.validation import validation_losses
 
 T = TypeVar("T")
@@ -68,8 +70,8 @@ def train(
         config: of the loop.
         run_dir: where checkpoints go.
         callbacks: are notified of what happens.
-        max_threads: of torch, of which the fastest number is found out before the first step;
-            0 leaves torch as it is.
+        max_threads: of which the number that is fastest is found out before the first step; 0
+            leaves torch as it is.
 
     Raises:
         UserError: the loss was not finite too often in a row, a batch cannot be shared out, there
@@ -78,32 +80,8 @@ def train(
         RunTakenOver: another process goes on with this run.
         OutOfMemory: a worker of several ran out of memory in a step; to be started again.
     """
-    with float32_precision(config.amp), same_order(task.device):
+    with same_arithmetic(task.device, config.amp):
         return Trainer(task, config, run_dir, callbacks, max_threads).run()
-
-
-class TrainedObjective:
-    """An objective with its optimizer, its gradient scaler and, for several workers, its DDP."""
-
-    def __init__(self, objective: Objective, device: torch.device, world_size: int, fp16: bool):
-        self.name, self.module = objective.name, objective.module
-        self.config, self.start_step = objective.optimizer, objective.start_step
-        self.parallel: nn.Module = self.module
-        if world_size > 1:
-            ids = [device.index] if device.type == "cuda" else None
-            # Its buffers are constants. Gradients are sent from where they lie, without a copy.
-            self.parallel = DistributedDataParallel(
-                self.module, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
-            )
-        self.optimizer = build_optimizer(self.module, self.config)
-        self.parameters = [p for p in self.module.parameters() if p.requires_grad]
-        self.scaler = torch.amp.GradScaler(device.type, enabled=fp16)
-
-    def no_sync(self, last: bool) -> AbstractContextManager[Any]:
-        """Inside, gradients stay with this worker until the last micro-batch."""
-        if last or not isinstance(self.parallel, DistributedDataParallel):
-            return nullcontext()
-        return self.parallel.no_sync()
 
 
 class Trainer:
@@ -119,20 +97,19 @@ class Trainer:
     ):
         self.task, self.config, self.run_dir, self.callbacks = task, config, run_dir, callbacks
         self.max_threads = max_threads
-        self.rank = dist.get_rank() if dist.is_initialized() else 0
-        self.world_size = dist.get_world_size() if dist.is_initialized() else 1
+        self.rank, self.world_size = rank(), world_size()
         self.model, self.device = task.model, task.device
         fp16 = config.amp == "fp16"
         self.objectives = [
             TrainedObjective(o, self.device, self.world_size, fp16) for o in task.objectives
         ]
-        self.average: MovingAverage | None = None
-        if config.ema_decay:
-            self.average = MovingAverage(self.model, config.ema_decay)
-        on_gpu = self.device.type == "cuda"
-        self.loader = BatchLoader(task, config, self.rank, self.world_size, on_gpu)
+        self.average = MovingAverage(self.model, config.ema_decay)
+        self.on_gpu = self.device.type == "cuda"
+        self.loader = BatchLoader(task, config, self.rank, self.world_size, self.on_gpu)
         self.progress = Progress()
-        self.saver = Saver(run_dir, self.rank, self.device, config.keep_checkpoints, self._notify)
+        self.saved = Progress(step=-1)  # where the last checkpoint stands
+        self.checkpoint: Path | None = None
+        self.claim = Claim(run_dir) if self.rank == 0 else None
         self.seconds: dict[str, float] = defaultdict(float)
         self.losses = LossAccumulator()
         self.timed_units = 0
@@ -153,13 +130,13 @@ class Trainer:
         unseen = self.progress.validated != self.progress.step and bool(self.config.validate_every)
         if status == "finished" and unseen:
             self._save(self._validate(), must=True)
-        elif self.saver.step != self.progress.step:
+        elif self.saved.step != self.progress.step:
             self._save(must=True)
         return Result(
             status,
             self.progress.step,
             self.progress.best or {},
-            self.saver.checkpoint,
+            self.checkpoint,
             dict(self.seconds),
             self.progress.skipped,
             self.progress.units,
@@ -168,22 +145,23 @@ class Trainer:
     # Steps
 
     def _steps(self) -> Literal["finished", "stopped", "early_stopped"]:
-        batches = self._batches_ahead()
+        config, batches = self.config, self._batches_ahead()
+        intervals = (config.log_every, config.validate_every, config.sample_every)
         started = time.perf_counter()
         try:
-            while self.progress.step < self.config.max_steps:
-                if self.config.patience and self.progress.since_best >= self.config.patience:
+            while self.progress.step < config.max_steps:
+                if config.patience and self.progress.since_best >= config.patience:
                     return "early_stopped"
-                self.saver.check()
+                self._check_claim()
                 if not self._train_step(batches):
                     batches.close()
                     self._cut_smaller()
                     batches = self._batches_ahead()
                     continue
-                if self._needs_sync():
+                if self._due(*intervals, config.checkpoint_every):
                     with self._timed("step"):
                         self._finish_pending_step()  # the device may not have finished it
-                if self._due(self.config.log_every):
+                if self._due(config.log_every):
                     self._log(time.perf_counter() - started)
                     started = time.perf_counter()
                 before = time.perf_counter()
@@ -195,7 +173,7 @@ class Trainer:
             batches.close()
         return "finished"
 
-    def _train_step(self, batches: Prefetcher) -> bool:
+    def _train_step(self, batches: Iterator[ScheduledBatch]) -> bool:
         """Do the next optimizer step; False if there was not memory enough for it.
 
         Each objective in turn: gradients of all micro-batches, then its weights. On a GPU the CPU
@@ -207,25 +185,24 @@ class Trainer:
         """
         moment = self.progress.moment
         with self._timed("data"):
-            scheduled = self._in_memory(lambda: cast(ScheduledBatch, batches.next()))
+            scheduled = self._in_memory(lambda: next(batches))
         if scheduled is None:
             return False
         stop = self.rank == 0 and self.callbacks.should_stop()
         active = [o for o in self.objectives if moment.step >= o.start_step]
         with self._timed("step"):
             for objective in active[len(self.updates) :]:
-                compute = partial(self._gradients, objective, scheduled, moment)
-                losses = self._in_memory(compute)
+                losses = self._in_memory(partial(self._gradients, objective, scheduled, moment))
                 if losses is None:
                     return False
                 self.updates.append(self._update(objective, losses, moment, stop))
             size = scheduled.micro_batches[0].size
-            self.pending = StepResult.of(moment.step, scheduled.ids, size, self.updates)
+            self.pending = StepResult(moment.step, scheduled.ids, size, self.updates)
             self.updates = []
             self.stop |= stop and self.world_size == 1  # several ranks hear of it together
             self.progress.position = scheduled.after
             self.progress.step += 1
-            if self.device.type != "cuda":
+            if not self.on_gpu:
                 self._finish_pending_step()
         return True
 
@@ -239,21 +216,12 @@ class Trainer:
         if not objective.module.training:  # to say it anew to every module takes a while
             objective.parallel.train()
         losses: list[Losses] = []
-        for n, batch in enumerate(scheduled.micro_batches):
-            with objective.no_sync(last=n == len(scheduled.micro_batches) - 1):
-                part = self._backward(objective, objective.parallel, batch, moment)
+        for batch in scheduled.micro_batches:
+            is_last = batch is scheduled.micro_batches[-1]
+            with nullcontext() if is_last else objective.no_sync():
+                part = objective.backward(batch, moment)
             losses.append({name: value.detach() for name, value in part.items()})
         return {name: torch.stack([part[name] for part in losses]).sum() for name in losses[0]}
-
-    def _backward(
-        self, objective: TrainedObjective, module: nn.Module, batch: Batch, moment: Moment
-    ) -> Losses:
-        losses: Losses = module(batch.to(self.device), moment)
-        minimised = next(iter(losses.values()))
-        # Losses are shares of the whole batch, and DDP takes the mean over the workers.
-        scaled = minimised * self.world_size if self.world_size > 1 else minimised
-        objective.scaler.scale(scaled).backward()
-        return losses
 
     def _update(
         self, objective: TrainedObjective, losses: Losses, moment: Moment, stop: bool
@@ -274,8 +242,7 @@ class Trainer:
         objective.optimizer.found_inf = flags[0]
         objective.optimizer.step()
         objective.scaler.update()
-        for other in self.objectives:  # one that looks through another leaves gradients there
-            other.optimizer.zero_grad(set_to_none=True)
+        self._zero_gradients()  # of all: one that looks through another leaves gradients there
         return ObjectiveResult(objective.name, losses, norm.detach(), flags)
 
     def _learning_rate_share(self, objective: TrainedObjective, step: int, max_steps: int) -> float:
@@ -300,8 +267,7 @@ class Trainer:
             self._skip(result)
             return
         self.progress.bad_in_a_row = 0
-        if self.average:
-            self.average.update(self.model, result.step)
+        self.average.update(result.step)
         self.losses.add(result.objectives)
         self.progress.units += result.size
         self.timed_units += result.size
@@ -326,54 +292,52 @@ class Trainer:
         Raises:
             OutOfMemory: there was not, and other workers wait for this one.
         """
-        computed: list[T] = []
-        if fits(lambda: computed.append(compute()), self.device):
-            return computed[0]
-        if self.world_size > 1:
+        computed = fits(compute, self.device)
+        if computed is None and self.world_size > 1:
             write_parts(self.run_dir, 2 * self.progress.n_micro_batches)
             raise OutOfMemory(f"rank {self.rank} at step {self.progress.step}")
-        return None
+        return computed
 
     def _fit_memory(self) -> None:
         """Before the first step, cut batches until the longest that could be is computed."""
         with self._timed("memory"):
             for objective in self.objectives:
                 objective.parallel.train()
-            while any_rank(not fits(self._longest_batches, self.device), self.device):
+            while any_rank(fits(self._longest_batches, self.device) is None, self.device):
                 self._cut_smaller()
             if self.world_size > 1:
-                self._fix_gradient_order()
+                # Backwards once with all workers: the first time tells DDP in which order gradients
+                # come, and from then on it adds them up in another one, which a run that goes on
+                # would not have.
+                batch = self.task.train.collate([0], [0], pad_to_multiple=self.on_gpu)
+                for objective in self.objectives:
+                    objective.backward(batch, self.progress.moment)
             self._zero_gradients()
 
-    def _fix_gradient_order(self) -> None:
-        """Backwards once with all workers: the first time tells DDP in which order gradients come,
-        and from then on it adds them up in another one, which a run that goes on would not have."""
-        batch = self.task.train.collate([0], [0], pad_to_multiple=self.device.type == "cuda")
-        for objective in self.objectives:
-            self._backward(objective, objective.parallel, batch, self.progress.moment)
-
-    def _longest_batches(self) -> None:
+    def _longest_batches(self) -> bool:
         """Forwards and backwards; no weight changes, and nobody waits for other workers."""
-        room = [room_for_moments(o.parameters, o.optimizer) for o in self.objectives]
+        # AdamW has none of its two moments of each weight before its first step.
+        new = [p for o in self.objectives if not o.optimizer.state for p in o.parameters]
+        room = [torch.empty_like(parameter) for parameter in (*new, *new)]
         self._forwards_and_backwards(self.loader.longest(self.progress.n_micro_batches))
         del room
+        return True
 
     def _forwards_and_backwards(self, batches: Iterable[Batch]) -> None:
         for batch in batches:
             for objective in self.objectives:
                 # At the end of a run, when nothing is given that takes memory to be found.
-                moment = self.progress.moment.at_the_end
-                self._backward(objective, objective.module, batch, moment)
+                objective.backward(batch, self.progress.moment.at_the_end, alone=True)
 
     def _choose_threads(self) -> None:
         """Find out how many threads a step is fastest with, where nobody has said so."""
         if not (most := self.max_threads):
             return
         with self._timed("memory"):
-            batches = list(self.loader.usual(self.progress.n_micro_batches))
-            threads = fastest_threads(lambda: self._forwards_and_backwards(batches), most)
+            usual = list(self.loader.longest(self.progress.n_micro_batches, shorter_than=0.5))
+            threads = fastest_threads(lambda: self._forwards_and_backwards(usual), most)
             self._zero_gradients()
-        threads = self.saver.of_rank_0(threads)
+        threads = from_rank_0(threads, self.device)
         torch.set_num_threads(threads)
         choices = read_choices(self.run_dir) or MachineChoices(amp=self.config.amp)
         if self.rank == 0:
@@ -394,7 +358,7 @@ class Trainer:
         for objective in self.objectives:
             objective.optimizer.zero_grad(set_to_none=True)
 
-    def _batches_ahead(self) -> Prefetcher:
+    def _batches_ahead(self) -> Generator[ScheduledBatch]:
         return self.loader.ahead(self.progress.position, self.progress.n_micro_batches)
 
     # Around the steps
@@ -423,7 +387,7 @@ class Trainer:
         if self._due(config.validate_every):
             improved = self._validate()
         if self._due(config.sample_every) and self.rank == 0:
-            with self._timed("sample"), self._averaged():
+            with self._timed("sample"), self.average.applied():
                 self.objectives[0].module.eval()
                 self.callbacks.sample(self.task, self.progress.step)
         unasked = self._due(config.log_every) and self.callbacks.should_save()
@@ -432,21 +396,15 @@ class Trainer:
         elif self._due(config.validate_every):
             self.callbacks.report(self.progress.latest or {}, None)
 
-    def _needs_sync(self) -> bool:
-        """Whether something is due that needs to know how this step went."""
-        config = self.config
-        intervals = (config.validate_every, config.sample_every, config.checkpoint_every)
-        return any(map(self._due, (config.log_every, *intervals)))
-
-    def _due(self, every: int) -> bool:
-        return bool(every) and self.progress.step % every == 0
+    def _due(self, *intervals: int) -> bool:
+        """Whether one of the intervals ends with this step; 0 never does."""
+        return any(every and self.progress.step % every == 0 for every in intervals)
 
     def _validate(self) -> bool:
         """Losses of the weights that would ship, on the validation split; whether the best."""
-        with self._timed("validation"), self._averaged():
+        with self._timed("validation"), self.average.applied():
             module = self.objectives[0].module.eval()
-            moment = self.progress.moment
-            values = validation_losses(self.task.val, module, moment, self.device)
+            values = validation_losses(self.task.val, module, self.progress.moment, self.device)
         if self.rank == 0:
             self.callbacks.log(values, self.progress.step)
         self.progress.latest = values
@@ -460,17 +418,6 @@ class Trainer:
         return better
 
     @contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """Inside, the model holds the averaged weights, if there are any."""
-        if self.average:
-            self.average.swap(self.model)
-        try:
-            yield
-        finally:
-            if self.average:
-                self.average.swap(self.model)
-
-    @contextmanager
     def _timed(self, part: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
@@ -482,26 +429,49 @@ class Trainer:
 
     # Checkpoints
 
+    def _check_claim(self) -> None:
+        if self.claim:
+            self.claim.check()
+
     def _save(self, best: bool = False, must: bool = False) -> None:
         """A checkpoint by rank 0; every rank reports it. Unvalidated, the latest is the best.
+
+        Where it cannot be written, those before it stay.
 
         Raises:
             UserError: it could not be written although it `must`.
         """
+        progress, checkpoint, failure = self.progress, None, ""
         if best or not self.config.validate_every:
-            self.progress.best_step = self.progress.step
+            progress.best_step = progress.step
         with self._timed("checkpoint"):
-            failure = self.saver.save(self._state(), self.progress, self._write_bundle)
+            state = self._state_dict()
+            if self.rank == 0:
+                self._check_claim()
+                try:
+                    checkpoint = save_checkpoint(
+                        self.run_dir,
+                        progress.position.epoch,
+                        progress.step,
+                        state,
+                        self._write_bundle,
+                        progress.best_step,
+                        self.config.keep_checkpoints,
+                        self._check_claim,
+                    )
+                except NotWritten as error:
+                    failure = f"{self.run_dir}: no checkpoint of step {progress.step}: {error}"
+            failure = from_rank_0(failure, self.device)
+        if failure:  # what is best has to be there
+            progress.best, progress.best_step = self.saved.best, self.saved.best_step
+        else:
+            self.checkpoint, self.saved = checkpoint or self.checkpoint, replace(progress)
         # Of rank 0 alone: Ray refuses two, and the others have seen none but that they began with.
-        checkpoint = self.saver.checkpoint if self.rank == 0 and not failure else None
-        if failure:
-            # What is best has to be there.
-            self.progress.best, self.progress.best_step = self.saver.best, self.saver.best_step
-        self.callbacks.report(self.progress.latest or {}, checkpoint)
+        self.callbacks.report(progress.latest or {}, checkpoint)
         if failure and must:
-            raise self.saver.refused(self.progress.step, failure)
+            raise UserError(f"{failure}; make room and start the run again")
         if failure:
-            self._notify(f"{self.saver.missing(self.progress.step, failure)}; training goes on")
+            self._notify(f"{failure}; training goes on")
 
     def _write_bundle(self, folder: Path) -> None:
         facts = {
@@ -509,12 +479,35 @@ class Trainer:
             "epoch": self.progress.position.epoch,
             "metrics": {k: v for k, v in (self.progress.latest or {}).items() if math.isfinite(v)},
         }
-        with self._averaged():
+        with self.average.applied():
             weights: dict[str, Tensor] = dict(self.model.state_dict())
             self.task.write_bundle(folder, weights, facts)
 
     def _resume(self) -> None:
-        self.progress = self.saver.resume(self._state()) or Progress()
+        """Go on from the latest checkpoint that is whole, if there is one.
+
+        What rank 0 sees is what all go on from, whatever a shared disk shows the others.
+
+        Raises:
+            BundleError: its state is not one of this training.
+        """
+        latest = None
+        if self.rank == 0:
+            remove_files(self.run_dir, ".checkpoint_")  # of writes that were killed
+            latest = find_latest(self.run_dir, self._notify)
+        if name := from_rank_0(latest and latest.name, self.device):
+            self.checkpoint = self.run_dir / name
+            try:
+                self._load_state_dict(read_state(self.checkpoint))
+            except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+                why = " ".join(str(error).split())[:200] or type(error).__name__
+                raise BundleError(
+                    f"{self.checkpoint}: is not a state of this training: {why}"
+                ) from error
+            self.saved = replace(self.progress)
+            if self.rank == 0:
+                point_to(self.checkpoint, self.progress.best_step)
+            self._notify(f"going on from {name}")
         needed = min(read_parts(self.run_dir), self.loader.max_micro_batches())
         n = max(self.config.accumulate, self.progress.n_micro_batches, needed)
         self.progress.n_micro_batches = n
@@ -540,6 +533,22 @@ class Trainer:
             )
         progress.max_steps = wanted
 
-    def _state(self) -> TrainerState:
-        trained = {o.name: Trained(o.module, o.optimizer, o.scaler) for o in self.objectives}
-        return TrainerState(trained, self.average, self.losses, self.device)
+    def _state_dict(self) -> dict[str, Any]:
+        """All that a step changes: tensors and plain values only; called on every rank."""
+        return {
+            "progress": {**vars(self.progress), "position": list(self.progress.position)},
+            "objectives": {o.name: o.state_dict() for o in self.objectives},
+            "average": self.average.weights or None,
+            "losses": self.losses.state_dict(),
+        }
+
+    @torch.no_grad()
+    def _load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `_state_dict` gave, on whatever device."""
+        for objective in self.objectives:
+            objective.load_state_dict(state["objectives"][objective.name])
+        for name, weight in self.average.weights.items():
+            weight.copy_(state["average"][name])
+        self.losses.load_state_dict(state["losses"], self.device)
+        progress = state["progress"]
+        self.progress = Progress(**{**progress, "position": Position(*progress["position"])})

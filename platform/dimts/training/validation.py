@@ -9,8 +9,9 @@ from torch import distributed as dist
 from torch import nn
 
 from dimts.core.errors import UserError
-from dimts.training.memory import fits, smaller_batch
-from dimts.training.task import Dataset, Moment
+from dimts.training.distributed import from_rank_0, rank, world_size
+from dimts.training.memory import fits, smaller_parts
+from dimts.training.task import Dataset, Losses, Moment
 
 VALIDATION_BATCH = 16
 
@@ -37,34 +38,29 @@ def validation_losses(
             "no utterance is held out to validate on; raise prepare.val_share and run "
             "dimts prepare again, or set training.validate_every=0"
         )
-    rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     order = dataset.lengths.argsort(kind="stable").tolist()
     whole = range(len(dataset))
     names: list[str] = []
-    sums = torch.zeros(0, device=device)
-    size = VALIDATION_BATCH
+    sums = torch.zeros(1, device=device)
+    parts = 1
 
-    def add(own: list[int]) -> None:
-        nonlocal names, sums
+    def compute(own: list[int]) -> Losses:
         batch = dataset.collate(own, whole, pad_to_multiple=device.type == "cuda").to(device)
-        losses = module(batch, moment.at_the_end)
-        names = list(losses)
-        sums = (sums if len(sums) else sums.new_zeros(len(names))) + torch.stack(
-            list(losses.values())
-        )
+        losses: Losses = module(batch, moment.at_the_end)
+        return losses
 
-    for start in range(0, len(order), VALIDATION_BATCH * world_size):
-        own = order[start : start + VALIDATION_BATCH * world_size][rank::world_size]
+    for start in range(0, len(order), VALIDATION_BATCH * world_size()):
+        own = order[start : start + VALIDATION_BATCH * world_size()][rank() :: world_size()]
         while own:
-            if fits(partial(add, own[:size]), device):
-                own = own[size:]
-            else:
-                size = smaller_batch(size)
-    if world_size > 1:
-        # A rank without an utterance does not know the names.
-        shared = [names]
-        dist.broadcast_object_list(shared, device=device if device.type == "cuda" else None)
-        names = shared[0]
-        sums = sums if len(sums) else sums.new_zeros(len(names))
+            size = VALIDATION_BATCH // parts
+            losses = fits(partial(compute, own[:size]), device)
+            if losses is None:
+                parts = smaller_parts(parts, VALIDATION_BATCH)
+                continue
+            names, own = list(losses), own[size:]
+            sums = sums + torch.stack(list(losses.values()))
+    if world_size() > 1:
+        names = from_rank_0(names, device)  # a rank without an utterance does not know them
+        sums = sums.expand(len(names)).contiguous()
         dist.all_reduce(sums)
     return {f"val/{name}": value for name, value in zip(names, sums.tolist(), strict=True)}

@@ -1,3 +1,3 @@
-from dimts.core.ray_environment import prepare_own_ray
+from dimts.core.environment import prepare_own_ray
 
 prepare_own_ray()  # before a module of this package loads Ray

@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ray.train
 from ray import tune
 from ray.exceptions import RayError
 from ray.train import TrainingFailedError
@@ -21,12 +21,11 @@ from ray.tune.search import Searcher
 from ray.util.queue import Empty, Queue
 
 from dimts.core.errors import UserError
-from dimts.launch.local_run_folder import NoCopy, RemoteRun
+from dimts.launch.local_run_folder import RemoteRun
 from dimts.launch.ray_train import (
     in_another_thread,
     in_worker,
     node_resources,
-    report,
     storage_of,
     torch_trainer,
 )
@@ -250,11 +249,8 @@ def group_worker(config: dict[str, Any]) -> None:
             while config["answers"].get(timeout=ANSWER_S) != values["validation"]:
                 pass  # for a worker that has died since
 
-    def work(launch: Launch, rank: int, copy: RemoteRun | NoCopy) -> None:
-        def tell_ray(metrics: dict[str, float], checkpoint: Path | None) -> None:
-            report(metrics, copy.saved(checkpoint))
-
+    def work(launch: Launch, rank: int, copy: RemoteRun | None) -> None:
         measured, device = config["measured"], get_device()
-        train_trial(launch, measured, on_validation, device, copy, rank, tell_ray)
+        train_trial(launch, measured, on_validation, device, copy, rank, ray.train.report)
 
     in_worker(Launch.model_validate(config["launch"]), work, stays=False)

@@ -21,10 +21,9 @@ from dimts.core.metric import Metric
 from dimts.core.ray_session import check_cluster
 from dimts.families.protocol import SharedInputs
 from dimts.launch.ray_train import connected
-from dimts.launch.relay import new_start, request_stop
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.start import keep_settings
-from dimts.launch.stopping import clear_stop, stop_on_signal, stop_requested
+from dimts.launch.stopping import clear_stop, stop_on_signal, stop_requested, stop_run
 from dimts.storage.paths import AnyPath, StorageError, remove_files
 from dimts.storage.pointer import write_pointer
 from dimts.tracking.config import TrackingConfig
@@ -200,7 +199,7 @@ class SweepTrials:
         """A trial validated; it waits for this to return."""
         with self._kept():
             if self.study.reported(number, validation, loss):
-                request_stop(self._running[number], early=True)
+                stop_run(self._running[number], early=True)
             self.copy.keep()
 
     def ended(self, number: int, error: str | None) -> None:
@@ -221,7 +220,7 @@ class SweepTrials:
         while not self._is_ending and (assignment := self.study.next()) is not None:
             number, values = assignment
             try:
-                launch = new_start(self.plan.launch(number, values))
+                launch = self.plan.launch(number, values)
             except ConfigError as error:  # each value fits the voice, but not beside the others
                 self._end(number, Ending("failed", {}, 0, 0, 0.0, str(error)))
                 continue
@@ -264,7 +263,7 @@ class SweepTrials:
                 if self._is_ending:
                     for launch in list(self._running.values()):
                         with suppress(StorageError):  # it is wished again
-                            request_stop(launch)
+                            stop_run(launch)
 
         thread = threading.Thread(target=watch, daemon=True)
         with tqdm(

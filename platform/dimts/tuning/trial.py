@@ -18,10 +18,10 @@ from dimts.bundles.bundle import read_manifest, resolve_bundle
 from dimts.core import lock
 from dimts.core.errors import Diverged, UserError
 from dimts.core.masking import mask_secrets
-from dimts.launch.local_run_folder import NoCopy, RemoteRun, local_run_folder
+from dimts.launch.local_run_folder import RemoteRun, local_run_folder
 from dimts.launch.machine import resolve_on_machine
 from dimts.launch.names import ENDING
-from dimts.launch.relay import acquire
+from dimts.launch.run_folder import acquire
 from dimts.launch.run_logger import Report, RunLogger
 from dimts.launch.settings import Launch
 from dimts.launch.stopping import EARLY_FILE, STOP_FILE, clear_stop, stopped_early
@@ -63,12 +63,12 @@ class TrialLogger(RunLogger):
         launch: Launch,
         measured: Measured,
         on_validation: OnValidation,
-        copy: RemoteRun | NoCopy,
+        copy: RemoteRun | None,
         rank: int = 0,
         report: Report | None = None,
     ):
-        super().__init__(launch, rank, report)
-        self._measured, self._on_validation, self._copy = measured, on_validation, copy
+        super().__init__(launch, rank, report, copy=copy)
+        self._measured, self._on_validation = measured, on_validation
         self._selection = launch.family.metrics[0].name
         self._began = time.monotonic()
         self._trained = (0, 0)
@@ -90,7 +90,6 @@ class TrialLogger(RunLogger):
 
     def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None:
         super().report(metrics, checkpoint)
-        self._copy.saved(checkpoint)
         if self.rank == 0 and checkpoint:
             self._report_validation(read_manifest(checkpoint, verify=False).step, metrics)
 
@@ -136,8 +135,9 @@ class TrialLogger(RunLogger):
         every = self.launch.settings.training.validate_every
         if step >= every and self._selection in metrics:
             self._on_validation({"validation": step // every, "loss": metrics[self._selection]})
-            with suppress(StorageError):  # it is heard when the storage is back
-                self._copy.hear()  # of what the sweep has decided
+            if self.copy:
+                with suppress(StorageError):  # it is heard when the storage is back
+                    self.copy.hear()  # of what the sweep has decided
 
 
 def run_trial(
@@ -160,7 +160,7 @@ def train_trial(
     measured: Measured,
     on_validation: OnValidation,
     device: torch.device,
-    copy: RemoteRun | NoCopy,
+    copy: RemoteRun | None,
     rank: int = 0,
     report: Report | None = None,
 ) -> None:

@@ -16,7 +16,7 @@ from dimts.bundles import bundle as bundles
 from dimts.core.config import Config, build_config
 from dimts.core.metric import Metric
 from dimts.families.protocol import Family, Measured, Sections
-from dimts.training.settings import RunSettings
+from dimts.training.config import RunSettings
 from dimts.training.task import Batch, Losses, Moment, Objective, Seed, Task
 
 SELECTION = Metric("val/agreement", "samples foretold", direction="maximize", short="agreement")

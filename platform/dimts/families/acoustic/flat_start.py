@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from dimts.core.config import fingerprint
+from dimts.core.environment import n_cores
 from dimts.core.errors import UserError
-from dimts.core.machine import n_cores
 from dimts.families.acoustic.alignment.em import ALIGNER_VERSION, align_corpus
 from dimts.families.acoustic.data import Data
 from dimts.families.acoustic.settings import AcousticSettings

@@ -18,8 +18,7 @@ from dimts.features.config import CorpusConfig, PrepareConfig
 from dimts.storage.paths import AnyPath
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
-from dimts.training.config import TrainingConfig
-from dimts.training.settings import RunSettings
+from dimts.training.config import RunSettings, TrainingConfig
 
 StartMethod = Literal["transliteration", "mean", "nearest", "random"]
 """How new rows start.
