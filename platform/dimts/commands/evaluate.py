@@ -4,8 +4,8 @@ The configuration names the features; the voice is a run's folder, a bundle or a
 
 dimts evaluate --model runs/VOICE --config FILE --judges recognition,naturalness
 
-Judges hear the voice, and beside it the recordings and their Griffin-Lim copies, on sentences of
-the test split.
+Judges, those of the configuration unless others are named, hear the voice, and beside it the
+recordings and their Griffin-Lim copies, on sentences of the test split.
 """
 
 from __future__ import annotations
@@ -55,8 +55,9 @@ def main() -> None:
     print(metrics_table(config.of_family, metrics))
     if arguments.csv:
         write_csv(arguments.csv, utterances)
-    if arguments.judges:
-        judges = judges_config({}, arguments.judges, arguments.recogniser)
+    if names := arguments.judges or config.judges.names:
+        kept = config.judges.model_dump(exclude={"names", "decides", "not_worse"})
+        judges = judges_config(kept, names, arguments.recogniser)
         n = judges.sentences if arguments.sentences is None else arguments.sentences
         speaker = config.of_family.load(folder)
         report = hear(judges, voices_of_split(features, "test", n, speaker), arguments.workers)

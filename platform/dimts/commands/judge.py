@@ -74,16 +74,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def judges_config(
-    section: Mapping[str, object], names: Sequence[str] | None, recogniser: str | None
+    section: Mapping[str, object], names: Sequence[str], recogniser: str | None
 ) -> JudgesConfig:
     """The section `judges` with what the command line says instead.
 
     Raises:
         ConfigError: there is no such judge.
     """
-    values = dict(section)
-    if names:
-        values["names"] = tuple(names)
+    values = {**section, "names": tuple(names)}
     if recogniser:
         values["recogniser"] = recogniser
     return build_config(JudgesConfig, values)
