@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -200,7 +201,7 @@ def test_a_folder_is_judged_beside_its_recordings(
     command = [sys.executable, "jobs/judge.py", "--waves", str(tmp_path / COPIES)]
     command += ["--texts", str(tmp_path / "texts.csv"), "--language", "en"]
     command += ["--recordings", str(tmp_path / NATURAL), "--json", str(tmp_path / "report.json")]
-    environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'platform'}", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'platform'}"}
     done = subprocess.run(
         [*command, "--judges", "recognition,pitch"],
         cwd=ROOT, env=environment, capture_output=True, text=True,
@@ -214,6 +215,20 @@ def test_a_folder_is_judged_beside_its_recordings(
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == f"error: {tmp_path / COPIES / '1'}.wav: no such file\n"
+
+
+@pytest.mark.integration
+def test_benchmark_times_every_judge(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "benchmarks/judges.py", "--sentences", "2", "--threads", "2",
+         "--json", str(tmp_path / "judges.json")],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'platform'}"},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "judges.json").read_text(encoding="utf-8"))["rows"]
+    assert [row["judge"] for row in rows] == [*NAMES, "all at once"]
+    assert all(f"| {row['judge']} |" in done.stdout for row in rows)
 
 
 def test_judges_that_are_not_installed_are_named_with_the_extra(
