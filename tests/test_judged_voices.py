@@ -5,7 +5,9 @@ The judges here are those that need no package: the tests of `test_judges.py` le
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,11 @@ from dimts.bundles.bundle import resolve_bundle
 from dimts.core.errors import UserError
 from dimts.evaluation.judges.config import JudgesConfig
 from dimts.evaluation.judges.metrics import JUDGED
+from dimts.families.acoustic.data import open_data
 from dimts.families.acoustic.family import FAMILY
+from dimts.families.acoustic.judged import heard_metrics
 from dimts.families.acoustic.settings import AcousticSettings
+from dimts.features.feature_set import FeatureSet
 
 CPU = torch.device("cpu")
 DISTORTION = "judges={names: [distortion], sentences: 2, decides: wave_mcd}"
@@ -44,6 +49,27 @@ def test_held_out_metrics_have_the_recordings_own_beside(trained: AcousticSettin
     assert measured.decides and measured.decides.name == "wave_mcd"
     assert len(measured.ids) == 2
     assert measured.values.mean() == pytest.approx(measured.metrics["wave_mcd"])
+
+
+def test_recordings_that_are_gone_cost_no_voice(
+    trained: AcousticSettings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = open_data(trained)
+    there = data.features[0].manifest
+    corpus = there.corpus.model_copy(update={"path": tmp_path / "gone"})
+    gone = FeatureSet(data.features[0].folder, there.model_copy(update={"corpus": corpus}))
+    bundle = resolve_bundle(trained.run_dir)
+    assert heard_metrics(trained, data._replace(features=(gone,)), bundle, CPU) == {}
+    assert "not judged: " in caplog.text and "cannot be read" in caplog.text
+
+
+def test_judge_that_is_not_installed_is_told_before_training(
+    trained: AcousticSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "distillmos", None)
+    judges = JudgesConfig(names=("naturalness",))
+    with pytest.raises(UserError, match="pip install"):
+        FAMILY.prepare_inputs(trained.model_copy(update={"judges": judges}))
 
 
 def test_objective_without_its_judge_is_refused(

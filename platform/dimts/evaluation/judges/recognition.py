@@ -127,6 +127,11 @@ class Recognition(Judge):
 
     def _heard(self, clip: Clip) -> str:
         seconds = len(clip.wave_16k) / JUDGE_RATE
+        if seconds > WINDOW_SECONDS:
+            raise UserError(
+                f"{clip.name}: {seconds:.0f} s, at most {WINDOW_SECONDS:g} s are recognised at "
+                "once; split it into sentences"
+            )
         text = self._read(clip, seconds + PADDING_SECONDS)
         if seconds + PADDING_SECONDS < WINDOW_SECONDS and _loops(text, seconds):
             return self._read(clip, WINDOW_SECONDS)

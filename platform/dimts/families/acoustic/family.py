@@ -63,6 +63,10 @@ class AcousticFamily(Family):
         return (MelExtractor(sections.mel),)
 
     def prepare_inputs(self, settings: AcousticSettings) -> None:
+        if settings.judges.names:
+            from dimts.families.acoustic.judged import check_judges
+
+            check_judges(settings)
         if settings.training.aligner.fixed_share > 0:
             from dimts.families.acoustic.data import open_data
             from dimts.families.acoustic.flat_start import ensure_durations

@@ -11,9 +11,10 @@ import torch
 
 from dimts.core.errors import UserError
 from dimts.evaluation.judges.metrics import JUDGED, OF_JUDGE
+from dimts.evaluation.judges.panel import load_judges
 from dimts.evaluation.judges.report import Report
 from dimts.evaluation.judges.sources import VOICE
-from dimts.evaluation.judges.voice import judge_voice
+from dimts.evaluation.judges.voice import judge_voice, judged_metrics
 from dimts.families.acoustic.data import Data
 from dimts.families.acoustic.settings import AcousticSettings
 from dimts.families.acoustic.speaker import AcousticSpeaker
@@ -33,6 +34,27 @@ def hear(
     for objection in report.objections:
         log.warning(objection)
     return report
+
+
+def heard_metrics(
+    settings: AcousticSettings, data: Data, bundle: Path, device: torch.device
+) -> dict[str, float]:
+    """Judged metrics of the test split; what keeps the judges from hearing is a warning, as the
+    voice is trained."""
+    try:
+        return judged_metrics(hear(settings, data, bundle, "test", device))
+    except UserError as error:
+        log.warning("not judged: %s", error)
+        return {}
+
+
+def check_judges(settings: AcousticSettings) -> None:
+    """Load the judges once, before hours of training.
+
+    Raises:
+        UserError: one is not installed.
+    """
+    load_judges(settings.judges, torch.device("cpu"))
 
 
 def check_objectives(settings: AcousticSettings, names: set[str]) -> None:

@@ -21,7 +21,13 @@ from dimts.families.acoustic.dataset import draw, load_corpus
 from dimts.families.acoustic.flat_start import ensure_durations
 from dimts.families.acoustic.freezing import frozen_rows
 from dimts.families.acoustic.held_out import UtteranceMetrics, aggregate_metrics, evaluate
-from dimts.families.acoustic.judged import check_objectives, deciding, hear
+from dimts.families.acoustic.judged import (
+    check_judges,
+    check_objectives,
+    deciding,
+    hear,
+    heard_metrics,
+)
 from dimts.families.acoustic.metrics import FORGETTING, SPOKEN
 from dimts.families.acoustic.model.t3 import T3
 from dimts.families.acoustic.settings import AcousticSettings
@@ -71,7 +77,7 @@ def held_out(
             values |= _of_each(rows)
         metrics |= {f"{split}/{key}": value for key, value in values.items()}
     if settings.judges.names:
-        heard = judged_metrics(hear(settings, data, bundle, "test", device))
+        heard = heard_metrics(settings, data, bundle, device)
         metrics |= {f"test/{key}": value for key, value in heard.items()}
     if not (settings.base and data.base_features):
         return metrics, {}
@@ -111,6 +117,7 @@ def shared_inputs(settings: Sequence[AcousticSettings], measured: Sequence[str])
         except ConfigError as error:
             raise ConfigError(f"sweep.space: {error}") from error
     check_objectives(first, {*measured})
+    check_judges(first)
     forgets = FORGETTING.name in measured
     if forgets and not any(len(features.split("val")) for features in data.base_features):
         raise UserError(
