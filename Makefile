@@ -27,7 +27,8 @@ install: $(VENV)/installed
 $(VENV)/installed: pyproject.toml constraints.txt
 	@echo "installing into $(VENV) (several minutes the first time) ..."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,judges]"
+	@$(BIN)/pip install --quiet --constraint constraints.txt --no-deps resemblyzer   # its weights
 	@touch $@
 
 demo: install

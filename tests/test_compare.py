@@ -16,7 +16,9 @@ from dimts.families.acoustic.family import FAMILY, VoiceLimits
 from dimts.families.acoustic.metrics import MCD
 from dimts.families.protocol import Measured
 
-GOOD: dict[str, float | None] = {"mcd": 2.0, "length_ratio": 1.05, "forgetting": 0.2}
+GOOD: dict[str, float] = {
+    "mcd": 2.0, "mean_mel_mcd": 4.0, "length_ratio": 1.05, "forgetting": 0.2,
+}  # fmt: skip
 MOS = Metric("mos", "opinion score", direction="maximize", short="MOS")
 
 
@@ -66,7 +68,9 @@ def test_interval_covers_the_true_mean_about_as_often_as_it_says() -> None:
         ({"length_ratio": 1.11}, VoiceLimits(), "1.11 times as long"),
         ({"length_ratio": 0.89}, VoiceLimits(), "0.89 times as long"),
         ({}, VoiceLimits(max_forgetting=0.1), "changed by +0.200 dB, at most +0.1"),
-        ({"mcd": np.nan}, VoiceLimits(), "mean MCD is nan"),
+        ({"mcd": 3.52}, VoiceLimits(), "no voice yet: its distortion is 0.88 of that of the mean"),
+        ({"mcd": 3.52}, VoiceLimits(max_of_mean_mel=0.9), None),
+        ({"mcd": np.nan}, VoiceLimits(), "its distortion is nan of that"),
         ({"forgetting": np.nan}, VoiceLimits(), "changed by +nan dB"),
         ({"length_ratio": np.nan}, VoiceLimits(), "nan times as long"),
     ],
@@ -103,5 +107,5 @@ def test_model_that_is_not_better_by_the_margin_is_refused(
 
 
 def test_all_that_fails_is_named() -> None:
-    bad = {"mcd": np.nan, "length_ratio": 2.0, "forgetting": 5.0}
+    bad = {**GOOD, "mcd": np.nan, "length_ratio": 2.0, "forgetting": 5.0}
     assert len(FAMILY.objections(bad, VoiceLimits())) == 3

@@ -92,7 +92,7 @@ def test_an_installed_voice_is_trained_and_speaks(installed: Run, tmp_path: Path
     assert "commands:" in installed("dimts", "--help")
     sentences = tmp_path / "sentences.txt"
     sentences.write_text("\n".join(read_sentences(SAMPLE_SENTENCES)[:10]), encoding="utf-8")
-    installed("dimts", "sample-corpus", "--sentences", str(sentences))
+    installed("dimts", "sample-corpus", "--sentences", str(sentences), "--engine", "espeak")
     installed("dimts", "prepare", "--config", "sample_am", *FEW)
     tiny = ("--config", "sample_am", "--config", "models/tiny", *FEW, *SHORT)
     assert "finished at step 2" in installed("dimts", "train", *tiny)

@@ -27,7 +27,7 @@ BELOW: dict[str, set[str]] = {
     "bundles": {"core", "storage"},
     "training": {"core", "storage", "bundles"},
     "families": {"core", "audio", "training", "bundles", "features"},
-    "evaluation": {"core", "families"},
+    "evaluation": {"core", "audio", "text", "features", "families"},
     "acoustic": {
         "core", "audio", "text", "storage", "plotting", "features", "bundles", "training",
         "families", "evaluation",

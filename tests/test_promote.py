@@ -93,8 +93,8 @@ def promoted(
 
     def command(*arguments: str, overrides: tuple[str, ...] = ()) -> Ended:
         settings = [part for o in (*of_voice, *overrides) for part in ("--set", o)]
-        # So small a voice, trained so briefly, keeps no time yet.
-        tolerant = ["--length-tolerance", "0.9"]
+        # So small a voice, trained so briefly, keeps no time yet, and is none.
+        tolerant = ["--length-tolerance", "0.9", "--max-of-mean-mel", "9"]
         return run(promote.main, "--config", str(voice_file), *settings, *tolerant, *arguments)
 
     return command

@@ -189,7 +189,12 @@ def test_tune_registers_the_better_of_two_trials(swept: Tried) -> None:
 
 
 def test_promote_and_synthesize(swept: Tried) -> None:
-    tolerant = ("--length-tolerance", "9")  # a voice of few steps keeps no time
+    tolerant = (
+        "--length-tolerance",
+        "9",
+        "--max-of-mean-mel",
+        "9",
+    )  # a voice of few steps keeps no time
     promoted = job("promote", "--config", swept.file, *tolerant)
     assert f"version 2 is now models:/{NAME}@champion" in promoted
     assert Registry(swept.tracking, NAME).get(CHAMPION).number == "2"

@@ -1,20 +1,22 @@
 """Sentences -> LJSpeech corpus, spoken by espeak-ng: the sample corpora, in seconds, no download.
 
 The bytes depend on the sentence, the voice and the version of espeak-ng, on nothing else: not
-on the order of the sentences nor on what the process did before (see `espeak_library`).
+on the order of the sentences nor on what the process did before (see `espeak_library`). A natural
+voice may speak instead, from the same phonemes (see `hibari_voice`).
 """
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from tqdm import tqdm
 
-from data_prep.recipes.espeak_library import espeak_version, speak
+from data_prep.recipes import hibari_voice
+from data_prep.recipes.espeak_library import Speech, espeak_version, speak
 from data_prep.recipes.folder import new_corpus, read_text
 from dimts.audio.files import write_wav
 from dimts.core.config import fingerprint
@@ -33,16 +35,39 @@ class Corpus(NamedTuple):
     rendered: bool
 
 
+class Engine(NamedTuple):
+    """Who speaks a corpus: (text, language of espeak-ng) -> speech, the same every time.
+
+    Attributes:
+        name: of the engine.
+        speak: see `espeak_library.speak`.
+        version: of what the samples depend on.
+    """
+
+    name: str
+    speak: Callable[[str, str], Speech]
+    version: Callable[[], str]
+
+
+ESPEAK = Engine("espeak", speak, espeak_version)
+HIBARI = Engine("hibari", hibari_voice.speak, hibari_voice.engine_version)
+ENGINES = {engine.name: engine for engine in (HIBARI, ESPEAK)}
+
+
 def render_corpus(
-    sentences: Path, out: Path, voice: str = "am", id_prefix: str | None = None
+    sentences: Path,
+    out: Path,
+    voice: str = "am",
+    id_prefix: str | None = None,
+    engine: Engine = ESPEAK,
 ) -> Corpus:
     """Speak a text file, one sentence a line, into an LJSpeech corpus.
 
     Writes `out`/metadata.csv (``id|text``), wavs/<id>.wav (16-bit mono) and words.csv
-    (``id,index,word,start_seconds``); ids are ``<id_prefix>_0001`` and so on. The folder
-    appears or is replaced as a whole, if this function made it. If it holds what these arguments
-    give, nothing is done. `voice` is one of espeak-ng's, such as a language's code; ids begin with
-    it if no prefix is given.
+    (``id,index,word,start_seconds``, of espeak alone); ids are ``<id_prefix>_0001`` and so on. The
+    folder appears or is replaced as a whole, if this function made it. If it holds what these
+    arguments give, nothing is done. `voice` is one of espeak-ng's, such as a language's code; ids
+    begin with it if no prefix is given.
 
     Raises:
         UserError: no such file, nothing to speak, a line with ``|``, an unknown voice, or
@@ -54,17 +79,19 @@ def render_corpus(
     if set(prefix) & set("/\\|"):
         raise UserError(f"{prefix!r} cannot begin file names and ids; give another id prefix")
     rows = {f"{prefix}_{n:04d}": text for n, text in enumerate(texts, start=1)}
-    made_from = fingerprint(RECIPE_VERSION, texts, voice, prefix, espeak_version())
+    versions = [espeak_version()] + ([] if engine is ESPEAK else [engine.version()])
+    made_from = fingerprint(RECIPE_VERSION, texts, voice, prefix, *versions)
     if (corpus := _already_made(out, made_from, rows)) is not None:
         return corpus
     with new_corpus(out, (out / RECEIPT).exists()) as new:
-        seconds = _write_corpus(new, rows, voice)
+        seconds = _write_corpus(new, rows, voice, engine)
         receipt = {"fingerprint": made_from, "voice": voice, "seconds": seconds}
+        receipt["engine"] = engine.name
         (new / RECEIPT).write_text(json.dumps(receipt) + "\n", encoding="utf-8")
     return Corpus(len(rows), seconds, rendered=True)
 
 
-def _write_corpus(out: Path, rows: Mapping[str, str], voice: str) -> float:
+def _write_corpus(out: Path, rows: Mapping[str, str], voice: str, engine: Engine) -> float:
     """Write metadata.csv, wavs/ and words.csv; seconds of audio."""
     seconds = 0.0
     with (
@@ -74,7 +101,7 @@ def _write_corpus(out: Path, rows: Mapping[str, str], voice: str) -> float:
         words = csv.writer(words_file, lineterminator="\n")
         words.writerow(["id", "index", "word", "start_seconds"])
         for id_, text in tqdm(rows.items(), desc="speaking", unit="sentence", disable=None):
-            speech = speak(text, voice)
+            speech = engine.speak(text, voice)
             metadata.write(f"{id_}|{text}\n")
             write_wav(_wav(out, id_), speech.samples / 32768, speech.sample_rate)
             words.writerows(

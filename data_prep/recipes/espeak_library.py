@@ -12,6 +12,7 @@ There is no silence before the first word and 0.3 s after the last.
 from __future__ import annotations
 
 import ctypes
+import re
 import shutil
 import sys
 import tempfile
@@ -40,6 +41,10 @@ _ENDPAUSE = 0x1000
 _EVENT_LIST_TERMINATED = 0
 _EVENT_WORD = 1
 _EE_OK = 0
+_TIED_IPA = 0x02 | 0x80 | ord("^") << 8
+_CLAUSE_ENDS = ".,;:!?…።፣፤፥፦፧"
+_OTHER_LANGUAGE = re.compile(r"\([a-z-]+\)")
+"""What espeak-ng writes where it reads a word by the rules of another language."""
 
 
 class WordEvent(NamedTuple):
@@ -77,12 +82,8 @@ def speak(text: str, voice: str = "am") -> Speech:
         return 0
 
     callback = _SynthCallback(collect)  # the library holds a bare pointer to it
-    with _espeak() as library:
+    with _espeak(voice) as library:
         library.espeak_SetSynthCallback(callback)
-        if library.espeak_SetVoiceByName(voice.encode()) != _EE_OK:
-            raise UserError(
-                f"espeak-ng has no voice {voice!r}; it has languages such as am, en, es, sw"
-            )
         data, flags = text.encode(), _CHARS_UTF8 | _ENDPAUSE
         status = library.espeak_Synth(data, len(data) + 1, 0, _POS_CHARACTER, 0, flags, None, None)
         if status != _EE_OK:
@@ -93,6 +94,33 @@ def speak(text: str, voice: str = "am") -> Speech:
         rate,
         [WordEvent(text[at - 1 : at - 1 + length], first / rate) for at, length, first in words],
     )
+
+
+class Clause(NamedTuple):
+    """How a clause is read: its sounds in the International Phonetic Alphabet, those of two
+    letters tied by ``^``, and the mark that ends it; empty if none does."""
+
+    ipa: str
+    end: str
+
+
+def clauses(text: str, voice: str) -> list[Clause]:
+    """How a text is read, clause by clause; raises like `speak`."""
+    found = []
+    with _espeak(voice) as library:
+        data = ctypes.create_string_buffer(text.encode())
+        start = ctypes.addressof(data)
+        rest = ctypes.c_void_p(start)
+        while rest.value:
+            begin = rest.value - start
+            ipa = library.espeak_TextToPhonemes(ctypes.byref(rest), _CHARS_UTF8, _TIED_IPA)
+            end = rest.value - start if rest.value else len(data.value)
+            spoken = data.value[begin:end].decode("utf-8", errors="ignore")
+            # It has looked at the beginning of the next clause already.
+            marks = [c for c in spoken if c in _CLAUSE_ENDS]
+            if sounds := _OTHER_LANGUAGE.sub("", (ipa or b"").decode()).strip():
+                found.append(Clause(sounds, marks[-1] if marks else ""))
+    return found
 
 
 def espeak_version() -> str:
@@ -129,7 +157,7 @@ _one_at_a_time = threading.RLock()  # the library's state is global
 
 
 @contextmanager
-def _espeak() -> Iterator[ctypes.CDLL]:
+def _espeak(voice: str = "en") -> Iterator[ctypes.CDLL]:
     """The library as it is right after the start of a process, for the length of the block.
 
     A copy is loaded, as the system gives the one that is there already to whoever asks for the
@@ -148,11 +176,19 @@ def _espeak() -> Iterator[ctypes.CDLL]:
             library.espeak_ng_SetRandSeed.argtypes = [ctypes.c_long]
             library.espeak_Info.argtypes = [ctypes.c_void_p]
             library.espeak_Info.restype = ctypes.c_char_p
+            library.espeak_TextToPhonemes.argtypes = [
+                ctypes.POINTER(ctypes.c_void_p), ctypes.c_int, ctypes.c_int,
+            ]  # fmt: skip
+            library.espeak_TextToPhonemes.restype = ctypes.c_char_p
             data = str(espeakng_loader.get_data_path())
             options = _INITIALIZE_DONT_EXIT
             if library.espeak_Initialize(_OUTPUT_SYNCHRONOUS, 0, data.encode(), options) <= 0:
                 raise UserError(f"espeak-ng does not start with the data in {data}")
             library.espeak_ng_SetRandSeed(1)
+            if library.espeak_SetVoiceByName(voice.encode()) != _EE_OK:
+                raise UserError(
+                    f"espeak-ng has no voice {voice!r}; it has languages such as am, en, es, sw"
+                )
             yield library
         finally:
             library.espeak_Terminate()

@@ -28,13 +28,14 @@ COMMANDS = {
     "prepare": "corpus -> features",
     "train": "features -> voice",
     "synthesize": "text -> wav",
-    "evaluate": "held-out metrics of a voice",
+    "evaluate": "held-out metrics of a voice, and what judges hear",
+    "judge": "what judges hear in a folder of wave files",
     "tune": "search for the best voice",
     "promote": "make a registered voice the champion",
     "extend": "a base voice's vocabulary and embedding, extended by a language",
     "pretrain": "a voice of several languages to adapt others from",
     "ui": "MLflow's pages over the recorded runs",
-    "sample-corpus": "a corpus that espeak-ng speaks",
+    "sample-corpus": "a corpus that a synthetic voice speaks",
     "asterisk-corpus": "a corpus of a recorded English speaker",
 }
 """Name -> what it does; each is the `main` of a module of `dimts.commands`."""

@@ -1,6 +1,11 @@
 """Held-out metrics of a voice: ``dimts evaluate --model runs/VOICE --config FILE``.
 
 The configuration names the features; the voice is a run's folder, a bundle or an MLflow URI.
+
+dimts evaluate --model runs/VOICE --config FILE --judges recognition,naturalness
+
+Judges, those of the configuration unless others are named, hear the voice, and beside it the
+recordings and their Griffin-Lim copies, on sentences of the test split.
 """
 
 from __future__ import annotations
@@ -9,10 +14,13 @@ import csv
 from pathlib import Path
 
 from dimts.cli import config_parser
+from dimts.commands.judge import add_options, hear, judges_config, write_json
 from dimts.commands.report import metrics_table
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
+from dimts.evaluation.judges.report import table
+from dimts.evaluation.judges.sources import voices_of_split
 from dimts.families.acoustic.bundle import load_bundle
 from dimts.families.acoustic.dataset import load_corpus
 from dimts.families.acoustic.held_out import UtteranceMetrics, aggregate_metrics, evaluate
@@ -27,9 +35,12 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="run folder, bundle or MLflow URI")
     parser.add_argument("--split", choices=("train", "val", "test"), action="append")
     parser.add_argument("--csv", type=Path, help="also write one line an utterance here")
+    parser.add_argument("--sentences", type=int, metavar="N", help="that judges hear; 0: all")
+    add_options(parser)
     arguments = parser.parse_args()
     config = load_config(VoiceConfig, arguments.config, arguments.overrides)
-    voice = load_bundle(resolve_model(arguments.model, config.tracking))
+    folder = resolve_model(arguments.model, config.tracking)
+    voice = load_bundle(folder)
     features = FeatureSet.open(config.prepare.features)
     check_fits(voice, features, arguments.model)
     metrics: dict[str, float] = {}
@@ -44,6 +55,14 @@ def main() -> None:
     print(metrics_table(config.of_family, metrics))
     if arguments.csv:
         write_csv(arguments.csv, utterances)
+    if names := arguments.judges or config.judges.names:
+        kept = config.judges.model_dump(exclude={"names", "decides", "not_worse"})
+        judges = judges_config(kept, names, arguments.recogniser)
+        n = judges.sentences if arguments.sentences is None else arguments.sentences
+        speaker = config.of_family.load(folder)
+        report = hear(judges, voices_of_split(features, "test", n, speaker), arguments.workers)
+        print(f"\n{table(report)}")
+        write_json(arguments.json, report)
 
 
 def write_csv(path: Path, utterances: list[tuple[str, UtteranceMetrics]]) -> None:

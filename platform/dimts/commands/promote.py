@@ -16,8 +16,9 @@ from dimts.cli import config_parser
 from dimts.commands.report import table
 from dimts.commands.voice_config import family_in, load_voice
 from dimts.core.config import build_config, read_settings
+from dimts.core.metric import Metric
 from dimts.evaluation.compare import Difference, not_better, paired_difference
-from dimts.families.protocol import Family, Measured
+from dimts.families.protocol import Measured
 from dimts.families.registry import get_family
 from dimts.launch.promotion import save_promotion
 from dimts.launch.run_logger import device_of
@@ -44,7 +45,8 @@ def main() -> int:
         print(f"version {candidate.number} is models:/{name}@{CHAMPION} already")
         print(how_to_speak(name, config.tracking))
         return 0
-    measure = family.for_promotion(config.launch().settings, device_of(config.ray.gpu))
+    settings = config.launch().settings
+    measure = family.for_promotion(settings, device_of(config.ray.gpu))
 
     def measured(version: Version, is_candidate: bool) -> Measured:
         what = f"{version.name} version {version.number}"
@@ -53,31 +55,33 @@ def main() -> int:
     ours = measured(candidate, is_candidate=True)
     theirs = measured(champion, is_candidate=False) if champion else None
     difference = paired_difference(ours, theirs) if theirs else None
+    decides = ours.decides or family.decides
     models = {f"{CANDIDATE} v{candidate.number}": ours.metrics}
     if champion and theirs:
         models[f"{CHAMPION} v{champion.number}"] = theirs.metrics
     title, *lines = table(f"held-out, {len(ours.ids)} utterances", models, shown, width=16)
     if difference:
         title += "   difference (95 %)"
-        lines[0] += f"   {difference}"
+        lines = [f"{o}   {difference}" if o.startswith(decides.label) else o for o in lines]
     print(title, *lines, sep="\n")
     if config.base and not getattr(config.base, "features", True):
         print("what was forgotten is not measured: base.features names no sets")
     against = family.objections(ours.metrics, limits)
+    against += family.regressions(settings, ours.metrics, theirs.metrics if theirs else None)
     if difference:
-        against = not_better(family.decides, difference, limits.margin) + against
+        against = not_better(decides, difference, limits.margin) + against
     if not arguments.without_forgetting:
         against += ours.unmeasured
     if not arguments.dry_run:
         kept = {m.name: ours.metrics[m.name] for m in shown if m.name in ours.metrics}
-        decides = (family.decides.name, difference) if difference else None
-        save_promotion(registry, candidate, champion, kept, len(ours.ids), decides, against)
+        compared = (decides.name, difference) if difference else None
+        save_promotion(registry, candidate, champion, kept, len(ours.ids), compared, against)
     if against:
         stays = f" (version {champion.number} stays the champion)" if champion else ""
         print(f"version {candidate.number} is not promoted: {'; '.join(against)}{stays}")
         return 1
     done = f"{'would be' if arguments.dry_run else 'is now'} models:/{name}@{CHAMPION}"
-    print(f"version {candidate.number} {done}: {verdict(family, champion, difference)}")
+    print(f"version {candidate.number} {done}: {verdict(decides, champion, difference)}")
     print(how_to_speak(name, config.tracking))
     return 0
 
@@ -106,11 +110,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def verdict(family: Family, champion: Version | None, difference: Difference | None) -> str:
+def verdict(decides: Metric, champion: Version | None, difference: Difference | None) -> str:
     """Why a candidate is promoted."""
     if not (difference and champion):
         return "it keeps the limits, and there was no champion"
-    unit = f" {family.decides.unit}".rstrip()
+    unit = f" {decides.unit}".rstrip()
     return f"{abs(difference.mean):.3f}{unit} better than version {champion.number}"
 
 

@@ -1,21 +1,32 @@
-"""Make a sample corpus: speak a file of sentences with espeak-ng into an LJSpeech folder."""
+"""Make a sample corpus: a natural voice speaks a file of sentences into an LJSpeech folder.
+
+espeak-ng reads the sentences; hibari, an American woman, speaks its phonemes. Of English sentences
+hibari reads the letters itself. --engine espeak lets espeak-ng speak, too: a robot, in seconds.
+"""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from data_prep.recipes.espeak import SAMPLE_SENTENCES, render_corpus
+from data_prep.recipes.espeak import ENGINES, HIBARI, SAMPLE_SENTENCES, render_corpus
 
 
 def main() -> None:
     """Parse the command line and make the corpus."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         "--sentences", type=Path, default=SAMPLE_SENTENCES, metavar="FILE",
         help="UTF-8 text, one sentence a line (default: the project's own Amharic sentences)",
     )  # fmt: skip
-    parser.add_argument("--voice", default="am", help="a voice of espeak-ng (default: am)")
+    parser.add_argument(
+        "--voice", default="am", help="a language of espeak-ng, such as en or es (default: am)"
+    )
+    parser.add_argument(
+        "--engine", choices=ENGINES, default=HIBARI.name, help="who speaks (default: hibari)"
+    )
     parser.add_argument("--id-prefix", help="what utterance ids begin with (default: the voice)")
     parser.add_argument(
         "--out", type=Path, default=Path("corpora/sample_am"), metavar="FOLDER",
@@ -23,6 +34,7 @@ def main() -> None:
     )  # fmt: skip
     args = parser.parse_args()
 
-    corpus = render_corpus(args.sentences, args.out, args.voice, args.id_prefix)
+    engine = ENGINES[args.engine]
+    corpus = render_corpus(args.sentences, args.out, args.voice, args.id_prefix, engine)
     what = f"{corpus.n_utterances} utterances, {corpus.seconds / 60:.1f} minutes"
     print(f"{args.out}: {what}" + ("" if corpus.rendered else " (up to date)"))

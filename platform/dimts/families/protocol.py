@@ -124,12 +124,14 @@ class Measured(NamedTuple):
         values: of the metric that decides, one an utterance.
         metrics: their means and more, by name.
         unmeasured: why it must not be promoted without being told to; empty if all was measured.
+        decides: the metric that `values` are of; None: the family's.
     """
 
     ids: Sequence[str]
     values: NDArray[np.float64]
     metrics: Mapping[str, float]
     unmeasured: Sequence[str] = ()
+    decides: Metric | None = None
 
 
 class Family(ABC):
@@ -252,4 +254,11 @@ class Family(ABC):
     def objections(self, metrics: Mapping[str, float], limits: Any) -> list[str]:
         """Why a model is not promoted, beside not being better; empty if nothing speaks
         against it."""
+        return []
+
+    def regressions(
+        self, settings: Any, ours: Mapping[str, float], theirs: Mapping[str, float] | None
+    ) -> list[str]:
+        """In which metrics a candidate is worse than the champion (None: there is none) by more
+        than the settings allow; those speak against it, too."""
         return []

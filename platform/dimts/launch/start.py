@@ -21,7 +21,7 @@ from dimts.tracking.files import write_text
 from dimts.training.machine_choices import read_choices
 
 MAY_CHANGE = (
-    "tracking.", "ray.", "run.", "prepare.engine", "prepare.workers", "prepare.chunk",
+    "tracking.", "ray.", "run.", "judges.", "prepare.engine", "prepare.workers", "prepare.chunk",
     "training.threads", "training.log_every", "training.sample_every", "training.sample_texts",
     "training.checkpoint_every", "training.keep_checkpoints", "training.patience",
 )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +34,9 @@ class VoiceLimits(Limits):
     length_tolerance: float = Field(
         0.1, gt=0, description="share by which the total length may differ from the recorded one"
     )
+    max_of_mean_mel: float = Field(
+        0.85, gt=0, description="share of the mean mel's distortion; above it is no voice yet"
+    )
 
 
 class AcousticFamily(Family):
@@ -64,6 +66,10 @@ class AcousticFamily(Family):
         return (mel, PitchExtractor.of(sections.mel)) if sections.model.pitch else (mel,)
 
     def prepare_inputs(self, settings: AcousticSettings) -> None:
+        if settings.judges.names:
+            from dimts.families.acoustic.judged import check_judges
+
+            check_judges(settings)
         if settings.training.aligner.fixed_share > 0:
             from dimts.families.acoustic.data import open_data
             from dimts.families.acoustic.flat_start import ensure_durations
@@ -135,12 +141,16 @@ class AcousticFamily(Family):
     def objections(self, metrics: Mapping[str, float], limits: VoiceLimits) -> list[str]:
         """See `Family.objections`; a metric that is not a number fails its condition."""
         found = []
-        if not math.isfinite(metrics["mcd"]):
-            found.append(f"its mean MCD is {metrics['mcd']}")
         if not abs(metrics["length_ratio"] - 1) <= limits.length_tolerance:
             found.append(
                 f"it speaks {metrics['length_ratio']:.2f} times as long as recorded, "
                 f"1 +- {limits.length_tolerance:g} is asked for"
+            )
+        share = metrics["mcd"] / metrics["mean_mel_mcd"]
+        if not share <= limits.max_of_mean_mel:
+            found.append(
+                f"it is no voice yet: its distortion is {share:.2f} of that of the mean mel, "
+                f"at most {limits.max_of_mean_mel:g} is asked for"
             )
         forgetting = metrics.get("forgetting")
         if forgetting is not None and not forgetting <= limits.max_forgetting:
@@ -149,6 +159,16 @@ class AcousticFamily(Family):
                 f"at most {limits.max_forgetting:+g} is asked for"
             )
         return found
+
+    def regressions(
+        self,
+        settings: AcousticSettings,
+        ours: Mapping[str, float],
+        theirs: Mapping[str, float] | None,
+    ) -> list[str]:
+        from dimts.families.acoustic.judged import regressions
+
+        return regressions(settings, ours, theirs)
 
 
 FAMILY = AcousticFamily()

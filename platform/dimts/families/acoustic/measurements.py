@@ -14,12 +14,20 @@ import numpy as np
 import torch
 
 from dimts.core.errors import ConfigError, UserError
+from dimts.evaluation.judges.voice import judged_metrics
 from dimts.families.acoustic.bundle import Bundle, load_bundle
 from dimts.families.acoustic.data import Data, first_difference, language_of, open_data
 from dimts.families.acoustic.dataset import draw, load_corpus
 from dimts.families.acoustic.flat_start import ensure_durations
 from dimts.families.acoustic.freezing import frozen_rows
 from dimts.families.acoustic.held_out import UtteranceMetrics, aggregate_metrics, evaluate
+from dimts.families.acoustic.judged import (
+    check_judges,
+    check_objectives,
+    deciding,
+    hear,
+    heard_metrics,
+)
 from dimts.families.acoustic.metrics import FORGETTING, SPOKEN
 from dimts.families.acoustic.model.t3 import T3
 from dimts.families.acoustic.settings import AcousticSettings
@@ -68,6 +76,9 @@ def held_out(
         if len(rows) > 1:
             values |= _of_each(rows)
         metrics |= {f"{split}/{key}": value for key, value in values.items()}
+    if settings.judges.names:
+        heard = heard_metrics(settings, data, bundle, device)
+        metrics |= {f"test/{key}": value for key, value in heard.items()}
     if not (settings.base and data.base_features):
         return metrics, {}
     before = base_metrics(
@@ -105,6 +116,8 @@ def shared_inputs(settings: Sequence[AcousticSettings], measured: Sequence[str])
             frozen_rows(of_one.model.freeze_until_index, data.tokenizer)
         except ConfigError as error:
             raise ConfigError(f"sweep.space: {error}") from error
+    check_objectives(first, {*measured})
+    check_judges(first)
     forgets = FORGETTING.name in measured
     if forgets and not any(len(features.split("val")) for features in data.base_features):
         raise UserError(
@@ -142,6 +155,9 @@ def measure(
         metrics[SPOKEN.name] = aggregate_metrics(evaluate(model, data.val))["mcd"]
     if FORGETTING.name in names:
         metrics[FORGETTING.name] = _base_mcd(settings, data, model) - shared[BASE_MCD]
+    if {*names} - metrics.keys():
+        heard = judged_metrics(hear(settings, data, bundle, "val", device))
+        metrics |= {key: v for name, v in heard.items() if (key := f"val/{name}") in names}
     return metrics
 
 
@@ -182,7 +198,12 @@ def for_promotion(
                 "and base.features, or give --without-forgetting"
             )
         ids, values = [row.id for row in rows], np.array([row.mcd for row in rows])
-        return Measured(ids, values, metrics, unmeasured)
+        measured = Measured(ids, values, metrics, unmeasured)
+        if not settings.judges.names:
+            return measured
+        heard = hear(settings, data, bundle, "test", device)
+        metrics |= judged_metrics(heard)
+        return deciding(settings, heard, measured)
 
     return measure
 

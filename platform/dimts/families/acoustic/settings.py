@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from dimts.audio.mel import MelConfig
 from dimts.core.config import Config
+from dimts.evaluation.judges.config import JudgesConfig
 from dimts.families.acoustic.model.config import LossConfig, ModelConfig
 from dimts.families.protocol import BaseSection, Sections
 from dimts.features.config import CorpusConfig, PrepareConfig
@@ -106,6 +107,7 @@ class AcousticSettings(RunSettings):
         sources: sets of features, of one language or of several.
         mel: what the features must have been made with.
         base: the voice to start from; None starts from nothing.
+        judges: who hears it.
     """
 
     family: str = "acoustic"
@@ -114,6 +116,7 @@ class AcousticSettings(RunSettings):
     model: ModelConfig
     training: AcousticTrainingConfig
     base: BaseConfig | None = None
+    judges: JudgesConfig = JudgesConfig()
 
 
 def check_language(corpus: CorpusConfig, text: TextConfig) -> None:
@@ -143,6 +146,7 @@ class AcousticSections(Sections):
     model: ModelConfig = ModelConfig()
     training: AcousticTrainingConfig = AcousticTrainingConfig()
     base: BaseConfig | None = None
+    judges: JudgesConfig = JudgesConfig()
 
     @model_validator(mode="after")
     def _reads_what_is_spoken(self) -> Self:

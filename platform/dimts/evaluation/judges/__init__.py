@@ -1,0 +1,1 @@
+"""Judges of speech: recogniser, naturalness, speaker, pitch; an extra of the installation."""

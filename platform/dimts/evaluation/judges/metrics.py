@@ -1,0 +1,39 @@
+"""The metrics of all judges, the only list of them; loads no network."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from dimts.core.metric import Metric
+
+_judged = partial(Metric, when="measured", tables=("held_out", "promotion"))
+
+CER = _judged("cer", "character error rate, %", "%", short="CER", digits=1)
+WER = _judged("wer", "word error rate, %", "%", short="WER", digits=1)
+NATURALNESS = _judged(
+    "naturalness", "naturalness, DistillMOS", direction="maximize", short="natural", digits=2
+)
+DNSMOS = _judged("dnsmos", "quality, DNSMOS", direction="maximize", short="DNSMOS", digits=2)
+SPEAKER_SIMILARITY = _judged(
+    "speaker_similarity", "speaker similarity", direction="maximize", short="speaker"
+)
+LOG_F0_RMSE = _judged("log_f0_rmse", "pitch, RMSE of log F0", short="F0 error")
+WAVE_MCD = _judged("wave_mcd", "distortion of the wave, dB", "dB", short="wave MCD", digits=2)
+
+F0_MEAN = _judged("f0_mean", "pitch, mean, Hz", "Hz", short="F0", digits=1)
+F0_SPREAD = _judged(
+    "f0_spread", "pitch, spread, semitones", "semitones", short="F0 spread", digits=2
+)
+JUDGED = (CER, WER, NATURALNESS, DNSMOS, SPEAKER_SIMILARITY, LOG_F0_RMSE, WAVE_MCD)
+STATISTICS = (F0_MEAN, F0_SPREAD)
+"""Neither direction of them is better: they are read beside the recordings' own."""
+
+OF_JUDGE = {
+    "recognition": (CER, WER),
+    "naturalness": (NATURALNESS,),
+    "dnsmos": (DNSMOS,),
+    "speaker": (SPEAKER_SIMILARITY,),
+    "pitch": (LOG_F0_RMSE, *STATISTICS),
+    "distortion": (WAVE_MCD,),
+}
+"""Name of a judge -> what it measures, the first foremost."""

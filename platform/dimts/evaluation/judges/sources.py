@@ -1,0 +1,174 @@
+"""Where clips come from: a split of features and a voice, or a folder of wave files."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from dimts.audio.files import read_audio, read_open_audio
+from dimts.audio.griffin_lim import griffin_lim
+from dimts.core.errors import UserError
+from dimts.core.untrusted import open_regular
+from dimts.evaluation.judges.judge import Clip, Float32Array
+from dimts.families.protocol import Speaker
+from dimts.features.feature_set import FeatureSet
+from dimts.features.manifest import SplitName
+
+RECORDINGS, COPIES, VOICE = "recordings", "Griffin-Lim", "voice"
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+
+
+class Sentence(NamedTuple):
+    """What is to be said.
+
+    Attributes:
+        name: of the file, without its suffix.
+        text: raw or normalised.
+    """
+
+    name: str
+    text: str
+
+
+def voices_of_split(
+    features: FeatureSet, split: SplitName, sentences: int, speaker: Speaker | None = None
+) -> dict[str, list[Clip]]:
+    """Sentences of a split as recorded, as Griffin-Lim makes them of the recorded mels, which is
+    what can be had of any model through it, and as a voice speaks them.
+
+    Args:
+        features: of the corpus; its recordings have to be on this machine.
+        split: that the sentences are of.
+        sentences: of it, at most; 0: all. Always the same ones, and fewer are a part of more.
+        speaker: the voice; None: none.
+
+    Raises:
+        UserError: the split is empty, a recording is not there, or the voice cannot speak a text.
+    """
+    rows = features.split(split)
+    if not len(rows):
+        raise UserError(f"{features.folder}: the {split} split is empty")
+    kept = _drawn(rows.ids, sentences)
+    mel = features.manifest.mel
+    recorded = dict(zip(kept, _recordings(features, split, kept), strict=True))
+
+    def clip(index: int, wave: Float32Array, rate: int) -> Clip:
+        reference = recorded[index]
+        if rate != mel.sample_rate:
+            raise UserError(f"the voice speaks at {rate} Hz, the features are of {mel.sample_rate}")
+        return Clip(
+            wave, rate, rows.texts[index], rows.languages[index], reference, rows.ids[index]
+        )
+
+    found = {
+        RECORDINGS: [clip(i, recorded[i], mel.sample_rate) for i in kept],
+        COPIES: [clip(i, griffin_lim(rows.mel(i), mel), mel.sample_rate) for i in kept],
+    }
+    if speaker:
+        spoken = (speaker.speak(rows.texts[i], language=rows.languages[i]) for i in kept)
+        found[VOICE] = [clip(i, w, speaker.sample_rate) for i, w in zip(kept, spoken, strict=True)]
+    return found
+
+
+def clips_of_folder(
+    waves: Path, texts: Path, language: str, recordings: Path | None = None
+) -> list[Clip]:
+    """The wave files of a folder that a table names, with its texts.
+
+    Args:
+        waves: the folder; a file is named as in the table, with one of `AUDIO_SUFFIXES`.
+        texts: see `read_texts`.
+        language: code of the texts.
+        recordings: a folder of the same sentences as a person spoke them, by the same names.
+
+    Raises:
+        UserError: a file is missing or cannot be used, or the table has no rows.
+    """
+    clips = []
+    for sentence in read_texts(texts):
+        wave, rate = _read(waves, sentence.name)
+        reference = None
+        if recordings:
+            file = _find(recordings, sentence.name)
+            reference = read_audio(file, rate)
+        clips.append(Clip(wave, rate, sentence.text, language, reference, sentence.name))
+    return clips
+
+
+def read_texts(table: Path) -> list[Sentence]:
+    """The rows ``name|text`` (of LJSpeech; of three columns the last) of a UTF-8 file.
+
+    Raises:
+        UserError: it cannot be read, holds no rows, or one that is none.
+    """
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.reader(file, delimiter="|", quoting=csv.QUOTE_NONE))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{table}: cannot be read as UTF-8 text: {error}") from error
+    sentences = []
+    for number, row in enumerate(rows, start=1):
+        if not row:
+            continue
+        texts = [column.strip() for column in row[1:] if column.strip()]
+        if not row[0].strip() or not texts:
+            raise UserError(f"{table}:{number}: not name|text")
+        sentences.append(Sentence(Path(row[0].strip()).stem, texts[-1]))
+    if not sentences:
+        raise UserError(f"{table}: holds no sentence")
+    return sentences
+
+
+def _drawn(ids: Sequence[str], n: int) -> list[int]:
+    """Indices of some of the ids, in their order."""
+    if not 0 < n < len(ids):
+        return list(range(len(ids)))
+    order = sorted(range(len(ids)), key=lambda i: hashlib.sha256(ids[i].encode()).digest())
+    return sorted(order[:n])
+
+
+def _recordings(features: FeatureSet, split: SplitName, kept: Sequence[int]) -> list[Float32Array]:
+    """The recorded speech of some utterances, without the silence around it."""
+    rows, rate = features.split(split), features.manifest.mel.sample_rate
+    corpus = features.manifest.corpus.path
+    if not isinstance(corpus, Path):
+        raise UserError(f"{corpus}: judges compare with recordings in a folder of this machine")
+    parts = list(zip(*(rows.values(name) for name in ("audio", "start", "seconds")), strict=True))
+    waves = []
+    for audio, start, seconds in (parts[i] for i in kept):
+        path = corpus / audio
+        try:
+            with open_regular(path) as descriptor:
+                end = start + seconds
+                waves.append(read_open_audio(descriptor, path, rate, start=start, end=end))
+        except OSError as error:
+            raise UserError(
+                f"{path}: the recording cannot be read ({error.strerror}); judges compare with it"
+            ) from error
+    return waves
+
+
+def _find(folder: Path, name: str) -> Path:
+    return next(_candidates(folder, name))
+
+
+def _candidates(folder: Path, name: str) -> Iterator[Path]:
+    for suffix in AUDIO_SUFFIXES:
+        if (file := folder / f"{name}{suffix}").is_file():
+            yield file
+    raise UserError(f"{folder / name}.wav: no such file")
+
+
+def _read(folder: Path, name: str) -> tuple[Float32Array, int]:
+    """A wave at the rate of its file."""
+    import soundfile
+
+    file = _find(folder, name)
+    try:
+        rate = int(soundfile.info(file).samplerate)
+    except (RuntimeError, OSError) as error:
+        raise UserError(f"{file}: cannot be decoded: {error}") from error
+    return read_audio(file, rate), rate

@@ -1,0 +1,114 @@
+"""Whether it is the same person: cosine similarity of speaker embeddings.
+
+The embedding is the GE2E network of Wan et al. (2018) as Resemblyzer trained it (Apache-2.0, on
+LibriSpeech, VoxCeleb 1 and 2): three LSTM layers over 40 mel bins, windows of 1.6 s, the mean of
+their unit vectors. Only the weights of that package are read, none of its code is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import librosa
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dimts.evaluation.judges.judge import (
+    JUDGE_RATE,
+    Clip,
+    Float32Array,
+    Judge,
+    Scores,
+    package_folder,
+)
+from dimts.evaluation.judges.metrics import SPEAKER_SIMILARITY
+
+INSTALL = "--no-deps resemblyzer"
+"""What else it asks for is not needed, and has to be compiled."""
+N_MELS, HOP, FRAME = 40, 160, 400
+WINDOW_FRAMES, HOP_FRAMES = 160, 77
+MIN_COVERAGE = 0.75
+"""Of the last window, which is left out if less of it is speech."""
+LEVEL = 10 ** (-30 / 20)
+"""Root mean square that quieter clips are raised to."""
+SILENCE_DB = 40.0
+"""Below the loudest frame; such stretches are cut out."""
+
+
+class SpeakerSimilarity(Judge):
+    """Mean similarity of a clip to the recordings of all other clips, at most 1.
+
+    The recordings' own score is then that between recordings, which is what can be had. A clip
+    alone is compared with its own recording.
+
+    Args:
+        device: to compute on.
+
+    Raises:
+        UserError: the weights are not installed.
+    """
+
+    name = "speaker"
+    metrics = (SPEAKER_SIMILARITY,)
+    per_clip = False
+    needs_reference = True
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device)
+        weights = package_folder(self.name, "resemblyzer", INSTALL) / "pretrained.pt"
+        state = torch.load(weights, map_location="cpu", weights_only=True)["model_state"]
+        self._encoder = _Encoder()
+        self._encoder.load_state_dict({k: state[k] for k in self._encoder.state_dict()})
+        self._encoder.eval().to(device)
+
+    def score(self, clips: Sequence[Clip]) -> list[Scores]:
+        recorded = [clip.reference_16k for clip in clips]
+        ours = self.embed([clip.wave_16k for clip in clips])
+        theirs = self.embed([wave for wave in recorded if wave is not None])
+        similarity = ours @ theirs.T
+        if len(clips) > 1:
+            np.fill_diagonal(similarity, 0.0)
+        means = similarity.sum(axis=1) / max(1, len(clips) - 1)
+        return [{SPEAKER_SIMILARITY.name: float(mean)} for mean in means]
+
+    @torch.inference_mode()
+    def embed(self, waves: Sequence[Float32Array]) -> NDArray[np.float64]:
+        """Unit vectors of voices, [n, 256], of waves at `JUDGE_RATE`."""
+        return np.stack([self._embed(wave) for wave in waves])
+
+    def _embed(self, wave: Float32Array) -> NDArray[np.float64]:
+        windows = torch.from_numpy(_windows(wave)).to(self.device)
+        mean = self._encoder(windows).cpu().double().numpy().mean(axis=0)
+        return mean / np.linalg.norm(mean)
+
+
+class _Encoder(nn.Module):
+    """Mel windows [n, T, 40] to unit vectors [n, 256]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(N_MELS, 256, 3, batch_first=True)
+        self.linear = nn.Linear(256, 256)
+
+    def forward(self, mel_BTM: Tensor) -> Tensor:
+        _, (hidden, _) = self.lstm(mel_BTM)
+        vectors = torch.relu(self.linear(hidden[-1]))
+        return vectors / vectors.norm(dim=1, keepdim=True).clamp_min(1e-6)
+
+
+def _windows(wave: Float32Array) -> Float32Array:
+    """Mel windows of the speech in a wave, [n, 160, 40]."""
+    speech = librosa.effects.split(wave, top_db=SILENCE_DB, frame_length=480, hop_length=240)
+    wave = np.concatenate([wave[start:end] for start, end in speech])
+    level = float(np.sqrt(np.mean(np.square(wave, dtype=np.float64))))
+    wave = wave * np.float32(max(1.0, LEVEL / max(level, 1e-5)))
+    mel_TM = librosa.feature.melspectrogram(
+        y=wave, sr=JUDGE_RATE, n_fft=FRAME, hop_length=HOP, n_mels=N_MELS
+    ).T
+    starts = list(range(0, max(1, len(mel_TM) - WINDOW_FRAMES + HOP_FRAMES), HOP_FRAMES))
+    if len(starts) > 1 and len(mel_TM) - starts[-1] < MIN_COVERAGE * WINDOW_FRAMES:
+        starts.pop()
+    padded = np.pad(mel_TM, ((0, WINDOW_FRAMES), (0, 0))).astype(np.float32)
+    return np.stack([padded[start : start + WINDOW_FRAMES] for start in starts])
