@@ -21,8 +21,9 @@ from dimts.bundles.bundle import resolve_bundle
 from dimts.training.checkpoint import LATEST
 
 ROOT = Path(__file__).parents[1]
-MAX_UPLOAD = 1_000_000
-"""Bytes. More would be a corpus or a voice, which are not to be uploaded with each job."""
+MAX_UPLOAD = 1_250_000
+"""Bytes, of source that is not packed. Much more would be a corpus or a voice, which are not to be
+uploaded with each job."""
 SOURCE = {"data_prep", "jobs", "platform", "search_spaces"}
 MODULE = re.compile(r"(?:dimts|data_prep)(?:\.\w+)+(?::\w+)?")
 

@@ -124,7 +124,6 @@ class Poisoned:
     def __init__(self, utterances: Any, bad: set[str]) -> None:
         self.ids, self.texts = utterances.ids, utterances.texts
         self.n_frames: NDArray[np.int64] = utterances.n_frames
-        self.columns = utterances.columns
         self._utterances, self._bad = utterances, bad
 
     def __len__(self) -> int:
@@ -133,10 +132,6 @@ class Poisoned:
     def mel(self, index: int) -> NDArray[np.float32]:
         mel: NDArray[np.float32] = self._utterances.mel(index)
         return np.full_like(mel, np.nan) if self.ids[index] in self._bad else mel
-
-    def column(self, name: str, index: int) -> NDArray[Any]:
-        column: NDArray[Any] = self._utterances.column(name, index)
-        return column
 
 
 def with_a_long_test(features: Path, target: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -77,11 +77,6 @@ class FeatureSplit:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (FeatureSplit, (self.folder.absolute(), self.manifest, self.name))
-
-    @property
-    def columns(self) -> Collection[str]:
-        """Names of what extractors made."""
-        return self.manifest.columns.keys()
 
     def column(self, name: str, index: int) -> Array:
         """What an extractor made of an utterance: a read-only view of the memory map.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dimts.audio.files import read_audio, read_open_audio
+from dimts.audio.files import AudioError, read_audio
 from dimts.audio.griffin_lim import griffin_lim
 from dimts.core.errors import UserError
 from dimts.core.untrusted import open_regular
@@ -93,7 +94,7 @@ def clips_of_folder(
         reference = None
         if recordings:
             file = _find(recordings, sentence.name)
-            reference = read_audio(file, rate)
+            reference = _decode(file, rate)
         clips.append(Clip(wave, rate, sentence.text, language, reference, sentence.name))
     return clips
 
@@ -139,15 +140,7 @@ def _recordings(features: FeatureSet, split: SplitName, kept: Sequence[int]) -> 
     parts = list(zip(*(rows.values(name) for name in ("audio", "start", "seconds")), strict=True))
     waves = []
     for audio, start, seconds in (parts[i] for i in kept):
-        path = corpus / audio
-        try:
-            with open_regular(path) as descriptor:
-                end = start + seconds
-                waves.append(read_open_audio(descriptor, path, rate, start=start, end=end))
-        except OSError as error:
-            raise UserError(
-                f"{path}: the recording cannot be read ({error.strerror}); judges compare with it"
-            ) from error
+        waves.append(_decode(corpus / audio, rate, start, start + seconds))
     return waves
 
 
@@ -171,4 +164,15 @@ def _read(folder: Path, name: str) -> tuple[Float32Array, int]:
         rate = int(soundfile.info(file).samplerate)
     except (RuntimeError, OSError) as error:
         raise UserError(f"{file}: cannot be decoded: {error}") from error
-    return read_audio(file, rate), rate
+    return _decode(file, rate), rate
+
+
+def _decode(
+    file: Path, sample_rate: int, start: float = 0.0, end: float = math.inf
+) -> Float32Array:
+    try:
+        with open_regular(file) as descriptor:
+            return read_audio(descriptor, sample_rate, start=start, end=end)
+    except (AudioError, OSError) as error:
+        why = error.detail if isinstance(error, AudioError) else error.strerror
+        raise UserError(f"{file}: cannot be read ({why}); judges listen to it") from error

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -43,13 +43,6 @@ class Utterances(Protocol):
     def mel(self, index: int) -> NDArray[np.float32]:
         """Natural-log mel, [T, M]."""
 
-    @property
-    def columns(self) -> Collection[str]:
-        """Names of what `column` may be asked for."""
-
-    def column(self, name: str, index: int) -> NDArray[Any]:
-        """What an extractor made of an utterance."""
-
 
 @dataclass(frozen=True)
 class AcousticBatch(Batch):
@@ -73,14 +66,21 @@ class AcousticBatch(Batch):
 
 
 class Corpus:
-    """A split together with its token ids and, once aligned, its durations.
+    """A split together with its token ids, F0 of its frames if that is known, and, once aligned,
+    its durations.
 
     Implements `dimts.training.task.Dataset`.
     """
 
-    def __init__(self, utterances: Utterances, tokens: Sequence[NDArray[np.int64]]):
+    def __init__(
+        self,
+        utterances: Utterances,
+        tokens: Sequence[NDArray[np.int64]],
+        f0: Sequence[NDArray[np.float32]] | None = None,
+    ):
         self.utterances = utterances
         self.tokens = tokens
+        self.f0 = f0
         self.n_tokens = np.array([len(t) for t in tokens], np.int64)
         self.durations: Sequence[NDArray[np.int32]] | None = None
 
@@ -117,7 +117,7 @@ class Corpus:
             width, length = width + -width % TOKEN_MULTIPLE, length + -length % FRAME_MULTIPLE
         tokens = torch.zeros(len(indices), width, dtype=torch.long)
         mel = torch.zeros(len(indices), length, n_mels)
-        f0 = torch.zeros(len(indices), length) if F0 in self.utterances.columns else None
+        f0 = torch.zeros(len(indices), length) if self.f0 is not None else None
         durations = None
         if self.durations is not None:
             n_states = self.durations[indices[0]].shape[1]
@@ -126,8 +126,8 @@ class Corpus:
             tokens[row, : n_tokens[row]] = torch.from_numpy(self.tokens[index])
             # The mapped array is read-only, which torch.from_numpy warns of: copy by numpy.
             mel[row, : n_frames[row]].numpy()[:] = self.utterances.mel(index)
-            if f0 is not None:
-                f0[row, : n_frames[row]].numpy()[:] = self.utterances.column(F0, index)
+            if f0 is not None and self.f0 is not None:
+                f0[row, : n_frames[row]].numpy()[:] = self.f0[index]
             if durations is not None and self.durations is not None:
                 durations[row, : n_tokens[row]] = torch.from_numpy(self.durations[index])
         return AcousticBatch(
@@ -151,8 +151,6 @@ class PickedUtterances:
         self.ids = [part.ids[i] for part, i in where]
         self.texts = [part.texts[i] for part, i in where]
         self.n_frames = np.array([part.n_frames[i] for part, i in where], np.int64)
-        parts = {id(part): part for part, _ in where}.values()
-        self.columns = set.intersection(*(set(part.columns) for part in parts)) if parts else set()
 
     def __len__(self) -> int:
         return len(self._where)
@@ -161,11 +159,6 @@ class PickedUtterances:
         """Natural-log mel, [T, M]."""
         part, i = self._where[index]
         return part.mel(i)
-
-    def column(self, name: str, index: int) -> NDArray[Any]:
-        """What an extractor made of an utterance."""
-        part, i = self._where[index]
-        return part.column(name, i)
 
 
 def load_corpus(features: FeatureSet, tokenizer: Tokenizer, split: SplitName) -> Corpus:
@@ -181,7 +174,10 @@ def load_corpus(features: FeatureSet, tokenizer: Tokenizer, split: SplitName) ->
         tokens = [np.array(tokenizer.encode_normalised(*row), np.int64) for row in rows]
     except UserError as error:
         raise UserError(f"{features.folder}: {error}") from error
-    return Corpus(utterances, tokens)
+    f0 = None
+    if F0 in features.manifest.columns:
+        f0 = [utterances.column(F0, i) for i in range(len(utterances))]
+    return Corpus(utterances, tokens, f0)
 
 
 def join(corpora: Sequence[Corpus]) -> Corpus:
@@ -189,7 +185,9 @@ def join(corpora: Sequence[Corpus]) -> Corpus:
     if len(corpora) == 1:
         return corpora[0]
     where = [(corpus.utterances, i) for corpus in corpora for i in range(len(corpus))]
-    return Corpus(PickedUtterances(where), [ids for corpus in corpora for ids in corpus.tokens])
+    tokens = [ids for corpus in corpora for ids in corpus.tokens]
+    f0 = [row for corpus in corpora for row in corpus.f0 or ()]
+    return Corpus(PickedUtterances(where), tokens, f0 if len(f0) == len(where) else None)
 
 
 def draw(corpus: Corpus, n: int) -> Corpus:
@@ -200,7 +198,8 @@ def draw(corpus: Corpus, n: int) -> Corpus:
     order = sorted(range(len(corpus)), key=lambda i: hashlib.sha256(ids[i].encode()).digest())
     kept = sorted(order[:n])
     utterances = PickedUtterances([(corpus.utterances, i) for i in kept])
-    return Corpus(utterances, [corpus.tokens[i] for i in kept])
+    f0 = None if corpus.f0 is None else [corpus.f0[i] for i in kept]
+    return Corpus(utterances, [corpus.tokens[i] for i in kept], f0)
 
 
 def check_lengths(corpus: Corpus, states_per_token: int) -> None:

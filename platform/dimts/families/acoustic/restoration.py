@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dimts.core.threads import one_thread
-from dimts.families.acoustic.dataset import F0, Corpus, draw
+from dimts.families.acoustic.dataset import Corpus, draw
 from dimts.families.acoustic.model.t3 import T3, T3Output
 from dimts.families.acoustic.postfilter import postfilter_gains
 
@@ -40,7 +40,7 @@ def with_restoration(model: T3, weights: Mapping[str, Tensor], corpus: Corpus) -
     with one_thread():
         if spoken.source is not None:
             spoken.source.gain.fill_(1.0)
-            natural = np.concatenate([few.utterances.column(F0, i) for i in rows])
+            natural = np.concatenate(few.f0 or [])
             predicted = np.concatenate([_f0(_speak(spoken, few, i)) for i in rows])
             gain = _spread(natural) / max(_spread(predicted), 1e-3)
             spoken.source.gain.fill_(min(max(gain, 1.0), MAX_F0_GAIN))

@@ -17,7 +17,7 @@ from dimts.bundles.bundle import read_manifest
 from dimts.core.errors import UserError
 from dimts.families.acoustic.bundle import build_model, write_bundle
 from dimts.families.acoustic.data import Data, open_data
-from dimts.families.acoustic.dataset import F0, Corpus, check_lengths, draw
+from dimts.families.acoustic.dataset import Corpus, check_lengths, draw
 from dimts.families.acoustic.extension.base import HUGGINGFACE, extended_weights, origin
 from dimts.families.acoustic.flat_start import ensure_durations, read_durations
 from dimts.families.acoustic.freezing import freeze
@@ -123,12 +123,12 @@ def _log_f0(corpus: Corpus) -> NDArray[np.float32]:
     Raises:
         UserError: the features have no F0.
     """
-    if F0 not in corpus.utterances.columns:
+    if corpus.f0 is None:
         raise UserError(
             "model.pitch: the features have no F0; run dimts prepare again, or set model.pitch=null"
         )
-    few = draw(corpus, MAX_MEASURED).utterances
-    f0 = np.concatenate([few.column(F0, i) for i in range(len(few))])
+    few = draw(corpus, MAX_MEASURED)
+    f0 = np.concatenate(few.f0 or [])
     return np.log(f0[f0 > 0])
 
 
