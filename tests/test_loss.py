@@ -99,9 +99,9 @@ def test_parts_of_a_batch_add_up_to_the_whole() -> None:
     made, recorded = random_output()
     whole = loss_of(made, recorded)
     parts = [
-        tts_loss(T3Output(*row), recorded[b : b + 1], STD, CONFIG, 14, 5)
+        tts_loss(T3Output._make((*row, None, None)), recorded[b : b + 1], STD, CONFIG, 14, 5)
         for b in range(2)
-        for row in [[x[b : b + 1] for x in made if isinstance(x, Tensor)]]
+        for row in [tuple(x[b : b + 1] for x in made if isinstance(x, Tensor))]
     ]
     for name, loss in whole.items():
         assert float(loss) == pytest.approx(sum(float(part[name]) for part in parts), rel=1e-5), (

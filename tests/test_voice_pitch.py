@@ -178,6 +178,7 @@ def test_run_with_pitch_that_was_stopped_ends_with_the_same_bits(
     _, whole = run(pitch_settings("whole"))
     run(pitch_settings("parted"), stop_after=5)
     _, parted = run(pitch_settings("parted"))
+    assert whole.checkpoint and parted.checkpoint
     assert sha256(whole.checkpoint / WEIGHTS) == sha256(parted.checkpoint / WEIGHTS)
 
 
