@@ -33,7 +33,7 @@ JUDGE_RATE = 16_000
 """Hz, of what all pretrained judges were trained on."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Clip:
     """One spoken sentence.
 

@@ -49,22 +49,18 @@ class Report(NamedTuple):
 
     def mean(self, voice: str, metric: str) -> Mean | None:
         """A metric of a voice; None if no clip has it."""
-        kept = [s for s in self.scores[voice] if metric in s]
-        if not kept:
+        values = np.array([s[metric] for s in self.scores[voice] if metric in s])
+        if not len(values):
             return None
-        values = np.array([scores[metric] for scores in kept])
-        weights = (
-            [scores[self.weights[metric]] for scores in kept] if self._weighted(metric) else None
-        )
-        std = float(values.std(ddof=1)) if len(values) > 1 else 0.0
-        return Mean(float(np.average(values, weights=weights)), std, len(values))
+        mean = np.mean(list(self.values(voice, metric).values()))
+        return Mean(float(mean), float(values.std(ddof=len(values) > 1)), len(values))
 
     def values(self, voice: str, metric: str) -> dict[str, float]:
         """A metric of each sentence that has it; their mean is that of the voice, so that one of
         a longer text weighs more where the metric is weighted."""
         scored = zip(self.ids, self.scores[voice], strict=True)
         found = {i: s for i, s in scored if metric in s}
-        if not self._weighted(metric):
+        if metric not in self.weights:
             return {i: scores[metric] for i, scores in found.items()}
         weights = {i: scores[self.weights[metric]] for i, scores in found.items()}
         mean = sum(weights.values()) / max(1, len(weights))
@@ -89,9 +85,6 @@ class Report(NamedTuple):
         ours, theirs = (kept.values(name, metric) for name in (voice, other))
         sides = (Measured(both, np.array(list(side.values())), {}) for side in (ours, theirs))
         return paired_difference(*sides)
-
-    def _weighted(self, metric: str) -> bool:
-        return metric in self.weights
 
 
 def judge_voices(

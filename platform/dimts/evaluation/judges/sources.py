@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -145,13 +145,9 @@ def _recordings(features: FeatureSet, split: SplitName, kept: Sequence[int]) -> 
 
 
 def _find(folder: Path, name: str) -> Path:
-    return next(_candidates(folder, name))
-
-
-def _candidates(folder: Path, name: str) -> Iterator[Path]:
     for suffix in AUDIO_SUFFIXES:
         if (file := folder / f"{name}{suffix}").is_file():
-            yield file
+            return file
     raise UserError(f"{folder / name}.wav: no such file")
 
 
