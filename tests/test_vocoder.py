@@ -163,9 +163,7 @@ def test_recording_is_spoken_again(settings: Any, spoken_corpus: Path, tmp_path:
     recorded = read(recording)
     assert len(recorded) - HOP < len(wave) <= len(recorded)
     write_wav(tmp_path / "copy.wav", wave, vocoder.sample_rate)
-    with pytest.raises(
-        UserError, match="hello: No such file or directory; a vocoder speaks"
-    ):
+    with pytest.raises(UserError, match="hello: No such file or directory; a vocoder speaks"):
         vocoder.speak("hello")
     with pytest.raises(UserError, match="leave out all but their name"):
         vocoder.speak(str(recording), speed=1.5)
