@@ -178,7 +178,7 @@ def test_demo_goes_from_nothing_to_speech(machine: dict[str, str], tmp_path: Pat
     )
     assert done.returncode == 0, done.stderr
     [took] = [line for line in done.stdout.splitlines() if line.startswith("training.amp: ")]
-    assert took.startswith("training.amp: off, as bf16 " if machine else "training.amp: ")
+    assert took.startswith("training.amp: off, as ONEDNN" if machine else "training.amp: ")
     assert "mel-cepstral distortion, dB" in done.stdout
     assert "languages of the base, dB" in done.stdout
     assert (tmp_path / "output" / "demo.wav").stat().st_size > 10_000

@@ -231,7 +231,7 @@ def test_other_space_is_another_sweep(recorded: Recorded, ray_session: None) -> 
     words = shlex.split(str(error.value))
     given = [after for word, after in pairwise(words) if word == "--set"]
     assert len(given) == 2
-    overrides += [*given, "sweep.trials=1", "tracking.enabled=false"]
+    overrides += [*given, "sweep.known_good=[]", "sweep.trials=1", "tracking.enabled=false"]
     plan = load_sweep(recorded.configs, overrides).plan()
     assert plan.folder.name == "tiny-small-2"
     assert run_sweep(plan).is_complete

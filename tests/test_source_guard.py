@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("platform", "data_prep", "jobs", "benchmarks", "tests/faults")
 PICKLES = {"pickle", "cPickle", "_pickle", "dill", "joblib", "cloudpickle", "shelve", "marshal"}
-ALLOWED_IMPORTS = {("pickle", "UnpicklingError"), ("pickle", "dumps")}
-"""To tell of what was refused; and to send our own objects between our own processes."""
+ALLOWED_IMPORTS = {("pickle", "UnpicklingError"), ("pickle", "dumps"), ("joblib", "cpu_count")}
+"""To tell of what was refused; to send our own objects between our own processes; no pickle."""
 RUN_TEXT = {"eval", "exec", "compile", "__import__"}
 UNPACKING = {"extractall", "unpack_archive"}
 SHELLS = {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"}

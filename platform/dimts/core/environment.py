@@ -49,9 +49,9 @@ use to the others where each may have a heap of its own."""
 
 def n_cores() -> int:
     """Cores that this process may use, by its affinity and its container's quota of CPU time."""
-    import joblib  # a quarter of a second
+    from joblib import cpu_count  # a quarter of a second
 
-    cores: int = joblib.cpu_count()
+    cores: int = cpu_count()
     return cores
 
 
