@@ -208,7 +208,7 @@ def test_run_that_was_killed_goes_on_bit_for_bit(build: Build, file: Path) -> No
 @pytest.mark.parametrize(
     "family",
     # Of the acoustic one tests/test_resume.py and tests/test_smoke.py hold it each time.
-    [pytest.param(name, marks=pytest.mark.slow) if name == "acoustic" else name for name in CASES],
+    [pytest.param(name, marks=pytest.mark.slow) if name != "toy" else name for name in CASES],
     indirect=True,
 )
 def test_two_workers_go_on_bit_for_bit(build: Build, ray_session: None) -> None:

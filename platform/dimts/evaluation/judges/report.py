@@ -32,7 +32,7 @@ class Report(NamedTuple):
     """Verdicts on the same sentences, spoken by several voices.
 
     Attributes:
-        ids: of the sentences.
+        ids: of the sentences, each once.
         scores: of each voice, by sentence; the first voice is what others are compared with.
         metrics: that were measured, in the order of the judges.
         statistics: names of those of which neither direction is better.
@@ -101,9 +101,11 @@ def judge_voices(
     """
     verdicts = {name: listen(clips) for name, clips in voices.items()}
     objections = [text for verdict in verdicts.values() for text in verdict.objections]
-    first = next(iter(voices.values()))
+    names = [clip.name for clip in next(iter(voices.values()))]
+    if len(set(names)) < len(names):  # of two corpora, or of none
+        names = [f"{number} {name}".rstrip() for number, name in enumerate(names, start=1)]
     return Report(
-        [clip.name for clip in first],
+        names,
         {name: verdict.scores for name, verdict in verdicts.items()},
         [metric for judge in judges for metric in (*judge.metrics, *judge.statistics)],
         frozenset(metric.name for judge in judges for metric in judge.statistics),
