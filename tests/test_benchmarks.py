@@ -91,7 +91,7 @@ def test_precision_benchmark_measures_what_auto_takes(tmp_path: Path) -> None:
     assert f"| {ratio:.2f}" in line
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_synthesis_benchmark_pairs_both_sides() -> None:
     table = run("benchmarks/synthesis.py", "--pairs", "1")
     rows = [line for line in table.splitlines() if line.startswith("| a ")]
