@@ -107,12 +107,9 @@ class AcousticSpeaker:
         count = torch.tensor([tokens.shape[1]], device=device)
         with one_thread():
             output = self.model(tokens, count, speed=speed, pitch_shift=pitch)
-        mel_TM = self.model.denormalise(output.mel_BTM)[0].cpu().numpy()
+        mel_TM = finished_mel(self.model, output.mel_BTM)
         if not np.isfinite(mel_TM).all():
             raise UserError(f"{text!r:.60}: the voice has no mel for it: its weights are nonsense")
-        if self.model.postfilter_FM is not None:
-            gains = self.model.postfilter_FM.cpu().numpy()
-            mel_TM = postfilter(mel_TM, gains, self.model.config.postfilter)
         f0_T = None if output.f0_BT is None else output.f0_BT[0].cpu().numpy()
         return SpokenMel(mel_TM, output.durations_BNS[0].cpu().numpy(), f0_T)
 
@@ -134,3 +131,11 @@ class AcousticSpeaker:
             if self.vocoder is None:
                 return griffin_lim(mel_TM, config=self.mel_config)
             return self.vocoder(mel_TM, f0_T)
+
+
+def finished_mel(model: T3, mel_BTM: torch.Tensor) -> NDArray[np.float32]:
+    """The first row of a model's output as it is vocoded: natural-log mel, postfiltered, [T, M]."""
+    mel_TM: NDArray[np.float32] = model.denormalise(mel_BTM)[0].cpu().numpy()
+    if model.postfilter_FM is None:
+        return mel_TM
+    return postfilter(mel_TM, model.postfilter_FM.cpu().numpy(), model.config.postfilter)

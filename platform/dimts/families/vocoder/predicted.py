@@ -14,6 +14,7 @@ from dimts.core.errors import UserError
 from dimts.core.threads import one_thread
 from dimts.families.acoustic.bundle import load_bundle
 from dimts.families.acoustic.dataset import load_corpus
+from dimts.families.acoustic.speaker import finished_mel
 from dimts.families.registry import check_same_mel
 from dimts.features.feature_set import FeatureSet
 from dimts.features.manifest import SplitName
@@ -50,5 +51,5 @@ def predicted_mels(
                 batch = corpus.collate([index])
                 shown_BTM = model.normalise(batch.mel_BTM)
                 said = model(batch.tokens_BN, batch.n_tokens_B, shown_BTM, batch.n_frames_B)
-                mels.append(model.denormalise(said.mel_BTM)[0].numpy().astype(np.float16))
+                mels.append(finished_mel(model, said.mel_BTM).astype(np.float16))
     return mels
