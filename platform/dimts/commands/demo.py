@@ -19,7 +19,7 @@ from shutil import which
 
 import dimts
 from data_prep.pipeline import prepare
-from data_prep.recipes.espeak import HIBARI, SAMPLE_SENTENCES, render_corpus
+from data_prep.recipes.espeak import SAMPLE_SENTENCES, render_corpus
 from dimts.audio.files import write_wav
 from dimts.cli import config_parser
 from dimts.commands.mix_config import MixConfig
@@ -48,9 +48,9 @@ def main() -> None:
     from dimts.launch.start import start_run
 
     start = time.monotonic()
-    with stage("1/4 corpora: sample sentences by a natural voice, those of the base by espeak"):
+    with stage("1/4 corpora: sample sentences, and those of the base, spoken by espeak"):
         corpus = require_local(config.corpus.path, "the sentences are spoken into a folder")
-        render_corpus(SAMPLE_SENTENCES, corpus, config.corpus.language or "am", engine=HIBARI)
+        render_corpus(SAMPLE_SENTENCES, corpus, config.corpus.language or "am")
         if config.base and config.base.features:
             prepare_parts(load_config(MixConfig, [shipped(BASE)]))  # to rehearse, and to measure
     with connected(config.ray) if config.ray.workers else nullcontext():
