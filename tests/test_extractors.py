@@ -27,14 +27,14 @@ from prepare_fixtures import (
 from benchmarks.recording import read_recording
 from data_prep.pipeline import prepare
 from data_prep.readers import READERS
-from dimts.audio.mel import MelConfig, log_mel
+from dimts.audio.mel import log_mel
 from dimts.core.errors import UserError
 from dimts.families.acoustic.mel_extractor import MelExtractor
+from dimts.families.vocoder.extractors import WaveExtractor, WaveSettings
 from dimts.features.config import CorpusConfig, PrepareConfig
 from dimts.features.feature_set import FeatureSet, FeatureSplit
 from dimts.features.manifest import Manifest
-from dimts.features.pitch_extractor import PitchExtractor
-from dimts.features.schema import Extractor
+from dimts.features.schema import Column, Extract, Extractor
 
 NO_MODEL = r"^nowhere: no such model; name its folder$"
 MEL_AND_TOKENS = (MelExtractor(MEL), TokenExtractor())
@@ -91,16 +91,28 @@ def test_columns_are_what_the_extractors_make_of_the_speech(corpus: Path, featur
         np.testing.assert_array_equal(split.column("mel", n), split.mel(n))
 
 
-def test_extractors_of_one_sample_rate_give_as_many_frames(tmp_path: Path, features: Path) -> None:
-    corpus = make_corpus(tmp_path / "many", 40)
+class SecondWave(WaveExtractor):
+    """The samples once more, as an extractor that is not the first is given them."""
+
+    name = "again"
+    columns = (Column(name="again", dtype="int16"),)
+
+    def open(self) -> Extract:
+        samples = super().open()
+        return lambda wave, rate: {"again": samples(wave, rate)["wave"]}
+
+
+def test_extractors_of_one_sample_rate_are_given_the_same_samples(
+    corpus: Path, features: Path
+) -> None:
     # At another rate than theirs a cut falls between their samples.
     for n, file in enumerate(sorted((corpus / "wavs").glob("*.wav"))):
-        speech = np.pad(tone(n, 0.6 + 0.0037 * n), (0, 4_000))
-        soundfile.write(file, speech, 24_000)
-    mel = MelConfig(n_mels=20, n_fft=512, win_length=400, hop_length=4)
-    run(corpus, features, MelExtractor(mel), PitchExtractor.of(mel))
+        soundfile.write(file, np.pad(tone(n, 0.6), (2_400, 4_800)), 24_000)
+    settings = WaveSettings(sample_rate=22_050)
+    run(corpus, features, WaveExtractor(settings), SecondWave(settings))
     split = FeatureSet.open(features).split("train")
-    np.testing.assert_array_equal(split.lengths("f0"), split.lengths("mel"))
+    for n in range(len(split)):
+        np.testing.assert_array_equal(split.column("again", n), split.column("wave", n))
 
 
 def test_second_run_extracts_only_for_what_has_changed(corpus: Path, features: Path) -> None:
