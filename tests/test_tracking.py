@@ -360,21 +360,24 @@ def test_a_session_that_only_measures_leaves_tensorboard_s_curves(tmp_path: Path
 def test_full_disk_costs_tensorboard_points_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Files may not grow beyond 5000 bytes."""
+    """Files may not grow beyond 5000 bytes, then not at all, then as before; and not at the end."""
     from tensorboard.backend.event_processing import event_accumulator
 
-    from dimts.tracking.tensorboard import TensorboardWriter
+    from dimts.tracking import tensorboard
 
+    monkeypatch.setattr(tensorboard, "RETRY_S", 0.0)
     monkeypatch.setattr(threading, "excepthook", lambda failed: None)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    tracker = TensorboardWriter(tmp_path)
-    other = TensorboardWriter(tmp_path / "other")
+    sizes = {2: 5000, 301: 0, 390: limit[0]}
+    tracker = tensorboard.TensorboardWriter(tmp_path)
+    other = tensorboard.TensorboardWriter(tmp_path / "other")
     try:
-        other.log_metrics({"train/total_loss": 1.0}, 1)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limit[1]))
         for step in range(1, 401):
+            if step in sizes:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (sizes[step], limit[1]))
             tracker.log_metrics({"train/total_loss": 1 / step}, step)
         tracker.close()
+        other.log_metrics({"train/total_loss": 1.0}, 1)
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
         other.log_metrics({"train/total_loss": 1.0}, 2)
         other.close()
@@ -385,7 +388,9 @@ def test_full_disk_costs_tensorboard_points_and_nothing_else(
     assert sum(f"{tmp_path}/other/tensorboard takes no more" in one for one in told) == 1
     events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
-    assert {event.step for event in events.Scalars("train/total_loss")} > {*range(1, 20)}
+    steps = {event.step for event in events.Scalars("train/total_loss")}
+    assert steps > {*range(1, 20), *range(391, 401)}
+    assert not steps & {*range(320, 390)}
 
 
 def test_switched_off_there_is_the_event_log_and_nothing_else(tmp_path: Path) -> None:

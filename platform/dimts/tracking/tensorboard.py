@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from dimts.core.errors import UserError
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
+RETRY_S = 30.0
 TRAINED = ("train/", "val/total_loss", "parameters/")
 """What only a session that trains writes; one that is started again to be measured does not."""
 
@@ -21,7 +23,7 @@ log = logging.getLogger(__name__)
 class TensorboardWriter:
     """Scalars and the settings of a run as event files in ``<run folder>/tensorboard``.
 
-    A disk that is full ends the file: what comes later is in the event log alone.
+    A full disk costs points, until another file can be begun; the event log has them.
 
     Raises:
         UserError: TensorBoard is not installed.
@@ -39,7 +41,8 @@ class TensorboardWriter:
         self._folder = run_dir / "tensorboard"
         self._config = f"```yaml\n{config_yaml}\n```"
         self._writer: SummaryWriter | None = None
-        self._is_full = False
+        self._rests_until = 0.0
+        self._told_full = False
 
     def log_metrics(self, values: Mapping[str, float], step: int) -> None:
         """Write scalars; what an earlier session wrote of steps that are trained anew is purged."""
@@ -61,10 +64,13 @@ class TensorboardWriter:
 
     def _unless_full(self, write: Callable[[], None]) -> None:
         """The thread that writes the file ends with the disk's error, and takes nothing more."""
-        if self._is_full:
+        if time.monotonic() < self._rests_until:
             return
         try:
             write()
         except OSError as error:
-            self._is_full = True
-            log.warning("%s takes no more: %s; points are lost", self._folder, error.strerror)
+            self._writer = None
+            self._rests_until = time.monotonic() + RETRY_S
+            if not self._told_full:
+                self._told_full = True
+                log.warning("%s takes no more: %s; points are lost", self._folder, error.strerror)
