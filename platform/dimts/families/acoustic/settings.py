@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from dimts.audio.mel import MelConfig
 from dimts.core.config import Config
 from dimts.evaluation.judges.config import JudgesConfig
-from dimts.families.acoustic.model.config import LossConfig, ModelConfig
+from dimts.families.acoustic.model.config import AdversarialConfig, LossConfig, ModelConfig
 from dimts.families.protocol import BaseSection, Sections
 from dimts.features.config import CorpusConfig, PrepareConfig
 from dimts.storage.paths import AnyPath
@@ -85,12 +85,14 @@ class AcousticTrainingConfig(TrainingConfig):
         sample_texts: sentences spoken every `sample_every` steps.
         aligner: how the alignment is learned.
         loss: weights of its parts.
+        adversarial: a discriminator that the decoder has to fool; None: none.
     """
 
     max_utterances: int = Field(0, ge=0)
     sample_texts: tuple[str, ...] = ()
     aligner: AlignerConfig = AlignerConfig()
     loss: LossConfig = LossConfig()
+    adversarial: AdversarialConfig | None = None
 
 
 class Source(Config):

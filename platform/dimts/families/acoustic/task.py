@@ -15,6 +15,7 @@ from torch import distributed as dist
 
 from dimts.bundles.bundle import read_manifest
 from dimts.core.errors import UserError
+from dimts.families.acoustic.adversarial import DiscriminatorObjective, MelDiscriminator
 from dimts.families.acoustic.bundle import build_model, write_bundle
 from dimts.families.acoustic.data import Data, open_data
 from dimts.families.acoustic.dataset import Corpus, check_lengths, draw
@@ -28,6 +29,7 @@ from dimts.families.acoustic.restoration import with_restoration
 from dimts.families.acoustic.samples import make_samples
 from dimts.families.acoustic.settings import AcousticSettings
 from dimts.training.checkpoint import find_latest
+from dimts.training.config import OptimizerConfig
 from dimts.training.task import Objective, Task
 
 MAX_MEASURED = 2000
@@ -72,10 +74,22 @@ def task_of(settings: AcousticSettings, data: Data, model: T3) -> Task:
         weights = with_restoration(model, weights, data.train)
         write_bundle(folder, weights, data.tokenizer, settings.config_yaml, {**facts, **own})
 
-    objective = AcousticObjective(model, settings.training)
+    training = settings.training
+    adversarial = training.adversarial
+    discriminator = (
+        MelDiscriminator(adversarial).to(model.mel_mean_M.device) if adversarial else None
+    )
+    voice = AcousticObjective(model, training, discriminator)
+    objectives = [Objective("acoustic", voice, training.optimizer)]
+    if adversarial and discriminator:
+        critic = DiscriminatorObjective(discriminator, voice, training.amp)
+        own = OptimizerConfig(
+            learning_rate=adversarial.learning_rate, betas=(0.8, 0.99), clip_norm=10.0
+        )
+        objectives.append(Objective("discriminator", critic, own, adversarial.start_step))
     return Task(
         model=model,
-        objectives=(Objective("acoustic", objective, settings.training.optimizer),),
+        objectives=tuple(objectives),
         train=data.train,
         val=data.val,
         selection=SELECTION,
