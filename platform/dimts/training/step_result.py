@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch import distributed as dist
+from torch.nn import functional as F
 
 from dimts.training.distributed import rank, world_size
 from dimts.training.task import Losses
