@@ -20,10 +20,10 @@ from data_prep.pipeline import prepare
 from data_prep.recordings import at_hand, root_of
 from data_prep.remote_features import working_folder
 from dimts.core.errors import UserError
-from dimts.families.acoustic.mel_extractor import MelExtractor
 from dimts.features.config import CorpusConfig, PrepareConfig
 from dimts.features.feature_set import FeatureSet
 from dimts.features.manifest import MANIFEST, Manifest, parse_manifest
+from dimts.features.mel_extractor import MelExtractor
 from dimts.storage.paths import AnyPath, StoragePath, cache_folder
 
 pytest_plugins = ("s3_fixtures",)
