@@ -31,7 +31,7 @@ from dimts.launch.run_logger import RunLogger, device_of
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.stopping import stop_on_signal, stop_requested, stop_run
 from dimts.launch.training_run import run_training
-from dimts.storage.paths import AnyPath, StorageError, StoragePath
+from dimts.storage.paths import AnyPath, StorageError, arrow_place
 from dimts.storage.pointer import read_pointer
 from dimts.training.checkpoint import LATEST
 from dimts.training.ownership import RunTakenOver
@@ -202,6 +202,7 @@ def torch_trainer(
         cpus: cores reserved for each worker.
         restarts: times that Ray itself starts a group that died again.
     """
+    path, filesystem = arrow_place(launch.place.parent)
     resources: dict[str, float] = {"CPU": cpus, "GPU": 1} if config.gpu else {"CPU": cpus}
     return TorchTrainer(
         worker,
@@ -217,17 +218,11 @@ def torch_trainer(
         torch_config=ClusterNetwork(backend="nccl" if config.gpu else "gloo"),
         run_config=RunConfig(
             name=launch.name,
-            **storage_of(launch.place.parent),
+            storage_path=path,
+            storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=restarts),
         ),
     )
-
-
-def storage_of(place: AnyPath) -> dict[str, Any]:
-    """Where Ray Train and Tune keep what they know of a run, as settings of theirs."""
-    if isinstance(place, StoragePath):
-        return {"storage_path": place.path, "storage_filesystem": place.filesystem}
-    return {"storage_path": str(place)}
 
 
 @dataclass

@@ -16,8 +16,7 @@ from dimts.launch.run_folder import acquire, is_last_start
 from dimts.launch.run_logger import read_result
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.stopping import clear_stop
-from dimts.storage.paths import AnyPath
-from dimts.tracking.files import write_text
+from dimts.storage.paths import AnyPath, write_text
 from dimts.training.machine_choices import read_choices
 
 MAY_CHANGE = (
