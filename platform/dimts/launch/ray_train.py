@@ -19,6 +19,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.torch.config import _TorchBackend
 
+from dimts.core.environment import environment
 from dimts.core.errors import UserError
 from dimts.core.posix import fcntl
 from dimts.core.ray_session import ray_session
@@ -136,6 +137,7 @@ def connected(config: RayConfig) -> Iterator[None]:
     logging.getLogger("ray.train.v2._internal.execution.context").setLevel(logging.WARNING)
     interval = str(config.report_interval_s)
     with (
+        # They hold for this cluster, not for the next one.
         environment({**QUIET, "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": interval}),
         ray_session(logging.WARNING),
     ):
@@ -143,18 +145,6 @@ def connected(config: RayConfig) -> Iterator[None]:
         with environment({WATCHES_NODES: str(watches)}):
             _check_resources(config)
             yield
-
-
-@contextmanager
-def environment(defaults: Mapping[str, str]) -> Iterator[None]:
-    """Inside, those that are not set are; they hold for this cluster, not for the next one."""
-    own = {name: value for name, value in defaults.items() if name not in os.environ}
-    os.environ |= own
-    try:
-        yield
-    finally:
-        for name in own:
-            os.environ.pop(name, None)
 
 
 def _check_resources(config: RayConfig) -> None:
