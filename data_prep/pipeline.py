@@ -16,7 +16,7 @@ from data_prep.engine import extract_all
 from data_prep.extract import ExtractSettings, Result
 from data_prep.readers import READERS
 from data_prep.recordings import Root, root_of
-from data_prep.remote_features import fetch_known, send, working_folder
+from data_prep.remote_features import fetch_known, send
 from data_prep.report import count_reasons, quarantine_csv, summary
 from data_prep.splits import assign_splits
 from data_prep.store import Store, locked
@@ -38,7 +38,7 @@ from dimts.features.manifest import (
     read_manifest,
 )
 from dimts.features.schema import Extractor
-from dimts.storage.paths import copy_to
+from dimts.storage.paths import copy_to, folder_here
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
@@ -70,7 +70,7 @@ def prepare(
         UserError: there is no such corpus, no row of it can be used, or another run is at it.
     """
     place, root = prepare.features, root_of(corpus.path.absolute())
-    folder = working_folder(place)
+    folder = folder_here(place, "prepare")
     rows, rejected = _read_corpus(corpus, text)
     with locked(folder):
         fetch_known(place, folder)

@@ -27,7 +27,6 @@ from dimts.storage.paths import (
     Entry,
     StorageError,
     StoragePath,
-    cache_folder,
     local_copy,
     transfer,
 )
@@ -37,13 +36,6 @@ NS_A_SECOND = 10**9
 
 Stamp = list[str | int]
 """SHA-256 of a file there, its size, and the second in which it was written."""
-
-
-def working_folder(place: AnyPath) -> Path:
-    """The folder of this machine in which the features are made."""
-    if isinstance(place, StoragePath):
-        return cache_folder("prepare", place) / place.name
-    return place
 
 
 def fetch_known(place: AnyPath, folder: Path) -> None:

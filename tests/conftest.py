@@ -118,7 +118,7 @@ def voice_file(spoken_corpus: Path, tmp_path_factory: pytest.TempPathFactory) ->
     from data_prep.pipeline import prepare
     from dimts.commands.voice_config import VoiceConfig
     from dimts.core.config import load_config
-    from dimts.families.acoustic.mel_extractor import MelExtractor
+    from dimts.features.mel_extractor import MelExtractor
 
     def write_settings(features: Path, folder: Path) -> Path:
         settings = {

@@ -17,8 +17,8 @@ from dimts.core.config import load_config
 from dimts.core.errors import UserError
 from dimts.core.home import shipped
 from dimts.core.ray_session import check_cluster
-from dimts.families.acoustic.mel_extractor import MelExtractor
 from dimts.families.registry import DEFAULT, get_family
+from dimts.features.mel_extractor import MelExtractor
 from dimts.storage.paths import require_local
 from dimts.text.language import load_language
 

@@ -13,7 +13,8 @@ from dimts.commands.voice_config import RunnableConfig, config_class, family_in
 from dimts.core.config import Config, build_config, flatten, read_settings, to_yaml
 from dimts.core.errors import ConfigError
 from dimts.families.registry import get_family
-from dimts.launch.settings import RunConfig, driver_folder
+from dimts.launch.settings import RunConfig
+from dimts.storage.paths import folder_here
 from dimts.tuning.config import SweepConfig, check_objectives
 from dimts.tuning.remote_sweep import TRIALS
 from dimts.tuning.space import IntRange, Space, examples
@@ -71,7 +72,7 @@ class SweepVoice(RunnableConfig):
         return Plan(
             title=self._title,
             voice=self.run.name,
-            folder=driver_folder(place),
+            folder=folder_here(place, "runs", "driver"),
             place=place,
             sweep=self.sweep,
             ray=self.ray,

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dimts.core.masking import MASK, mask_uri
+from dimts.storage.paths import write_text
 from dimts.tracking.config import SQLITE, TrackingConfig
-from dimts.tracking.files import write_text
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -37,19 +37,16 @@ class RunIdentity:
         uri = self._saved().get("uri")
         return uri if uri and not self._is_here(uri) else None
 
-    def open(self, client: MlflowClient, name: str, start_ms: int | None) -> tuple[str, str, bool]:
-        """Find the run, or make one of this name that began then.
-
-        Returns:
-            MLflow's ids of the run and its experiment; whether it was just made.
-        """
+    def open(self, client: MlflowClient, name: str, start_ms: int | None) -> tuple[str, str]:
+        """Find the run, or make one of this name that began then; MLflow's ids of it and of its
+        experiment."""
         saved, uri = self._saved(), self._config.shown
         is_there = self._is_here(saved.get("uri", ""))
         if is_there and saved.get("run_id"):
             found = self._runs(client, saved)
             if any(run.info.run_id == saved["run_id"] for run in found):
                 self._save({**saved, "uri": uri})
-                return saved["run_id"], saved["experiment_id"], False
+                return saved["run_id"], saved["experiment_id"]
         if not is_there or saved.get("run_id"):
             saved = {"uri": uri, "key": uuid.uuid4().hex}
             self._save(saved)
@@ -57,7 +54,7 @@ class RunIdentity:
         found = self._runs(client, saved)
         run = found[0] if found else self._make(client, saved, name, start_ms)
         self._save({**saved, "run_id": run.info.run_id})
-        return run.info.run_id, saved["experiment_id"], not found
+        return run.info.run_id, saved["experiment_id"]
 
     def delete_twins(self, client: MlflowClient) -> None:
         """Delete empty runs of our key that are not ours.

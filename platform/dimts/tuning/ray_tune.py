@@ -26,13 +26,12 @@ from dimts.launch.ray_train import (
     in_another_thread,
     in_worker,
     node_resources,
-    storage_of,
     torch_trainer,
 )
 from dimts.launch.resources import places
 from dimts.launch.run_logger import device_of
 from dimts.launch.settings import Launch, RayConfig
-from dimts.storage.paths import AnyPath, remove_files
+from dimts.storage.paths import AnyPath, arrow_place, remove_files
 from dimts.tracking.config import TrackingConfig
 from dimts.training.ownership import RunTakenOver
 from dimts.tuning.config import SweepConfig
@@ -83,6 +82,7 @@ def run_on_tune(
         trial_process, config=config, tracking=tracking, measured=measured
     )
     remove_files(place / SCRATCH)  # of a start that was killed
+    path, filesystem = arrow_place(place)
     tuner = tune.Tuner(
         tune.with_resources(function, _resources(sweep, config)),
         tune_config=tune.TuneConfig(
@@ -93,7 +93,8 @@ def run_on_tune(
         ),
         run_config=tune.RunConfig(
             name=SCRATCH,
-            **storage_of(place),
+            storage_path=path,
+            storage_filesystem=filesystem,
             verbose=0,
             callbacks=[_Silent()],
             failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
