@@ -47,7 +47,7 @@ def pitched(seed: int = 0) -> T3:
     mean, std = torch.randn(MEL.n_mels), torch.rand(MEL.n_mels) + 1
     model = build_model(WITH_PITCH, amharic(), mean, std).eval()
     assert model.source is not None
-    model.source.measure(MEL, np.log(np.array([100, 200], np.float32)))
+    model.source.measure(MEL, [np.log(np.array([100, 200], np.float32))])
     torch.nn.init.normal_(model.source.into.weight)
     return model
 

@@ -41,11 +41,13 @@ class AcousticObjective(nn.Module):
                 batch.n_frames_B,
                 batch.durations_BNS if moment.step < fixed_steps else None,
                 f0_BT=batch.f0_BT,
+                speakers_B=batch.speakers_B,
             )
         std_M, config = self.model.mel_std_M, self.config.loss
         losses = tts_loss(output, mel_BTM, std_M, config, batch.size, batch.n_tokens)
         if self.model.source is not None and batch.f0_BT is not None:
-            pitch = pitch_loss(output, self.model.source.normalise(batch.f0_BT)) / batch.size
+            z_BT = self.model.source.normalise(batch.f0_BT, batch.speakers_B)
+            pitch = pitch_loss(output, z_BT) / batch.size
             losses["total_loss"] = losses["total_loss"] + config.pitch * pitch
             losses["pitch_loss"] = pitch
         return losses

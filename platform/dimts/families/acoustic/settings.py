@@ -82,12 +82,15 @@ class AcousticTrainingConfig(TrainingConfig):
 
     Attributes:
         max_utterances: of each training split that are used, always the same ones; 0: all.
+        speaker_temperature: of several speakers: 1 trains each as often as the features have
+            him, more draws those who have few more often, up to all alike.
         sample_texts: sentences spoken every `sample_every` steps.
         aligner: how the alignment is learned.
         loss: weights of its parts.
     """
 
     max_utterances: int = Field(0, ge=0)
+    speaker_temperature: float = Field(1.0, ge=1)
     sample_texts: tuple[str, ...] = ()
     aligner: AlignerConfig = AlignerConfig()
     loss: LossConfig = LossConfig()
