@@ -18,7 +18,7 @@ SPEAKER_SIMILARITY = _judged(
     "speaker_similarity", "speaker similarity", direction="maximize", short="speaker"
 )
 RIGHT_SPEAKER = _judged(
-    "right_speaker", "nearest speaker is the right one, share", direction="maximize", digits=2
+    "right_speaker", "right speaker is the nearest", direction="maximize", digits=2
 )
 LOG_F0_RMSE = _judged("log_f0_rmse", "pitch, RMSE of log F0", short="F0 error")
 WAVE_MCD = _judged("wave_mcd", "distortion of the wave, dB", "dB", short="wave MCD", digits=2)
