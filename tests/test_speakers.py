@@ -120,7 +120,7 @@ def rows_of(bundle: Path) -> Tensor:
 # A table of speakers
 
 
-def test_each_speaker_has_a_row_and_a_pitch_of_his_own(two: Two) -> None:
+def test_each_speaker_has_a_row_and_a_pitch_of_their_own(two: Two) -> None:
     bundle = load_bundle(two.run_dir)
     assert bundle.speakers == ("ana", "juma")
     assert bundle.weights[ROWS].shape == (2, bundle.config.width)

@@ -12,7 +12,7 @@ from dimts.families.acoustic.dataset import Corpus
 def balanced(corpus: Corpus, temperature: float) -> NDArray[np.float64] | None:
     """Visits of each utterance in an epoch, [n]; None: each is visited once.
 
-    A speaker's share of the frames becomes proportional to his frames to the power of
+    A speaker's share of the frames becomes proportional to their own frames to the power of
     ``1 / temperature`` (as languages are sampled by Arivazhagan et al. 2019, "Massively
     Multilingual Neural Machine Translation in the Wild"); who has most is visited once.
 

@@ -82,8 +82,8 @@ class AcousticTrainingConfig(TrainingConfig):
 
     Attributes:
         max_utterances: of each training split that are used, always the same ones; 0: all.
-        speaker_temperature: of several speakers: 1 trains each as often as the features have
-            him, more draws those who have few more often, up to all alike.
+        speaker_temperature: of several speakers: 1 visits each utterance once an epoch, more
+            visits those of speakers who have few more often, up to equal shares.
         sample_texts: sentences spoken every `sample_every` steps.
         aligner: how the alignment is learned.
         loss: weights of its parts.

@@ -57,7 +57,8 @@ def acoustic_task(settings: AcousticSettings, device: torch.device) -> Task:
         if not dist.is_initialized() or dist.get_world_size() == 1:  # there is none that waits
             ensure_durations(settings, data)
         data.train.durations = read_durations(settings, data)
-    model, notes = initial_model(settings, data), []
+    model = initial_model(settings, data)
+    notes: list[str] = []
     if latest is None and data.n_base_speakers < len(data.speakers):
         from dimts.families.acoustic.extension.nearest_speaker import start_speakers
 
@@ -163,6 +164,7 @@ def _check_goes_on(checkpoint: Path, settings: AcousticSettings, data: Data) -> 
     for what, before, now in (
         ("vocabulary", manifest.tokenizer, data.tokenizer.fingerprint),
         ("set of features", manifest.features, _features(data)),
+        ("table of speakers", manifest.speakers, data.speakers),
         ("base", manifest.origin.get(key), _origin(settings, data).get(key)),
     ):
         if before != now:

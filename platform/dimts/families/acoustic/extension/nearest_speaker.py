@@ -26,7 +26,7 @@ MAX_SENTENCES = 8
 
 @torch.no_grad()
 def start_speakers(model: T3, data: Data, mel: MelConfig) -> list[str]:
-    """Start each new speaker's row from that of the base's speaker who sounds most like him.
+    """Start each new speaker's row from that of the base's speaker who sounds most alike.
 
     Both are heard as Griffin-Lim makes waves of their mels, so that the recordings need not be
     here. Where the network is not installed, or `base.features` hold none of the base's speakers,
@@ -38,8 +38,8 @@ def start_speakers(model: T3, data: Data, mel: MelConfig) -> list[str]:
         mel: of the features.
 
     Returns:
-        a line for each new speaker that says what his row starts from; none if there is nobody new,
-        or the base has no table.
+        a line for each new speaker that says what the row starts from; none if there is nobody
+        new, or the base has no table.
     """
     new = range(data.n_base_speakers, len(data.speakers))
     if model.speaker is None or not (data.base and data.base.speakers) or not new:
