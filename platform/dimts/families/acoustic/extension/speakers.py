@@ -26,12 +26,16 @@ def speaker_table(
         of_base: sets of the base's languages.
         known: the base's table.
     """
-    ours = {name for features in opened for name in features.manifest.corpus.speakers}
+    ours = _speakers(opened)
     if not known and len(ours) < 2:
         return (), 0
-    theirs = known or [name for features in of_base for name in features.manifest.corpus.speakers]
-    old = tuple(dict.fromkeys(theirs))
-    return (*old, *sorted(ours - {*old})), len(old)
+    theirs = list(known) or _speakers(of_base)
+    return (*theirs, *(name for name in ours if name not in theirs)), len(theirs)
+
+
+def _speakers(sets: Sequence[FeatureSet]) -> list[str]:
+    """Each once, in the order of the sets."""
+    return list(dict.fromkeys(name for s in sets for name in s.manifest.corpus.speakers))
 
 
 def with_speakers(
