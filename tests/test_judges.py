@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from dimts.evaluation.judges.judge import Clip, Judge, Scores
 from dimts.evaluation.judges.metrics import OF_JUDGE
 from dimts.evaluation.judges.panel import judge_clips, load_judges
 from dimts.evaluation.judges.report import Report, judge_voices, table, to_json
+from dimts.evaluation.judges.speaker import SpeakerSimilarity
 from dimts.evaluation.judges.text_errors import comparable, edit_distance
 
 ROOT = Path(__file__).parents[1]
@@ -125,6 +127,21 @@ def test_another_speaker_is_less_similar(report: Report) -> None:
     score = means(report, "speaker_similarity")
     assert score[NATURAL] > score[COPIES] > score[ROBOT] + 0.1
     assert score[NATURAL] > 0.8
+
+
+@pytest.mark.integration
+def test_of_two_speakers_each_is_nearest_to_the_own_recordings(
+    voices: dict[str, list[Clip]],
+) -> None:
+    judge = SpeakerSimilarity(CPU)
+    person = [replace(clip, speaker="person") for clip in voices[NATURAL]]
+    robot = [replace(c, speaker="robot", reference=c.wave) for c in voices[ROBOT]]
+    assert {s["right_speaker"] for s in judge.score([*person, *robot])} == {1.0}
+    in_the_others_voice = replace(person[0], wave=robot[0].wave)
+    first, *others = judge.score([in_the_others_voice, *person[1:], *robot])
+    assert first["right_speaker"] == 0
+    assert {scores["right_speaker"] for scores in others} == {1.0}
+    assert "right_speaker" not in judge.score(person)[0]
 
 
 @pytest.mark.integration

@@ -53,6 +53,7 @@ class BundleManifest(Config):
         origin: the base that it was adapted from, if any: name, checksum of its weights, how
             new rows started, the language that was added.
         tokenizer: fingerprint of the tokenizer, of families that have one.
+        speakers: names of who speaks, in the order of the model's rows; empty if there is one only.
         sha256: checksum of each of the folder's other files.
     """
 
@@ -65,6 +66,7 @@ class BundleManifest(Config):
     features: str
     origin: dict[str, str] = Field(default={})
     tokenizer: str = ""
+    speakers: tuple[str, ...] = ()
     sha256: dict[str, str]
 
 

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from dimts.audio.mel import MelConfig
 from dimts.commands.voice_config import check_workers
 from dimts.core.config import Config, flatten, to_yaml
+from dimts.evaluation.judges.config import JudgesConfig
 from dimts.families.acoustic.model.config import ModelConfig
 from dimts.families.acoustic.settings import (
     AcousticSettings,
@@ -49,12 +50,13 @@ class Part(Config):
 
 
 class MixConfig(Config):
-    """Corpora, model, training and record of a voice of several languages."""
+    """Corpora, model, training and record of a voice of several languages or speakers."""
 
     parts: tuple[Part, ...] = Field(min_length=1)
     mel: MelConfig = MelConfig()
     model: ModelConfig = ModelConfig()
     training: AcousticTrainingConfig = AcousticTrainingConfig()
+    judges: JudgesConfig = JudgesConfig()
     tracking: TrackingConfig = TrackingConfig()
     ray: RayConfig = RayConfig()
     run: RunConfig
@@ -89,6 +91,7 @@ class MixConfig(Config):
                 mel=self.mel,
                 model=self.model,
                 training=self.training,
+                judges=self.judges,
                 config_yaml=to_yaml(self),
             ),
             tracking=self.tracking.absolute(),

@@ -29,14 +29,25 @@ def table(
 
 
 def metrics_table(family: Family, values: Mapping[str, float]) -> str:
-    """Held-out metrics as lines; the columns are the splits that there are."""
-    shown = [metric for metric in family.metrics if "held_out" in metric.tables]
+    """Held-out metrics as lines; the columns are the splits that there are. Below what is of all
+    speakers stands what each of several has."""
+    speakers = sorted({key.split("/")[2] for key in values if "/speaker/" in key})
+    shown = [
+        row
+        for metric in family.metrics
+        if "held_out" in metric.tables
+        for row in (metric, *(_of_speaker(metric, name) for name in speakers))
+    ]
     splits = {
         split: {m.name: values[key] for m in shown if (key := f"{split}/{m.name}") in values}
         for split in SPLITS
     }
     splits = {split: found for split, found in splits.items() if found}
     return "\n".join(table("held-out metrics", splits, shown)) if splits else ""
+
+
+def _of_speaker(metric: Metric, name: str) -> Metric:
+    return metric._replace(name=f"speaker/{name}/{metric.name}", label=f"    {name}")
 
 
 def forgetting_line(metrics: Mapping[str, float]) -> str:

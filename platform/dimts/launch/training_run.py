@@ -32,8 +32,11 @@ def run_training(
     device = device or torch.device("cpu")
     max_threads = set_threads(settings, device)
     task = get_family(settings.family).task(settings, device)
-    if rank() == 0 and task.counts and find_latest(settings.run_dir) is None:
-        callbacks.log(dict(task.counts), 0)
+    if rank() == 0 and find_latest(settings.run_dir) is None:
+        if task.counts:
+            callbacks.log(dict(task.counts), 0)
+        for note in task.notes:
+            callbacks.notify(note)
     return train(task, settings.training, settings.run_dir, callbacks, max_threads)
 
 

@@ -39,8 +39,8 @@ class BatchLoader:
         self._rank, self._world_size, self.on_gpu = rank, world_size, on_gpu
         size, seed, budget = config.batch_size, config.seed, config.batch_budget
         self._corpora = [
-            (dataset, BucketSampler(dataset.lengths, size, seed, budget))
-            for dataset in (task.train, task.rehearsal)
+            (dataset, BucketSampler(dataset.lengths, size, seed, budget, repeats))
+            for dataset, repeats in ((task.train, task.repeats), (task.rehearsal, None))
             if dataset is not None
         ]
         self.sampler = self._corpora[0][1]

@@ -44,6 +44,7 @@ class Clip:
         language: code of the text; empty if it is not known.
         reference: the recording of the same sentence, float32 [m_samples]; None if there is none.
         name: of the clip, for messages.
+        speaker: who is to be heard; empty if all clips are of one.
 
     Raises:
         UserError: the wave is shorter than `MIN_SECONDS`, or not finite.
@@ -55,6 +56,7 @@ class Clip:
     language: str = ""
     reference: Float32Array | None = None
     name: str = "clip"
+    speaker: str = ""
 
     def __post_init__(self) -> None:
         for what in (self.wave, self.reference):

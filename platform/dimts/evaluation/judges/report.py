@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import compress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +39,7 @@ class Report(NamedTuple):
         statistics: names of those of which neither direction is better.
         weights: metric -> key of the scores that it is weighted by.
         objections: of judges that could not judge.
+        speakers: of the sentences; none if that is not known.
     """
 
     ids: Sequence[str]
@@ -46,6 +48,16 @@ class Report(NamedTuple):
     statistics: frozenset[str]
     weights: Mapping[str, str]
     objections: Sequence[str]
+    speakers: Sequence[str] = ()
+
+    def subset(self, kept: Sequence[bool]) -> Report:
+        """The report on some of the sentences."""
+        scores = {voice: list(compress(of_all, kept)) for voice, of_all in self.scores.items()}
+        return self._replace(
+            ids=list(compress(self.ids, kept)),
+            scores=scores,
+            speakers=list(compress(self.speakers, kept)),
+        )
 
     def mean(self, voice: str, metric: str) -> Mean | None:
         """A metric of a voice; None if no clip has it."""
@@ -68,22 +80,12 @@ class Report(NamedTuple):
 
     def difference(self, voice: str, other: str, metric: str) -> Difference | None:
         """One voice minus another on the sentences of which both have the metric."""
-        both = [
-            i
-            for i, a, b in zip(self.ids, self.scores[voice], self.scores[other], strict=True)
-            if metric in a and metric in b
-        ]
-        if not both:
+        pairs = zip(self.scores[voice], self.scores[other], strict=True)
+        kept = self.subset([metric in a and metric in b for a, b in pairs])
+        if not kept.ids:
             return None
-        kept = self._replace(
-            ids=both,
-            scores={
-                name: [s for i, s in zip(self.ids, scores, strict=True) if i in both]
-                for name, scores in self.scores.items()
-            },
-        )
         ours, theirs = (kept.values(name, metric) for name in (voice, other))
-        sides = (Measured(both, np.array(list(side.values())), {}) for side in (ours, theirs))
+        sides = (Measured(kept.ids, np.array(list(side.values())), {}) for side in (ours, theirs))
         return paired_difference(*sides)
 
 
@@ -111,6 +113,7 @@ def judge_voices(
         frozenset(metric.name for judge in judges for metric in judge.statistics),
         {key: weight for judge in judges for key, weight in judge.weights.items()},
         list(dict.fromkeys(objections)),
+        [clip.speaker for clip in next(iter(voices.values()))],
     )
 
 

@@ -53,7 +53,7 @@ def voices_of_split(
     if not len(rows):
         raise UserError(f"{features.folder}: the {split} split is empty")
     kept = _drawn(rows.ids, sentences)
-    mel = features.manifest.mel
+    mel, speakers = features.manifest.mel, rows.values("speaker")
     recorded = dict(zip(kept, _recordings(features, split, kept), strict=True))
 
     def clip(index: int, wave: Float32Array, rate: int) -> Clip:
@@ -61,15 +61,23 @@ def voices_of_split(
         if rate != mel.sample_rate:
             raise UserError(f"the voice speaks at {rate} Hz, the features are of {mel.sample_rate}")
         return Clip(
-            wave, rate, rows.texts[index], rows.languages[index], reference, rows.ids[index]
-        )
+            wave, rate, rows.texts[index], rows.languages[index], reference, rows.ids[index],
+            speakers[index],
+        )  # fmt: skip
 
     found = {
         RECORDINGS: [clip(i, recorded[i], mel.sample_rate) for i in kept],
         COPIES: [clip(i, griffin_lim(rows.mel(i), mel), mel.sample_rate) for i in kept],
     }
     if speaker:
-        spoken = (speaker.speak(rows.texts[i], language=rows.languages[i]) for i in kept)
+        spoken = (
+            speaker.speak(
+                rows.texts[i],
+                language=rows.languages[i],
+                voice=speakers[i] if speaker.voices else None,
+            )
+            for i in kept
+        )
         found[VOICE] = [clip(i, w, speaker.sample_rate) for i, w in zip(kept, spoken, strict=True)]
     return found
 

@@ -23,7 +23,7 @@ from dimts.evaluation.judges.judge import (
     Scores,
     package_folder,
 )
-from dimts.evaluation.judges.metrics import SPEAKER_SIMILARITY
+from dimts.evaluation.judges.metrics import RIGHT_SPEAKER, SPEAKER_SIMILARITY
 
 INSTALL = "--no-deps resemblyzer"
 """What else it asks for is not needed, and has to be compiled."""
@@ -38,9 +38,10 @@ SILENCE_DB = 40.0
 
 
 class SpeakerSimilarity(Judge):
-    """Mean similarity of a clip to the recordings of all other clips, at most 1.
+    """Mean similarity of a clip to the recordings of all other clips of its speaker, at most 1.
 
-    The recordings' own score is then that between recordings, which is what can be had. A clip
+    Of several speakers it is judged, too, whether a clip is most similar to the recordings of its
+    own. The recordings' own score is then that between recordings, which is what can be had. A clip
     alone is compared with its own recording.
 
     Args:
@@ -51,7 +52,7 @@ class SpeakerSimilarity(Judge):
     """
 
     name = "speaker"
-    metrics = (SPEAKER_SIMILARITY,)
+    metrics = (SPEAKER_SIMILARITY, RIGHT_SPEAKER)
     per_clip = False
     needs_reference = True
 
@@ -67,11 +68,19 @@ class SpeakerSimilarity(Judge):
         recorded = [clip.reference_16k for clip in clips]
         ours = self.embed([clip.wave_16k for clip in clips])
         theirs = self.embed([wave for wave in recorded if wave is not None])
-        similarity = ours @ theirs.T
-        if len(clips) > 1:
-            np.fill_diagonal(similarity, 0.0)
-        means = similarity.sum(axis=1) / max(1, len(clips) - 1)
-        return [{SPEAKER_SIMILARITY.name: float(mean)} for mean in means]
+        names = sorted({clip.speaker for clip in clips})
+        who = np.array([names.index(clip.speaker) for clip in clips])
+        means_BS = np.stack(
+            [_mean_of_others(ours @ theirs.T, who == row) for row in range(len(names))], axis=1
+        )
+        scores = [
+            {SPEAKER_SIMILARITY.name: float(mean[row])}
+            for mean, row in zip(means_BS, who, strict=True)
+        ]
+        if len(names) > 1:
+            for found, right in zip(scores, means_BS.argmax(axis=1) == who, strict=True):
+                found[RIGHT_SPEAKER.name] = float(right)
+        return scores
 
     @torch.inference_mode()
     def embed(self, waves: Sequence[Float32Array]) -> NDArray[np.float64]:
@@ -82,6 +91,17 @@ class SpeakerSimilarity(Judge):
         windows = torch.from_numpy(_windows(wave)).to(self.device)
         mean = self._encoder(windows).cpu().double().numpy().mean(axis=0)
         return mean / np.linalg.norm(mean)
+
+
+def _mean_of_others(
+    similarity_BB: NDArray[np.float64], of_speaker_B: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Mean similarity of each clip to a speaker's recordings but its own, [B]; to its own if
+    that is the only one."""
+    weights_BB = of_speaker_B & ~np.eye(len(of_speaker_B), dtype=bool)
+    weights_BB |= np.diag(of_speaker_B & ~weights_BB.any(axis=1))
+    mean_B: NDArray[np.float64] = np.average(similarity_BB, axis=1, weights=weights_BB)
+    return mean_B
 
 
 class _Encoder(nn.Module):

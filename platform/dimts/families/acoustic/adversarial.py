@@ -9,11 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dimts.families.acoustic.dataset import AcousticBatch
-from dimts.families.acoustic.model.config import AdversarialConfig
-from dimts.training.adversarial import SpectrumDiscriminator, adversarial, feature_matching, hinge
-from dimts.training.precision import autocast
-from dimts.training.task import Losses, Moment
+from dimts.families.acoustic.settings import AdversarialConfig
+from dimts.training.adversarial import SpectrumDiscriminator, adversarial, feature_matching
 
 
 def crops(mels: tuple[Tensor, ...], n_frames_B: Tensor, frames: int) -> tuple[Tensor, ...]:
@@ -21,14 +18,15 @@ def crops(mels: tuple[Tensor, ...], n_frames_B: Tensor, frames: int) -> tuple[Te
 
     Args:
         mels: [B, T, M].
-        n_frames_B: of each utterance; one that is shorter than a piece has its padding in it.
+        n_frames_B: of each utterance; the rest of a piece of a shorter one is zero.
         frames: of a piece; the batch's if it has fewer.
     """
     frames = min(frames, mels[0].shape[1])
     spare_B = (n_frames_B - frames).clamp_min(0)
     start_B = (torch.rand(len(spare_B), device=spare_B.device) * (spare_B + 1)).long()
     at_BT1 = (start_B[:, None] + torch.arange(frames, device=spare_B.device))[..., None]
-    return tuple(mel.gather(1, at_BT1.expand(-1, -1, mel.shape[-1])) for mel in mels)
+    inside_BT1 = at_BT1 < n_frames_B[:, None, None]
+    return tuple(mel.gather(1, at_BT1.expand(-1, -1, mel.shape[-1])) * inside_BT1 for mel in mels)
 
 
 class MelDiscriminator(nn.Module):
@@ -45,31 +43,3 @@ class MelDiscriminator(nn.Module):
         with torch.no_grad():
             _, recorded = self.judge(recorded_BTM)
         return adversarial([scores]).mean(), feature_matching([recorded], [features]).mean()
-
-
-class DiscriminatorObjective(nn.Module):
-    """Recorded and predicted mels told apart.
-
-    Args:
-        discriminator: is trained.
-        predict: what the voice makes of a batch in training.
-        amp: precision.
-    """
-
-    def __init__(self, discriminator: MelDiscriminator, voice: nn.Module, amp: str):
-        super().__init__()
-        self.discriminator, self.amp = discriminator, amp
-        self._voice = [voice]  # in a list torch does not register it
-
-    def forward(self, batch: AcousticBatch, moment: Moment) -> Losses:
-        """Shares of the whole batch's loss; see `dimts.training.task.Objective`."""
-        (voice,) = self._voice
-        with torch.no_grad():
-            output, mel_BTM = voice.output(batch, moment)
-            pieces = crops(
-                (mel_BTM, output.mel_BTM), batch.n_frames_B, self.discriminator.config.frames
-            )
-        with autocast(mel_BTM.device, self.amp):
-            (recorded, _), (made, _) = (self.discriminator.judge(piece) for piece in pieces)
-            loss = hinge([recorded], [made]).mean()
-        return {"discriminator_loss": loss * batch.n_frames_B.sum() / batch.size}

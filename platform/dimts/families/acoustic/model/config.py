@@ -117,7 +117,8 @@ class ModelConfig(Config):
             time; 0: none, as in models of before.
         freeze_until_index: embedding rows that training leaves as they are: those below this
             id, those below this share of the base's (0 to 1), those of the base (``n_base``) or
-            all (``n_vocab``). What a frozen token takes from its factors is frozen with it.
+            all (``n_vocab``). What a frozen token takes from its factors is frozen with it, and
+            with a base's rows (``n_base``, ``n_vocab``) those of its speakers.
         freeze_blocks: blocks that training leaves as they are.
     """
 
@@ -168,23 +169,3 @@ class LossConfig(Config):
     duration: float = Field(0.1, ge=0)
     prior: float = Field(0.5, ge=0)
     pitch: float = Field(0.3, ge=0)
-
-
-class AdversarialConfig(Config):
-    """A discriminator that the decoder has to fool.
-
-    Attributes:
-        start_step: from which on it is trained, and the decoder hears of it.
-        frames: of each utterance's piece that it sees.
-        channels, layers: its sizes; the second half of the layers has twice the channels.
-        weight: of what it thinks, beside the error of the mel.
-        features: weight of the distance of what it sees in recorded and predicted mels.
-    """
-
-    start_step: int = Field(200, ge=0)
-    frames: int = Field(64, ge=8)
-    channels: int = Field(16, ge=1, le=MAX_WIDTH)
-    layers: int = Field(4, ge=1, le=MAX_LAYERS)
-    weight: float = Field(0.1, ge=0)
-    features: float = Field(0.5, ge=0)
-    learning_rate: float = Field(1e-3, gt=0)
