@@ -135,8 +135,7 @@ class Measured(NamedTuple):
 
 
 class Family(ABC):
-    """A kind of model. It brings `task`, `load`, and `scores` or what is made of it; the rest is
-    right for many.
+    """A kind of model. It brings `task` and `load`; the rest has defaults. Most bring `scores`.
 
     Attributes:
         name: of the family; stands in settings and manifests.
@@ -196,8 +195,9 @@ class Family(ABC):
         """
 
     def scores(self, settings: Any, bundle: Path, split: str, device: torch.device) -> Measured:
-        """Metrics on a split: for `measure`, `held_out`, `for_promotion`."""
-        raise NotImplementedError
+        """What `measure`, `held_out` and `for_promotion` say of a split; by default nothing, and a
+        model of which nothing is measured is not promoted without being told to."""
+        return Measured((), np.empty(0), {}, ("its family measures nothing on held-out data",))
 
     def new_run_hint(self, place: str) -> str:
         """What to do where a run cannot go on as it is, such as a new one from its weights."""

@@ -9,14 +9,13 @@ from functools import cached_property
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import soxr
 
 from dimts.core.errors import UserError
-from dimts.core.metric import Metric
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +27,9 @@ Scores = dict[str, float]
 """Of one clip, by the names of a judge's metrics and statistics; what could not be measured, such
 as the pitch of a clip without a voiced frame, is not in it."""
 
+INSTALL = {"resemblyzer": "--no-deps resemblyzer"}
+"""Of packages that the extra `judges` leaves out. What else resemblyzer asks for is not needed, and
+has to be compiled."""
 MIN_SECONDS = 0.05
 JUDGE_RATE = 16_000
 """Hz, of what all pretrained judges were trained on."""
@@ -82,41 +84,36 @@ class Judge(ABC):
     """Scores clips. One that is loaded may be called from several threads at once.
 
     Attributes:
-        name: of the judge.
-        metrics: what it judges, the first foremost.
-        statistics: numbers that describe a voice, of which neither direction is better.
-        weights: metric -> key of the scores by which the mean over clips is weighted, as an error
-            rate is by the length of its text.
+        name: of the judge; `metrics.OF_JUDGE` says what it measures.
         languages: codes of the languages that it knows; None: it listens to no words.
         per_clip: whether the score of a clip depends on that clip alone.
         needs_reference: whether nothing can be said without a recording of the same sentence.
+
+    Args:
+        config: with the recogniser.
         device: that it computes on, if it can.
+        threads: of a CPU, that will listen at once.
+
+    Raises:
+        UserError: a package that it needs is not installed.
     """
 
     name: str
-    metrics: tuple[Metric, ...]
-    statistics: tuple[Metric, ...] = ()
-    weights: dict[str, str] = {}  # noqa: RUF012
     languages: frozenset[str] | None = None
     per_clip: bool = True
     needs_reference: bool = False
 
-    def __init__(self, device: torch.device) -> None:
-        """Load what it needs; subclasses raise `UserError` if that is not installed."""
-        self.device = device
+    def __init__(self, config: JudgesConfig, device: torch.device, threads: int = 1) -> None:
+        self.config, self.device, self.threads = config, device, threads
+        self.load()
 
-    @classmethod
-    def load(cls, config: JudgesConfig, device: torch.device, threads: int) -> Self:
-        """The judge that a configuration asks for; see `panel.load_judges`."""
-        return cls(device)
+    def load(self) -> None:
+        """Load what it needs; nothing by default."""
+        return
 
     @abstractmethod
     def score(self, clips: Sequence[Clip]) -> list[Scores]:
-        """The scores of each clip, in their order; the same clips get the same scores.
-
-        Raises:
-            UserError: a clip is of a language that the judge does not know.
-        """
+        """The scores of each clip, in their order; the same clips get the same scores."""
 
     def objection(self, clips: Sequence[Clip]) -> str:
         """Why these clips cannot be judged; empty if they can."""
@@ -129,31 +126,25 @@ class Judge(ABC):
             return f"{self.name}: compares with recordings, and there are none"
         return ""
 
+    def package(self, name: str) -> Any:
+        """A package by its name, imported."""
+        try:
+            return import_module(name)
+        except ImportError as error:
+            raise self._missing(error.name or name) from error
 
-def load_package(judge: str, module: str, install: str = "'dimts[judges]'") -> Any:
-    """A package of the extra `judges`.
+    def files(self, name: str) -> Path:
+        """The folder of a package of which only files are wanted."""
+        spec = find_spec(name)
+        if spec is None or not spec.submodule_search_locations:
+            raise self._missing(name)
+        return Path(spec.submodule_search_locations[0])
 
-    Raises:
-        UserError: it is not installed; says how to install it.
-    """
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise _missing(judge, error.name or module, install) from error
-
-
-def package_folder(judge: str, package: str, install: str = "'dimts[judges]'") -> Path:
-    """Where a package lies of which only files are wanted; raises like `load_package`."""
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise _missing(judge, package, install)
-    return Path(spec.submodule_search_locations[0])
-
-
-def _missing(judge: str, package: str, install: str) -> UserError:
-    return UserError(
-        f"the judge {judge} needs the package {package}; install it: pip install {install}"
-    )
+    def _missing(self, package: str) -> UserError:
+        install = INSTALL.get(package, "'dimts[judges]'")
+        return UserError(
+            f"the judge {self.name} needs the package {package}; install it: pip install {install}"
+        )
 
 
 def _resampled(wave: Float32Array, rate: int) -> Float32Array:

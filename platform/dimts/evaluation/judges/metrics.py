@@ -28,6 +28,9 @@ JUDGED = (CER, WER, NATURALNESS, DNSMOS, SPEAKER_SIMILARITY, LOG_F0_RMSE, WAVE_M
 STATISTICS = (F0_MEAN, F0_SPREAD)
 """Neither direction of them is better: they are read beside the recordings' own."""
 
+WEIGHTS = {CER.name: "characters", WER.name: "words"}
+"""Metric -> key of the scores by which its mean over clips is weighted."""
+
 OF_JUDGE = {
     "recognition": (CER, WER),
     "naturalness": (NATURALNESS,),

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from dimts.evaluation.judges.judge import Clip, Float32Array, Judge, Scores, load_package
+from dimts.evaluation.judges.judge import Clip, Float32Array, Judge, Scores
 from dimts.evaluation.judges.metrics import NATURALNESS
 
 WINDOW = 122_880
@@ -21,25 +20,17 @@ GPU_BATCH = 32
 
 
 class Naturalness(Judge):
-    """Mean opinion score, 1 to 5.
-
-    Args:
-        device: to compute on.
-
-    Raises:
-        UserError: the package is not installed.
-    """
+    """Mean opinion score, 1 to 5."""
 
     name = "naturalness"
-    metrics = (NATURALNESS,)
 
-    def __init__(self, device: torch.device) -> None:
-        super().__init__(device)
-        package = load_package(self.name, "distillmos")
-        model = package.ConvTransformerSQAModel(load_weights=False, segmenting_in_forward=False)
-        weights = Path(package.__file__).parent / "weights" / "distill_mos_v7.pt"
+    def load(self) -> None:
+        model = self.package("distillmos").ConvTransformerSQAModel(
+            load_weights=False, segmenting_in_forward=False
+        )
+        weights = self.files("distillmos") / "weights" / "distill_mos_v7.pt"
         model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True)["model"])
-        self._model = model.eval().to(device)
+        self._model = model.eval().to(self.device)
 
     @torch.inference_mode()
     def score(self, clips: Sequence[Clip]) -> list[Scores]:
