@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import os
-import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from multiprocessing import get_context, parent_process, util
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -148,7 +147,7 @@ def _extract_with_ray(
 
     Workers of a cluster need not see the folder of the features: they send bytes.
     """
-    with _last_words(), ray_session(logging.ERROR, prepare.workers) as our_own:
+    with ray_session(logging.ERROR, prepare.workers) as our_own:
         import ray
         from ray.exceptions import RayError, RayTaskError
 
@@ -215,15 +214,3 @@ class _Actor:
 
     def __call__(self, batch: dict[str, Any], **shared: Any) -> dict[str, list[Any]]:
         return _extract_batch(batch, **shared)
-
-
-@contextmanager
-def _last_words() -> Iterator[None]:
-    """Ray ends this process at once when its object store is gone, so another one says so."""
-    words = f"error: ended while recordings were extracted, killed or by Ray; {GO_ON}"
-    command = ["sh", "-c", 'read -r finished || echo "$1" >&2', "sh", words]
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as watcher:
-        try:
-            yield
-        finally:
-            watcher.communicate(b"finished\n")

@@ -13,7 +13,6 @@ import warnings
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from random import Random
 from typing import Any, Literal, NamedTuple
 
 import optuna
@@ -26,7 +25,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from dimts.core.errors import UserError
 from dimts.tuning.config import Direction, SweepConfig
 from dimts.tuning.outcomes import DRAWN, METRICS, RUNG, curve, rungs, signs
-from dimts.tuning.space import all_settings, count_settings, identities, identity, stored, suggest
+from dimts.tuning.space import count_settings, identities, identity, stored, suggest
 
 STUDY_FILE = "study.db"
 KNOWN_GOOD = "known_good"
@@ -226,9 +225,9 @@ class SweepStudy:
         if points:  # what they leave out is drawn
             draft.enqueue_trial(stored(space, points[0]))
         setting = self._draw(draft, draft.ask())
-        if identity(space, setting) in tried:
-            nearby = all_settings(space, Random(f"{self.config.seed} {number}"), setting)
-            setting = next(s for s in nearby if identity(space, s) not in tried)
+        others = optuna.create_study(sampler=RandomSampler(self._seed(number)))
+        while identity(space, setting) in tried:
+            setting = suggest(space, others.ask())
         attributes = {} if points else {DRAWN: True}
         self.study.enqueue_trial(stored(space, setting), user_attrs=attributes)
 
@@ -246,10 +245,13 @@ class SweepStudy:
         self._running[trial.number] = trial
         return Assignment(trial.number, values)
 
+    def _seed(self, number: int, key: str = "") -> int:
+        return zlib.crc32(f"{self.config.seed} {number} {key}".encode())
+
     def _sampler(self, number: int, key: str = "") -> BaseSampler:
         """Anew for each trial, and for each parameter that is drawn by itself: the state of its
         random numbers is in no storage."""
-        seed = zlib.crc32(f"{self.config.seed} {number} {key}".encode())
+        seed = self._seed(number, key)
         if self.config.sampler == "random":
             return RandomSampler(seed)
         with warnings.catch_warnings():

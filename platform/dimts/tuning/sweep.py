@@ -192,7 +192,16 @@ class SweepTrials:
     def next(self) -> tuple[int, Launch] | None:
         """Number and run of the next trial; None if there will be no further one."""
         with self._kept():
-            return self._next()
+            while not self._is_ending and (assignment := self.study.next()) is not None:
+                number, values = assignment
+                try:
+                    launch = self.plan.launch(number, values)
+                except ConfigError as error:  # each value fits the voice, but not beside the others
+                    self._end(number, Ending("failed", {}, 0, 0, 0.0, str(error)))
+                    continue
+                self._running[number] = launch = self.record.nest(number, values, launch)
+                self.copy.keep()  # before the trial leaves anything there, its settings are
+                return number, launch
         return None
 
     def on_validation(self, number: int, validation: int, loss: float) -> None:
@@ -205,7 +214,16 @@ class SweepTrials:
     def ended(self, number: int, error: str | None) -> None:
         """A trial's process is done, or died too often."""
         with self._kept():
-            self._ended(number, error)
+            launch = self._running.pop(number)
+            ending = read_ending(launch)
+            # Who tells the sweep to end may tell all its processes, as systemd does.
+            if error and ending is None and not stop_requested(self.plan.folder):
+                ending = Ending("failed", {}, 0, 0, 0.0, last_error(launch) or error)
+            if ending is None:
+                self.study.release(number)
+                self.copy.keep()  # another machine may have taken up the sweep, and the trial
+            else:
+                self._end(number, ending)
 
     @contextmanager
     def _kept(self) -> Iterator[None]:
@@ -215,31 +233,6 @@ class SweepTrials:
             self._refresh()
         except Exception as error:
             self.error = self.error or error
-
-    def _next(self) -> tuple[int, Launch] | None:
-        while not self._is_ending and (assignment := self.study.next()) is not None:
-            number, values = assignment
-            try:
-                launch = self.plan.launch(number, values)
-            except ConfigError as error:  # each value fits the voice, but not beside the others
-                self._end(number, Ending("failed", {}, 0, 0, 0.0, str(error)))
-                continue
-            self._running[number] = launch = self.record.nest(number, values, launch)
-            self.copy.keep()  # before the trial leaves anything there, its settings are
-            return number, launch
-        return None
-
-    def _ended(self, number: int, error: str | None) -> None:
-        launch = self._running.pop(number)
-        ending = read_ending(launch)
-        # Who tells the sweep to end may tell all its processes, as systemd does.
-        if error and ending is None and not stop_requested(self.plan.folder):
-            ending = Ending("failed", {}, 0, 0, 0.0, last_error(launch) or error)
-        if ending is None:
-            self.study.release(number)
-            self.copy.keep()  # another machine may have taken up the sweep, and the trial
-            return
-        self._end(number, ending)
 
     def _end(self, number: int, ending: Ending) -> None:
         self.study.end(number, ending)
