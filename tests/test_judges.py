@@ -25,8 +25,8 @@ from dimts.evaluation.judges.config import NAMES, JudgesConfig
 from dimts.evaluation.judges.judge import Clip, Judge
 from dimts.evaluation.judges.metrics import OF_JUDGE, WEIGHTS
 from dimts.evaluation.judges.panel import Verdicts, judge_clips, load_judges
+from dimts.evaluation.judges.recognition import comparable
 from dimts.evaluation.judges.report import Report, judge_voices, table, to_json
-from dimts.evaluation.judges.text_errors import comparable
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")

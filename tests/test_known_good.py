@@ -120,7 +120,7 @@ def test_old_sweep_in_object_storage_is_read_and_not_changed(
 ) -> None:
     place = put(old, bucket / "old")
     before = (place / STUDY_FILE).read_bytes()
-    points, line = known_good(config(known_good_from=str(place)), tmp_path, anywhere)
+    points, _ = known_good(config(known_good_from=str(place)), tmp_path, anywhere)
     assert points == [POINTS[2], POINTS[1], POINTS[0]]
     assert (place / STUDY_FILE).read_bytes() == before == (old / STUDY_FILE).read_bytes()
     with pytest.raises(UserError, match=r"bucket-\w+/none is no sweep's folder"):

@@ -59,13 +59,7 @@ class JobParser(argparse.ArgumentParser):
 def config_parser(
     description: str, default: str | None = None, **options: Any
 ) -> argparse.ArgumentParser:
-    """A parser with the options every job has.
-
-    Args:
-        description: what the job does.
-        default: the config file that is used when none is named.
-        options: of the parser.
-    """
+    """A parser with the options every job has; `default` says what is used if no file is named."""
     parser = JobParser(description=description, **options)
     parser.add_argument(
         "--config", type=shipped, action="append", metavar="FILE", required=default is None,

@@ -54,13 +54,7 @@ def track_pitch(
 
     Frame t is centred on sample ``t * hop_length``, as those of the mel are. The autocorrelation
     of a window is divided by that of the window itself; of its peaks a path is chosen that is
-    strong and does not jump.
-
-    Args:
-        wave: float32 [n_samples] in [-1, 1].
-        sample_rate: Hz.
-        hop_length: samples between frames.
-        config: how; None: the defaults.
+    strong and does not jump. The wave is float32 [n_samples] in [-1, 1].
     """
     c = config or PitchConfig()
     n_window = int(PERIODS * sample_rate / c.f_min) // 2 * 2

@@ -44,15 +44,12 @@ def main() -> None:
     arguments = parser.parse_args()
     names = arguments.judges or (NAMES if arguments.recordings else WITHOUT_RECORDINGS)
     config = judges_config({}, names, arguments.recogniser)
-    clips = clips_of_folder(
-        arguments.waves, arguments.texts, arguments.language, arguments.recordings
-    )
-    voices = {WAVES: clips}
-    if arguments.recordings:
-        recorded = clips_of_folder(
-            arguments.recordings, arguments.texts, arguments.language, arguments.recordings
-        )
-        voices = {RECORDINGS: recorded, WAVES: clips}
+    folders = {RECORDINGS: arguments.recordings, WAVES: arguments.waves}
+    voices = {
+        name: clips_of_folder(folder, arguments.texts, arguments.language, arguments.recordings)
+        for name, folder in folders.items()
+        if folder
+    }
     report = hear(config, voices, arguments.workers)
     print(table(report))
     write_json(arguments.json, report)

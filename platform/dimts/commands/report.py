@@ -7,9 +7,8 @@ from typing import Any
 
 from dimts.core.metric import Metric
 from dimts.families.protocol import Family
+from dimts.features.manifest import SPLITS
 from dimts.storage.paths import AnyPath
-
-SPLITS = ("train", "val", "test")
 
 
 def table(
@@ -29,33 +28,29 @@ def table(
 
 
 def metrics_table(family: Family, values: Mapping[str, float]) -> str:
-    """Held-out metrics as lines; the columns are the splits that there are."""
+    """Held-out metrics as lines; the columns are the splits that there are. The last line is what
+    the base's languages lost, if that was measured."""
     shown = [metric for metric in family.metrics if "held_out" in metric.tables]
     splits = {
         split: {m.name: values[key] for m in shown if (key := f"{split}/{m.name}") in values}
         for split in SPLITS
     }
     splits = {split: found for split, found in splits.items() if found}
-    return "\n".join(table("held-out metrics", splits, shown)) if splits else ""
-
-
-def forgetting_line(metrics: Mapping[str, float]) -> str:
-    """What the base's languages lost, if that was measured."""
-    if "forgetting/mcd_change" not in metrics:
-        return ""
-    after, change = metrics["forgetting/mcd"], metrics["forgetting/mcd_change"]
-    return (
-        f"{'languages of the base, dB':<34}{after:>12.3f}   ({change:+.3f} against before; "
-        "held-out sentences)"
-    )
+    lines = table("held-out metrics", splits, shown) if splits else []
+    if "forgetting/mcd_change" in values:
+        after, change = values["forgetting/mcd"], values["forgetting/mcd_change"]
+        lines.append(
+            f"{'languages of the base, dB':<34}{after:>12.3f}   ({change:+.3f} against before; "
+            "held-out sentences)"
+        )
+    return "\n".join(lines)
 
 
 def print_result(family: Family, run: AnyPath, result: Mapping[str, Any]) -> None:
     """The end of a run: status, metrics, and where the voice is."""
     print(f"\n{result['status']} at step {result['step']}")
-    for part in (metrics_table(family, result["metrics"]), forgetting_line(result["metrics"])):
-        if part:
-            print(part)
+    if lines := metrics_table(family, result["metrics"]):
+        print(lines)
     if result["status"] == "stopped":
         print("start it again to go on from the checkpoint")
     elif result["best"]:

@@ -119,12 +119,8 @@ class Tokenizer:
         return self.encode_normalised(self.normaliser(language).normalise(text), language)
 
     def encode_normalised(self, text: str, language: str | None = None) -> list[int]:
-        """Ids of a normalised text, which may mix characters of any of the languages.
-
-        Raises:
-            UnknownCharacters: names the characters outside the vocabulary.
-            UserError: no such language.
-        """
+        """Ids of a normalised text, which may mix characters of any of the languages; raises like
+        `encode`."""
         spoken = self.language(language)
         if unknown := [character for character in text if not self.knows(character)]:
             raise UnknownCharacters(unknown, spoken.name)

@@ -49,13 +49,9 @@ def load_transliteration(
 ) -> Transliteration:
     """The transliteration of a language's code (``am``) or of a YAML file's path.
 
-    Args:
-        code_or_path: which.
-        language: what it shall spell, to have names that mean nothing there refused.
-
     Raises:
-        ConfigError: no such transliteration, the file is not a valid one, or it does not fit
-            `language`; names file and key.
+        ConfigError: no such transliteration, the file is not a valid one, or has names that mean
+            nothing in the `language` that it shall spell; names file and key.
     """
     path = data_file(
         code_or_path,

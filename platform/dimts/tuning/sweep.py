@@ -15,6 +15,7 @@ from optuna import Study
 from optuna.trial import FrozenTrial
 from tqdm import tqdm
 
+from dimts.core.config import put
 from dimts.core.errors import ConfigError, UserError
 from dimts.core.lock import locked
 from dimts.core.metric import Metric
@@ -305,10 +306,6 @@ def write_settings(path: Path, values: Mapping[str, Any]) -> None:
     """Settings as a YAML file that jobs take as one more ``--config``."""
     nested: dict[str, Any] = {}
     for key, value in values.items():
-        *sections, name = key.split(".")
-        section = nested
-        for part in sections:
-            section = section.setdefault(part, {})
-        section[name] = value
+        put(nested, key, value)
     text = yaml.safe_dump(nested, sort_keys=False, allow_unicode=True)
     path.write_text(f"# The best trial of this sweep.\n{text}", encoding="utf-8")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import soxr
-
 from dimts.audio.mel import MelConfig, log_mel
-from dimts.evaluation.judges.judge import Clip, Float32Array, Judge, Scores
+from dimts.evaluation.judges.judge import Clip, Judge, Scores, resampled
 from dimts.evaluation.judges.metrics import WAVE_MCD
 from dimts.evaluation.mcd import mel_cepstral_distortion
 
@@ -25,10 +23,7 @@ class Distortion(Judge):
 
     def _distortion(self, clip: Clip) -> float:
         assert clip.reference is not None
-        ours, theirs = (self._mel_of(w, clip.sample_rate) for w in (clip.wave, clip.reference))
-        return mel_cepstral_distortion(ours, theirs)
-
-    def _mel_of(self, wave: Float32Array, rate: int) -> Float32Array:
-        if rate != MEL.sample_rate:
-            wave = soxr.resample(wave, rate, MEL.sample_rate, quality="HQ")
-        return log_mel(wave, MEL)
+        waves = (
+            resampled(w, clip.sample_rate, MEL.sample_rate) for w in (clip.wave, clip.reference)
+        )
+        return mel_cepstral_distortion(*(log_mel(wave, MEL) for wave in waves))

@@ -70,14 +70,12 @@ class Clip:
     @cached_property
     def wave_16k(self) -> Float32Array:
         """The wave at `JUDGE_RATE`."""
-        return _resampled(self.wave, self.sample_rate)
+        return resampled(self.wave, self.sample_rate)
 
     @cached_property
     def reference_16k(self) -> Float32Array | None:
         """The recording at `JUDGE_RATE`."""
-        if self.reference is None:
-            return None
-        return _resampled(self.reference, self.sample_rate)
+        return None if self.reference is None else resampled(self.reference, self.sample_rate)
 
 
 class Judge(ABC):
@@ -85,7 +83,6 @@ class Judge(ABC):
 
     Attributes:
         name: of the judge; `metrics.OF_JUDGE` says what it measures.
-        languages: codes of the languages that it knows; None: it listens to no words.
         per_clip: whether the score of a clip depends on that clip alone.
         needs_reference: whether nothing can be said without a recording of the same sentence.
 
@@ -99,7 +96,6 @@ class Judge(ABC):
     """
 
     name: str
-    languages: frozenset[str] | None = None
     per_clip: bool = True
     needs_reference: bool = False
 
@@ -117,11 +113,6 @@ class Judge(ABC):
 
     def objection(self, clips: Sequence[Clip]) -> str:
         """Why these clips cannot be judged; empty if they can."""
-        if self.languages is not None:
-            unknown = sorted({clip.language for clip in clips} - self.languages)
-            if unknown:
-                names = ", ".join(code or "an unnamed language" for code in unknown)
-                return f"{self.name}: the recogniser does not know {names}"
         if self.needs_reference and any(clip.reference is None for clip in clips):
             return f"{self.name}: compares with recordings, and there are none"
         return ""
@@ -147,8 +138,9 @@ class Judge(ABC):
         )
 
 
-def _resampled(wave: Float32Array, rate: int) -> Float32Array:
-    if rate == JUDGE_RATE:
-        return np.clip(wave.astype(np.float32), -1.0, 1.0)
-    resampled = soxr.resample(wave.astype(np.float32), rate, JUDGE_RATE, quality="HQ")
-    return np.clip(resampled, -1.0, 1.0)
+def resampled(wave: Float32Array, rate: int, to: int = JUDGE_RATE) -> Float32Array:
+    """A wave at another rate, both in Hz; float32 in [-1, 1]."""
+    wave = wave.astype(np.float32)
+    if rate != to:
+        wave = soxr.resample(wave, rate, to, quality="HQ")
+    return np.clip(wave, -1.0, 1.0)

@@ -30,14 +30,7 @@ class Verdicts(NamedTuple):
 
 
 def load_judges(config: JudgesConfig, device: torch.device, threads: int = 1) -> list[Judge]:
-    """The judges that a configuration names, in its order.
-
-    Args:
-        config, device, threads: see `Judge`.
-
-    Raises:
-        UserError: a package is not installed; says which and how to install it.
-    """
+    """The judges that a configuration names, in its order; arguments and errors as of `Judge`."""
     return [kind(config, device, threads) for kind in judge_kinds(config)]
 
 

@@ -6,10 +6,10 @@ recordings' own score.
 
 from __future__ import annotations
 
+import unicodedata
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 from torchaudio.functional import edit_distance  # type: ignore[import-untyped]
@@ -17,7 +17,6 @@ from torchaudio.functional import edit_distance  # type: ignore[import-untyped]
 from dimts.core.errors import UserError
 from dimts.evaluation.judges.judge import JUDGE_RATE, Clip, Judge, Scores
 from dimts.evaluation.judges.metrics import CER, WEIGHTS, WER
-from dimts.evaluation.judges.text_errors import comparable
 from dimts.text.language import load_language
 from dimts.text.normaliser import Normaliser, TextConfig
 
@@ -61,10 +60,14 @@ class Recognition(Judge):
         except (OSError, RuntimeError, ValueError) as error:
             what = f"recogniser {model}" if model else "Whisper base"
             raise UserError(f"{what}: cannot be loaded: {str(error).splitlines()[0]}") from error
-        self.languages = frozenset(self.config.recogniser_languages or KNOWN)
+        self._languages = frozenset(self.config.recogniser_languages or KNOWN)
         if not self._whisper.model.is_multilingual:
-            self.languages &= {"en"}
-        self._tokenizers: dict[str, Any] = {}
+            self._languages &= {"en"}
+
+    def objection(self, clips: Sequence[Clip]) -> str:
+        unknown = sorted({clip.language for clip in clips} - self._languages)
+        names = ", ".join(code or "an unnamed language" for code in unknown)
+        return f"{self.name}: the recogniser does not know {names}" if names else ""
 
     def score(self, clips: Sequence[Clip]) -> list[Scores]:
         return [self._compare(clip, self._heard(clip)) for clip in clips]
@@ -106,7 +109,9 @@ class Recognition(Judge):
         wave = np.zeros(n_samples, np.float32)
         wave[: len(clip.wave_16k)] = clip.wave_16k[:n_samples]
         features = self._whisper.feature_extractor(wave, padding=0)[:, : n_samples // 160]
-        tokenizer = self._tokenizer(clip.language)
+        tokenizer = self.package("faster_whisper.tokenizer").Tokenizer(
+            self._whisper.hf_tokenizer, model.is_multilingual, "transcribe", clip.language
+        )
         found = model.generate(
             self._whisper.encode(np.ascontiguousarray(features)),
             [[*tokenizer.sot_sequence, tokenizer.no_timestamps]],
@@ -116,17 +121,6 @@ class Recognition(Judge):
             suppress_tokens=[-1],
         )
         return str(tokenizer.decode(found[0].sequences_ids[0])).strip()
-
-    def _tokenizer(self, language: str) -> Any:
-        if language not in self._tokenizers:
-            module = self.package("faster_whisper.tokenizer")
-            self._tokenizers[language] = module.Tokenizer(
-                self._whisper.hf_tokenizer,
-                self._whisper.model.is_multilingual,
-                task="transcribe",
-                language=language,
-            )
-        return self._tokenizers[language]
 
     def _whisper_base(self) -> dict[str, bytes]:
         """The files of Whisper base, joined in memory."""
@@ -140,16 +134,26 @@ class Recognition(Judge):
     def _comparable(self, text: str, language: str) -> str:
         """As it is compared; numbers are written out where the language's rules are known, as a
         recogniser writes digits."""
-        if any(character.isdigit() for character in text) and (rules := self._rules(language)):
+        if any(character.isdigit() for character in text):
             with suppress(UserError):
+                rules = Normaliser(load_language(language), TextConfig(language=language))
                 text = rules.normalise(text)
         return comparable(text)
 
-    def _rules(self, language: str) -> Normaliser | None:
-        try:
-            return Normaliser(load_language(language), TextConfig(language=language))
-        except UserError:
-            return None
+
+def comparable(text: str) -> str:
+    """A text as it is compared: compatibility characters composed (NFKC), lower case, no
+    punctuation, symbols or marks of format, single spaces.
+
+    Apostrophes vanish without a space, other punctuation parts words.
+    """
+    letters = []
+    for character in unicodedata.normalize("NFKC", text).casefold():
+        kind = unicodedata.category(character)
+        if character in "'’ʼ" or kind == "Cf":
+            continue
+        letters.append(character if kind[0] in "LMN" else " ")
+    return " ".join("".join(letters).split())
 
 
 def _loops(text: str, seconds: float) -> bool:

@@ -27,11 +27,7 @@ def voices_of_split(
     """Sentences of a split as recorded, as Griffin-Lim makes them of the recorded mels, which is
     what can be had of any model through it, and as a voice speaks them.
 
-    Args:
-        features: of the corpus; its recordings have to be on this machine.
-        split: that the sentences are of.
-        sentences: of it, at most; 0: all. Always the same ones, and fewer are a part of more.
-        speaker: the voice.
+    Of at most so many `sentences` (0: all), always the same ones; fewer are a part of more.
 
     Raises:
         UserError: the split is empty, a recording is not there, or the voice cannot speak a text.
