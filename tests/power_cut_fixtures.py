@@ -16,7 +16,7 @@ from sqlalchemy.engine import Engine
 from dimts.core.config import build_config
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.outcomes import outcome
-from dimts.tuning.study import Assignment, Ending, Outcome, SweepStudy
+from dimts.tuning.study import Assignment, Ending, Outcome, SweepStudy, settings_of
 
 ONE = {"val/total_loss": "minimize"}
 TWO = {"val/mcd": "minimize", "forgetting/mcd_change": "minimize"}
@@ -151,7 +151,7 @@ def told(study: SweepStudy) -> list[Any]:
         (
             t.number, t.state.name, t.params, t.values, t.intermediate_values,
             {k: v for k, v in t.user_attrs.items() if k.startswith("rung_")},
-            study.values(t), outcome(t),
+            settings_of(t), outcome(t),
         )
         for t in study.trials
     ]  # fmt: skip

@@ -92,7 +92,7 @@ def test_subwords_shorten_texts_of_the_new_language_alone() -> None:
 
 def test_subwords_cross_no_pause_and_each_holds_a_new_character() -> None:
     for merged in (SUBWORDS, MIXED):
-        language = merged.language()
+        language = merged.normaliser().language
         new = [t for t in merged.tokens[BASE.n_vocab + 1 :] if len(t) > 1]
         assert new
         for token in new:

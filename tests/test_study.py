@@ -23,7 +23,7 @@ from dimts.tuning.config import SweepConfig
 from dimts.tuning.outcomes import is_known_good, outcome
 from dimts.tuning.report import exhausted_line, front
 from dimts.tuning.space import stored
-from dimts.tuning.study import Assignment, Ending, Outcome, SweepStudy
+from dimts.tuning.study import Assignment, Ending, Outcome, SweepStudy, settings_of
 from dimts.tuning.sweep_logger import note
 
 pytest_plugins = ("power_cut_fixtures",)
@@ -71,7 +71,7 @@ def test_more_trials_continue_the_same_sequence(tmp_path: Path) -> None:
 
 def test_seed_decides_what_is_tried(tmp_path: Path) -> None:
     settings = [
-        [study.values(t) for t in study.trials]
+        [settings_of(t) for t in study.trials]
         for seed, name in ((0, "a"), (0, "b"), (1, "c"))
         if (study := Worker(sweep(seed=seed, trials=4), tmp_path / name).run())
     ]
@@ -109,10 +109,10 @@ def run_in_parallel(config: SweepConfig, folder: Path, n: int) -> SweepStudy:
         study.end(assignment.number, Ending(kind, figures(assignment), 1, 1, 1.0))
 
 
-def settings_of(study: SweepStudy) -> list[str]:
+def params_of(study: SweepStudy) -> list[str]:
     """Of all trials that were begun; what Optuna knows of each is what it trains."""
     for trial in study.trials:
-        assert trial.params == stored(study.config.space, study.values(trial))
+        assert trial.params == stored(study.config.space, settings_of(trial))
     return [str(sorted(trial.params.items())) for trial in study.trials]
 
 
@@ -124,7 +124,7 @@ def test_each_setting_of_a_finite_space_is_tried_once(
 ) -> None:
     config = few(sampler=sampler, parallel=parallel, seed=seed)
     study = run_in_parallel(config, tmp_path, parallel)
-    found = settings_of(study)
+    found = params_of(study)
     assert len(found) == len(set(found)) == study.n_trials == 12
     assert {outcome(trial) for trial in study.trials} == {"finished", "failed"}
     assert [trial.number for trial in study.trials if is_known_good(trial)] == [0]
@@ -161,7 +161,7 @@ def test_interrupted_study_of_a_finite_space_ends_as_an_undisturbed_one(tmp_path
     with power_cuts(lambda n, *_: n % 9 == 0) as cuts:
         cut = Worker(few(), tmp_path / "cut").run()
     assert len(cuts) > 12
-    assert len(settings_of(undisturbed)) == 12
+    assert len(params_of(undisturbed)) == 12
     assert told(cut) == told(undisturbed)
     grown = Worker(few(trials=5), tmp_path / "grown").run()
     assert len(grown.trials) == 5
@@ -200,7 +200,7 @@ def test_setting_without_a_continuous_parameter_is_tried_once_beside_others(
     study = SweepStudy(config, tmp_path)
     while (assignment := study.next()) is not None:
         study.end(assignment.number, Ending("finished", {"val/total_loss": 1.0}, 1, 1, 1.0))
-    found = settings_of(study)
+    found = params_of(study)
     assert len(found) == len(set(found)) == 12
     assert exhausted_line(config, study.trials) == ""
 

@@ -11,17 +11,11 @@ from dimts.features.schema import Arrays, Column, Extract, Resources
 
 
 class PitchSettings(Config):
-    """What the F0 of an utterance depends on.
-
-    Attributes:
-        tracker: how it is found.
-        sample_rate: Hz.
-        hop_length: samples between frames.
-    """
+    """What the F0 of an utterance depends on."""
 
     tracker: PitchConfig = PitchConfig()
-    sample_rate: int
-    hop_length: int
+    sample_rate: int  # Hz
+    hop_length: int  # samples between frames
 
 
 @dataclass(frozen=True)

@@ -97,10 +97,6 @@ class Tokenizer:
             raise UserError("the tokenizer knows no language yet: extend it with one first")
         return self.languages[-1]
 
-    def language(self, code: str | None = None) -> Language:
-        """The writing of a language; None: of the default one. Raises like `normaliser`."""
-        return self.normaliser(code).language
-
     def normaliser(self, language: str | None = None) -> Normaliser:
         """That of a language's texts (None: the default one); raises a `UserError` if unknown."""
         code = self.default_language if language is None else language
@@ -121,7 +117,7 @@ class Tokenizer:
     def encode_normalised(self, text: str, language: str | None = None) -> list[int]:
         """Ids of a normalised text, which may mix characters of any of the languages; raises like
         `encode`."""
-        spoken = self.language(language)
+        spoken = self.normaliser(language).language
         if unknown := [character for character in text if not self.knows(character)]:
             raise UnknownCharacters(unknown, spoken.name)
         return [self.start_ids[spoken.code], *self.segment(text), self.eos_id]

@@ -21,11 +21,8 @@ TRANSLITERATIONS = Path(__file__).parent / "transliterations"
 class Transliteration(Config):
     """Letters of the base languages, ``""`` for what has no sound of its own.
 
-    Args:
-        language: code of the language that is spelled.
-        consonants: name of a consonant of its syllables -> letters.
-        vowels: name of a vowel of its syllables -> letters.
-        letters: character, punctuation too -> letters; before what its syllable says.
+    Consonants and vowels are named as by the syllables of the `language`, a code. What stands in
+    `letters`, characters and punctuation, comes before what a syllable says.
     """
 
     language: str = Field(min_length=1)

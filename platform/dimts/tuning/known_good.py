@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +16,7 @@ from dimts.storage.paths import AnyPath, local_copy
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.report import best_first
 from dimts.tuning.space import check_point
-from dimts.tuning.study import KNOWN_GOOD, STUDY_FILE, VALUES, open_storage
+from dimts.tuning.study import KNOWN_GOOD, STUDY_FILE, open_storage, settings_of
 
 N_BEST = 3
 KEY = "sweep.known_good_from"
@@ -76,7 +75,7 @@ def _finished(place: AnyPath) -> list[tuple[int, dict[str, Any]]]:
             raise UserError(f"{KEY}: {place} is no sweep's folder: it has no {STUDY_FILE}")
         study = _load(file, place)
         trials = best_first(study) if study else []
-        return [(t.number, json.loads(t.user_attrs[VALUES])) for t in trials]
+        return [(t.number, settings_of(t)) for t in trials]
 
 
 def _load(file: Path, place: AnyPath) -> Study | None:

@@ -73,8 +73,7 @@ class SweepStudy:
     """The trials of one sweep.
 
     Args:
-        config: of the sweep.
-        folder: of the sweep; the storage is a file in it.
+        config, folder: of the sweep; the storage is a file in the folder.
         known_good: settings from another sweep, to be tried after those of the configuration; a
             study that was begun keeps those that it was begun with.
         selection: which way the metric is better that `reported` is given.
@@ -203,11 +202,6 @@ class SweepStudy:
         """A trial was interrupted; the next start of the sweep goes on with it."""
         self._running.pop(number)
 
-    def values(self, trial: FrozenTrial) -> dict[str, Any]:
-        """The settings of a trial."""
-        values: dict[str, Any] = json.loads(trial.user_attrs[VALUES])
-        return values
-
     def _frozen(self, number: int) -> FrozenTrial:
         return self.study.get_trials(deepcopy=False)[number]
 
@@ -263,6 +257,12 @@ class SweepStudy:
                 group=True,
                 constant_liar=self.config.parallel != 1,
             )
+
+
+def settings_of(trial: FrozenTrial) -> dict[str, Any]:
+    """The settings of a trial."""
+    values: dict[str, Any] = json.loads(trial.user_attrs[VALUES])
+    return values
 
 
 def open_storage(file: Path) -> RDBStorage:

@@ -33,9 +33,9 @@ from dimts.tuning.known_good import known_good
 from dimts.tuning.outcomes import METRICS, outcome
 from dimts.tuning.ray_tune import run_on_tune
 from dimts.tuning.remote_sweep import TRIALS, SweepCopy
-from dimts.tuning.report import counts, exhausted_line, front, pick_winner, short
+from dimts.tuning.report import exhausted_line, front, pick_winner, short
 from dimts.tuning.space import examples
-from dimts.tuning.study import Ending, SweepStudy, same_failure
+from dimts.tuning.study import Ending, SweepStudy, same_failure, settings_of
 from dimts.tuning.sweep_logger import SweepLogger
 from dimts.tuning.trial import Measured, last_error, read_ending
 
@@ -122,7 +122,7 @@ def run_sweep(plan: Plan) -> SweepResult:
             metrics: dict[str, float] = {}
             winner = pick_winner(plan.sweep, study.study)
             if trials.are_done:
-                run = plan.launch(winner.number, study.values(winner)) if winner else None
+                run = plan.launch(winner.number, settings_of(winner)) if winner else None
                 metrics = record.conclude(run)
             record.is_complete = trials.are_done
             copy.keep()
@@ -163,7 +163,7 @@ def prepare(plan: Plan, inputs: SharedInputs, study: Study) -> Measured:
 class SweepTrials:
     """What the sweep answers to Ray Tune, and shows of its trials.
 
-    That is a line for each trial that ended; in a terminal a bar below them, with the best so far.
+    That is a line for each trial that ended; in a terminal a bar below them.
 
     Attributes:
         error: why the sweep ends before all trials have.
@@ -231,7 +231,6 @@ class SweepTrials:
         """What goes wrong inside is ours; Tune would take it for a failure of the trial."""
         try:
             yield
-            self._refresh()
         except Exception as error:
             self.error = self.error or error
 
@@ -239,6 +238,8 @@ class SweepTrials:
         self.study.end(number, ending)
         with tqdm.external_write_mode(file=sys.stdout):
             print(f"{self.n_ended:>4}/{self.study.n_trials}  {self._line(number)}", flush=True)
+        if self._bar is not None:
+            self._bar.update()
         self.record.ended(self.study.trials[number])
         self.tidy()
         if reason := same_failure(self.study.trials):
@@ -272,27 +273,20 @@ class SweepTrials:
                 done.set()
                 thread.join()
 
-    def _refresh(self) -> None:
-        if self._bar is not None and not self._bar.disable:
-            self._bar.n = self.n_ended
-            best = pick_winner(self.plan.sweep, self.study.study)
-            shown = f"; best {best.values[0]:.4f} ({best.number:03d})" if best else ""
-            self._bar.set_postfix_str(f"{counts(self.study.study)}{shown}")
-
     def _line(self, number: int) -> str:
         trial = self.study.trials[number]
         metrics = trial.user_attrs[METRICS]
         values = [metrics.get(name, math.nan) for name in self.plan.sweep.objectives]
         reached = "  ".join(f"{value:.4f}" for value in values if math.isfinite(value))
         told = reached or trial.user_attrs.get("reason", "")[:60]
-        return f"{number:03d}  {outcome(trial):<13}  {told:<8}  {short(self.study.values(trial))}"
+        return f"{number:03d}  {outcome(trial):<13}  {told:<8}  {short(settings_of(trial))}"
 
     def tidy(self) -> None:
         """``best`` names the winner's folder, and ``best.yaml`` has its settings; checkpoints
         that can no longer win are removed."""
         if winner := pick_winner(self.plan.sweep, self.study.study):
             write_pointer(self.plan.folder / WINNER, f"{TRIALS}/{winner.number:03d}")
-            write_settings(self.plan.folder / WINNERS_SETTINGS, self.study.values(winner))
+            write_settings(self.plan.folder / WINNERS_SETTINGS, settings_of(winner))
         self.copy.keep()  # that they have ended is known before their checkpoints are removed
         if self.plan.sweep.keep == "best":
             kept = {trial.number for trial in front(self.study.study)}

@@ -16,7 +16,6 @@ mean over windows counts."""
 HOP = 16_000
 LEVEL = 0.05
 """Root mean square that clips are brought to."""
-GPU_BATCH = 32
 
 
 class Naturalness(Judge):
@@ -34,13 +33,12 @@ class Naturalness(Judge):
 
     @torch.inference_mode()
     def score(self, clips: Sequence[Clip]) -> list[Scores]:
-        windows = [_windows(clip.wave_16k) for clip in clips]
-        # On a CPU one after another: a batch saves nothing, and would change the last digits.
-        size = GPU_BATCH if self.device.type == "cuda" else 1
-        flat = torch.from_numpy(np.concatenate(windows))
-        rated = [self._model(part.to(self.device)).flatten().cpu() for part in flat.split(size)]
-        by_clip = torch.cat(rated).split([len(w) for w in windows])
-        return [{NATURALNESS.name: float(ratings.double().mean())} for ratings in by_clip]
+        return [{NATURALNESS.name: self._rate(clip.wave_16k)} for clip in clips]
+
+    def _rate(self, wave: Float32Array) -> float:
+        # One after another: on a CPU a batch saves nothing, and would change the last digits.
+        windows = torch.from_numpy(_windows(wave)).to(self.device).split(1)
+        return float(np.mean([float(self._model(window)) for window in windows]))
 
 
 def _windows(wave: Float32Array) -> Float32Array:

@@ -16,13 +16,8 @@ from dimts.families.protocol import Measured
 
 
 class Mean(NamedTuple):
-    """A metric over clips.
-
-    Attributes:
-        mean: weighted where the metric is, as an error rate is by the length of its text.
-        std: of the clips.
-        n: clips.
-    """
+    """A metric over `n` clips; the mean is weighted where the metric is, as an error rate is by the
+    length of its text."""
 
     mean: float
     std: float
@@ -80,13 +75,8 @@ def judge_voices(
     voices: Mapping[str, Sequence[Clip]],
     listen: Callable[[Sequence[Clip]], Verdicts],
 ) -> Report:
-    """Let judges hear the same sentences of several voices.
-
-    Args:
-        judges: names of those that listen.
-        voices: name -> clips; the same sentences in the same order.
-        listen: what they say, such as `panel.judge_clips`.
-    """
+    """Let judges of these names hear several voices: by name, clips of the same sentences in the
+    same order. `listen` gives what they say, as `panel.judge_clips` does."""
     verdicts = {name: listen(clips) for name, clips in voices.items()}
     objections = [text for verdict in verdicts.values() for text in verdict.objections]
     names = [clip.name for clip in next(iter(voices.values()))]

@@ -60,13 +60,10 @@ def voices_of_split(
 def clips_of_folder(
     waves: Path, texts: Path, language: str, recordings: Path | None = None
 ) -> list[Clip]:
-    """The wave files of a folder that a table names, with its texts.
+    """The files of a folder of `waves` that a table names, with their texts.
 
-    Args:
-        waves: the folder; a file is named as in the table, with one of `AUDIO_SUFFIXES`.
-        texts: a UTF-8 file of rows ``name|text``, as LJSpeech's; of three columns the last.
-        language: code of the texts.
-        recordings: a folder of the same sentences as a person spoke them, by the same names.
+    `texts` is a UTF-8 file of rows ``name|text``, as LJSpeech's; of three columns the last. A file
+    of that name has one of `AUDIO_SUFFIXES`. `recordings` are of a person, by the same names.
 
     Raises:
         UserError: a file is missing or cannot be used, or the table has no rows.
