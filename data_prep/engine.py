@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from multiprocessing import get_context, parent_process, util
+from multiprocessing import get_context, parent_process
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from data_prep.recordings import Root, stamp_of
 from data_prep.utterance import Segment
 from dimts.core.environment import n_cores, named_cluster
 from dimts.core.errors import UserError
-from dimts.core.ray_session import MAX_SOCKET_PATH, SHORT, ray_session
+from dimts.core.ray_session import ray_session
 from dimts.features.config import PrepareConfig
 
 POOL_PAYS_FROM_BYTES = 400_000_000
@@ -33,8 +33,6 @@ TASKS_A_WORKER = 4
 """At least, so that none waits long for the last one."""
 PRELOADED = ["__main__", "data_prep.engine", "dimts.audio.mel_kernel", "soundfile"]
 """What workers of a pool load, in the process that all of them are forked from."""
-SOCKET = "/pymp-12345678/listener-12345678"
-"""Of that process, as `multiprocessing` names it."""
 Engine = Literal["ray", "pool", "local"]
 GO_ON = "give the same command again, it goes on where it stopped"
 
@@ -112,12 +110,6 @@ def _extract_with_pool(
 
 def _forking() -> ForkServerContext:
     """Workers are forked from a process without threads, which a fork would not take on."""
-    folder = tempfile.gettempdir()
-    if len(os.fsencode(folder)) + len(SOCKET) > MAX_SOCKET_PATH:
-        # Python up to 3.13 does not look; the folder that is made first stays this process's.
-        tempfile.tempdir = SHORT
-        util.get_temp_dir()
-        tempfile.tempdir = folder
     context = get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     return context

@@ -107,9 +107,8 @@ class Limits(Config):
 class SharedInputs(NamedTuple):
     """What the trials of a sweep have in common.
 
-    Attributes:
-        facts: fingerprints of what must stay the same while a sweep goes on, by what it is.
-        prepare: computes what each trial would, and returns what objectives are compared with.
+    Fingerprints of what must stay the same, by what it is, and a function that computes what each
+    trial would, and returns what objectives are compared with.
     """
 
     facts: Mapping[str, str]

@@ -52,21 +52,14 @@ class Assignment(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """How a trial ended.
-
-    Attributes:
-        metrics: of its best checkpoint.
-        step, frames: that it was trained for in all; frames are of the mel.
-        seconds: of its last start.
-        reason: why it failed or diverged.
-    """
+    """How a trial ended, after so many steps and frames of the mel in all."""
 
     outcome: Outcome
-    metrics: Mapping[str, float]
+    metrics: Mapping[str, float]  # of its best checkpoint
     step: int
     frames: int
-    seconds: float
-    reason: str = ""
+    seconds: float  # of its last start
+    reason: str = ""  # why it failed or diverged
 
 
 class SweepStudy:

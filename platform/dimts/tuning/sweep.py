@@ -54,11 +54,8 @@ class Plan(NamedTuple):
     """A sweep that can be run.
 
     Attributes:
-        title: what people see of it.
         voice: name that the best trial's voice is registered under.
-        folder: of the sweep, on this machine.
-        place: of the sweep; `folder`, or where that has a copy in object storage.
-        sweep, ray, tracking: its settings, those of its trials' processes and of its record.
+        folder, place: of the sweep, on this machine and where it has a copy in object storage.
         config_yaml, params: the resolved settings.
         metrics: of the family; the first is what early stopping compares.
         launch: (number, values) -> the run of a trial.
