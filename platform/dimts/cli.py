@@ -112,16 +112,14 @@ def run_job(main: Callable[[], int | None]) -> None:
     try:
         go_home()
         sys.exit(main() or 0)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in NOT_ALLOWED and error.filename:
-            refused = UserError(f"{error.filename}: {error.strerror}; {WHERE_TO_WRITE}")
-            print(f"error: {refused}", file=sys.stderr)
+            error = UserError(f"{error.filename}: {error.strerror}; {WHERE_TO_WRITE}")
+        if isinstance(error, UserError):
+            print(f"error: {error}", file=sys.stderr)
             sys.exit(EXIT_USER_ERROR)
         descriptor, log = tempfile.mkstemp(prefix="dimts-error-", suffix=".log")  # ours to read
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
