@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from data_prep.extract import Result
-from data_prep.utterance import Reason, Rejected, Segment, Utterance
+from data_prep.utterance import Reason, Rejected, Utterance
 from dimts.core.errors import UserError
 from dimts.features.config import PrepareConfig
 from dimts.features.manifest import SplitName
@@ -27,11 +27,6 @@ class Row:
     n_tokens: int
     features: list[Result] = field(default_factory=list)  # by each extractor so far
     split: SplitName = "train"
-
-    @property
-    def segment(self) -> Segment:
-        """What is listened to."""
-        return self.utterance.segment
 
     @property
     def seconds(self) -> float:

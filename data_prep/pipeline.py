@@ -88,7 +88,7 @@ def prepare(
         manifest = _publish(corpus, text, prepare, store, accepted, rejected)
         used = {made.key for row in accepted for made in row.features}
         unused = [result for result in results if result.key not in used]
-        store.settle({row.segment.audio: None for row in rows}, unused)
+        store.settle({row.utterance.segment.audio: None for row in rows}, unused)
         _write_if_new(folder / SUMMARY, summary(place, manifest, accepted))
         _write_if_new(folder / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
         store.sweep()
@@ -129,11 +129,11 @@ def _add_features(
     rejected: list[Rejected] = []
     results: list[Result] = []
     for settings in in_turn:
-        made = extract([row.segment for row in rows], settings)
+        made = extract([row.utterance.segment for row in rows], settings)
         results += made.values()
         kept = []
         for row in rows:
-            result = made[row.segment]
+            result = made[row.utterance.segment]
             if result.reason:
                 rejected.append(row.utterance.rejected(result.reason, result.detail))
             elif not row.features and (misfit := check_text_fits_audio(row, result, trims, limits)):

@@ -56,7 +56,7 @@ def test_base_ids_stay_and_new_tokens_follow() -> None:
     assert new[0] == "<am>" and MERGED.start_ids["am"] == BASE.n_vocab
     assert set(new[1:]) == set(AMHARIC.alphabet) - set(BASE.tokens)
     assert MERGED.languages == (*BASE_LANGUAGES, "am")
-    assert MERGED.default_language == "am"
+    assert MERGED.languages[-1] == "am"
     assert (MERGED.pad_id, MERGED.eos_id) == (BASE.pad_id, BASE.eos_id)
 
 

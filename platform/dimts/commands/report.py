@@ -31,7 +31,7 @@ def metrics_table(family: Family, values: Mapping[str, float]) -> str:
     """Held-out metrics as lines; the columns are the splits that there are. The last line is what
     the base's languages lost, if that was measured."""
     shown = [metric for metric in family.metrics if "held_out" in metric.tables]
-    splits = {
+    splits: dict[str, dict[str, float]] = {
         split: {m.name: values[key] for m in shown if (key := f"{split}/{m.name}") in values}
         for split in SPLITS
     }

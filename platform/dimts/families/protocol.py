@@ -77,17 +77,14 @@ class Vocoder(Protocol):
     @property
     def mel(self) -> MelConfig:
         """Spec of the mels that it takes."""
-        ...
 
     def __call__(
         self, mel_TM: NDArray[np.float32], f0_T: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32]:
         """Samples in [-1, 1] of a natural-log mel; `f0_T` is in Hz, 0 where nothing is voiced."""
-        ...
 
     def stream(self, mels: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
         """The same samples piece by piece, of a mel that comes in pieces."""
-        ...
 
 
 @runtime_checkable

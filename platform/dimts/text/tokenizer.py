@@ -90,18 +90,14 @@ class Tokenizer:
         """16 hex digits that change with anything that changes ids."""
         return fingerprint(self.spec)
 
-    @property
-    def default_language(self) -> str:
-        """Code of the language that came last; raises a `UserError` if there is none yet."""
+    def normaliser(self, language: str | None = None) -> Normaliser:
+        """That of a language's texts (None: of that which came last); raises a `UserError` if
+        unknown, or if there is none yet."""
         if not self.languages:
             raise UserError("the tokenizer knows no language yet: extend it with one first")
-        return self.languages[-1]
-
-    def normaliser(self, language: str | None = None) -> Normaliser:
-        """That of a language's texts (None: the default one); raises a `UserError` if unknown."""
-        code = self.default_language if language is None else language
+        code = self.languages[-1] if language is None else language
         if code not in self._normalisers:
-            known = ", ".join(self.languages) or "none"
+            known = ", ".join(self.languages)
             raise UserError(f"language {code!r} is not one of this voice's: {known}")
         return self._normalisers[code]
 

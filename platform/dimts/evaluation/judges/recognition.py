@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import numpy as np
-from torchaudio.functional import edit_distance  # type: ignore[import-untyped]
+from torchaudio.functional import edit_distance
 
 from dimts.core.errors import UserError
 from dimts.evaluation.judges.judge import JUDGE_RATE, Clip, Judge, Scores
