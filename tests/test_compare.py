@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toy_family import ToyFamily
+from contract.toy.toy_family import ToyFamily
 
 from dimts.core.metric import Metric
 from dimts.evaluation.compare import (
