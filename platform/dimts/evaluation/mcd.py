@@ -32,23 +32,25 @@ def cepstra(log_mel_TM: NDArray[np.float32]) -> NDArray[np.float32]:
 def _mean_along_path(a_TC, b_TC):  # type: ignore[no-untyped-def] # pragma: no cover - compiled
     """Mean distance along the path of least sum; steps by one frame in either or both."""
     n, m = len(a_TC), len(b_TC)
-    cost = np.full((n + 1, m + 1), np.inf)  # with a row and a column before the first
-    length = np.zeros((n + 1, m + 1), np.int64)
+    cost = np.full((2, m + 1), np.inf)  # of two frames; the path begins before the first ones
+    length = np.zeros((2, m + 1), np.int64)
     cost[0, 0] = 0.0
-    for i in range(1, n + 1):
-        for j in range(1, m + 1):
+    for i in range(n):
+        last, now = i % 2, (i + 1) % 2
+        for j in range(m):
             distance = 0.0
             for c in range(a_TC.shape[1]):
-                difference = a_TC[i - 1, c] - b_TC[j - 1, c]
+                difference = a_TC[i, c] - b_TC[j, c]
                 distance += difference * difference
-            best, steps = cost[i - 1, j - 1], length[i - 1, j - 1]
-            if cost[i - 1, j] < best:
-                best, steps = cost[i - 1, j], length[i - 1, j]
-            if cost[i, j - 1] < best:
-                best, steps = cost[i, j - 1], length[i, j - 1]
-            cost[i, j] = best + np.sqrt(distance)
-            length[i, j] = steps + 1
-    return cost[n, m] / length[n, m]
+            best, steps = cost[last, j], length[last, j]
+            if cost[last, j + 1] < best:
+                best, steps = cost[last, j + 1], length[last, j + 1]
+            if cost[now, j] < best:
+                best, steps = cost[now, j], length[now, j]
+            cost[now, j + 1] = best + np.sqrt(distance)
+            length[now, j + 1] = steps + 1
+        cost[last, 0] = np.inf
+    return cost[n % 2, m] / length[n % 2, m]
 
 
 def mel_cepstral_distortion(a_TM: NDArray[np.float32], b_TM: NDArray[np.float32]) -> float:
