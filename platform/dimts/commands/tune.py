@@ -41,7 +41,8 @@ def print_sweep(family: Family, plan: Plan, result: SweepResult) -> None:
         print("no trial ran to its end, so there is no voice to pick")
         return
     parts = (limits_line(plan.sweep, result.best), metrics_table(family, result.metrics))
-    print(*filter(None, parts), sep="\n")
+    for part in filter(None, parts):
+        print(part)
     print(
         f"voice: {plan.place / WINNER}\n"
         f"its settings: --config {plan.folder / WINNERS_SETTINGS}\n"
