@@ -26,13 +26,10 @@ from dimts.tracking.config import TrackingConfig
 
 
 class Part(Config):
-    """One corpus of the mix.
+    """One corpus of the mix, with the sections of a single voice.
 
-    Attributes:
-        corpus, text, prepare: as of a single voice.
-        sentences: a text file that espeak speaks to make the corpus; without it the corpus
-            has to be there.
-        voice: espeak's, for `sentences`; that of the language's code if not given.
+    It is made by `voice` of espeak, or that of the language's code, from a text file of
+    `sentences`; without them it has to be there.
     """
 
     corpus: CorpusConfig

@@ -29,6 +29,7 @@ from dimts.launch.ray_train import (
     torch_trainer,
 )
 from dimts.launch.resources import places
+from dimts.launch.run_folder import acquire
 from dimts.launch.run_logger import device_of
 from dimts.launch.settings import Launch, RayConfig
 from dimts.storage.paths import AnyPath, arrow_place, remove_files
@@ -38,8 +39,7 @@ from dimts.tuning.config import SweepConfig
 from dimts.tuning.remote_sweep import SCRATCH
 from dimts.tuning.trial import (
     Measured,
-    begin,
-    begin_remotely,
+    forget_ending,
     locked,
     note_error,
     read_ending,
@@ -213,9 +213,10 @@ def trial_process(
 
 def _run_group(launch: Launch, config: RayConfig, measured: Measured) -> None:
     """Several workers; rank 0 reports to this process, and waits for its answer."""
-    begin_remotely(launch)
+    acquire(launch)
+    forget_ending(launch.place)
     with locked(launch.run_dir):
-        begin(launch.run_dir)
+        forget_ending(launch.run_dir)
         with suppress(UserError):  # workers will meet it again, and say so
             launch.family.prepare_inputs(launch.settings)
         reports, answers = (Queue(actor_options={"num_cpus": 0}) for _ in range(2))

@@ -33,6 +33,9 @@ JUDGED = (
 STATISTICS = (F0_MEAN, F0_SPREAD)
 """Neither direction of them is better: they are read beside the recordings' own."""
 
+WEIGHTS = {CER.name: "characters", WER.name: "words"}
+"""Metric -> key of the scores by which its mean over clips is weighted."""
+
 OF_JUDGE = {
     "recognition": (CER, WER),
     "naturalness": (NATURALNESS,),

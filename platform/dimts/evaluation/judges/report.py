@@ -10,19 +10,15 @@ import numpy as np
 
 from dimts.core.metric import Metric
 from dimts.evaluation.compare import Difference, paired_difference
-from dimts.evaluation.judges.judge import Clip, Judge, Scores
+from dimts.evaluation.judges.judge import Clip, Scores
+from dimts.evaluation.judges.metrics import OF_JUDGE, STATISTICS, WEIGHTS
 from dimts.evaluation.judges.panel import Verdicts
 from dimts.families.protocol import Measured
 
 
 class Mean(NamedTuple):
-    """A metric over clips.
-
-    Attributes:
-        mean: weighted where the metric is, as an error rate is by the length of its text.
-        std: of the clips.
-        n: clips.
-    """
+    """A metric over `n` clips; the mean is weighted where the metric is, as an error rate is by the
+    length of its text."""
 
     mean: float
     std: float
@@ -36,8 +32,6 @@ class Report(NamedTuple):
         ids: of the sentences, each once.
         scores: of each voice, by sentence; the first voice is what others are compared with.
         metrics: that were measured, in the order of the judges.
-        statistics: names of those of which neither direction is better.
-        weights: metric -> key of the scores that it is weighted by.
         objections: of judges that could not judge.
         speakers: of the sentences; none if that is not known.
     """
@@ -45,8 +39,6 @@ class Report(NamedTuple):
     ids: Sequence[str]
     scores: Mapping[str, Sequence[Scores]]
     metrics: Sequence[Metric]
-    statistics: frozenset[str]
-    weights: Mapping[str, str]
     objections: Sequence[str]
     speakers: Sequence[str] = ()
 
@@ -67,19 +59,22 @@ class Report(NamedTuple):
         mean = np.mean(list(self.values(voice, metric).values()))
         return Mean(float(mean), float(values.std(ddof=len(values) > 1)), len(values))
 
-    def values(self, voice: str, metric: str) -> dict[str, float]:
-        """A metric of each sentence that has it; their mean is that of the voice, so that one of
-        a longer text weighs more where the metric is weighted."""
+    def values(
+        self, voice: str, metric: str, among: Sequence[str] | None = None
+    ) -> dict[str, float]:
+        """A metric of each sentence that has it, of all or of some; their mean is that of the
+        voice, so that one of a longer text weighs more where the metric is weighted."""
         scored = zip(self.ids, self.scores[voice], strict=True)
-        found = {i: s for i, s in scored if metric in s}
-        if metric not in self.weights:
+        found = {i: s for i, s in scored if metric in s and (among is None or i in among)}
+        if metric not in WEIGHTS:
             return {i: scores[metric] for i, scores in found.items()}
-        weights = {i: scores[self.weights[metric]] for i, scores in found.items()}
+        weights = {i: scores[WEIGHTS[metric]] for i, scores in found.items()}
         mean = sum(weights.values()) / max(1, len(weights))
         return {i: scores[metric] * weights[i] / mean for i, scores in found.items()}
 
     def difference(self, voice: str, other: str, metric: str) -> Difference | None:
         """One voice minus another on the sentences of which both have the metric."""
+<<<<<<< HEAD
         pairs = zip(self.scores[voice], self.scores[other], strict=True)
         kept = self.subset([metric in a and metric in b for a, b in pairs])
         if not kept.ids:
@@ -87,20 +82,23 @@ class Report(NamedTuple):
         ours, theirs = (kept.values(name, metric) for name in (voice, other))
         sides = (Measured(kept.ids, np.array(list(side.values())), {}) for side in (ours, theirs))
         return paired_difference(*sides)
+=======
+        theirs = self.values(other, metric)
+        both = [i for i in self.values(voice, metric) if i in theirs]
+        if not both:
+            return None
+        sides = (self.values(name, metric, both).values() for name in (voice, other))
+        return paired_difference(*(Measured(both, np.array([*side]), {}) for side in sides))
+>>>>>>> wt-shrink2
 
 
 def judge_voices(
-    judges: Sequence[Judge | type[Judge]],
+    judges: Sequence[str],
     voices: Mapping[str, Sequence[Clip]],
     listen: Callable[[Sequence[Clip]], Verdicts],
 ) -> Report:
-    """Let judges hear the same sentences of several voices.
-
-    Args:
-        judges: that listen, for what they measure.
-        voices: name -> clips; the same sentences in the same order.
-        listen: what they say, such as `panel.judge_clips`.
-    """
+    """Let judges of these names hear several voices: by name, clips of the same sentences in the
+    same order. `listen` gives what they say, as `panel.judge_clips` does."""
     verdicts = {name: listen(clips) for name, clips in voices.items()}
     objections = [text for verdict in verdicts.values() for text in verdict.objections]
     names = [clip.name for clip in next(iter(voices.values()))]
@@ -109,9 +107,7 @@ def judge_voices(
     return Report(
         names,
         {name: verdict.scores for name, verdict in verdicts.items()},
-        [metric for judge in judges for metric in (*judge.metrics, *judge.statistics)],
-        frozenset(metric.name for judge in judges for metric in judge.statistics),
-        {key: weight for judge in judges for key, weight in judge.weights.items()},
+        [metric for judge in judges for metric in OF_JUDGE[judge]],
         list(dict.fromkeys(objections)),
         [clip.speaker for clip in next(iter(voices.values()))],
     )
@@ -155,7 +151,7 @@ def to_json(report: Report) -> dict[str, Any]:
             metric.name: {
                 "label": metric.label,
                 "unit": metric.unit,
-                "better": None if metric.name in report.statistics else metric.direction,
+                "better": None if metric in STATISTICS else metric.direction,
             }
             for metric in report.metrics
         },

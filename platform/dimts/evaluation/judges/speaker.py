@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+<<<<<<< HEAD
 from dimts.evaluation.judges.judge import (
     JUDGE_RATE,
     Clip,
@@ -24,9 +25,11 @@ from dimts.evaluation.judges.judge import (
     package_folder,
 )
 from dimts.evaluation.judges.metrics import RIGHT_SPEAKER, SPEAKER_SIMILARITY
+=======
+from dimts.evaluation.judges.judge import JUDGE_RATE, Clip, Float32Array, Judge, Scores
+from dimts.evaluation.judges.metrics import SPEAKER_SIMILARITY
+>>>>>>> wt-shrink2
 
-INSTALL = "--no-deps resemblyzer"
-"""What else it asks for is not needed, and has to be compiled."""
 N_MELS, HOP, FRAME = 40, 160, 400
 WINDOW_FRAMES, HOP_FRAMES = 160, 77
 MIN_COVERAGE = 0.75
@@ -37,35 +40,37 @@ SILENCE_DB = 40.0
 """Below the loudest frame; such stretches are cut out."""
 
 
+<<<<<<< HEAD
 class SpeakerSimilarity(Judge):
     """Mean similarity of a clip to the recordings of all other clips of its speaker, at most 1.
+=======
+class Speaker(Judge):
+    """Mean similarity of a clip to the recordings of all other clips, at most 1.
+>>>>>>> wt-shrink2
 
     Of several speakers it is judged, too, whether a clip is most similar to the recordings of its
     own. The recordings' own score is then that between recordings, which is what can be had. A clip
     alone is compared with its own recording.
-
-    Args:
-        device: to compute on.
-
-    Raises:
-        UserError: the weights are not installed.
     """
 
     name = "speaker"
+<<<<<<< HEAD
     metrics = (SPEAKER_SIMILARITY, RIGHT_SPEAKER)
+=======
+>>>>>>> wt-shrink2
     per_clip = False
     needs_reference = True
 
-    def __init__(self, device: torch.device) -> None:
-        super().__init__(device)
-        weights = package_folder(self.name, "resemblyzer", INSTALL) / "pretrained.pt"
+    def load(self) -> None:
+        weights = self.files("resemblyzer") / "pretrained.pt"
         state = torch.load(weights, map_location="cpu", weights_only=True)["model_state"]
         self._encoder = _Encoder()
         self._encoder.load_state_dict({k: state[k] for k in self._encoder.state_dict()})
-        self._encoder.eval().to(device)
+        self._encoder.eval().to(self.device)
 
     def score(self, clips: Sequence[Clip]) -> list[Scores]:
         recorded = [clip.reference_16k for clip in clips]
+<<<<<<< HEAD
         ours = self.embed([clip.wave_16k for clip in clips])
         theirs = self.embed([wave for wave in recorded if wave is not None])
         names = sorted({clip.speaker for clip in clips})
@@ -81,16 +86,22 @@ class SpeakerSimilarity(Judge):
             for found, right in zip(scores, means_BS.argmax(axis=1) == who, strict=True):
                 found[RIGHT_SPEAKER.name] = float(right)
         return scores
+=======
+        ours = self._embed([clip.wave_16k for clip in clips])
+        theirs = self._embed([wave for wave in recorded if wave is not None])
+        similarity = ours @ theirs.T
+        if len(clips) > 1:
+            np.fill_diagonal(similarity, 0.0)
+        means = similarity.sum(axis=1) / max(1, len(clips) - 1)
+        return [{SPEAKER_SIMILARITY.name: float(mean)} for mean in means]
+>>>>>>> wt-shrink2
 
     @torch.inference_mode()
-    def embed(self, waves: Sequence[Float32Array]) -> NDArray[np.float64]:
+    def _embed(self, waves: Sequence[Float32Array]) -> NDArray[np.float64]:
         """Unit vectors of voices, [n, 256], of waves at `JUDGE_RATE`."""
-        return np.stack([self._embed(wave) for wave in waves])
-
-    def _embed(self, wave: Float32Array) -> NDArray[np.float64]:
-        windows = torch.from_numpy(_windows(wave)).to(self.device)
-        mean = self._encoder(windows).cpu().double().numpy().mean(axis=0)
-        return mean / np.linalg.norm(mean)
+        windows = [torch.from_numpy(_windows(wave)).to(self.device) for wave in waves]
+        means = [self._encoder(part).cpu().double().numpy().mean(axis=0) for part in windows]
+        return np.stack([mean / np.linalg.norm(mean) for mean in means])
 
 
 def _mean_of_others(

@@ -44,7 +44,7 @@ def judge_voice(
                 voices.setdefault(name, []).extend(clips)
     if not voices:
         raise UserError(f"judges: the {split} split has no sentences to hear")
-    return judge_voices(judges, voices, partial(judge_clips, judges, threads=threads))
+    return judge_voices(config.names, voices, partial(judge_clips, judges, threads=threads))
 
 
 def judged_metrics(report: Report) -> dict[str, float]:

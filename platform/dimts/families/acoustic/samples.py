@@ -14,7 +14,7 @@ from dimts.families.acoustic.data import Data
 from dimts.families.acoustic.model.t3 import T3
 from dimts.families.acoustic.settings import AcousticSettings
 from dimts.families.acoustic.speaker import AcousticSpeaker
-from dimts.plotting.mel import alignment_plot, mel_plot
+from dimts.plotting.mel import mel_plot
 from dimts.training.task import Sample, Samples
 
 
@@ -71,7 +71,7 @@ def _plot_alignment(model: T3, data: Data, folder: Path, hop_s: float) -> list[P
     ids = batch.tokens_BN[0].tolist()
     tokens = ["" if i in tokenizer.special_ids else tokenizer.tokens[i] for i in ids]
     durations = output.durations_BNS[0].sum(-1).cpu().numpy()
-    alignment_plot(alignment_png, recorded_TM, durations, tokens, title=text, hop_s=hop_s)
+    mel_plot(alignment_png, recorded_TM, None, text, hop_s, durations, tokens)
     spoken_TM = model.denormalise(spoken.mel_BTM)[0].cpu().numpy()
     mel_plot(mel_png, spoken_TM, recorded_TM, title=text, hop_s=hop_s)
     return [alignment_png, mel_png]
