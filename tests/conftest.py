@@ -118,13 +118,7 @@ def prepared(
 ) -> Iterator[Path]:
     """The YAML of a model so small that a step takes milliseconds; its features are prepared."""
     from data_prep.pipeline import prepare
-<<<<<<< HEAD
-    from dimts.commands.voice_config import VoiceConfig
-    from dimts.core.config import load_config
-    from dimts.features.mel_extractor import MelExtractor
-=======
     from dimts.commands.voice_config import load_voice
->>>>>>> wt-shrink2
 
     own = factory.mktemp(name)
 

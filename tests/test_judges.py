@@ -28,7 +28,7 @@ from dimts.evaluation.judges.metrics import OF_JUDGE, WEIGHTS
 from dimts.evaluation.judges.panel import Verdicts, judge_clips, load_judges
 from dimts.evaluation.judges.recognition import comparable
 from dimts.evaluation.judges.report import Report, judge_voices, table, to_json
-from dimts.evaluation.judges.speaker import SpeakerSimilarity
+from dimts.evaluation.judges.speaker import Speaker
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -132,7 +132,7 @@ def test_another_speaker_is_less_similar(report: Report) -> None:
 def test_of_two_speakers_each_is_nearest_to_the_own_recordings(
     voices: dict[str, list[Clip]],
 ) -> None:
-    judge = SpeakerSimilarity(CPU)
+    judge = Speaker(JudgesConfig(), CPU)
     person = [replace(clip, speaker="person") for clip in voices[NATURAL]]
     robot = [replace(c, speaker="robot", reference=c.wave) for c in voices[ROBOT]]
     assert {s["right_speaker"] for s in judge.score([*person, *robot])} == {1.0}

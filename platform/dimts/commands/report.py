@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dimts.core.metric import Metric
+from dimts.core.metric import Metric, of_speaker
 from dimts.families.protocol import Family
 from dimts.features.manifest import SPLITS
 from dimts.storage.paths import AnyPath
@@ -28,9 +28,9 @@ def table(
 
 
 def metrics_table(family: Family, values: Mapping[str, float]) -> str:
-<<<<<<< HEAD
     """Held-out metrics as lines; the columns are the splits that there are. Below what is of all
-    speakers stands what each of several has."""
+    speakers stands what each of several has. The last line is what the base's languages lost, if
+    that was measured."""
     speakers = sorted({key.split("/")[2] for key in values if "/speaker/" in key})
     shown = [
         row
@@ -38,35 +38,11 @@ def metrics_table(family: Family, values: Mapping[str, float]) -> str:
         if "held_out" in metric.tables
         for row in (metric, *(_of_speaker(metric, name) for name in speakers))
     ]
-    splits = {
-=======
-    """Held-out metrics as lines; the columns are the splits that there are. The last line is what
-    the base's languages lost, if that was measured."""
-    shown = [metric for metric in family.metrics if "held_out" in metric.tables]
     splits: dict[str, dict[str, float]] = {
->>>>>>> wt-shrink2
         split: {m.name: values[key] for m in shown if (key := f"{split}/{m.name}") in values}
         for split in SPLITS
     }
     splits = {split: found for split, found in splits.items() if found}
-<<<<<<< HEAD
-    return "\n".join(table("held-out metrics", splits, shown)) if splits else ""
-
-
-def _of_speaker(metric: Metric, name: str) -> Metric:
-    return metric._replace(name=f"speaker/{name}/{metric.name}", label=f"    {name}")
-
-
-def forgetting_line(metrics: Mapping[str, float]) -> str:
-    """What the base's languages lost, if that was measured."""
-    if "forgetting/mcd_change" not in metrics:
-        return ""
-    after, change = metrics["forgetting/mcd"], metrics["forgetting/mcd_change"]
-    return (
-        f"{'languages of the base, dB':<34}{after:>12.3f}   ({change:+.3f} against before; "
-        "held-out sentences)"
-    )
-=======
     lines = table("held-out metrics", splits, shown) if splits else []
     if "forgetting/mcd_change" in values:
         after, change = values["forgetting/mcd"], values["forgetting/mcd_change"]
@@ -75,7 +51,10 @@ def forgetting_line(metrics: Mapping[str, float]) -> str:
             "held-out sentences)"
         )
     return "\n".join(lines)
->>>>>>> wt-shrink2
+
+
+def _of_speaker(metric: Metric, name: str) -> Metric:
+    return metric._replace(name=of_speaker(name, metric.name), label=f"    {name}")
 
 
 def print_result(family: Family, run: AnyPath, result: Mapping[str, Any]) -> None:

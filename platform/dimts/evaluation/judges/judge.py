@@ -39,24 +39,15 @@ JUDGE_RATE = 16_000
 class Clip:
     """One spoken sentence.
 
-        Attributes:
-    <<<<<<< HEAD
-            wave: float32 [n_samples] in [-1, 1].
-            sample_rate: Hz, of wave and reference.
-            text: what is to be said.
-            language: code of the text; empty if it is not known.
-            reference: the recording of the same sentence, float32 [m_samples]; None if there is none.
-            name: of the clip, for messages.
-            speaker: who is to be heard; empty if all clips are of one.
-    =======
-            wave, reference: what is judged and the recording of the same sentence, float32 [n_samples]
-                in [-1, 1] at `sample_rate` Hz.
-            text, language: what is to be said, and its code; empty if it is not known.
-            name: for messages.
-    >>>>>>> wt-shrink2
+    Attributes:
+        wave, reference: what is judged and the recording of the same sentence, float32 [n_samples]
+            in [-1, 1] at `sample_rate` Hz.
+        text, language: what is to be said, and its code; empty if it is not known.
+        name: for messages.
+        speaker: who is to be heard; empty if all clips are of one.
 
-        Raises:
-            UserError: the wave is shorter than `MIN_SECONDS`, or not finite.
+    Raises:
+        UserError: the wave is shorter than `MIN_SECONDS`, or not finite.
     """
 
     wave: Float32Array

@@ -59,13 +59,11 @@ class Report(NamedTuple):
         mean = np.mean(list(self.values(voice, metric).values()))
         return Mean(float(mean), float(values.std(ddof=len(values) > 1)), len(values))
 
-    def values(
-        self, voice: str, metric: str, among: Sequence[str] | None = None
-    ) -> dict[str, float]:
-        """A metric of each sentence that has it, of all or of some; their mean is that of the
-        voice, so that one of a longer text weighs more where the metric is weighted."""
+    def values(self, voice: str, metric: str) -> dict[str, float]:
+        """A metric of each sentence that has it; their mean is that of the voice, so that one of
+        a longer text weighs more where the metric is weighted."""
         scored = zip(self.ids, self.scores[voice], strict=True)
-        found = {i: s for i, s in scored if metric in s and (among is None or i in among)}
+        found = {i: s for i, s in scored if metric in s}
         if metric not in WEIGHTS:
             return {i: scores[metric] for i, scores in found.items()}
         weights = {i: scores[WEIGHTS[metric]] for i, scores in found.items()}
@@ -74,7 +72,6 @@ class Report(NamedTuple):
 
     def difference(self, voice: str, other: str, metric: str) -> Difference | None:
         """One voice minus another on the sentences of which both have the metric."""
-<<<<<<< HEAD
         pairs = zip(self.scores[voice], self.scores[other], strict=True)
         kept = self.subset([metric in a and metric in b for a, b in pairs])
         if not kept.ids:
@@ -82,14 +79,6 @@ class Report(NamedTuple):
         ours, theirs = (kept.values(name, metric) for name in (voice, other))
         sides = (Measured(kept.ids, np.array(list(side.values())), {}) for side in (ours, theirs))
         return paired_difference(*sides)
-=======
-        theirs = self.values(other, metric)
-        both = [i for i in self.values(voice, metric) if i in theirs]
-        if not both:
-            return None
-        sides = (self.values(name, metric, both).values() for name in (voice, other))
-        return paired_difference(*(Measured(both, np.array([*side]), {}) for side in sides))
->>>>>>> wt-shrink2
 
 
 def judge_voices(

@@ -15,20 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-<<<<<<< HEAD
-from dimts.evaluation.judges.judge import (
-    JUDGE_RATE,
-    Clip,
-    Float32Array,
-    Judge,
-    Scores,
-    package_folder,
-)
-from dimts.evaluation.judges.metrics import RIGHT_SPEAKER, SPEAKER_SIMILARITY
-=======
 from dimts.evaluation.judges.judge import JUDGE_RATE, Clip, Float32Array, Judge, Scores
-from dimts.evaluation.judges.metrics import SPEAKER_SIMILARITY
->>>>>>> wt-shrink2
+from dimts.evaluation.judges.metrics import RIGHT_SPEAKER, SPEAKER_SIMILARITY
 
 N_MELS, HOP, FRAME = 40, 160, 400
 WINDOW_FRAMES, HOP_FRAMES = 160, 77
@@ -40,13 +28,8 @@ SILENCE_DB = 40.0
 """Below the loudest frame; such stretches are cut out."""
 
 
-<<<<<<< HEAD
-class SpeakerSimilarity(Judge):
-    """Mean similarity of a clip to the recordings of all other clips of its speaker, at most 1.
-=======
 class Speaker(Judge):
-    """Mean similarity of a clip to the recordings of all other clips, at most 1.
->>>>>>> wt-shrink2
+    """Mean similarity of a clip to the recordings of all other clips of its speaker, at most 1.
 
     Of several speakers it is judged, too, whether a clip is most similar to the recordings of its
     own. The recordings' own score is then that between recordings, which is what can be had. A clip
@@ -54,10 +37,6 @@ class Speaker(Judge):
     """
 
     name = "speaker"
-<<<<<<< HEAD
-    metrics = (SPEAKER_SIMILARITY, RIGHT_SPEAKER)
-=======
->>>>>>> wt-shrink2
     per_clip = False
     needs_reference = True
 
@@ -70,7 +49,6 @@ class Speaker(Judge):
 
     def score(self, clips: Sequence[Clip]) -> list[Scores]:
         recorded = [clip.reference_16k for clip in clips]
-<<<<<<< HEAD
         ours = self.embed([clip.wave_16k for clip in clips])
         theirs = self.embed([wave for wave in recorded if wave is not None])
         names = sorted({clip.speaker for clip in clips})
@@ -86,18 +64,9 @@ class Speaker(Judge):
             for found, right in zip(scores, means_BS.argmax(axis=1) == who, strict=True):
                 found[RIGHT_SPEAKER.name] = float(right)
         return scores
-=======
-        ours = self._embed([clip.wave_16k for clip in clips])
-        theirs = self._embed([wave for wave in recorded if wave is not None])
-        similarity = ours @ theirs.T
-        if len(clips) > 1:
-            np.fill_diagonal(similarity, 0.0)
-        means = similarity.sum(axis=1) / max(1, len(clips) - 1)
-        return [{SPEAKER_SIMILARITY.name: float(mean)} for mean in means]
->>>>>>> wt-shrink2
 
     @torch.inference_mode()
-    def _embed(self, waves: Sequence[Float32Array]) -> NDArray[np.float64]:
+    def embed(self, waves: Sequence[Float32Array]) -> NDArray[np.float64]:
         """Unit vectors of voices, [n, 256], of waves at `JUDGE_RATE`."""
         windows = [torch.from_numpy(_windows(wave)).to(self.device) for wave in waves]
         means = [self._encoder(part).cpu().double().numpy().mean(axis=0) for part in windows]

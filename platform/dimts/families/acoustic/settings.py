@@ -10,9 +10,9 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from dimts.audio.mel import MelConfig
-from dimts.core.config import Config
+from dimts.core.config import MAX_LAYERS, MAX_WIDTH, Config
 from dimts.evaluation.judges.config import JudgesConfig
-from dimts.families.acoustic.model.config import MAX_LAYERS, MAX_WIDTH, LossConfig, ModelConfig
+from dimts.families.acoustic.model.config import LossConfig, ModelConfig
 from dimts.families.protocol import BaseSection, Sections
 from dimts.features.config import CorpusConfig, PrepareConfig
 from dimts.storage.paths import AnyPath

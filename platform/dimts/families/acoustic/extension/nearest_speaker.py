@@ -13,8 +13,9 @@ from dimts.audio.griffin_lim import griffin_lim
 from dimts.audio.mel import MelConfig
 from dimts.core.errors import UserError
 from dimts.core.threads import one_thread
+from dimts.evaluation.judges.config import JudgesConfig
 from dimts.evaluation.judges.judge import JUDGE_RATE
-from dimts.evaluation.judges.speaker import SpeakerSimilarity
+from dimts.evaluation.judges.speaker import Speaker
 from dimts.families.acoustic.data import Data
 from dimts.families.acoustic.dataset import Corpus, draw, join, load_corpus, of_speaker
 from dimts.families.acoustic.extension.speakers import ROWS
@@ -47,7 +48,7 @@ def start_speakers(model: T3, data: Data, mel: MelConfig) -> list[str]:
     rows_SD = model.state_dict()[ROWS]
     why, notes = "", []
     try:
-        judge: SpeakerSimilarity | None = SpeakerSimilarity(torch.device("cpu"))
+        judge: Speaker | None = Speaker(JudgesConfig(), torch.device("cpu"))
     except UserError as error:
         judge, why = None, str(error)
     known: dict[int, NDArray[np.float64]] = {}
@@ -70,7 +71,7 @@ def start_speakers(model: T3, data: Data, mel: MelConfig) -> list[str]:
 
 
 def _voices(
-    judge: SpeakerSimilarity, corpus: Corpus, rows: Sequence[int], mel: MelConfig
+    judge: Speaker, corpus: Corpus, rows: Sequence[int], mel: MelConfig
 ) -> dict[int, NDArray[np.float64]]:
     """Unit vectors of those speakers who say something in a corpus, by row."""
     found = {}
