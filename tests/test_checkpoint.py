@@ -23,8 +23,6 @@ from dimts.training.checkpoint import (
     read_state,
     save_checkpoint,
 )
-from dimts.training.progress import Progress
-from dimts.training.sampler import Position
 
 Save = Callable[..., Path]
 
@@ -42,8 +40,7 @@ def save(tmp_path: Path) -> Save:
         def write(folder: Path) -> None:
             write_voice(folder, model, step=step)
 
-        progress = Progress(step, Position(step // 10, 0), best_step=best_step)
-        return save_checkpoint(tmp_path, progress, state, write, keep)
+        return save_checkpoint(tmp_path, step // 10, step, state, write, best_step, keep)
 
     return save_step
 
@@ -118,7 +115,7 @@ def test_kill_while_writing_leaves_no_checkpoint_behind(save: Save, tmp_path: Pa
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        save_checkpoint(tmp_path, Progress(20, Position(2, 0), best_step=20), {}, killed, 2)
+        save_checkpoint(tmp_path, 2, 20, {}, killed, 20, 2)
     assert find_latest(tmp_path) == before
     assert read_pointer(tmp_path / LATEST) == before.name
     assert not (tmp_path / BEST).exists()

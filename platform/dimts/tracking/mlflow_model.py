@@ -129,13 +129,10 @@ def resolve_model(uri_or_path: str | Path, config: TrackingConfig | None = None)
 
     with mlflow_environment(), tempfile.TemporaryDirectory() as draft:
         try:
-            scheme, _, run_id = text.rstrip("/").partition(":/")
-            of_run = scheme == "runs" and "/" not in run_id
+            # MLflow itself would look for the model in the process's default store.
+            location = _location(connect(config), text)
             artifacts = download_artifacts(
-                artifact_uri=_newest_of_run(connect(config), text, run_id) if of_run else text,
-                dst_path=draft,
-                tracking_uri=config.uri,
-                registry_uri=config.uri,
+                artifact_uri=location, dst_path=draft, tracking_uri=config.uri
             )
         except (MlflowException, OSError) as error:
             why = moved_line(config) or reason(error)
@@ -143,19 +140,37 @@ def resolve_model(uri_or_path: str | Path, config: TrackingConfig | None = None)
         return keep_bundle(_bundle_in(Path(artifacts), text), text)
 
 
-def _newest_of_run(client: MlflowClient, uri: str, run_id: str) -> str:
-    """The URI of the newest finished model of a run."""
+def _location(client: MlflowClient, uri: str) -> str:
+    """Where the artifacts behind a model's URI lie."""
+    scheme, _, rest = uri.partition(":/")
+    first, _, second = rest.strip("/").partition("/")
+    if scheme == "runs":
+        return _location_in_run(client, uri, first, second)
+    if second:
+        version = client.get_model_version(first, second)
+    elif "@" in first:
+        version = client.get_model_version_by_alias(*first.split("@", 1))
+    else:
+        return str(client.get_logged_model(first).artifact_location)
+    return str(client.get_model_version_download_uri(version.name, version.version))
+
+
+def _location_in_run(client: MlflowClient, uri: str, run_id: str, path: str) -> str:
+    """The newest finished model of a run, or what lies in a folder of the run."""
     from mlflow.entities import LoggedModelStatus
 
+    info = client.get_run(run_id).info
     models = client.search_logged_models(
-        [client.get_run(run_id).info.experiment_id],
+        [info.experiment_id],
         filter_string=f"source_run_id = '{run_id}'",
         order_by=[{"field_name": "creation_time", "ascending": False}],
     )
     for model in models:
-        if model.status == LoggedModelStatus.READY:
-            return f"models:/{model.model_id}"
-    raise UserError(f"{uri}: the run has no logged model")
+        if model.status == LoggedModelStatus.READY and path in ("", model.name):
+            return str(model.artifact_location)
+    if not path:
+        raise UserError(f"{uri}: the run has no logged model")
+    return f"{info.artifact_uri}/{path}"
 
 
 def _bundle_in(folder: Path, text: str) -> Path:

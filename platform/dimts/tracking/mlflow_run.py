@@ -37,16 +37,19 @@ class RunIdentity:
         uri = self._saved().get("uri")
         return uri if uri and not self._is_here(uri) else None
 
-    def open(self, client: MlflowClient, name: str, start_ms: int | None) -> tuple[str, str]:
-        """Find the run, or make one of this name that began then; MLflow's ids of it and of its
-        experiment."""
+    def open(self, client: MlflowClient, name: str, start_ms: int | None) -> tuple[str, str, bool]:
+        """Find the run, or make one of this name that began then.
+
+        Returns:
+            MLflow's ids of the run and its experiment; whether it was just made.
+        """
         saved, uri = self._saved(), self._config.shown
         is_there = self._is_here(saved.get("uri", ""))
         if is_there and saved.get("run_id"):
             found = self._runs(client, saved)
             if any(run.info.run_id == saved["run_id"] for run in found):
                 self._save({**saved, "uri": uri})
-                return saved["run_id"], saved["experiment_id"]
+                return saved["run_id"], saved["experiment_id"], False
         if not is_there or saved.get("run_id"):
             saved = {"uri": uri, "key": uuid.uuid4().hex}
             self._save(saved)
@@ -54,7 +57,7 @@ class RunIdentity:
         found = self._runs(client, saved)
         run = found[0] if found else self._make(client, saved, name, start_ms)
         self._save({**saved, "run_id": run.info.run_id})
-        return run.info.run_id, saved["experiment_id"]
+        return run.info.run_id, saved["experiment_id"], not found
 
     def delete_twins(self, client: MlflowClient) -> None:
         """Delete empty runs of our key that are not ours.

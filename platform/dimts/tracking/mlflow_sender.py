@@ -57,6 +57,7 @@ class Sender:
         self._trouble: Exception | None = None
         self._sent_files: dict[tuple[str, str], tuple[int, int]] = {}
         self._steps: dict[str, set[int]] = {}
+        self._highest: dict[str, int] = {}
         self.run_id: str | None = None
         self.opened, self.stopped = threading.Event(), False
 
@@ -91,7 +92,7 @@ class Sender:
         start = self.cursor.start()
         name = start.event["start"].get("run_name") if start else None
         begun = time_ms(start.event) if start else None
-        self._run, self._experiment_id = self._identity.open(
+        self._run, self._experiment_id, self._is_new = self._identity.open(
             self._client, name or self._run_dir.name, begun
         )
         self.cursor.use_run(self._run)
@@ -224,10 +225,17 @@ class Sender:
                     points[key, step] = Metric(key, float(value), time_ms(event), step)
         self._client.log_batch(self._run, metrics=list(points.values()))
         for key, step in points:
-            self._steps[key].add(step)
+            self._highest[key] = max(step, self._highest.get(key, -1))
+            if key in self._steps:
+                self._steps[key].add(step)
 
     def _is_unknown(self, key: str, step: int) -> bool:
-        """Whether the store lacks a point: a run that is started again computes some anew."""
+        """Whether the store lacks a point: a run that is started again computes some anew.
+
+        Of a run that was just made, what is above the highest step sent of a metric is new.
+        """
+        if self._is_new and step > self._highest.get(key, -1):
+            return True
         if key not in self._steps:
             history = self._client.get_metric_history(self._run, key)
             self._steps[key] = {point.step for point in history}

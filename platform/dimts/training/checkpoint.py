@@ -19,7 +19,6 @@ from safetensors import SafetensorError
 
 from dimts.bundles.bundle import BEST_OF_RUN, BundleError, read_manifest
 from dimts.storage.pointer import write_pointer
-from dimts.training.progress import Progress
 
 TRAINER_STATE = "trainer_state.pt"
 LATEST, BEST = "checkpoint_latest", BEST_OF_RUN
@@ -32,9 +31,11 @@ class NotWritten(Exception):
 
 def save_checkpoint(
     run_dir: Path,
-    progress: Progress,
+    epoch: int,
+    step: int,
     state: dict[str, Any],
     write_bundle: Callable[[Path], None],
+    best_step: int,
     keep: int,
     before_rename: Callable[[], None] = lambda: None,
 ) -> Path:
@@ -42,16 +43,17 @@ def save_checkpoint(
 
     Args:
         run_dir: the run's folder.
-        progress: whose epoch and step name it; its `best_step` may be this one.
+        epoch, step: of its name.
         state: tensors and plain values only.
         write_bundle: writes the bundle's files, and last the manifest, into a folder.
+        best_step: of the best checkpoint so far, which may be this one; -1 if there is none.
         keep: how many of the latest stay; the best one stays in any case.
         before_rename: called before anything is changed; what it raises ends this.
 
     Raises:
         NotWritten: there is no room, or the disk or its file system fails.
     """
-    name = f"checkpoint_epoch{progress.position.epoch}_step{progress.step}"
+    name = f"checkpoint_epoch{epoch}_step{step}"
     temporary = run_dir / f".{name}.{os.getpid()}"
     try:
         temporary.mkdir(parents=True, exist_ok=True)
@@ -65,12 +67,12 @@ def save_checkpoint(
             shutil.rmtree(final)
         temporary.rename(final)
         _sync(run_dir)
-        point_to(final, progress.best_step)
+        point_to(final, best_step)
     except (OSError, SafetensorError) as error:
         raise NotWritten(getattr(error, "strerror", None) or str(error)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    _remove_old(run_dir, progress, keep)
+    _remove_old(run_dir, step, keep, best_step)
     return final
 
 
@@ -137,11 +139,11 @@ def _checkpoints(run_dir: Path) -> list[Path]:
     return sorted(found, key=lambda folder: step_of(folder.name) or 0, reverse=True)
 
 
-def _remove_old(run_dir: Path, progress: Progress, keep: int) -> None:
-    """Newer ones than this step's are damaged, or training would have gone on from them."""
-    good = [f for f in _checkpoints(run_dir) if (step_of(f.name) or 0) <= progress.step]
+def _remove_old(run_dir: Path, step: int, keep: int, best_step: int) -> None:
+    """Newer ones than of `step` are damaged, or training would have gone on from them."""
+    good = [f for f in _checkpoints(run_dir) if (step_of(f.name) or 0) <= step]
     for folder in good[keep:]:
-        if step_of(folder.name) != progress.best_step:
+        if step_of(folder.name) != best_step:
             shutil.rmtree(folder)
 
 

@@ -58,9 +58,15 @@ class Checkpointer:
             self.check_claim()
             try:
                 checkpoint = save_checkpoint(
-                    self._run_dir, progress, state, self._write_bundle,
-                    self._config.keep_checkpoints, self.check_claim,
-                )  # fmt: skip
+                    self._run_dir,
+                    progress.position.epoch,
+                    progress.step,
+                    state,
+                    self._write_bundle,
+                    progress.best_step,
+                    self._config.keep_checkpoints,
+                    self.check_claim,
+                )
             except NotWritten as error:
                 failure = f"{self._run_dir}: no checkpoint of step {progress.step}: {error}"
         failure = from_rank_0(failure, self._task.device)
