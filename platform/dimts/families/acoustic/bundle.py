@@ -28,6 +28,7 @@ from dimts.bundles.bundle import (
     read_settings,
     read_weights,
     resolve_bundle,
+    sizes_alone,
 )
 from dimts.core.config import build_config
 from dimts.families.acoustic.model.config import ModelConfig
@@ -151,7 +152,7 @@ def load_bundle(folder: str | Path, device: str | torch.device = "cpu") -> Bundl
             f"{folder}: {TOKENIZER} is not the tokenizer that the model was trained with"
         )
     weights = read_weights(folder)
-    with torch.device("meta"):
+    with sizes_alone():
         model = build_model(config, tokenizer, torch.zeros(mel.n_mels), torch.ones(mel.n_mels))
     check_weights(model, weights, folder)
     return Bundle(config, mel, tokenizer, weights, manifest, device)
