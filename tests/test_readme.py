@@ -32,6 +32,7 @@ FROM_BASE = [*SHORT, "--set", "base.held_out=1"]
 """The sizes are then those of the base."""
 SMALL_SWEEP = [
     "--set", "sweep.trials=2", "--set", "sweep.utterances=32", "--set", "sweep.validations=2",
+    "--set", "sweep.parallel=1",
 ]  # fmt: skip
 NO_LIMITS = ["--length-tolerance", "9", "--max-forgetting", "99", "--max-of-mean-mel", "9"]
 """A voice of four steps keeps no time."""
