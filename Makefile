@@ -22,13 +22,16 @@ ARGS ?= --config jobs/configs/sample_am.yaml
 .PHONY: demo test test-all test-avx2 lint docs ui bench install format head head-stop submit
 .DEFAULT_GOAL := demo
 
+# Not all of the 24,000 modules, a minute's work, but those that are used are compiled, as they are.
+PIP = $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
+
 install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@echo "installing into $(VENV) (several minutes the first time) ..."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,judges]"
-	@$(BIN)/pip install --quiet --constraint constraints.txt --no-deps resemblyzer   # its weights
+	$(PIP) --editable ".[dev,judges]"
+	@$(PIP) --no-deps resemblyzer   # its weights
 	@touch $@
 
 demo: install

@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from mlflow.tracking import MlflowClient
 from voice_fixtures import untrained, write_voice
@@ -16,9 +18,18 @@ from dimts.tracking.ui import start_ui, stop
 
 
 def make_store(folder: Path) -> Path:
-    """A database in the folder; making its tables takes seconds."""
-    MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
+    """A database in the folder."""
+    folder.mkdir(exist_ok=True)
+    (folder / "mlflow.db").write_bytes(_empty_database())
     return folder
+
+
+@cache
+def _empty_database() -> bytes:
+    """Its tables take seconds to make."""
+    with TemporaryDirectory() as folder:
+        MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
+        return Path(folder, "mlflow.db").read_bytes()
 
 
 def settings_of(store: Path, experiment: str) -> TrackingConfig:
