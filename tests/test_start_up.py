@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -36,9 +37,10 @@ def test_ray_train_starts_no_process_that_has_nothing_to_do(
         monkeypatch.setenv("RAY_ADDRESS", cluster)
     else:
         monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    trainers: tuple[Any, ...] = (TorchTrainer, LeanTrainer)
     all_of_ray, ours = (
-        {type(c).__name__ for c in trainer(print)._create_default_callbacks()}
-        for trainer in (TorchTrainer, LeanTrainer)
+        {type(callback).__name__ for callback in trainer(print)._create_default_callbacks()}
+        for trainer in trainers
     )
     unused = {"DatasetsCallback"} | (set() if cluster else {"PlacementGroupCleanerCallback"})
     assert all_of_ray - ours == unused

@@ -22,4 +22,5 @@ class LeanTrainer(TorchTrainer):
         unused: list[type] = [DatasetsCallback]
         if not named_cluster():
             unused.append(PlacementGroupCleanerCallback)
-        return [c for c in super()._create_default_callbacks() if type(c) not in unused]
+        callbacks = super()._create_default_callbacks()  # type: ignore[misc]  # of Ray Train V2
+        return [callback for callback in callbacks if type(callback) not in unused]
