@@ -30,6 +30,7 @@ os.environ |= {
     "RAY_AUTH_MODE": "disabled",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_worker_niceness": "0",  # beside the other tests they would have to wait
     **NO_DASHBOARD,
 }
 
@@ -90,11 +91,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs the tests' own Ray is left to `make test-all`, but for one try of each job."""
+    """What needs the tests' own Ray is left to `make test-all`, but for one try of each job.
+
+    Files with such tests come first: short ones are left for the process that is done first.
+    """
     for item in items:
         needs_ray = "ray_session" in getattr(item, "fixturenames", ())
         if needs_ray and item.path.name != "test_smoke.py":
             item.add_marker(pytest.mark.integration)
+    long = {item.path for item in items if item.get_closest_marker("integration")}
+    items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.fixture(scope="session")

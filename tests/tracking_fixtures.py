@@ -6,7 +6,9 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from faults.head import free_port
@@ -22,8 +24,9 @@ logging.getLogger("alembic").setLevel(logging.ERROR)
 
 
 def make_store(folder: Path) -> Path:
-    """A database in the folder; making its tables takes seconds."""
-    MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
+    """A database in the folder."""
+    folder.mkdir(exist_ok=True)
+    (folder / "mlflow.db").write_bytes(_empty_database())
     return folder
 
 
@@ -49,6 +52,14 @@ def server(store: Path, port: int) -> Iterator[str]:
     """The address of MLflow's server over the database."""
     with serving(store, port) as address:
         yield address
+
+
+@cache
+def _empty_database() -> bytes:
+    """Its tables take seconds to make."""
+    with TemporaryDirectory() as folder:
+        MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
+        return Path(folder, "mlflow.db").read_bytes()
 
 
 def settings_of(store: Path, experiment: str) -> TrackingConfig:

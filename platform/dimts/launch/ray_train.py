@@ -24,6 +24,7 @@ from dimts.core.errors import UserError
 from dimts.core.posix import fcntl
 from dimts.core.ray_session import ray_session
 from dimts.launch.console import following
+from dimts.launch.lean_trainer import LeanTrainer
 from dimts.launch.local_run_folder import RemoteRun, local_run_folder
 from dimts.launch.machine import resolve_on_machine
 from dimts.launch.names import CONFIG_FILE, RESULT
@@ -194,7 +195,7 @@ def torch_trainer(
     """
     path, filesystem = arrow_place(launch.place.parent)
     resources: dict[str, float] = {"CPU": cpus, "GPU": 1} if config.gpu else {"CPU": cpus}
-    return TorchTrainer(
+    return LeanTrainer(
         worker,
         # Not as JSON, in which the credentials of a tracking server are masked.
         train_loop_config={

@@ -28,6 +28,7 @@ from dimts.bundles.bundle import (
     read_settings,
     read_weights,
     resolve_bundle,
+    sizes_alone,
 )
 from dimts.core.config import build_config
 from dimts.families.acoustic.model.config import ModelConfig
@@ -157,7 +158,7 @@ def load_bundle(folder: str | Path, device: str | torch.device = "cpu") -> Bundl
             f"{folder}: {TOKENIZER} is not the tokenizer that the model was trained with"
         )
     weights = read_weights(folder)
-    with torch.device("meta"):
+    with sizes_alone():
         statistics = torch.zeros(mel.n_mels), torch.ones(mel.n_mels)
         model = build_model(config, tokenizer, *statistics, len(manifest.speakers))
     check_weights(model, weights, folder)
