@@ -275,9 +275,9 @@ def test_settings_of_judges_are_checked() -> None:
 def test_every_judge_measures_what_the_list_of_metrics_says(
     judges: list[Judge], voices: dict[str, list[Clip]]
 ) -> None:
-    for judge in judges:
-        [scores] = judge.score(voices[COPIES][:1])
-        assert scores.keys() - {*WEIGHTS.values()} == {m.name for m in OF_JUDGE[judge.name]}
+    for one in judges:
+        [scores] = one.score(voices[COPIES][:1])
+        assert scores.keys() - {*WEIGHTS.values()} == {m.name for m in OF_JUDGE[one.name]}
 
 
 @pytest.mark.parametrize(
