@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from data_prep.pipeline import prepare
-from data_prep.recipes.espeak import render_corpus
+from data_prep.recipes.espeak import ENGINES, render_corpus
 from dimts.cli import config_parser
 from dimts.commands.mix_config import MixConfig
 from dimts.commands.report import print_result
@@ -62,7 +62,8 @@ def prepare_parts(config: MixConfig) -> None:
         language = load_language(part.text.language).code
         if part.sentences:
             corpus = require_local(part.corpus.path, "the sentences are spoken into a folder")
-            render_corpus(Path(shipped(str(part.sentences))), corpus, part.voice or language)
+            sentences, voice = Path(shipped(str(part.sentences))), part.voice or language
+            render_corpus(sentences, corpus, voice, engine=ENGINES[part.engine])
         manifest = prepare(part.corpus, part.text, extractors, part.prepare)
         print(
             f"{part.prepare.features}: {manifest.n_utterances} utterances, "
