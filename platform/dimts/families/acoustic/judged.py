@@ -19,6 +19,7 @@ from dimts.families.acoustic.data import Data
 from dimts.families.acoustic.settings import AcousticSettings
 from dimts.families.acoustic.speaker import AcousticSpeaker
 from dimts.families.protocol import Measured
+from dimts.families.registry import use_shipped_vocoder
 from dimts.features.manifest import SplitName
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ def hear(
 ) -> Report:
     """What the judges of the settings say of a bundle; see `judge_voice`."""
     speaker = AcousticSpeaker.load(bundle, str(device))
+    use_shipped_vocoder(speaker)
     threads = torch.get_num_threads()
     report = judge_voice(settings.judges, data.features, split, speaker, device, threads)
     for objection in report.objections:

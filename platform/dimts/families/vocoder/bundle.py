@@ -65,7 +65,8 @@ def load_bundle(folder: Path, device: str | torch.device = "cpu") -> Bundle:
     weights = read_weights(folder)
     with torch.device("meta"):  # sizes that the weights do not have cost no memory
         check_weights(Vocoder(config, mel), weights, folder)
-    model = Vocoder(config, mel)
+    with torch.random.fork_rng(devices=[]):  # who loads one in training draws on as before
+        model = Vocoder(config, mel)
     model.load_state_dict(weights)
     return Bundle(model.to(device).eval(), manifest)
 
