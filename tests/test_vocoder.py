@@ -32,6 +32,7 @@ from dimts.families.registry import (
     shipped_vocoder,
     use_vocoder,
 )
+from dimts.families.vocoder.bundle import export_bundle
 from dimts.families.vocoder.data import open_data
 from dimts.families.vocoder.dataset import Recording, resampled, without_gaps
 from dimts.families.vocoder.extractors import INT16
@@ -165,6 +166,19 @@ def test_bundle_is_small_and_names_its_mel(settings: Any) -> None:
     assert float(vocoder._model.mel_mean) == pytest.approx(data.mel_mean, rel=1e-5)
 
 
+def test_exported_bundle_speaks_the_same_beside_a_model_card(settings: Any, tmp_path: Path) -> None:
+    source, folder = trained(settings("training.max_steps=2")), tmp_path / "exported"
+    folder.mkdir()
+    (folder / "README.md").write_text("a card", encoding="utf-8")
+    assert export_bundle(source, folder) == (folder / WEIGHTS).stat().st_size
+    (folder / "README.md").write_text("another card", encoding="utf-8")
+    names = {file.name for file in folder.iterdir()}
+    assert names == {"README.md", "config.yaml", "manifest.json", WEIGHTS}
+    kept, exported = (NeuralVocoder.load(place)._model.state_dict() for place in (source, folder))
+    assert all(torch.equal(weight, exported[name]) for name, weight in kept.items())
+    assert read_manifest(folder).step == 2
+
+
 def test_recording_is_spoken_again_by_the_command_alone(
     settings: Any, spoken_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,6 +308,18 @@ def test_vocoder_that_ships_is_left_out_with_a_line_where_the_mel_is_another(
     assert [record.message for record in caplog.records] == [
         "bases/vocoder takes another mel: Griffin-Lim makes the waves"
     ]
+
+
+def test_vocoder_that_ships_streams_the_samples_that_it_speaks(settings: Any) -> None:
+    vocoder = shipped_vocoder(settings().mel)
+    assert vocoder
+    mel_TM = Recording(open_data(settings()).features[0].split("train"), 3, HOP).mel_TM
+    whole = vocoder(mel_TM)
+    pieces = list(vocoder.stream(np.array_split(mel_TM, len(mel_TM) // 20)))
+    assert len(pieces) > 1
+    streamed = np.concatenate(pieces)
+    assert len(streamed) == len(whole)
+    assert np.abs(streamed - whole).max() < 1e-3
 
 
 def test_loading_a_vocoder_leaves_the_random_numbers_of_a_training() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,9 +15,12 @@ from dimts.audio.mel import MelConfig
 from dimts.bundles import bundle
 from dimts.bundles.bundle import (
     CONFIG,
+    MANIFEST,
+    WEIGHTS,
     BundleError,
     BundleManifest,
     check_weights,
+    file_of,
     read_manifest,
     read_settings,
     read_weights,
@@ -49,6 +54,25 @@ def write_bundle(
     """Write a bundle into an existing folder; see `dimts.bundles.bundle.write_bundle`."""
     halves = {name: w.half() if w.ndim > 1 else w for name, w in weights.items()}
     bundle.write_bundle(folder, halves, config_yaml, {**facts, "family": FAMILY})
+
+
+def export_bundle(source: Path, folder: Path) -> int:
+    """Copy the bundle of a run without its trainer's state; bytes of the weights.
+
+    Other files of the folder, such as a model card, stay, and are no part of the bundle.
+
+    Raises:
+        BundleError: `source` is no bundle of a vocoder.
+    """
+    loaded, source = load_bundle(source), resolve_bundle(source)
+    facts = loaded.manifest.model_dump(include={"step", "epoch", "metrics", "features", "origin"})
+    with tempfile.TemporaryDirectory() as draft:
+        config_yaml = file_of(source, CONFIG).read_text(encoding="utf-8")
+        write_bundle(Path(draft), loaded.model.state_dict(), config_yaml, facts)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (CONFIG, WEIGHTS, MANIFEST):
+            shutil.copyfile(Path(draft, name), folder / name)
+    return (folder / WEIGHTS).stat().st_size
 
 
 def load_bundle(folder: Path, device: str | torch.device = "cpu") -> Bundle:

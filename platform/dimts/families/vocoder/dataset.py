@@ -97,7 +97,7 @@ class Crops:
         gain: nepers, least and most, that a crop is made louder by.
         predicted: mels of the utterances as a voice predicts them, as long as the recordings'.
         predicted_share: of crops that have those.
-        resampling: of the others.
+        resampling: of crops, which then have their own mel.
     """
 
     def __init__(
@@ -122,20 +122,6 @@ class Crops:
         split, i = self._where[index]
         return Recording(split, i, self._mel.hop_length)
 
-    def _as_recorded(
-        self, recording: Recording, predicted: int | None, rng: np.random.Generator
-    ) -> Crop:
-        """A random crop; `predicted` is the index of the voice's mel that it has."""
-        n, hop = self.n_frames, self._mel.hop_length
-        start = int(rng.integers(max(1, len(recording) - n + 1)))
-        crop = slice(start, min(start + n, len(recording)))
-        mel_TM = recording.mel_TM[crop]
-        if predicted is not None and self._predicted:
-            mel_TM = self._predicted[predicted][crop].astype(np.float32)
-        wave = recording.wave[crop.start * hop : crop.stop * hop].astype(np.float32) / INT16
-        f0_T, voiced_T = without_gaps(recording.f0_T)
-        return Crop(mel_TM, wave, f0_T[crop], voiced_T[crop])
-
     def collate(
         self, indices: Sequence[int], whole: Sequence[int] | None = None, *,
         seed: Seed = (0,), pad_to_multiple: bool = False,
@@ -150,22 +136,33 @@ class Crops:
         for row, index in enumerate(indices):
             rng = np.random.default_rng((*seed, index))
             recording = self.recording(index)
-            predicted = bool(self._predicted) and rng.random() < self._predicted_share
             factors, share = self._resampling
-            if not predicted and share and rng.random() < share:
+            start = None
+            if share and rng.random() < share:
                 crop = resampled(recording, self._mel, n, rng.uniform(*factors), rng)
             else:
-                crop = self._as_recorded(recording, index if predicted else None, rng)
+                start = int(rng.integers(max(1, len(recording) - n + 1)))
+                crop = as_recorded(recording, start, n, hop)
             gain, t = rng.uniform(*self._gain), len(crop.mel_TM)
+            mel_TM = crop.mel_TM
+            if start is not None and self._predicted and rng.random() < self._predicted_share:
+                mel_TM = self._predicted[index][start : start + t].astype(np.float32)
             # What was at the floor was silence: it does not get louder.
-            louder_TM = crop.mel_TM + np.float32(gain)
-            mel_BTM[row, :t] = np.where(crop.mel_TM > silence, louder_TM, silence)
+            mel_BTM[row, :t] = np.where(mel_TM > silence, mel_TM + np.float32(gain), silence)
             wave_BS[row, : t * hop] = crop.wave * np.float32(np.exp(gain))
             f0_BT[row, :t], voiced_BT[row, :t] = crop.f0_T, crop.voiced_T
         np.maximum(mel_BTM, silence, out=mel_BTM)
         total = indices if whole is None else whole
         tensors = map(torch.from_numpy, (mel_BTM, wave_BS, f0_BT, voiced_BT))
         return VocoderBatch([self.ids[i] for i in indices], len(total) * n, *tensors)
+
+
+def as_recorded(recording: Recording, start: int, n_frames: int, hop: int) -> Crop:
+    """The frames from `start` on, as many as there are."""
+    crop = slice(start, min(start + n_frames, len(recording)))
+    wave = recording.wave[crop.start * hop : crop.stop * hop].astype(np.float32) / INT16
+    f0_T, voiced_T = without_gaps(recording.f0_T)
+    return Crop(recording.mel_TM[crop], wave, f0_T[crop], voiced_T[crop])
 
 
 def resampled(
