@@ -39,7 +39,7 @@ from dimts.families.vocoder.speaker import NeuralVocoder
 from dimts.features.feature_set import FeatureSet
 
 RECORDINGS, GRIFFIN_LIM = "recordings", "Griffin-Lim"
-MIN_SECONDS, MAX_SECONDS = 1.8, 12.0
+MIN_SECONDS, MAX_SECONDS = 1.2, 12.0
 Float32Array = NDArray[np.float32]
 Speak = Callable[[Float32Array], Float32Array]
 
