@@ -403,7 +403,7 @@ def test_vocoder_that_ships_is_made_of_what_its_settings_name() -> None:
     assert {engine for engine, _ in spoken} <= ENGINES.keys()
     made = {"asterisk_en", *("_".join(words) for words in spoken)}
     settings = load_voice([ROOT / "jobs" / "configs" / "vocoder" / "universal.yaml"], [])
-    assert {place.name for place in settings.model_dump()["features"]} == made
+    assert {Path(place).name for place in settings.model_dump()["features"]} == made
     prepared = " ".join(lines).partition("for name in ")[2].partition(";")[0].replace("\\", "")
     assert set(prepared.split()) == made
 
