@@ -1,10 +1,9 @@
 """How natural a vocoder's copies of recordings are: beside the recordings, and Griffin-Lim's.
 
     python benchmarks/vocoder_quality.py --model bases/vocoder \\
-        --speech features/vocoder/hibari_en --speech corpora/a_speaker_it_never_heard/wavs
+        --speech features/vocoder/hibari_en --speech corpora/a_speaker_it_never_heard
 
-Speech is a folder of features of the vocoder family, of which the test split counts, or one of
-recordings. Its mels are spoken again by each model and by Griffin-Lim; `dimts judge`'s judges hear
+Speech is a folder of features of the vocoder family, of which the test split counts, or a corpus. Its mels are spoken again by each model and by Griffin-Lim; `dimts judge`'s judges hear
 all of them, and each copy is compared with its own recording. Several models, such as the
 checkpoints of one training, stand side by side.
 """
@@ -100,7 +99,7 @@ def judged(
 
 
 def recordings(place: Path, mel: MelConfig) -> Iterator[Clip]:
-    """Those of a test split, or of a folder, that are neither short nor long; in their order."""
+    """Those of a test split, or of a corpus, that are neither short nor long; in their order."""
     rate = mel.sample_rate
     if (place / "manifest.json").is_file():
         split = FeatureSet.open(place).split("test")
@@ -109,7 +108,7 @@ def recordings(place: Path, mel: MelConfig) -> Iterator[Clip]:
             if MIN_SECONDS < len(wave) / rate < MAX_SECONDS:
                 yield Clip(wave, rate, split.texts[i], split.languages[i], name=name)
         return
-    for file in sorted(place.glob("*.wav")):
+    for file in sorted((place / "wavs").glob("*.wav")):
         wave = read_recording(file, rate)
         if MIN_SECONDS < len(wave) / rate < MAX_SECONDS:
             yield Clip(wave, rate, name=file.stem)

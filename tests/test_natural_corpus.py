@@ -111,7 +111,9 @@ def test_kokoro_s_styles_are_several_speakers_who_repeat_themselves() -> None:
     f0 = []
     for speech in (man, woman):
         assert 0.4 < len(speech.samples) / speech.sample_rate < 3
-        found = track_pitch(speech.samples / np.float32(32768), 24_000, 256, PitchConfig())
+        found = track_pitch(
+            speech.samples.astype(np.float32) / np.float32(32768), 24_000, 256, PitchConfig()
+        )
         f0.append(float(np.median(found[found > 0])))
     assert f0[0] < 0.8 * f0[1]
 

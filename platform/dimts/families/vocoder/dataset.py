@@ -160,7 +160,7 @@ class Crops:
 def as_recorded(recording: Recording, start: int, n_frames: int, hop: int) -> Crop:
     """The frames from `start` on, as many as there are."""
     crop = slice(start, min(start + n_frames, len(recording)))
-    wave = recording.wave[crop.start * hop : crop.stop * hop].astype(np.float32) / INT16
+    wave = recording.wave[crop.start * hop : crop.stop * hop].astype(np.float32) / np.float32(INT16)
     f0_T, voiced_T = without_gaps(recording.f0_T)
     return Crop(recording.mel_TM[crop], wave, f0_T[crop], voiced_T[crop])
 
@@ -180,7 +180,7 @@ def resampled(
     before = math.ceil(margin * factor)
     first = max(0, start - before)
     source = recording.wave[first * hop : (start + n_source + before) * hop]
-    wave = soxr.resample(source.astype(np.float32) / INT16, factor, 1.0, quality="HQ")
+    wave = soxr.resample(source.astype(np.float32) / np.float32(INT16), factor, 1.0, quality="HQ")
     skipped = round((start - first) / factor)
     mel_TM = log_mel(wave, mel)[skipped : skipped + n_frames]
     t = min(len(mel_TM), len(wave) // hop - skipped)
