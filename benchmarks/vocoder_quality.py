@@ -3,9 +3,10 @@
     python benchmarks/vocoder_quality.py --model bases/vocoder \\
         --speech features/vocoder/hibari_en --speech corpora/a_speaker_it_never_heard
 
-Speech is a folder of features of the vocoder family, of which the test split counts, or a corpus. Its mels are spoken again by each model and by Griffin-Lim; `dimts judge`'s judges hear
-all of them, and each copy is compared with its own recording. Several models, such as the
-checkpoints of one training, stand side by side.
+Speech is a folder of features of the vocoder family, of which the test split counts, or a corpus.
+Its mels are spoken again by each model and by Griffin-Lim; the judges of `dimts judge` hear all of
+them, and each copy is compared with its own recording. Several models, such as the checkpoints of
+one training, stand side by side.
 """
 
 from __future__ import annotations
