@@ -48,9 +48,10 @@ def _speak(speaker: Speaker, text: str, arguments: argparse.Namespace) -> NDArra
     """
     if not isinstance(speaker, Vocoder):
         return speaker.speak(
-            text, language=arguments.language, speed=arguments.speed, pitch=arguments.pitch
-        )
-    if arguments.language or (arguments.speed, arguments.pitch) != (1, 1):
+            text, language=arguments.language, voice=arguments.voice, speed=arguments.speed,
+            pitch=arguments.pitch,
+        )  # fmt: skip
+    if arguments.language or arguments.voice or (arguments.speed, arguments.pitch) != (1, 1):
         raise UserError("a vocoder speaks recordings as they are: leave out all but their name")
     try:
         with open_regular(Path(text)) as descriptor:
@@ -75,6 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--language", help="code of what is spoken, e.g. am (default: what the voice learned last)"
+    )
+    parser.add_argument(
+        "--voice", metavar="NAME", help="who speaks, of a model of several (default: the last)"
     )
     parser.add_argument("--speed", type=float, default=1.0, help="1 is as learned (default)")
     parser.add_argument(
