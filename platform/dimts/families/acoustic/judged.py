@@ -22,6 +22,7 @@ from dimts.families.acoustic.restoration import with_restoration
 from dimts.families.acoustic.settings import AcousticSettings
 from dimts.families.acoustic.speaker import AcousticSpeaker
 from dimts.families.protocol import Measured
+from dimts.families.registry import use_shipped_vocoder
 from dimts.features.manifest import SplitName
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ def hear(
 ) -> Report:
     """What the judges of the settings say of a bundle; see `judge_voice`."""
     speaker = AcousticSpeaker.load(bundle, str(device))
+    use_shipped_vocoder(speaker)
     threads = torch.get_num_threads()
     report = judge_voice(settings.judges, data.features, split, speaker, device, threads)
     for objection in report.objections:
