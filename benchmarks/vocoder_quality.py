@@ -96,7 +96,9 @@ def judged(
                 )
     if not voices[RECORDINGS]:
         raise UserError(f"{place}: no speech of {MIN_SECONDS:g} to {MAX_SECONDS:g} s in it")
-    return judge_voices(judges, voices, lambda clips: judge_clips(judges, clips))
+    return judge_voices(
+        [judge.name for judge in judges], voices, lambda clips: judge_clips(judges, clips)
+    )
 
 
 def recordings(place: Path, mel: MelConfig) -> Iterator[Clip]:

@@ -237,7 +237,7 @@ def test_sets_of_one_language_have_one_figure(base: BaseVoice, tmp_path: Path) -
     file = tmp_path / "three.yaml"
     file.write_text(yaml.safe_dump(settings), encoding="utf-8")
     config = load_config(MixConfig, [file])
-    prepare_parts(config)
+    prepare_parts(config, config.parts)
     settings_of_run = acoustic(config.launch())
     data = open_data(settings_of_run)
     assert data.tokenizer.languages == ("es", "sw")
