@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dimts.audio.files import AudioError, read_audio
+from dimts.audio.decoded import AudioError
+from dimts.audio.files import read_audio
 from dimts.audio.griffin_lim import griffin_lim
 from dimts.core.errors import UserError
 from dimts.core.untrusted import open_regular

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dimts.audio.files import AudioError, read_audio
+from dimts.audio.decoded import AudioError
+from dimts.audio.files import read_audio
 from dimts.audio.mel import Float32Array, MelConfig, log_mel
 from dimts.core.errors import UserError
 from dimts.core.threads import one_thread
