@@ -94,7 +94,7 @@ def test_format_is_read_whole_and_in_parts(kind: str, tmp_path: Path) -> None:
     assert CHANGE - 1.0 - 0.02 < change_at(part) < CHANGE - 1.0 + late + 0.01
     with pytest.raises(AudioError, match=r"3|no sound"):
         read(file, start=5.0, end=6.0)
-    with pytest.raises(AudioError, match="at most 2 s|more than 2 s"):
+    with pytest.raises(AudioError, match=r"(at most|more than) 2 s"):
         read(file, max_seconds=2.0)
 
 
@@ -124,7 +124,7 @@ def test_cut_off_file_is_refused(tmp_path: Path) -> None:
     file = write(tmp_path / "a.mkv", "mkv")
     data = file.read_bytes()
     file.write_bytes(data[: len(data) // 2])
-    with pytest.raises(AudioError, match="ends after|cannot be decoded"):
+    with pytest.raises(AudioError, match=r"ends after|cannot be decoded"):
         read(file)
 
 

@@ -92,7 +92,7 @@ def header_roles(folder: CorpusFolder, table: str, names: Sequence[str]) -> Role
     columns = {"audio": taken["audio"], "text": taken["text"]}
     columns |= {r: taken[r] for r in ("speaker", "language", "start", "end") if r in taken}
     others = [n for n in by_known("text", names) if n != names[taken["text"]]]
-    note = ", ".join(f"{names[n]} is {_called(role)}" for role, n in columns.items())
+    note = ", ".join(f"{names[n]} is the {called(role)}" for role, n in columns.items())
     if others:
         note += f"; {', '.join(others)} not read (corpus.columns: {{text: {others[0]}}} would)"
     folder.note("columns", f"{table}: {note}")
@@ -241,8 +241,9 @@ def _names_files(
     return max(free, key=lambda n: (*n_files(n), -n))
 
 
-def _called(role: str) -> str:
-    return {"audio": "the recording"}.get(role, f"the {role}")
+def called(role: str) -> str:
+    """What a person calls the content of a column."""
+    return "recording" if role == "audio" else role
 
 
 def _numbers(columns: Sequence[int]) -> str:

@@ -30,7 +30,7 @@ def recognise_huggingface(folder: CorpusFolder) -> list[str]:
     """Parquet files; else tables `metadata.csv` with the column `file_name`."""
     if patterns := folder.config.tables:
         names = [name for pattern in patterns for name in folder.matching(pattern)]
-        return [name for name in names if name.endswith((".parquet", ".csv"))]
+        return [n for n in names if n.endswith(".parquet") or _is_audiofolder(folder, n)]
     if found := folder.tables(".parquet", depth=2):
         return found
     tables = [n for n in folder.tables(METADATA, depth=2) if n.rpartition("/")[2] == METADATA]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
+from itertools import islice
 from typing import Any
 
-from data_prep.readers.columns import by_name
+from data_prep.readers.columns import by_name, called
 from data_prep.readers.corpus_folder import MAX_LINE_BYTES, CorpusFolder
 from data_prep.readers.refusal import RowError
 from data_prep.readers.rows import Cells, RowMaker, Rows, seconds
@@ -13,6 +15,7 @@ from data_prep.utterance import Reason
 from dimts.core.errors import UserError
 from dimts.core.untrusted import parse_json
 
+SAMPLED_LINES = 100
 SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".ndjson")
 
 
@@ -43,9 +46,8 @@ def read_jsonl(folder: CorpusFolder, language: str) -> Rows:
     for name in manifests:
         maker.table(name, len(manifests) > 1)
         roles = _roles(folder, name) | _configured(folder)
-        note = ", ".join(
-            f"{key} is the {role}" for role, key in roles.items() if role != "duration"
-        )
+        named = {role: key for role, key in roles.items() if role != "duration"}
+        note = ", ".join(f"{key} is the {called(role)}" for role, key in named.items())
         folder.note("columns", f"{name}: {note}")
         for number, line in enumerate(folder.lines(name), start=1):
             if not line.strip():
@@ -99,11 +101,15 @@ def cells_of(values: Mapping[str, Any], roles: Mapping[str, str]) -> Cells:
 
 
 def _roles(folder: CorpusFolder, name: str) -> dict[str, str]:
+    """By the keys of the first objects, if the first line holds one."""
+    keys: dict[str, None] = {}
     try:
-        head = next((line for line in folder.lines(name) if line.strip()), b"")
-        return by_name(list(json_object(head)))
+        for n, line in enumerate(islice(folder.lines(name), SAMPLED_LINES)):
+            with nullcontext() if n == 0 else suppress(RowError):
+                keys |= dict.fromkeys(json_object(line))
     except (RowError, UserError):
         return {}
+    return by_name(list(keys))
 
 
 def _configured(folder: CorpusFolder) -> dict[str, str]:
