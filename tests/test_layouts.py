@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from layout_fixtures import FIRST, LAYOUTS, SECOND, Row, audio, coqui, ljspeech, nemo, piper, table
 
-from data_prep.readers import read_corpus
+from data_prep.readers import READERS, read_corpus
 from data_prep.utterance import Reason, Rejected, Utterance
 from dimts.core.errors import UserError
 from dimts.features.config import CorpusConfig
@@ -202,3 +204,16 @@ def test_quoted_cell_may_hold_line_ends(tmp_path: Path) -> None:
     table(tmp_path / "t.csv", "file,text", f'a.wav,"{FIRST}', f'{SECOND}"', f"b.wav,{SECOND}")
     assert [row.text for row in used(tmp_path)] == [f"{FIRST}\n{SECOND}", SECOND]
     assert [row.row for row in read(tmp_path)[0]] == [2, 4]
+
+
+def test_settings_in_the_documents_are_settings() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^    corpus:\n(?:      .*\n)+", page, re.MULTILINE)
+    assert len(blocks) == 2
+    for block in blocks:
+        section = {"path": "corpora/mine", **yaml.safe_load(block)["corpus"]}
+        assert CorpusConfig.model_validate(section).model_dump(exclude_defaults=True)
+    for reader in READERS:
+        assert f"| `{reader}` |" in page
+    for reason in Reason:
+        assert f"`{reason}`" in page
