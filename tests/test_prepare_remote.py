@@ -108,7 +108,7 @@ def test_parquet_and_another_audio_folder_are_read_there(
     assert (theirs.fingerprint, sum(chunks)) == (ours.fingerprint, 2)
     assert run(there, bucket / "features") == (theirs, [])
     outside = CorpusConfig(path=there, audio_folder="/etc")
-    with pytest.raises(UserError, match="corpus.audio_folder: /etc: must lie in s3://"):
+    with pytest.raises(UserError, match=r"corpus.audio_folder: /etc: must lie in s3://"):
         read_corpus(outside, "am")
 
 

@@ -126,8 +126,8 @@ class AudioNames:
         for allowed in (*self._allowed, self._folder.config.path):
             if isinstance(allowed, Path) and path.is_relative_to(allowed):
                 inside = path.relative_to(allowed)
-                prefix = str(allowed) if allowed in self._allowed[1:] else ""
-                yield from (str(PurePosixPath(prefix, n)) for n in _with_suffix(inside))
+                prefix = f"{allowed}/" if allowed in self._allowed[1:] else ""
+                yield from (prefix + name for name in _with_suffix(inside))
         # Of another machine: its end is looked for here.
         parts = path.parts
         dropped = [n for n in [self._n_dropped or 0] if 0 < n < len(parts)]
@@ -147,11 +147,11 @@ class AudioNames:
             return
         places = [beside, ""] if beside else [""]
         for folder in self.folders:
-            for place in places:
-                base = PurePosixPath(place, folder)
-                yield from (str(base / name) for name in _with_suffix(path))
+            for place in places if not folder.startswith("/") else [""]:
+                base = "/".join(filter(None, (place, folder)))
+                yield from (f"{base}/{name}" if base else name for name in _with_suffix(path))
         if self._folder.config.audio_folder:  # `wavs/a.wav` beside `audio_folder: wavs`
-            yield from (str(name) for name in _with_suffix(path))
+            yield from _with_suffix(path)
 
     def _look_up(self, path: str) -> str | None:
         """The path as its folders write it, if there is one.
@@ -159,11 +159,9 @@ class AudioNames:
         Raises:
             RowError: two names fit and neither exactly, or a folder cannot be listed.
         """
-        found = next(
-            (str(a) for a in self._allowed[1:] if PurePosixPath(path).is_relative_to(a)), ""
-        )
-        parts = PurePosixPath(path).relative_to(found).parts if found else PurePosixPath(path).parts
-        for part in parts:
+        whole = PurePosixPath(path)
+        found = next((str(a) for a in self._allowed[1:] if whole.is_relative_to(a)), "")
+        for part in whole.relative_to(found).parts:
             try:
                 names = self._keys(found)
             except PermissionError as error:
@@ -218,10 +216,12 @@ def _posix(name: str) -> str:
     return _DRIVE.sub("", name).replace("\\", "/") if "\\" in name or ":" in name else name
 
 
-def _with_suffix(path: PurePosixPath) -> list[PurePosixPath]:
+def _with_suffix(path: PurePosixPath) -> Iterator[str]:
+    """A name as it is, or with each suffix that it may lack."""
     if has_audio_suffix(path.name):
-        return [path]
-    return [path.with_name(path.name + suffix) for suffix in AUDIO_SUFFIXES] if path.name else []
+        yield str(path)
+    elif path.name:
+        yield from (f"{path}{suffix}" for suffix in AUDIO_SUFFIXES)
 
 
 def _key(name: str) -> str:
