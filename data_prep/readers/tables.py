@@ -45,7 +45,7 @@ def read_tables(
                 cells, columns = _cells(line, known, own)
                 row = finish(cells, columns) if finish else cells
             except RowError as error:
-                yield maker.row(line.number, error, line.raw.split(own.delimiter)[0])
+                yield maker.row(line.number, error, _shown(line, known, own, maker))
             else:
                 yield maker.row(line.number, row)
 
@@ -95,6 +95,13 @@ def find_roles(folder: CorpusFolder, name: str, form: Format, maker: RowMaker) -
     if rows and (header or (header is None and is_header(rows[0], exists))):
         return header_roles(folder, name, rows[0])
     return guessed_roles(folder, name, rows, exists)
+
+
+def _shown(line: Line, roles: Roles, form: Format, maker: RowMaker) -> str:
+    """What stands for the id of a row that cannot be used."""
+    cells = line.raw.split(form.delimiter) if isinstance(line.cells, RowError) else line.cells
+    name = cells[roles.audio if roles.audio < len(cells) else 0].strip()
+    return maker.audio.id_of(name) if name else ""
 
 
 def _cells(line: Line, roles: Roles, form: Format) -> tuple[Cells, dict[str, str]]:
