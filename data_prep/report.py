@@ -15,7 +15,7 @@ from dimts.core.untrusted import printable
 from dimts.features.manifest import QUARANTINE, SPLITS, Manifest
 from dimts.storage.paths import AnyPath
 
-MAX_CELL = 300
+MAX_CELL, MAX_NOTE = 300, 500
 MAX_SPEAKER = 24
 SHOWN_SPEAKERS = 10
 
@@ -48,7 +48,7 @@ def summary(
     `notes` are the reader's: what it took for what.
     """
     n_rows, n_used = manifest.corpus.n_rows, manifest.n_utterances
-    lines = [f"corpus    {manifest.corpus.path}", *map(printable, notes)]
+    lines = [f"corpus    {manifest.corpus.path}", *(printable(note, MAX_NOTE) for note in notes)]
     lines.append(f"used      {n_used} of {n_rows} rows, {_duration(manifest.hours)} of speech")
     for name in SPLITS:
         split = manifest.splits[name]

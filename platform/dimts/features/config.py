@@ -10,6 +10,7 @@ from dimts.audio.trim import TrimConfig
 from dimts.core.config import Config
 from dimts.storage.paths import AnyPath
 
+Value = Annotated[str, Field(coerce_numbers_to_str=True)]  # speakers are often numbers
 ColumnName = Annotated[int, Field(ge=1)] | Annotated[str, Field(min_length=1)]
 
 
@@ -49,7 +50,7 @@ class CorpusConfig(Config):
     header: bool | None = Field(None, description="whether the first line names the columns")
     quoted: bool | None = Field(None, description='whether a "quoted" cell may hold delimiters')
     encoding: str = Field("utf-8", description="of tables, such as latin-1")
-    only: dict[str, tuple[str, ...]] = Field(
+    only: dict[str, tuple[Value, ...]] = Field(
         default={}, description="column: values; other rows are left out"
     )
     min_minutes: float = Field(0.0, ge=0, description="of speech; speakers with less are left out")
