@@ -237,6 +237,18 @@ def cue_table(folder: Path) -> None:
     table(folder / "talk.csv", "start,end,text", f'1.5,2.5,"{FIRST}, {SECOND}"')
 
 
+def vctk(folder: Path) -> None:
+    audio(folder, *(f"wav48/p{n}/p{n}_001_mic{mic}.flac" for n in (1, 2) for mic in (1, 2)))
+    table(folder / "txt/p1/p1_001.txt", FIRST)
+    table(folder / "txt/p2/p2_001.txt", SECOND, "", THIRD)
+
+
+def libritts(folder: Path) -> None:
+    audio(folder, "train/103/12/103_12_0.wav")
+    table(folder / "train/103/12/103_12_0.normalized.txt", "x")
+    table(folder / "train/103/12/103_12_0.original.txt", FIRST)
+
+
 LAYOUTS: dict[str, Layout] = {
     "ljspeech": Layout("ljspeech", ljspeech, (
         Row("a", "wavs/a.wav", FIRST), Row("b", "wavs/b.wav", SECOND))),
@@ -298,4 +310,10 @@ LAYOUTS: dict[str, Layout] = {
         Row("radio/news_00001", "radio/news.m4a", f"{FIRST} & ቡና", "Abebe", 60.0, 62.0))),
     "cue_table": Layout("subtitles", cue_table, (
         Row("talk_00001", "talk.ogg", f"{FIRST}, {SECOND}", start=1.5, end=2.5),)),
+    "vctk": Layout("text_files", vctk, (
+        Row("p1_001", "wav48/p1/p1_001_mic1.flac", FIRST, "p1"),
+        Row("p2_001", "wav48/p2/p2_001_mic1.flac", f"{SECOND} {THIRD}", "p2")),
+        {"columns": {"speaker": 2}}),
+    "libritts": Layout("text_files", libritts, (
+        Row("103_12_0", "train/103/12/103_12_0.wav", FIRST),)),
 }  # fmt: skip

@@ -18,6 +18,7 @@ from data_prep.readers.lhotse import read_lhotse, recognise_lhotse
 from data_prep.readers.ljspeech import read_ljspeech, recognise_ljspeech
 from data_prep.readers.rows import Rows
 from data_prep.readers.subtitles import read_subtitles, recognise_subtitles
+from data_prep.readers.text_files import read_text_files, recognise_text_files
 from data_prep.utterance import Rejected, Utterance
 from dimts.core.errors import ConfigError, UserError
 from dimts.features.config import CorpusConfig
@@ -48,6 +49,7 @@ READERS: dict[str, Reader] = {
     "lhotse": Reader(recognise_lhotse, read_lhotse),
     "ljspeech": Reader(recognise_ljspeech, read_ljspeech),
     "subtitles": Reader(recognise_subtitles, read_subtitles),
+    "text_files": Reader(recognise_text_files, read_text_files),
 }
 BY_TABLE = ("delimited", "ljspeech")
 """That any folder with a table fits: `auto` takes the first one where no other layout is seen."""
