@@ -12,6 +12,7 @@ import yaml
 from layout_fixtures import FIRST, LAYOUTS, SECOND, Row, audio, coqui, ljspeech, nemo, piper, table
 
 from data_prep.readers import READERS, read_corpus
+from data_prep.readers.corpus_folder import CorpusFolder
 from data_prep.utterance import Reason, Rejected, Utterance
 from dimts.core.errors import UserError
 from dimts.features.config import CorpusConfig
@@ -101,6 +102,17 @@ def test_no_path_leads_out_unless_the_audio_folder_says_so(tmp_path: Path) -> No
     audio(tmp_path, "elsewhere.wav")
     table(corpus / "metadata.csv", f"link|{FIRST}", f"a|{FIRST}")
     assert refused(corpus, **settings) == {"link": Reason.OUTSIDE_CORPUS}
+
+
+def test_linked_folders_are_used_but_not_searched(tmp_path: Path) -> None:
+    audio(tmp_path, "real/a.wav")
+    (tmp_path / "wavs").symlink_to("real")
+    (tmp_path / "everything").symlink_to("/")
+    table(tmp_path / "metadata.csv", f"a|{FIRST}")
+    assert [row.audio for row in used(tmp_path)] == ["wavs/a.wav"]
+    assert CorpusFolder(CorpusConfig(path=tmp_path)).tables("", depth=3) == [
+        "everything", "metadata.csv", "wavs", "real/a.wav",
+    ]  # fmt: skip
 
 
 def test_speaker_is_no_text_and_the_summary_says_so(tmp_path: Path) -> None:

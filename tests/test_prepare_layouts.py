@@ -101,8 +101,8 @@ def test_cues_of_a_video_are_utterances_where_they_are_spoken(
     assert sorted(found) == ["talk_00001", "talk_00002"]
     for name, begins in (("talk_00001", 0.5), ("talk_00002", 2.0)):
         _, start, seconds = found[name]
-        assert start == pytest.approx(begins, abs=0.06)
-        assert seconds == pytest.approx(0.6, abs=0.12)
+        assert begins - 0.1 < start < begins + 0.01  # a little silence is kept
+        assert 0.59 < seconds < 0.8
 
 
 def test_speakers_with_few_minutes_are_left_out(tmp_path: Path) -> None:

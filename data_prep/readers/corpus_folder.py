@@ -36,8 +36,8 @@ _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 class Listing(NamedTuple):
     """Names in a folder, sorted."""
 
-    files: tuple[str, ...]  # and what is neither file nor folder: a pipe, a link to nothing
-    folders: tuple[str, ...]
+    files: tuple[str, ...]  # and whatever is no folder: a pipe, a link, to folders too
+    folders: tuple[str, ...]  # in which tables are looked for
 
 
 class CorpusFolder:
@@ -91,7 +91,8 @@ class CorpusFolder:
         try:
             with os.scandir(self.root / folder) as entries:
                 for entry in entries:
-                    (folders if _is_folder(entry) else files).append(entry.name)
+                    is_folder = entry.is_dir(follow_symlinks=False)
+                    (folders if is_folder else files).append(entry.name)
         except PermissionError:
             raise
         except (OSError, ValueError):
@@ -231,13 +232,6 @@ class _Unpacked(io.RawIOBase):
             raise zlib.error(f"more than {MAX_BYTES} bytes")
         view[: len(data)] = data
         return len(data)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
 
 
 def _full_match(name: str, pattern: str) -> bool:
