@@ -20,9 +20,9 @@ from typing import Any, Literal
 
 from data_prep.arrow_writer import write_atomic
 from data_prep.extract import ExtractSettings, chunk_file, extract_chunk
-from data_prep.parquet_recordings import container
 from data_prep.recordings import Root, stamp_of
 from data_prep.utterance import Segment
+from dimts.audio.parquet_recordings import container
 from dimts.core.environment import n_cores, named_cluster
 from dimts.core.errors import UserError
 from dimts.core.ray_session import MAX_SOCKET_PATH, SHORT, ray_session

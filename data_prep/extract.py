@@ -15,11 +15,11 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from data_prep.arrow_writer import atomic_file
-from data_prep.parquet_recordings import split_member
 from data_prep.recordings import FileStamp, Open, Root, at_hand
 from data_prep.utterance import Reason, Segment
 from dimts.audio.decoded import MAX_RECORDING_SECONDS, MAX_SAMPLE_RATE, AudioError
 from dimts.audio.files import read_audio
+from dimts.audio.parquet_recordings import split_member
 from dimts.audio.trim import TrimConfig, trim_silence
 from dimts.core.config import fingerprint
 from dimts.core.untrusted import NotAFile, open_regular

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 
-from data_prep.parquet_recordings import RowGroup, container, split_member
+from dimts.audio.parquet_recordings import RowGroup, as_file, container, split_member
 from dimts.core.posix import fcntl
 from dimts.core.untrusted import open_regular
 from dimts.storage.paths import AnyPath, Entry, StoragePath, cache_folder, reaching, transfer
@@ -167,10 +167,8 @@ def _member_opened(root: Root, name: str, row: int) -> Iterator[tuple[int, FileS
             lambda: stack.enter_context(parquet_file(root, name)),
             row,
         )
-    with tempfile.TemporaryFile() as file:
-        file.write(data)
-        file.flush()
-        yield file.fileno(), stamp
+    with as_file(data) as descriptor:
+        yield descriptor, stamp
 
 
 @contextmanager

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from layout_fixtures import LAYOUTS
 
-from data_prep.parquet_recordings import container
 from data_prep.readers import read_corpus
 from data_prep.readers.audio_names import has_audio_suffix
 from data_prep.utterance import Utterance
+from dimts.audio.parquet_recordings import container
 from dimts.core.errors import UserError
 from dimts.core.untrusted import DRIVES_A_TERMINAL
 from dimts.features.config import CorpusConfig

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from test_containers import write
 from data_prep.extract import ExtractSettings, extract_chunk
 from data_prep.utterance import Segment
 from dimts.audio.mel import Float32Array
+from dimts.audio.parquet_recordings import opened_recording
 from dimts.audio.trim import TrimConfig
 from dimts.core.errors import UserError
 from dimts.families.acoustic.mel_extractor import MelExtractor
@@ -58,6 +60,8 @@ def test_recordings_in_parquet_are_prepared_and_known_again(tmp_path: Path) -> N
     assert "reader    huggingface, recognised (corpus.reader)\n" in summary
     assert "audio is the recording" in summary
     assert "speakers  2\n" in summary
+    with opened_recording(corpus, f"{PARQUET}#1") as descriptor:
+        assert os.pread(descriptor, 1 << 20, 0) == encoded(tone(2), "MP3")
     before = contents(features)
     run_prepare(corpus, features, count)
     assert (count.n, contents(features)) == (2, before)

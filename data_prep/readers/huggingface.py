@@ -9,7 +9,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_prep.parquet_recordings import audio_column, leaf
 from data_prep.readers.cells import Format
 from data_prep.readers.columns import by_name, is_header, shown
 from data_prep.readers.corpus_folder import CorpusFolder
@@ -18,6 +17,7 @@ from data_prep.readers.refusal import RowError
 from data_prep.readers.rows import Cells, RowMaker, Rows
 from data_prep.readers.tables import read_tables
 from data_prep.recordings import parquet_file
+from dimts.audio.parquet_recordings import audio_column, leaf
 from dimts.core.errors import UserError
 
 METADATA = "metadata.csv"

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from dimts.core.untrusted import open_regular
 
 MAX_GROUP_BYTES = 2 << 30
 """Of a row group, which is read as a whole."""
@@ -64,7 +69,11 @@ class RowGroup:
         Raises:
             OSError: there is no such row, or none can be read.
         """
-        if key != self._key or not self._first <= row < self._first + len(self._bytes):
+        if (
+            self._key is None
+            or key != self._key
+            or not self._first <= row < self._first + len(self._bytes)
+        ):
             try:
                 self._load(open_file(), row)
             except pa.ArrowException as error:
@@ -97,3 +106,30 @@ class RowGroup:
                 return
             first += facts.num_rows
         raise FileNotFoundError(errno.ENOENT, f"has {first} rows")
+
+
+@contextmanager
+def as_file(data: bytes) -> Iterator[int]:
+    """Descriptor of a file with these bytes, which has no name."""
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        yield file.fileno()
+
+
+@contextmanager
+def opened_recording(folder: Path, audio: str) -> Iterator[int]:
+    """Descriptor of a recording in a folder: a file of its own, or a row of a Parquet file.
+
+    Raises:
+        OSError: it is missing, or cannot be read.
+    """
+    found = split_member(audio)
+    with open_regular(folder / (found[0] if found else audio)) as descriptor:
+        if not found:
+            yield descriptor
+            return
+        with open(descriptor, "rb", closefd=False) as file:
+            data = RowGroup().read(None, lambda: pq.ParquetFile(file), found[1])
+    with as_file(data) as member_descriptor:
+        yield member_descriptor
