@@ -167,7 +167,8 @@ def test_any_damage_gives_sound_or_a_reason(
         data[at : at + len(piece)] = piece
     file = tmp_path_factory.mktemp("damaged") / "a"
     file.write_bytes(bytes(data[: round(share * len(data))]))
-    for part in ({}, {"start": 0.5, "end": 1.0}):
+    parts: list[dict[str, float]] = [{}, {"start": 0.5, "end": 1.0}]
+    for part in parts:
         try:
             wave = read(file, max_seconds=10.0, **part)
         except AudioError as error:

@@ -142,6 +142,17 @@ def test_columns_that_both_repeat_end_in_a_hint(tmp_path: Path) -> None:
     assert [(row.text, row.speaker) for row in chosen][:2] == [("t0", "s0"), ("t0", "s1")]
 
 
+def two_layouts(folder: Path) -> None:
+    nemo(folder)
+    ljspeech(folder)
+
+
+def two_tables(folder: Path) -> None:
+    audio(folder, "a.wav")
+    table(folder / "x.txt", "a|b")
+    table(folder / "y.txt", "a|c")
+
+
 @pytest.mark.parametrize(
     ("prepare", "settings", "message"),
     [
@@ -149,9 +160,9 @@ def test_columns_that_both_repeat_end_in_a_hint(tmp_path: Path) -> None:
         (lambda c: c.mkdir(exist_ok=True), {}, "but nothing; corpus.tables names a table"),
         (ljspeech, {"reader": "kaldi"},
          "is not laid out as kaldi; it looks like delimited: set corpus.reader: auto"),
-        (lambda c: (nemo(c), ljspeech(c)), {},
+        (two_layouts, {},
          "looks like jsonl and like delimited; seen: jsonl (manifest.json), delimited (metadata"),
-        (lambda c: (audio(c, "a.wav"), table(c / "x.txt", "a|b"), table(c / "y.txt", "a|c")), {},
+        (two_tables, {},
          "2 tables name recordings: x.txt, y.txt; set corpus.tables: [x.txt]"),
         (ljspeech, {"reader": "latex"}, "corpus.reader: latex: no such layout; one of auto, comm"),
         (ljspeech, {"tables": ["none.csv"]}, "none.csv: no such file; corpus.tables names"),

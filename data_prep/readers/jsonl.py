@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext, suppress
 from itertools import islice
 from typing import Any
 
@@ -105,9 +104,12 @@ def _roles(folder: CorpusFolder, name: str) -> dict[str, str]:
     keys: dict[str, None] = {}
     try:
         for n, line in enumerate(islice(folder.lines(name), SAMPLED_LINES)):
-            with nullcontext() if n == 0 else suppress(RowError):
+            try:
                 keys |= dict.fromkeys(json_object(line))
-    except (RowError, UserError):
+            except RowError:
+                if n == 0:
+                    return {}
+    except UserError:
         return {}
     return by_name(list(keys))
 

@@ -62,7 +62,9 @@ def _cells(
     speakers: dict[str, str],
     segments: dict[str, str],
 ) -> Cells:
-    recording, start, end = name, None, None
+    recording = name
+    start: float | None = None
+    end: float | None = None
     if name in segments:
         parts = segments[name].split()
         if len(parts) != 3:
