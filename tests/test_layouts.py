@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from pathlib import Path
@@ -166,6 +167,8 @@ def two_tables(folder: Path) -> None:
          "2 tables name recordings: x.txt, y.txt; set corpus.tables: [x.txt]"),
         (ljspeech, {"reader": "latex"}, "corpus.reader: latex: no such layout; one of auto, comm"),
         (ljspeech, {"tables": ["none.csv"]}, "none.csv: no such file; corpus.tables names"),
+        (ljspeech, {"reader": "ljspeech", "columns": {"text": 2}},
+         "corpus.columns: text has no effect on the layout ljspeech; corpus.reader: delimited"),
         (ljspeech, {"audio_folder": "none"}, "corpus.audio_folder: none: no such folder"),
         (ljspeech, {"columns": {"text": 4}}, "corpus.columns.text: no column 4; it has 3 columns"),
         (coqui, {"columns": {"text": "x"}}, "no column x; it has audio_file, text, speaker_name"),
@@ -190,6 +193,26 @@ def test_only_some_speakers_and_only_this_language(tmp_path: Path) -> None:
     assert refused(tmp_path, **settings) == {
         "b": Reason.LEFT_OUT_BY_ONLY, "c": Reason.OTHER_LANGUAGE,
     }  # fmt: skip
+
+
+def test_rows_of_json_need_not_have_all_keys(tmp_path: Path) -> None:
+    audio(tmp_path, "a.wav", "b.wav")
+    rows = ({"audio_filepath": "a.wav", "text": FIRST, "gender": "f"},
+            {"audio_filepath": "b.wav", "text": SECOND})  # fmt: skip
+    table(tmp_path / "list.jsonl", *map(json.dumps, rows), "[]")
+    settings = {"only": {"gender": ["f"]}}
+    assert [row.id for row in used(tmp_path, **settings)] == ["a"]
+    assert set(refused(tmp_path, **settings).values()) == {
+        Reason.LEFT_OUT_BY_ONLY, Reason.UNDECODABLE_LINE,
+    }  # fmt: skip
+
+
+def test_only_utterances_in_this_language_of_lhotse(tmp_path: Path) -> None:
+    LAYOUTS["lhotse"].write(tmp_path)
+    columns = {"columns": {"language": "language"}}
+    assert len(used(tmp_path, **columns)) == 2
+    rows, _ = read_corpus(CorpusConfig.model_validate({"path": tmp_path, **columns}), "ti")
+    assert {row.reason for row in rows if isinstance(row, Rejected)} == {Reason.OTHER_LANGUAGE}
 
 
 def test_sentence_of_several_speakers_is_in_one_split(tmp_path: Path) -> None:

@@ -51,6 +51,12 @@ READERS: dict[str, Reader] = {
     "subtitles": Reader(recognise_subtitles, read_subtitles),
     "text_files": Reader(recognise_text_files, read_text_files),
 }
+COLUMNS: dict[str, set[str]] = {
+    **dict.fromkeys(("common_voice", "fleurs", "kaldi", "ljspeech", "subtitles"), set()),
+    "lhotse": {"language"},
+    "text_files": {"speaker"},
+}
+"""Settings of `corpus.columns` that such a layout leaves open; of others, all."""
 BY_TABLE = ("delimited", "ljspeech")
 """That any folder with a table fits: `auto` takes the first one where no other layout is seen."""
 
@@ -76,6 +82,11 @@ def read_corpus(
         folder.note("reader", f"{name}, recognised (corpus.reader)")
     elif name not in BY_TABLE and not READERS[name].recognise(folder):
         raise UserError(f"{corpus.path}: is not laid out as {name}; {_what_else(folder, name)}")
+    if name in COLUMNS and (fixed := corpus.columns.given.keys() - COLUMNS[name]):
+        raise ConfigError(
+            f"corpus.columns: {', '.join(sorted(fixed))} has no effect on the layout {name}; "
+            "corpus.reader: delimited reads a table by its columns"
+        )
     return list(READERS[name].read(folder, language)), folder.notes
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from data_prep.readers.corpus_folder import CorpusFolder
@@ -55,6 +56,8 @@ def read_lhotse(folder: CorpusFolder, language: str) -> Rows:
                 shown = str(supervision.get("id", "")) if isinstance(supervision, dict) else ""
                 try:
                     cells = _cells(supervision, whole, recordings, offset)
+                    if folder.config.columns.language:
+                        cells = replace(cells, language=cells.others["language"])
                 except RowError as error:
                     yield maker.row(number, error, shown)
                 else:

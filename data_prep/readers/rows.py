@@ -58,6 +58,7 @@ class RowMaker:
         self.audio = AudioNames(folder, folders)
         self._language = language
         self._seen: dict[str, str] = {}
+        self._columns: set[str] = set()  # that have been met: rows of JSON need not have all
         self._several = False
         self._table = ""
 
@@ -145,14 +146,15 @@ class RowMaker:
         columns = {**cells.others, "speaker": cells.speaker or config.speaker}
         if cells.language:
             columns["language"] = cells.language
+        self._columns |= columns.keys()
         for name, values in config.only.items():
-            if name not in columns:
+            if name not in self._columns:
                 raise UserError(
                     f"{config.path}: corpus.only: no column {name}; there are "
                     f"{', '.join(sorted(columns))[:MAX_NOTE]}"
                 )
-            if columns[name] not in values:
-                detail = f"{name} is {columns[name][:MAX_NAME]}"
+            if (value := columns.get(name, "")) not in values:
+                detail = f"{name} is {value[:MAX_NAME]}"
                 raise RowError(Reason.LEFT_OUT_BY_ONLY, detail)
         if cells.language and not _same_language(cells.language, self._language):
             detail = f"{cells.language[:MAX_NAME]}; this is prepared as {self._language}"
