@@ -51,10 +51,10 @@ READERS: dict[str, Reader] = {
     "subtitles": Reader(recognise_subtitles, read_subtitles),
     "text_files": Reader(recognise_text_files, read_text_files),
 }
-COLUMNS: dict[str, set[str]] = {
-    **dict.fromkeys(("common_voice", "fleurs", "kaldi", "ljspeech", "subtitles"), set()),
-    "lhotse": {"language"},
-    "text_files": {"speaker"},
+COLUMNS: dict[str, frozenset[str]] = {
+    **dict.fromkeys(("common_voice", "fleurs", "kaldi", "ljspeech", "subtitles"), frozenset()),
+    "lhotse": frozenset({"language"}),
+    "text_files": frozenset({"speaker"}),
 }
 """Settings of `corpus.columns` that such a layout leaves open; of others, all."""
 BY_TABLE = ("delimited", "ljspeech")
