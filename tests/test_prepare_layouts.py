@@ -39,7 +39,7 @@ def reasons(features: Path) -> dict[str, str]:
 def all_speech(features: Path) -> dict[str, tuple[str, float, float]]:
     """Speaker, start and seconds of each utterance."""
     opened = FeatureSet.open(features)
-    found = {}
+    found: dict[str, tuple[str, float, float]] = {}
     for name in opened.manifest.splits:
         split = opened.split(name)
         facts = zip(*(split.values(n) for n in ("speaker", "start", "seconds")), strict=True)
