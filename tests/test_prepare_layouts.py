@@ -21,8 +21,8 @@ from dimts.audio.mel import Float32Array
 from dimts.audio.parquet_recordings import opened_recording
 from dimts.audio.trim import TrimConfig
 from dimts.core.errors import UserError
-from dimts.families.acoustic.mel_extractor import MelExtractor
 from dimts.features.feature_set import FeatureSet
+from dimts.features.mel_extractor import MelExtractor
 
 
 def encoded(wave: Float32Array, kind: str) -> bytes:
