@@ -14,9 +14,10 @@ from layout_fixtures import FIRST, LAYOUTS, SECOND, Row, audio, coqui, ljspeech,
 
 from data_prep.readers import READERS, read_corpus
 from data_prep.readers.corpus_folder import CorpusFolder
+from data_prep.splits import assign_splits
 from data_prep.utterance import Reason, Rejected, Utterance
 from dimts.core.errors import UserError
-from dimts.features.config import CorpusConfig
+from dimts.features.config import CorpusConfig, PrepareConfig
 
 
 def read(folder: Path, **settings: Any) -> tuple[list[Utterance | Rejected], list[str]]:
@@ -218,7 +219,13 @@ def test_only_utterances_in_this_language_of_lhotse(tmp_path: Path) -> None:
 def test_sentence_of_several_speakers_is_in_one_split(tmp_path: Path) -> None:
     LAYOUTS["fleurs"].write(tmp_path)
     rows = [row for row in read(tmp_path)[0] if isinstance(row, Utterance)]
-    assert [row.split_id for row in rows] == ["sentence 7", "sentence 7", "sentence 8"]
+    ids = [row.split_id for row in rows]
+    assert ids == ["sentence 7", "sentence 7", "sentence 8"]
+    sentences = [f"sentence {n}" for n in range(12) for _ in range(2)]
+    shares = PrepareConfig(features=tmp_path, val_share=1e-9, test_share=1e-9)
+    splits = assign_splits(sentences, shares)  # two are filled, each with a whole sentence
+    assert sorted(splits) == ["test"] * 2 + ["train"] * 20 + ["val"] * 2
+    assert len(set(zip(sentences, splits, strict=True))) == 12
 
 
 def test_odd_rows_of_each_layout_cost_themselves(tmp_path: Path) -> None:
