@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dimts.audio.files import MAX_SECONDS, read_audio
+from dimts.audio.decoded import MAX_SECONDS
+from dimts.audio.files import read_audio
 from dimts.audio.mel import Float32Array
 from dimts.core.untrusted import open_regular
 

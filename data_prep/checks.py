@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -86,3 +88,20 @@ def check_text_fits_audio(
             f"at most {prepare.max_seconds_per_token:g} s a token",
         )
     return None
+
+
+def without_rare_speakers(
+    rows: Sequence[Row], least_seconds: float
+) -> tuple[list[Row], list[Rejected]]:
+    """Rows of speakers with at least so much speech, and the others."""
+    seconds: dict[str, float] = defaultdict(float)
+    for row in rows:
+        seconds[row.utterance.speaker] += row.seconds
+    kept, refused = [], []
+    for row in rows:
+        if (has := seconds[row.utterance.speaker]) >= least_seconds:
+            kept.append(row)
+            continue
+        detail = f"{has / 60:.1f} min of {row.utterance.speaker}, at least {least_seconds / 60:g}"
+        refused.append(row.utterance.rejected(Reason.SPEAKER_HAS_FEW_MINUTES, detail))
+    return kept, refused

@@ -21,6 +21,7 @@ from data_prep.arrow_writer import write_atomic
 from data_prep.extract import ExtractSettings, chunk_file, extract_chunk
 from data_prep.recordings import Root, stamp_of
 from data_prep.utterance import Segment
+from dimts.audio.parquet_recordings import container
 from dimts.core.environment import n_cores, named_cluster
 from dimts.core.errors import UserError
 from dimts.core.ray_session import ray_session
@@ -76,7 +77,7 @@ def choose_engine(root: Root, segments: Sequence[Segment], prepare: PrepareConfi
     if (prepare.workers or n_cores()) == 1:
         return "local"
     n_bytes = 0
-    for audio in {segment.audio for segment in segments}:
+    for audio in {container(segment.audio) for segment in segments}:
         with suppress(OSError):  # extraction will say what is wrong with it
             n_bytes += stamp_of(root, audio).size
     return "pool" if n_bytes >= POOL_PAYS_FROM_BYTES else "local"

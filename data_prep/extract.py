@@ -17,12 +17,9 @@ import pyarrow as pa
 from data_prep.arrow_writer import atomic_file
 from data_prep.recordings import FileStamp, Open, Root, at_hand
 from data_prep.utterance import Reason, Segment
-from dimts.audio.files import (
-    MAX_RECORDING_SECONDS,
-    MAX_SAMPLE_RATE,
-    AudioError,
-    read_audio,
-)
+from dimts.audio.decoded import MAX_RECORDING_SECONDS, MAX_SAMPLE_RATE, AudioError
+from dimts.audio.files import read_audio
+from dimts.audio.parquet_recordings import split_member
 from dimts.audio.trim import TrimConfig, trim_silence
 from dimts.core.config import fingerprint
 from dimts.core.untrusted import NotAFile, open_regular
@@ -39,6 +36,7 @@ _REASONS = {
     "channels_cancel": Reason.CHANNELS_CANCEL,
     "silent": Reason.SILENT,
     "outside": Reason.OUTSIDE_RECORDING,
+    "needs_pyav": Reason.NEEDS_PYAV,
 }
 
 FACTS = pa.schema(
@@ -114,9 +112,10 @@ def extract(
     try:
         with open_recording(audio) as (descriptor, stamp):
             for segment in segments:
-                if stamp.size > (max_bytes := settings.max_bytes(segment)):
+                size = os.fstat(descriptor).st_size if split_member(audio) else stamp.size
+                if size > (max_bytes := settings.max_bytes(segment)):
                     most = max_bytes / MAX_BYTES_A_SECOND
-                    detail = f"{stamp.size} bytes, more than {most:g} s can take"
+                    detail = f"{size} bytes, more than {most:g} s can take"
                     result = Result(reason=Reason.TOO_LONG, detail=detail)
                 else:
                     sha256 = sha256 or _hash(descriptor)
@@ -149,7 +148,8 @@ def _result(descriptor: int, segment: Segment, settings: ExtractSettings, key: s
         arrays = {c.name: c.steps(made[c.name]) for c in extractor.columns}
     except AudioError as error:
         reason = _REASONS.get(error.reason, Reason.BROKEN_AUDIO)
-        return Result(key, reason, error.detail)
+        # Without a key it is tried again next time: PyAV may be there then.
+        return Result("" if reason is Reason.NEEDS_PYAV else key, reason, error.detail)
     except Exception as error:  # one bad row costs one row; no key, so that it is tried again
         detail = f"{type(error).__name__}: {' '.join(str(error).split())}"
         return Result(reason=Reason.EXTRACTION_FAILED, detail=detail)

@@ -11,10 +11,10 @@ from tqdm import tqdm
 
 from data_prep.arrow_writer import write_atomic
 from data_prep.assemble import plan_shards, publish, statistics
-from data_prep.checks import Row, check_text, check_text_fits_audio
+from data_prep.checks import Row, check_text, check_text_fits_audio, without_rare_speakers
 from data_prep.engine import extract_all
 from data_prep.extract import ExtractSettings, Result
-from data_prep.readers import READERS
+from data_prep.readers import read_corpus
 from data_prep.recordings import Root, root_of
 from data_prep.remote_features import fetch_known, send
 from data_prep.report import count_reasons, quarantine_csv, summary
@@ -43,6 +43,7 @@ from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
 
+SECONDS_A_MINUTE = 60
 Progress = Callable[[int], object]
 ExtractSegments = Callable[[Sequence[Segment], ExtractSettings], dict[Segment, Result]]
 
@@ -70,12 +71,13 @@ def prepare(
     """
     place, root = prepare.features, root_of(corpus.path.absolute())
     folder = folder_here(place, "prepare")
-    rows, rejected = _read_corpus(corpus, text)
+    rows, rejected, notes = _read_corpus(corpus, text)
     with locked(folder):
         fetch_known(place, folder)
         store = Store(folder, extractors)
         extract = partial(_extract, root, store, prepare, on_chunk)
-        accepted, refused, results = _add_features(rows, extractors, prepare, extract)
+        least = corpus.min_minutes * SECONDS_A_MINUTE
+        accepted, refused, results = _add_features(rows, extractors, prepare, least, extract)
         rejected += refused
         _write_if_new(folder / QUARANTINE, quarantine_csv(rejected))
         if not accepted:
@@ -89,38 +91,42 @@ def prepare(
         used = {made.key for row in accepted for made in row.features}
         unused = [result for result in results if result.key not in used]
         store.settle({row.utterance.segment.audio: None for row in rows}, unused)
-        _write_if_new(folder / SUMMARY, summary(place, manifest, accepted))
+        _write_if_new(folder / SUMMARY, summary(place, manifest, accepted, notes))
         _write_if_new(folder / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
         store.sweep()
         send(place, folder)
     return manifest
 
 
-def _read_corpus(corpus: CorpusConfig, text: TextConfig) -> tuple[list[Row], list[Rejected]]:
-    """Every row, either with its text normalised or with the reason why not.
+def _read_corpus(
+    corpus: CorpusConfig, text: TextConfig
+) -> tuple[list[Row], list[Rejected], list[str]]:
+    """Every row, either with its text normalised or with the reason why not; the reader's notes.
 
     Raises:
         UserError: there is no such corpus, or it has no rows at all.
     """
     language = load_language(text.language)
-    rows = list(READERS[corpus.reader](corpus, corpus.language or language.code))
+    rows, notes = read_corpus(corpus, corpus.language or language.code)
     if not rows:
         raise UserError(f"{corpus.path}: the corpus has no rows")
     tokenizer = Tokenizer.from_language(language, text)
     checked = [row if isinstance(row, Rejected) else check_text(row, tokenizer) for row in rows]
     good = [row for row in checked if isinstance(row, Row)]
-    return good, [row for row in checked if isinstance(row, Rejected)]
+    return good, [row for row in checked if isinstance(row, Rejected)], notes
 
 
 def _add_features(
     rows: list[Row],
     extractors: Sequence[Extractor],
     limits: PrepareConfig,
+    least_seconds: float,
     extract: ExtractSegments,
 ) -> tuple[list[Row], list[Rejected], list[Result]]:
     """Rows with features and a split, in the corpus's order; the refused ones; all results.
 
-    One extractor after the other is given what the ones before it have left.
+    One extractor after the other is given what the ones before it have left. Speakers with less
+    than `least_seconds` of speech are left out.
     """
     trims, *others = extractors
     in_turn = [ExtractSettings(trims, limits.trim, limits.min_seconds, limits.max_seconds)]
@@ -141,8 +147,9 @@ def _add_features(
             else:
                 row.features.append(result)
                 kept.append(row)
-        rows = kept
-    splits = assign_splits([row.utterance.id for row in rows], limits)
+        rows, few = without_rare_speakers(kept, least_seconds)
+        rejected += few
+    splits = assign_splits([row.utterance.split_id or row.utterance.id for row in rows], limits)
     for row, split in zip(rows, splits, strict=True):
         row.split = split
     return rows, rejected, results

@@ -6,14 +6,17 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow.parquet as pq
+
+from dimts.audio.parquet_recordings import RowGroup, as_file, container, split_member
 from dimts.core.posix import fcntl
 from dimts.core.untrusted import open_regular
-from dimts.storage.paths import AnyPath, Entry, StoragePath, cache_folder, transfer
+from dimts.storage.paths import AnyPath, Entry, StoragePath, cache_folder, reaching, transfer
 
 
 class FileStamp(NamedTuple):
@@ -71,6 +74,7 @@ def stamp_of(root: Root, audio: str) -> FileStamp:
     Raises:
         OSError: there is none.
     """
+    audio = container(audio)
     if isinstance(root, Path):
         return FileStamp.of((root / audio).stat())
     if audio not in root.stamps:
@@ -91,7 +95,8 @@ def at_hand(root: Root, audios: Sequence[str], most_bytes: float) -> Iterator[Op
         return
     with _folder_for_now() as folder:
         # By number: object storage has names that no file may have.
-        files = {audio: Path(folder, str(n)) for n, audio in enumerate(audios)}
+        whole = [audio for audio in audios if not split_member(audio)]
+        files = {audio: Path(folder, str(n)) for n, audio in enumerate(whole)}
         stamps: dict[str, FileStamp] = {}
 
         def fetch(audio: str) -> None:
@@ -104,20 +109,66 @@ def at_hand(root: Root, audios: Sequence[str], most_bytes: float) -> Iterator[Op
 
         @contextmanager
         def fetched(audio: str) -> Iterator[tuple[int, FileStamp]]:
+            if found := split_member(audio):
+                with _member_opened(root, *found) as opened_member:
+                    yield opened_member
+                return
             if audio not in stamps:
                 raise FileNotFoundError(2, os.strerror(2))
             with open_regular(files[audio]) as descriptor:
                 yield descriptor, stamps[audio]
 
-        transfer([partial(fetch, audio) for audio in audios])
+        transfer([partial(fetch, audio) for audio in whole])
         yield fetched
 
 
 @contextmanager
 def opened(root: Path, audio: str) -> Iterator[tuple[int, FileStamp]]:
     """A recording in a folder, see `Open`."""
+    if found := split_member(audio):
+        with _member_opened(root, *found) as opened_member:
+            yield opened_member
+        return
     with open_regular(root / audio) as descriptor:
         yield descriptor, FileStamp.of(os.fstat(descriptor))
+
+
+_group = RowGroup()
+"""Of this process: rows are read in their order."""
+
+
+@contextmanager
+def parquet_file(root: Root, name: str) -> Iterator[pq.ParquetFile]:
+    """A Parquet file of a corpus; of one in object storage, only what is read is fetched.
+
+    Raises:
+        OSError: it is missing, no regular file, or cannot be read.
+        StorageError: object storage cannot be reached.
+    """
+    if isinstance(root, Path):
+        with (
+            open_regular(root / name) as descriptor,
+            open(descriptor, "rb", closefd=False) as file,
+        ):
+            yield pq.ParquetFile(file)
+        return
+    remote = root.remote / name
+    with reaching(remote), remote.filesystem.open_input_file(remote.path) as file:
+        yield pq.ParquetFile(file)
+
+
+@contextmanager
+def _member_opened(root: Root, name: str, row: int) -> Iterator[tuple[int, FileStamp]]:
+    """A recording in a Parquet file; its stamp is that of the file."""
+    stamp = stamp_of(root, name)
+    with ExitStack() as stack:
+        data = _group.read(
+            (str(getattr(root, "remote", root)), name, stamp),
+            lambda: stack.enter_context(parquet_file(root, name)),
+            row,
+        )
+    with as_file(data) as descriptor:
+        yield descriptor, stamp
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -15,7 +15,9 @@ from dimts.core.untrusted import printable
 from dimts.features.manifest import QUARANTINE, SPLITS, Manifest
 from dimts.storage.paths import AnyPath
 
-MAX_CELL = 300
+MAX_CELL, MAX_NOTE = 300, 500
+MAX_SPEAKER = 24
+SHOWN_SPEAKERS = 10
 
 
 def quarantine_csv(rejected: Iterable[Rejected]) -> str:
@@ -38,14 +40,20 @@ def count_reasons(rejected: Iterable[Rejected]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def summary(folder: AnyPath, manifest: Manifest, accepted: Sequence[Row]) -> str:
-    """Rows, hours, speech rate, what was refused and where everything is."""
+def summary(
+    folder: AnyPath, manifest: Manifest, accepted: Sequence[Row], notes: Sequence[str] = ()
+) -> str:
+    """Rows, hours, speakers, speech rate, what was refused and where everything is.
+
+    `notes` are the reader's: what it took for what.
+    """
     n_rows, n_used = manifest.corpus.n_rows, manifest.n_utterances
-    lines = [f"corpus    {manifest.corpus.path}"]
+    lines = [f"corpus    {manifest.corpus.path}", *(printable(note, MAX_NOTE) for note in notes)]
     lines.append(f"used      {n_used} of {n_rows} rows, {_duration(manifest.hours)} of speech")
     for name in SPLITS:
         split = manifest.splits[name]
         lines.append(f"  {name:<6}  {split.n_utterances} utterances, {_duration(split.hours)}")
+    lines += _speakers(accepted)
     if manifest.quarantined:
         lines.append(f"refused   {n_rows - n_used} rows, see {folder / QUARANTINE}")
         width = max(map(len, manifest.quarantined))
@@ -61,6 +69,23 @@ def summary(folder: AnyPath, manifest: Manifest, accepted: Sequence[Row]) -> str
         lines.append(f"note      {shared} val and test utterances have a text that is in train too")
     lines.append(f"features  {folder}, fingerprint {manifest.fingerprint}")
     return "\n".join(lines) + "\n"
+
+
+def _speakers(accepted: Sequence[Row]) -> list[str]:
+    """How much the ones with the most speech say, if there are several."""
+    seconds: dict[str, float] = defaultdict(float)
+    for row in accepted:
+        seconds[row.utterance.speaker] += row.seconds
+    if len(seconds) < 2:
+        return []
+    lines = [f"speakers  {len(seconds)}"]
+    most = sorted(seconds.items(), key=lambda item: (-item[1], item[0]))
+    for name, spoken in most[:SHOWN_SPEAKERS]:
+        lines.append(f"  {printable(name, MAX_SPEAKER):<{MAX_SPEAKER}}  {_duration(spoken / 3600)}")
+    if rest := most[SHOWN_SPEAKERS:]:
+        least, hours = rest[-1][1] / 60, sum(spoken for _, spoken in rest) / 3600
+        lines.append(f"  {len(rest)} more, {_duration(hours)}; the least says {least:.1f} min")
+    return lines
 
 
 def _duration(hours: float) -> str:

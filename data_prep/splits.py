@@ -32,8 +32,12 @@ def assign_splits(ids: Sequence[str], prepare: PrepareConfig) -> list[SplitName]
     wanted: dict[SplitName, float] = {"test": prepare.test_share, "val": prepare.val_share}
     for name, share in wanted.items():
         if share > 0 and name not in splits:
-            train = [n for n, split in enumerate(splits) if split == "train"]
-            splits[min(train, key=places.__getitem__)] = name
+            lowest = min(
+                place for place, split in zip(places, splits, strict=True) if split == "train"
+            )
+            splits = [
+                name if p == lowest else split for p, split in zip(places, splits, strict=True)
+            ]
     return splits
 
 

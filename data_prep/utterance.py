@@ -34,12 +34,18 @@ class Reason(StrEnum):
     TEXT_TOO_LONG_FOR_AUDIO = "text_too_long_for_audio"
     TEXT_TOO_SHORT_FOR_AUDIO = "text_too_short_for_audio"
     EXTRACTION_FAILED = "extraction_failed"
+    NEEDS_PYAV = "needs_pyav"
+    VOTED_DOWN = "voted_down"
+    OVERLAPS = "overlaps"
+    LEFT_OUT_BY_ONLY = "left_out_by_only"
+    OTHER_LANGUAGE = "other_language"
+    SPEAKER_HAS_FEW_MINUTES = "speaker_has_few_minutes"
 
 
 class Segment(NamedTuple):
     """A part of a recording."""
 
-    audio: str  # relative to the corpus folder, with slashes on every system
+    audio: str  # relative to the corpus folder, with slashes on every system; FILE.parquet#ROW
     start: float = 0.0  # seconds
     end: float = math.inf  # seconds; infinity: that of the recording
 
@@ -63,13 +69,14 @@ class Utterance:
     """One spoken sentence of a corpus."""
 
     id: str  # unique in its corpus
-    audio: Path  # relative to the corpus folder
+    audio: Path  # relative to the corpus folder; absolute in an outer `corpus.audio_folder`
     text: str  # before any normalisation
     speaker: str
     language: str  # code of what is spoken
     row: int  # line of the corpus's table, from 1
     start: float = 0.0  # seconds into the recording
     end: float | None = None  # seconds into the recording; None: where it ends
+    split_id: str = ""  # utterances with the same one are in the same split; empty: its id
 
     @property
     def segment(self) -> Segment:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -59,11 +60,12 @@ def run_prepare(
     features: Path,
     on_chunk: Callable[[int], object] | None = None,
     mel: MelConfig = MEL,
+    read: Mapping[str, Any] = MappingProxyType({}),
     **settings: Any,
 ) -> Manifest:
-    """`prepare` in this process, in chunks of 4."""
+    """`prepare` in this process, in chunks of 4; `read` is of the section `corpus`."""
     return prepare(
-        CorpusConfig(path=corpus),
+        CorpusConfig.model_validate({"path": corpus, **read}),
         TEXT,
         [MelExtractor(mel)],
         PrepareConfig(**{"features": features, "engine": "local", "chunk": 4} | settings),

@@ -16,7 +16,8 @@ from hostile_audio import mp3_frames, mp3_that_seems_short
 
 from benchmarks.recording import read_recording
 from benchmarks.speech_like import speech_like
-from dimts.audio.files import AudioError, write_wav
+from dimts.audio.decoded import AudioError
+from dimts.audio.files import write_wav
 from dimts.audio.mel import Float32Array
 from dimts.audio.trim import TrimConfig, trim_silence
 from dimts.core.untrusted import NotAFile

@@ -26,7 +26,7 @@ from prepare_fixtures import (
 
 from benchmarks.recording import read_recording
 from data_prep.pipeline import prepare
-from data_prep.readers import READERS
+from data_prep.readers import READERS, Reader
 from dimts.audio.mel import log_mel
 from dimts.core.errors import UserError
 from dimts.families.vocoder.extractors import WaveExtractor, WaveSettings
@@ -48,7 +48,9 @@ def run(
     config = PrepareConfig.model_validate(
         {"features": features, "engine": "local", "chunk": 4} | settings
     )
-    manifest = prepare(CorpusConfig(path=corpus), TEXT, extractors, config, extracted)
+    reader = "cues" if (corpus / "cues.csv").exists() else "auto"
+    given = CorpusConfig(path=corpus, reader=reader)
+    manifest = prepare(given, TEXT, extractors, config, extracted)
     return manifest, extracted.n
 
 
@@ -193,7 +195,8 @@ def test_actors_of_ray_make_the_same_columns_though_one_dies(
 @pytest.fixture
 def cues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A recording of four sentences by two speakers, longer than an utterance may be."""
-    monkeypatch.setitem(READERS, "ljspeech", read_cues)
+    reader = Reader(lambda _: ["cues.csv"], lambda folder, code: read_cues(folder.config, code))
+    monkeypatch.setitem(READERS, "cues", reader)
     corpus = tmp_path / "cues"
     corpus.mkdir()
     sound = np.concatenate([tone(n) for n in range(4)])

@@ -23,7 +23,7 @@ from prepare_fixtures import MEL, RATE, TEXT, TEXTS, contents, run_prepare
 
 from data_prep.checks import check_text
 from data_prep.extract import ExtractSettings, extract
-from data_prep.readers.ljspeech import read_ljspeech
+from data_prep.readers import read_corpus
 from data_prep.recordings import opened
 from data_prep.report import quarantine_csv
 from data_prep.utterance import Reason, Rejected, Segment
@@ -95,7 +95,7 @@ def test_each_row_of_any_table_is_an_utterance_or_refused(folder: Path, table: b
     corpus = folder / "corpus"
     (corpus / "metadata.csv").write_bytes(table)
     try:
-        rows = list(read_ljspeech(CorpusConfig(path=corpus), "am"))
+        rows = read_corpus(CorpusConfig(path=corpus, reader="ljspeech"), "am")[0]
     except UserError as error:
         assert "is UTF-16" in str(error)
         return
@@ -116,7 +116,7 @@ def test_quarantine_of_any_table_is_one_safe_line_a_row(folder: Path, table: byt
     corpus = folder / "corpus"
     (corpus / "metadata.csv").write_bytes(table)
     try:
-        rows = list(read_ljspeech(CorpusConfig(path=corpus), "am"))
+        rows = read_corpus(CorpusConfig(path=corpus, reader="ljspeech"), "am")[0]
     except UserError as error:
         assert not DRIVES_A_TERMINAL.search(str(error))
         return

@@ -30,7 +30,7 @@ from pathlib import Path
 from prepare_fixtures import run_prepare
 
 corpus, features = map(Path, sys.argv[1:])
-run_prepare(corpus, features, chunk=32)
+run_prepare(corpus, features, read={"reader": "ljspeech"}, chunk=32)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
+from layout_fixtures import parquet
 from prepare_fixtures import MEL, RATE, TEXT, add_row, add_utterance, contents, make_corpus, tone
 from s3_fixtures import S3, another_machine, names, put
 
 from data_prep.pipeline import prepare
+from data_prep.readers import read_corpus
 from data_prep.recordings import at_hand, root_of
 from dimts.core.errors import UserError
 from dimts.features.config import CorpusConfig, PrepareConfig
@@ -88,6 +90,25 @@ def test_same_features_as_from_a_folder(bucket: StoragePath, tmp_path: Path, eng
     assert {name: (place / name).read_bytes() for name in same} == {n: here[n] for n in same}
     assert theirs.corpus.path == bucket / "corpus"
     assert FeatureSet.open(place).manifest == theirs
+
+
+def test_parquet_and_another_audio_folder_are_read_there(
+    bucket: StoragePath, tmp_path: Path
+) -> None:
+    corpus = tmp_path / "corpus"
+    sounds = []
+    for n in range(2):
+        soundfile.write(tmp_path / "a.flac", tone(n), RATE)
+        sounds.append((tmp_path / "a.flac").read_bytes())
+    parquet(corpus, *sounds)
+    ours, _ = run(corpus, tmp_path / "features")
+    there = put(corpus, bucket / "corpus")
+    theirs, chunks = run(there, bucket / "features")
+    assert (theirs.fingerprint, sum(chunks)) == (ours.fingerprint, 2)
+    assert run(there, bucket / "features") == (theirs, [])
+    outside = CorpusConfig(path=there, audio_folder="/etc")
+    with pytest.raises(UserError, match=r"corpus.audio_folder: /etc: must lie in s3://"):
+        read_corpus(outside, "am")
 
 
 def test_only_what_is_new_is_fetched_on_any_machine(
@@ -216,6 +237,7 @@ def test_shard_that_is_not_the_manifests_is_made_and_sent_again(
 HELD = """
 import sys
 from pathlib import Path
+from data_prep.readers import read_corpus
 from data_prep.recordings import at_hand, root_of
 from dimts.storage.paths import StoragePath
 with at_hand(root_of(StoragePath(sys.argv[1])), ["metadata.csv"], 1000):

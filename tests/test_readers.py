@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from prepare_fixtures import add_row
 
-from data_prep.readers.ljspeech import read_ljspeech
+from data_prep.readers import read_corpus
 from data_prep.utterance import Reason, Rejected, Utterance
 from dimts.core.errors import UserError
 from dimts.features.config import CorpusConfig
@@ -25,7 +25,8 @@ def corpus(tmp_path: Path) -> Path:
 
 
 def read(corpus: Path) -> list[Utterance | Rejected]:
-    return list(read_ljspeech(CorpusConfig(path=corpus, speaker="abebe"), "am"))
+    config = CorpusConfig(path=corpus, reader="ljspeech", speaker="abebe")
+    return read_corpus(config, "am")[0]
 
 
 def only(corpus: Path) -> Utterance:

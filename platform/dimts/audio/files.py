@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,41 +13,26 @@ import numpy.typing as npt
 import soundfile
 
 from dimts.audio.compressed import is_whole_ogg, samples_in_mp3
+from dimts.audio.containers import kind_of, read_container
+from dimts.audio.decoded import (
+    MAX_RECORDING_SECONDS,
+    MAX_SECONDS,
+    SILENT_PEAK,
+    UNKNOWN_FRAMES,
+    AudioError,
+    check_header,
+    end_within,
+    mix,
+    peak_of,
+)
 from dimts.audio.mel import Float32Array
 
-MAX_SECONDS = 600.0
-MAX_RECORDING_SECONDS = 12 * 3600.0
-"""Of a recording of which parts are read."""
-MIN_SAMPLE_RATE = 4_000
-MAX_SAMPLE_RATE = 384_000
-SILENT_PEAK = 1e-4  # three steps of 16 bits
 LOUDEST_PEAK = 4.0  # float files may overshoot 1.0, but not be scaled like integers
 
-CANCELLED_SHARE = 0.02
-"""Of the energy that channels with nothing in common would leave; speech and its copy turned upside
-down leave none, ordinary stereo leaves more than all of it."""
-
 _BLOCK_VALUES = 1 << 18  # samples times channels decoded at once: 1 MiB
-_UNKNOWN_FRAMES = 1 << 62  # libsndfile's word for "the header does not say" is near 2^63
 _STREAMED_SIZES = {0, 0x7FFFF000, 0x80000000, 0xFFFFFFFF}  # left by programs that write to a pipe
 _MAX_WAV_CHUNKS = 1000  # before the sound; a file of nothing but empty ones would take minutes
 _PADDING = 576  # samples that LAME adds to an MP3
-_SLACK_SECONDS = 0.05
-"""That a part may end after its recording: tables of times are rounded."""
-
-
-class AudioError(Exception):
-    """An audio file that cannot be used.
-
-    `reason` is one word for counting: empty, undecodable, bad_sample_rate, too_long, truncated,
-    not_finite, out_of_range, channels_cancel, silent, outside (of a recording of which a part is
-    wanted). `detail` says what is the matter with this file.
-    """
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{detail} ({reason})")
-        self.reason = reason
-        self.detail = detail
 
 
 def read_audio(
@@ -58,8 +44,9 @@ def read_audio(
 ) -> Float32Array:
     """Decode an open regular file, mix to mono and resample: float32 [n_samples] in [-1, 1].
 
-    Reads what libsndfile knows by content: WAV, FLAC, Ogg, MP3. Memory is bounded by
-    `max_seconds` however much a header promises.
+    Reads by content what libsndfile knows (WAV, FLAC, Ogg, MP3) and, with PyAV, what
+    `dimts.audio.containers` does (M4A, AAC, AMR, WebM, MP4). Memory is bounded by `max_seconds`
+    however much a header promises.
 
     Args:
         descriptor: of the file, anywhere in it.
@@ -76,8 +63,11 @@ def read_audio(
     _refuse_cut_off_wav(descriptor)
     if os.pread(descriptor, 4, 0) == b"OggS" and not is_whole_ogg(descriptor):
         raise AudioError("truncated", "its end is missing")
-    wave, file_rate = _decode(descriptor, max_seconds, start, end)
-    peak = _peak(wave)
+    if kind := kind_of(descriptor):
+        wave, file_rate = read_container(descriptor, kind, max_seconds, start, end)
+    else:
+        wave, file_rate = _decode(descriptor, max_seconds, start, end)
+    peak = peak_of(wave)
     if not np.isfinite(peak):
         raise AudioError("not_finite", "holds NaN or infinite samples")
     if peak < SILENT_PEAK:
@@ -150,15 +140,15 @@ def _decode(
             rate, promised = file.samplerate, file.frames
             if file.format == "MP3":
                 promised = samples_in_mp3(descriptor, 10 * longest * rate) or promised
-            _check_header(rate, promised, longest)
+            check_header(rate, promised, longest)
             if file.frames < promised - _PADDING:  # the rest is not decoded
                 detail = "does not say its length; `ffmpeg -i OLD -c copy NEW` adds it"
                 raise AudioError("undecodable", detail)
             promised = min(promised, file.frames)
             if not whole:
                 promised = _seek(file, start, end, promised)
-                _check_header(rate, promised, max_seconds)
-            wave = _read_mono(file, max_seconds, _UNKNOWN_FRAMES if whole else promised)
+                check_header(rate, promised, max_seconds)
+            wave = _read_mono(file, max_seconds, UNKNOWN_FRAMES if whole else promised)
     except EOFError:
         raise AudioError("truncated", "its end is missing") from None
     except soundfile.SoundFileError as error:
@@ -166,67 +156,28 @@ def _decode(
         raise AudioError("undecodable", f"cannot be decoded: {' '.join(reason.split())}") from error
     if not len(wave):
         raise AudioError("empty", "holds no samples")
-    if len(wave) < promised < _UNKNOWN_FRAMES:
+    if len(wave) < promised < UNKNOWN_FRAMES:
         raise AudioError("truncated", f"ends after {len(wave)} of {promised} samples")
     return wave, rate
 
 
 def _seek(file: soundfile.SoundFile, start: float, end: float, n_frames: int) -> int:
     """Go to where a part begins; how many frames it has."""
-    rate, seconds = file.samplerate, n_frames / file.samplerate
-    if seconds < end < seconds + _SLACK_SECONDS or end == math.inf:
-        end = seconds
-    if not 0 <= start < end <= seconds:
-        raise AudioError("outside", f"{start:g} to {end:g} s is not inside its {seconds:.2f} s")
+    rate = file.samplerate
+    end = end_within(start, end, n_frames / rate)
     first, last = round(start * rate), round(end * rate)
     file.seek(first)
     return last - first
 
 
-def _check_header(sample_rate: int, frames: int, max_seconds: float) -> None:
-    if not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
-        detail = f"{sample_rate} Hz is outside {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE}"
-        raise AudioError("bad_sample_rate", detail)
-    if frames == 0:
-        raise AudioError("empty", "holds no samples")
-    if max_seconds * sample_rate < frames < _UNKNOWN_FRAMES:
-        raise AudioError("too_long", f"{frames / sample_rate:.0f} s, at most {max_seconds:g} s")
-
-
 def _read_mono(file: soundfile.SoundFile, max_seconds: float, n_frames: int) -> Float32Array:
     """The mean of the channels, block by block: a header that lies costs no memory."""
     block_frames = max(1, _BLOCK_VALUES // file.channels)
-    limit = int(max_seconds * file.samplerate)
-    blocks = [np.empty(0, np.float32)]
-    n_samples, energy, loudest = 0, 0.0, 0.0
-    while True:
-        wanted = min(block_frames, n_frames - n_samples)
-        block = file.read(wanted, dtype="float32", always_2d=True)
-        if not len(block):
-            break
-        n_samples += len(block)
-        if n_samples > limit:
-            raise AudioError("too_long", f"more than {max_seconds:g} s")
-        if file.channels == 1:
-            blocks.append(block.reshape(-1))
-            continue
-        loudest = max(loudest, _peak(block))
-        with np.errstate(invalid="ignore", over="ignore"):  # NaN and Inf are refused later
-            blocks.append(block.mean(axis=1))
-            energy += _energy(block)
-    wave = np.concatenate(blocks)
-    left = CANCELLED_SHARE * energy / file.channels**2
-    if loudest >= SILENT_PEAK and _energy(wave) < left:
-        detail = f"its {file.channels} channels cancel each other when mixed to one"
-        raise AudioError("channels_cancel", detail)
-    return wave
 
+    def blocks() -> Iterator[Float32Array]:
+        left = n_frames
+        while len(block := file.read(min(block_frames, left), dtype="float32", always_2d=True)):
+            left -= len(block)
+            yield block
 
-def _energy(wave: Float32Array) -> float:
-    flat = wave.reshape(-1)
-    return float(np.einsum("i,i->", flat, flat, dtype=np.float64))
-
-
-def _peak(wave: Float32Array) -> float:
-    """Largest magnitude, NaN if any sample is; cheaper than through a copy of magnitudes."""
-    return float(np.maximum(wave.max(), -wave.min()))
+    return mix(blocks(), file.samplerate, max_seconds)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from data_prep.readers import READERS
+from data_prep.readers import read_corpus
 from data_prep.utterance import Utterance
 from dimts.cli import JobParser
 from dimts.core.config import Config, build_config, load_config
@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--language", required=True, help="code, or path of a language's YAML")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument(
-        "--corpus", type=Path, help="folder with metadata.csv: coverage, texts for sub-words"
+        "--corpus", type=Path, help="folder of a corpus: coverage, texts for sub-words"
     )
     parser.add_argument("--subwords", type=int, metavar="N", help="sub-words to add, at most")
     parser.add_argument(
@@ -132,7 +132,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _texts(corpus: Path, language: Language) -> list[str]:
     """Texts of the corpus as they are written."""
-    rows = list(READERS["ljspeech"](CorpusConfig(path=corpus), language.code))
+    rows, _ = read_corpus(CorpusConfig(path=corpus), language.code)
     texts = [row.text for row in rows if isinstance(row, Utterance)]
     if len(texts) < len(rows):
         print(f"{corpus}: {len(rows) - len(texts)} of {len(rows)} rows cannot be used")

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import dimts
-from dimts.audio.files import AudioError, read_audio, write_wav
+from dimts.audio.decoded import AudioError
+from dimts.audio.files import read_audio, write_wav
 from dimts.audio.mel import log_mel
 from dimts.cli import JobParser
 from dimts.core.errors import UserError

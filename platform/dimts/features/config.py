@@ -2,24 +2,78 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dimts.audio.trim import TrimConfig
 from dimts.core.config import Config
 from dimts.storage.paths import AnyPath
+
+Value = Annotated[str, Field(coerce_numbers_to_str=True)]  # speakers are often numbers
+ColumnName = Annotated[int, Field(ge=1)] | Annotated[str, Field(min_length=1)]
+
+
+class ColumnsConfig(Config):
+    """Which column of a table holds what: its name in the header, or its number from 1."""
+
+    audio: ColumnName | None = Field(None, description="name of the recording")
+    text: ColumnName | None = Field(None, description="what is said")
+    speaker: ColumnName | None = Field(None, description="who says it")
+    language: ColumnName | None = Field(None, description="in which language")
+    start: ColumnName | None = Field(None, description="seconds into the recording")
+    end: ColumnName | None = Field(None, description="seconds into the recording")
+
+    @property
+    def given(self) -> dict[str, int | str]:
+        """Those that are set, by what they hold."""
+        return self.model_dump(exclude_none=True)
 
 
 class CorpusConfig(Config):
     """Where the recordings and their texts are."""
 
     path: AnyPath = Field(description="folder of the corpus, here or in object storage")
-    reader: Literal["ljspeech"] = Field("ljspeech", description="format of the corpus")
+    reader: str = Field("auto", min_length=1, description="layout; auto: the one that it has")
     language: str | None = Field(
         None, min_length=1, description="what is spoken; that of text.language if not given"
     )
-    speaker: str = Field("speaker", min_length=1, description="who speaks")
+    speaker: str = Field("speaker", min_length=1, description="who speaks, if no column says it")
+    tables: tuple[str, ...] = Field(
+        (), description="tables or manifests to read, relative to path, with * and **"
+    )
+    audio_folder: str | None = Field(
+        None, min_length=1, description="of the recordings; may lie outside path"
+    )
+    columns: ColumnsConfig = ColumnsConfig()
+    delimiter: str | None = Field(None, description="between columns: one sign, or tab")
+    header: bool | None = Field(None, description="whether the first line names the columns")
+    quoted: bool | None = Field(None, description='whether a "quoted" cell may hold delimiters')
+    encoding: str = Field("utf-8", description="of tables, such as latin-1")
+    only: dict[str, tuple[Value, ...]] = Field(
+        default={}, description="column: values; other rows are left out"
+    )
+    min_minutes: float = Field(0.0, ge=0, description="of speech; speakers with less are left out")
+
+    @field_validator("delimiter")
+    @classmethod
+    def _one_sign(cls, delimiter: str | None) -> str | None:
+        if delimiter == "tab":
+            return "\t"
+        if delimiter is not None and (len(delimiter) != 1 or delimiter in '\r\n"\0'):
+            raise ValueError("must be one sign, or tab")
+        return delimiter
+
+    @field_validator("encoding")
+    @classmethod
+    def _extends_ascii(cls, encoding: str) -> str:
+        try:
+            same = '\n|,;\t"'.encode(encoding) == b'\n|,;\t"'
+        except LookupError:
+            same = False
+        if not same:
+            raise ValueError("must be utf-8 or an encoding of single bytes, such as latin-1")
+        return encoding
 
 
 class PrepareConfig(Config):

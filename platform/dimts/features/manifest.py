@@ -70,7 +70,10 @@ class ExtractorFacts(Config):
 
 
 class CorpusFacts(Config):
-    """Where the utterances come from; audio paths in the shards are relative to `path`."""
+    """Where the utterances come from.
+
+    Audio paths in the shards are relative to `path`, or absolute in an audio folder outside it.
+    """
 
     path: AnyPath
     n_rows: int

@@ -8,10 +8,11 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dimts.audio.files import AudioError, read_audio
+from dimts.audio.decoded import AudioError
+from dimts.audio.files import read_audio
 from dimts.audio.griffin_lim import griffin_lim
+from dimts.audio.parquet_recordings import opened_recording
 from dimts.core.errors import UserError
-from dimts.core.untrusted import open_regular
 from dimts.evaluation.judges.judge import Clip, Float32Array
 from dimts.families.protocol import Speaker
 from dimts.features.feature_set import FeatureSet
@@ -83,7 +84,10 @@ def clips_of_folder(
     clips = []
     for name, text in _read_texts(texts):
         wave, rate = _read(waves, name)
-        reference = _decode(_find(recordings, name), rate) if recordings else None
+        reference = None
+        if recordings:
+            file = _find(recordings, name)
+            reference = _decode(file.parent, file.name, rate)
         clips.append(Clip(wave, rate, text, language, reference, name))
     return clips
 
@@ -124,7 +128,7 @@ def _recordings(features: FeatureSet, split: SplitName, kept: Sequence[int]) -> 
         raise UserError(f"{corpus}: judges compare with recordings in a folder of this machine")
     parts = list(zip(*(rows.values(name) for name in ("audio", "start", "seconds")), strict=True))
     return [
-        _decode(corpus / audio, rate, start, start + seconds)
+        _decode(corpus, audio, rate, start, start + seconds)
         for audio, start, seconds in (parts[i] for i in kept)
     ]
 
@@ -145,15 +149,15 @@ def _read(folder: Path, name: str) -> tuple[Float32Array, int]:
         rate = int(soundfile.info(file).samplerate)
     except (RuntimeError, OSError) as error:
         raise UserError(f"{file}: cannot be decoded: {error}") from error
-    return _decode(file, rate), rate
+    return _decode(file.parent, file.name, rate), rate
 
 
 def _decode(
-    file: Path, sample_rate: int, start: float = 0.0, end: float = math.inf
+    folder: Path, name: str, sample_rate: int, start: float = 0.0, end: float = math.inf
 ) -> Float32Array:
     try:
-        with open_regular(file) as descriptor:
+        with opened_recording(folder, name) as descriptor:
             return read_audio(descriptor, sample_rate, start=start, end=end)
     except (AudioError, OSError) as error:
         why = error.detail if isinstance(error, AudioError) else error.strerror
-        raise UserError(f"{file}: cannot be read ({why}); judges listen to it") from error
+        raise UserError(f"{folder / name}: cannot be read ({why}); judges listen to it") from error
