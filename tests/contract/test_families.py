@@ -79,6 +79,13 @@ CASES = {
         ("pitch_net.",),
         "{corpus}/wavs/am_0001.wav",
     ),
+    "chatterbox": Case(
+        "chatterbox_file",
+        "train/loss",
+        ("model.mode=lora", "model.freeze_until_index=200"),
+        ("speech_emb.", "tfmr.layers.0.self_attn.q_proj.weight"),
+        "ሰላም",
+    ),
     "toy": Case(
         {"family": "toy", "training": LOOP}, "train/loss", ("model.freeze=true",), ("first.",), "hi"
     ),
@@ -355,9 +362,10 @@ def test_first_of_its_name_is_promoted_and_a_worse_one_is_not(
         config = load_voice([file], (*tracked, *overrides))
         start_run(config.launch(), config.ray)
         sets = [part for override in (*tracked, *overrides) for part in ("--set", override)]
-        loose = (
-            ["--length-tolerance", "1000", "--max-of-mean-mel", "9"] if family == "acoustic" else []
-        )
+        loose = {
+            "acoustic": ["--length-tolerance", "1000", "--max-of-mean-mel", "9"],
+            "chatterbox": ["--min-text-gap=-9"],
+        }.get(family, [])
         monkeypatch.setattr(sys, "argv", ["promote.py", "--config", str(file), *sets, *loose])
         with pytest.raises(SystemExit) as ended:
             run_job(promote.main)

@@ -18,6 +18,7 @@ GROUP = "dimts.families"
 DEFAULT = "acoustic"
 OWN = (
     EntryPoint(DEFAULT, "dimts.families.acoustic.family:FAMILY", GROUP),
+    EntryPoint("chatterbox", "dimts.families.chatterbox.family:FAMILY", GROUP),
     EntryPoint("vocoder", "dimts.families.vocoder.family:FAMILY", GROUP),
 )
 ONNX = EntryPoint("onnx", "dimts.families.vocoder.external:OnnxVocoder", GROUP)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from dimts.audio.mel import Float32Array
 from dimts.bundles.bundle import sha256
@@ -49,7 +50,7 @@ class TokenSettings(Config):
     """
 
     kind: str
-    weights: dict[str, str] = {}
+    weights: dict[str, str] = Field(default={})
     digits: int | None = None
     seed: int | None = None
 
