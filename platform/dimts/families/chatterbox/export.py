@@ -77,7 +77,7 @@ def export(bundle: ChatterboxBundle, out: Path, beside: Path | None) -> Exported
         written = open_stock(draft)
         if written.tokenizer.values != bundle.tokenizer.values:
             raise UserError(f"{out}: the tokenizer was not written as it is")
-        difference = _difference(bundle, draft / t3_file)
+        difference = logits_apart(bundle, draft / t3_file)
         if not difference <= MAX_DIFFERENCE:
             raise UserError(
                 f"{out}: logits of what was written differ by {difference:.2g} from the trained "
@@ -88,7 +88,7 @@ def export(bundle: ChatterboxBundle, out: Path, beside: Path | None) -> Exported
 
 
 @torch.inference_mode()
-def _difference(bundle: ChatterboxBundle, file: Path) -> float:
+def logits_apart(bundle: ChatterboxBundle, file: Path) -> float:
     """Largest difference of logits between the bundle's model and a file's."""
     batch = _batch(bundle.config.text_vocab)
     expected = bundle.model()(*batch)

@@ -133,7 +133,8 @@ def _sizes(path: Path) -> T3Config:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}
+            names = file.keys()
+            shapes = {name: file.get_slice(name).get_shape() for name in names}
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
     if SIZES in metadata:

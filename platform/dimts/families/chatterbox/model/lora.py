@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dimts.families.chatterbox.model.config import LoraConfig
+from dimts.families.chatterbox.model.llama import Block
 from dimts.families.chatterbox.model.t3 import T3
 
 DOWN, UP = ".lora_a", ".lora_b"
@@ -42,6 +43,7 @@ def add_lora(model: T3, config: LoraConfig) -> None:
     The adapters' first values are drawn by torch's generator.
     """
     for block in model.tfmr.layers:
+        assert isinstance(block, Block)
         for part in (block.self_attn, block.mlp):
             for name, linear in list(part.named_children()):
                 if name in config.linears:

@@ -53,7 +53,7 @@ def place(base: StockTokenizer, language: Language, rows: Rows) -> Placement:
         raise UserError(f"{language.name} ({language.code}) is one of the model's languages")
     characters = _lacking(base, language)
     if rows == "extend":
-        ids = range(base.n_vocab, base.n_vocab + 1 + len(characters))
+        ids = list(range(base.n_vocab, base.n_vocab + 1 + len(characters)))
     else:
         free = free_rows(base)
         placeholders = [index for index in free if _token(base, index).startswith(PLACEHOLDER)]

@@ -119,7 +119,7 @@ class StockTokenizer:
             if language not in (None, "en"):
                 raise UserError(f"language {language!r}: the model is English alone")
             return ""
-        if language not in self.languages:
+        if language is None or language not in self.languages:
             known = ", ".join(self.languages)
             raise UserError(f"language {language!r} has no tag in the tokenizer; known: {known}")
         if step := OWN_STEP.get(language):
