@@ -91,6 +91,8 @@ CASES = {
     ),
 }
 Build = Callable[..., RunnableConfig]
+KILLED = [pytest.param(n, marks=pytest.mark.slow) if n == "chatterbox" else n for n in CASES]
+"""Stopped it goes on bit for bit each time; what else a kill does is the same for all."""
 
 
 @pytest.fixture(params=CASES)
@@ -196,6 +198,7 @@ def test_run_that_was_stopped_goes_on_bit_for_bit(build: Build) -> None:
             assert any(part in key for part in timed) or value == whole.values[step][key], key
 
 
+@pytest.mark.parametrize("family", KILLED, indirect=True)
 def test_run_that_was_killed_goes_on_bit_for_bit(build: Build, file: Path) -> None:
     run_training(build("run.name=whole").launch().settings, Listener())
     run_dir = build().run.run_dir
@@ -350,6 +353,7 @@ def test_sweep_of_two_trials(file: Path, family: str, ray_session: None) -> None
     assert result.metrics
 
 
+@pytest.mark.parametrize("family", KILLED, indirect=True)
 def test_first_of_its_name_is_promoted_and_a_worse_one_is_not(
     file: Path, family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

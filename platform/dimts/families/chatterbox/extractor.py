@@ -103,7 +103,7 @@ class TokenExtractor:
             for name, before in self.settings.weights.items():
                 file = weights_file(self.tokens.model, name)
                 if sha256(file) != before:
-                    raise UserError(f"{file}: is not the same file on all machines")
+                    raise UserError(f"{file}: is not the file that this was begun with")
             return partial(_extract, S3Quantiser(self.tokens.model))
         from dimts.families.chatterbox.random_projection import RandomProjection
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-import librosa
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,7 +25,8 @@ STEP = round(MEL.sample_rate / 1.3 / PARTIAL)
 """Frames between two of them: 1.3 a second."""
 COVERAGE = 0.8
 """Share of a last partial that has to be speech for it to count."""
-TRIM_DB = 20
+TRIM_DB, TRIM_FRAME, TRIM_HOP = 20, 2048, 512
+"""Quieter than the loudest frame, samples: silence at either end, which is not heard."""
 WIDTH = 256
 
 
@@ -47,8 +48,7 @@ class VoiceEncoder(nn.Module):
     @torch.inference_mode()
     def embed(self, wave: Float32Array) -> Float32Array:
         """The vector of a wave at 16 kHz, of norm 1, [256]."""
-        trimmed, _ = librosa.effects.trim(wave, top_db=TRIM_DB)
-        mel_TM = power_mel(torch.from_numpy(trimmed)).to(self.proj.weight.device)
+        mel_TM = power_mel(torch.from_numpy(trimmed(wave))).to(self.proj.weight.device)
         n, rest = divmod(max(len(mel_TM) - PARTIAL + STEP, 0), STEP)
         if n == 0 or (rest + PARTIAL - STEP) / PARTIAL >= COVERAGE:
             n += 1
@@ -56,6 +56,16 @@ class VoiceEncoder(nn.Module):
         mel_TM = F.pad(mel_TM, (0, 0, 0, max(0, missing)))
         partials = mel_TM.unfold(0, PARTIAL, STEP)[:n].transpose(1, 2)
         return F.normalize(self(partials).mean(0), dim=0).cpu().numpy()
+
+
+def trimmed(wave: Float32Array) -> Float32Array:
+    """The wave without silence at its ends, as ``librosa.effects.trim`` gives it; that function
+    takes seconds to be compiled."""
+    padded = np.pad(wave, TRIM_FRAME // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, TRIM_FRAME)[::TRIM_HOP]
+    power = np.einsum("ij,ij->i", frames, frames) / TRIM_FRAME
+    (loud,) = np.nonzero(power > power.max() * 10 ** (-TRIM_DB / 10))
+    return wave[loud[0] * TRIM_HOP : (loud[-1] + 1) * TRIM_HOP] if len(loud) else wave
 
 
 def power_mel(wave: Tensor) -> Tensor:
