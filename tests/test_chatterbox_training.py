@@ -239,8 +239,12 @@ def test_n_base_freezes_all_rows_but_those_that_the_language_was_given(
     assert (resolve_bundle(settings.run_dir / BEST) / PLACED).is_file()
 
 
-def test_n_base_is_refused_where_nothing_says_which_rows_are_new(build: Build) -> None:
-    settings = build("model.freeze_until_index=n_base")
+def test_n_base_is_refused_where_nothing_says_which_rows_are_new(
+    build: Build, data: Data, tmp_path: Path
+) -> None:
+    folder = published(tmp_path / "plain", data, {})
+    (folder / PLACED).unlink()
+    settings = build(f"base.bundle={folder}", "model.freeze_until_index=n_base")
     with pytest.raises(UserError, match="nothing says which rows are new"):
         chatterbox_task(settings, torch.device("cpu"))
 

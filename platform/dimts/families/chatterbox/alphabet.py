@@ -14,9 +14,12 @@ ENGLISH = "[en]"
 """Its tag is how a multilingual tokenizer is known."""
 
 
-def alphabet_tokenizer(language: Language, n_rows: int) -> StockTokenizer:
+def alphabet_tokenizer(language: Language, n_rows: int) -> tuple[StockTokenizer, dict[str, int]]:
     """A token for each character of a language, in the format and with the ids of the published
     tokenizers where those matter; what remains of `n_rows` is unused.
+
+    Returns:
+        The tokenizer, and the rows of the language's tag and characters.
 
     Raises:
         ConfigError: there are too few rows.
@@ -44,4 +47,5 @@ def alphabet_tokenizer(language: Language, n_rows: int) -> StockTokenizer:
         "version": "1.0", "added_tokens": added, "normalizer": None,
         "pre_tokenizer": {"type": "Whitespace"}, "model": model,
     }  # fmt: skip
-    return StockTokenizer(values, f"alphabet of {language.name}")
+    rows = {token: ids[token] for token in wanted if token != ENGLISH}
+    return StockTokenizer(values, f"alphabet of {language.name}"), rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -30,14 +30,14 @@ class Base(NamedTuple):
         weights: all of them, adapters merged.
         tokenizer: of its texts.
         sha256: of its file of weights.
-        placed: what `PLACED` holds, to be kept; empty if there is none.
+        placed: what `PLACED` holds; empty if there is none.
     """
 
     config: T3Config
     weights: Mapping[str, Tensor]
     tokenizer: StockTokenizer
     sha256: str
-    placed: bytes
+    placed: Mapping[str, Any]
 
 
 def read_sizes(folder: Path) -> T3Config:
@@ -52,8 +52,7 @@ def read_base(place: str) -> Base:
         UserError: it holds none, or is damaged.
     """
     folder = local_bundle(place)
-    file = folder / PLACED
-    placed = read_bytes(file, MAX_JSON_BYTES) if file.is_file() else b""
+    placed = _read_placed(folder / PLACED)
     if is_stock(folder):
         stock = open_stock(folder)
         digest = sha256(folder / stock.t3_file)
@@ -64,13 +63,13 @@ def read_base(place: str) -> Base:
     return Base(bundle.config, weights, bundle.tokenizer, digest, placed)
 
 
-def placed_rows(placed: bytes, place: str) -> frozenset[int]:
-    """Rows of text that a language was given; none if nothing says so.
-
-    Raises:
-        UserError: what says so cannot be read.
-    """
+def _read_placed(file: Path) -> Mapping[str, Any]:
+    if not file.is_file():
+        return {}
     try:
-        return frozenset(map(int, parse_json(placed)["rows"].values())) if placed else frozenset()
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{place}/{PLACED}: is not what dimts extend writes: {error}") from error
+        placed: dict[str, Any] = parse_json(read_bytes(file, MAX_JSON_BYTES))
+        if all(type(index) is int for index in placed["rows"].values()):
+            return placed
+        raise ValueError("a row is no number")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{file}: is not what dimts extend writes: {error}") from error

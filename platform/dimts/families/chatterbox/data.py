@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,6 +33,7 @@ class Data(NamedTuple):
         tokenizer: of all texts.
         voices: of the training split.
         train, val: rows.
+        placed: which rows of text the language was given, see `PLACED`; empty if nothing says so.
         base: what the training starts from.
         rehearsed: sets of the base's languages, and `rehearsal` their rows.
     """
@@ -44,6 +45,7 @@ class Data(NamedTuple):
     voices: Voices
     train: Rows
     val: Rows
+    placed: Mapping[str, Any]
     base: Base | None = None
     rehearsed: tuple[FeatureSet, ...] = ()
     rehearsal: Rows | None = None
@@ -64,9 +66,12 @@ def open_data(settings: ChatterboxSettings) -> Data:
     """
     language = load_language(settings.text.language)
     base = read_base(settings.base.bundle) if settings.base else None
-    tokenizer = (
-        base.tokenizer if base else alphabet_tokenizer(language, settings.model.t3.text_vocab)
-    )
+    placed: Mapping[str, Any]
+    if base:
+        tokenizer, placed = base.tokenizer, base.placed
+    else:
+        tokenizer, rows = alphabet_tokenizer(language, settings.model.t3.text_vocab)
+        placed = {"language": language.code, "rows": rows}
     features = _open(settings.features, settings, settings.text)
     train, val = features.split("train"), features.split("val")
     voices, drop = Voices([train]), settings.training.drop_text
@@ -74,6 +79,7 @@ def open_data(settings: ChatterboxSettings) -> Data:
         features, language, features.manifest.text, tokenizer, voices,
         Rows([train], _texts([train], tokenizer), voices, drop),
         Rows([val], _texts([val], tokenizer), voices, with_other_texts=True),
+        placed,
         base,
     )  # fmt: skip
     if not len(data.train):
@@ -84,8 +90,8 @@ def open_data(settings: ChatterboxSettings) -> Data:
     if settings.base and settings.base.features:
         sets = tuple(_open(place, settings, None) for place in settings.base.features)
         splits = [opened.split("train") for opened in sets]
-        rows = Rows(splits, _texts(splits, tokenizer), Voices(splits), drop)
-        data = data._replace(rehearsed=sets, rehearsal=rows)
+        rehearsal = Rows(splits, _texts(splits, tokenizer), Voices(splits), drop)
+        data = data._replace(rehearsed=sets, rehearsal=rehearsal)
     return data
 
 

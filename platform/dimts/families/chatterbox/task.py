@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from dimts.bundles.bundle import read_manifest
 from dimts.core.errors import UserError
-from dimts.families.chatterbox.base import PLACED, placed_rows
+from dimts.families.chatterbox.base import PLACED
 from dimts.families.chatterbox.bundle import write_bundle
 from dimts.families.chatterbox.data import Data, open_data
 from dimts.families.chatterbox.metrics import SELECTION
@@ -38,17 +39,16 @@ def chatterbox_task(settings: ChatterboxSettings, device: torch.device) -> Task:
     if latest := find_latest(settings.run_dir):
         _check_goes_on(latest, settings, data)
     model = initial_model(settings, data)
-    placed = data.base.placed if data.base else b""
-    place = settings.base.bundle if settings.base else ""
-    counts = set_trained(model, settings.model, placed_rows(placed, place))
+    counts = set_trained(model, settings.model, frozenset(data.placed.get("rows", {}).values()))
     model.tfmr.checkpointing = settings.training.checkpointing
     model.to(device)
 
     def write(folder: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         write_voices(folder, data.voices, data.train)
         write_language(folder, data.language, data.text)
-        if placed:
-            (folder / PLACED).write_bytes(placed)
+        if data.placed:
+            placed = json.dumps(data.placed, ensure_ascii=False)
+            (folder / PLACED).write_text(placed, encoding="utf-8")
         own = {"features": data.fingerprint, "origin": _origin(settings, data)}
         write_bundle(folder, weights, data.tokenizer, settings.config_yaml, {**facts, **own})
 
