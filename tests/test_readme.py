@@ -56,6 +56,7 @@ ELSEWHERE = {
     "benchmarks/scaling.py": "tests/test_scaling.py",
     "benchmarks/prepare.py": "tests/test_prepare_engines.py",
     "benchmarks/two_nodes.py": "tests/test_nodes.py",
+    "benchmarks/chatterbox_parity.py": "tests/test_chatterbox_parity.py",
     "benchmarks/judges.py": "tests/test_judges.py",
     "dimts ui --auth": "tests/test_loopback.py",
     "dimts pretrain --config jobs/configs/mix/latin.yaml --export": "tests/test_pretrain.py",
