@@ -149,8 +149,11 @@ def test_a_related_language_finds_its_characters_there() -> None:
     both = place(EXTENDED.tokenizer, load_language("ti"), "extend")
     assert 1 < len(both.rows) < 60 and "ሰ" not in both.rows
     assert both.tokenizer.encode("ሰላም", "am") == EXTENDED.tokenizer.encode("ሰላም", "am")
+
+
+def test_too_few_free_rows_are_refused() -> None:
+    few = StockTokenizer(_without_rows())
     with pytest.raises(UserError, match="give --rows extend"):
-        few = StockTokenizer(_without_rows())
         place(few, AMHARIC, "in_place")
 
 
