@@ -239,6 +239,22 @@ def test_n_base_freezes_all_rows_but_those_that_the_language_was_given(
     assert (resolve_bundle(settings.run_dir / BEST) / PLACED).is_file()
 
 
+def test_what_the_model_knew_is_rehearsed(build: Build, data: Data, tmp_path: Path) -> None:
+    folder = published(tmp_path / "stock", data, {})
+    settings = build(
+        f"base.bundle={folder}",
+        f"base.features=[{data.features.folder}]",
+        "base.rehearsal_share=0.5",
+        "training.max_steps=4",
+    )
+    task = chatterbox_task(settings, torch.device("cpu"))
+    assert task.rehearsal and list(task.rehearsal.ids) == list(data.train.ids)
+    latest = trained(settings)
+    assert latest
+    with pytest.raises(UserError, match="rehearsal_share and features"):
+        build(f"base.bundle={folder}", "base.rehearsal_share=0.5")
+
+
 def test_n_base_is_refused_where_nothing_says_which_rows_are_new(
     build: Build, data: Data, tmp_path: Path
 ) -> None:
