@@ -164,6 +164,7 @@ def compare(size: str, store: Path | None, work: Path) -> dict[str, Any]:
     found |= _generation(ours, theirs, row, N_TOKENS[size])
     assert found["logits"] <= TOLERANCE and found["gradients"] <= TOLERANCE, found
     assert found["cached"] <= CACHED_TOLERANCE and found["same_ids"], found
+    found["texts"] = _texts()
     if size == "full":
         del theirs
         found["folder"] = _folder(ours, work)
@@ -247,6 +248,28 @@ def _cached(ours: T3, theirs: Any, row: Mapping[str, Tensor]) -> float:
         if number + 1 < speech.shape[1]:
             x = ours.embed_speech(speech[:, number + 1 : number + 2], start=number + 1)
     return apart
+
+
+def _texts() -> int:
+    """How many texts were read; each has the ids that the package gives it."""
+    from chatterbox.models.tokenizers import MTLTokenizer
+    from chatterbox.mtl_tts import punc_norm
+
+    from data_prep.recipes.espeak import read_sentences
+    from dimts.families.chatterbox.stock import MULTILINGUAL
+    from dimts.families.chatterbox.vocabulary.tokenizer import StockTokenizer
+
+    file = ROOT / "tests" / "data" / "chatterbox" / MULTILINGUAL
+    theirs, ours = MTLTokenizer(str(file)), StockTokenizer.load(file)
+    odd = ["Hello  there", "so: this; that...", "«é» – ﬁn?", "wait…", "one - two ,three", "№ 5 ½"]
+    texts = [("en", text) for text in odd]
+    for code in ("de", "es", "sw", "tr"):
+        sentences = read_sentences(ROOT / "data_prep" / "base_texts" / f"{code}.txt.xz")
+        texts += [(code, text) for text in sentences]
+    for code, text in texts:
+        expected = theirs.encode(punc_norm(text), language_id=code)
+        assert ours.encode_any(text, code)[1:-1] == expected, (code, text)
+    return len(texts)
 
 
 def _folder(ours: T3, work: Path) -> dict[str, Any]:
