@@ -139,6 +139,12 @@ def test_what_cannot_be_read_is_refused(text: str, language: str | None, says: s
         BASE.encode(text, language)
 
 
+def test_languages_are_those_with_a_tag() -> None:
+    assert {"ar", "en", "he", "sw", "zh"} < set(BASE.languages)
+    assert not {"am", "cry", "sip"} & set(BASE.languages)
+    assert "am" in IN_PLACE.tokenizer.languages and not ENGLISH.languages
+
+
 def test_a_known_language_and_a_second_time_are_refused() -> None:
     with pytest.raises(UserError, match="one of the model's languages"):
         place(BASE, load_language("de"), "in_place")

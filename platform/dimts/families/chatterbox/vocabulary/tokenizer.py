@@ -17,6 +17,7 @@ from dimts.text.tokenizer_spec import read_json
 SPECIALS = {"[STOP]": STOP_TEXT, "[UNK]": UNK_TEXT, "[START]": START_TEXT}
 SPACE = "[SPACE]"
 TAG = re.compile(r"\[([a-z]{2,3})\]")
+NO_LANGUAGES = {"cry", "ipa", "sip"}
 
 
 class StockTokenizer:
@@ -43,10 +44,9 @@ class StockTokenizer:
             raise UserError(f"{source}: not a tokenizer of Chatterbox: ids have holes")
         self.values = values
         self._segmenter = Segmenter(values, SPACE)
-        # Sounds such as [cry] are special tokens there, and languages are not. The English file
-        # has a few tags, too, which its package never writes.
-        plain = (t["content"] for t in values["added_tokens"] if not t["special"])
-        tags = {match[1] for match in map(TAG.fullmatch, plain) if match}
+        added = (TAG.fullmatch(token["content"]) for token in values["added_tokens"])
+        tags = {match[1] for match in added if match} - NO_LANGUAGES
+        # The English file has a few tags, too, which its package never writes.
         self.languages = tuple(sorted(tags)) if "en" in tags else ()
 
     @classmethod
