@@ -44,7 +44,7 @@ class StockTokenizer:
             raise UserError(f"{source}: not a tokenizer of Chatterbox: ids have holes")
         self.values = values
         self._segmenter = Segmenter(values, SPACE)
-        added = (TAG.fullmatch(token["content"]) for token in values["added_tokens"])
+        added = (TAG.fullmatch(t["content"]) for t in values.get("added_tokens") or ())
         tags = {match[1] for match in added if match} - NO_LANGUAGES
         # The English file has a few tags, too, which its package never writes.
         self.languages = tuple(sorted(tags)) if "en" in tags else ()
