@@ -82,10 +82,10 @@ def environment(folder: Path) -> Path:
 
 
 def drawn_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Values for a model's tensors, the same wherever they are drawn."""
+    """Values for a model's tensors, the same wherever they are drawn; norms are about 1."""
     generator = torch.Generator().manual_seed(SEED)
     return {
-        name: torch.randn(tensor.shape, generator=generator) * 0.05
+        name: torch.randn(tensor.shape, generator=generator) * 0.05 + name.endswith("norm.weight")
         for name, tensor in sorted(model.state_dict().items())
     }
 

@@ -202,7 +202,7 @@ def test_autocast_stays_near_float32(model: T3) -> None:
         _, low = model(**row)
     with torch.no_grad():
         _, speech = model(**row)
-    assert (low.float() - speech).abs().max() < 0.1 * speech.std()
+    assert (low.float() - speech).abs().max() < 0.2 * speech.std()
 
 
 def test_adapters_train_beside_frozen_layers_and_merge(model: T3) -> None:
