@@ -60,8 +60,8 @@ def main() -> None:
         return
     python = environment(arguments.env)
     with tempfile.TemporaryDirectory(dir=arguments.work) as work:
-        command = [python, __file__, "--inside", "--size", arguments.size, "--work", work]
-        command += ["--store", arguments.store] if arguments.store else []
+        command = [str(python), __file__, "--inside", "--size", arguments.size, "--work", work]
+        command += ["--store", str(arguments.store)] if arguments.store else []
         paths = {"PYTHONPATH": f"{ROOT / 'platform'}:{ROOT}", "HF_HUB_OFFLINE": "1"}
         sys.exit(subprocess.run(command, env={**os.environ, **paths}).returncode)
 
@@ -133,7 +133,8 @@ def compare(size: str, store: Path | None, work: Path) -> dict[str, Any]:
     theirs.load_state_dict(ours.state_dict())
     ours.load_state_dict(theirs.state_dict())
     del weights
-    ours.eval(), theirs.eval()
+    ours.eval()
+    theirs.eval()
     row = drawn_row(config)
     text, speech = ours(**row)
     out = theirs(
@@ -150,7 +151,7 @@ def compare(size: str, store: Path | None, work: Path) -> dict[str, Any]:
         stored = stored_logits(out.text_logits, out.speech_logits)
         store.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
     for logits in ((text, speech), (out.text_logits, out.speech_logits)):
-        sum(x.logsumexp(-1).mean() - x[..., 7].mean() for x in logits).backward()  # type: ignore[union-attr]
+        sum(x.logsumexp(-1).mean() - x[..., 7].mean() for x in logits).backward()
     found["gradients"] = max(
         _apart(mine.grad, other.grad)
         for (name, mine), other in zip(
@@ -160,7 +161,8 @@ def compare(size: str, store: Path | None, work: Path) -> dict[str, Any]:
         )
         if name != "tfmr.embed_tokens.weight" and mine.grad is not None
     )
-    ours.zero_grad(), theirs.zero_grad()
+    ours.zero_grad()
+    theirs.zero_grad()
     found |= _generation(ours, theirs, row, N_TOKENS[size])
     assert found["logits"] <= TOLERANCE and found["gradients"] <= TOLERANCE, found
     assert found["cached"] <= CACHED_TOLERANCE and found["same_ids"], found
@@ -289,8 +291,8 @@ def _folder(ours: T3, work: Path) -> dict[str, Any]:
     (stock / "Cangjie5_TC.json").write_text("[]", encoding="utf-8")
     name = "t3_mtl23ls_v2.safetensors"
     write_stock(stock, ours.state_dict(), ours.config, tokenizer, name, beside=None)
-    command = [sys.executable, "-m", "dimts", "extend", "--base", stock, "--language", "am"]
-    subprocess.run([*command, "--related", "ar", "--out", out], check=True, stdout=sys.stderr)
+    command = [sys.executable, "-m", "dimts", "extend", "--base", str(stock), "--language", "am"]
+    subprocess.run([*command, "--related", "ar", "--out", str(out)], check=True, stdout=sys.stderr)
     loaded = ChatterboxMultilingualTTS.from_local(out, "cpu")
     weights = open_stock(out).weights()
     text = "ሰላም ለሁሉም። ዛሬ ጥሩ ቀን ነው፣ አይደል?"
