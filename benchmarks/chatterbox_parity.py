@@ -60,8 +60,8 @@ def main() -> None:
         return
     python = environment(arguments.env)
     with tempfile.TemporaryDirectory(dir=arguments.work) as work:
-        command = [python, __file__, "--inside", "--size", arguments.size, "--work", work]
-        command += ["--store", arguments.store] if arguments.store else []
+        command = [str(python), __file__, "--inside", "--size", arguments.size, "--work", work]
+        command += ["--store", str(arguments.store)] if arguments.store else []
         paths = {"PYTHONPATH": f"{ROOT / 'platform'}:{ROOT}", "HF_HUB_OFFLINE": "1"}
         sys.exit(subprocess.run(command, env={**os.environ, **paths}).returncode)
 
@@ -82,10 +82,10 @@ def environment(folder: Path) -> Path:
 
 
 def drawn_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Values for a model's tensors, the same wherever they are drawn."""
+    """Values for a model's tensors, the same wherever they are drawn; norms are about 1."""
     generator = torch.Generator().manual_seed(SEED)
     return {
-        name: torch.randn(tensor.shape, generator=generator) * 0.05
+        name: torch.randn(tensor.shape, generator=generator) * 0.05 + name.endswith("norm.weight")
         for name, tensor in sorted(model.state_dict().items())
     }
 
@@ -133,7 +133,8 @@ def compare(size: str, store: Path | None, work: Path) -> dict[str, Any]:
     theirs.load_state_dict(ours.state_dict())
     ours.load_state_dict(theirs.state_dict())
     del weights
-    ours.eval(), theirs.eval()
+    ours.eval()
+    theirs.eval()
     row = drawn_row(config)
     text, speech = ours(**row)
     out = theirs(
@@ -150,7 +151,7 @@ def compare(size: str, store: Path | None, work: Path) -> dict[str, Any]:
         stored = stored_logits(out.text_logits, out.speech_logits)
         store.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
     for logits in ((text, speech), (out.text_logits, out.speech_logits)):
-        sum(x.logsumexp(-1).mean() - x[..., 7].mean() for x in logits).backward()  # type: ignore[union-attr]
+        sum(x.logsumexp(-1).mean() - x[..., 7].mean() for x in logits).backward()
     found["gradients"] = max(
         _apart(mine.grad, other.grad)
         for (name, mine), other in zip(
@@ -160,10 +161,12 @@ def compare(size: str, store: Path | None, work: Path) -> dict[str, Any]:
         )
         if name != "tfmr.embed_tokens.weight" and mine.grad is not None
     )
-    ours.zero_grad(), theirs.zero_grad()
+    ours.zero_grad()
+    theirs.zero_grad()
     found |= _generation(ours, theirs, row, N_TOKENS[size])
     assert found["logits"] <= TOLERANCE and found["gradients"] <= TOLERANCE, found
     assert found["cached"] <= CACHED_TOLERANCE and found["same_ids"], found
+    found["texts"] = _texts()
     if size == "full":
         del theirs
         found["folder"] = _folder(ours, work)
@@ -249,6 +252,28 @@ def _cached(ours: T3, theirs: Any, row: Mapping[str, Tensor]) -> float:
     return apart
 
 
+def _texts() -> int:
+    """How many texts were read; each has the ids that the package gives it."""
+    from chatterbox.models.tokenizers import MTLTokenizer
+    from chatterbox.mtl_tts import punc_norm
+
+    from data_prep.recipes.espeak import read_sentences
+    from dimts.families.chatterbox.stock import MULTILINGUAL
+    from dimts.families.chatterbox.vocabulary.tokenizer import StockTokenizer
+
+    file = ROOT / "tests" / "data" / "chatterbox" / MULTILINGUAL
+    theirs, ours = MTLTokenizer(str(file)), StockTokenizer.load(file)
+    odd = ["Hello  there", "so: this; that...", "«é» – ﬁn?", "wait…", "one - two ,three", "№ 5 ½"]
+    texts = [("en", text) for text in odd]
+    for code in ("de", "es", "sw", "tr"):
+        sentences = read_sentences(ROOT / "data_prep" / "base_texts" / f"{code}.txt.xz")
+        texts += [(code, text) for text in sentences]
+    for code, text in texts:
+        expected = theirs.encode(punc_norm(text), language_id=code)
+        assert ours.encode_any(text, code)[1:-1] == expected, (code, text)
+    return len(texts)
+
+
 def _folder(ours: T3, work: Path) -> dict[str, Any]:
     """A folder as published, with drawn weights: extended by Amharic, loaded by the package."""
     from chatterbox.models.s3gen import S3Gen
@@ -266,8 +291,8 @@ def _folder(ours: T3, work: Path) -> dict[str, Any]:
     (stock / "Cangjie5_TC.json").write_text("[]", encoding="utf-8")
     name = "t3_mtl23ls_v2.safetensors"
     write_stock(stock, ours.state_dict(), ours.config, tokenizer, name, beside=None)
-    command = [sys.executable, "-m", "dimts", "extend", "--base", stock, "--language", "am"]
-    subprocess.run([*command, "--related", "ar", "--out", out], check=True, stdout=sys.stderr)
+    command = [sys.executable, "-m", "dimts", "extend", "--base", str(stock), "--language", "am"]
+    subprocess.run([*command, "--related", "ar", "--out", str(out)], check=True, stdout=sys.stderr)
     loaded = ChatterboxMultilingualTTS.from_local(out, "cpu")
     weights = open_stock(out).weights()
     text = "ሰላም ለሁሉም። ዛሬ ጥሩ ቀን ነው፣ አይደል?"

@@ -186,7 +186,7 @@ def test_checkpointing_changes_no_gradient(model: T3) -> None:
     for checkpointing in (False, True):
         model.tfmr.checkpointing = checkpointing
         model.zero_grad()
-        sum(x.logsumexp(-1).sum() for x in model(**batch_of_two())).backward()  # type: ignore[union-attr]
+        sum(x.logsumexp(-1).sum() for x in model(**batch_of_two())).backward()
         named = model.named_parameters()
         gradients.append({name: p.grad.clone() for name, p in named if p.grad is not None})
     assert set(gradients[0]) == {n for n, _ in model.named_parameters()} - {
@@ -202,7 +202,7 @@ def test_autocast_stays_near_float32(model: T3) -> None:
         _, low = model(**row)
     with torch.no_grad():
         _, speech = model(**row)
-    assert (low.float() - speech).abs().max() < 0.1 * speech.std()
+    assert (low.float() - speech).abs().max() < 0.2 * speech.std()
 
 
 def test_adapters_train_beside_frozen_layers_and_merge(model: T3) -> None:

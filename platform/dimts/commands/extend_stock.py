@@ -47,8 +47,8 @@ def extend_stock(
     read, refused = normalised_texts(Normaliser(language, config), texts)
     lines = placed_lines(base.tokenizer, placement, spelled(base.tokenizer, placement, table))
     if texts:
-        lines += unknown_lines("before", base.tokenizer, arguments.related, read)
-        lines += unknown_lines("after", placement.tokenizer, language.code, read)
+        lines += unknown_lines("before", base.tokenizer, read)
+        lines += unknown_lines("after", placement.tokenizer, read)
     lines += [f"refused: {c!r}, {n} times, as in: {example:.60}" for c, n, example in refused]
     print("\n".join(lines))
     weights = start_rows(

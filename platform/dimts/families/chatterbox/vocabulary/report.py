@@ -31,13 +31,10 @@ def placed_lines(
     return lines
 
 
-def unknown_lines(
-    when: str, tokenizer: StockTokenizer, language: str | None, texts: Sequence[str]
-) -> list[str]:
-    """How much of some texts becomes `[UNK]`; of a language without a tag by another's."""
-    code = language or tokenizer.languages[0]
-    rows = [tokenizer.encode_any(text, code) for text in texts]
-    n_ids = sum(len(ids) - 3 for ids in rows)  # without START, tag and STOP
+def unknown_lines(when: str, tokenizer: StockTokenizer, texts: Sequence[str]) -> list[str]:
+    """How much of some texts becomes `[UNK]`, and which characters."""
+    rows = [tokenizer.pieces(text) for text in texts]
+    n_ids = sum(map(len, rows))
     n_unknown = sum(ids.count(UNK_TEXT) for ids in rows)
     n_touched = sum(UNK_TEXT in ids for ids in rows)
     share = n_unknown / max(n_ids, 1)

@@ -17,6 +17,7 @@ from dimts.text.tokenizer_spec import read_json
 SPECIALS = {"[STOP]": STOP_TEXT, "[UNK]": UNK_TEXT, "[START]": START_TEXT}
 SPACE = "[SPACE]"
 TAG = re.compile(r"\[([a-z]{2,3})\]")
+NO_LANGUAGES = {"cry", "ipa", "sip"}
 
 
 class StockTokenizer:
@@ -43,10 +44,9 @@ class StockTokenizer:
             raise UserError(f"{source}: not a tokenizer of Chatterbox: ids have holes")
         self.values = values
         self._segmenter = Segmenter(values, SPACE)
-        # Sounds such as [cry] are special tokens there, and languages are not. The English file
-        # has a few tags, too, which its package never writes.
-        plain = (t["content"] for t in values["added_tokens"] if not t["special"])
-        tags = {match[1] for match in map(TAG.fullmatch, plain) if match}
+        added = (TAG.fullmatch(t["content"]) for t in values.get("added_tokens") or ())
+        tags = {match[1] for match in added if match} - NO_LANGUAGES
+        # The English file has a few tags, too, which its package never writes.
         self.languages = tuple(sorted(tags)) if "en" in tags else ()
 
     @classmethod
@@ -94,8 +94,11 @@ class StockTokenizer:
 
     def encode_any(self, text: str, language: str | None = None) -> list[int]:
         """Like `encode`, with `[UNK]` for characters that have no row."""
-        tag = self._tag(language)
-        return [START_TEXT, *self._segmenter.ids(tag + self.read(text)), STOP_TEXT]
+        return [START_TEXT, *self._tag(language), *self.pieces(text), STOP_TEXT]
+
+    def pieces(self, text: str) -> list[int]:
+        """Ids of a text alone, with `[UNK]`: no tag, no START, no STOP."""
+        return self._segmenter.ids(self.read(text))
 
     def unknown(self, texts: Iterable[str]) -> dict[str, int]:
         """Characters that become `[UNK]`, and how often, of texts as they are written."""
@@ -114,14 +117,14 @@ class StockTokenizer:
         """Ids of some letters, with no mark, tag or end put to them."""
         return self._segmenter.ids(folded(text) if self.multilingual else text)
 
-    def _tag(self, language: str | None) -> str:
+    def _tag(self, language: str | None) -> list[int]:
         if not self.multilingual:
             if language not in (None, "en"):
                 raise UserError(f"language {language!r}: the model is English alone")
-            return ""
+            return []
         if language is None or language not in self.languages:
             known = ", ".join(self.languages)
             raise UserError(f"language {language!r} has no tag in the tokenizer; known: {known}")
         if step := OWN_STEP.get(language):
             raise UserError(f"language {language!r}: its texts need {step}, which is not here")
-        return f"[{language}]"
+        return [self.ids[f"[{language}]"]]
