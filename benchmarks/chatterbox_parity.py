@@ -75,7 +75,7 @@ def environment(folder: Path) -> Path:
         ours = [sysconfig.get_path("purelib"), *(p for p in sys.path if "site-packages" in p)]
         paths = folder / "lib" / version / "site-packages" / "ours.pth"
         paths.write_text("\n".join(dict.fromkeys(ours)) + "\n", encoding="utf-8")
-        install = [python, "-m", "pip", "install", "--quiet", "--no-deps", *PACKAGES]
+        install = [str(python), "-m", "pip", "install", "--quiet", "--no-deps", *PACKAGES]
         subprocess.run(install, check=True)
         (folder / "ready").touch()
     return python
