@@ -306,7 +306,7 @@ def _folder(ours: T3, work: Path) -> dict[str, Any]:
 
 
 def _apart(one: Tensor, other: Tensor) -> float:
-    return float((one - other).abs().max())
+    return float((one - other).detach().abs().max())
 
 
 if __name__ == "__main__":
