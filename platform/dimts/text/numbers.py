@@ -62,9 +62,7 @@ def number_reader(
 ) -> Callable[[str], str]:
     """A function that puts every number of a text into words.
 
-    Args:
-        tables: the language's words.
-        affixes: ``attached`` keeps letters that touch a number, as in በ1983, on its words.
+    ``attached`` affixes, letters that touch a number as in በ1983, stay on its words.
     """
     numerals = "".join(map(re.escape, tables.numerals))
     digit = rf"[\d{numerals}]"
