@@ -37,8 +37,8 @@ BELOW: dict[str, set[str]] = {
         "families", "acoustic",
     },
     "chatterbox": {
-        "core", "audio", "text", "storage", "plotting", "features", "bundles", "training",
-        "families", "evaluation",
+        "core", "audio", "text", "storage", "features", "bundles", "training", "families",
+        "acoustic",
     },
 }  # fmt: skip
 """`families` is the protocol and the registry; a family is a room of its own."""
