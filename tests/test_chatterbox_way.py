@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -106,9 +107,8 @@ def test_way_on_a_laptop(spoken_corpus: Path, tmp_path: Path) -> None:
 def test_benchmark_measures_all_modes(tmp_path: Path) -> None:
     file = tmp_path / "steps.json"
     command = ["benchmarks/chatterbox.py", "--budget", "800", "--steps", "1", "--json", str(file)]
-    subprocess.run(
-        [sys.executable, *command], cwd=ROOT, check=True, env={"PYTHONPATH": "platform:."}
-    )
+    environment = {**os.environ, "PYTHONPATH": "platform:."}
+    subprocess.run([sys.executable, *command], cwd=ROOT, check=True, env=environment)
     results = json.loads(file.read_text(encoding="utf-8"))["results"]
     trained = {r["case"]["mode"]: r["trained"] for r in results}
     assert trained["lora"] < trained["top_layers"] < trained["full"]

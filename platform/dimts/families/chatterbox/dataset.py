@@ -165,7 +165,9 @@ class Rows:
             other = self._other[chosen]
             texts = [self.texts[index] for index in other]
             others = {
-                "other_BL": _padded([*map(np.concatenate, zip(texts, speech, strict=True))]),
+                "other_BL": _padded(
+                    [np.concatenate(ids) for ids in zip(texts, speech, strict=True)]
+                ),
                 "n_other_B": torch.from_numpy(self.n_text[other]),
                 "other_width": _rounded(self.n_text[other], multiple),
             }
@@ -173,7 +175,7 @@ class Rows:
         return SpeechBatch(
             ids=[self.ids[index] for index in indices],
             size=int(self.lengths[total].sum()),
-            tokens_BL=_padded([*map(np.concatenate, zip(texts, speech, strict=True))]),
+            tokens_BL=_padded([np.concatenate(ids) for ids in zip(texts, speech, strict=True)]),
             n_text_B=torch.from_numpy(n_text),
             n_speech_B=torch.from_numpy(n_speech),
             prompt_BP=_padded([ids for ids, _ in prompts], MAX_PROMPT),

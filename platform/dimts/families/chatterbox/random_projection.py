@@ -8,6 +8,8 @@ numbers is rounded to one of three levels, as S3's quantiser rounds what it was 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import dct, idct
@@ -51,7 +53,7 @@ class RandomProjection:
         vector[: 2 * self._n] = np.concatenate([mean, std]) / np.sqrt(MEL.n_mels)
         return vector
 
-    def wave(self, tokens: NDArray[np.integer], speaker: Float32Array) -> Float32Array:
+    def wave(self, tokens: NDArray[np.integer[Any]], speaker: Float32Array) -> Float32Array:
         """What the tokens say of the mel, by Griffin-Lim: a rough impression at 16 kHz."""
         levels = tokens.astype(np.int64)[:, None] // self._powers % 3
         mean, std = np.split(speaker[: 2 * self._n] * np.sqrt(MEL.n_mels), 2)
