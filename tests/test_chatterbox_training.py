@@ -203,6 +203,7 @@ def test_run_with_adapters_is_a_base_that_computes_the_same(build: Build) -> Non
     bundle = load_bundle(resolve_bundle(first.run_dir / BEST))
     second = build(f"base.bundle={first.run_dir}", "run.name=second")
     model = chatterbox_task(second, torch.device("cpu")).model.eval()
+    assert isinstance(model, T3)
     batch = open_data(second).val.collate([0, 1])
     with torch.no_grad():
         expected, found = (row_losses(m, batch, "off").speech for m in (bundle.model(), model))

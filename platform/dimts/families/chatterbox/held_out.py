@@ -69,7 +69,7 @@ def evaluate(model: T3, rows: Rows, generated: int) -> list[UtteranceMetrics]:
         )
         for index, values in zip(chosen, table.T.tolist(), strict=True):
             ratio = _length_ratio(model, rows, index) if index in spoken else float("nan")
-            found[index] = UtteranceMetrics(rows.ids[index], *values, ratio)
+            found[index] = UtteranceMetrics._make((rows.ids[index], *values, ratio))
     return [found[index] for index in range(len(rows))]
 
 
