@@ -39,7 +39,9 @@ def chatterbox_task(settings: ChatterboxSettings, device: torch.device) -> Task:
     if latest := find_latest(settings.run_dir):
         _check_goes_on(latest, settings, data)
     model = initial_model(settings, data)
-    counts = set_trained(model, settings.model, frozenset(data.placed.get("rows", {}).values()))
+    # What `dimts extend` gave to the language on a base; without one no row is new or old.
+    placed = frozenset(data.placed.get("rows", {}).values()) if data.base else frozenset[int]()
+    counts = set_trained(model, settings.model, placed)
     model.tfmr.checkpointing = settings.training.checkpointing
     model.to(device)
 
@@ -47,8 +49,8 @@ def chatterbox_task(settings: ChatterboxSettings, device: torch.device) -> Task:
         write_voices(folder, data.voices, data.train)
         write_language(folder, data.language, data.text)
         if data.placed:
-            placed = json.dumps(data.placed, ensure_ascii=False)
-            (folder / PLACED).write_text(placed, encoding="utf-8")
+            text = json.dumps(data.placed, ensure_ascii=False)
+            (folder / PLACED).write_text(text, encoding="utf-8")
         own = {"features": data.fingerprint, "origin": _origin(settings, data)}
         write_bundle(folder, weights, data.tokenizer, settings.config_yaml, {**facts, **own})
 
