@@ -211,5 +211,7 @@ def _units_before(language: Language) -> Rule | None:
         return None
     words, number = language.units_before, digits_pattern(language.numbers)
     scales = one_of(scale.word for scale in language.numbers.scales)
-    pattern = re.compile(rf"({one_of(words)})\s*({number}(?:\s+(?:{scales})(?!\w))?)")
+    pattern = re.compile(
+        rf"({one_of(words)})\s*({number}(?:[-–]{number})?(?:\s+(?:{scales})(?!\w))?)"
+    )
     return lambda text: replaced(pattern, text, lambda match: f"{match[2]} {words[match[1]]}")

@@ -68,8 +68,15 @@ class _Joiner:
     """Joins letters; in a syllabary a consonant without a vowel takes that which follows."""
 
     def __init__(self, language: Language, bare: str | None) -> None:
-        self._factors = language.syllables.factors if language.syllables else {}
-        self._letters = {pair: letter for letter, pair in reversed(self._factors.items())}
+        syllables = language.syllables
+        self._factors = syllables.factors if syllables else {}
+        rows = [(row, syllables.series[row.vowels]) for row in syllables.rows] if syllables else []
+        self._syllables = {
+            (letter, vowel): syllable
+            for row, vowels in rows
+            for letter in row.letters
+            for syllable, vowel in zip(row.letters, vowels, strict=True)
+        }
         self._bare = self._factors.get(bare) if bare else None
 
     def __call__(self, parts: list[str]) -> str:
@@ -87,4 +94,4 @@ class _Joiner:
             return last + first
         if one[1] != self._bare[1] or two[0] != self._bare[0]:
             return last + first
-        return self._letters.get((one[0], two[1]), last + first)
+        return self._syllables.get((last, two[1]), last + first)

@@ -40,9 +40,11 @@ class ShortForms:
         end = rf"(?!{_BY_DOTS[:-2]}{letter})"
         final_dot = rf"(?:(?:(?<=\.{letter})|(?<=\. {letter}))\.(?!{letter}))?"
         self._known = re.compile(rf"(?<!{letter})((?:{prefix})??)({keys}){end}{final_dot}")
+        names = language.respelling.names.values() if language.respelling else ()
+        part = rf"(?:{one_of(longest_first(names))}|{letter}|[A-Za-z])"
         any_letter = rf"(?:{letter}|[A-Za-z])"
         before = rf"(?<!{any_letter})(?<![./])((?:{prefix})?)"
-        dotted = rf"({any_letter}(?:\.{any_letter})+(?:{suffix})?)(?!{any_letter})"
+        dotted = rf"({part}(?:\.{part})+(?:{suffix})?)(?!{any_letter})"
         dotted += rf"(?:\.(?!{any_letter}))?"
         slashed = rf"({letter}(?:/{letter}{{1,{_LONGEST_PART}}})+)(?![/.]?{letter})"
         self._guessed = (re.compile(before + dotted), re.compile(before + slashed))
