@@ -271,7 +271,9 @@ def _train(case: Case, setup: Setup, make_clock: type[Clock] = Clock) -> Clock:
     with tempfile.TemporaryDirectory(prefix="dimts-gpu-") as folder:
         clock.trainer = Trainer(task, config, Path(folder), clock)
         clock.trainer.run()
-    assert not clock.trainer.progress.skipped, "a loss was not finite: the times are no measure"
+    assert not clock.trainer.state.progress.skipped, (
+        "a loss was not finite: the times are no measure"
+    )
     return clock
 
 

@@ -74,7 +74,7 @@ def synthetic_corpus(
     """
     utterances = SyntheticSpeech(n, mel, seed)
     rng = np.random.default_rng((seed, 1))
-    start, end = tokenizer.start_ids[tokenizer.default_language], tokenizer.eos_id
+    start, end = tokenizer.start_ids[tokenizer.languages[-1]], tokenizer.eos_id
     letters = np.array(sorted(set(range(tokenizer.n_vocab)) - tokenizer.special_ids))
     tokens = []
     for length in utterances.n_frames // FRAMES_A_TOKEN - 2:

@@ -164,7 +164,7 @@ def run(task: Task) -> str:
         model = load_bundle(result.checkpoint).model
     figures: dict[str, float] = {}
     for split in task.splits:
-        held_out = load_corpus(data.features[0], data.tokenizer, split)
+        held_out = load_corpus(data.features[0], data.tokenizer, split, data.speakers)
         figures |= {
             f"{split}/{k}": v for k, v in aggregate_metrics(evaluate(model, held_out)).items()
         }

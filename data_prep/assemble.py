@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from data_prep.arrow_writer import BATCH_BYTES, atomic_file, grouped
@@ -20,7 +19,7 @@ from data_prep.store import Store, key_column, shards_in
 from dimts.core.config import fingerprint
 from dimts.features.feature_set import SHARD_FINGERPRINT, read_batches
 from dimts.features.manifest import MANIFEST, Manifest, ShardFacts, SplitName, Statistics
-from dimts.features.schema import Array, Column, Extractor
+from dimts.features.schema import Column, Extractor
 
 SHARD_VERSION = 1
 """To be raised when the same rows would be other files."""
@@ -28,9 +27,6 @@ MIN_STD = 1e-2
 """A value that never changes (a mel bin above the corpus's band) must not be divided by zero."""
 
 _MB = 1_000_000
-_SUMMED_TOGETHER = 64  # utterances, so that threads do not meet at every one
-
-Float64Array = npt.NDArray[np.float64]
 
 
 class Shard(NamedTuple):
@@ -78,28 +74,19 @@ def publish(
     return [facts[shard.name] for shard in shards]
 
 
-def statistics(accepted: Iterable[Row], column: Column, threads: int) -> Statistics:
+def statistics(accepted: Iterable[Row], column: Column) -> Statistics:
     """Mean and standard deviation of each value of a step over the train split's steps."""
-    arrays = [row.arrays[column.name] for row in accepted if row.split == "train"]
-    total = np.zeros(column.shape)
-    squares = np.zeros(column.shape)
-    slices = [arrays[n : n + _SUMMED_TOGETHER] for n in range(0, len(arrays), _SUMMED_TOGETHER)]
-    with ThreadPoolExecutor(threads) as pool:
-        for sums in pool.map(_sums, slices):
-            for step_sum, square_sum in sums:  # one by one: the order of a sum is part of its bits
-                total += step_sum
-                squares += square_sum
-    n_steps = sum(map(len, arrays))
+    total, squares, n_steps = np.zeros(column.shape), np.zeros(column.shape), 0
+    for row in accepted:
+        if row.split == "train":
+            steps = row.arrays[column.name].astype(np.float64)
+            total += steps.sum(axis=0)
+            squares += np.square(steps).sum(axis=0)
+            n_steps += len(steps)
     mean = total / n_steps
     variance = np.maximum(squares / n_steps - mean**2, 0)
     std = np.maximum(np.sqrt(variance), MIN_STD)
     return Statistics(mean=tuple(mean.tolist()), std=tuple(std.tolist()))
-
-
-def _sums(arrays: Sequence[Array]) -> list[tuple[Float64Array, Float64Array]]:
-    """Of each array the sum and the sum of squares of its steps, float64 both."""
-    wide = (array.astype(np.float64) for array in arrays)
-    return [(steps.sum(axis=0), np.square(steps).sum(axis=0)) for steps in wide]
 
 
 def _is_kept(folder: Path, shard: Shard, facts: ShardFacts | None) -> bool:

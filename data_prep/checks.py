@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from data_prep.extract import Result
-from data_prep.utterance import Reason, Rejected, Segment, Utterance
+from data_prep.utterance import Reason, Rejected, Utterance
 from dimts.core.errors import UserError
 from dimts.features.config import PrepareConfig
 from dimts.features.manifest import SplitName
-from dimts.features.schema import Arrays
+from dimts.features.schema import Arrays, Extractor
 from dimts.text.normaliser import UnknownCharacters
 from dimts.text.tokenizer import Tokenizer
 
@@ -27,11 +27,6 @@ class Row:
     n_tokens: int
     features: list[Result] = field(default_factory=list)  # by each extractor so far
     split: SplitName = "train"
-
-    @property
-    def segment(self) -> Segment:
-        """What is listened to."""
-        return self.utterance.segment
 
     @property
     def seconds(self) -> float:
@@ -73,14 +68,12 @@ def check_text(utterance: Utterance, tokenizer: Tokenizer) -> Row | Rejected:
 
 
 def check_text_fits_audio(
-    row: Row, n_frames: int | None, seconds: float, prepare: PrepareConfig
+    row: Row, result: Result, extractor: Extractor, prepare: PrepareConfig
 ) -> Rejected | None:
-    """Refuse a text that cannot be what the recording says, judging by their lengths.
-
-    `n_frames` is of what its tokens are to be aligned with; None: nothing is in frames.
-    """
-    n_tokens = row.n_tokens
-    if n_frames is not None and n_frames < prepare.min_frames_per_token * n_tokens:
+    """Refuse a text that cannot be what the recording says, judging by their lengths."""
+    n_tokens, seconds = row.n_tokens, result.seconds
+    n_frames = len(result.arrays[extractor.columns[0].name])
+    if extractor.unit == "frames" and n_frames < prepare.min_frames_per_token * n_tokens:
         return row.utterance.rejected(
             Reason.TEXT_TOO_LONG_FOR_AUDIO,
             f"{n_tokens} tokens in {n_frames} frames ({seconds:.2f} s), "

@@ -16,7 +16,7 @@ from data_prep.engine import extract_all
 from data_prep.extract import ExtractSettings, Result
 from data_prep.readers import READERS
 from data_prep.recordings import Root, root_of
-from data_prep.remote_features import fetch_known, send, working_folder
+from data_prep.remote_features import fetch_known, send
 from data_prep.report import count_reasons, quarantine_csv, summary
 from data_prep.splits import assign_splits
 from data_prep.store import Store, locked
@@ -38,12 +38,11 @@ from dimts.features.manifest import (
     read_manifest,
 )
 from dimts.features.schema import Extractor
-from dimts.storage.paths import copy_to
+from dimts.storage.paths import copy_to, folder_here
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
 
-SECONDS_AN_HOUR = 3600
 Progress = Callable[[int], object]
 ExtractSegments = Callable[[Sequence[Segment], ExtractSettings], dict[Segment, Result]]
 
@@ -70,7 +69,7 @@ def prepare(
         UserError: there is no such corpus, no row of it can be used, or another run is at it.
     """
     place, root = prepare.features, root_of(corpus.path.absolute())
-    folder = working_folder(place)
+    folder = folder_here(place, "prepare")
     rows, rejected = _read_corpus(corpus, text)
     with locked(folder):
         fetch_known(place, folder)
@@ -89,7 +88,7 @@ def prepare(
         manifest = _publish(corpus, text, prepare, store, accepted, rejected)
         used = {made.key for row in accepted for made in row.features}
         unused = [result for result in results if result.key not in used]
-        store.settle({row.segment.audio: None for row in rows}, unused)
+        store.settle({row.utterance.segment.audio: None for row in rows}, unused)
         _write_if_new(folder / SUMMARY, summary(place, manifest, accepted))
         _write_if_new(folder / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
         store.sweep()
@@ -130,14 +129,14 @@ def _add_features(
     rejected: list[Rejected] = []
     results: list[Result] = []
     for settings in in_turn:
-        made = extract([row.segment for row in rows], settings)
+        made = extract([row.utterance.segment for row in rows], settings)
         results += made.values()
         kept = []
         for row in rows:
-            result = made[row.segment]
+            result = made[row.utterance.segment]
             if result.reason:
                 rejected.append(row.utterance.rejected(result.reason, result.detail))
-            elif not row.features and (misfit := _misfit(row, result, trims, limits)):
+            elif not row.features and (misfit := check_text_fits_audio(row, result, trims, limits)):
                 rejected.append(misfit)
             else:
                 row.features.append(result)
@@ -147,14 +146,6 @@ def _add_features(
     for row, split in zip(rows, splits, strict=True):
         row.split = split
     return rows, rejected, results
-
-
-def _misfit(
-    row: Row, result: Result, extractor: Extractor, limits: PrepareConfig
-) -> Rejected | None:
-    n_steps = len(result.arrays[extractor.columns[0].name])
-    n_frames = n_steps if extractor.unit == "frames" else None
-    return check_text_fits_audio(row, n_frames, result.seconds, limits)
 
 
 def _extract(
@@ -212,9 +203,7 @@ def _publish(
             settings=e.settings.model_dump(mode="json"),
             unit=e.unit,
             columns=e.columns,
-            statistics={
-                c.name: statistics(accepted, c, threads) for c in e.columns if c.statistics
-            },
+            statistics={c.name: statistics(accepted, c) for c in e.columns if c.statistics},
         )
         for e in store.extractors
     }
@@ -225,7 +214,7 @@ def _publish(
         rows = [row for row in accepted if row.split == name]
         splits[name] = SplitFacts(
             n_utterances=len(rows),
-            hours=sum(row.seconds for row in rows) / SECONDS_AN_HOUR,
+            hours=sum(row.seconds for row in rows) / 3600,
             lengths={column: sum(len(row.arrays[column]) for row in rows) for column in ragged},
             shards=tuple(fact for fact in facts if fact.name.startswith(f"{name}-")),
         )

@@ -27,23 +27,16 @@ from dimts.storage.paths import (
     Entry,
     StorageError,
     StoragePath,
-    cache_folder,
     local_copy,
     transfer,
 )
 
 KNOWN = f"{Store.WORK}/known.json"
+SMALL = [f"{Store.WORK}/{name}" for name in WORK_FILES]
 NS_A_SECOND = 10**9
 
 Stamp = list[str | int]
 """SHA-256 of a file there, its size, and the second in which it was written."""
-
-
-def working_folder(place: AnyPath) -> Path:
-    """The folder of this machine in which the features are made."""
-    if isinstance(place, StoragePath):
-        return cache_folder("prepare", place) / place.name
-    return place
 
 
 def fetch_known(place: AnyPath, folder: Path) -> None:
@@ -73,10 +66,9 @@ def fetch_known(place: AnyPath, folder: Path) -> None:
     (folder / MANIFEST).unlink(missing_ok=True)
     for file in shards_in(folder):
         file.unlink()
-    small = [f"{Store.WORK}/{name}" for name in WORK_FILES]
     transfer(
         [partial(fetch, shard) for shard in manifest.shards.values()]
-        + [partial(local_copy, place / name, folder / name) for name in small]
+        + [partial(local_copy, place / name, folder / name) for name in SMALL]
     )
     if len(intact) < len(manifest.shards) and _manifest_in(place) != found:
         raise UserError(f"{place}: is being written by another machine; wait for it")
@@ -109,10 +101,9 @@ def send(place: AnyPath, folder: Path) -> None:
     obsolete = [name for name in there if is_shard(name) and name not in shards]
     if changed or obsolete:
         (place / MANIFEST).unlink()
-    small = [f"{Store.WORK}/{name}" for name in WORK_FILES]
     transfer(
         [partial(send_shard, shard) for shard in changed]
-        + [partial((place / name).upload, folder / name) for name in (*small, QUARANTINE, SUMMARY)]
+        + [partial((place / name).upload, folder / name) for name in (*SMALL, QUARANTINE, SUMMARY)]
     )
     transfer([(place / name).unlink for name in obsolete])
     (place / MANIFEST).write_bytes(content)

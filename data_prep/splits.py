@@ -20,7 +20,11 @@ def assign_splits(ids: Sequence[str], prepare: PrepareConfig) -> list[SplitName]
     split takes everything, as nothing can be learned from no utterance.
     """
     places = [_place(utterance_id) for utterance_id in ids]
-    splits = [_split(place, prepare) for place in places]
+    first = prepare.test_share + prepare.val_share
+    splits: list[SplitName] = [
+        "test" if place < prepare.test_share else "val" if place < first else "train"
+        for place in places
+    ]
     if "train" not in splits:
         return ["train"] * len(ids)
     if len(ids) < SMALLEST_TO_FILL:
@@ -37,9 +41,3 @@ def _place(utterance_id: str) -> float:
     """A number in [0, 1) that depends on the id alone."""
     digest = hashlib.sha256(f"split:{utterance_id}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
-
-
-def _split(place: float, prepare: PrepareConfig) -> SplitName:
-    if place < prepare.test_share:
-        return "test"
-    return "val" if place < prepare.test_share + prepare.val_share else "train"

@@ -155,11 +155,8 @@ def locked(folder: Path) -> Iterator[None]:
         file.touch()
     except OSError as error:
         raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
-
-    def busy(pid: str) -> str:
-        return f"{folder}: another run (process {pid}) is writing there; wait for it"
-
-    with lock.locked(file, busy):
+    busy = "{}: another run (process {}) is writing there; wait for it"
+    with lock.locked(file, lambda pid: busy.format(folder, pid)):
         yield
 
 

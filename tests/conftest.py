@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,6 +30,7 @@ os.environ |= {
     "RAY_AUTH_MODE": "disabled",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_worker_niceness": "0",  # beside the other tests they would have to wait
     **NO_DASHBOARD,
 }
 
@@ -90,11 +91,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs the tests' own Ray is left to `make test-all`, but for one try of each job."""
+    """What needs the tests' own Ray is left to `make test-all`, but for one try of each job.
+
+    Files with such tests come first: short ones are left for the process that is done first.
+    """
     for item in items:
         needs_ray = "ray_session" in getattr(item, "fixturenames", ())
         if needs_ray and item.path.name != "test_smoke.py":
             item.add_marker(pytest.mark.integration)
+    long = {item.path for item in items if item.get_closest_marker("integration")}
+    items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.fixture(scope="session")
@@ -112,17 +118,19 @@ def spoken_corpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder / "corpus"
 
 
-@pytest.fixture(scope="session")
-def voice_file(spoken_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The YAML of a voice so small that a step takes milliseconds; its features are prepared."""
+@contextmanager
+def prepared(
+    corpus: Path, factory: pytest.TempPathFactory, name: str, sections: dict[str, Any]
+) -> Iterator[Path]:
+    """The YAML of a model so small that a step takes milliseconds; its features are prepared."""
     from data_prep.pipeline import prepare
-    from dimts.commands.voice_config import VoiceConfig
-    from dimts.core.config import load_config
-    from dimts.families.acoustic.mel_extractor import MelExtractor
+    from dimts.commands.voice_config import load_voice
 
-    def write_settings(features: Path, folder: Path) -> Path:
+    own = factory.mktemp(name)
+
+    def write_settings(features: Path) -> Path:
         settings = {
-            "corpus": {"path": str(spoken_corpus)},
+            "corpus": {"path": str(corpus)},
             "text": {"language": "am"},
             "prepare": {
                 "features": str(features),
@@ -130,62 +138,35 @@ def voice_file(spoken_corpus: Path, tmp_path_factory: pytest.TempPathFactory) ->
                 "val_share": 0.12,
                 "test_share": 0.08,
             },
-            "model": MODEL,
-            "training": TRAINING,
             "tracking": {"enabled": False},
             "ray": {"workers": 0},
-            "run": {"name": "tiny", "storage": str(folder / "runs")},
+            "run": {"name": "tiny", "storage": str(own / "runs")},
         }
-        file = folder / "voice.yaml"
-        file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        file = own / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(settings | sections), encoding="utf-8")
         return file
 
-    own = tmp_path_factory.mktemp("voice")
-
     def extract(folder: Path) -> None:
-        config = load_config(VoiceConfig, [write_settings(folder / "features", own)])
-        prepare(config.corpus, config.text, [MelExtractor(config.mel)], config.prepare)
+        config: Any = load_voice([write_settings(folder / "features")])
+        extractors = config.of_family.extractors(config)
+        prepare(config.corpus, config.text, extractors, config.prepare)
 
-    with shared_folder(tmp_path_factory, "features", extract) as folder:
-        yield write_settings(folder / "features", own)
+    with shared_folder(factory, f"{name}_features", extract) as folder:
+        yield write_settings(folder / "features")
+
+
+@pytest.fixture(scope="session")
+def voice_file(spoken_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    sections = {"model": MODEL, "training": TRAINING}
+    with prepared(spoken_corpus, tmp_path_factory, "voice", sections) as file:
+        yield file
 
 
 @pytest.fixture(scope="session")
 def vocoder_file(spoken_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The YAML of a vocoder so small that a step takes milliseconds; its features are prepared."""
-    from data_prep.pipeline import prepare
-    from dimts.commands.voice_config import load_voice
-
-    def write_settings(features: Path, folder: Path) -> Path:
-        settings = {
-            "family": "vocoder",
-            "corpus": {"path": str(spoken_corpus)},
-            "text": {"language": "am"},
-            "prepare": {
-                "features": str(features),
-                "engine": "local",
-                "val_share": 0.12,
-                "test_share": 0.08,
-            },
-            "model": VOCODER,
-            "training": VOCODER_TRAINING,
-            "tracking": {"enabled": False},
-            "ray": {"workers": 0},
-            "run": {"name": "tiny", "storage": str(folder / "runs")},
-        }
-        file = folder / "vocoder.yaml"
-        file.write_text(yaml.safe_dump(settings), encoding="utf-8")
-        return file
-
-    own = tmp_path_factory.mktemp("vocoder")
-
-    def extract(folder: Path) -> None:
-        config: Any = load_voice([write_settings(folder / "features", own)])
-        extractors = config.of_family.extractors(config)
-        prepare(config.corpus, config.text, extractors, config.prepare)
-
-    with shared_folder(tmp_path_factory, "vocoder_features", extract) as folder:
-        yield write_settings(folder / "features", own)
+    sections = {"family": "vocoder", "model": VOCODER, "training": VOCODER_TRAINING}
+    with prepared(spoken_corpus, tmp_path_factory, "vocoder", sections) as file:
+        yield file
 
 
 @pytest.fixture

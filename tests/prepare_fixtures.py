@@ -12,9 +12,9 @@ import soundfile
 
 from data_prep.pipeline import prepare
 from dimts.audio.mel import MelConfig
-from dimts.families.acoustic.mel_extractor import MelExtractor
 from dimts.features.config import CorpusConfig, PrepareConfig
 from dimts.features.manifest import Manifest
+from dimts.features.mel_extractor import MelExtractor
 from dimts.text.normaliser import TextConfig
 
 RATE = 16_000

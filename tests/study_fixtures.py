@@ -16,6 +16,9 @@ from optuna.distributions import (
 )
 from optuna.trial import TrialState
 
+OUTCOMES = {
+    TrialState.COMPLETE: "finished", TrialState.PRUNED: "stopped early", TrialState.FAIL: "failed",
+}  # fmt: skip
 LOSS, FORGETTING = "val/total_loss", "forgetting/mcd_change"
 LR, BATCH = "training.optimizer.learning_rate", "training.batch_size"
 FREEZE, START, SHARE = "model.freeze_until_index", "base.start", "base.rehearsal_share"
@@ -49,15 +52,15 @@ def add(
     params = params or {LR: 1e-3}
     rungs = {f"rung_{n}": value for n, value in enumerate(curve, 1)}
     one = len(study.directions) == 1
-    ended = TrialState.COMPLETE if values else TrialState.PRUNED
+    state = state or (TrialState.COMPLETE if values else TrialState.PRUNED)
     study.add_trial(
         optuna.create_trial(
-            state=ended if state is None else state,
+            state=state,
             values=values,
             params=dict(params),
             distributions={path: SPACE[path] for path in params},
             intermediate_values=dict(enumerate(curve, 1)) if one else {},
-            user_attrs={**rungs, **attributes},
+            user_attrs={"outcome": OUTCOMES.get(state), **rungs, **attributes},
             system_attrs={"fixed_params": dict(params)} if known_good else {},
         )
     )

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
+from contract.toy.toy_family import ToyFamily
 
 from dimts.core.metric import Metric
 from dimts.evaluation.compare import (
@@ -14,7 +18,7 @@ from dimts.evaluation.compare import (
 )
 from dimts.families.acoustic.family import FAMILY, VoiceLimits
 from dimts.families.acoustic.metrics import MCD
-from dimts.families.protocol import Measured
+from dimts.families.protocol import Family, Measured
 
 GOOD: dict[str, float] = {
     "mcd": 2.0, "mean_mel_mcd": 4.0, "length_ratio": 1.05, "forgetting": 0.2,
@@ -109,3 +113,15 @@ def test_model_that_is_not_better_by_the_margin_is_refused(
 def test_all_that_fails_is_named() -> None:
     bad = {**GOOD, "mcd": np.nan, "length_ratio": 2.0, "forgetting": 5.0}
     assert len(FAMILY.objections(bad, VoiceLimits())) == 3
+
+
+def test_model_of_which_nothing_is_measured_is_not_promoted_unasked() -> None:
+    class Unmeasured(ToyFamily):
+        scores = Family.scores
+
+    family, cpu = Unmeasured(), torch.device("cpu")
+    assert family.held_out(None, Path("bundle"), cpu) == ({}, {})
+    assert family.measure(None, Path("bundle"), ["val/share"], {}, cpu) == {}
+    found = family.for_promotion(None, cpu)(Path("bundle"), "it", True)
+    assert not len(found.ids)
+    assert found.unmeasured == ("its family measures nothing on held-out data",)

@@ -31,6 +31,7 @@ from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
 from dimts.training.checkpoint import read_state
+from dimts.training.fitting import fit_memory
 from dimts.training.loader import ScheduledBatch, prefetch
 from dimts.training.precision import choose_amp, slow_amp
 from dimts.training.progress import Result
@@ -184,12 +185,12 @@ def test_cpu_waits_for_the_device_nowhere_in_a_step(make_job: MakeJob, amp: str)
     batches = [job.train.collate(range(i, i + 4), pad_to_multiple=True).pin() for i in range(4)]
     steps = [ScheduledBatch(Position(0, i + 1), b.ids, [b]) for i, b in enumerate(batches)]
     scheduled = prefetch(iter([*steps[:2], *steps]))
-    trainer._train_step(scheduled)
-    trainer._train_step(scheduled)
+    for _ in range(2):
+        trainer.stepper.step(scheduled, lambda: False)
     torch.cuda.set_sync_debug_mode("error")
     try:
         for _ in steps:
-            assert trainer._train_step(scheduled)
+            assert trainer.stepper.step(scheduled, lambda: False)
     finally:
         torch.cuda.set_sync_debug_mode("default")
         scheduled.close()
@@ -210,7 +211,7 @@ def test_frames_per_second_are_of_steps_that_the_device_has_done(
         spans.append((begin, end))
 
     job.model.register_forward_pre_hook(linger)
-    monkeypatch.setattr("dimts.training.trainer.Trainer._fit_memory", lambda _: None)
+    monkeypatch.setattr("dimts.training.trainer.fit_memory", lambda *_: None)
     listener, _ = run(job)
     torch.cuda.synchronize()
     lingered = [begin.elapsed_time(end) / 1000 for begin, end in spans]
@@ -225,7 +226,7 @@ def test_overflow_in_fp16_lowers_the_scale_and_leaves_the_step_out(make_job: Mak
     job = make_job("overflow", amp="fp16", max_steps=30)
     before = weights(job.model)
     trainer = trainer_of(job, listener := Listener())
-    scaler = trainer.objectives[0].scaler
+    scaler = trainer.state.objectives[0].scaler
     scaler.load_state_dict({**scaler.state_dict(), "scale": 2.0**36})
     held = []
 
@@ -331,7 +332,7 @@ def test_memory_of_the_longest_batch_bounds_that_of_the_training(make_job: MakeJ
     trainer = trainer_of(job)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    trainer._fit_memory()
+    fit_memory(job.task, trainer.state, trainer.loader, Listener().notify)
     scanned = torch.cuda.max_memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     trainer.run()

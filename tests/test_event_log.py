@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
-from tracking_fixtures import make_store, settings_of, waiting, write_checkpoint
+from tracking_fixtures import waiting, write_checkpoint
 
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.cursor import CURSOR, Cursor
@@ -18,17 +19,9 @@ from dimts.tracking.mlflow_sender import Sender
 from dimts.tracking.mlflow_thread import pause_after, sync
 from dimts.tracking.tracker import Tracker
 
+pytest_plugins = ("tracking_fixtures",)
+
 LOSS = "train/total_loss"
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_store(tmp_path_factory.mktemp("store"))
-
-
-@pytest.fixture
-def config(store: Path, request: pytest.FixtureRequest) -> TrackingConfig:
-    return settings_of(store, request.node.name)
 
 
 @pytest.fixture
@@ -284,3 +277,31 @@ def test_a_line_that_is_no_event_is_passed_over(run_dir: Path) -> None:
     write(run_dir, range(1, 3))
     assert [event["step"] for _, _, event in read_events(run_dir / EVENTS)] == [1, 2]
     assert Cursor(run_dir).n_waiting() == 2
+
+
+def test_log_survives_kill_9_in_the_middle_of_a_write(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from dimts.tracking.event_log import EVENTS, append_event\n"
+        "for step in range(3): append_event(Path(sys.argv[1]), {'step': step, 'values': {}})\n"
+        "with open(Path(sys.argv[1]) / EVENTS, 'a') as f: f.write('{\"step\": 3, \"val')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    dead = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert dead.returncode == -signal.SIGKILL
+    assert len(list(read_events(tmp_path / EVENTS))) == 3, "it may still be being written"
+    append_event(tmp_path, {"step": 4, "values": {}})
+    assert [event["step"] for _, _, event in read_events(tmp_path / EVENTS)] == [0, 1, 2, 4]
+    cursor = Cursor(tmp_path)
+    assert cursor.lock()
+    for entry in cursor.pending():
+        cursor.move(entry)
+    assert Cursor(tmp_path).n_waiting() == 0
+
+
+def test_only_one_process_sends(tmp_path: Path) -> None:
+    cursor, other = Cursor(tmp_path), Cursor(tmp_path)
+    assert cursor.lock()
+    assert not other.lock()
+    cursor.unlock()
+    assert other.lock()

@@ -27,9 +27,9 @@ from dimts.commands.extend import main
 from dimts.core.config import to_yaml
 from dimts.families.acoustic.bundle import build_model, load_bundle, write_bundle
 from dimts.families.acoustic.extension.base import extend_tokenizer
-from dimts.families.acoustic.mel_extractor import MelExtractor
 from dimts.families.acoustic.speaker import AcousticSpeaker
 from dimts.features.config import CorpusConfig, PrepareConfig
+from dimts.features.mel_extractor import MelExtractor
 from dimts.text.language import LANGUAGES, load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer

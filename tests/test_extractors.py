@@ -29,11 +29,11 @@ from data_prep.pipeline import prepare
 from data_prep.readers import READERS
 from dimts.audio.mel import log_mel
 from dimts.core.errors import UserError
-from dimts.families.acoustic.mel_extractor import MelExtractor
 from dimts.families.vocoder.extractors import WaveExtractor, WaveSettings
 from dimts.features.config import CorpusConfig, PrepareConfig
 from dimts.features.feature_set import FeatureSet, FeatureSplit
 from dimts.features.manifest import Manifest
+from dimts.features.mel_extractor import MelExtractor
 from dimts.features.schema import Column, Extract, Extractor
 
 NO_MODEL = r"^nowhere: no such model; name its folder$"

@@ -122,7 +122,7 @@ def train_with(job: Job, make_optimizer: MakeOptimizer | None) -> Result:
     trainer = Trainer(job.task, job.config, job.run_dir, Listener())
     if make_optimizer:
         optimizer = make_optimizer(job.model.parameters())
-        trainer.objectives[0].optimizer = optimizer  # type: ignore[assignment]
+        trainer.state.objectives[0].optimizer = optimizer  # type: ignore[assignment]
     return trainer.run()
 
 

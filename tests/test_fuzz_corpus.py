@@ -30,10 +30,10 @@ from data_prep.utterance import Reason, Rejected, Segment
 from dimts.audio.trim import TrimConfig
 from dimts.core.errors import UserError
 from dimts.core.untrusted import DRIVES_A_TERMINAL
-from dimts.families.acoustic.mel_extractor import MelExtractor
 from dimts.features.config import CorpusConfig
 from dimts.features.feature_set import FeatureSet
 from dimts.features.manifest import SPLITS
+from dimts.features.mel_extractor import MelExtractor
 from dimts.text.language import load_language
 from dimts.text.tokenizer import Tokenizer
 

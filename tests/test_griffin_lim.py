@@ -34,14 +34,6 @@ def test_iterations_bring_the_mel_close(mel: Float32Array) -> None:
     assert distortion[32] < 1.3
 
 
-def test_momentum_helps(mel: Float32Array) -> None:
-    fast, slow = (
-        cepstral_distortion(log_mel(griffin_lim(mel, CONFIG, momentum=m), CONFIG), mel)
-        for m in (0.99, 0.0)
-    )
-    assert fast < slow
-
-
 @pytest.mark.parametrize("n_frames", [2, 3, 4, 5, 97, 193])
 def test_length_is_one_hop_less_than_frames(mel: Float32Array, n_frames: int) -> None:
     wave = griffin_lim(mel[40 : 40 + n_frames], CONFIG, n_iter=2)
@@ -58,10 +50,9 @@ def test_other_spec_gives_its_own_length() -> None:
     assert cepstral_distortion(log_mel(wave, config), mel) < 1.5
 
 
-def test_same_seed_same_bits(mel: Float32Array) -> None:
-    first, second, other = (griffin_lim(mel, CONFIG, n_iter=4, seed=seed) for seed in (1, 1, 2))
+def test_same_mel_same_bits(mel: Float32Array) -> None:
+    first, second = (griffin_lim(mel, CONFIG, n_iter=4) for _ in range(2))
     np.testing.assert_array_equal(first, second)
-    assert np.abs(first - other).max() > 0.01
 
 
 def test_loud_mel_does_not_clip_and_quiet_mel_stays_quiet(mel: Float32Array) -> None:

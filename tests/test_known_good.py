@@ -72,15 +72,15 @@ def anywhere(number: int, values: Mapping[str, Any]) -> Launch:
 def test_best_settings_that_fit_come_best_first_and_the_others_are_told(
     old: Path, tmp_path: Path
 ) -> None:
-    found = known_good(config(known_good_from=old), tmp_path, anywhere)
-    assert found.points == [POINTS[2], POINTS[1], POINTS[0]]
-    assert found.line == f"known good from {old}: trials 2, 1, 0"
+    points, line = known_good(config(known_good_from=old), tmp_path, anywhere)
+    assert points == [POINTS[2], POINTS[1], POINTS[0]]
+    assert line == f"known good from {old}: trials 2, 1, 0"
 
     space = {"lr": LR, "freeze": {"type": "categorical", "choices": [0, 0.5, [0, 1]]}}
     fewer = config(known_good_from=old, known_good_best=2, space=space)
-    found = known_good(fewer, tmp_path, launch)
-    assert found.points == [POINTS[0], POINTS[4]]
-    assert found.line == (
+    points, line = known_good(fewer, tmp_path, launch)
+    assert points == [POINTS[0], POINTS[4]]
+    assert line == (
         f"known good from {old}: trials 0, 4; 2 do not fit this space: trial 2, for one "
         "(freeze: 'n_base' is none of [0, 0.5, [0, 1]])"
     )
@@ -96,14 +96,14 @@ def test_they_are_the_first_trials_and_stay_so_without_the_old_sweep(
     own = [{"lr": 5e-3}, {"lr": 1e-2, "freeze": "n_base"}]
     changed = config(known_good_from=old, known_good_best=2, known_good=own, space=space)
     RDBStorage(f"sqlite:///{folder / STUDY_FILE}")  # killed before there was a study in it
-    study = SweepStudy(changed, folder, known_good(changed, folder, anywhere).points)
+    study = SweepStudy(changed, folder, known_good(changed, folder, anywhere)[0])
     first = study.next()
     assert first is not None
     assert first.values["lr"] == 5e-3
     shutil.rmtree(old)
-    again = known_good(changed, folder, anywhere)
-    assert again.points == [POINTS[2], POINTS[1]]
-    assert again.line == ""
+    points, line = known_good(changed, folder, anywhere)
+    assert points == [POINTS[2], POINTS[1]]
+    assert line == ""
     study = SweepStudy(changed, folder)
     begun = [study.next() for _ in range(4)]
     assert begun[0] is not None
@@ -120,8 +120,8 @@ def test_old_sweep_in_object_storage_is_read_and_not_changed(
 ) -> None:
     place = put(old, bucket / "old")
     before = (place / STUDY_FILE).read_bytes()
-    found = known_good(config(known_good_from=str(place)), tmp_path, anywhere)
-    assert found.points == [POINTS[2], POINTS[1], POINTS[0]]
+    points, _ = known_good(config(known_good_from=str(place)), tmp_path, anywhere)
+    assert points == [POINTS[2], POINTS[1], POINTS[0]]
     assert (place / STUDY_FILE).read_bytes() == before == (old / STUDY_FILE).read_bytes()
     with pytest.raises(UserError, match=r"bucket-\w+/none is no sweep's folder"):
         known_good(config(known_good_from=f"{bucket}/none"), tmp_path, anywhere)

@@ -175,7 +175,8 @@ def test_modules_have_no_circles() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["dimts.training.trainer", "dimts.families.acoustic.speaker", "dimts.launch.local"]
+    "module",
+    ["dimts.training.trainer", "dimts.families.acoustic.speaker", "dimts.launch.training_run"],
 )
 def test_torch_only_code_loads_neither_ray_nor_mlflow(module: str) -> None:
     code = (

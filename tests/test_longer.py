@@ -13,8 +13,8 @@ from training_fixtures import Listener, run
 from data_prep.pipeline import prepare
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.errors import UserError
-from dimts.families.acoustic.mel_extractor import MelExtractor
 from dimts.families.acoustic.settings import AcousticSettings
+from dimts.features.mel_extractor import MelExtractor
 from dimts.launch.start import start_run
 from dimts.training.checkpoint import read_state
 from dimts.training.config import OptimizerConfig

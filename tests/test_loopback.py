@@ -19,20 +19,16 @@ import pytest
 from faults.head import free_port
 from mlflow.tracking import MlflowClient
 from sockets_fixtures import family, is_loopback, listening
-from tracking_fixtures import make_store
 
 from dimts.commands.ui import tcp_port
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.tracker import Tracker
 
+pytest_plugins = ("tracking_fixtures",)
+
 ROOT = Path(__file__).parents[1]
 PASSWORD = "a-long-enough-password"
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sockets are read from /proc")
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_store(tmp_path_factory.mktemp("store"))
 
 
 @contextmanager

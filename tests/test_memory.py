@@ -122,10 +122,10 @@ def test_worker_of_several_without_memory_has_its_group_started_again_with_more_
     config = settings("several", "training.validate_every=0", "training.max_steps=6")
     job, listener = make_job(config), Listener()
     trainer = Trainer(job.task, job.config, job.run_dir, listener)
-    trainer.world_size = 2
+    trainer.stepper.world_size = 2
 
     def fails_later(*_: object) -> None:
-        if trainer.progress.step == 3:
+        if trainer.state.progress.step == 3:
             has_no_memory()
 
     hook = job.model.decoder.out.register_forward_hook(fails_later)

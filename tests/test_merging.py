@@ -56,7 +56,7 @@ def test_base_ids_stay_and_new_tokens_follow() -> None:
     assert new[0] == "<am>" and MERGED.start_ids["am"] == BASE.n_vocab
     assert set(new[1:]) == set(AMHARIC.alphabet) - set(BASE.tokens)
     assert MERGED.languages == (*BASE_LANGUAGES, "am")
-    assert MERGED.default_language == "am"
+    assert MERGED.languages[-1] == "am"
     assert (MERGED.pad_id, MERGED.eos_id) == (BASE.pad_id, BASE.eos_id)
 
 
@@ -92,7 +92,7 @@ def test_subwords_shorten_texts_of_the_new_language_alone() -> None:
 
 def test_subwords_cross_no_pause_and_each_holds_a_new_character() -> None:
     for merged in (SUBWORDS, MIXED):
-        language = merged.language()
+        language = merged.normaliser().language
         new = [t for t in merged.tokens[BASE.n_vocab + 1 :] if len(t) > 1]
         assert new
         for token in new:

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.image import imread
 
 from dimts.launch.samples_page import write_samples_page
-from dimts.plotting.mel import alignment_plot, mel_plot
+from dimts.plotting.mel import mel_plot
 from dimts.training.task import Sample
 
 ETHIOPIC = "ሰላም ለዓለም።"
@@ -37,7 +37,7 @@ def test_the_reference_is_drawn_below_the_prediction(tmp_path: Path) -> None:
 def test_a_border_moves_with_the_durations(tmp_path: Path) -> None:
     same = np.full((20, 80), -3, dtype=np.float32)
     for name, durations in (("early", [5, 15]), ("late", [15, 5])):
-        alignment_plot(tmp_path / f"{name}.png", same, durations, ["ሰ", "ላ"])
+        mel_plot(tmp_path / f"{name}.png", same, durations_N=durations, tokens=["ሰ", "ላ"])
     early, late = picture(tmp_path / "early.png"), picture(tmp_path / "late.png")
     columns = [int(np.argmax(p[p.shape[0] // 2, 150:-30].sum(axis=-1))) for p in (early, late)]
     assert columns[0] < columns[1]
@@ -46,7 +46,8 @@ def test_a_border_moves_with_the_durations(tmp_path: Path) -> None:
 def test_ethiopic_is_drawn_and_not_shown_as_boxes(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
 ) -> None:
-    alignment_plot(tmp_path / "a.png", mel(18), [2] * len(ETHIOPIC), list(ETHIOPIC), title=ETHIOPIC)
+    durations = [2] * len(ETHIOPIC)
+    mel_plot(tmp_path / "a.png", mel(18), None, ETHIOPIC, 0.01, durations, list(ETHIOPIC))
     assert not [w for w in recwarn if "missing from" in str(w.message)]
     assert not caplog.records
 

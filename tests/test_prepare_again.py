@@ -42,8 +42,8 @@ from data_prep.utterance import Reason, Segment
 from dimts.audio.trim import TrimConfig
 from dimts.core.errors import UserError
 from dimts.core.untrusted import NotAFile
-from dimts.families.acoustic.mel_extractor import MelExtractor
 from dimts.features.feature_set import FeatureSet
+from dimts.features.mel_extractor import MelExtractor
 
 TESTS = Path(__file__).parent
 PATHS = os.pathsep.join([str(TESTS), str(TESTS.parent), str(TESTS.parent / "platform")])
@@ -260,7 +260,7 @@ from pathlib import Path
 import numpy as np
 from data_prep.extract import Result
 from data_prep.store import Store
-from dimts.families.acoustic.mel_extractor import MelExtractor
+from dimts.features.mel_extractor import MelExtractor
 from prepare_fixtures import MEL
 
 def most_mb():

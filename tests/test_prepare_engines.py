@@ -27,8 +27,8 @@ from data_prep.extract import ExtractSettings, extract_chunk
 from data_prep.utterance import Segment
 from dimts.audio.trim import TrimConfig
 from dimts.core.errors import UserError
-from dimts.families.acoustic.mel_extractor import MelExtractor
 from dimts.features.config import PrepareConfig
+from dimts.features.mel_extractor import MelExtractor
 
 
 def settings(**more: object) -> PrepareConfig:

@@ -18,13 +18,12 @@ from s3_fixtures import S3, another_machine, names, put
 
 from data_prep.pipeline import prepare
 from data_prep.recordings import at_hand, root_of
-from data_prep.remote_features import working_folder
 from dimts.core.errors import UserError
-from dimts.families.acoustic.mel_extractor import MelExtractor
 from dimts.features.config import CorpusConfig, PrepareConfig
 from dimts.features.feature_set import FeatureSet
 from dimts.features.manifest import MANIFEST, Manifest, parse_manifest
-from dimts.storage.paths import AnyPath, StoragePath, cache_folder
+from dimts.features.mel_extractor import MelExtractor
+from dimts.storage.paths import AnyPath, StoragePath, cache_folder, folder_here
 
 pytest_plugins = ("s3_fixtures",)
 
@@ -139,7 +138,7 @@ def test_machine_that_lost_its_copy_does_not_lose_what_is_there(
     corpus = make_corpus(tmp_path / "corpus", 6)
     place = bucket / "features"
     manifest, _ = run(corpus, place)
-    shutil.rmtree(working_folder(place))
+    shutil.rmtree(folder_here(place, "prepare"))
     assert run(corpus, place) == (manifest, [])
 
 

@@ -19,8 +19,8 @@ from dimts.commands import promote, synthesize
 from dimts.commands.mix_config import MixConfig
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
-from dimts.families.acoustic.mel_extractor import MelExtractor
 from dimts.features.config import CorpusConfig, PrepareConfig
+from dimts.features.mel_extractor import MelExtractor
 from dimts.launch.start import start_run
 from dimts.text.normaliser import TextConfig
 from dimts.tracking.config import TrackingConfig

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
-import logging
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import soundfile
-from faults.head import free_port
 from mlflow.tracking import MlflowClient
-from tracking_fixtures import inside, make_store, serving, settings_of, write_checkpoint
+from tracking_fixtures import inside, settings_of, write_checkpoint
 
 from dimts.audio.mel import MelConfig
 from dimts.core.errors import UserError
@@ -25,10 +22,7 @@ from dimts.tracking.mlflow_thread import sync
 from dimts.tracking.registry import CANDIDATE, CHAMPION, Registry, register
 from dimts.tracking.tracker import Tracker
 
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_store(tmp_path_factory.mktemp("store"))
+pytest_plugins = ("tracking_fixtures",)
 
 
 @pytest.fixture
@@ -36,12 +30,6 @@ def config(store: Path, request: pytest.FixtureRequest) -> TrackingConfig:
     """Settings with an experiment and a registered model of the test's own."""
     name = request.node.name
     return settings_of(store, name).model_copy(update={"registered_model": name})
-
-
-@pytest.fixture(scope="module")
-def server(store: Path) -> Iterator[str]:
-    with serving(store, free_port()) as address:
-        yield address
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +209,3 @@ def test_a_model_that_is_not_there_is_one_line(
     with pytest.raises(UserError, match=message) as error:
         resolve_model(uri, config)
     assert "\n" not in str(error.value)
-
-
-logging.getLogger("alembic").setLevel(logging.ERROR)

@@ -29,13 +29,13 @@ from dimts.commands.ui import recorded_config
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.errors import UserError
 from dimts.families.acoustic.bundle import load_bundle
-from dimts.launch.local_run_folder import RemoteRun, local_run_folder, worker_folder
+from dimts.launch.local_run_folder import RemoteRun, local_run_folder
 from dimts.launch.names import START
 from dimts.launch.run_folder import acquire, is_last_start
 from dimts.launch.start import start_run
 from dimts.launch.stopping import STOP_FILE, stop_requested, stop_run
 from dimts.storage import paths as places
-from dimts.storage.paths import AnyPath, StorageError, StoragePath
+from dimts.storage.paths import AnyPath, StorageError, StoragePath, folder_here
 from dimts.storage.pointer import read_pointer, write_pointer
 from dimts.tracking.mlflow_model import resolve_model
 from dimts.tracking.tracker import Tracker
@@ -295,7 +295,7 @@ def test_folder_that_may_have_more_than_a_storage_that_is_away_is_named(
 ) -> None:
     first = voice("run.name=named", f"run.storage={bucket}/runs").launch()
     acquire(first)
-    folder = worker_folder(bucket / "runs" / "named")
+    folder = folder_here(bucket / "runs" / "named", "runs", "worker")
     for known in (False, True):
         with s3.silent(), pytest.raises(StorageError) as caught, local_run_folder(first):
             pytest.fail("nobody answered")
@@ -321,7 +321,7 @@ def test_start_elsewhere_is_the_one_that_goes_on(bucket: StoragePath, voice: Voi
     first, second = (config.launch() for _ in range(2))
     acquire(first)
     with local_run_folder(first) as (launch, _):
-        assert launch.run_dir == worker_folder(place)
+        assert launch.run_dir == folder_here(place, "runs", "worker")
     acquire(second)
     with pytest.raises(RunTakenOver), local_run_folder(first):
         pytest.fail("a group that is started again took the run back")
@@ -377,7 +377,7 @@ def test_training_goes_on_while_the_storage_is_away(
     settings = ("training.max_steps=600", "training.checkpoint_every=50")
     there = (*settings, "run.name=away", f"run.storage={bucket}/runs")
     place = bucket / "runs" / "away"
-    folder = worker_folder(place)
+    folder = folder_here(place, "runs", "worker")
     job = TrainJob(voice_file, *there)
     until(lambda: (place / LATEST).exists())
 

@@ -21,10 +21,9 @@ from test_train_job import TrainJob, weights
 
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.errors import UserError
-from dimts.launch.local_run_folder import worker_folder
 from dimts.launch.names import CONFIG_FILE, RESULT
 from dimts.launch.start import start_run
-from dimts.storage.paths import StorageError, StoragePath
+from dimts.storage.paths import StorageError, StoragePath, folder_here
 from dimts.storage.pointer import write_pointer
 from dimts.tracking.event_log import EVENTS
 from dimts.training.checkpoint import LATEST
@@ -210,7 +209,7 @@ def test_run_in_storage_is_started_again_as_long_as_it_comes_further(
         *ONE_WORKER,
     )  # fmt: skip
     place = bucket / "runs" / "far"
-    folder, link = worker_folder(place), place / LATEST
+    folder, link = folder_here(place, "runs", "worker"), place / LATEST
     job = TrainJob(voice_file, *how)
     reached = {""}
     killed: set[int] = set()

@@ -13,7 +13,6 @@ import yaml
 from hostile_bundles import KINDS, accept_changes, detonate, edit_json, write_payload
 from huggingface_fixtures import JSON
 from mlflow.tracking import MlflowClient
-from tracking_fixtures import make_store
 from voice_fixtures import amharic, write_voice
 
 from dimts.bundles.bundle import BundleError
@@ -31,6 +30,8 @@ from dimts.text.tokenizer import Tokenizer
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_model import resolve_model
 from dimts.training.checkpoint import TRAINER_STATE, read_state
+
+pytest_plugins = ("tracking_fixtures",)
 
 
 @pytest.fixture
@@ -196,11 +197,6 @@ def test_pipe_or_folder_in_the_place_of_a_file_is_refused(bundle: Path, name: st
     (bundle / name).unlink()
     (bundle / name).mkdir()
     assert f"{name} is not a regular file" in refused(lambda: load_bundle(bundle))
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_store(tmp_path_factory.mktemp("store"))
 
 
 @pytest.mark.parametrize("inside", ["../../../secret", "/etc", "{tmp}/secret", "link"])

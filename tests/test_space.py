@@ -21,7 +21,7 @@ from dimts.commands.sweep_config import SweepVoice, load_sweep
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.errors import ConfigError, UserError
 from dimts.families.acoustic.bundle import load_bundle, write_bundle
-from dimts.families.acoustic.mel_extractor import MelExtractor
+from dimts.features.mel_extractor import MelExtractor
 from dimts.tuning.space import examples
 from dimts.tuning.study import SweepStudy
 from dimts.tuning.sweep import SHARED_INPUTS, check, prepare, run_sweep

@@ -112,8 +112,13 @@ def own_imports(file: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    with head(tmp_path_factory.mktemp("head")) as running:
-        yield running
+    """Its user has no home."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", "/dev/null")
+        patch.delenv("NUMBA_CACHE_DIR", raising=False)
+        with head(tmp_path_factory.mktemp("head")) as running:
+            patch.undo()
+            yield running
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +180,27 @@ def test_job_without_a_home_says_so(cluster: Head, home: Path) -> None:
     assert done.returncode == 1
     assert "set DIMTS_HOME to the folder of corpora, features and runs" in done.stdout
     assert "Traceback" not in done.stdout
+
+
+CACHE_OF_A_WORKER = """
+import logging, os
+from dimts.core.ray_session import ray_session
+
+with ray_session(logging.ERROR):
+    import ray
+
+    print(ray.get(ray.remote(lambda: os.environ.get("NUMBA_CACHE_DIR")).remote()))
+"""
+
+
+@pytest.mark.integration
+def test_workers_of_a_node_without_a_home_have_caches(cluster: Head, tmp_path: Path) -> None:
+    """Ray's daemon gives a worker its own environment, not that of the job."""
+    script = tmp_path / "script.py"
+    script.write_text(CACHE_OF_A_WORKER, encoding="utf-8")
+    done = cluster.submit("python", str(script))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"dimts-cache-{os.getuid()}/numba" in done.stdout
 
 
 @pytest.mark.integration

@@ -185,10 +185,13 @@ def test_full_disk_under_rays_folder_is_one_line(
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("name", ["prepare", "train"])
+@pytest.mark.parametrize("name", ["prepare", pytest.param("train", marks=pytest.mark.slow)])
 def test_disk_over_95_percent_and_little_shared_memory_do_no_harm(
     name: str, jobs: dict[str, list[str]], tmp_path: Path
 ) -> None:
-    """Ray says that it would spill no objects, and that its store is not in shared memory."""
+    """Ray says that it would spill no objects, and that its store is not in shared memory.
+
+    Of the two the preparation of data is the one that keeps objects in that store.
+    """
     assert mounted(jobs[name], tmp_path, 382) == ["0"]
     assert (tmp_path / {"prepare": "features", "train": "tiny/checkpoint_best"}[name]).exists()

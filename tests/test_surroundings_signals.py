@@ -29,6 +29,9 @@ from dimts.launch.stopping import stop_on_signal, stop_requested
 from dimts.training.checkpoint import LATEST
 from dimts.tuning.outcomes import outcome
 
+STEPS = 300
+"""Of a trial; several seconds' worth, in which the signal arrives."""
+
 
 @pytest.mark.integration
 @pytest.mark.skipif(sys.platform != "linux", reason="Ray ends its daemons by their group there")
@@ -92,7 +95,7 @@ def sweep_that_gets_sigterm(
 ) -> Interrupted:
     configs = (voice_file, write_space(folder, trials=2, early_stopping={"min_trials": 3}))
     how = (
-        f"run.storage={folder}", "training.max_steps=600", "training.log_every=1",
+        f"run.storage={folder}", f"training.max_steps={STEPS}", "training.log_every=1",
         "training.validate_every=100",
     )  # fmt: skip
     trial = folder / "tiny-small" / "trials" / "000"
@@ -105,17 +108,18 @@ def sweep_that_gets_sigterm(
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("send", [os.kill, os.killpg])
+@pytest.mark.parametrize("send", [pytest.param(os.kill, marks=pytest.mark.slow), os.killpg])
 def test_sweep_that_gets_sigterm_ends_with_a_checkpoint_and_goes_on(
     send: Callable[[int, int], None], voice_file: Path, tmp_path: Path
 ) -> None:
+    """A signal to its group, as `timeout` sends it, is one to the job as well."""
     sweep = sweep_that_gets_sigterm(voice_file, tmp_path, send)
     assert (sweep.code, sweep.err) == (0, "")
     assert sweep.out.splitlines()[-1] == "stopped; give the same command again to go on"
     last = max(steps_of(sweep.trial))
     assert resolve_bundle(sweep.trial / LATEST).name.endswith(f"_step{last}")
     sweep.goes_on()
-    assert steps_of(sweep.trial) == list(range(1, 601)), "no step is done twice"
+    assert steps_of(sweep.trial) == list(range(1, STEPS + 1)), "no step is done twice"
 
 
 @pytest.mark.slow

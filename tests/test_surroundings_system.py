@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from faults.head import head
 from test_jobs import JOBS
 from user_fixtures import ROOT, command, needs_another_user, one_line, somebody
 from voice_fixtures import write_voice
@@ -138,32 +137,6 @@ def test_a_user_without_a_home_trains(voice_file: Path, tmp_path: Path, workers:
     assert sorted(file.name for file in work.iterdir()) == [
         "features", "mlartifacts", "mlflow.db", "runs",
     ]  # fmt: skip
-
-
-CACHE_OF_A_WORKER = """
-import logging, os
-from dimts.core.ray_session import ray_session
-
-with ray_session(logging.ERROR):
-    import ray
-
-    print(ray.get(ray.remote(lambda: os.environ.get("NUMBA_CACHE_DIR")).remote()))
-"""
-
-
-@pytest.mark.integration
-def test_workers_of_a_node_without_a_home_have_caches(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ray's daemon gives a worker its own environment, not that of the job."""
-    monkeypatch.setenv("HOME", "/dev/null")
-    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
-    script = tmp_path / "script.py"
-    script.write_text(CACHE_OF_A_WORKER, encoding="utf-8")
-    with head(tmp_path) as cluster:
-        done = cluster.submit("python", str(script))
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert f"dimts-cache-{os.getuid()}/numba" in done.stdout
 
 
 IMPORTS = """

@@ -21,7 +21,7 @@ from dimts.core.config import build_config, load_config
 from dimts.core.errors import UserError
 from dimts.families.acoustic.bundle import load_bundle
 from dimts.families.acoustic.extension.rows import TOKEN
-from dimts.families.acoustic.mel_extractor import MelExtractor
+from dimts.features.mel_extractor import MelExtractor
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.start import start_run
 from dimts.tracking.config import TrackingConfig

@@ -13,6 +13,7 @@ from s3_fixtures import names, put
 from tracking_fixtures import make_store, settings_of, waiting
 from tuning_fixtures import BATCH, LR, ROOT, SPACE, TuneJob, write_space
 
+from dimts.commands import tune
 from dimts.commands.sweep_config import load_sweep
 from dimts.commands.tune import print_sweep
 from dimts.commands.voice_config import VoiceConfig
@@ -123,8 +124,9 @@ def test_first_trials_that_fail_alike_end_the_sweep_in_one_line(
 
 @pytest.mark.integration
 def test_two_settings_are_trained_once_each_and_the_sweep_ends(
-    voice_file: Path, tmp_path: Path, store: str
-) -> None:
+    voice_file: Path, tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     space = write_space(tmp_path, trials=6, parallel=0, space={BATCH: SPACE[BATCH]}, known_good=[])
     overrides = [
         f"run.storage={tmp_path}", "tracking.enabled=true", f"tracking.uri={store}",
@@ -146,8 +148,11 @@ def test_two_settings_are_trained_once_each_and_the_sweep_ends(
     assert outcomes(plan) == ["finished"] * 2
     assert sorted(trial.params[BATCH] for trial in trials) == [2, 4]
 
-    code, out, err = TuneJob((voice_file, space), *overrides, "sweep.trials=9").result()
-    assert code == 0, err
+    configs = [part for config in (voice_file, space) for part in ("--config", str(config))]
+    sets = [part for one in (*overrides, "sweep.trials=9") for part in ("--set", one)]
+    monkeypatch.setattr(sys, "argv", ["tune.py", *configs, *sets])
+    tune.main()
+    out = capsys.readouterr().out
     assert line.format(9) in out.splitlines()
     assert "trials\n" not in out, "nothing was begun"
     assert study_of(plan).trials == trials

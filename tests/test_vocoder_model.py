@@ -16,12 +16,12 @@ from dimts.audio.pitch import track_pitch
 from dimts.families.vocoder.losses import SpectralDistance
 from dimts.families.vocoder.model.config import GeneratorConfig, ModelConfig, PitchNetConfig
 from dimts.families.vocoder.model.convnext import depthwise
-from dimts.families.vocoder.model.discriminator import adversarial, hinge
 from dimts.families.vocoder.model.excitation import cycles_at_frames, pulse_train
 from dimts.families.vocoder.model.pitch_net import Pitch, PitchNet
 from dimts.families.vocoder.model.stft import magnitudes, overlap_add, spectrum
 from dimts.families.vocoder.model.vocoder import NOISE_FRAMES, Vocoder
 from dimts.families.vocoder.speaker import NeuralVocoder
+from dimts.training.adversarial import adversarial, hinge
 
 MEL = MelConfig()
 HOP, RATE = MEL.hop_length, MEL.sample_rate

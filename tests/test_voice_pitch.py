@@ -47,7 +47,7 @@ def pitched(seed: int = 0) -> T3:
     mean, std = torch.randn(MEL.n_mels), torch.rand(MEL.n_mels) + 1
     model = build_model(WITH_PITCH, amharic(), mean, std).eval()
     assert model.source is not None
-    model.source.measure(MEL, np.log(np.array([100, 200], np.float32)))
+    model.source.measure(MEL, [np.log(np.array([100, 200], np.float32))])
     torch.nn.init.normal_(model.source.into.weight)
     return model
 
@@ -128,7 +128,7 @@ def test_voice_without_pitch_refuses_another_pitch() -> None:
 def test_features_without_pitch_are_refused_with_the_way_out(
     settings: Callable[..., AcousticSettings],
 ) -> None:
-    with pytest.raises(UserError, match=r"no F0; run dimts prepare again, or set model\.pitch"):
+    with pytest.raises(UserError, match=r"no F0; run dimts prepare .* or set model\.pitch"):
         make_job(settings("once", "model.pitch.channels=8"))
 
 

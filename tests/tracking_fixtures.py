@@ -2,23 +2,64 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import pytest
+from faults.head import free_port
 from mlflow.tracking import MlflowClient
 from voice_fixtures import untrained, write_voice
 
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.cursor import SENT, Cursor
+from dimts.tracking.event_log import append_event
 from dimts.tracking.ui import start_ui, stop
+
+logging.getLogger("alembic").setLevel(logging.ERROR)
 
 
 def make_store(folder: Path) -> Path:
-    """A database in the folder; making its tables takes seconds."""
-    MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
+    """A database in the folder."""
+    folder.mkdir(exist_ok=True)
+    (folder / "mlflow.db").write_bytes(_empty_database())
     return folder
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a database."""
+    return make_store(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture
+def config(store: Path, request: pytest.FixtureRequest) -> TrackingConfig:
+    """Settings with an experiment of the test's own."""
+    return settings_of(store, request.node.name)
+
+
+@pytest.fixture(scope="module")
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def server(store: Path, port: int) -> Iterator[str]:
+    """The address of MLflow's server over the database."""
+    with serving(store, port) as address:
+        yield address
+
+
+@cache
+def _empty_database() -> bytes:
+    """Its tables take seconds to make."""
+    with TemporaryDirectory() as folder:
+        MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
+        return Path(folder, "mlflow.db").read_bytes()
 
 
 def settings_of(store: Path, experiment: str) -> TrackingConfig:
@@ -35,6 +76,14 @@ def waiting(run_dir: Path) -> list[str]:
     cursor = Cursor(run_dir)
     entries = [*cursor.postponed(), *cursor.pending()]
     return [next(kind for kind in SENT if kind in entry.event) for entry in entries]
+
+
+def begin(run_dir: Path, name: str, steps: range) -> None:
+    """The event log of a run that was killed while no store was there."""
+    run_dir.mkdir(exist_ok=True)
+    append_event(run_dir, {"start": {"run_name": name, "params": {}, "tags": {}}})
+    for step in steps:
+        append_event(run_dir, {"step": step, "values": {"train/total_loss": 1 / step}})
 
 
 def inside(run_dir: Path, source: Path) -> Path:

@@ -59,13 +59,7 @@ class JobParser(argparse.ArgumentParser):
 def config_parser(
     description: str, default: str | None = None, **options: Any
 ) -> argparse.ArgumentParser:
-    """A parser with the options every job has.
-
-    Args:
-        description: what the job does.
-        default: the config file that is used when none is named.
-        options: of the parser.
-    """
+    """A parser with the options every job has; `default` says what is used if no file is named."""
     parser = JobParser(description=description, **options)
     parser.add_argument(
         "--config", type=shipped, action="append", metavar="FILE", required=default is None,
@@ -118,16 +112,14 @@ def run_job(main: Callable[[], int | None]) -> None:
     try:
         go_home()
         sys.exit(main() or 0)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in NOT_ALLOWED and error.filename:
-            refused = UserError(f"{error.filename}: {error.strerror}; {WHERE_TO_WRITE}")
-            print(f"error: {refused}", file=sys.stderr)
+            error = UserError(f"{error.filename}: {error.strerror}; {WHERE_TO_WRITE}")
+        if isinstance(error, UserError):
+            print(f"error: {error}", file=sys.stderr)
             sys.exit(EXIT_USER_ERROR)
         descriptor, log = tempfile.mkstemp(prefix="dimts-error-", suffix=".log")  # ours to read
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:

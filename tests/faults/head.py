@@ -72,7 +72,10 @@ def head(folder: Path, cpus: int = 2) -> Iterator[Head]:
     try:
         started = Head(own | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"})
         until = time.monotonic() + PATIENCE_S
-        while started.ray("job", "submit", "--", "true").returncode:  # its agent comes last
+        while not (
+            answers(agent)  # which comes last; a command of Ray's takes seconds to say so
+            and started.ray("job", "submit", "--", "true").returncode == 0
+        ):
             if process.poll() is not None or time.monotonic() > until:
                 raise UserError(f"the head of Ray does not start; see {said}")
             time.sleep(0.5)
@@ -83,6 +86,12 @@ def head(folder: Path, cpus: int = 2) -> Iterator[Head]:
                 os.killpg(process.pid, number)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(2)
+
+
+def answers(port: int) -> bool:
+    """Whether a TCP port of this machine is listened on."""
+    with socket.socket() as asking:
+        return asking.connect_ex(("127.0.0.1", port)) == 0
 
 
 def free_port() -> int:

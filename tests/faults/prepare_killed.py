@@ -24,8 +24,8 @@ from data_prep.utterance import Segment
 from dimts.audio.mel import MelConfig
 from dimts.cli import run_job
 from dimts.core.errors import UserError
-from dimts.families.acoustic.mel_extractor import MelExtractor
 from dimts.features.config import CorpusConfig, PrepareConfig
+from dimts.features.mel_extractor import MelExtractor
 from dimts.text.normaliser import TextConfig
 
 CHUNK = 4

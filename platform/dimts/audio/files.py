@@ -96,10 +96,7 @@ def read_audio(
 def write_wav(path: str | Path, wave: npt.ArrayLike, sample_rate: int) -> None:
     """Write 16-bit PCM; the file appears complete or not at all.
 
-    Args:
-        path: where to; missing folders are made, an existing file is replaced.
-        wave: float [n_samples] in [-1, 1]; what exceeds it is clipped.
-        sample_rate: Hz.
+    Missing folders are made. The wave is float [n_samples]; what exceeds [-1, 1] is clipped.
 
     Raises:
         ValueError: the wave is not one-dimensional, not of floats, or holds NaN or Inf.

@@ -15,15 +15,12 @@ from dimts.audio.mel_kernel import CHUNK_FRAMES, window_frames
 _SMALLEST = 1e-8  # keeps the phase of a silent bin defined
 _LOUDEST_LOG_MEL = 20.0  # full scale stays below 6; much beyond this float32 would overflow
 _PEAK = 0.99
+_MOMENTUM = 0.99
+_OVERSHOOT = np.float32(_MOMENTUM / (1 + _MOMENTUM))
+"""Of each round; 0 would be the original algorithm of 1984."""
 
 
-def griffin_lim(
-    mel_TM: npt.ArrayLike,
-    config: MelConfig,
-    n_iter: int = 32,
-    momentum: float = 0.99,
-    seed: int = 0,
-) -> Float32Array:
+def griffin_lim(mel_TM: npt.ArrayLike, config: MelConfig, n_iter: int = 32) -> Float32Array:
     """A wave whose mel is close to `mel_TM`, float32 [(T - 1) * hop_length] in [-1, 1].
 
     The fast Griffin-Lim algorithm of Perraudin, Balazs and Sondergaard (2013): magnitudes come
@@ -36,8 +33,6 @@ def griffin_lim(
         mel_TM: natural-log magnitude mel [T, n_mels], as `log_mel` makes it; at least 2 frames.
         config: the spec the mel was made with.
         n_iter: rounds; 0 leaves the random phases of the start.
-        momentum: in [0, 1), how far each round overshoots; 0 is the original algorithm of 1984.
-        seed: of the random phases of the start.
 
     Raises:
         ValueError: the mel's shape does not fit, or a value is not finite.
@@ -49,14 +44,13 @@ def griffin_lim(
         raise ValueError("mel holds NaN or infinite values")
     linear_mel = np.exp(np.minimum(mel, _LOUDEST_LOG_MEL))
     magnitude_TF = np.maximum(linear_mel @ _inverse_filterbank(config), np.float32(_SMALLEST))
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     phase_TF = 2 * torch.pi * torch.rand(magnitude_TF.shape, generator=generator)
     spectrum_TF = torch.polar(torch.from_numpy(magnitude_TF), phase_TF)
     previous_TF = np.zeros(magnitude_TF.shape, np.complex64)
-    overshoot = np.float32(momentum / (1 + momentum))
     for _ in range(n_iter):
         wave = _inverse_stft(spectrum_TF, config)
-        _advance(wave, spectrum_TF, previous_TF, magnitude_TF, overshoot, config)
+        _advance(wave, spectrum_TF, previous_TF, magnitude_TF, config)
     wave = _inverse_stft(spectrum_TF, config)
     peak = np.abs(wave).max()
     return wave * np.float32(_PEAK / peak) if peak > 1 else wave
@@ -96,7 +90,6 @@ def _advance(
     spectrum_TF: torch.Tensor,
     previous_TF: npt.NDArray[np.complex64],
     magnitude_TF: Float32Array,
-    overshoot: np.float32,
     config: MelConfig,
 ) -> None:
     """One round: phases of the wave's own STFT, overshot, under the wanted magnitudes."""
@@ -107,7 +100,7 @@ def _advance(
         n = len(magnitude_TF[here])
         window_frames(wave, window, config.hop_length, start, frames.numpy()[:n])
         torch.fft.rfft(frames[:n], out=spectrum_TF[here])
-        _overshoot(spectrum_TF[here].numpy(), previous_TF[here], magnitude_TF[here], overshoot)
+        _overshoot(spectrum_TF[here].numpy(), previous_TF[here], magnitude_TF[here], _OVERSHOOT)
 
 
 @numba.njit(cache=True, nogil=True)

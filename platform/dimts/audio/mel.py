@@ -98,10 +98,7 @@ def mel_filterbank(config: MelConfig) -> Float32Array:
 def log_mel(wave: npt.ArrayLike, config: MelConfig) -> Float32Array:
     """Natural-log magnitude mel of one utterance on one core, float32 [T, n_mels].
 
-    Args:
-        wave: float [n_samples], mono, at ``config.sample_rate``, in [-1, 1].
-        config: what the mel is made of.
-
+    The wave is float [n_samples], mono, at ``config.sample_rate``, in [-1, 1].
     T is ``1 + n_samples // hop_length``: frame t is centred on sample ``t * hop_length``. The
     edges are reflected, as often as a short wave needs. NaN or Inf in the wave reach the mel.
 
@@ -121,14 +118,10 @@ def log_mel(wave: npt.ArrayLike, config: MelConfig) -> Float32Array:
 
 
 def log_mel_torch(waves: torch.Tensor, config: MelConfig) -> torch.Tensor:
-    """`log_mel` of a batch of equally long waves, on their device.
+    """`log_mel` of equally long waves on their device, within 1e-3 of it.
 
-    Args:
-        waves: float32 [B, n_samples]; pad before and cut frames afterwards if lengths differ.
-        config: what the mel is made of.
-
-    Returns:
-        float32 [B, T, n_mels], within 1e-3 of `log_mel`.
+    float32 [B, n_samples] -> float32 [B, T, n_mels]. If lengths differ, pad before and cut frames
+    afterwards.
     """
     import torch
 

@@ -47,22 +47,18 @@ class PitchConfig(Config):
         return self
 
 
+DEFAULT = PitchConfig()
+
+
 def track_pitch(
-    wave: Float32Array, sample_rate: int, hop_length: int, config: PitchConfig | None = None
+    wave: Float32Array, sample_rate: int, hop_length: int, c: PitchConfig = DEFAULT
 ) -> Float32Array:
     """F0 in Hz of each frame, float32 [1 + n_samples // hop_length], 0 where nothing is voiced.
 
     Frame t is centred on sample ``t * hop_length``, as those of the mel are. The autocorrelation
     of a window is divided by that of the window itself; of its peaks a path is chosen that is
-    strong and does not jump.
-
-    Args:
-        wave: float32 [n_samples] in [-1, 1].
-        sample_rate: Hz.
-        hop_length: samples between frames.
-        config: how; None: the defaults.
+    strong and does not jump. The wave is float32 [n_samples] in [-1, 1].
     """
-    c = config or PitchConfig()
     n_window = int(PERIODS * sample_rate / c.f_min) // 2 * 2
     n_fft = 2 ** int(np.ceil(np.log2(1.5 * n_window)))
     window = np.hanning(n_window + 1)[:-1].astype(np.float32)

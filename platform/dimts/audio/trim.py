@@ -23,14 +23,10 @@ class TrimConfig(Config):
 
 
 def trim_silence(wave: Float32Array, sample_rate: int, config: TrimConfig) -> tuple[int, int]:
-    """First sample to keep and the one after the last.
+    """First sample of a wave, float32 [n_samples], to keep and the one after the last.
 
     A frame (40 ms, every 10 ms) speaks if its energy is within `top_db` of the loudest frame's.
     Nothing is cut from a wave without any energy, nor when `enabled` is false.
-
-    Args:
-        wave: float32 [n_samples].
-        sample_rate: Hz.
     """
     if not config.enabled or not len(wave):
         return 0, len(wave)

@@ -13,7 +13,8 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -22,6 +23,8 @@ from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn import init
+from torch.overrides import TorchFunctionMode
 
 from dimts.core.config import Config
 from dimts.core.errors import UserError
@@ -53,6 +56,7 @@ class BundleManifest(Config):
         origin: the base that it was adapted from, if any: name, checksum of its weights, how
             new rows started, the language that was added.
         tokenizer: fingerprint of the tokenizer, of families that have one.
+        speakers: names of who speaks, in the order of the model's rows; empty if there is one only.
         sha256: checksum of each of the folder's other files.
     """
 
@@ -65,6 +69,7 @@ class BundleManifest(Config):
     features: str
     origin: dict[str, str] = Field(default={})
     tokenizer: str = ""
+    speakers: tuple[str, ...] = ()
     sha256: dict[str, str]
 
 
@@ -220,6 +225,26 @@ def check_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], source:
             )
         if weights[name].dtype not in FLOATS or not weights[name].isfinite().all():
             raise BundleError(f"{source}: tensor {name} holds values that are no finite numbers")
+
+
+@contextmanager
+def sizes_alone() -> Iterator[None]:
+    """Inside, models are built without memory for their weights, and nothing is drawn for them.
+
+    Drawing would import torch's compiler, which takes longer than to load a voice.
+    """
+    with torch.device("meta"), _UndrawnWeights():
+        yield
+
+
+class _UndrawnWeights(TorchFunctionMode):
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == init.__name__:
+            return (*args, *kwargs.values())[0]  # the tensor that it fills
+        return func(*args, **kwargs)
 
 
 def sha256(file: Path) -> str:

@@ -24,7 +24,7 @@ from dimts.evaluation.judges.sources import voices_of_split
 from dimts.families.acoustic.bundle import load_bundle
 from dimts.families.acoustic.dataset import load_corpus
 from dimts.families.acoustic.held_out import UtteranceMetrics, aggregate_metrics, evaluate
-from dimts.families.acoustic.measurements import check_fits
+from dimts.families.acoustic.measurements import by_speaker, check_fits
 from dimts.features.feature_set import FeatureSet
 from dimts.tracking.mlflow_model import resolve_model
 
@@ -46,11 +46,12 @@ def main() -> None:
     metrics: dict[str, float] = {}
     utterances: list[tuple[str, UtteranceMetrics]] = []
     for split in arguments.split or ("val", "test"):
-        corpus = load_corpus(features, voice.tokenizer, split)
+        corpus = load_corpus(features, voice.tokenizer, split, voice.speakers)
         if not len(corpus):
             raise UserError(f"{config.prepare.features}: the {split} split is empty")
         rows = evaluate(voice.model, corpus)
-        metrics |= {f"{split}/{key}": value for key, value in aggregate_metrics(rows).items()}
+        found = aggregate_metrics(rows) | by_speaker(rows, voice.speakers)
+        metrics |= {f"{split}/{key}": value for key, value in found.items()}
         utterances += [(split, row) for row in rows]
     print(metrics_table(config.of_family, metrics))
     if arguments.csv:

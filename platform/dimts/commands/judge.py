@@ -25,7 +25,7 @@ from dimts.core.environment import n_cores
 from dimts.core.ray_session import ray_session
 from dimts.evaluation.judges.config import NAMES, JudgesConfig
 from dimts.evaluation.judges.judge import Clip
-from dimts.evaluation.judges.panel import judge_clips, judge_kinds, load_judges
+from dimts.evaluation.judges.panel import judge_clips, load_judges
 from dimts.evaluation.judges.report import Report, judge_voices, table, to_json
 from dimts.evaluation.judges.sources import RECORDINGS, clips_of_folder
 
@@ -44,15 +44,12 @@ def main() -> None:
     arguments = parser.parse_args()
     names = arguments.judges or (NAMES if arguments.recordings else WITHOUT_RECORDINGS)
     config = judges_config({}, names, arguments.recogniser)
-    clips = clips_of_folder(
-        arguments.waves, arguments.texts, arguments.language, arguments.recordings
-    )
-    voices = {WAVES: clips}
-    if arguments.recordings:
-        recorded = clips_of_folder(
-            arguments.recordings, arguments.texts, arguments.language, arguments.recordings
-        )
-        voices = {RECORDINGS: recorded, WAVES: clips}
+    folders = {RECORDINGS: arguments.recordings, WAVES: arguments.waves}
+    voices = {
+        name: clips_of_folder(folder, arguments.texts, arguments.language, arguments.recordings)
+        for name, folder in folders.items()
+        if folder
+    }
     report = hear(config, voices, arguments.workers)
     print(table(report))
     write_json(arguments.json, report)
@@ -94,10 +91,10 @@ def hear(config: JudgesConfig, voices: Mapping[str, Sequence[Clip]], workers: in
 
         with ray_session(logging.WARNING):
             listen = partial(judge_on_ray, config, workers=workers)
-            return judge_voices(judge_kinds(config), voices, listen)
+            return judge_voices(config.names, voices, listen)
     threads = n_cores()
     judges = load_judges(config, torch.device("cpu"), threads)
-    return judge_voices(judges, voices, partial(judge_clips, judges, threads=threads))
+    return judge_voices(config.names, voices, partial(judge_clips, judges, threads=threads))
 
 
 def write_json(file: Path | None, report: Report) -> None:

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from dimts.audio.mel import MelConfig
 from dimts.commands.voice_config import check_workers
 from dimts.core.config import Config, flatten, to_yaml
+from dimts.evaluation.judges.config import JudgesConfig
 from dimts.families.acoustic.model.config import ModelConfig
 from dimts.families.acoustic.settings import (
     AcousticSettings,
@@ -25,13 +26,10 @@ from dimts.tracking.config import TrackingConfig
 
 
 class Part(Config):
-    """One corpus of the mix.
+    """One corpus of the mix, with the sections of a single voice.
 
-    Attributes:
-        corpus, text, prepare: as of a single voice.
-        sentences: a text file that espeak speaks to make the corpus; without it the corpus
-            has to be there.
-        voice: espeak's, for `sentences`; that of the language's code if not given.
+    It is made by `voice` of espeak, or that of the language's code, from a text file of
+    `sentences`; without them it has to be there.
     """
 
     corpus: CorpusConfig
@@ -49,12 +47,13 @@ class Part(Config):
 
 
 class MixConfig(Config):
-    """Corpora, model, training and record of a voice of several languages."""
+    """Corpora, model, training and record of a voice of several languages or speakers."""
 
     parts: tuple[Part, ...] = Field(min_length=1)
     mel: MelConfig = MelConfig()
     model: ModelConfig = ModelConfig()
     training: AcousticTrainingConfig = AcousticTrainingConfig()
+    judges: JudgesConfig = JudgesConfig()
     tracking: TrackingConfig = TrackingConfig()
     ray: RayConfig = RayConfig()
     run: RunConfig
@@ -89,6 +88,7 @@ class MixConfig(Config):
                 mel=self.mel,
                 model=self.model,
                 training=self.training,
+                judges=self.judges,
                 config_yaml=to_yaml(self),
             ),
             tracking=self.tracking.absolute(),

@@ -17,7 +17,6 @@ from dimts.core.config import load_config
 from dimts.core.errors import UserError
 from dimts.core.home import shipped
 from dimts.core.ray_session import check_cluster
-from dimts.families.acoustic.mel_extractor import MelExtractor
 from dimts.families.registry import DEFAULT, get_family
 from dimts.storage.paths import require_local
 from dimts.text.language import load_language
@@ -58,12 +57,13 @@ def main() -> None:
 
 def prepare_parts(config: MixConfig) -> None:
     """Speak and prepare every part that is not up to date."""
+    extractors = get_family(DEFAULT).extractors(config)
     for part in config.parts:
         language = load_language(part.text.language).code
         if part.sentences:
             corpus = require_local(part.corpus.path, "the sentences are spoken into a folder")
             render_corpus(Path(shipped(str(part.sentences))), corpus, part.voice or language)
-        manifest = prepare(part.corpus, part.text, [MelExtractor(config.mel)], part.prepare)
+        manifest = prepare(part.corpus, part.text, extractors, part.prepare)
         print(
             f"{part.prepare.features}: {manifest.n_utterances} utterances, "
             f"{60 * manifest.hours:.1f} minutes, {language}"

@@ -54,7 +54,7 @@ def main() -> int:
 
     ours = measured(candidate, is_candidate=True)
     theirs = measured(champion, is_candidate=False) if champion else None
-    difference = paired_difference(ours, theirs) if theirs else None
+    difference = paired_difference(ours, theirs) if theirs and len(ours.ids) else None
     decides = ours.decides or family.decides
     models = {f"{CANDIDATE} v{candidate.number}": ours.metrics}
     if champion and theirs:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dimts.core.metric import Metric
+from dimts.core.metric import Metric, of_speaker
 from dimts.families.protocol import Family
+from dimts.features.manifest import SPLITS
 from dimts.storage.paths import AnyPath
-
-SPLITS = ("train", "val", "test")
 
 
 def table(
@@ -29,33 +28,40 @@ def table(
 
 
 def metrics_table(family: Family, values: Mapping[str, float]) -> str:
-    """Held-out metrics as lines; the columns are the splits that there are."""
-    shown = [metric for metric in family.metrics if "held_out" in metric.tables]
-    splits = {
+    """Held-out metrics as lines; the columns are the splits that there are. Below what is of all
+    speakers stands what each of several has. The last line is what the base's languages lost, if
+    that was measured."""
+    speakers = sorted({key.split("/")[2] for key in values if "/speaker/" in key})
+    shown = [
+        row
+        for metric in family.metrics
+        if "held_out" in metric.tables
+        for row in (metric, *(_of_speaker(metric, name) for name in speakers))
+    ]
+    splits: dict[str, dict[str, float]] = {
         split: {m.name: values[key] for m in shown if (key := f"{split}/{m.name}") in values}
         for split in SPLITS
     }
     splits = {split: found for split, found in splits.items() if found}
-    return "\n".join(table("held-out metrics", splits, shown)) if splits else ""
+    lines = table("held-out metrics", splits, shown) if splits else []
+    if "forgetting/mcd_change" in values:
+        after, change = values["forgetting/mcd"], values["forgetting/mcd_change"]
+        lines.append(
+            f"{'languages of the base, dB':<34}{after:>12.3f}   ({change:+.3f} against before; "
+            "held-out sentences)"
+        )
+    return "\n".join(lines)
 
 
-def forgetting_line(metrics: Mapping[str, float]) -> str:
-    """What the base's languages lost, if that was measured."""
-    if "forgetting/mcd_change" not in metrics:
-        return ""
-    after, change = metrics["forgetting/mcd"], metrics["forgetting/mcd_change"]
-    return (
-        f"{'languages of the base, dB':<34}{after:>12.3f}   ({change:+.3f} against before; "
-        "held-out sentences)"
-    )
+def _of_speaker(metric: Metric, name: str) -> Metric:
+    return metric._replace(name=of_speaker(name, metric.name), label=f"    {name}")
 
 
 def print_result(family: Family, run: AnyPath, result: Mapping[str, Any]) -> None:
     """The end of a run: status, metrics, and where the voice is."""
     print(f"\n{result['status']} at step {result['step']}")
-    for part in (metrics_table(family, result["metrics"]), forgetting_line(result["metrics"])):
-        if part:
-            print(part)
+    if lines := metrics_table(family, result["metrics"]):
+        print(lines)
     if result["status"] == "stopped":
         print("start it again to go on from the checkpoint")
     elif result["best"]:

@@ -6,17 +6,15 @@ hibari reads the letters itself. --engine espeak lets espeak-ng speak, too: a ro
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from data_prep.recipes.espeak import ENGINES, HIBARI, SAMPLE_SENTENCES, render_corpus
+from dimts.cli import JobParser
 
 
 def main() -> None:
     """Parse the command line and make the corpus."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = JobParser(description=__doc__)
     parser.add_argument(
         "--sentences", type=Path, default=SAMPLE_SENTENCES, metavar="FILE",
         help="UTF-8 text, one sentence a line (default: the project's own Amharic sentences)",

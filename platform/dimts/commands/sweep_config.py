@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import EllipsisType
 from typing import Any
 
 from pydantic import ValidationInfo, field_validator
 
 from dimts.commands.voice_config import RunnableConfig, config_class, family_in
-from dimts.core.config import Config, build_config, flatten, read_settings, to_yaml
+from dimts.core.config import build_config, flatten, put, read_settings, to_yaml
 from dimts.core.errors import ConfigError
 from dimts.families.registry import get_family
-from dimts.launch.settings import RunConfig, driver_folder
+from dimts.launch.settings import RunConfig
+from dimts.storage.paths import folder_here
 from dimts.tuning.config import SweepConfig, check_objectives
 from dimts.tuning.remote_sweep import TRIALS
 from dimts.tuning.space import IntRange, Space, examples
@@ -62,7 +62,7 @@ class SweepVoice(RunnableConfig):
         pinned = self.pinned()  # all trials start from the same base
         settings = pinned.model_dump(exclude={"sweep"}, exclude_unset=True)
         voice = config_class(self.family).model_validate(settings)
-        _check_keys(self.sweep.space)
+        _check_keys(self.sweep.space, voice)
         if isinstance(sizes := self.sweep.space.get(BATCH_SIZE), IntRange):
             for size in range(max(1, sizes.low), sizes.high + 1, sizes.step or 1):
                 self._validate_every(voice, size)  # those between the ends may not divide as well
@@ -71,7 +71,7 @@ class SweepVoice(RunnableConfig):
         return Plan(
             title=self._title,
             voice=self.run.name,
-            folder=driver_folder(place),
+            folder=folder_here(place, "runs", "driver"),
             place=place,
             sweep=self.sweep,
             ray=self.ray,
@@ -89,7 +89,7 @@ class SweepVoice(RunnableConfig):
         settings = voice.model_dump(exclude_unset=True)  # sizes that are not given are the base's
         origins: dict[tuple[str, ...], str] = {(): "sweep.space"}
         for key, value in values.items():
-            _put(settings, voice, key, value)
+            put(settings, key, value)
             origins[tuple(key.split("."))] = "sweep.space"
         searched = build_config(type(voice), settings, origins)
         every = self._validate_every(voice, searched.training.batch_size)
@@ -131,8 +131,13 @@ def load_sweep(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> Sw
     return build_config(cls, values, origins)
 
 
-def _check_keys(space: Space) -> None:
+def _check_keys(space: Space, voice: RunnableConfig) -> None:
     for key in space:
+        if key.startswith("base.") and voice.base is None:
+            raise ConfigError(
+                f"sweep.space: {key}: this voice has no section base; leave it out, or add "
+                "--config jobs/configs/start/finetune.yaml"
+            )
         if not key.startswith(SEARCHED):
             raise ConfigError(
                 f"sweep.space: {key} cannot differ between trials; allowed here are settings of "
@@ -146,19 +151,3 @@ def _check_keys(space: Space) -> None:
                     f"sweep.space: {key} is part of {other}, which is searched as well; leave one "
                     "of them out"
                 )
-
-
-def _put(settings: dict[str, Any], voice: RunnableConfig, key: str, value: Any) -> None:
-    *sections, name = key.split(".")
-    part: Any = voice
-    for n, section in enumerate(sections, start=1):
-        part, where = getattr(part, section, ...), ".".join(sections[:n])
-        if part is None:
-            raise ConfigError(
-                f"sweep.space: {key}: this voice has no section {where}; leave it out"
-                + (", or add --config jobs/configs/start/finetune.yaml" if where == "base" else "")
-            )
-        if not isinstance(part, Config | EllipsisType):
-            raise ConfigError(f"sweep.space: {key}: {where} is a setting and has none in it")
-        settings = settings.setdefault(section, {})
-    settings[name] = value

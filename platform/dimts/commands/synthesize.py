@@ -26,8 +26,9 @@ def main() -> None:
     for number, text in texts.items():
         try:
             wave = speaker.speak(
-                text, language=arguments.language, speed=arguments.speed, pitch=arguments.pitch
-            )
+                text, language=arguments.language, voice=arguments.voice, speed=arguments.speed,
+                pitch=arguments.pitch,
+            )  # fmt: skip
         except UserError as error:
             where = f"{arguments.file}:{number}: " if arguments.file else ""
             raise UserError(f"{where}{error}") from error
@@ -49,6 +50,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--language", help="code of what is spoken, e.g. am (default: what the voice learned last)"
+    )
+    parser.add_argument(
+        "--voice", metavar="NAME", help="who speaks, of a model of several (default: the last)"
     )
     parser.add_argument("--speed", type=float, default=1.0, help="1 is as learned (default)")
     parser.add_argument(

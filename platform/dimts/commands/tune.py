@@ -7,7 +7,7 @@ on when the same command is given again. Ctrl-C ends it with checkpoints.
 from __future__ import annotations
 
 from dimts.cli import config_parser
-from dimts.commands.report import forgetting_line, metrics_table
+from dimts.commands.report import metrics_table
 from dimts.commands.sweep_config import load_sweep
 from dimts.core.errors import ConfigError
 from dimts.families.protocol import Family
@@ -40,13 +40,9 @@ def print_sweep(family: Family, plan: Plan, result: SweepResult) -> None:
     if result.best is None:
         print("no trial ran to its end, so there is no voice to pick")
         return
-    for part in (
-        limits_line(plan.sweep, result.best),
-        metrics_table(family, result.metrics),
-        forgetting_line(result.metrics),
-    ):
-        if part:
-            print(part)
+    parts = (limits_line(plan.sweep, result.best), metrics_table(family, result.metrics))
+    for part in filter(None, parts):
+        print(part)
     print(
         f"voice: {plan.place / WINNER}\n"
         f"its settings: --config {plan.folder / WINNERS_SETTINGS}\n"

@@ -106,6 +106,16 @@ def to_yaml(config: Config) -> str:
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
+def put(settings: dict[str, Any], key: str, value: Any) -> None:
+    """Set ``a.b.c`` in nested settings; a section that is missing, or is none, is made."""
+    *sections, name = key.split(".")
+    for section in sections:
+        if not isinstance(settings.get(section), dict):
+            settings[section] = {}
+        settings = settings[section]
+    settings[name] = value
+
+
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """``{"a": {"b": 1}}`` -> ``{"a.b": 1}``; lists stay values."""
     flat: dict[str, Any] = {}

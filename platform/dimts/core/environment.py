@@ -10,7 +10,8 @@ import stat
 import sys
 import tempfile
 import urllib.parse
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 WAIT_POLICY = "OMP_WAIT_POLICY"
@@ -45,6 +46,18 @@ OWN_RAY = {
 each time holds up a step. So those that Ray started ahead, or that data preparation leaves, end
 after ten seconds, instead of never. Memory that one of a worker's thirty threads has freed is of no
 use to the others where each may have a heap of its own."""
+
+
+@contextmanager
+def environment(defaults: Mapping[str, str]) -> Iterator[None]:
+    """Inside, variables that the user has not set are, for this process and those it starts."""
+    own = {name: value for name, value in defaults.items() if name not in os.environ}
+    os.environ |= own
+    try:
+        yield
+    finally:
+        for name in own:
+            os.environ.pop(name, None)
 
 
 def n_cores() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, NamedTuple
 
 
@@ -43,3 +44,12 @@ class Metric(NamedTuple):
     def text(self, value: float) -> str:
         """A value as a person reads it."""
         return format(value, f"{'+' if self.signed else ''}.{self.digits}f")
+
+
+def of_speaker(speaker: str, metric: str) -> str:
+    """Name of what one of several speakers has of a metric, ``speaker/NAME/mcd``.
+
+    MLflow takes letters, digits and few other characters in the name of a metric.
+    """
+    name = re.sub(r"[^\w.\- ]", "-", speaker)
+    return f"speaker/{name}/{metric}"

@@ -31,29 +31,26 @@ def cepstra(log_mel_TM: NDArray[np.float32]) -> NDArray[np.float32]:
 @numba.njit(cache=True, nogil=True)
 def _mean_along_path(a_TC, b_TC):  # type: ignore[no-untyped-def] # pragma: no cover - compiled
     """Mean distance along the path of least sum; steps by one frame in either or both."""
-    n, m = a_TC.shape[0], b_TC.shape[0]
-    cost = np.empty((2, m), np.float64)
-    length = np.empty((2, m), np.int64)
+    n, m = len(a_TC), len(b_TC)
+    cost = np.full((2, m + 1), np.inf)  # of two frames; the path begins before the first ones
+    length = np.zeros((2, m + 1), np.int64)
+    cost[0, 0] = 0.0
     for i in range(n):
-        now, last = i % 2, (i - 1) % 2
+        last, now = i % 2, (i + 1) % 2
         for j in range(m):
             distance = 0.0
             for c in range(a_TC.shape[1]):
                 difference = a_TC[i, c] - b_TC[j, c]
                 distance += difference * difference
-            distance = np.sqrt(distance)
-            best, steps = 0.0, 0
-            if i > 0 or j > 0:
-                best = np.inf
-            if i > 0 and j > 0:
-                best, steps = cost[last, j - 1], length[last, j - 1]
-            if i > 0 and cost[last, j] < best:
-                best, steps = cost[last, j], length[last, j]
-            if j > 0 and cost[now, j - 1] < best:
-                best, steps = cost[now, j - 1], length[now, j - 1]
-            cost[now, j] = best + distance
-            length[now, j] = steps + 1
-    return cost[(n - 1) % 2, m - 1] / length[(n - 1) % 2, m - 1]
+            best, steps = cost[last, j], length[last, j]
+            if cost[last, j + 1] < best:
+                best, steps = cost[last, j + 1], length[last, j + 1]
+            if cost[now, j] < best:
+                best, steps = cost[now, j], length[now, j]
+            cost[now, j + 1] = best + np.sqrt(distance)
+            length[now, j + 1] = steps + 1
+        cost[last, 0] = np.inf
+    return cost[n % 2, m] / length[n % 2, m]
 
 
 def mel_cepstral_distortion(a_TM: NDArray[np.float32], b_TM: NDArray[np.float32]) -> float:

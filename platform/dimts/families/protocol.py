@@ -77,17 +77,14 @@ class Vocoder(Protocol):
     @property
     def mel(self) -> MelConfig:
         """Spec of the mels that it takes."""
-        ...
 
     def __call__(
         self, mel_TM: NDArray[np.float32], f0_T: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32]:
         """Samples in [-1, 1] of a natural-log mel; `f0_T` is in Hz, 0 where nothing is voiced."""
-        ...
 
     def stream(self, mels: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
         """The same samples piece by piece, of a mel that comes in pieces."""
-        ...
 
 
 @runtime_checkable
@@ -107,9 +104,8 @@ class Limits(Config):
 class SharedInputs(NamedTuple):
     """What the trials of a sweep have in common.
 
-    Attributes:
-        facts: fingerprints of what must stay the same while a sweep goes on, by what it is.
-        prepare: computes what each trial would, and returns what objectives are compared with.
+    Fingerprints of what must stay the same, by what it is, and a function that computes what each
+    trial would, and returns what objectives are compared with.
     """
 
     facts: Mapping[str, str]
@@ -135,8 +131,7 @@ class Measured(NamedTuple):
 
 
 class Family(ABC):
-    """A kind of model. It brings `task`, `load`, and `scores` or what is made of it; the rest is
-    right for many.
+    """A kind of model. It brings `task` and `load`; the rest has defaults. Most bring `scores`.
 
     Attributes:
         name: of the family; stands in settings and manifests.
@@ -196,8 +191,9 @@ class Family(ABC):
         """
 
     def scores(self, settings: Any, bundle: Path, split: str, device: torch.device) -> Measured:
-        """Metrics on a split: for `measure`, `held_out`, `for_promotion`."""
-        raise NotImplementedError
+        """What `measure`, `held_out` and `for_promotion` say of a split; by default nothing, and a
+        model of which nothing is measured is not promoted without being told to."""
+        return Measured((), np.empty(0), {}, ("its family measures nothing on held-out data",))
 
     def new_run_hint(self, place: str) -> str:
         """What to do where a run cannot go on as it is, such as a new one from its weights."""

@@ -16,7 +16,7 @@ import pyarrow as pa
 from dimts.audio.mel import Float32Array
 from dimts.core.errors import UserError
 from dimts.features.cache import fetch_features
-from dimts.features.manifest import Manifest, ShardFacts, SplitName, read_manifest
+from dimts.features.manifest import AGAIN, Manifest, ShardFacts, SplitName, read_manifest
 from dimts.features.schema import Array, Column
 from dimts.storage.paths import AnyPath, StoragePath
 
@@ -148,24 +148,20 @@ def _is_plain(kind: pa.DataType) -> bool:
 
 
 def _check_size(file: Path, shard: ShardFacts) -> None:
-    try:
-        n_bytes = file.stat().st_size
-    except OSError:
-        raise UserError(f"{file}: missing; run dimts prepare again") from None
-    if n_bytes != shard.n_bytes:
-        raise UserError(
-            f"{file}: has {n_bytes} bytes, the manifest says {shard.n_bytes}; "
-            "run dimts prepare again"
-        )
+    if not file.exists():
+        raise UserError(f"{file}: missing; {AGAIN}")
+    if (n_bytes := file.stat().st_size) != shard.n_bytes:
+        says = f"has {n_bytes} bytes, the manifest says {shard.n_bytes}"
+        raise UserError(f"{file}: {says}; {AGAIN}")
 
 
 def _open_shard(file: Path, shard: ShardFacts, manifest: Manifest) -> list[pa.RecordBatch]:
     try:
         schema, batches = read_batches(file)
     except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"{file}: cannot be read ({error}); run dimts prepare again") from error
+        raise UserError(f"{file}: cannot be read ({error}); {AGAIN}") from error
     columns = manifest.columns.values()
     fits = all(holds(schema, column) for column in columns)
     if not fits or (schema.metadata or {}).get(SHARD_FINGERPRINT) != shard.fingerprint.encode():
-        raise UserError(f"{file}: does not belong to the manifest; run dimts prepare again")
+        raise UserError(f"{file}: does not belong to the manifest; {AGAIN}")
     return batches

@@ -10,9 +10,9 @@ from pydantic import Field, ValidationError
 from dimts.audio.mel import MelConfig
 from dimts.core.config import Config
 from dimts.core.errors import UserError
-from dimts.core.untrusted import MAX_JSON_BYTES, parse_json, read_bytes
+from dimts.core.untrusted import MAX_JSON_BYTES, parse_json
 from dimts.features.schema import Column
-from dimts.storage.paths import AnyPath, StoragePath
+from dimts.storage.paths import AnyPath, read_bounded
 from dimts.text.normaliser import TextConfig
 
 MANIFEST = "manifest.json"
@@ -148,9 +148,7 @@ def manifest_bytes(folder: AnyPath) -> bytes:
     """
     file = folder / MANIFEST
     try:
-        if isinstance(file, StoragePath):
-            return file.read_bytes(most=MAX_JSON_BYTES)
-        return read_bytes(file, MAX_JSON_BYTES)
+        return read_bounded(file, MAX_JSON_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         if isinstance(folder, Path) and folder.is_dir():
             raise UserError(f"{file}: missing, the features are not complete; {AGAIN}") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 from dimts.audio.mel import Float32Array, MelConfig
 from dimts.audio.pitch import PitchConfig, track_pitch
@@ -12,17 +11,11 @@ from dimts.features.schema import Arrays, Column, Extract, Resources
 
 
 class PitchSettings(Config):
-    """What the F0 of an utterance depends on.
-
-    Attributes:
-        tracker: how it is found.
-        sample_rate: Hz.
-        hop_length: samples between frames.
-    """
+    """What the F0 of an utterance depends on."""
 
     tracker: PitchConfig = PitchConfig()
-    sample_rate: int
-    hop_length: int
+    sample_rate: int  # Hz
+    hop_length: int  # samples between frames
 
 
 @dataclass(frozen=True)
@@ -47,8 +40,8 @@ class PitchExtractor:
 
     def open(self) -> Extract:
         """Nothing has to be loaded."""
-        return partial(_extract, self.settings)
+        return self._extract
 
-
-def _extract(settings: PitchSettings, wave: Float32Array, sample_rate: int) -> Arrays:
-    return {"f0": track_pitch(wave, sample_rate, settings.hop_length, settings.tracker)}
+    def _extract(self, wave: Float32Array, sample_rate: int) -> Arrays:
+        own = self.settings
+        return {"f0": track_pitch(wave, sample_rate, own.hop_length, own.tracker)}

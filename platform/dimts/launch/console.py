@@ -8,8 +8,8 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from dimts.core.metric import Metric
-from dimts.storage.paths import AnyPath, StorageError
-from dimts.tracking.event_log import EVENTS, follow_events, log_size
+from dimts.storage.paths import AnyPath, StorageError, file_size
+from dimts.tracking.event_log import EVENTS, follow_events
 
 POLL_S = 0.3
 
@@ -45,7 +45,7 @@ def following(
     `meanwhile` is called between two looks at the folder, which may be in object storage.
     """
     log, done = folder / EVENTS, threading.Event()
-    start = log_size(log)
+    start = file_size(log)
 
     def ended() -> bool:
         with suppress(StorageError):  # it is tried again

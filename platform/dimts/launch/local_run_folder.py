@@ -39,8 +39,8 @@ from dimts.launch.stopping import (
     stopped_early,
 )
 from dimts.storage.mirror import Mirror
-from dimts.storage.paths import StorageError, StoragePath, cache_folder
-from dimts.tracking.event_log import EVENTS, log_size
+from dimts.storage.paths import StorageError, StoragePath, file_size, folder_here
+from dimts.tracking.event_log import EVENTS
 from dimts.training.checkpoint import BEST, LATEST
 from dimts.training.memory import PARTS
 from dimts.training.ownership import CLAIM, RunTakenOver
@@ -61,11 +61,6 @@ log = logging.getLogger(__name__)
 
 def _is_shared(name: str) -> bool:
     return name.split("/")[0] not in NOT_COPIED
-
-
-def worker_folder(remote: StoragePath) -> Path:
-    """The run's folder on a machine that trains."""
-    return cache_folder("runs", remote) / "worker" / remote.name
 
 
 class RemoteRun:
@@ -148,7 +143,7 @@ class RemoteRun:
                 self._check_claim()
                 self.hear()
                 if time.monotonic() >= self._due:
-                    pause = max(SEND_S, log_size(self._folder / EVENTS) / LOG_BYTES_PER_S)
+                    pause = max(SEND_S, file_size(self._folder / EVENTS) / LOG_BYTES_PER_S)
                     self._due = time.monotonic() + pause
                     self._send()
                 warned = False
@@ -201,7 +196,7 @@ def local_run_folder(
     if launch.remote is None:
         yield launch, None
         return
-    folder = worker_folder(launch.remote)
+    folder = folder_here(launch.remote, "runs", "worker")
     settings = launch.settings.model_copy(update={"run_dir": folder})
     try:
         if not is_last_start(launch):  # as a group that is started again finds

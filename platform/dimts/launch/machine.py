@@ -6,12 +6,12 @@ import os
 
 import torch
 import yaml
-from torch import distributed as dist
 
 from dimts.core.config import flatten
 from dimts.core.environment import n_cores, waits_asleep
 from dimts.launch.settings import Launch
 from dimts.training.config import RunSettings
+from dimts.training.distributed import from_rank_0, rank, world_size
 from dimts.training.machine_choices import MachineChoices, read_choices, write_choices
 from dimts.training.precision import choose_amp, slow_amp
 
@@ -26,13 +26,11 @@ def resolve_on_machine(launch: Launch, device: torch.device) -> tuple[Launch, st
         The launch, with its recorded parameters and the configuration for its bundles; and what
         was taken and why, for people, empty if there is nothing to say.
     """
-    choice = [("", "")]
-    if not dist.is_initialized() or dist.get_rank() == 0:
+    choice = ("", "")
+    if rank() == 0:
         amp, line = _choose(launch, device)
-        choice = [(amp, "; ".join(filter(None, (line, unused_gpu(device)))))]
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        dist.broadcast_object_list(choice, device=device if device.type == "cuda" else None)
-    amp, line = choice[0]
+        choice = amp, "; ".join(filter(None, (line, unused_gpu(device))))
+    amp, line = from_rank_0(choice, device)
     return with_amp(launch, amp), line
 
 
@@ -79,7 +77,7 @@ def set_threads(settings: RunSettings, device: torch.device) -> int:
     """Give torch the threads it was asked to use, or those that the run has found out before.
 
     Returns:
-        How many there may be where that is still to be found out, else 0; see `Job.max_threads`.
+        How many there may be where that is still to be found out, else 0.
     """
     if threads := settings.training.threads:
         torch.set_num_threads(threads)
@@ -87,9 +85,7 @@ def set_threads(settings: RunSettings, device: torch.device) -> int:
     if device.type != "cpu":
         return 0
     # They share this machine's cores.
-    n_workers = int(os.environ.get("LOCAL_WORLD_SIZE", 0)) or (
-        dist.get_world_size() if dist.is_initialized() else 1
-    )
+    n_workers = int(os.environ.get("LOCAL_WORLD_SIZE", 0)) or world_size()
     cores = max(1, n_cores() // n_workers) if waits_asleep() else 1
     choices = read_choices(settings.run_dir)
     found_out = choices.threads if choices else 0

@@ -19,10 +19,12 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.torch.config import _TorchBackend
 
+from dimts.core.environment import environment
 from dimts.core.errors import UserError
 from dimts.core.posix import fcntl
 from dimts.core.ray_session import ray_session
 from dimts.launch.console import following
+from dimts.launch.lean_trainer import LeanTrainer
 from dimts.launch.local_run_folder import RemoteRun, local_run_folder
 from dimts.launch.machine import resolve_on_machine
 from dimts.launch.names import CONFIG_FILE, RESULT
@@ -31,7 +33,7 @@ from dimts.launch.run_logger import RunLogger, device_of
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.stopping import stop_on_signal, stop_requested, stop_run
 from dimts.launch.training_run import run_training
-from dimts.storage.paths import AnyPath, StorageError, StoragePath
+from dimts.storage.paths import AnyPath, StorageError, arrow_place
 from dimts.storage.pointer import read_pointer
 from dimts.training.checkpoint import LATEST
 from dimts.training.ownership import RunTakenOver
@@ -136,6 +138,7 @@ def connected(config: RayConfig) -> Iterator[None]:
     logging.getLogger("ray.train.v2._internal.execution.context").setLevel(logging.WARNING)
     interval = str(config.report_interval_s)
     with (
+        # They hold for this cluster, not for the next one.
         environment({**QUIET, "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": interval}),
         ray_session(logging.WARNING),
     ):
@@ -143,18 +146,6 @@ def connected(config: RayConfig) -> Iterator[None]:
         with environment({WATCHES_NODES: str(watches)}):
             _check_resources(config)
             yield
-
-
-@contextmanager
-def environment(defaults: Mapping[str, str]) -> Iterator[None]:
-    """Inside, those that are not set are; they hold for this cluster, not for the next one."""
-    own = {name: value for name, value in defaults.items() if name not in os.environ}
-    os.environ |= own
-    try:
-        yield
-    finally:
-        for name in own:
-            os.environ.pop(name, None)
 
 
 def _check_resources(config: RayConfig) -> None:
@@ -202,8 +193,9 @@ def torch_trainer(
         cpus: cores reserved for each worker.
         restarts: times that Ray itself starts a group that died again.
     """
+    path, filesystem = arrow_place(launch.place.parent)
     resources: dict[str, float] = {"CPU": cpus, "GPU": 1} if config.gpu else {"CPU": cpus}
-    return TorchTrainer(
+    return LeanTrainer(
         worker,
         # Not as JSON, in which the credentials of a tracking server are masked.
         train_loop_config={
@@ -217,17 +209,11 @@ def torch_trainer(
         torch_config=ClusterNetwork(backend="nccl" if config.gpu else "gloo"),
         run_config=RunConfig(
             name=launch.name,
-            **storage_of(launch.place.parent),
+            storage_path=path,
+            storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=restarts),
         ),
     )
-
-
-def storage_of(place: AnyPath) -> dict[str, Any]:
-    """Where Ray Train and Tune keep what they know of a run, as settings of theirs."""
-    if isinstance(place, StoragePath):
-        return {"storage_path": place.path, "storage_filesystem": place.filesystem}
-    return {"storage_path": str(place)}
 
 
 @dataclass

@@ -12,7 +12,7 @@ from pydantic import Field, SerializeAsAny, field_validator, model_validator
 from dimts.core.config import Config
 from dimts.families.protocol import Family
 from dimts.families.registry import get_family
-from dimts.storage.paths import AnyPath, StoragePath, cache_folder
+from dimts.storage.paths import AnyPath, StoragePath, folder_here
 from dimts.tracking.config import TrackingConfig
 from dimts.training.config import RunSettings
 
@@ -37,12 +37,7 @@ class RunConfig(Config):
     @property
     def run_dir(self) -> Path:
         """Its folder on the machine that it is started from."""
-        return driver_folder(self.place)
-
-
-def driver_folder(place: AnyPath) -> Path:
-    """Where the machine that starts a run or a sweep keeps what it has of it."""
-    return place if isinstance(place, Path) else cache_folder("runs", place) / "driver" / place.name
+        return folder_here(self.place, "runs", "driver")
 
 
 class RayConfig(Config):

@@ -16,8 +16,8 @@ from dimts.launch.run_folder import acquire, is_last_start
 from dimts.launch.run_logger import read_result
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.stopping import clear_stop
-from dimts.storage.paths import AnyPath
-from dimts.tracking.files import write_text
+from dimts.launch.training_run import run_locally
+from dimts.storage.paths import AnyPath, write_text
 from dimts.training.machine_choices import read_choices
 
 MAY_CHANGE = (
@@ -64,8 +64,6 @@ def start_run(launch: Launch, ray_config: RayConfig) -> dict[str, Any]:
                 launch.family.prepare_inputs(launch.settings)  # or workers would wait for one
             run_on_ray(launch, ray_config)
         else:
-            from dimts.launch.local import run_locally
-
             run_locally(launch, ray_config.gpu)
         if not is_last_start(launch):
             raise UserError(f"{launch.place}: was started again elsewhere, and goes on there")

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import lzma
-import os
 from functools import cache
 from pathlib import Path
 
-from dimts.storage.paths import cache_folder
-
-SHIPPED = Path(__file__).with_name("font_files")
-"""Compressed, as they travel with every job that is submitted."""
+SHIPPED = sorted(Path(__file__).with_name("font_files").glob("*.ttf"))
 BASE = "DejaVu Sans"  # Inside matplotlib.
 LATIN = 0x24F  # Every machine has these characters.
 
@@ -41,23 +35,7 @@ def families(text: str) -> list[str]:
 def shipped_for(text: str) -> list[Path]:
     """Files of those of our own fonts that have characters of `text` that others may lack."""
     odd = {character for character in text if ord(character) > LATIN}
-    return [path for path in _shipped() if _lacking(odd, str(path)) < odd]
-
-
-@cache
-def _shipped() -> list[Path]:
-    """Our own fonts, unpacked where this machine keeps what can be had again."""
-    files = []
-    for packed in sorted(SHIPPED.glob("*.ttf.xz")):
-        content = lzma.decompress(packed.read_bytes())
-        file = cache_folder("fonts", hashlib.sha256(content).hexdigest()) / packed.stem
-        if not file.exists() or file.stat().st_size != len(content):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            draft = file.with_name(f".{file.name}.{os.getpid()}")
-            draft.write_bytes(content)
-            draft.replace(file)
-        files.append(file)
-    return files
+    return [path for path in SHIPPED if _lacking(odd, str(path)) < odd]
 
 
 @cache
@@ -67,7 +45,7 @@ def _own_families() -> dict[str, str]:
 
     base = font_manager.FontProperties(family=[BASE])
     files = {BASE: str(font_manager.findfont(base, fallback_to_default=False))}
-    for path in _shipped():
+    for path in SHIPPED:
         font_manager.fontManager.addfont(path)
         files[font_manager.FontProperties(fname=path).get_name()] = str(path)
     return files

@@ -32,53 +32,25 @@ def mel_plot(
     reference_TM: Floats | None = None,
     title: str = "",
     hop_s: float = 256 / 22050,
+    durations_N: Sequence[int] | npt.NDArray[np.int64] = (),
+    tokens: Sequence[str] = (),
 ) -> None:
-    """Draw a predicted mel, above the recording's where there is one, on one scale.
+    """Draw a mel, and below it on the same scale that of the recording, if there is one.
 
     Args:
         path: the PNG file; its folder is made.
-        mel_TM: natural-log mel, frames by bins.
-        reference_TM: the recording's mel, of any length.
+        mel_TM, reference_TM: natural-log mels, frames by bins, of any lengths.
         title: one line, in any script.
         hop_s: seconds a frame.
-    """
-    mels = {"predicted\nmel bin": mel_TM}
-    if reference_TM is not None:
-        mels["recording\nmel bin"] = reference_TM
-    _draw(path, mels, 0.6 + 1.9 * len(mels), title, hop_s)
-
-
-def alignment_plot(
-    path: Path,
-    mel_TM: Floats,
-    durations_N: Sequence[int] | npt.NDArray[np.int64],
-    tokens: Sequence[str],
-    title: str = "",
-    hop_s: float = 256 / 22050,
-) -> None:
-    """Draw a mel with the borders and names of the tokens that the alignment found in it.
-
-    Args:
-        path, mel_TM, title, hop_s: see `mel_plot`.
-        durations_N: frames of each token; they add up to the mel's frames.
+        durations_N: frames of each token, which add up to the mel's; their borders are drawn.
         tokens: what each token is called.
     """
-    durations_N = np.asarray(durations_N, dtype=np.int64)
-    _draw(path, {"mel bin": mel_TM}, 3.2, title, hop_s, durations_N, tokens)
-
-
-def _draw(
-    path: Path,
-    mels: dict[str, Floats],
-    height: float,
-    title: str,
-    hop_s: float,
-    durations_N: npt.NDArray[np.int64] | None = None,
-    tokens: Sequence[str] = (),
-) -> None:
-    """Mels by their labels, one above the other; over the first the tokens, if there are any."""
     from matplotlib.figure import Figure
 
+    mels = {"predicted\nmel bin" if reference_TM is not None else "mel bin": mel_TM}
+    if reference_TM is not None:
+        mels["recording\nmel bin"] = reference_TM
+    height = 0.6 + 1.9 * len(mels) + 0.7 * bool(tokens)
     figure = Figure(figsize=(WIDTH_IN, height), dpi=DPI, layout="constrained")
     rows = figure.subplots(len(mels), 1, sharex=True, squeeze=False)[:, 0]
     low = min(float(np.percentile(mel, 1)) for mel in mels.values())
@@ -98,7 +70,8 @@ def _draw(
         axes.set_ylabel(label)
     rows[0].set_xlim(0, max(map(len, mels.values())) * hop_s)
     rows[-1].set_xlabel("seconds")
-    if durations_N is not None:
+    if tokens:
+        durations_N = np.asarray(durations_N)
         ends_s = np.cumsum(durations_N) * hop_s
         rows[0].vlines(ends_s[:-1], 0, mel_TM.shape[1], colors="white", linewidth=0.7, alpha=0.75)
         _name_tokens(rows[0], ends_s - durations_N * hop_s / 2, tokens)

@@ -42,10 +42,8 @@ class Mirror:
         self._pointed: dict[str, str] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
-    def pull(self, wanted: Callable[[str], bool] = lambda name: True) -> None:
+    def pull(self) -> None:
         """Make the folder what the copy is: what else it held is removed.
-
-        A file that is not `wanted` goes from there as well, with the next `push`.
 
         Raises:
             StorageError: the storage cannot be reached, or changes meanwhile.
@@ -54,9 +52,8 @@ class Mirror:
         for path in self.folder.iterdir():
             if self._is_shared(path.name):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        chosen = filter(wanted, names)
         try:
-            transfer([partial((self.remote / n).download, self.folder / n) for n in chosen])
+            transfer([partial((self.remote / n).download, self.folder / n) for n in names])
         except FileNotFoundError as error:
             raise StorageError(f"{self.remote}: changes while it is copied; try again") from error
         here = self._scan()

@@ -7,6 +7,7 @@ credentials that the provider's own tools find: environment, files, the role of 
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, NamedTuple, cast
+from typing import Annotated, Any, BinaryIO, NamedTuple, cast
 
 import pyarrow.fs as pa_fs
 from pydantic import BeforeValidator, PlainSerializer
@@ -26,6 +27,7 @@ from pydantic_core import core_schema
 
 from dimts.core.config import fingerprint
 from dimts.core.errors import UserError
+from dimts.core.untrusted import read_bytes
 
 CACHE = "DIMTS_CACHE"
 N_THREADS = 8
@@ -216,11 +218,47 @@ AnyPath = Annotated[Path | StoragePath, BeforeValidator(_any_path), PlainSeriali
 """A folder or file that this machine sees, or one in object storage; also the type of a setting."""
 
 
+def folder_here(place: AnyPath, kind: str, role: str = "") -> Path:
+    """The folder itself, or where this machine keeps what it has of one in object storage."""
+    return place if isinstance(place, Path) else cache_folder(kind, place) / role / place.name
+
+
 def require_local(path: AnyPath, why: str) -> Path:
     """The path; a `UserError` says `why` one in object storage does not do."""
     if isinstance(path, StoragePath):
         raise UserError(f"{path}: {why}; name a folder that this machine and all nodes see")
     return path
+
+
+def read_bounded(file: AnyPath, most: int) -> bytes:
+    """A whole file; a `ValueError` if it has more than `most` bytes."""
+    if isinstance(file, StoragePath):
+        return file.read_bytes(most=most)
+    return read_bytes(file, most)
+
+
+def file_size(file: AnyPath) -> int:
+    """Bytes of a file; 0 if there is none."""
+    if isinstance(file, StoragePath):
+        entry = file.entry()
+        return entry.size if entry else 0
+    return file.stat().st_size if file.exists() else 0
+
+
+def open_at(file: AnyPath, position: int) -> BinaryIO:
+    """A file to be read from a byte position on; a `FileNotFoundError` if there is none."""
+    if isinstance(file, StoragePath):
+        return io.BytesIO(file.read_bytes(position))
+    stream = file.open("rb")
+    stream.seek(position)
+    return stream
+
+
+def arrow_place(place: AnyPath) -> tuple[str, pa_fs.FileSystem | None]:
+    """A place as Ray names it: path, and the file system that it is in if that is no folder."""
+    if isinstance(place, StoragePath):
+        return place.path, place.filesystem
+    return str(place), None
 
 
 def write_text(path: AnyPath, text: str) -> None:

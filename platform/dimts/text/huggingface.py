@@ -81,13 +81,10 @@ def write_huggingface(tokenizer: Tokenizer, path: str | Path) -> None:
 def extended_huggingface(
     base: Tokenizer, new_tokens: Sequence[str], merges: Sequence[tuple[str, str]], start: str
 ) -> dict[str, Any]:
-    """The JSON of `base` with tokens behind its own, and merges behind its own.
+    """The JSON of `base`, whose ids stay, with tokens and merges behind its own.
 
-    Args:
-        base: whose ids stay.
-        new_tokens: get the ids that follow.
-        merges: pairs of tokens that are joined where they meet, in this order.
-        start: the token that marks the new language.
+    Merges are pairs of tokens that are joined where they meet, in this order; `start` is the token
+    that marks the new language.
     """
     values = to_huggingface(base)
     model = values["model"]

@@ -19,10 +19,8 @@ Unknown = list[tuple[str, int, str]]
 def merge_report(base: Tokenizer, merged: Tokenizer, texts: Sequence[str] = ()) -> list[str]:
     """What `merge` did, in lines for the console.
 
-    Args:
-        base, merged: before and after.
-        texts: raw texts of the new language, of which the share of characters is told that the
-            new tokenizer knows, and the base; spaces are not counted.
+    Of raw `texts` of the new language the share of characters is told that the new tokenizer
+    knows, and the base; spaces are not counted.
     """
     known = merged.spec.languages[-1]
     language, there = known.language, set(base.tokens)

@@ -35,8 +35,7 @@ def merge(
     character that the base does not know.
 
     Args:
-        base: of ours, or Hugging Face's.
-        language, text: what is added, and how its texts are normalised.
+        text: how texts of the language are normalised.
         subwords: how many tokens longer than a character are added at most.
         texts: normalised texts of the language, to learn these from.
 

@@ -74,9 +74,7 @@ def number_reader(
 ) -> Callable[[str], str]:
     """A function that puts every number in digits into words.
 
-    Args:
-        tables: the language's words.
-        affixes: ``attached`` keeps letters that touch a number, as in በ1983, on its words.
+    ``attached`` affixes, letters that touch a number as in በ1983, stay on its words.
     """
     between = re.compile(rf"(?<=\d)({one_of(tables.between)})(?=\d)")
     end = r"(?!\w)" if affixes == "separate" else ""

@@ -90,22 +90,14 @@ class Tokenizer:
         """16 hex digits that change with anything that changes ids."""
         return fingerprint(self.spec)
 
-    @property
-    def default_language(self) -> str:
-        """Code of the language that came last; raises a `UserError` if there is none yet."""
+    def normaliser(self, language: str | None = None) -> Normaliser:
+        """That of a language's texts (None: of that which came last); raises a `UserError` if
+        unknown, or if there is none yet."""
         if not self.languages:
             raise UserError("the tokenizer knows no language yet: extend it with one first")
-        return self.languages[-1]
-
-    def language(self, code: str | None = None) -> Language:
-        """The writing of a language; None: of the default one. Raises like `normaliser`."""
-        return self.normaliser(code).language
-
-    def normaliser(self, language: str | None = None) -> Normaliser:
-        """That of a language's texts (None: the default one); raises a `UserError` if unknown."""
-        code = self.default_language if language is None else language
+        code = self.languages[-1] if language is None else language
         if code not in self._normalisers:
-            known = ", ".join(self.languages) or "none"
+            known = ", ".join(self.languages)
             raise UserError(f"language {code!r} is not one of this voice's: {known}")
         return self._normalisers[code]
 
@@ -119,13 +111,9 @@ class Tokenizer:
         return self.encode_normalised(self.normaliser(language).normalise(text), language)
 
     def encode_normalised(self, text: str, language: str | None = None) -> list[int]:
-        """Ids of a normalised text, which may mix characters of any of the languages.
-
-        Raises:
-            UnknownCharacters: names the characters outside the vocabulary.
-            UserError: no such language.
-        """
-        spoken = self.language(language)
+        """Ids of a normalised text, which may mix characters of any of the languages; raises like
+        `encode`."""
+        spoken = self.normaliser(language).language
         if unknown := [character for character in text if not self.knows(character)]:
             raise UnknownCharacters(unknown, spoken.name)
         return [self.start_ids[spoken.code], *self.segment(text), self.eos_id]

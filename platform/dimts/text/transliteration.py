@@ -21,11 +21,8 @@ TRANSLITERATIONS = Path(__file__).parent / "transliterations"
 class Transliteration(Config):
     """Letters of the base languages, ``""`` for what has no sound of its own.
 
-    Args:
-        language: code of the language that is spelled.
-        consonants: name of a consonant of its syllables -> letters.
-        vowels: name of a vowel of its syllables -> letters.
-        letters: character, punctuation too -> letters; before what its syllable says.
+    Consonants and vowels are named as by the syllables of the `language`, a code. What stands in
+    `letters`, characters and punctuation, comes before what a syllable says.
     """
 
     language: str = Field(min_length=1)
@@ -49,13 +46,9 @@ def load_transliteration(
 ) -> Transliteration:
     """The transliteration of a language's code (``am``) or of a YAML file's path.
 
-    Args:
-        code_or_path: which.
-        language: what it shall spell, to have names that mean nothing there refused.
-
     Raises:
-        ConfigError: no such transliteration, the file is not a valid one, or it does not fit
-            `language`; names file and key.
+        ConfigError: no such transliteration, the file is not a valid one, or has names that mean
+            nothing in the `language` that it shall spell; names file and key.
     """
     path = data_file(
         code_or_path,

@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from dimts.core.posix import fcntl
+from dimts.storage.paths import write_text
 from dimts.tracking.event_log import EVENTS, Entry, read_events
-from dimts.tracking.files import write_text
 
 CURSOR = "mlflow_cursor.json"
 SENT = ("start", "values", "tags", "artifact", "model", "end")

@@ -7,7 +7,6 @@ console follows the log, and `mlflow_sender` sends it from a cursor.
 from __future__ import annotations
 
 import errno
-import io
 import json
 import logging
 import os
@@ -16,9 +15,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
-from dimts.storage.paths import AnyPath, StorageError, StoragePath
+from dimts.storage.paths import AnyPath, StorageError, file_size, open_at
 
 EVENTS = "metrics.jsonl"
 MAX_WAITING = 10_000
@@ -85,7 +84,7 @@ def append_event(folder: Path, event: Mapping[str, Any]) -> None:
 
 def read_events(path: AnyPath, position: int = 0) -> Iterator[Entry]:
     """Events of a log from a byte position on; what was cut off by a kill is passed over."""
-    with suppress(FileNotFoundError), _opened(path, position) as file:
+    with suppress(FileNotFoundError), open_at(path, position) as file:
         for line in file:
             if not line.endswith(b"\n"):
                 return  # it is being written now, or its writer was killed
@@ -96,22 +95,6 @@ def read_events(path: AnyPath, position: int = 0) -> Iterator[Entry]:
                 continue
             if isinstance(event, dict):
                 yield Entry(begin, position, event)
-
-
-def log_size(path: AnyPath) -> int:
-    """Bytes of a log; 0 if there is none."""
-    if isinstance(path, StoragePath):
-        entry = path.entry()
-        return entry.size if entry else 0
-    return path.stat().st_size if path.exists() else 0
-
-
-def _opened(path: AnyPath, position: int) -> BinaryIO:
-    if isinstance(path, StoragePath):
-        return io.BytesIO(path.read_bytes(position))
-    file = path.open("rb")
-    file.seek(position)
-    return file
 
 
 def follow_events(
@@ -125,7 +108,7 @@ def follow_events(
     while True:
         with suppress(StorageError):  # it may be back the next time
             # A group on another machine may go on from less than was told already.
-            size = log_size(path)
+            size = file_size(path)
             position = min(position, size)
             for entry in read_events(path, position) if position < size else ():
                 position = entry.end

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from dimts.core.environment import environment
 from dimts.core.errors import UserError
 from dimts.core.masking import mask_secrets
 from dimts.tracking.config import TrackingConfig
@@ -40,16 +40,9 @@ def time_ms(event: Mapping[str, Any]) -> int:
     return round(event["time"] * 1000)
 
 
-@contextmanager
-def mlflow_environment() -> Iterator[None]:
-    """Settings of MLflow's client, where the user's environment has none of its own."""
-    missing = _ENVIRONMENT.keys() - os.environ.keys()
-    os.environ.update({key: _ENVIRONMENT[key] for key in missing})
-    try:
-        yield
-    finally:
-        for key in missing:
-            os.environ.pop(key, None)
+def mlflow_environment() -> AbstractContextManager[None]:
+    """Inside are settings of MLflow's client, where the user has none of his own."""
+    return environment(_ENVIRONMENT)
 
 
 def connect(config: TrackingConfig) -> MlflowClient:

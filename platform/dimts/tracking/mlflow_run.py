@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dimts.core.masking import MASK, mask_uri
+from dimts.storage.paths import write_text
 from dimts.tracking.config import SQLITE, TrackingConfig
-from dimts.tracking.files import write_text
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

@@ -36,11 +36,11 @@ class BatchLoader:
         self, task: Task, config: TrainingConfig, rank: int, world_size: int, on_gpu: bool
     ):
         self._config, self._rehearsal_share = config, task.rehearsal_share
-        self._rank, self._world_size, self._on_gpu = rank, world_size, on_gpu
+        self._rank, self._world_size, self.on_gpu = rank, world_size, on_gpu
         size, seed, budget = config.batch_size, config.seed, config.batch_budget
         self._corpora = [
-            (dataset, BucketSampler(dataset.lengths, size, seed, budget))
-            for dataset in (task.train, task.rehearsal)
+            (dataset, BucketSampler(dataset.lengths, size, seed, budget, repeats))
+            for dataset, repeats in ((task.train, task.repeats), (task.rehearsal, None))
             if dataset is not None
         ]
         self.sampler = self._corpora[0][1]
@@ -54,7 +54,7 @@ class BatchLoader:
         `shorter_than` leaves out a share of them."""
         for dataset, sampler in self._corpora:
             whole, own = self._share(sampler.longest_batch(shorter_than), n_micro)
-            yield dataset.collate(own[0], whole, pad_to_multiple=self._on_gpu)
+            yield dataset.collate(own[0], whole, pad_to_multiple=self.on_gpu)
 
     def _share(self, whole: list[int], n_micro: int) -> tuple[list[int], list[list[int]]]:
         """The whole batch, and this worker's micro-batches of it.
@@ -81,10 +81,9 @@ class BatchLoader:
             seed = (self._config.seed, *after)
             whole, own = self._share(indices, n_micro)
             batches = [
-                dataset.collate(part, whole, seed=seed, pad_to_multiple=self._on_gpu)
-                for part in own
+                dataset.collate(part, whole, seed=seed, pad_to_multiple=self.on_gpu) for part in own
             ]
-            pinned = [batch.pin() for batch in batches] if self._on_gpu else batches
+            pinned = [batch.pin() for batch in batches] if self.on_gpu else batches
             yield ScheduledBatch(after, [dataset.ids[i] for i in indices], pinned)
 
 

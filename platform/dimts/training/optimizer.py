@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,14 @@ class SkippingAdamW(torch.optim.AdamW):
     """
 
     found_inf: Tensor
+
+    # torch's own are wrapped for its compiler. The wrappers import that, a second of each start,
+    # and nothing is compiled here.
+    add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
+    load_state_dict = inspect.unwrap(torch.optim.AdamW.load_state_dict)
+    state_dict = inspect.unwrap(torch.optim.AdamW.state_dict)
+    zero_grad = inspect.unwrap(torch.optim.AdamW.zero_grad)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> SkippingAdamW:

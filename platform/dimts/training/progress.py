@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from dimts.training.sampler import Position
 from dimts.training.task import Moment
+
+
+class Seconds(defaultdict[str, float]):
+    """Seconds spent in each part of the loop."""
+
+    def __init__(self) -> None:
+        super().__init__(float)
+
+    @contextmanager
+    def of(self, part: str) -> Iterator[None]:
+        """Count what is inside."""
+        start = time.perf_counter()
+        yield
+        self[part] += time.perf_counter() - start
 
 
 class Result(NamedTuple):

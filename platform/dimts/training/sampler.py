@@ -31,8 +31,8 @@ class Position(NamedTuple):
 class BucketSampler:
     """An endless, seeded sequence of batches of utterances of about the same length.
 
-    Each epoch visits every utterance once. Utterances are shuffled, sorted by length inside
-    windows of a few batches, cut into batches, and the batches shuffled.
+    Each epoch visits every utterance once, or as often as `repeats` says. Utterances are shuffled,
+    sorted by length inside windows of a few batches, cut into batches, and the batches shuffled.
 
     Args:
         lengths: of the utterances, [n].
@@ -40,10 +40,21 @@ class BucketSampler:
         seed: of the shuffling.
         budget: units of a batch at most, padding included, instead of a number of utterances;
             0 counts utterances. A longer utterance is a batch of its own.
+        repeats: visits of each utterance in an epoch, on average, [n]; None: one.
     """
 
-    def __init__(self, lengths: NDArray[np.int64], batch_size: int, seed: int, budget: int = 0):
+    def __init__(
+        self,
+        lengths: NDArray[np.int64],
+        batch_size: int,
+        seed: int,
+        budget: int = 0,
+        repeats: NDArray[np.float64] | None = None,
+    ):
         self._lengths = lengths
+        repeats = np.ones(len(lengths)) if repeats is None else repeats
+        self._n_visits = round(float(repeats.sum()))
+        self._repeats = repeats * (self._n_visits / max(1.0, float(repeats.sum())))
         self._batch_size = batch_size
         self._seed = seed
         self._budget = budget
@@ -53,7 +64,7 @@ class BucketSampler:
         """Number of batches of an epoch; with a budget it differs from one to the next."""
         if self._budget:
             return len(self.batches(epoch))
-        return -(-len(self._lengths) // self._batch_size)
+        return -(-self._n_visits // self._batch_size)
 
     def position_of(self, done: int) -> Position:
         """Where the sequence stands after a number of batches."""
@@ -67,11 +78,12 @@ class BucketSampler:
         """Utterances of the smallest batch; with a budget, of one of the longest utterances."""
         if self._budget:
             return max(1, self._budget // max(1, int(self._lengths.max(initial=1))))
-        return len(self._lengths) // max(1, self.batches_of(0))
+        return self._n_visits // max(1, self.batches_of(0))
 
     def longest_batch(self, shorter_than: float = 0.0) -> list[int]:
         """The batch of the longest utterances; or of those that follow a share of all of them."""
         order = (-self._lengths).argsort(kind="stable")
+        order = np.repeat(order, np.ceil(self._repeats[order]).astype(int))
         size = self._batch_size
         first = int(shorter_than * max(0, len(order) - size))
         if self._budget:
@@ -89,6 +101,8 @@ class BucketSampler:
     def _shuffle(self, epoch: int) -> list[list[int]]:
         rng = np.random.default_rng((self._seed, epoch))
         order = rng.permutation(len(self._lengths))
+        if self._n_visits != len(order):
+            order = rng.permutation(self._visits(order, rng))
         if self._budget:
             about = self._lengths[order] * rng.uniform(1 - JITTER, 1 + JITTER, len(order))
             batches = self._fill(order[np.argsort(about, kind="stable")])
@@ -104,6 +118,15 @@ class BucketSampler:
             chunk = chunk[np.argsort(about, kind="stable")]
             batches += [part.tolist() for part in np.split(chunk, np.cumsum(window)[:-1])]
         return [batches[i] for i in rng.permutation(len(batches))]
+
+    def _visits(self, order: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        """Utterances as often as an epoch visits them; of 1.3 visits, 2 in three epochs of ten.
+
+        Drawn by systematic sampling, so that each epoch has as many visits as any other.
+        """
+        passed = np.floor(self._repeats[order].cumsum() + rng.uniform())
+        passed[-1] = self._n_visits
+        return np.repeat(order, np.diff(passed, prepend=0).astype(int))
 
     def _fill(self, order: NDArray[np.int64]) -> list[list[int]]:
         """Batches of consecutive utterances within the budget."""

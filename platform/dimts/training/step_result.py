@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch import distributed as dist
+from torch.nn import functional as F
 
 from dimts.training.distributed import rank, world_size
 from dimts.training.task import Losses
@@ -68,18 +69,21 @@ class LossAccumulator:
 
     def add(self, results: Sequence[ObjectiveResult]) -> None:
         for result in results:
-            self._names[result.name] = list(result.losses)
-            row = torch.stack(list(result.losses.values())), result.norm
-            self._rows.setdefault(result.name, []).append(row)
+            names = self._names.setdefault(result.name, [])
+            names += [name for name in result.losses if name not in names]
+            absent = result.norm.new_full((), torch.nan)
+            row = torch.stack([result.losses.get(name, absent) for name in names])
+            self._rows.setdefault(result.name, []).append((row, result.norm))
 
     def clear(self) -> None:
         self._rows.clear()
+        self._names.clear()
 
     def means(self) -> dict[str, float]:
         """``train/*`` over the steps and all ranks; nothing of none."""
         values: dict[str, float] = {}
         for number, (name, kept) in enumerate(self.state_dict().items()):
-            means = kept["losses"].mean(0).tolist()
+            means = kept["losses"].nanmean(0).tolist()
             values |= {f"train/{n}": v for n, v in zip(kept["names"], means, strict=True)}
             norms = kept["norms"]
             key = "train/gradient_norm" if number == 0 else f"train/{name}_gradient_norm"
@@ -90,7 +94,9 @@ class LossAccumulator:
         """By objective: names, losses [steps, names], summed over ranks, gradient norms [steps]."""
         state: dict[str, dict[str, Any]] = {}
         for name, rows in self._rows.items():
-            losses, norms = (torch.stack(column) for column in zip(*rows, strict=True))
+            n = len(self._names[name])  # a loss may be new since the first of the rows
+            losses = torch.stack([F.pad(r, (0, n - len(r)), value=torch.nan) for r, _ in rows])
+            norms = torch.stack([norm for _, norm in rows])
             if world_size() > 1:
                 dist.all_reduce(losses)
             state[name] = {"losses": losses, "norms": norms, "names": self._names[name]}
@@ -100,7 +106,7 @@ class LossAccumulator:
         """Take over what `state_dict` gave, the same on all ranks."""
         self.clear()
         for name, kept in state.items():
-            self._names[name] = kept["names"]
+            self._names[name] = list(kept["names"])
             losses, norms = kept["losses"].to(device), kept["norms"].to(device)
             if rank() > 0:  # they are sums over the ranks already
                 losses = torch.zeros_like(losses)

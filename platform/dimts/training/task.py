@@ -157,6 +157,8 @@ class Task:
         rehearsal: what must not be forgotten.
         rehearsal_share: share of the batches that are of that.
         counts: of parameters and the like, logged once as metrics of step 0.
+        notes: lines that a person reads once, when the run begins.
+        repeats: how often an epoch visits each utterance of `train`, on average, [n]; None: once.
     """
 
     model: nn.Module
@@ -170,6 +172,8 @@ class Task:
     rehearsal: Dataset | None = None
     rehearsal_share: float = 0.0
     counts: Mapping[str, float] | None = None
+    notes: Sequence[str] = ()
+    repeats: NDArray[np.float64] | None = None
 
     @property
     def device(self) -> torch.device:

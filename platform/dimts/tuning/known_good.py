@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 import optuna
 from optuna import Study
@@ -17,23 +16,15 @@ from dimts.storage.paths import AnyPath, local_copy
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.report import best_first
 from dimts.tuning.space import check_point
-from dimts.tuning.study import KNOWN_GOOD, STUDY_FILE, VALUES, open_storage
+from dimts.tuning.study import KNOWN_GOOD, STUDY_FILE, open_storage, settings_of
 
 N_BEST = 3
 KEY = "sweep.known_good_from"
 
 
-class KnownGood(NamedTuple):
-    """Settings of another sweep, best first; a line on which trials they are of, unless they were
-    read before."""
-
-    points: list[dict[str, Any]]
-    line: str = ""
-
-
 def known_good(
     sweep: SweepConfig, folder: Path, launch: Callable[[int, Mapping[str, Any]], Launch]
-) -> KnownGood:
+) -> tuple[list[dict[str, Any]], str]:
     """The best settings of the sweep that `sweep.known_good_from` names.
 
     They are read when a sweep is begun, and kept in its study: the other sweep may be gone, or
@@ -43,15 +34,18 @@ def known_good(
         sweep, folder: of this sweep.
         launch: (number, values) -> the run of one of its trials.
 
+    Returns:
+        Settings, best first; a line on which trials they are of, unless they were read before.
+
     Raises:
         UserError: there is no such sweep, or nothing of it can be used.
     """
     if (place := sweep.known_good_from) is None:
-        return KnownGood([])
+        return [], ""
     own = folder / STUDY_FILE
     study = _load(own, folder) if own.exists() else None
     if study and KNOWN_GOOD in study.user_attrs:
-        return KnownGood(study.user_attrs[KNOWN_GOOD])
+        return study.user_attrs[KNOWN_GOOD], ""
     points: dict[int, dict[str, Any]] = {}
     unfit: list[str] = []
     for number, values in _finished(place):
@@ -70,7 +64,7 @@ def known_good(
             f"{left_out or 'as none ran to its end'}; leave {KEY} out"
         )
     taken = f"known good from {place}: trials {', '.join(map(str, points))}"
-    return KnownGood(list(points.values()), f"{taken}; {left_out}" if left_out else taken)
+    return list(points.values()), f"{taken}; {left_out}" if left_out else taken
 
 
 def _finished(place: AnyPath) -> list[tuple[int, dict[str, Any]]]:
@@ -81,7 +75,7 @@ def _finished(place: AnyPath) -> list[tuple[int, dict[str, Any]]]:
             raise UserError(f"{KEY}: {place} is no sweep's folder: it has no {STUDY_FILE}")
         study = _load(file, place)
         trials = best_first(study) if study else []
-        return [(t.number, json.loads(t.user_attrs[VALUES])) for t in trials]
+        return [(t.number, settings_of(t)) for t in trials]
 
 
 def _load(file: Path, place: AnyPath) -> Study | None:

@@ -19,14 +19,6 @@ RUNG = "rung_"
 """Beginning of attributes of a trial that hold its best loss up to a validation."""
 DIVERGED = "diverged"
 
-_OUTCOMES = {
-    TrialState.COMPLETE: "finished",
-    TrialState.PRUNED: "stopped early",
-    TrialState.FAIL: "failed",
-    TrialState.RUNNING: "running",
-    TrialState.WAITING: "waiting",
-}
-
 SHORT = {
     "training.optimizer.learning_rate": "lr",
     "training.optimizer.warmup_steps": "warmup",
@@ -51,9 +43,9 @@ def signs(study: Study) -> list[int]:
 
 def outcome(trial: FrozenTrial) -> str:
     """How a trial ended; that it diverged Optuna has no state for."""
-    if trial.state == TrialState.PRUNED and trial.user_attrs.get("outcome") == DIVERGED:
-        return DIVERGED
-    return _OUTCOMES[trial.state]
+    return (
+        str(trial.user_attrs["outcome"]) if trial.state.is_finished() else trial.state.name.lower()
+    )
 
 
 def is_known_good(trial: FrozenTrial) -> bool:

@@ -26,21 +26,20 @@ from dimts.launch.ray_train import (
     in_another_thread,
     in_worker,
     node_resources,
-    storage_of,
     torch_trainer,
 )
 from dimts.launch.resources import places
+from dimts.launch.run_folder import acquire
 from dimts.launch.run_logger import device_of
 from dimts.launch.settings import Launch, RayConfig
-from dimts.storage.paths import AnyPath, remove_files
+from dimts.storage.paths import AnyPath, arrow_place, remove_files
 from dimts.tracking.config import TrackingConfig
 from dimts.training.ownership import RunTakenOver
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.remote_sweep import SCRATCH
 from dimts.tuning.trial import (
     Measured,
-    begin,
-    begin_remotely,
+    forget_ending,
     locked,
     note_error,
     read_ending,
@@ -83,6 +82,7 @@ def run_on_tune(
         trial_process, config=config, tracking=tracking, measured=measured
     )
     remove_files(place / SCRATCH)  # of a start that was killed
+    path, filesystem = arrow_place(place)
     tuner = tune.Tuner(
         tune.with_resources(function, _resources(sweep, config)),
         tune_config=tune.TuneConfig(
@@ -93,7 +93,8 @@ def run_on_tune(
         ),
         run_config=tune.RunConfig(
             name=SCRATCH,
-            **storage_of(place),
+            storage_path=path,
+            storage_filesystem=filesystem,
             verbose=0,
             callbacks=[_Silent()],
             failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
@@ -212,9 +213,10 @@ def trial_process(
 
 def _run_group(launch: Launch, config: RayConfig, measured: Measured) -> None:
     """Several workers; rank 0 reports to this process, and waits for its answer."""
-    begin_remotely(launch)
+    acquire(launch)
+    forget_ending(launch.place)
     with locked(launch.run_dir):
-        begin(launch.run_dir)
+        forget_ending(launch.run_dir)
         with suppress(UserError):  # workers will meet it again, and say so
             launch.family.prepare_inputs(launch.settings)
         reports, answers = (Queue(actor_options={"num_cpus": 0}) for _ in range(2))

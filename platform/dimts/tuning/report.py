@@ -111,22 +111,18 @@ def trials_table(study: Study) -> DataFrame:
     return table.convert_dtypes()  # whole numbers stay whole beside missing ones
 
 
-def counts(study: Study) -> str:
-    """How many trials ended how: ``30 trials: 12 finished, 18 stopped early``."""
+def summary(study: Study) -> str:
+    """How many trials ended how, and what the best is, in one line."""
     outcomes = Counter(outcome(trial) for trial in study.get_trials(deepcopy=False))
     ways = ", ".join(f"{n} {name}" for name, n in outcomes.items())
-    return f"{outcomes.total()} trials" + (f": {ways}" if ways else "")
-
-
-def summary(study: Study) -> str:
-    """What `counts` says, and what the best is, in one line."""
+    counts = f"{outcomes.total()} trials" + (f": {ways}" if ways else "")
     best = front(study)
     if not best:
-        return f"{counts(study)}; none ran to its end with finite metrics"
+        return f"{counts}; none ran to its end with finite metrics"
     values = zip(objectives(study), best[0].values, strict=True)
     reached = ", ".join(f"{name} {text(value, 4)}" for name, value in values)
     lead = "best" if len(best) == 1 else f"{len(best)} on the Pareto front, the first of them"
-    return f"{counts(study)}; {lead} is {best[0].number}: {reached} with {short(best[0].params)}"
+    return f"{counts}; {lead} is {best[0].number}: {reached} with {short(best[0].params)}"
 
 
 def markdown_table(study: Study, n: int = 10) -> str:

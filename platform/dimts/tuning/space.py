@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
-from random import Random
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -98,19 +96,11 @@ class FloatRange(_Range):
         """Which step it is, as multiples of a step are not exact; without steps the value."""
         return float(value) if self.step is None else round((value - self.low) / self.step)
 
-    def values(self, rng: Random, first: float | None = None) -> Iterator[float]:
-        """Each step once, or without end, beginning with `first`."""
-        if self.step is not None:
-            start = None if first is None else self.identity(first)
-            for n in _cycle(range(int(self.identity(self.high)) + 1), start, rng):
-                yield min(self.low + n * self.step, self.high)
-            return
-        if first is not None:
-            yield first
-        to, back = (math.log, math.exp) if self.log else (float, float)
-        while True:
-            value = back(rng.uniform(to(self.low), to(self.high)))
-            yield min(max(value, self.low), self.high)
+    def grid(self, most: int) -> Sequence[float]:
+        """Its steps, or as many values as are asked for."""
+        step = self.step or (self.high - self.low) / most
+        n = min(most, round((self.high - self.low) / step) + 1)
+        return [min(self.low + i * step, self.high) for i in range(n)]
 
 
 class IntRange(_Range):
@@ -124,8 +114,8 @@ class IntRange(_Range):
     def suggest(self, trial: Trial, key: str) -> int:
         return trial.suggest_int(key, self.low, self.high, step=self.step or 1, log=self.log)
 
-    def values(self, rng: Random, first: int | None = None) -> Iterator[int]:
-        return _cycle(range(self.low, self.high + 1, self.step or 1), first, rng)
+    def grid(self, most: int) -> Sequence[int]:
+        return range(self.low, self.high + 1, self.step or 1)[:most]
 
     def refuses(self, value: Any) -> str | None:
         if isinstance(value, float):
@@ -153,8 +143,8 @@ class Categorical(_Parameter):
     def identity(self, value: Any) -> Scalar:
         return self.stored(value)  # lists and mappings cannot be members of a set
 
-    def values(self, rng: Random, first: Any = None) -> Iterator[Any]:
-        return _cycle(self.choices, first, rng)
+    def grid(self, most: int) -> Sequence[Any]:
+        return self.choices
 
     def bounds(self) -> list[Any]:
         return list(self.choices)
@@ -171,7 +161,9 @@ Space = dict[str, Parameter]
 """Key of a setting -> what is tried for it; later ones may depend on earlier ones."""
 
 
-def suggest(space: Space, trial: Trial, before: Callable[[str], None]) -> dict[str, Any]:
+def suggest(
+    space: Space, trial: Trial, before: Callable[[str], None] = lambda key: None
+) -> dict[str, Any]:
     """The settings of a trial; parameters that its other values leave without effect are out.
 
     `before` is called with the key of each parameter before it is drawn.
@@ -202,38 +194,21 @@ def identities(space: Space, trials: Sequence[FrozenTrial]) -> set[frozenset[tup
     return {identity(space, trial.params) for trial in trials}
 
 
-def all_settings(
-    space: Space, rng: Random, first: Mapping[str, Any] | None = None
-) -> Iterator[dict[str, Any]]:
-    """Every setting of a space once; without end where a parameter is continuous.
-
-    They begin with `first`, and the later a parameter stands in the space the sooner it changes,
-    so what comes soon is like `first` in most of its parameters.
-
-    Args:
-        space: what there is to set.
-        rng: draws from continuous ranges, and where to begin with what `first` does not have.
-        first: raw values of parameters.
-    """
-    settings: Iterator[dict[str, Any]] = iter([{}])
-    for key, parameter in space.items():
-        settings = _each_with(settings, key, parameter, rng, (first or {}).get(key))
-    return settings
-
-
-def _each_with(
-    settings: Iterator[dict[str, Any]], key: str, parameter: Parameter, rng: Random, first: Any
-) -> Iterator[dict[str, Any]]:
-    for setting in settings:
-        if parameter.is_used(setting):
-            yield from ({**setting, key: value} for value in parameter.values(rng, first))
-        else:
-            yield setting
-
-
 def count_settings(space: Space, most: int) -> int:
     """How many settings a space has, counted up to `most`."""
-    return sum(1 for _ in islice(all_settings(space, Random(0)), most))
+    settings: list[dict[str, Any]] = [{}]
+    for key, parameter in space.items():
+        longer = (
+            setting | own
+            for setting in settings
+            for own in (
+                [{key: value} for value in parameter.grid(most)]
+                if parameter.is_used(setting)
+                else [{}]
+            )
+        )
+        settings = list(islice(longer, most))
+    return len(settings)
 
 
 def check_conditions(space: Space) -> None:
@@ -281,12 +256,6 @@ def _needed(space: Space, key: str) -> dict[str, Any]:
     for other in own:
         theirs |= _needed(space, other)
     return theirs | own
-
-
-def _cycle(values: Sequence[Any], first: Any, rng: Random) -> Iterator[Any]:
-    """Each of the values, beginning with `first`, or with any if it is none of them."""
-    start = values.index(first) if first in values else rng.randrange(len(values))
-    return (values[(start + n) % len(values)] for n in range(len(values)))
 
 
 def _listed(value: Any) -> list[Any]:

@@ -13,7 +13,6 @@ import warnings
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from random import Random
 from typing import Any, Literal, NamedTuple
 
 import optuna
@@ -26,7 +25,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from dimts.core.errors import UserError
 from dimts.tuning.config import Direction, SweepConfig
 from dimts.tuning.outcomes import DRAWN, METRICS, RUNG, curve, rungs, signs
-from dimts.tuning.space import all_settings, count_settings, identities, identity, stored, suggest
+from dimts.tuning.space import count_settings, identities, identity, stored, suggest
 
 STUDY_FILE = "study.db"
 KNOWN_GOOD = "known_good"
@@ -53,29 +52,21 @@ class Assignment(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """How a trial ended.
-
-    Attributes:
-        metrics: of its best checkpoint.
-        step, frames: that it was trained for in all; frames are of the mel.
-        seconds: of its last start.
-        reason: why it failed or diverged.
-    """
+    """How a trial ended, after so many steps and frames of the mel in all."""
 
     outcome: Outcome
-    metrics: Mapping[str, float]
+    metrics: Mapping[str, float]  # of its best checkpoint
     step: int
     frames: int
-    seconds: float
-    reason: str = ""
+    seconds: float  # of its last start
+    reason: str = ""  # why it failed or diverged
 
 
 class SweepStudy:
     """The trials of one sweep.
 
     Args:
-        config: of the sweep.
-        folder: of the sweep; the storage is a file in it.
+        config, folder: of the sweep; the storage is a file in the folder.
         known_good: settings from another sweep, to be tried after those of the configuration; a
             study that was begun keeps those that it was begun with.
         selection: which way the metric is better that `reported` is given.
@@ -204,11 +195,6 @@ class SweepStudy:
         """A trial was interrupted; the next start of the sweep goes on with it."""
         self._running.pop(number)
 
-    def values(self, trial: FrozenTrial) -> dict[str, Any]:
-        """The settings of a trial."""
-        values: dict[str, Any] = json.loads(trial.user_attrs[VALUES])
-        return values
-
     def _frozen(self, number: int) -> FrozenTrial:
         return self.study.get_trials(deepcopy=False)[number]
 
@@ -226,9 +212,9 @@ class SweepStudy:
         if points:  # what they leave out is drawn
             draft.enqueue_trial(stored(space, points[0]))
         setting = self._draw(draft, draft.ask())
-        if identity(space, setting) in tried:
-            nearby = all_settings(space, Random(f"{self.config.seed} {number}"), setting)
-            setting = next(s for s in nearby if identity(space, s) not in tried)
+        others = optuna.create_study(sampler=RandomSampler(self._seed(number)))
+        while identity(space, setting) in tried:
+            setting = suggest(space, others.ask())
         attributes = {} if points else {DRAWN: True}
         self.study.enqueue_trial(stored(space, setting), user_attrs=attributes)
 
@@ -246,10 +232,13 @@ class SweepStudy:
         self._running[trial.number] = trial
         return Assignment(trial.number, values)
 
+    def _seed(self, number: int, key: str = "") -> int:
+        return zlib.crc32(f"{self.config.seed} {number} {key}".encode())
+
     def _sampler(self, number: int, key: str = "") -> BaseSampler:
         """Anew for each trial, and for each parameter that is drawn by itself: the state of its
         random numbers is in no storage."""
-        seed = zlib.crc32(f"{self.config.seed} {number} {key}".encode())
+        seed = self._seed(number, key)
         if self.config.sampler == "random":
             return RandomSampler(seed)
         with warnings.catch_warnings():
@@ -261,6 +250,12 @@ class SweepStudy:
                 group=True,
                 constant_liar=self.config.parallel != 1,
             )
+
+
+def settings_of(trial: FrozenTrial) -> dict[str, Any]:
+    """The settings of a trial."""
+    values: dict[str, Any] = json.loads(trial.user_attrs[VALUES])
+    return values
 
 
 def open_storage(file: Path) -> RDBStorage:

@@ -15,6 +15,7 @@ from optuna import Study
 from optuna.trial import FrozenTrial
 from tqdm import tqdm
 
+from dimts.core.config import put
 from dimts.core.errors import ConfigError, UserError
 from dimts.core.lock import locked
 from dimts.core.metric import Metric
@@ -32,9 +33,9 @@ from dimts.tuning.known_good import known_good
 from dimts.tuning.outcomes import METRICS, outcome
 from dimts.tuning.ray_tune import run_on_tune
 from dimts.tuning.remote_sweep import TRIALS, SweepCopy
-from dimts.tuning.report import counts, exhausted_line, front, pick_winner, short
+from dimts.tuning.report import exhausted_line, front, pick_winner, short
 from dimts.tuning.space import examples
-from dimts.tuning.study import Ending, SweepStudy, same_failure
+from dimts.tuning.study import Ending, SweepStudy, same_failure, settings_of
 from dimts.tuning.sweep_logger import SweepLogger
 from dimts.tuning.trial import Measured, last_error, read_ending
 
@@ -53,11 +54,8 @@ class Plan(NamedTuple):
     """A sweep that can be run.
 
     Attributes:
-        title: what people see of it.
         voice: name that the best trial's voice is registered under.
-        folder: of the sweep, on this machine.
-        place: of the sweep; `folder`, or where that has a copy in object storage.
-        sweep, ray, tracking: its settings, those of its trials' processes and of its record.
+        folder, place: of the sweep, on this machine and where it has a copy in object storage.
         config_yaml, params: the resolved settings.
         metrics: of the family; the first is what early stopping compares.
         launch: (number, values) -> the run of a trial.
@@ -121,7 +119,7 @@ def run_sweep(plan: Plan) -> SweepResult:
             metrics: dict[str, float] = {}
             winner = pick_winner(plan.sweep, study.study)
             if trials.are_done:
-                run = plan.launch(winner.number, study.values(winner)) if winner else None
+                run = plan.launch(winner.number, settings_of(winner)) if winner else None
                 metrics = record.conclude(run)
             record.is_complete = trials.are_done
             copy.keep()
@@ -162,7 +160,7 @@ def prepare(plan: Plan, inputs: SharedInputs, study: Study) -> Measured:
 class SweepTrials:
     """What the sweep answers to Ray Tune, and shows of its trials.
 
-    That is a line for each trial that ended; in a terminal a bar below them, with the best so far.
+    That is a line for each trial that ended; in a terminal a bar below them.
 
     Attributes:
         error: why the sweep ends before all trials have.
@@ -192,7 +190,16 @@ class SweepTrials:
     def next(self) -> tuple[int, Launch] | None:
         """Number and run of the next trial; None if there will be no further one."""
         with self._kept():
-            return self._next()
+            while not self._is_ending and (assignment := self.study.next()) is not None:
+                number, values = assignment
+                try:
+                    launch = self.plan.launch(number, values)
+                except ConfigError as error:  # each value fits the voice, but not beside the others
+                    self._end(number, Ending("failed", {}, 0, 0, 0.0, str(error)))
+                    continue
+                self._running[number] = launch = self.record.nest(number, values, launch)
+                self.copy.keep()  # before the trial leaves anything there, its settings are
+                return number, launch
         return None
 
     def on_validation(self, number: int, validation: int, loss: float) -> None:
@@ -205,46 +212,31 @@ class SweepTrials:
     def ended(self, number: int, error: str | None) -> None:
         """A trial's process is done, or died too often."""
         with self._kept():
-            self._ended(number, error)
+            launch = self._running.pop(number)
+            ending = read_ending(launch)
+            # Who tells the sweep to end may tell all its processes, as systemd does.
+            if error and ending is None and not stop_requested(self.plan.folder):
+                ending = Ending("failed", {}, 0, 0, 0.0, last_error(launch) or error)
+            if ending is None:
+                self.study.release(number)
+                self.copy.keep()  # another machine may have taken up the sweep, and the trial
+            else:
+                self._end(number, ending)
 
     @contextmanager
     def _kept(self) -> Iterator[None]:
         """What goes wrong inside is ours; Tune would take it for a failure of the trial."""
         try:
             yield
-            self._refresh()
         except Exception as error:
             self.error = self.error or error
-
-    def _next(self) -> tuple[int, Launch] | None:
-        while not self._is_ending and (assignment := self.study.next()) is not None:
-            number, values = assignment
-            try:
-                launch = self.plan.launch(number, values)
-            except ConfigError as error:  # each value fits the voice, but not beside the others
-                self._end(number, Ending("failed", {}, 0, 0, 0.0, str(error)))
-                continue
-            self._running[number] = launch = self.record.nest(number, values, launch)
-            self.copy.keep()  # before the trial leaves anything there, its settings are
-            return number, launch
-        return None
-
-    def _ended(self, number: int, error: str | None) -> None:
-        launch = self._running.pop(number)
-        ending = read_ending(launch)
-        # Who tells the sweep to end may tell all its processes, as systemd does.
-        if error and ending is None and not stop_requested(self.plan.folder):
-            ending = Ending("failed", {}, 0, 0, 0.0, last_error(launch) or error)
-        if ending is None:
-            self.study.release(number)
-            self.copy.keep()  # another machine may have taken up the sweep, and the trial
-            return
-        self._end(number, ending)
 
     def _end(self, number: int, ending: Ending) -> None:
         self.study.end(number, ending)
         with tqdm.external_write_mode(file=sys.stdout):
             print(f"{self.n_ended:>4}/{self.study.n_trials}  {self._line(number)}", flush=True)
+        if self._bar is not None:
+            self._bar.update()
         self.record.ended(self.study.trials[number])
         self.tidy()
         if reason := same_failure(self.study.trials):
@@ -278,27 +270,20 @@ class SweepTrials:
                 done.set()
                 thread.join()
 
-    def _refresh(self) -> None:
-        if self._bar is not None and not self._bar.disable:
-            self._bar.n = self.n_ended
-            best = pick_winner(self.plan.sweep, self.study.study)
-            shown = f"; best {best.values[0]:.4f} ({best.number:03d})" if best else ""
-            self._bar.set_postfix_str(f"{counts(self.study.study)}{shown}")
-
     def _line(self, number: int) -> str:
         trial = self.study.trials[number]
         metrics = trial.user_attrs[METRICS]
         values = [metrics.get(name, math.nan) for name in self.plan.sweep.objectives]
         reached = "  ".join(f"{value:.4f}" for value in values if math.isfinite(value))
         told = reached or trial.user_attrs.get("reason", "")[:60]
-        return f"{number:03d}  {outcome(trial):<13}  {told:<8}  {short(self.study.values(trial))}"
+        return f"{number:03d}  {outcome(trial):<13}  {told:<8}  {short(settings_of(trial))}"
 
     def tidy(self) -> None:
         """``best`` names the winner's folder, and ``best.yaml`` has its settings; checkpoints
         that can no longer win are removed."""
         if winner := pick_winner(self.plan.sweep, self.study.study):
             write_pointer(self.plan.folder / WINNER, f"{TRIALS}/{winner.number:03d}")
-            write_settings(self.plan.folder / WINNERS_SETTINGS, self.study.values(winner))
+            write_settings(self.plan.folder / WINNERS_SETTINGS, settings_of(winner))
         self.copy.keep()  # that they have ended is known before their checkpoints are removed
         if self.plan.sweep.keep == "best":
             kept = {trial.number for trial in front(self.study.study)}
@@ -312,10 +297,6 @@ def write_settings(path: Path, values: Mapping[str, Any]) -> None:
     """Settings as a YAML file that jobs take as one more ``--config``."""
     nested: dict[str, Any] = {}
     for key, value in values.items():
-        *sections, name = key.split(".")
-        section = nested
-        for part in sections:
-            section = section.setdefault(part, {})
-        section[name] = value
+        put(nested, key, value)
     text = yaml.safe_dump(nested, sort_keys=False, allow_unicode=True)
     path.write_text(f"# The best trial of this sweep.\n{text}", encoding="utf-8")

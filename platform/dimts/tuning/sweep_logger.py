@@ -111,7 +111,7 @@ class SweepLogger:
 
     def _log_winner(self, winner: Launch) -> dict[str, float]:
         best = local_bundle(winner.place)
-        if isinstance(winner.place, StoragePath):
+        if not best.is_relative_to(self.plan.folder):  # it is in object storage
             shutil.rmtree(self.plan.folder / FETCHED, ignore_errors=True)
             best = Path(shutil.copytree(best, self.plan.folder / FETCHED))
         metrics, before = winner.family.held_out(winner.settings, best, torch.device("cpu"))

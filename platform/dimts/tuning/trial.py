@@ -24,9 +24,9 @@ from dimts.launch.names import ENDING
 from dimts.launch.run_folder import acquire
 from dimts.launch.run_logger import Report, RunLogger
 from dimts.launch.settings import Launch
-from dimts.launch.stopping import EARLY_FILE, STOP_FILE, clear_stop, stopped_early
+from dimts.launch.stopping import EARLY_FILE, STOP_FILE, stopped_early
 from dimts.launch.training_run import run_training
-from dimts.storage.paths import StorageError, copy_to
+from dimts.storage.paths import AnyPath, StorageError, copy_to
 from dimts.training.checkpoint import find_latest
 from dimts.training.ownership import RunTakenOver
 from dimts.training.progress import Result
@@ -52,10 +52,9 @@ class TrialLogger(RunLogger):
     """The record of a trial: each validation is told, and only objectives are measured.
 
     Args:
-        launch, rank, report: see `RunLogger`.
+        launch, rank, report, copy: see `RunLogger`.
         measured: beside the losses.
         on_validation: called with each validation.
-        copy: of the trial's run in object storage.
     """
 
     def __init__(
@@ -149,9 +148,10 @@ def run_trial(
         UserError: another process keeps running this trial.
         Exception: what is no matter of the trial's settings; it is worth another try.
     """
-    begin_remotely(launch)
+    acquire(launch)
+    forget_ending(launch.place)
     with local_run_folder(launch, stays=False) as (launch, copy), locked(launch.run_dir):
-        begin(launch.run_dir)
+        forget_ending(launch.run_dir)
         train_trial(launch, measured, on_validation, device, copy)
 
 
@@ -199,18 +199,11 @@ def train_trial(
 # The folder of a trial
 
 
-def begin_remotely(launch: Launch) -> None:
-    """Forget how an earlier start of the trial ended, before anything is fetched from there."""
-    acquire(launch)
+def forget_ending(place: AnyPath) -> None:
+    """Forget how an earlier start of the trial ended: where it is, before anything is fetched from
+    there, and in the folder of this machine."""
     for name in (STOP_FILE, EARLY_FILE, ENDING, ERROR):
-        (launch.place / name).unlink(missing_ok=True)
-
-
-def begin(run_dir: Path) -> None:
-    """The same in the folder of this machine."""
-    clear_stop(run_dir)
-    for name in (ENDING, ERROR):
-        (run_dir / name).unlink(missing_ok=True)
+        (place / name).unlink(missing_ok=True)
 
 
 def read_ending(launch: Launch) -> Ending | None:

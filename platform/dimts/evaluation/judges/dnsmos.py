@@ -6,17 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
-from dimts.evaluation.judges.judge import (
-    JUDGE_RATE,
-    Clip,
-    Float32Array,
-    Judge,
-    Scores,
-    load_package,
-    package_folder,
-)
+from dimts.evaluation.judges.judge import JUDGE_RATE, Clip, Float32Array, Judge, Scores
 from dimts.evaluation.judges.metrics import DNSMOS
 
 WINDOW = int(9.01 * JUDGE_RATE)
@@ -27,22 +18,16 @@ OVERALL = np.polynomial.Polynomial([0.04602535, 1.11546468, -0.06766283])
 
 
 class Dnsmos(Judge):
-    """The overall score, 1 to 5, on the CPU.
-
-    Raises:
-        UserError: a package is not installed.
-    """
+    """The overall score, 1 to 5, on the CPU."""
 
     name = "dnsmos"
-    metrics = (DNSMOS,)
 
-    def __init__(self, device: torch.device) -> None:
-        super().__init__(device)
-        onnx = load_package(self.name, "onnxruntime")
+    def load(self) -> None:
+        onnx = self.package("onnxruntime")
         options = onnx.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        model = package_folder(self.name, "speechmos") / "dnsmos_models" / "sig_bak_ovr.onnx"
+        model = self.files("speechmos") / "dnsmos_models" / "sig_bak_ovr.onnx"
         self._session = onnx.InferenceSession(str(model), options, ["CPUExecutionProvider"])
 
     def score(self, clips: Sequence[Clip]) -> list[Scores]:

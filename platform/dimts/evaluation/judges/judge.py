@@ -9,14 +9,13 @@ from functools import cached_property
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import soxr
 
 from dimts.core.errors import UserError
-from dimts.core.metric import Metric
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +27,9 @@ Scores = dict[str, float]
 """Of one clip, by the names of a judge's metrics and statistics; what could not be measured, such
 as the pitch of a clip without a voiced frame, is not in it."""
 
+INSTALL = {"resemblyzer": "--no-deps resemblyzer"}
+"""Of packages that the extra `judges` leaves out. What else resemblyzer asks for is not needed, and
+has to be compiled."""
 MIN_SECONDS = 0.05
 JUDGE_RATE = 16_000
 """Hz, of what all pretrained judges were trained on."""
@@ -38,12 +40,11 @@ class Clip:
     """One spoken sentence.
 
     Attributes:
-        wave: float32 [n_samples] in [-1, 1].
-        sample_rate: Hz, of wave and reference.
-        text: what is to be said.
-        language: code of the text; empty if it is not known.
-        reference: the recording of the same sentence, float32 [m_samples]; None if there is none.
-        name: of the clip, for messages.
+        wave, reference: what is judged and the recording of the same sentence, float32 [n_samples]
+            in [-1, 1] at `sample_rate` Hz.
+        text, language: what is to be said, and its code; empty if it is not known.
+        name: for messages.
+        speaker: who is to be heard; empty if all clips are of one.
 
     Raises:
         UserError: the wave is shorter than `MIN_SECONDS`, or not finite.
@@ -55,6 +56,7 @@ class Clip:
     language: str = ""
     reference: Float32Array | None = None
     name: str = "clip"
+    speaker: str = ""
 
     def __post_init__(self) -> None:
         for what in (self.wave, self.reference):
@@ -68,96 +70,77 @@ class Clip:
     @cached_property
     def wave_16k(self) -> Float32Array:
         """The wave at `JUDGE_RATE`."""
-        return _resampled(self.wave, self.sample_rate)
+        return resampled(self.wave, self.sample_rate)
 
     @cached_property
     def reference_16k(self) -> Float32Array | None:
         """The recording at `JUDGE_RATE`."""
-        if self.reference is None:
-            return None
-        return _resampled(self.reference, self.sample_rate)
+        return None if self.reference is None else resampled(self.reference, self.sample_rate)
 
 
 class Judge(ABC):
     """Scores clips. One that is loaded may be called from several threads at once.
 
     Attributes:
-        name: of the judge.
-        metrics: what it judges, the first foremost.
-        statistics: numbers that describe a voice, of which neither direction is better.
-        weights: metric -> key of the scores by which the mean over clips is weighted, as an error
-            rate is by the length of its text.
-        languages: codes of the languages that it knows; None: it listens to no words.
+        name: of the judge; `metrics.OF_JUDGE` says what it measures.
         per_clip: whether the score of a clip depends on that clip alone.
         needs_reference: whether nothing can be said without a recording of the same sentence.
+
+    Args:
+        config: with the recogniser.
         device: that it computes on, if it can.
+        threads: of a CPU, that will listen at once.
+
+    Raises:
+        UserError: a package that it needs is not installed.
     """
 
     name: str
-    metrics: tuple[Metric, ...]
-    statistics: tuple[Metric, ...] = ()
-    weights: dict[str, str] = {}  # noqa: RUF012
-    languages: frozenset[str] | None = None
     per_clip: bool = True
     needs_reference: bool = False
 
-    def __init__(self, device: torch.device) -> None:
-        """Load what it needs; subclasses raise `UserError` if that is not installed."""
-        self.device = device
+    def __init__(self, config: JudgesConfig, device: torch.device, threads: int = 1) -> None:
+        self.config, self.device, self.threads = config, device, threads
+        self.load()
 
-    @classmethod
-    def load(cls, config: JudgesConfig, device: torch.device, threads: int) -> Self:
-        """The judge that a configuration asks for; see `panel.load_judges`."""
-        return cls(device)
+    def load(self) -> None:
+        """Load what it needs; nothing by default."""
+        return
 
     @abstractmethod
     def score(self, clips: Sequence[Clip]) -> list[Scores]:
-        """The scores of each clip, in their order; the same clips get the same scores.
-
-        Raises:
-            UserError: a clip is of a language that the judge does not know.
-        """
+        """The scores of each clip, in their order; the same clips get the same scores."""
 
     def objection(self, clips: Sequence[Clip]) -> str:
         """Why these clips cannot be judged; empty if they can."""
-        if self.languages is not None:
-            unknown = sorted({clip.language for clip in clips} - self.languages)
-            if unknown:
-                names = ", ".join(code or "an unnamed language" for code in unknown)
-                return f"{self.name}: the recogniser does not know {names}"
         if self.needs_reference and any(clip.reference is None for clip in clips):
             return f"{self.name}: compares with recordings, and there are none"
         return ""
 
+    def package(self, name: str) -> Any:
+        """A package by its name, imported."""
+        try:
+            return import_module(name)
+        except ImportError as error:
+            raise self._missing(error.name or name) from error
 
-def load_package(judge: str, module: str, install: str = "'dimts[judges]'") -> Any:
-    """A package of the extra `judges`.
+    def files(self, name: str) -> Path:
+        """The folder of a package of which only files are wanted."""
+        spec = find_spec(name)
+        if spec is None or not spec.submodule_search_locations:
+            raise self._missing(name)
+        return Path(spec.submodule_search_locations[0])
 
-    Raises:
-        UserError: it is not installed; says how to install it.
-    """
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise _missing(judge, error.name or module, install) from error
-
-
-def package_folder(judge: str, package: str, install: str = "'dimts[judges]'") -> Path:
-    """Where a package lies of which only files are wanted; raises like `load_package`."""
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise _missing(judge, package, install)
-    return Path(spec.submodule_search_locations[0])
-
-
-def _missing(judge: str, package: str, install: str) -> UserError:
-    return UserError(
-        f"the judge {judge} needs the package {package}; install it: pip install {install}"
-    )
+    def _missing(self, package: str) -> UserError:
+        install = INSTALL.get(package, "'dimts[judges]'")
+        return UserError(
+            f"the judge {self.name} needs the package {package}; install it: pip install {install}"
+        )
 
 
-def _resampled(wave: Float32Array, rate: int) -> Float32Array:
-    if rate == JUDGE_RATE:
-        return np.clip(wave.astype(np.float32), -1.0, 1.0)
-    resampled = soxr.resample(wave.astype(np.float32), rate, JUDGE_RATE, quality="HQ")
-    return np.clip(resampled, -1.0, 1.0)
+def resampled(wave: Float32Array, rate: int, to: int = JUDGE_RATE) -> Float32Array:
+    """A wave at another rate, both in Hz; float32 in [-1, 1]."""
+    wave = wave.astype(np.float32)
+    if rate != to:
+        wave = soxr.resample(wave, rate, to, quality="HQ")
+    return np.clip(wave, -1.0, 1.0)

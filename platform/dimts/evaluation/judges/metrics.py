@@ -17,6 +17,9 @@ DNSMOS = _judged("dnsmos", "quality, DNSMOS", direction="maximize", short="DNSMO
 SPEAKER_SIMILARITY = _judged(
     "speaker_similarity", "speaker similarity", direction="maximize", short="speaker"
 )
+RIGHT_SPEAKER = _judged(
+    "right_speaker", "right speaker is the nearest", direction="maximize", digits=2
+)
 LOG_F0_RMSE = _judged("log_f0_rmse", "pitch, RMSE of log F0", short="F0 error")
 WAVE_MCD = _judged("wave_mcd", "distortion of the wave, dB", "dB", short="wave MCD", digits=2)
 
@@ -24,15 +27,20 @@ F0_MEAN = _judged("f0_mean", "pitch, mean, Hz", "Hz", short="F0", digits=1)
 F0_SPREAD = _judged(
     "f0_spread", "pitch, spread, semitones", "semitones", short="F0 spread", digits=2
 )
-JUDGED = (CER, WER, NATURALNESS, DNSMOS, SPEAKER_SIMILARITY, LOG_F0_RMSE, WAVE_MCD)
+JUDGED = (
+    CER, WER, NATURALNESS, DNSMOS, SPEAKER_SIMILARITY, RIGHT_SPEAKER, LOG_F0_RMSE, WAVE_MCD,
+)  # fmt: skip
 STATISTICS = (F0_MEAN, F0_SPREAD)
 """Neither direction of them is better: they are read beside the recordings' own."""
+
+WEIGHTS = {CER.name: "characters", WER.name: "words"}
+"""Metric -> key of the scores by which its mean over clips is weighted."""
 
 OF_JUDGE = {
     "recognition": (CER, WER),
     "naturalness": (NATURALNESS,),
     "dnsmos": (DNSMOS,),
-    "speaker": (SPEAKER_SIMILARITY,),
+    "speaker": (SPEAKER_SIMILARITY, RIGHT_SPEAKER),
     "pitch": (LOG_F0_RMSE, *STATISTICS),
     "distortion": (WAVE_MCD,),
 }

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from dimts.evaluation.judges.judge import Clip, Float32Array, Judge, Scores, load_package
+from dimts.evaluation.judges.judge import Clip, Float32Array, Judge, Scores
 from dimts.evaluation.judges.metrics import NATURALNESS
 
 WINDOW = 122_880
@@ -17,39 +16,29 @@ mean over windows counts."""
 HOP = 16_000
 LEVEL = 0.05
 """Root mean square that clips are brought to."""
-GPU_BATCH = 32
 
 
 class Naturalness(Judge):
-    """Mean opinion score, 1 to 5.
-
-    Args:
-        device: to compute on.
-
-    Raises:
-        UserError: the package is not installed.
-    """
+    """Mean opinion score, 1 to 5."""
 
     name = "naturalness"
-    metrics = (NATURALNESS,)
 
-    def __init__(self, device: torch.device) -> None:
-        super().__init__(device)
-        package = load_package(self.name, "distillmos")
-        model = package.ConvTransformerSQAModel(load_weights=False, segmenting_in_forward=False)
-        weights = Path(package.__file__).parent / "weights" / "distill_mos_v7.pt"
+    def load(self) -> None:
+        model = self.package("distillmos").ConvTransformerSQAModel(
+            load_weights=False, segmenting_in_forward=False
+        )
+        weights = self.files("distillmos") / "weights" / "distill_mos_v7.pt"
         model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True)["model"])
-        self._model = model.eval().to(device)
+        self._model = model.eval().to(self.device)
 
     @torch.inference_mode()
     def score(self, clips: Sequence[Clip]) -> list[Scores]:
-        windows = [_windows(clip.wave_16k) for clip in clips]
-        # On a CPU one after another: a batch saves nothing, and would change the last digits.
-        size = GPU_BATCH if self.device.type == "cuda" else 1
-        flat = torch.from_numpy(np.concatenate(windows))
-        rated = [self._model(part.to(self.device)).flatten().cpu() for part in flat.split(size)]
-        by_clip = torch.cat(rated).split([len(w) for w in windows])
-        return [{NATURALNESS.name: float(ratings.double().mean())} for ratings in by_clip]
+        return [{NATURALNESS.name: self._rate(clip.wave_16k)} for clip in clips]
+
+    def _rate(self, wave: Float32Array) -> float:
+        # One after another: on a CPU a batch saves nothing, and would change the last digits.
+        windows = torch.from_numpy(_windows(wave)).to(self.device).split(1)
+        return float(np.mean([float(self._model(window)) for window in windows]))
 
 
 def _windows(wave: Float32Array) -> Float32Array:

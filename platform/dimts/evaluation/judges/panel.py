@@ -13,15 +13,6 @@ from dimts.core.threads import one_thread
 from dimts.evaluation.judges.config import JudgesConfig
 from dimts.evaluation.judges.judge import Clip, Judge, Scores
 
-JUDGES = {
-    "recognition": "recognition:Recognition",
-    "naturalness": "naturalness:Naturalness",
-    "dnsmos": "dnsmos:Dnsmos",
-    "speaker": "speaker:SpeakerSimilarity",
-    "pitch": "pitch:Pitch",
-    "distortion": "distortion:Distortion",
-}
-"""Name -> module of this package and class; each is loaded when it is wanted."""
 CHUNK = 4
 """Clips that a thread takes at a time."""
 
@@ -39,26 +30,15 @@ class Verdicts(NamedTuple):
 
 
 def load_judges(config: JudgesConfig, device: torch.device, threads: int = 1) -> list[Judge]:
-    """The judges that a configuration names, in its order.
-
-    Args:
-        config: with names and the recogniser.
-        device: that those compute on which can.
-        threads: that will listen at once.
-
-    Raises:
-        UserError: a package is not installed; says which and how to install it.
-    """
-    return [kind.load(config, device, threads) for kind in judge_kinds(config)]
+    """The judges that a configuration names, in its order; arguments and errors as of `Judge`."""
+    return [kind(config, device, threads) for kind in judge_kinds(config)]
 
 
 def judge_kinds(config: JudgesConfig) -> list[type[Judge]]:
-    """The classes of the judges that a configuration names; nothing is loaded yet."""
-    kinds = []
-    for name in config.names:
-        module, _, kind = JUDGES[name].partition(":")
-        kinds.append(getattr(import_module(f"{__package__}.{module}"), kind))
-    return kinds
+    """The classes of the judges that a configuration names: the judge ``pitch`` is the class
+    ``Pitch`` of the module `pitch`. Nothing is loaded yet."""
+    modules = {name: import_module(f"{__package__}.{name}") for name in config.names}
+    return [getattr(module, name.capitalize()) for name, module in modules.items()]
 
 
 def judge_clips(judges: Sequence[Judge], clips: Sequence[Clip], threads: int = 1) -> Verdicts:

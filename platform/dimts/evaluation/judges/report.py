@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import compress
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from dimts.core.metric import Metric
 from dimts.evaluation.compare import Difference, paired_difference
-from dimts.evaluation.judges.judge import Clip, Judge, Scores
+from dimts.evaluation.judges.judge import Clip, Scores
+from dimts.evaluation.judges.metrics import OF_JUDGE, STATISTICS, WEIGHTS
 from dimts.evaluation.judges.panel import Verdicts
 from dimts.families.protocol import Measured
 
 
 class Mean(NamedTuple):
-    """A metric over clips.
-
-    Attributes:
-        mean: weighted where the metric is, as an error rate is by the length of its text.
-        std: of the clips.
-        n: clips.
-    """
+    """A metric over `n` clips; the mean is weighted where the metric is, as an error rate is by the
+    length of its text."""
 
     mean: float
     std: float
@@ -35,17 +32,24 @@ class Report(NamedTuple):
         ids: of the sentences, each once.
         scores: of each voice, by sentence; the first voice is what others are compared with.
         metrics: that were measured, in the order of the judges.
-        statistics: names of those of which neither direction is better.
-        weights: metric -> key of the scores that it is weighted by.
         objections: of judges that could not judge.
+        speakers: of the sentences; none if that is not known.
     """
 
     ids: Sequence[str]
     scores: Mapping[str, Sequence[Scores]]
     metrics: Sequence[Metric]
-    statistics: frozenset[str]
-    weights: Mapping[str, str]
     objections: Sequence[str]
+    speakers: Sequence[str] = ()
+
+    def subset(self, kept: Sequence[bool]) -> Report:
+        """The report on some of the sentences."""
+        scores = {voice: list(compress(of_all, kept)) for voice, of_all in self.scores.items()}
+        return self._replace(
+            ids=list(compress(self.ids, kept)),
+            scores=scores,
+            speakers=list(compress(self.speakers, kept)),
+        )
 
     def mean(self, voice: str, metric: str) -> Mean | None:
         """A metric of a voice; None if no clip has it."""
@@ -60,45 +64,30 @@ class Report(NamedTuple):
         a longer text weighs more where the metric is weighted."""
         scored = zip(self.ids, self.scores[voice], strict=True)
         found = {i: s for i, s in scored if metric in s}
-        if metric not in self.weights:
+        if metric not in WEIGHTS:
             return {i: scores[metric] for i, scores in found.items()}
-        weights = {i: scores[self.weights[metric]] for i, scores in found.items()}
+        weights = {i: scores[WEIGHTS[metric]] for i, scores in found.items()}
         mean = sum(weights.values()) / max(1, len(weights))
         return {i: scores[metric] * weights[i] / mean for i, scores in found.items()}
 
     def difference(self, voice: str, other: str, metric: str) -> Difference | None:
         """One voice minus another on the sentences of which both have the metric."""
-        both = [
-            i
-            for i, a, b in zip(self.ids, self.scores[voice], self.scores[other], strict=True)
-            if metric in a and metric in b
-        ]
-        if not both:
+        pairs = zip(self.scores[voice], self.scores[other], strict=True)
+        kept = self.subset([metric in a and metric in b for a, b in pairs])
+        if not kept.ids:
             return None
-        kept = self._replace(
-            ids=both,
-            scores={
-                name: [s for i, s in zip(self.ids, scores, strict=True) if i in both]
-                for name, scores in self.scores.items()
-            },
-        )
         ours, theirs = (kept.values(name, metric) for name in (voice, other))
-        sides = (Measured(both, np.array(list(side.values())), {}) for side in (ours, theirs))
+        sides = (Measured(kept.ids, np.array(list(side.values())), {}) for side in (ours, theirs))
         return paired_difference(*sides)
 
 
 def judge_voices(
-    judges: Sequence[Judge | type[Judge]],
+    judges: Sequence[str],
     voices: Mapping[str, Sequence[Clip]],
     listen: Callable[[Sequence[Clip]], Verdicts],
 ) -> Report:
-    """Let judges hear the same sentences of several voices.
-
-    Args:
-        judges: that listen, for what they measure.
-        voices: name -> clips; the same sentences in the same order.
-        listen: what they say, such as `panel.judge_clips`.
-    """
+    """Let judges of these names hear several voices: by name, clips of the same sentences in the
+    same order. `listen` gives what they say, as `panel.judge_clips` does."""
     verdicts = {name: listen(clips) for name, clips in voices.items()}
     objections = [text for verdict in verdicts.values() for text in verdict.objections]
     names = [clip.name for clip in next(iter(voices.values()))]
@@ -107,10 +96,9 @@ def judge_voices(
     return Report(
         names,
         {name: verdict.scores for name, verdict in verdicts.items()},
-        [metric for judge in judges for metric in (*judge.metrics, *judge.statistics)],
-        frozenset(metric.name for judge in judges for metric in judge.statistics),
-        {key: weight for judge in judges for key, weight in judge.weights.items()},
+        [metric for judge in judges for metric in OF_JUDGE[judge]],
         list(dict.fromkeys(objections)),
+        [clip.speaker for clip in next(iter(voices.values()))],
     )
 
 
@@ -152,7 +140,7 @@ def to_json(report: Report) -> dict[str, Any]:
             metric.name: {
                 "label": metric.label,
                 "unit": metric.unit,
-                "better": None if metric.name in report.statistics else metric.direction,
+                "better": None if metric in STATISTICS else metric.direction,
             }
             for metric in report.metrics
         },

@@ -7,7 +7,6 @@ import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from dimts.audio.files import AudioError, read_audio
 from dimts.audio.griffin_lim import griffin_lim
@@ -22,29 +21,13 @@ RECORDINGS, COPIES, VOICE = "recordings", "Griffin-Lim", "voice"
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
 
-class Sentence(NamedTuple):
-    """What is to be said.
-
-    Attributes:
-        name: of the file, without its suffix.
-        text: raw or normalised.
-    """
-
-    name: str
-    text: str
-
-
 def voices_of_split(
-    features: FeatureSet, split: SplitName, sentences: int, speaker: Speaker | None = None
+    features: FeatureSet, split: SplitName, sentences: int, speaker: Speaker
 ) -> dict[str, list[Clip]]:
     """Sentences of a split as recorded, as Griffin-Lim makes them of the recorded mels, which is
     what can be had of any model through it, and as a voice speaks them.
 
-    Args:
-        features: of the corpus; its recordings have to be on this machine.
-        split: that the sentences are of.
-        sentences: of it, at most; 0: all. Always the same ones, and fewer are a part of more.
-        speaker: the voice; None: none.
+    Of at most so many `sentences` (0: all), always the same ones; fewer are a part of more.
 
     Raises:
         UserError: the split is empty, a recording is not there, or the voice cannot speak a text.
@@ -53,7 +36,7 @@ def voices_of_split(
     if not len(rows):
         raise UserError(f"{features.folder}: the {split} split is empty")
     kept = _drawn(rows.ids, sentences)
-    mel = features.manifest.mel
+    mel, speakers = features.manifest.mel, rows.values("speaker")
     recorded = dict(zip(kept, _recordings(features, split, kept), strict=True))
 
     def clip(index: int, wave: Float32Array, rate: int) -> Clip:
@@ -61,50 +44,42 @@ def voices_of_split(
         if rate != mel.sample_rate:
             raise UserError(f"the voice speaks at {rate} Hz, the features are of {mel.sample_rate}")
         return Clip(
-            wave, rate, rows.texts[index], rows.languages[index], reference, rows.ids[index]
-        )
+            wave, rate, rows.texts[index], rows.languages[index], reference, rows.ids[index],
+            speakers[index],
+        )  # fmt: skip
 
-    found = {
+    def spoken(index: int) -> Float32Array:
+        voice = speakers[index] if speaker.voices else None
+        return speaker.speak(rows.texts[index], language=rows.languages[index], voice=voice)
+
+    return {
         RECORDINGS: [clip(i, recorded[i], mel.sample_rate) for i in kept],
         COPIES: [clip(i, griffin_lim(rows.mel(i), mel), mel.sample_rate) for i in kept],
+        VOICE: [clip(i, spoken(i), speaker.sample_rate) for i in kept],
     }
-    if speaker:
-        spoken = (speaker.speak(rows.texts[i], language=rows.languages[i]) for i in kept)
-        found[VOICE] = [clip(i, w, speaker.sample_rate) for i, w in zip(kept, spoken, strict=True)]
-    return found
 
 
 def clips_of_folder(
     waves: Path, texts: Path, language: str, recordings: Path | None = None
 ) -> list[Clip]:
-    """The wave files of a folder that a table names, with its texts.
+    """The files of a folder of `waves` that a table names, with their texts.
 
-    Args:
-        waves: the folder; a file is named as in the table, with one of `AUDIO_SUFFIXES`.
-        texts: see `read_texts`.
-        language: code of the texts.
-        recordings: a folder of the same sentences as a person spoke them, by the same names.
+    `texts` is a UTF-8 file of rows ``name|text``, as LJSpeech's; of three columns the last. A file
+    of that name has one of `AUDIO_SUFFIXES`. `recordings` are of a person, by the same names.
 
     Raises:
         UserError: a file is missing or cannot be used, or the table has no rows.
     """
     clips = []
-    for sentence in read_texts(texts):
-        wave, rate = _read(waves, sentence.name)
-        reference = None
-        if recordings:
-            file = _find(recordings, sentence.name)
-            reference = _decode(file, rate)
-        clips.append(Clip(wave, rate, sentence.text, language, reference, sentence.name))
+    for name, text in _read_texts(texts):
+        wave, rate = _read(waves, name)
+        reference = _decode(_find(recordings, name), rate) if recordings else None
+        clips.append(Clip(wave, rate, text, language, reference, name))
     return clips
 
 
-def read_texts(table: Path) -> list[Sentence]:
-    """The rows ``name|text`` (of LJSpeech; of three columns the last) of a UTF-8 file.
-
-    Raises:
-        UserError: it cannot be read, holds no rows, or one that is none.
-    """
+def _read_texts(table: Path) -> list[tuple[str, str]]:
+    """Names of files, without their suffix, and texts."""
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.reader(file, delimiter="|", quoting=csv.QUOTE_NONE))
@@ -117,7 +92,7 @@ def read_texts(table: Path) -> list[Sentence]:
         texts = [column.strip() for column in row[1:] if column.strip()]
         if not row[0].strip() or not texts:
             raise UserError(f"{table}:{number}: not name|text")
-        sentences.append(Sentence(Path(row[0].strip()).stem, texts[-1]))
+        sentences.append((Path(row[0].strip()).stem, texts[-1]))
     if not sentences:
         raise UserError(f"{table}: holds no sentence")
     return sentences
@@ -138,10 +113,10 @@ def _recordings(features: FeatureSet, split: SplitName, kept: Sequence[int]) -> 
     if not isinstance(corpus, Path):
         raise UserError(f"{corpus}: judges compare with recordings in a folder of this machine")
     parts = list(zip(*(rows.values(name) for name in ("audio", "start", "seconds")), strict=True))
-    waves = []
-    for audio, start, seconds in (parts[i] for i in kept):
-        waves.append(_decode(corpus / audio, rate, start, start + seconds))
-    return waves
+    return [
+        _decode(corpus / audio, rate, start, start + seconds)
+        for audio, start, seconds in (parts[i] for i in kept)
+    ]
 
 
 def _find(folder: Path, name: str) -> Path:

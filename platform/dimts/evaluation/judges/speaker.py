@@ -15,18 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dimts.evaluation.judges.judge import (
-    JUDGE_RATE,
-    Clip,
-    Float32Array,
-    Judge,
-    Scores,
-    package_folder,
-)
-from dimts.evaluation.judges.metrics import SPEAKER_SIMILARITY
+from dimts.evaluation.judges.judge import JUDGE_RATE, Clip, Float32Array, Judge, Scores
+from dimts.evaluation.judges.metrics import RIGHT_SPEAKER, SPEAKER_SIMILARITY
 
-INSTALL = "--no-deps resemblyzer"
-"""What else it asks for is not needed, and has to be compiled."""
 N_MELS, HOP, FRAME = 40, 160, 400
 WINDOW_FRAMES, HOP_FRAMES = 160, 77
 MIN_COVERAGE = 0.75
@@ -37,51 +28,60 @@ SILENCE_DB = 40.0
 """Below the loudest frame; such stretches are cut out."""
 
 
-class SpeakerSimilarity(Judge):
-    """Mean similarity of a clip to the recordings of all other clips, at most 1.
+class Speaker(Judge):
+    """Mean similarity of a clip to the recordings of all other clips of its speaker, at most 1.
 
-    The recordings' own score is then that between recordings, which is what can be had. A clip
+    Of several speakers it is judged, too, whether a clip is most similar to the recordings of its
+    own. The recordings' own score is then that between recordings, which is what can be had. A clip
     alone is compared with its own recording.
-
-    Args:
-        device: to compute on.
-
-    Raises:
-        UserError: the weights are not installed.
     """
 
     name = "speaker"
-    metrics = (SPEAKER_SIMILARITY,)
     per_clip = False
     needs_reference = True
 
-    def __init__(self, device: torch.device) -> None:
-        super().__init__(device)
-        weights = package_folder(self.name, "resemblyzer", INSTALL) / "pretrained.pt"
+    def load(self) -> None:
+        weights = self.files("resemblyzer") / "pretrained.pt"
         state = torch.load(weights, map_location="cpu", weights_only=True)["model_state"]
         self._encoder = _Encoder()
         self._encoder.load_state_dict({k: state[k] for k in self._encoder.state_dict()})
-        self._encoder.eval().to(device)
+        self._encoder.eval().to(self.device)
 
     def score(self, clips: Sequence[Clip]) -> list[Scores]:
         recorded = [clip.reference_16k for clip in clips]
         ours = self.embed([clip.wave_16k for clip in clips])
         theirs = self.embed([wave for wave in recorded if wave is not None])
-        similarity = ours @ theirs.T
-        if len(clips) > 1:
-            np.fill_diagonal(similarity, 0.0)
-        means = similarity.sum(axis=1) / max(1, len(clips) - 1)
-        return [{SPEAKER_SIMILARITY.name: float(mean)} for mean in means]
+        names = sorted({clip.speaker for clip in clips})
+        who = np.array([names.index(clip.speaker) for clip in clips])
+        means_BS = np.stack(
+            [_mean_of_others(ours @ theirs.T, who == row) for row in range(len(names))], axis=1
+        )
+        scores = [
+            {SPEAKER_SIMILARITY.name: float(mean[row])}
+            for mean, row in zip(means_BS, who, strict=True)
+        ]
+        if len(names) > 1:
+            for found, right in zip(scores, means_BS.argmax(axis=1) == who, strict=True):
+                found[RIGHT_SPEAKER.name] = float(right)
+        return scores
 
     @torch.inference_mode()
     def embed(self, waves: Sequence[Float32Array]) -> NDArray[np.float64]:
         """Unit vectors of voices, [n, 256], of waves at `JUDGE_RATE`."""
-        return np.stack([self._embed(wave) for wave in waves])
+        windows = [torch.from_numpy(_windows(wave)).to(self.device) for wave in waves]
+        means = [self._encoder(part).cpu().double().numpy().mean(axis=0) for part in windows]
+        return np.stack([mean / np.linalg.norm(mean) for mean in means])
 
-    def _embed(self, wave: Float32Array) -> NDArray[np.float64]:
-        windows = torch.from_numpy(_windows(wave)).to(self.device)
-        mean = self._encoder(windows).cpu().double().numpy().mean(axis=0)
-        return mean / np.linalg.norm(mean)
+
+def _mean_of_others(
+    similarity_BB: NDArray[np.float64], of_speaker_B: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Mean similarity of each clip to a speaker's recordings but its own, [B]; to its own if
+    that is the only one."""
+    weights_BB = of_speaker_B & ~np.eye(len(of_speaker_B), dtype=bool)
+    weights_BB |= np.diag(of_speaker_B & ~weights_BB.any(axis=1))
+    mean_B: NDArray[np.float64] = np.average(similarity_BB, axis=1, weights=weights_BB)
+    return mean_B
 
 
 class _Encoder(nn.Module):

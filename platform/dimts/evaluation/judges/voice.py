@@ -8,6 +8,7 @@ from functools import partial
 import torch
 
 from dimts.core.errors import UserError
+from dimts.core.metric import of_speaker
 from dimts.evaluation.judges.config import JudgesConfig
 from dimts.evaluation.judges.judge import Clip
 from dimts.evaluation.judges.panel import judge_clips, load_judges
@@ -43,12 +44,22 @@ def judge_voice(
                 voices.setdefault(name, []).extend(clips)
     if not voices:
         raise UserError(f"judges: the {split} split has no sentences to hear")
-    return judge_voices(judges, voices, partial(judge_clips, judges, threads=threads))
+    return judge_voices(config.names, voices, partial(judge_clips, judges, threads=threads))
 
 
 def judged_metrics(report: Report) -> dict[str, float]:
     """Means by name: ``naturalness`` of the voice, ``recorded_naturalness`` of the recordings,
-    ``copied_naturalness`` of their Griffin-Lim copies, and so on."""
+    ``copied_naturalness`` of their Griffin-Lim copies, and so on; of several speakers also each
+    one's, as ``speaker/NAME/naturalness``."""
+    metrics = _means(report)
+    for name in sorted({*report.speakers}) if len({*report.speakers}) > 1 else ():
+        own = _means(report.subset([speaker == name for speaker in report.speakers]))
+        copies = PREFIXES[COPIES]
+        metrics |= {of_speaker(name, k): v for k, v in own.items() if not k.startswith(copies)}
+    return metrics
+
+
+def _means(report: Report) -> dict[str, float]:
     return {
         f"{prefix}{metric.name}": mean.mean
         for voice, prefix in PREFIXES.items()

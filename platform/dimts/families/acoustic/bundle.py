@@ -28,6 +28,7 @@ from dimts.bundles.bundle import (
     read_settings,
     read_weights,
     resolve_bundle,
+    sizes_alone,
 )
 from dimts.core.config import build_config
 from dimts.families.acoustic.model.config import ModelConfig
@@ -52,6 +53,11 @@ class Bundle:
     device: str | torch.device
 
     @property
+    def speakers(self) -> tuple[str, ...]:
+        """The model's table of speakers; empty if it has none."""
+        return self.manifest.speakers
+
+    @property
     def sha256(self) -> str:
         """Of the file of weights."""
         return self.manifest.sha256[WEIGHTS]
@@ -60,7 +66,7 @@ class Bundle:
     def model(self) -> T3:
         """On its device, in eval mode; built when it is first asked for, as a base's never is."""
         statistics = torch.zeros(self.mel.n_mels), torch.ones(self.mel.n_mels)
-        model = build_model(self.config, self.tokenizer, *statistics)
+        model = build_model(self.config, self.tokenizer, *statistics, len(self.speakers))
         model.load_state_dict(self.weights)
         return model.to(self.device).eval()
 
@@ -70,10 +76,11 @@ def build_model(
     tokenizer: Tokenizer,
     mel_mean_M: torch.Tensor,
     mel_std_M: torch.Tensor,
+    n_speakers: int = 0,
 ) -> T3:
     """A T3 with the tokenizer's vocabulary."""
     factors_VF = torch.from_numpy(tokenizer.factors.copy())
-    return T3(config, factors_VF, tokenizer.factor_sizes, mel_mean_M, mel_std_M)
+    return T3(config, factors_VF, tokenizer.factor_sizes, mel_mean_M, mel_std_M, n_speakers)
 
 
 def write_bundle(
@@ -85,8 +92,8 @@ def write_bundle(
 ) -> None:
     """Write a voice's bundle into an existing folder; see `dimts.bundles.bundle.write_bundle`.
 
-    The configuration has sections ``model`` and ``mel``; `facts` are step, epoch, metrics, features
-    and, of an adapted voice, origin.
+    The configuration has sections ``model`` and ``mel``; `facts` are step, epoch, metrics,
+    features, of an adapted voice origin, and of several speakers their names.
     """
     tokenizer.save(folder / TOKENIZER)
     own = {"family": "acoustic", "tokenizer": tokenizer.fingerprint}
@@ -111,7 +118,7 @@ def export_bundle(source: Path, folder: Path, metrics: Mapping[str, float]) -> i
         for name, tensor in read_weights(source).items()
     }
     folder.mkdir(parents=True, exist_ok=True)
-    facts = manifest.model_dump(include={"step", "epoch", "features", "origin"})
+    facts = manifest.model_dump(include={"step", "epoch", "features", "origin", "speakers"})
     write_bundle(
         folder,
         weights,
@@ -151,8 +158,9 @@ def load_bundle(folder: str | Path, device: str | torch.device = "cpu") -> Bundl
             f"{folder}: {TOKENIZER} is not the tokenizer that the model was trained with"
         )
     weights = read_weights(folder)
-    with torch.device("meta"):
-        model = build_model(config, tokenizer, torch.zeros(mel.n_mels), torch.ones(mel.n_mels))
+    with sizes_alone():
+        statistics = torch.zeros(mel.n_mels), torch.ones(mel.n_mels)
+        model = build_model(config, tokenizer, *statistics, len(manifest.speakers))
     check_weights(model, weights, folder)
     return Bundle(config, mel, tokenizer, weights, manifest, device)
 

@@ -13,8 +13,9 @@ from dimts.bundles.fetch import local_bundle
 from dimts.core.config import flatten
 from dimts.core.errors import UserError
 from dimts.families.acoustic.bundle import Bundle, load_bundle
-from dimts.families.acoustic.dataset import Corpus, check_lengths, draw, join, load_corpus
+from dimts.families.acoustic.dataset import F0, Corpus, check_lengths, draw, join, load_corpus
 from dimts.families.acoustic.extension.base import extend_tokenizer
+from dimts.families.acoustic.extension.speakers import speaker_table
 from dimts.families.acoustic.settings import AcousticSettings
 from dimts.features.feature_set import FeatureSet
 from dimts.features.manifest import SPLITS
@@ -39,6 +40,8 @@ class Data(NamedTuple):
         base: the voice to start from.
         base_features: prepared sets of the base's languages.
         rehearsal: their training splits, if any of it is to be rehearsed.
+        speakers: the model's table of speakers, the base's first; empty if it has none.
+        n_base_speakers: of them, whose rows come from the base.
     """
 
     features: tuple[FeatureSet, ...]
@@ -51,6 +54,8 @@ class Data(NamedTuple):
     base: Bundle | None = None
     base_features: tuple[FeatureSet, ...] = ()
     rehearsal: Corpus | None = None
+    speakers: tuple[str, ...] = ()
+    n_base_speakers: int = 0
 
 
 def open_data(settings: AcousticSettings) -> Data:
@@ -58,7 +63,8 @@ def open_data(settings: AcousticSettings) -> Data:
 
     Raises:
         UserError: they are missing, were made with another mel spec or normaliser than the
-            configuration or the base say, or a test utterance is too short for its states.
+            configuration or the base say, lack F0 that the model learns, or a test utterance is
+            too short for its states.
     """
     languages = [load_language(source.text.language) for source in settings.sources]
     opened = tuple(
@@ -69,17 +75,21 @@ def open_data(settings: AcousticSettings) -> Data:
     tokenizer = _tokenizer(languages, opened, base)
     for features in opened:
         _check_texts(features, tokenizer, "text.language's file has now; run dimts prepare again")
-    train = [load_corpus(features, tokenizer, "train") for features in opened]
+    _check_pitch(opened, settings)
+    rehearsed = _open_base_features(settings, base) if base else ()
+    speakers, n_base = speaker_table(opened, rehearsed, base.speakers if base else ())
+    train = [load_corpus(features, tokenizer, "train", speakers) for features in opened]
     if settings.training.max_utterances:
         train = [draw(corpus, settings.training.max_utterances) for corpus in train]
-    val = [load_corpus(features, tokenizer, "val") for features in opened]
+    val = [load_corpus(features, tokenizer, "val", speakers) for features in opened]
     mean_M, std_M = _statistics(opened)
     data = Data(opened, tokenizer, languages[-1].code, join(train), join(val), mean_M, std_M)
-    data = _with_base(data, settings, base) if base else data
+    data = data._replace(speakers=speakers, n_base_speakers=n_base)
+    data = _with_base(data, settings, base, rehearsed) if base else data
     # Of what is measured after the training, refuse now what could not be.
-    tests = [load_corpus(features, tokenizer, "test") for features in opened]
+    tests = [load_corpus(features, tokenizer, "test", speakers) for features in opened]
     if settings.base:
-        of_base = (load_corpus(f, tokenizer, "test") for f in data.base_features)
+        of_base = (load_corpus(f, tokenizer, "test", speakers) for f in data.base_features)
         tests += [draw(corpus, settings.base.held_out) for corpus in of_base]
     for corpus in tests:
         check_lengths(corpus, settings.model.states_per_token)
@@ -164,7 +174,22 @@ def _statistics(
     return mean.astype(np.float32), std.astype(np.float32)
 
 
-def _with_base(data: Data, settings: AcousticSettings, base: Bundle) -> Data:
+def _check_pitch(opened: Sequence[FeatureSet], settings: AcousticSettings) -> None:
+    """Refuse features without F0 for a model that learns it.
+
+    Raises:
+        UserError: names the folder.
+    """
+    for features in opened if settings.model.pitch else ():
+        if F0 not in features.manifest.columns:
+            raise UserError(
+                f"model.pitch: {features.folder}: the features have no F0; run dimts prepare (or "
+                "dimts pretrain --prepare-only) again with model.pitch, or set model.pitch=null"
+            )
+
+
+def _open_base_features(settings: AcousticSettings, base: Bundle) -> tuple[FeatureSet, ...]:
+    """The sets of the base's languages; raises like `open_data`."""
     assert settings.base is not None
     if found := first_difference(
         {"mel": settings.mel.model_dump()}, {"mel": base.mel.model_dump()}
@@ -184,14 +209,29 @@ def _with_base(data: Data, settings: AcousticSettings, base: Bundle) -> Data:
                 f"{', '.join(rules)}"
             )
         sets.append(_open(folder, code, rules[code], settings.mel))
+        unknown = sorted({*sets[-1].manifest.corpus.speakers} - {*base.speakers})
+        if base.speakers and unknown:
+            raise UserError(
+                f"base.features: {folder} is spoken by {unknown[0]}, whom the base does not know; "
+                f"it knows {', '.join(base.speakers)}"
+            )
         _check_texts(
             sets[-1],
             base.tokenizer,
             "the base has; prepare base.features by the base's rules, or leave them out",
         )
+    if settings.base.rehearsal_share:
+        _check_pitch(sets, settings)
+    return tuple(sets)
+
+
+def _with_base(
+    data: Data, settings: AcousticSettings, base: Bundle, sets: tuple[FeatureSet, ...]
+) -> Data:
+    assert settings.base is not None
     rehearsal = None
     if settings.base.rehearsal_share:
-        rehearsal = join([load_corpus(f, data.tokenizer, "train") for f in sets])
+        rehearsal = join([load_corpus(f, data.tokenizer, "train", data.speakers) for f in sets])
         if not len(rehearsal):
             folders = ", ".join(map(str, settings.base.features))
             raise UserError(
@@ -202,6 +242,6 @@ def _with_base(data: Data, settings: AcousticSettings, base: Bundle) -> Data:
         mel_mean_M=base.weights["mel_mean_M"].float().numpy(),
         mel_std_M=base.weights["mel_std_M"].float().numpy(),
         base=base,
-        base_features=tuple(sets),
+        base_features=sets,
         rehearsal=rehearsal,
     )

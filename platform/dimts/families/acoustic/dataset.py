@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from dimts.core.errors import UserError
 from dimts.families.acoustic.alignment.search import must_visit
-from dimts.features.feature_set import FeatureSet
+from dimts.features.feature_set import FeatureSet, FeatureSplit
 from dimts.features.manifest import SplitName
 from dimts.text.tokenizer import Tokenizer
 from dimts.training.task import Batch, Seed
@@ -53,6 +54,7 @@ class AcousticBatch(Batch):
         mel_BTM, n_frames_B: natural-log mel, float32, zero on padding; int64.
         durations_BNS: int64, where an aligner has given them.
         f0_BT: Hz, float32, 0 where unvoiced, where the features have it.
+        speakers_B: int64, rows of the table of speakers, where the model has one.
         n_tokens: of the whole batch over all workers.
     """
 
@@ -63,11 +65,12 @@ class AcousticBatch(Batch):
     durations_BNS: Tensor | None
     n_tokens: int
     f0_BT: Tensor | None = None
+    speakers_B: Tensor | None = None
 
 
 class Corpus:
-    """A split together with its token ids, F0 of its frames if that is known, and, once aligned,
-    its durations.
+    """A split together with its token ids, F0 of its frames if that is known, each utterance's row
+    in the table of speakers if there is one, and, once aligned, its durations.
 
     Implements `dimts.training.task.Dataset`.
     """
@@ -77,10 +80,12 @@ class Corpus:
         utterances: Utterances,
         tokens: Sequence[NDArray[np.int64]],
         f0: Sequence[NDArray[np.float32]] | None = None,
+        speakers: NDArray[np.int64] | None = None,
     ):
         self.utterances = utterances
         self.tokens = tokens
         self.f0 = f0
+        self.speakers = speakers
         self.n_tokens = np.array([len(t) for t in tokens], np.int64)
         self.durations: Sequence[NDArray[np.int32]] | None = None
 
@@ -140,6 +145,9 @@ class Corpus:
             durations_BNS=durations,
             n_tokens=int(self.n_tokens[list(total)].sum()),
             f0_BT=f0,
+            speakers_B=None
+            if self.speakers is None
+            else torch.from_numpy(self.speakers[list(indices)]),
         )
 
 
@@ -161,12 +169,20 @@ class PickedUtterances:
         return part.mel(i)
 
 
-def load_corpus(features: FeatureSet, tokenizer: Tokenizer, split: SplitName) -> Corpus:
+def load_corpus(
+    features: FeatureSet, tokenizer: Tokenizer, split: SplitName, speakers: Sequence[str] = ()
+) -> Corpus:
     """A split with its token ids, each text in the language that its row names.
 
+    Args:
+        features: that the split is of.
+        tokenizer: of the model.
+        split: train, val or test.
+        speakers: the model's table of speakers; empty if it has none.
+
     Raises:
-        UserError: a text has characters outside the vocabulary, or the tokenizer does not
-            know its language.
+        UserError: a text has characters outside the vocabulary, or the model does not know its
+            language or its speaker.
     """
     utterances = features.split(split)
     rows = zip(utterances.texts, utterances.languages, strict=True)
@@ -177,7 +193,23 @@ def load_corpus(features: FeatureSet, tokenizer: Tokenizer, split: SplitName) ->
     f0 = None
     if F0 in features.manifest.columns:
         f0 = [utterances.column(F0, i) for i in range(len(utterances))]
-    return Corpus(utterances, tokens, f0)
+    return Corpus(utterances, tokens, f0, _rows_of(utterances, speakers, features.folder))
+
+
+def _rows_of(
+    utterances: FeatureSplit, speakers: Sequence[str], folder: Path
+) -> NDArray[np.int64] | None:
+    """Each utterance's row in the table of speakers; None if there is no table."""
+    if not speakers:
+        return None
+    row_of = {name: row for row, name in enumerate(speakers)}
+    names = utterances.values("speaker")
+    if unknown := sorted({*names} - row_of.keys()):
+        raise UserError(
+            f"{folder}: is spoken by {unknown[0]}, whom the model does not know; it knows "
+            f"{', '.join(speakers)}"
+        )
+    return np.array([row_of[name] for name in names], np.int64)
 
 
 def join(corpora: Sequence[Corpus]) -> Corpus:
@@ -187,7 +219,13 @@ def join(corpora: Sequence[Corpus]) -> Corpus:
     where = [(corpus.utterances, i) for corpus in corpora for i in range(len(corpus))]
     tokens = [ids for corpus in corpora for ids in corpus.tokens]
     f0 = [row for corpus in corpora for row in corpus.f0 or ()]
-    return Corpus(PickedUtterances(where), tokens, f0 if len(f0) == len(where) else None)
+    rows = [corpus.speakers for corpus in corpora if corpus.speakers is not None]
+    return Corpus(
+        PickedUtterances(where),
+        tokens,
+        f0 if len(f0) == len(where) else None,
+        np.concatenate(rows) if rows else None,
+    )
 
 
 def draw(corpus: Corpus, n: int) -> Corpus:
@@ -196,10 +234,22 @@ def draw(corpus: Corpus, n: int) -> Corpus:
         return corpus
     ids = corpus.utterances.ids
     order = sorted(range(len(corpus)), key=lambda i: hashlib.sha256(ids[i].encode()).digest())
-    kept = sorted(order[:n])
+    return pick(corpus, sorted(order[:n]))
+
+
+def of_speaker(corpus: Corpus, row: int) -> Corpus:
+    """What one speaker says; all of it if the model has no table of speakers."""
+    if corpus.speakers is None:
+        return corpus
+    return pick(corpus, (corpus.speakers == row).nonzero()[0].tolist())
+
+
+def pick(corpus: Corpus, kept: Sequence[int]) -> Corpus:
+    """Some utterances, without their durations."""
     utterances = PickedUtterances([(corpus.utterances, i) for i in kept])
     f0 = None if corpus.f0 is None else [corpus.f0[i] for i in kept]
-    return Corpus(utterances, [corpus.tokens[i] for i in kept], f0)
+    rows = None if corpus.speakers is None else corpus.speakers[list(kept)]
+    return Corpus(utterances, [corpus.tokens[i] for i in kept], f0, rows)
 
 
 def check_lengths(corpus: Corpus, states_per_token: int) -> None:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from dimts.families.acoustic.mel_extractor import MelExtractor
 from dimts.families.acoustic.metrics import FORGETTING, MCD, METRICS, SPOKEN
 from dimts.families.acoustic.settings import AcousticSections, AcousticSettings
 from dimts.families.protocol import Family, Limits, Measured, SharedInputs
+from dimts.features.mel_extractor import MelExtractor
 from dimts.features.pitch_extractor import PitchExtractor
 
 if TYPE_CHECKING:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from dimts.families.acoustic.alignment.em import ALIGNER_VERSION, align_corpus
 from dimts.families.acoustic.data import Data
 from dimts.families.acoustic.settings import AcousticSettings
 from dimts.features.manifest import AGAIN
-from dimts.storage.paths import AnyPath, StoragePath
+from dimts.storage.paths import AnyPath, copy_to, local_copy
 
 
 def ensure_durations(settings: AcousticSettings, data: Data) -> None:
@@ -32,10 +31,9 @@ def ensure_durations(settings: AcousticSettings, data: Data) -> None:
             writing beside the features.
     """
     file, place = _where(settings, data)
-    if not _fetched(file, place):
+    if not (file.exists() or local_copy(place, file).exists()):
         _write_durations(file, _align(settings, data))
-        if isinstance(place, StoragePath):  # other machines have them from there
-            place.upload(file)
+        copy_to(file, place)  # other machines have them from there
 
 
 def read_durations(settings: AcousticSettings, data: Data) -> list[NDArray[np.int32]]:
@@ -45,7 +43,7 @@ def read_durations(settings: AcousticSettings, data: Data) -> list[NDArray[np.in
         UserError: they have not been made, or do not fit.
     """
     file, place = _where(settings, data)
-    if not _fetched(file, place):
+    if not (file.exists() or local_copy(place, file).exists()):
         raise UserError(f"{place}: the training split is not aligned; {AGAIN}")
     try:
         stored = load_file(file)
@@ -75,14 +73,6 @@ def _where(settings: AcousticSettings, data: Data) -> tuple[Path, AnyPath]:
     )
     name = Path("alignments", f"{key}.safetensors")
     return data.features[0].folder / name, settings.sources[0].features / name
-
-
-def _fetched(file: Path, place: AnyPath) -> bool:
-    """Whether it is here, or was in object storage and now is here."""
-    if not file.exists() and isinstance(place, StoragePath):
-        with suppress(FileNotFoundError):
-            place.download(file)
-    return file.exists()
 
 
 def _align(settings: AcousticSettings, data: Data) -> list[NDArray[np.int32]]:

@@ -14,12 +14,13 @@ from dimts.text.tokenizer import Tokenizer
 KEY = "model.freeze_until_index"
 
 
-def freeze(model: T3, tokenizer: Tokenizer) -> dict[str, int]:
+def freeze(model: T3, tokenizer: Tokenizer, n_base_speakers: int = 0) -> dict[str, int]:
     """Freeze in place what the model's settings say, before an optimizer or DDP sees it.
 
     A frozen token's vector is its own row and those of its factors, so the factors' rows are
     frozen too. A projection behind the rows is trained like any layer above them. Frozen blocks
     keep their dropout in training: it changes no weight, and they have no running statistics.
+    With the rows of a base's tokens (``n_base``, ``n_vocab``) those of its speakers are frozen.
 
     Returns:
         ``trained`` and ``frozen`` values of the parameters, and ``frozen_rows`` of tokens.
@@ -27,7 +28,8 @@ def freeze(model: T3, tokenizer: Tokenizer) -> dict[str, int]:
     Raises:
         ConfigError: the index does not fit the tokenizer; says what does.
     """
-    rows = frozen_rows(model.config.freeze_until_index, tokenizer)
+    index = model.config.freeze_until_index
+    rows = frozen_rows(index, tokenizer)
     embedding, blocks = model.encoder.embedding, model.config.freeze_blocks
     if rows:
         factors_VF = embedding.factors_VF
@@ -39,6 +41,9 @@ def freeze(model: T3, tokenizer: Tokenizer) -> dict[str, int]:
             used[factors_VF[:rows, i]] = True
             used[0] = True  # "none" is zero and stays so
             embedding.factor[i] = _freeze_rows(table, used)
+    if model.speaker is not None and n_base_speakers and isinstance(index, str):
+        rows_S = torch.arange(len(model.speaker.rows.weight))
+        model.speaker.rows = _freeze_rows(model.speaker.rows, rows_S < n_base_speakers)
     for number in blocks.encoder:
         model.encoder.blocks[number].requires_grad_(False)
     for number in blocks.decoder:

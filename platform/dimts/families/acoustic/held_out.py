@@ -8,6 +8,7 @@ token, which is what unlearned durations sound like.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -36,6 +37,7 @@ class UtteranceMetrics(NamedTuple):
         frames, recorded_frames: predicted and real length.
         duration_error: frames a token, mean absolute, against the model's own alignment.
         tokens: of the text.
+        speaker: row of the model's table of speakers; 0 if it has none.
     """
 
     id: str
@@ -47,6 +49,7 @@ class UtteranceMetrics(NamedTuple):
     recorded_frames: int
     duration_error: float
     tokens: int
+    speaker: int = 0
 
 
 @torch.no_grad()
@@ -85,12 +88,13 @@ def aggregate_metrics(rows: Sequence[UtteranceMetrics]) -> dict[str, float]:
 
 
 def _evaluate_batch(model: T3, batch: AcousticBatch) -> Iterator[UtteranceMetrics]:
-    tokens, count = batch.tokens_BN, batch.n_tokens_B
-    spoken = model(tokens, count)
-    aligned = model(tokens, count, model.normalise(batch.mel_BTM), batch.n_frames_B)
+    count = batch.n_tokens_B
+    say = partial(model, batch.tokens_BN, count, speakers_B=batch.speakers_B)
+    spoken = say()
+    aligned = say(mel_BTM=model.normalise(batch.mel_BTM), n_frames_B=batch.n_frames_B)
     share_B = aligned.durations_BNS.sum((1, 2)).double() / count / model.config.states_per_token
     shares_BNS = share_B[:, None, None].expand_as(aligned.durations_BNS)
-    shared = model(tokens, count, durations_BNS=round_durations(shares_BNS, aligned.valid_BN))
+    shared = say(durations_BNS=round_durations(shares_BNS, aligned.valid_BN))
     outputs = (spoken, aligned, shared)
     mels_BTM = [model.denormalise(output.mel_BTM).cpu().numpy() for output in outputs]
     frames_BN = [output.durations_BNS.sum(-1).double().cpu() for output in outputs]
@@ -115,4 +119,5 @@ def _evaluate_batch(model: T3, batch: AcousticBatch) -> Iterator[UtteranceMetric
             recorded_frames=n_frames,
             duration_error=float((predicted_N - aligned_N).abs().mean()),
             tokens=n_tokens,
+            speaker=0 if batch.speakers_B is None else int(batch.speakers_B[row]),
         )

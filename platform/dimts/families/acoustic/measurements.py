@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from dimts.core.errors import ConfigError, UserError
+from dimts.core.metric import of_speaker
 from dimts.evaluation.judges.voice import judged_metrics
 from dimts.families.acoustic.bundle import Bundle, load_bundle
 from dimts.families.acoustic.data import Data, first_difference, language_of, open_data
@@ -35,11 +36,11 @@ from dimts.families.acoustic.task import initial_model, untrained_model
 from dimts.families.protocol import Measured, SharedInputs
 from dimts.features.feature_set import FeatureSet
 from dimts.features.manifest import SplitName
-from dimts.text.tokenizer import Tokenizer
 
 HELD_OUT: tuple[SplitName, ...] = ("val", "test")
 FORGOTTEN_MCD = "forgetting/mcd"
 FORGOTTEN = ("mcd", "aligned_mel_mse", "length_ratio")
+OF_SPEAKER = ("mcd", "length_ratio", "utterances")
 BASE_MCD = "base_mcd"
 """Mel-cepstral distortion of the base's languages before any training, in dB, on the sentences
 that forgetting is measured on."""
@@ -57,24 +58,26 @@ def held_out(
 
     Returns:
         ``mcd``-like keys under ``val/`` and ``test/``, see `held_out.aggregate_metrics`, beside an
-        untrained model's; with several languages the MCD of each, as ``test/mcd_es``. Where there
-        are features of a base, `base_metrics` of the test split and ``forgetting/mcd_change``.
+        untrained model's; with several languages the MCD of each, as ``test/mcd_es``, and with
+        several speakers what each has, as ``test/speaker/NAME/mcd``. Where there are features of
+        a base, `base_metrics` of the test split and ``forgetting/mcd_change``.
         The second ones are `base_metrics` before the adaptation, likewise.
     """
     data, model = open_data(settings), load_bundle(bundle, device).model
     untrained = untrained_model(settings, data).to(device)
     metrics: dict[str, float] = {}
     for split in HELD_OUT:
-        rows = _evaluate_sets(model, data.features, data.tokenizer, split)
+        rows = _evaluate_sets(model, data.features, data, split)
         if not rows:
             continue
         values = _together(rows)
-        values["untrained_mcd"] = _together(
-            _evaluate_sets(untrained, data.features, data.tokenizer, split)
-        )["mcd"]
+        values["untrained_mcd"] = _together(_evaluate_sets(untrained, data.features, data, split))[
+            "mcd"
+        ]
         values["mcd_of_untrained"] = values["mcd"] / values["untrained_mcd"]
         if len(rows) > 1:
             values |= _of_each(rows)
+        values |= by_speaker([row for of_one in rows.values() for row in of_one], data.speakers)
         metrics |= {f"{split}/{key}": value for key, value in values.items()}
     if settings.judges.names:
         heard = heard_metrics(settings, data, bundle, device)
@@ -99,7 +102,7 @@ def base_metrics(model: T3, data: Data, limit: int, split: SplitName = "test") -
     At most `limit` utterances of each set are measured; where there are none, nothing is. What
     settings are chosen by must not be of the test split.
     """
-    rows = _evaluate_sets(model, data.base_features, data.tokenizer, split, limit)
+    rows = _evaluate_sets(model, data.base_features, data, split, limit)
     if not rows:
         return {}
     together = _together(rows)
@@ -184,11 +187,12 @@ def for_promotion(
             check_fits(voice, features, what)
         if before and is_candidate:
             _check_origin(voice, data, what)
-        rows = evaluate(voice.model, load_corpus(data.features[0], voice.tokenizer, "test"))
+        own = data._replace(tokenizer=voice.tokenizer, speakers=voice.speakers)
+        corpus = load_corpus(data.features[0], own.tokenizer, "test", own.speakers)
+        rows = evaluate(voice.model, corpus)
         metrics = aggregate_metrics(rows)
         knows_base = {*map(language_of, data.base_features)} <= {*voice.tokenizer.languages}
         if before and (is_candidate or knows_base):
-            own = data._replace(tokenizer=voice.tokenizer)
             after = base_metrics(voice.model, own, limit)[FORGOTTEN_MCD]
             metrics |= {"base_mcd": after, "forgetting": after - before[FORGOTTEN_MCD]}
         unmeasured = []
@@ -252,13 +256,14 @@ def _base_mcd(settings: AcousticSettings, data: Data, model: T3) -> float:
 def _evaluate_sets(
     model: T3,
     sets: Sequence[FeatureSet],
-    tokenizer: Tokenizer,
+    known: Data,
     split: SplitName,
     limit: int | None = None,
 ) -> Rows:
+    """Figures of a model on some sets, by its tokenizer and its table of speakers."""
     rows: Rows = {}
     for features in sets:
-        corpus = load_corpus(features, tokenizer, split)
+        corpus = load_corpus(features, known.tokenizer, split, known.speakers)
         if limit is not None:
             corpus = draw(corpus, limit)
         if len(corpus):
@@ -268,6 +273,17 @@ def _evaluate_sets(
 
 def _together(rows: Rows) -> dict[str, float]:
     return aggregate_metrics([row for of_language in rows.values() for row in of_language])
+
+
+def by_speaker(rows: Sequence[UtteranceMetrics], names: Sequence[str]) -> dict[str, float]:
+    """``speaker/NAME/mcd`` and the like of each who speaks in some utterances; none if the model
+    has one speaker only."""
+    found: dict[str, float] = {}
+    for number, name in enumerate(names):
+        if of_one := [row for row in rows if row.speaker == number]:
+            metrics = aggregate_metrics(of_one)
+            found |= {of_speaker(name, key): metrics[key] for key in OF_SPEAKER}
+    return found
 
 
 def _of_each(rows: Rows) -> dict[str, float]:

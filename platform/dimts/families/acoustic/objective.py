@@ -1,4 +1,4 @@
-"""The acoustic family's only objective: the model laid out by an alignment, and its loss."""
+"""The objectives of the acoustic family: the voice's, and that of what tells its mels apart."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dimts.families.acoustic.adversarial import MelDiscriminator, crops
 from dimts.families.acoustic.dataset import AcousticBatch
 from dimts.families.acoustic.model.config import LossConfig
 from dimts.families.acoustic.model.durations import look_up
 from dimts.families.acoustic.model.t3 import T3, T3Output
 from dimts.families.acoustic.settings import AcousticTrainingConfig
+from dimts.training.adversarial import hinge
 from dimts.training.precision import autocast
 from dimts.training.task import Losses, Moment
 
@@ -24,31 +26,78 @@ class AcousticObjective(nn.Module):
     flat-start aligner where the batch has them, later by a search with the model's own means.
     """
 
-    def __init__(self, model: T3, config: AcousticTrainingConfig):
+    def __init__(
+        self, model: T3, config: AcousticTrainingConfig,
+        discriminator: MelDiscriminator | None = None,
+    ):  # fmt: skip
         super().__init__()
         self.model = model
         self.config = config
+        self._discriminators = [discriminator] if discriminator else []  # not registered
 
-    def forward(self, batch: AcousticBatch, moment: Moment) -> Losses:
-        """Shares of the whole batch's losses; see `dimts.training.task.Objective`."""
+    def output(self, batch: AcousticBatch, moment: Moment) -> tuple[T3Output, Tensor]:
+        """What the model makes of a batch, and the normalised mel that it should have made."""
         mel_BTM = self.model.normalise(batch.mel_BTM)
         fixed_steps = math.ceil(self.config.aligner.fixed_share * moment.planned_steps)
         with autocast(mel_BTM.device, self.config.amp):
-            output = self.model(
+            output: T3Output = self.model(
                 batch.tokens_BN,
                 batch.n_tokens_B,
                 mel_BTM,
                 batch.n_frames_B,
                 batch.durations_BNS if moment.step < fixed_steps else None,
                 f0_BT=batch.f0_BT,
+                speakers_B=batch.speakers_B,
             )
+        return output, mel_BTM
+
+    def forward(self, batch: AcousticBatch, moment: Moment) -> Losses:
+        """Shares of the whole batch's losses; see `dimts.training.task.Objective`."""
+        output, mel_BTM = self.output(batch, moment)
         std_M, config = self.model.mel_std_M, self.config.loss
         losses = tts_loss(output, mel_BTM, std_M, config, batch.size, batch.n_tokens)
         if self.model.source is not None and batch.f0_BT is not None:
-            pitch = pitch_loss(output, self.model.source.normalise(batch.f0_BT)) / batch.size
+            z_BT = self.model.source.normalise(batch.f0_BT, batch.speakers_B)
+            pitch = pitch_loss(output, z_BT) / batch.size
             losses["total_loss"] = losses["total_loss"] + config.pitch * pitch
             losses["pitch_loss"] = pitch
+        for discriminator in self._discriminators if self.training else ():
+            own = discriminator.config
+            if moment.step >= own.start_step:
+                pieces = crops((output.mel_BTM, mel_BTM), batch.n_frames_B, own.frames)
+                with autocast(mel_BTM.device, self.config.amp):
+                    fooled, features = discriminator.opinion(*pieces)
+                share = batch.n_frames_B.sum() / batch.size
+                heard = (own.weight * fooled + own.features * features) * share
+                losses["total_loss"] = losses["total_loss"] + heard
+                losses |= {"adversarial_loss": fooled * share, "feature_loss": features * share}
         return losses
+
+
+class DiscriminatorObjective(nn.Module):
+    """Recorded and predicted mels told apart.
+
+    Args:
+        discriminator: is trained.
+        voice: what predicts.
+    """
+
+    def __init__(self, discriminator: MelDiscriminator, voice: AcousticObjective):
+        super().__init__()
+        self.discriminator = discriminator
+        self._voice = [voice]  # in a list torch does not register it
+
+    def forward(self, batch: AcousticBatch, moment: Moment) -> Losses:
+        """Shares of the whole batch's loss; see `dimts.training.task.Objective`."""
+        (voice,) = self._voice
+        with torch.no_grad():
+            output, mel_BTM = voice.output(batch, moment)
+            frames = self.discriminator.config.frames
+            pieces = crops((mel_BTM, output.mel_BTM), batch.n_frames_B, frames)
+        with autocast(mel_BTM.device, voice.config.amp):
+            (recorded, _), (made, _) = (self.discriminator.judge(piece) for piece in pieces)
+            loss = hinge([recorded], [made]).mean()
+        return {"discriminator_loss": loss * batch.n_frames_B.sum() / batch.size}
 
 
 def tts_loss(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dimts.core.threads import one_thread
-from dimts.families.acoustic.dataset import Corpus, draw
+from dimts.families.acoustic.dataset import Corpus, draw, of_speaker
 from dimts.families.acoustic.model.t3 import T3, T3Output
 from dimts.families.acoustic.postfilter import postfilter_gains
 
@@ -39,11 +39,8 @@ def with_restoration(model: T3, weights: Mapping[str, Tensor], corpus: Corpus) -
     rows = range(len(few))
     with one_thread():
         if spoken.source is not None:
-            spoken.source.gain.fill_(1.0)
-            natural = np.concatenate(few.f0 or [])
-            predicted = np.concatenate([_f0(_speak(spoken, few, i)) for i in rows])
-            gain = _spread(natural) / max(_spread(predicted), 1e-3)
-            spoken.source.gain.fill_(min(max(gain, 1.0), MAX_F0_GAIN))
+            for speaker, gain in enumerate(spoken.source.gain.view(-1)):
+                _set_gain(spoken, gain, draw(of_speaker(corpus, speaker), MAX_SENTENCES))
             weights["source.gain"] = spoken.source.gain
         if spoken.postfilter_FM is not None:
             outputs = (_speak(spoken, few, i) for i in rows)
@@ -53,9 +50,26 @@ def with_restoration(model: T3, weights: Mapping[str, Tensor], corpus: Corpus) -
     return weights
 
 
+def _set_gain(model: T3, gain: Tensor, corpus: Corpus) -> None:
+    """Measure what widens predicted F0 to the spread that a speaker's recordings have.
+
+    Args:
+        model: that the gain, a scalar, belongs to.
+        gain: is filled; stays if there is nothing to measure.
+        corpus: of one speaker.
+    """
+    if not len(corpus):
+        return
+    gain.fill_(1.0)
+    natural = np.concatenate(corpus.f0 or [])
+    predicted = np.concatenate([_f0(_speak(model, corpus, i)) for i in range(len(corpus))])
+    found = _spread(natural) / max(_spread(predicted), 1e-3)
+    gain.fill_(min(max(found, 1.0), MAX_F0_GAIN))
+
+
 def _speak(model: T3, corpus: Corpus, index: int) -> T3Output:
     batch = corpus.collate([index]).to(model.mel_mean_M.device)
-    output: T3Output = model(batch.tokens_BN, batch.n_tokens_B)
+    output: T3Output = model(batch.tokens_BN, batch.n_tokens_B, speakers_B=batch.speakers_B)
     return output
 
 

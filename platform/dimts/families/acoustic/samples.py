@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from dimts.families.acoustic.data import Data
 from dimts.families.acoustic.model.t3 import T3
 from dimts.families.acoustic.settings import AcousticSettings
 from dimts.families.acoustic.speaker import AcousticSpeaker
-from dimts.plotting.mel import alignment_plot, mel_plot
+from dimts.plotting.mel import mel_plot
 from dimts.training.task import Sample, Samples
 
 
@@ -25,7 +26,7 @@ def make_samples(
     The model is in eval mode; `folder` is that of all the run's samples. Returned are those of this
     step and of those before it, before a restart too.
     """
-    speaker = AcousticSpeaker(model, data.tokenizer, settings.mel, data.language)
+    speaker = AcousticSpeaker(model, data.tokenizer, settings.mel, data.language, data.speakers)
     texts = settings.training.sample_texts or data.val.utterances.texts[-2:]
     hop_s = settings.mel.hop_length / settings.mel.sample_rate
     plots: list[Path] = []
@@ -61,17 +62,16 @@ def _plot_alignment(model: T3, data: Data, folder: Path, hop_s: float) -> list[P
     corpus, tokenizer = data.val, data.tokenizer
     batch = corpus.collate([0]).to(model.mel_mean_M.device)
     with one_thread():
-        output = model(
-            batch.tokens_BN, batch.n_tokens_B, model.normalise(batch.mel_BTM), batch.n_frames_B
-        )
-        spoken = model(batch.tokens_BN, batch.n_tokens_B)
+        say = partial(model, batch.tokens_BN, batch.n_tokens_B, speakers_B=batch.speakers_B)
+        output = say(mel_BTM=model.normalise(batch.mel_BTM), n_frames_B=batch.n_frames_B)
+        spoken = say()
     recorded_TM = batch.mel_BTM[0].cpu().numpy()
     text = corpus.utterances.texts[0]
     alignment_png, mel_png = folder / "alignment.png", folder / "recording_mel.png"
     ids = batch.tokens_BN[0].tolist()
     tokens = ["" if i in tokenizer.special_ids else tokenizer.tokens[i] for i in ids]
     durations = output.durations_BNS[0].sum(-1).cpu().numpy()
-    alignment_plot(alignment_png, recorded_TM, durations, tokens, title=text, hop_s=hop_s)
+    mel_plot(alignment_png, recorded_TM, None, text, hop_s, durations, tokens)
     spoken_TM = model.denormalise(spoken.mel_BTM)[0].cpu().numpy()
     mel_plot(mel_png, spoken_TM, recorded_TM, title=text, hop_s=hop_s)
     return [alignment_png, mel_png]

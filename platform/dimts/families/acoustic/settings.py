@@ -10,7 +10,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from dimts.audio.mel import MelConfig
-from dimts.core.config import Config
+from dimts.core.config import MAX_LAYERS, MAX_WIDTH, Config
 from dimts.evaluation.judges.config import JudgesConfig
 from dimts.families.acoustic.model.config import LossConfig, ModelConfig
 from dimts.families.protocol import BaseSection, Sections
@@ -18,7 +18,7 @@ from dimts.features.config import CorpusConfig, PrepareConfig
 from dimts.storage.paths import AnyPath
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
-from dimts.training.config import RunSettings, TrainingConfig
+from dimts.training.config import OptimizerConfig, RunSettings, TrainingConfig
 
 StartMethod = Literal["transliteration", "mean", "nearest", "random"]
 """How new rows start.
@@ -77,20 +77,48 @@ class AlignerConfig(Config):
     prior_frames: float = Field(20.0, gt=0)
 
 
+class AdversarialConfig(Config):
+    """A discriminator that the decoder has to fool.
+
+    Attributes:
+        start_step: from which on it is trained, and the decoder hears of it.
+        frames: of each utterance's piece that it sees.
+        channels, layers: its sizes; the second half of the layers has twice the channels.
+        weight: of what it thinks, beside the error of the mel.
+        features: weight of the distance of what it sees in recorded and predicted mels.
+        optimizer: its own.
+    """
+
+    start_step: int = Field(200, ge=0)
+    frames: int = Field(64, ge=8)
+    channels: int = Field(16, ge=1, le=MAX_WIDTH)
+    layers: int = Field(4, ge=1, le=MAX_LAYERS)
+    weight: float = Field(0.1, ge=0)
+    features: float = Field(0.5, ge=0)
+    optimizer: OptimizerConfig = OptimizerConfig(
+        learning_rate=1e-3, betas=(0.8, 0.99), clip_norm=10.0
+    )
+
+
 class AcousticTrainingConfig(TrainingConfig):
     """The loop, the alignment and the loss.
 
     Attributes:
         max_utterances: of each training split that are used, always the same ones; 0: all.
+        speaker_temperature: of several speakers: 1 visits each utterance once an epoch, more
+            visits those of speakers who have few more often, up to equal shares.
         sample_texts: sentences spoken every `sample_every` steps.
         aligner: how the alignment is learned.
         loss: weights of its parts.
+        adversarial: a discriminator that the decoder has to fool; None: none.
     """
 
     max_utterances: int = Field(0, ge=0)
+    speaker_temperature: float = Field(1.0, ge=1)
     sample_texts: tuple[str, ...] = ()
     aligner: AlignerConfig = AlignerConfig()
     loss: LossConfig = LossConfig()
+    adversarial: AdversarialConfig | None = None
 
 
 class Source(Config):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -43,16 +44,24 @@ class AcousticSpeaker:
     """A voice that speaks; see `dimts.families.protocol.Speaker`.
 
     The model is in eval mode. `language` is the code of what is spoken where none is named; None:
-    the tokenizer's default. `vocoder` makes samples of a mel: Griffin-Lim, or a trained one.
+    the tokenizer's default. `voices` are the names of the model's table of speakers, of whom the
+    last speaks where none is named. `vocoder` makes samples of a mel: Griffin-Lim, or a trained
+    one.
     """
 
     def __init__(
-        self, model: T3, tokenizer: Tokenizer, mel: MelConfig, language: str | None = None
+        self,
+        model: T3,
+        tokenizer: Tokenizer,
+        mel: MelConfig,
+        language: str | None = None,
+        voices: Sequence[str] = (),
     ):
         self.model = model
         self.tokenizer = tokenizer
         self.mel_config = mel
         self.language = language
+        self.voices = list(voices)
         self.vocoder: Vocoder | None = None
 
     @classmethod
@@ -65,7 +74,7 @@ class AcousticSpeaker:
         loaded = load_bundle(bundle, device)
         # A base may be adapted to a language that it knows, which is not its tokenizer's last.
         learned_last = loaded.manifest.origin.get("language")
-        return cls(loaded.model, loaded.tokenizer, loaded.mel, learned_last)
+        return cls(loaded.model, loaded.tokenizer, loaded.mel, learned_last, loaded.speakers)
 
     @property
     def sample_rate(self) -> int:
@@ -75,20 +84,17 @@ class AcousticSpeaker:
     def languages(self) -> list[str]:
         return [known.language.code for known in self.tokenizer.spec.languages]
 
-    @property
-    def voices(self) -> list[str]:
-        return []
-
     @torch.no_grad()
     def mel(
-        self, text: str, speed: float = 1.0, language: str | None = None, pitch: float = 1.0
-    ) -> SpokenMel:
+        self, text: str, speed: float = 1.0, language: str | None = None, pitch: float = 1.0,
+        voice: str | None = None,
+    ) -> SpokenMel:  # fmt: skip
         """Natural-log mel of a raw text; speed and F0 are multiples of what was learned.
 
         Raises:
             UserError: the text is empty, too long to be spoken at once or has characters outside
-                the vocabulary, speed or pitch are out of range, the voice does not know the
-                language, or it learned nonsense.
+                the vocabulary, speed or pitch are out of range, there is no such language or
+                voice, or it learned nonsense.
         """
         if not MIN_SPEED <= speed <= MAX_SPEED:
             raise UserError(f"speed {speed:g}: must be between {MIN_SPEED} and {MAX_SPEED:g}")
@@ -105,8 +111,10 @@ class AcousticSpeaker:
             )
         tokens = torch.tensor([ids], device=device)
         count = torch.tensor([tokens.shape[1]], device=device)
+        row = self._row(voice)
+        speakers = None if row is None else torch.tensor([row], device=device)
         with one_thread():
-            output = self.model(tokens, count, speed=speed, pitch_shift=pitch)
+            output = self.model(tokens, count, speed=speed, pitch_shift=pitch, speakers_B=speakers)
         mel_TM = finished_mel(self.model, output.mel_BTM)
         if not np.isfinite(mel_TM).all():
             raise UserError(f"{text!r:.60}: the voice has no mel for it: its weights are nonsense")
@@ -118,10 +126,20 @@ class AcousticSpeaker:
         speed: float = 1.0, pitch: float = 1.0,
     ) -> NDArray[np.float32]:  # fmt: skip
         """Samples in [-1, 1] at `sample_rate`; raises like `mel`."""
-        if voice:
-            raise UserError(f"voice {voice}: there is one only; leave it out")
-        spoken = self.mel(text, speed, language, pitch)
+        spoken = self.mel(text, speed, language, pitch, voice)
         return self.vocode(spoken.mel_TM, spoken.f0_T)
+
+    def _row(self, voice: str | None) -> int | None:
+        """Of the table of speakers; None if there is none."""
+        if not self.voices:
+            if voice:
+                raise UserError(f"voice {voice}: there is one only; leave it out")
+            return None
+        if voice is None:
+            return len(self.voices) - 1
+        if voice not in self.voices:
+            raise UserError(f"voice {voice}: there is none; there are {', '.join(self.voices)}")
+        return self.voices.index(voice)
 
     def vocode(
         self, mel_TM: NDArray[np.float32], f0_T: NDArray[np.float32] | None = None

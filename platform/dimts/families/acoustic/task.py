@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,21 @@ from torch import distributed as dist
 
 from dimts.bundles.bundle import read_manifest
 from dimts.core.errors import UserError
+from dimts.families.acoustic.adversarial import MelDiscriminator
+from dimts.families.acoustic.balance import balanced
 from dimts.families.acoustic.bundle import build_model, write_bundle
 from dimts.families.acoustic.data import Data, open_data
-from dimts.families.acoustic.dataset import Corpus, check_lengths, draw
+from dimts.families.acoustic.dataset import Corpus, check_lengths, draw, of_speaker
 from dimts.families.acoustic.extension.base import HUGGINGFACE, extended_weights, origin
+from dimts.families.acoustic.extension.speakers import with_speakers
 from dimts.families.acoustic.flat_start import ensure_durations, read_durations
 from dimts.families.acoustic.freezing import freeze
 from dimts.families.acoustic.metrics import SELECTION
 from dimts.families.acoustic.model.t3 import T3
-from dimts.families.acoustic.objective import AcousticObjective
+from dimts.families.acoustic.objective import AcousticObjective, DiscriminatorObjective
 from dimts.families.acoustic.restoration import with_restoration
 from dimts.families.acoustic.samples import make_samples
-from dimts.families.acoustic.settings import AcousticSettings
+from dimts.families.acoustic.settings import AcousticSettings, AcousticTrainingConfig
 from dimts.training.checkpoint import find_latest
 from dimts.training.task import Objective, Task
 
@@ -42,7 +46,8 @@ def acoustic_task(settings: AcousticSettings, device: torch.device) -> Task:
             with another base or vocabulary.
     """
     data = open_data(settings)
-    if latest := find_latest(settings.run_dir):
+    latest = find_latest(settings.run_dir)
+    if latest:
         _check_goes_on(latest, settings, data)
     for text in settings.training.sample_texts:  # now, not at the first sample
         try:
@@ -53,7 +58,13 @@ def acoustic_task(settings: AcousticSettings, device: torch.device) -> Task:
         if not dist.is_initialized() or dist.get_world_size() == 1:  # there is none that waits
             ensure_durations(settings, data)
         data.train.durations = read_durations(settings, data)
-    return task_of(settings, data, initial_model(settings, data).to(device))
+    model = initial_model(settings, data)
+    notes: list[str] = []
+    if latest is None and data.n_base_speakers < len(data.speakers):
+        from dimts.families.acoustic.extension.nearest_speaker import start_speakers
+
+        notes = start_speakers(model, data, settings.mel)
+    return replace(task_of(settings, data, model.to(device)), notes=notes)
 
 
 def task_of(settings: AcousticSettings, data: Data, model: T3) -> Task:
@@ -62,20 +73,20 @@ def task_of(settings: AcousticSettings, data: Data, model: T3) -> Task:
     Raises:
         UserError: an utterance is too short for its states.
     """
-    counts = freeze(model, data.tokenizer)
+    counts = freeze(model, data.tokenizer, data.n_base_speakers)
     for corpus in (data.train, data.val, data.rehearsal):
         if corpus:
             check_lengths(corpus, model.config.states_per_token)
 
     def write(folder: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        own = {"features": _features(data), "origin": _origin(settings, data)}
+        own: dict[str, Any] = {"features": _features(data), "origin": _origin(settings, data)}
+        own["speakers"] = data.speakers
         weights = with_restoration(model, weights, data.train)
         write_bundle(folder, weights, data.tokenizer, settings.config_yaml, {**facts, **own})
 
-    objective = AcousticObjective(model, settings.training)
     return Task(
         model=model,
-        objectives=(Objective("acoustic", objective, settings.training.optimizer),),
+        objectives=objectives(model, settings.training),
         train=data.train,
         val=data.val,
         selection=SELECTION,
@@ -84,7 +95,22 @@ def task_of(settings: AcousticSettings, data: Data, model: T3) -> Task:
         sample=partial(make_samples, settings, data, model),
         rehearsal=data.rehearsal,
         rehearsal_share=settings.base.rehearsal_share if settings.base else 0.0,
+        repeats=balanced(data.train, settings.training.speaker_temperature),
         counts={f"parameters/{what}": float(n) for what, n in counts.items()},
+    )
+
+
+def objectives(model: T3, config: AcousticTrainingConfig) -> tuple[Objective, ...]:
+    """The voice's, and that of the discriminator that it has to fool, if there is one."""
+    if not (adversarial := config.adversarial):
+        return (Objective("acoustic", AcousticObjective(model, config), config.optimizer),)
+    discriminator = MelDiscriminator(adversarial).to(model.mel_mean_M.device)
+    voice = AcousticObjective(model, config, discriminator)
+    critic = DiscriminatorObjective(discriminator, voice)
+    start = adversarial.start_step
+    return (
+        Objective("acoustic", voice, config.optimizer),
+        Objective("discriminator", critic, adversarial.optimizer, start),
     )
 
 
@@ -94,6 +120,7 @@ def initial_model(settings: AcousticSettings, data: Data) -> T3:
     if data.base and settings.base:
         seed = settings.training.seed
         weights = extended_weights(data.base, data.tokenizer, settings.base, seed)
+        weights = with_speakers(weights, model.state_dict(), data.n_base_speakers)
         # What the base knows nothing of begins untrained.
         added: tuple[str, ...] = () if data.base.config.pitch else ("pitch.", "source.")
         added += () if data.base.config.postfilter else ("postfilter_FM",)
@@ -109,26 +136,19 @@ def untrained_model(settings: AcousticSettings, data: Data) -> T3:
     """A model that knows nothing, with the vocabulary of `data`; the same for the same seed."""
     torch.manual_seed(settings.training.seed)
     mean_M, std_M = torch.from_numpy(data.mel_mean_M), torch.from_numpy(data.mel_std_M)
-    model = build_model(settings.model, data.tokenizer, mean_M, std_M)
+    model = build_model(settings.model, data.tokenizer, mean_M, std_M, len(data.speakers))
     if model.source is not None:
-        model.source.measure(settings.mel, _log_f0(data.train))
+        rows = range(max(1, len(data.speakers)))
+        log_f0 = [_log_f0(of_speaker(data.train, row)) for row in rows]
+        model.source.measure(settings.mel, log_f0)
     n_frames = data.train.utterances.n_frames.sum()
     model.duration.expect(float(n_frames / data.train.n_tokens.sum()))
     return model
 
 
 def _log_f0(corpus: Corpus) -> NDArray[np.float32]:
-    """Natural log of F0 in Hz, of voiced frames, of at most `MAX_MEASURED` utterances, [n].
-
-    Raises:
-        UserError: the features have no F0.
-    """
-    if corpus.f0 is None:
-        raise UserError(
-            "model.pitch: the features have no F0; run dimts prepare again, or set model.pitch=null"
-        )
-    few = draw(corpus, MAX_MEASURED)
-    f0 = np.concatenate(few.f0 or [])
+    """Natural log of F0 in Hz, of voiced frames, of at most `MAX_MEASURED` utterances, [n]."""
+    f0 = np.concatenate([np.zeros(0, np.float32), *(draw(corpus, MAX_MEASURED).f0 or ())])
     return np.log(f0[f0 > 0])
 
 
@@ -158,6 +178,7 @@ def _check_goes_on(checkpoint: Path, settings: AcousticSettings, data: Data) -> 
     for what, before, now in (
         ("vocabulary", manifest.tokenizer, data.tokenizer.fingerprint),
         ("set of features", manifest.features, _features(data)),
+        ("table of speakers", manifest.speakers, data.speakers),
         ("base", manifest.origin.get(key), _origin(settings, data).get(key)),
     ):
         if before != now:

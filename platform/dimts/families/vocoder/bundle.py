@@ -20,6 +20,7 @@ from dimts.bundles.bundle import (
     read_settings,
     read_weights,
     resolve_bundle,
+    sizes_alone,
 )
 from dimts.core.config import build_config
 from dimts.families.vocoder.model.config import ModelConfig
@@ -63,7 +64,7 @@ def load_bundle(folder: Path, device: str | torch.device = "cpu") -> Bundle:
         raise BundleError(f"{folder}: is of the family {manifest.family}, not a vocoder")
     config, mel = read_sizes(folder)
     weights = read_weights(folder)
-    with torch.device("meta"):  # sizes that the weights do not have cost no memory
+    with sizes_alone():  # sizes that the weights do not have cost no memory
         check_weights(Vocoder(config, mel), weights, folder)
     model = Vocoder(config, mel)
     model.load_state_dict(weights)

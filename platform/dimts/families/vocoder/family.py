@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dimts.core.errors import UserError
-from dimts.families.acoustic.mel_extractor import MelExtractor
 from dimts.families.protocol import Family, Measured
 from dimts.families.vocoder.metrics import DECIDES, METRICS
 from dimts.families.vocoder.sections import VocoderSections
 from dimts.families.vocoder.settings import VocoderSettings
+from dimts.features.mel_extractor import MelExtractor
 
 if TYPE_CHECKING:
     import torch

@@ -7,16 +7,12 @@ from torch import Tensor, nn
 
 from dimts.families.vocoder.dataset import VocoderBatch
 from dimts.families.vocoder.losses import Spectra, SpectralDistance
-from dimts.families.vocoder.model.discriminator import (
-    Discriminators,
-    adversarial,
-    feature_matching,
-    hinge,
-)
+from dimts.families.vocoder.model.discriminator import Discriminators
 from dimts.families.vocoder.model.excitation import cycles_at_frames
 from dimts.families.vocoder.model.pitch_net import Pitch, PitchNet
 from dimts.families.vocoder.model.vocoder import Vocoder
 from dimts.families.vocoder.training_config import VocoderTrainingConfig
+from dimts.training.adversarial import adversarial, feature_matching, hinge
 from dimts.training.precision import autocast
 from dimts.training.task import Losses, Moment
 

@@ -36,20 +36,24 @@ def predicted_mels(
         mel: that the voice must predict.
 
     Raises:
-        UserError: the voice predicts another mel, or does not know a text's letters or language.
+        UserError: the voice predicts another mel, or does not know a text's letters, language or
+            speaker.
     """
     loaded = load_bundle(local_bundle(voice))
     check_same_mel(voice, loaded.mel, mel)
     model, mels = loaded.model, []
     for of_one in features:
         try:
-            corpus = load_corpus(of_one, loaded.tokenizer, split)
+            corpus = load_corpus(of_one, loaded.tokenizer, split, loaded.speakers)
         except UserError as error:
             raise UserError(f"training.voice: {error}") from error
         with one_thread():
             for index in range(len(corpus)):
                 batch = corpus.collate([index])
                 shown_BTM = model.normalise(batch.mel_BTM)
-                said = model(batch.tokens_BN, batch.n_tokens_B, shown_BTM, batch.n_frames_B)
+                said = model(
+                    batch.tokens_BN, batch.n_tokens_B, shown_BTM, batch.n_frames_B,
+                    speakers_B=batch.speakers_B,
+                )  # fmt: skip
                 mels.append(finished_mel(model, said.mel_BTM).astype(np.float16))
     return mels

@@ -41,7 +41,7 @@ def write_extended_bundle(folder: Path, extension: Extension, out: Path) -> None
         UserError: `out` is not empty.
     """
     base = load_bundle(folder)
-    facts = base.manifest.model_dump(include={"step", "epoch", "metrics", "features"})
+    facts = base.manifest.model_dump(include={"step", "epoch", "metrics", "features", "speakers"})
     facts["origin"] = _origin(folder.name, base.sha256, extension)
     weights = extend_rows({n: tensor.float() for n, tensor in base.weights.items()}, extension)
     with new_folder(out) as partial:

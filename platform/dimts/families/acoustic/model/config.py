@@ -117,7 +117,8 @@ class ModelConfig(Config):
             time; 0: none, as in models of before.
         freeze_until_index: embedding rows that training leaves as they are: those below this
             id, those below this share of the base's (0 to 1), those of the base (``n_base``) or
-            all (``n_vocab``). What a frozen token takes from its factors is frozen with it.
+            all (``n_vocab``). What a frozen token takes from its factors is frozen with it, and
+            with a base's rows (``n_base``, ``n_vocab``) those of its speakers.
         freeze_blocks: blocks that training leaves as they are.
     """
 

@@ -1,4 +1,4 @@
-"""Text embedding: rows of tokens and of their factors, some of which may be frozen."""
+"""Rows of tokens, of their factors and of speakers, some of which may be frozen."""
 
 from __future__ import annotations
 
@@ -61,6 +61,25 @@ class TextEmbedding(nn.Module):
         if self.projection is not None:
             x_BND = self.projection(x_BND)
         return x_BND * math.sqrt(x_BND.shape[-1])
+
+
+class SpeakerEmbedding(nn.Module):
+    """A row for each speaker, added to each state of the encoder; all that follows sees it.
+
+    Args:
+        n_speakers: rows.
+        width: channels of a state.
+    """
+
+    def __init__(self, n_speakers: int, width: int):
+        super().__init__()
+        self.rows: nn.Embedding | PartlyFrozenEmbedding = nn.Embedding(n_speakers, width)
+        nn.init.normal_(self.rows.weight, std=width**-0.5)
+
+    def forward(self, speakers_B: Tensor) -> Tensor:
+        """int64 [B] -> [B, D]."""
+        rows_BD: Tensor = self.rows(speakers_B)
+        return rows_BD * math.sqrt(rows_BD.shape[-1])
 
 
 class PartlyFrozenEmbedding(nn.Module):

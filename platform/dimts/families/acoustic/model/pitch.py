@@ -8,6 +8,7 @@ them; even those of a wrong F0 keep it from averaging.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -66,6 +67,7 @@ class HarmonicSource(nn.Module):
     Args:
         width: channels of the result.
         n_mels: bins of the mel.
+        n_speakers: each has statistics of its own, [S]; 0: one speaker, whose are scalars.
     """
 
     harmonics_KM: Tensor
@@ -73,46 +75,53 @@ class HarmonicSource(nn.Module):
     std: Tensor
     gain: Tensor
 
-    def __init__(self, width: int, n_mels: int):
+    def __init__(self, width: int, n_mels: int, n_speakers: int = 0):
         super().__init__()
         self.register_buffer("harmonics_KM", torch.zeros(N_ROWS, n_mels))
-        self.register_buffer("mean", torch.tensor(math.log(150.0)))
-        self.register_buffer("std", torch.tensor(0.3))
-        self.register_buffer("gain", torch.tensor(1.0))  # of predicted log F0 around its mean
+        shape = (n_speakers,) if n_speakers else ()
+        self.register_buffer("mean", torch.full(shape, math.log(150.0)))
+        self.register_buffer("std", torch.full(shape, 0.3))
+        self.register_buffer("gain", torch.ones(shape))  # of predicted log F0 around its mean
         self.into = Convolution(n_mels + 2, width, 3)
         for parameter in self.into.parameters():  # a base that knew no pitch begins as it was
             nn.init.zeros_(parameter)
 
     @torch.no_grad()
-    def measure(self, mel: MelConfig, log_f0: NDArray[np.float32]) -> None:
+    def measure(self, mel: MelConfig, log_f0: Sequence[NDArray[np.float32]]) -> None:
         """Begin with the mel's harmonics and the statistics of a corpus.
 
         Args:
             mel: that the decoder predicts.
-            log_f0: natural log of F0 in Hz, of voiced frames of the training split, [n].
+            log_f0: of each speaker, natural log of F0 in Hz, of voiced frames of the training
+                split, [n].
         """
         self.harmonics_KM.copy_(torch.from_numpy(harmonic_mels(mel)))
-        if len(log_f0) > 1:
-            self.mean.fill_(float(np.mean(log_f0, dtype=np.float64)))
-            self.std.fill_(max(float(np.std(log_f0, dtype=np.float64)), 0.01))
+        rows = zip(self.mean.view(-1), self.std.view(-1), log_f0, strict=True)
+        for mean, std, of_one in rows:  # views
+            if len(of_one) > 1:
+                mean.fill_(float(np.mean(of_one, dtype=np.float64)))
+                std.fill_(max(float(np.std(of_one, dtype=np.float64)), 0.01))
 
-    def normalise(self, f0_BT: Tensor) -> Tensor:
+    def normalise(self, f0_BT: Tensor, speakers_B: Tensor | None = None) -> Tensor:
         """F0 in Hz, 0 where unvoiced -> z-scored log F0, 0 where unvoiced."""
-        z_BT = (f0_BT.clamp_min(1e-3).log() - self.mean) / self.std
+        mean, std = _of(self.mean, speakers_B), _of(self.std, speakers_B)
+        z_BT = (f0_BT.clamp_min(1e-3).log() - mean) / std
         return torch.where(f0_BT > 0, z_BT, 0.0)
 
-    def f0(self, pitch: Pitch, shift: float = 1.0) -> Tensor:
+    def f0(self, pitch: Pitch, shift: float = 1.0, speakers_B: Tensor | None = None) -> Tensor:
         """Predicted pitch as F0 in Hz, 0 where unvoiced; float32 [B, T].
 
         Args:
             pitch: as predicted.
             shift: what F0 is multiplied by.
+            speakers_B: int64, who speaks, where there are several.
         """
-        z_BT = (pitch.z_BT * self.gain).clamp(-4, 4)
-        f0_BT = (z_BT * self.std + self.mean).exp() * shift
+        mean, std, gain = (_of(s, speakers_B) for s in (self.mean, self.std, self.gain))
+        z_BT = (pitch.z_BT * gain).clamp(-4, 4)
+        f0_BT = (z_BT * std + mean).exp() * shift
         return torch.where(pitch.voicing_BT > 0, f0_BT.clamp(F0_MIN, F0_MAX), 0.0)
 
-    def forward(self, f0_BT: Tensor) -> Tensor:
+    def forward(self, f0_BT: Tensor, speakers_B: Tensor | None = None) -> Tensor:
         """Hz, 0 where unvoiced, float32 [B, T] -> [B, T, D]."""
         voiced_BT1 = (f0_BT > 0).float()[..., None]
         octaves_BT = (f0_BT.clamp(F0_MIN, F0_MAX) / F0_MIN).log2()
@@ -124,8 +133,17 @@ class HarmonicSource(nn.Module):
             F.embedding(below_BT + 1, self.harmonics_KM),
             share_BT1,
         )
-        shown = (harmonics_BTM * voiced_BT1, voiced_BT1, self.normalise(f0_BT)[..., None])
+        z_BT1 = self.normalise(f0_BT, speakers_B)[..., None]
+        shown = (harmonics_BTM * voiced_BT1, voiced_BT1, z_BT1)
         return self.into(torch.cat(shown, -1).transpose(1, 2)).transpose(1, 2)
+
+
+def _of(statistic: Tensor, speakers_B: Tensor | None) -> Tensor:
+    """A scalar, or each row's own, [B, 1]."""
+    if not statistic.ndim:
+        return statistic
+    assert speakers_B is not None
+    return statistic[speakers_B][:, None]
 
 
 def harmonic_mels(mel: MelConfig) -> NDArray[np.float32]:

@@ -21,6 +21,7 @@ from dimts.families.acoustic.model.durations import (
     regulate,
     round_durations,
 )
+from dimts.families.acoustic.model.embedding import SpeakerEmbedding
 from dimts.families.acoustic.model.encoder import TextEncoder
 from dimts.families.acoustic.model.pitch import HarmonicSource, Pitch, PitchPredictor
 from dimts.families.acoustic.postfilter import N_MODULATIONS
@@ -62,6 +63,7 @@ class T3(nn.Module):
         factors_VF: the tokenizer's factor table, int64 [n_vocab, F].
         factor_sizes: rows of each factor's embedding.
         mel_mean_M, mel_std_M: statistics of the training frames, natural-log mel.
+        n_speakers: rows of the table of speakers; 0: there is no table, as for one speaker.
     """
 
     mel_mean_M: Tensor
@@ -75,6 +77,7 @@ class T3(nn.Module):
         factor_sizes: tuple[int, ...],
         mel_mean_M: Tensor,
         mel_std_M: Tensor,
+        n_speakers: int = 0,
     ):
         super().__init__()
         n_mels, width, states = len(mel_mean_M), config.width, config.states_per_token
@@ -88,7 +91,8 @@ class T3(nn.Module):
         self.position = nn.Linear(2 * N_POSITION_FEATURES, width)
         self.decoder = MelDecoder(width, n_mels, config.decoder)
         self.pitch = PitchPredictor(width, config.pitch) if config.pitch else None
-        self.source = HarmonicSource(width, n_mels) if config.pitch else None
+        self.source = HarmonicSource(width, n_mels, n_speakers) if config.pitch else None
+        self.speaker = SpeakerEmbedding(n_speakers, width) if n_speakers else None
         gains = torch.ones(N_MODULATIONS, n_mels) if config.postfilter else None
         self.register_buffer("postfilter_FM", gains)
 
@@ -110,6 +114,7 @@ class T3(nn.Module):
         speed: float = 1.0,
         f0_BT: Tensor | None = None,
         pitch_shift: float = 1.0,
+        speakers_B: Tensor | None = None,
     ) -> T3Output:
         """Text to mel; training and synthesis differ only in where the durations come from.
 
@@ -122,9 +127,13 @@ class T3(nn.Module):
             speed: how fast predicted durations are spoken, 1 as learned.
             f0_BT: F0 in Hz, 0 where unvoiced, to be shown to the decoder; as predicted if None.
             pitch_shift: what predicted F0 is multiplied by.
+            speakers_B: int64, rows of the table of speakers, of a model that has one.
         """
         valid_BN = torch.arange(tokens_BN.shape[1], device=tokens_BN.device) < n_tokens_B[:, None]
         x_BND = self.encoder(tokens_BN, valid_BN)
+        if self.speaker is not None:
+            assert speakers_B is not None
+            x_BND = x_BND + self.speaker(speakers_B)[:, None] * valid_BN[..., None]
         log_durations_BNS = self.duration(x_BND.detach(), valid_BN)
         means_BNSM = self.state_means(x_BND).float()
         means_BNSM = means_BNSM.unflatten(-1, (self.config.states_per_token, -1))
@@ -140,8 +149,9 @@ class T3(nn.Module):
         pitch = None
         if self.pitch is not None and self.source is not None:
             pitch = self.pitch(frames_BTD.detach(), valid_BT[..., None])
-            f0_BT = self.source.f0(pitch, pitch_shift).detach() if f0_BT is None else f0_BT
-            frames_BTD = frames_BTD + self.source(f0_BT)
+            if f0_BT is None:
+                f0_BT = self.source.f0(pitch, pitch_shift, speakers_B).detach()
+            frames_BTD = frames_BTD + self.source(f0_BT, speakers_B)
         mel_BTM = self.decoder(frames_BTD, valid_BT[..., None])
         return T3Output(
             mel_BTM, durations_BNS, log_durations_BNS, means_BNSM, state_BT, valid_BN, valid_BT,

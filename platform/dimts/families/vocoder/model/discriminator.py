@@ -1,47 +1,14 @@
-"""What tells recorded speech from generated speech, by its spectra (Jang et al. 2021)."""
+"""The vocoder's discriminators (Jang et al. 2021)."""
 
 from __future__ import annotations
 
-from itertools import pairwise
-
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dimts.families.vocoder.model.config import DiscriminatorConfig
+from dimts.training.adversarial import SpectrumDiscriminator
 
 MEAN, STD = -1.5, 2.5
 """Of the log magnitudes of speech, about."""
-SLOPE = 0.1
-
-
-class SpectrumDiscriminator(nn.Module):
-    """Convolutions over frequency and time of log magnitudes; knows which frequency it sees."""
-
-    def __init__(self, channels: int, layers: int):
-        super().__init__()
-        sizes = [2, *(channels * (1 + (2 * n) // layers) for n in range(layers))]
-        self.layers = nn.ModuleList(
-            nn.Conv2d(
-                d_in, d_out, (3, 5 if n else 9),
-                stride=(1 + n % 2, 2), padding=(1, 2 if n else 4),
-            )
-            for n, (d_in, d_out) in enumerate(pairwise(sizes))
-        )  # fmt: skip
-        self.last = nn.Conv2d(sizes[-1], 1, 3, padding=1)
-        # Channels last: a CPU computes convolutions of so few channels a quarter faster.
-        self.to(memory_format=torch.channels_last)
-
-    def forward(self, log_magnitude_BTF: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Scores, high for what was recorded, and what each layer has found."""
-        x = (log_magnitude_BTF - MEAN) / STD
-        frequency = torch.linspace(-1, 1, x.shape[-1], device=x.device).expand_as(x)
-        x = torch.stack([x, frequency], 1).contiguous(memory_format=torch.channels_last)
-        features = []
-        for layer in self.layers:
-            x = F.leaky_relu(layer(x), SLOPE)
-            features.append(x)
-        return self.last(x), features
 
 
 class Discriminators(nn.Module):
@@ -50,36 +17,10 @@ class Discriminators(nn.Module):
     def __init__(self, config: DiscriminatorConfig):
         super().__init__()
         self.each = nn.ModuleList(
-            SpectrumDiscriminator(config.channels, config.layers) for _ in config.windows
+            SpectrumDiscriminator(config.channels, config.layers, MEAN, STD) for _ in config.windows
         )
 
     def forward(self, spectra: list[Tensor]) -> tuple[list[Tensor], list[list[Tensor]]]:
         """Scores and features of each resolution's log magnitudes, [B, T, F]."""
         judged = [judge(s) for judge, s in zip(self.each, spectra, strict=True)]
         return [scores for scores, _ in judged], [features for _, features in judged]
-
-
-def hinge(real: list[Tensor], made: list[Tensor]) -> Tensor:
-    """Loss of the discriminators, of each utterance, [B] (Lim & Ye 2017)."""
-    losses = [_mean(F.relu(1 - r)) + _mean(F.relu(1 + m)) for r, m in zip(real, made, strict=True)]
-    return torch.stack(losses).mean(0)
-
-
-def adversarial(made: list[Tensor]) -> Tensor:
-    """Loss of the generator, [B]: what it makes should be taken for recorded."""
-    return torch.stack([_mean(-scores) for scores in made]).mean(0)
-
-
-def feature_matching(real: list[list[Tensor]], made: list[list[Tensor]]) -> Tensor:
-    """How far the features of what is made are from those of the recording, [B], relative to the
-    size of those (Kumar et al. 2019)."""
-    losses = [
-        _mean((m - r).abs()) / _mean(r.abs()).clamp_min(1e-4)
-        for of_real, of_made in zip(real, made, strict=True)
-        for r, m in zip(of_real, of_made, strict=True)
-    ]
-    return torch.stack(losses).mean(0)
-
-
-def _mean(x: Tensor) -> Tensor:
-    return x.flatten(1).mean(1, dtype=torch.float32)

@@ -1,0 +1,87 @@
+"""A decoder that has to fool a discriminator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from training_fixtures import acoustic, make_job, run
+
+from dimts.bundles.bundle import WEIGHTS, read_manifest, sha256
+from dimts.commands.voice_config import VoiceConfig
+from dimts.families.acoustic.adversarial import crops
+from dimts.families.acoustic.settings import AcousticSettings
+from dimts.training.step_result import LossAccumulator, ObjectiveResult
+
+ADVERSARIAL = ("training.adversarial.start_step=3", "training.adversarial.frames=16")
+
+
+@pytest.fixture
+def settings_of(voice: Callable[..., VoiceConfig]) -> Callable[..., AcousticSettings]:
+    def build(name: str, *overrides: str) -> AcousticSettings:
+        return acoustic(voice(f"run.name={name}", *ADVERSARIAL, *overrides).launch())
+
+    return build
+
+
+def test_pieces_are_the_same_of_both_mels_and_inside_the_utterance() -> None:
+    n_frames = torch.tensor([40, 12, 90])
+    at = torch.arange(100.0)[None, :, None].expand(3, 100, 4)
+    torch.manual_seed(0)
+    first, second = crops((at, -at), n_frames, 16)
+    assert first.shape == (3, 16, 4)
+    assert torch.equal(first, -second)
+    for row, n in ((0, 40), (2, 90)):
+        assert torch.equal(first[row].diff(dim=0), torch.ones(15, 4))
+        assert first[row].max() < n
+    assert torch.equal(first[1, :12, 0], torch.arange(12.0))  # shorter than a piece
+    assert not first[1, 12:].any()
+    [whole] = crops((at[:, :8],), n_frames.clamp_max(8), 16)
+    assert torch.equal(whole, at[:, :8])
+
+
+def test_discriminator_is_trained_heard_of_and_no_part_of_the_bundle(
+    settings_of: Callable[..., AcousticSettings],
+) -> None:
+    settings = settings_of("heard", "training.log_every=2", "training.max_steps=8")
+    discriminator = make_job(settings).task.objectives[1].module
+    untrained = {name: weight.clone() for name, weight in discriminator.state_dict().items()}
+    job = make_job(settings)
+    listener, result = run(settings)
+    assert result.checkpoint
+    assert len(listener.curve("train/adversarial_loss")) == 3  # after steps 4, 6 and 8
+    assert len(listener.curve("train/discriminator_loss")) == 3
+    again = make_job(settings).task.objectives[1].module.state_dict()
+    assert all(torch.equal(again[name], untrained[name]) for name in untrained)
+    state = torch.load(result.checkpoint / "trainer_state.pt", weights_only=True)
+    trained = state["objectives"]["discriminator"]["weights"]
+    weights = [name for name in untrained if name.endswith("weight")]
+    assert not any(torch.equal(trained[name], untrained[name]) for name in weights)
+    assert "judge" not in " ".join(read_manifest(result.checkpoint).sha256)
+    assert set(job.model.state_dict()) == set(
+        make_job(settings_of("other", "training.adversarial=null")).model.state_dict()
+    )
+
+
+def test_adversarial_run_that_was_stopped_ends_with_the_same_bits(
+    settings_of: Callable[..., AcousticSettings],
+) -> None:
+    _, whole = run(settings_of("whole"))
+    run(settings_of("parted"), stop_after=5)
+    _, parted = run(settings_of("parted"))
+    assert whole.checkpoint and parted.checkpoint
+    assert sha256(whole.checkpoint / WEIGHTS) == sha256(parted.checkpoint / WEIGHTS)
+
+
+def test_a_loss_that_begins_between_two_log_lines_is_the_mean_of_its_own_steps() -> None:
+    kept = LossAccumulator()
+    norm, flags = torch.tensor(1.0), torch.zeros(3)
+    rows = ({"loss": 1.0}, {"loss": 2.0}, {"loss": 6.0, "fooled": 5.0})
+    for number, losses in enumerate(rows):
+        values = {name: torch.tensor(value) for name, value in losses.items()}
+        kept.add([ObjectiveResult("voice", values, norm, flags)])
+        if number == 1:  # a checkpoint in between
+            state, kept = kept.state_dict(), LossAccumulator()
+            kept.load_state_dict(state, torch.device("cpu"))
+    assert kept.means() == {"train/loss": 3.0, "train/fooled": 5.0, "train/gradient_norm": 1.0}
