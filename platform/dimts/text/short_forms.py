@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from dimts.text.language import Language
 from dimts.text.numbers import one_of
@@ -82,9 +83,9 @@ class ShortForms:
         return "".join(parts)
 
 
-def longest_first(texts: object) -> list[str]:
+def longest_first(texts: Iterable[str]) -> list[str]:
     """The texts by falling length, as the first alternative of a pattern is taken."""
-    return sorted(texts, key=len, reverse=True)  # type: ignore[call-overload, no-any-return]
+    return sorted(texts, key=len, reverse=True)
 
 
 def _plain(text: str) -> str:
