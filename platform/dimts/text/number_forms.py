@@ -26,7 +26,7 @@ def number_forms(language: Language) -> list[Rule]:
     rules = (
         _phones(tables) if tables.phone_plus else None,
         _dates(tables) if tables.date_marks else None,
-        _times(tables.clock, tables.range_word) if tables.clock else None,
+        _times(language, tables.clock, tables.range_word) if tables.clock else None,
         _ranges(tables) if tables.range_word else None,
         _units_after(language) if language.units_after else None,
     )
@@ -61,17 +61,21 @@ def _dates(tables: Numbers) -> Rule:
     return lambda text: replaced(pattern, text, read)
 
 
-def _times(clock: Clock, range_word: str) -> Rule:
+def _times(language: Language, clock: Clock, range_word: str) -> Rule:
     """8:30 -> 8 hours and a half; seconds make it something else."""
+    suffixes, letter = frozenset(language.suffixes), language.letters_pattern
     mark, hour = f"[{re.escape(clock.marks)}]", re.escape(clock.hour)
     time = rf"([01]?\d|2[0-4]){mark}([0-5]\d)(?!\d|[.,/]\d|{mark}\d)"
-    pattern = re.compile(rf"(?<![\d.,:/-])(?<!\d{mark}){time}(?:\s*{hour})?")
+    pattern = re.compile(rf"(?<![\d.,:/-])(?<!\d{mark}){time}(?:\s*{hour})?({letter}*)")
     to = re.compile(rf"(?<=\d{mark}\d\d) ?[-–] ?(?={time})") if range_word else None
 
     def read(match: re.Match[str]) -> str:
         minutes = int(match[2])
         past = f" {clock.minutes_before}{minutes} {clock.minutes}" if minutes else ""
-        return f"{int(match[1])} {clock.hour}{f' {clock.half}' if minutes == 30 else past}"
+        past = f" {clock.half}" if minutes == 30 else past
+        after = match[3] or match.string[match.end() : match.end() + 1]
+        space = " " if after.isalpha() and after not in suffixes else ""
+        return f"{int(match[1])} {clock.hour}{past}{space}{match[3]}"
 
     def read_all(text: str) -> str:
         text = replaced(to, text, lambda _: f" {range_word} ") if to else text

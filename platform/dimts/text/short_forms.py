@@ -11,7 +11,8 @@ from dimts.text.replacing import replaced
 
 _JOINER = re.compile(r" ?[./] ?")
 _LONGEST_PART = 6
-_BY_DOTS = r"(?: ?/|\.) ?"
+_MARK = r"(?: ?/|\.)"
+_BY_DOTS = _MARK + " ?"
 
 
 class ShortForms:
@@ -38,7 +39,7 @@ class ShortForms:
             if key[-1] == words[-1:] and key[-1] in self._consonants
         }
         keys = "|".join(map(self._pattern, longest_first(table))) or "(?!)"
-        end = rf"(?!{_BY_DOTS[:-2]}{letter})"
+        end = rf"(?!{_MARK}{letter}(?!{letter}))"  # not the beginning of a longer one
         final_dot = rf"(?:(?:(?<=\.{letter})|(?<=\. {letter}))\.(?!{letter}))?"
         self._known = re.compile(rf"(?<!{letter})((?:{prefix})??)({keys}){end}{final_dot}")
         names = language.respelling.names.values() if language.respelling else ()
@@ -48,7 +49,7 @@ class ShortForms:
         dotted = rf"({part}(?:\.{part})+(?:{suffix})?)(?!{any_letter})"
         dotted += rf"(?:\.(?!{any_letter}))?"
         slashed = rf"({letter}(?:/{letter}{{1,{_LONGEST_PART}}})+)(?![/.]?{letter})"
-        self._guessed = (re.compile(before + dotted), re.compile(before + slashed))
+        self._guessed = (re.compile(before + dotted), re.compile(r"(?<!\d)" + before + slashed))
 
     def __call__(self, text: str) -> str:
         """The text with its abbreviations in words."""
