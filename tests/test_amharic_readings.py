@@ -81,3 +81,10 @@ def test_summary_lists_what_is_read_by_its_letters_with_counts() -> None:
     assert lines[0].startswith("spelled   3 words of 2 kinds")
     assert lines[1:] == ["  ኢ.ቲ.ቪ 2, ረ/ሐኪም 1"]
     assert unexpanded_lines(TextConfig(language="am"), ["ዶ/ር መጣ"]) == []
+
+
+def test_features_read_by_another_switch_are_told_apart() -> None:
+    on, off = (TextConfig(language="am", respell=respell) for respell in (True, False))
+    assert on.switches == {"fold_homophones": False, "respell": True}
+    assert off.switches.keys() == on.switches.keys()
+    assert TextConfig.model_validate(on.model_dump()) == on

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import dimts
-from dimts.audio.files import write_wav
+from dimts.audio.files import AudioError, read_audio, write_wav
+from dimts.audio.mel import log_mel
 from dimts.cli import JobParser
 from dimts.core.errors import UserError
-from dimts.core.untrusted import printable
-from dimts.families.protocol import Speaker
+from dimts.core.untrusted import open_regular, printable
+from dimts.families.protocol import Speaker, Vocoder
 from dimts.text.normaliser import UnknownCharacters
 from dimts.text.unknown import without_unknown
 from dimts.tracking.config import TrackingConfig
@@ -37,7 +38,7 @@ def main() -> int:
     for number, text in texts.items():
         where = f"{arguments.file}:{number}: " if arguments.file else ""
         try:
-            wave = _speak(speaker, text, arguments, where)
+            wave = _speak_known(speaker, text, arguments, where)
         except UserError as error:
             if not arguments.file:
                 raise
@@ -53,17 +54,14 @@ def main() -> int:
     return int(bool(failed))
 
 
-def _speak(
+def _speak_known(
     speaker: Speaker, text: str, arguments: argparse.Namespace, where: str
 ) -> NDArray[np.float32]:
-    """Samples of a text; raises like `Speaker.speak`, with --skip-unknown not for characters."""
+    """Like `_speak`; with --skip-unknown characters that the voice lacks are left out."""
     left_out: list[str] = []
     while True:
         try:
-            wave = speaker.speak(
-                text, language=arguments.language, voice=arguments.voice, speed=arguments.speed,
-                pitch=arguments.pitch,
-            )  # fmt: skip
+            wave = _speak(speaker, text, arguments)
         except UnknownCharacters as error:
             if not arguments.skip_unknown:
                 raise
@@ -76,6 +74,28 @@ def _speak(
         return wave
 
 
+def _speak(speaker: Speaker, text: str, arguments: argparse.Namespace) -> NDArray[np.float32]:
+    """The text; by a vocoder, the recording that it names, of which the mel is all that it gets.
+
+    Raises:
+        UserError: see `Speaker.speak`; or there is no such recording, or it cannot be read.
+    """
+    if not isinstance(speaker, Vocoder):
+        return speaker.speak(
+            text, language=arguments.language, voice=arguments.voice, speed=arguments.speed,
+            pitch=arguments.pitch,
+        )  # fmt: skip
+    if arguments.language or arguments.voice or (arguments.speed, arguments.pitch) != (1, 1):
+        raise UserError("a vocoder speaks recordings as they are: leave out all but their name")
+    try:
+        with open_regular(Path(text)) as descriptor:
+            wave = read_audio(descriptor, speaker.sample_rate)
+    except (AudioError, OSError) as error:
+        why = error.detail if isinstance(error, AudioError) else error.strerror
+        raise UserError(f"{text}: {why}; a vocoder speaks recordings again") from error
+    return speaker(log_mel(wave, speaker.mel))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = JobParser(description=__doc__)
     parser.add_argument("--model", required=True, help="bundle, run folder or MLflow URI")
@@ -85,7 +105,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="wav file, or folder with --file")
     parser.add_argument(
         "--vocoder",
-        help="bundle, run or MLflow URI of a vocoder, or an ONNX file (default: Griffin-Lim)",
+        help="bundle, run or MLflow URI of a vocoder, an ONNX file, or griffin-lim (default: the "
+        "one that ships)",
     )
     parser.add_argument(
         "--language", help="code of what is spoken, e.g. am (default: what the voice learned last)"

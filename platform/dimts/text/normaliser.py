@@ -39,7 +39,7 @@ class TextConfig(Config):
     @property
     def switches(self) -> dict[str, Any]:
         """All but `language`: one language's file has several paths."""
-        return self.model_dump(exclude={"language"})
+        return {key: value for key, value in self if key != "language"}
 
     def absolute(self) -> Self:
         """With the path of a language's file from the root, for processes that stand elsewhere."""
