@@ -1,6 +1,6 @@
 """A base voice that knows one language more: vocabulary and embedding, ready to fine-tune.
 
-dimts extend --base bases/latin --language am --out bundles/am
+dimts extend --base bases/natural --language am --out bundles/am
 dimts extend --tokenizer tokenizer.json --language am --out extended
 
 dimts extend --base chatterbox --language am --related ar --corpus corpora/am --out chatterbox-am
