@@ -282,7 +282,7 @@ def _folder(ours: T3, work: Path) -> dict[str, Any]:
     """A folder as published, with drawn weights: extended by Amharic, loaded by the package."""
     from chatterbox.models.s3gen import S3Gen
     from chatterbox.models.voice_encoder import VoiceEncoder
-    from chatterbox.mtl_tts import ChatterboxMultilingualTTS
+    from chatterbox.mtl_tts import ChatterboxMultilingualTTS, punc_norm
 
     from dimts.families.chatterbox.stock import MULTILINGUAL, open_stock, write_stock
     from dimts.families.chatterbox.vocabulary.tokenizer import StockTokenizer
@@ -300,7 +300,7 @@ def _folder(ours: T3, work: Path) -> dict[str, Any]:
     loaded = ChatterboxMultilingualTTS.from_local(out, "cpu")
     weights = open_stock(out).weights()
     text = "ሰላም ለሁሉም። ዛሬ ጥሩ ቀን ነው፣ አይደል?"
-    theirs = loaded.tokenizer.encode(f"[am]{text}.")
+    theirs = loaded.tokenizer.encode(punc_norm(f"[am]{text}"))
     extended = open_stock(out).tokenizer.encode(text, "am")
     state = loaded.t3.state_dict()
     assert state.keys() == weights.keys()
