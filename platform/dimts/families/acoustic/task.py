@@ -175,7 +175,8 @@ def _origin(settings: AcousticSettings, data: Data) -> dict[str, str]:
     if HUGGINGFACE in before.sha256 and before.origin.get("language") == data.language:
         return before.origin  # dimts extend wrote it, and no training has come of it yet
     name = Path(settings.base.bundle).name
-    return origin(name, data.base.sha256, settings.base.start, data.language)
+    of_base = origin(name, data.base.sha256, settings.base.start, data.language)
+    return of_base | ({"speaker": data.speaker} if data.speaker else {})
 
 
 def _check_goes_on(checkpoint: Path, settings: AcousticSettings, data: Data) -> None:
