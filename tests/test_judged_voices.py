@@ -145,3 +145,12 @@ def test_run_goes_on_with_a_judge_that_chooses(settings: Callable[..., AcousticS
     judges = "judges={names: [distortion], sentences: 2, chooses: wave_mcd}"
     _, result = run(settings("later", *two_more, judges))
     assert result.best.keys() >= {"val/wave_mcd"}
+
+
+def test_poor_trials_are_stopped_by_the_judge_that_chooses(
+    settings: Callable[..., AcousticSettings],
+) -> None:
+    assert FAMILY.selection(settings("loss")) == FAMILY.metrics[0]
+    heard = settings("heard", "judges={names: [naturalness], chooses: naturalness}")
+    assert FAMILY.selection(heard).name == "val/naturalness"
+    assert FAMILY.selection(heard).direction == "maximize"
