@@ -67,6 +67,7 @@ ELSEWHERE = {
     "dimts promote --config chatterbox/": "tests/test_chatterbox_way.py",
     "dimts synthesize --model runs/chatterbox_tiny": "tests/test_chatterbox_way.py",
     "dimts export --model": "tests/test_chatterbox_way.py",
+    "benchmarks/vocoder_quality.py": "tests/test_vocoder_quality.py",
     "benchmarks/judges.py": "tests/test_judges.py",
     "dimts ui --auth": "tests/test_loopback.py",
     "dimts pretrain --config jobs/configs/mix/natural.yaml --export": "tests/test_pretrain.py",
