@@ -22,6 +22,7 @@ from dimts.families.chatterbox.extractor import (
     TokenExtractor,
 )
 from dimts.families.chatterbox.random_projection import RandomProjection
+from dimts.families.chatterbox.s3 import read_tensors
 from dimts.families.chatterbox.tokens_config import RandomProjectionTokens, S3Tokens
 from dimts.families.chatterbox.voice_encoder import VoiceEncoder, trimmed
 
@@ -88,6 +89,21 @@ def test_tokens_are_kept_by_the_weights_that_made_them(tmp_path: Path) -> None:
     assert key() != before
     with pytest.raises(UserError, match=r"s3gen\.pt: is not the file that this was begun with"):
         extractor.open()
+
+
+@pytest.mark.parametrize("as_zip", [True, False])
+def test_weights_of_either_format_are_read_and_more_than_weights_is_refused(
+    tmp_path: Path, as_zip: bool
+) -> None:
+    file = tmp_path / "ve.pt"
+    weights = {"proj.bias": torch.ones(3), "other.bias": torch.ones(1)}
+    torch.save({"model": [weights]}, file, _use_new_zipfile_serialization=as_zip)
+    read = read_tensors(file, "proj.")
+    assert read.keys() == {"proj.bias"} and torch.equal(read["proj.bias"], torch.ones(3))
+    torch.save({"model": tmp_path}, file, _use_new_zipfile_serialization=as_zip)
+    with pytest.raises(UserError, match=r"ve\.pt: holds more than weights") as refused:
+        read_tensors(file)
+    assert len(str(refused.value).splitlines()) == 1
 
 
 def test_voice_encoder_gives_what_the_package_gives() -> None:
