@@ -361,7 +361,11 @@ def commands(file: Path) -> list[str]:
     return words[1::2]
 
 
-@pytest.mark.parametrize("file", SHIPPED, ids=lambda f: f.stem)
+# The base of the other one is to be downloaded: tests/test_chatterbox_way.py searches with it.
+WITH_A_BASE_HERE = [file for file in SHIPPED if file.stem != "chatterbox"]
+
+
+@pytest.mark.parametrize("file", WITH_A_BASE_HERE, ids=lambda f: f.stem)
 def test_shipped_space_fits_the_voice_that_its_comment_names(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
