@@ -27,7 +27,7 @@ CONFIGS = ROOT / "jobs" / "configs" / "chatterbox"
 SPACE = ROOT / "search_spaces" / "chatterbox.yaml"
 SHORT = {
     "train": ["training.max_steps=8", "training.batch_size=4", "training.generated=2"],
-    "tune": ["training.generated=2", "sweep.trials=2", "sweep.utterances=64"],
+    "tune": ["training.generated=2", "sweep.trials=2", "sweep.utterances=128"],
     "promote": ["training.generated=2"],
 }
 
