@@ -159,7 +159,7 @@ def two_tables(folder: Path) -> None:
     ("prepare", "settings", "message"),
     [
         (lambda c: audio(c, "a.wav"), {}, "no layout of a corpus is seen in it, but 1 .wav"),
-        (lambda c: c.mkdir(exist_ok=True), {}, "but nothing; corpus.tables names a table"),
+        (lambda c: c.mkdir(exist_ok=True), {}, "no such folder, or nothing is in it"),
         (ljspeech, {"reader": "kaldi"},
          "is not laid out as kaldi; it looks like delimited: set corpus.reader: auto"),
         (two_layouts, {},

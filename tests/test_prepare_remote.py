@@ -279,5 +279,5 @@ def test_corpus_of_which_nothing_can_be_used_says_why_there(
 
 
 def test_corpus_that_is_not_there_is_one_line(bucket: StoragePath, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"^{bucket}/corpus/metadata.csv: no such file"):
+    with pytest.raises(UserError, match=f"^{bucket}/corpus: no such folder, or nothing is in it$"):
         run(bucket / "corpus", tmp_path / "features")

@@ -19,6 +19,7 @@ from dimts.core.environment import _folder_of_this_user
 
 SYNTHESIZE, TRAIN = ROOT / "jobs" / "synthesize.py", ROOT / "jobs" / "train.py"
 WORD = "ሰላም"
+SPOKEN = ("--text", WORD, "--vocoder", "griffin-lim")
 ESCAPED = WORD.encode("ascii", "backslashreplace")
 NOT_ACTIVATED = {"PATH": "/usr/bin:/bin", "VIRTUAL_ENV": None}
 
@@ -35,7 +36,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_speech_on_a_terminal_without_utf8(bundle: Path, tmp_path: Path, encoding: str) -> None:
     environment = {"PYTHONIOENCODING": encoding}
     out = tmp_path / f"{WORD}.wav"
-    spoken = ("--model", bundle, "--text", WORD, "--out", out)
+    spoken = (*SPOKEN, "--model", bundle, "--out", out)
     done = command(SYNTHESIZE, *spoken, cwd=tmp_path, environment=environment)
     assert (done.returncode, done.stderr) == (0, b"")
     assert out.is_file()
@@ -104,7 +105,7 @@ def test_a_user_without_a_home_speaks(bundle: Path, tmp_path: Path, home: str | 
         folder.mkdir()
     environment = {"HOME": home, "TMPDIR": str(temporary), "USER": None, "LOGNAME": None}
     done = command(
-        *(SYNTHESIZE, "--model", bundle, "--text", WORD),
+        *(SYNTHESIZE, *SPOKEN, "--model", bundle),
         cwd=work, environment=environment, user=somebody(work, temporary),
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, b"")

@@ -118,8 +118,10 @@ def recognise(folder: CorpusFolder) -> str:
             f"{config.path}: looks like {' and like '.join(found)}; seen: {seen}; "
             f"set corpus.reader: {next(iter(found))}, say"
         )
+    if not (contents := _contents(folder)):
+        raise UserError(f"{config.path}: no such folder, or nothing is in it")
     raise UserError(
-        f"{config.path}: no layout of a corpus is seen in it, but {_contents(folder)}; "
+        f"{config.path}: no layout of a corpus is seen in it, but {contents}; "
         f"corpus.tables names a table, corpus.reader the layout ({', '.join(READERS)})"
     )
 
@@ -138,4 +140,4 @@ def _contents(folder: CorpusFolder) -> str:
     endings = Counter(PurePosixPath(name).suffix.lower() or "without ending" for name in top.files)
     seen = [f"{n} {ending}" for ending, n in endings.most_common(5)]
     seen += [f"{name}/" for name in top.folders[:5]]
-    return ", ".join(seen) or "nothing"
+    return ", ".join(seen)
