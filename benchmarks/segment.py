@@ -73,7 +73,13 @@ class Score(NamedTuple):
 
 
 def join(
-    folder: Path, name: str, corpus: Path, language: str, minutes: float, seed: int = 0
+    folder: Path,
+    name: str,
+    corpus: Path,
+    language: str,
+    minutes: float,
+    seed: int = 0,
+    music_every: float = MUSIC_EVERY,
 ) -> list[Truth]:
     """Write NAME.wav and NAME.txt into a folder; what is spoken where."""
     rng = np.random.default_rng(seed)
@@ -82,7 +88,7 @@ def join(
     waves: dict[str, Float32Array] = {}
     order: list[Utterance] = []
     parts, truths, lines, at = [_silence(rng, 0.5)], [], [], 0.5
-    music_at, paragraphs = MUSIC_EVERY / 2, 0
+    music_at, paragraphs = music_every / 2, 0
     while at < 60 * minutes:
         if not order:
             order = [utterances[n] for n in rng.permutation(len(utterances))]
@@ -90,7 +96,7 @@ def join(
             piece = music(rng, float(rng.uniform(*MUSIC_SECONDS)))
             parts += [piece, _silence(rng, float(rng.uniform(*PAUSES)))]
             at += (len(parts[-1]) + len(parts[-2])) / RATE
-            music_at += MUSIC_EVERY
+            music_at += music_every
         missing = at > (paragraphs + 0.4) * 1800 and len(order) > 2 * PARAGRAPH
         if missing:  # in the text alone
             lines += [order.pop().text for _ in range(PARAGRAPH)]
