@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.segment.rough import find_roughly
-from data_prep.segment.sound import FRAMES_A_SECOND, Sound
+from data_prep.segment.sound import FRAMES_A_SECOND, Sound, runs
 from dimts.families.acoustic.alignment.em import estimate, frame_scores, tied_classes
 from dimts.families.acoustic.alignment.long_search import GAP, Int32, search_long
 from dimts.families.acoustic.alignment.search import search_one
@@ -70,23 +70,22 @@ def align(
     tied = np.append(tied_classes(tokenizer.factors, N_STATES), 0)
     chains = [_chain(tokens, pause) for tokens in sentences]
     spans = _rough_spans(sound, sentences, times)
-    runs = _flat_start(sound, chains, spans, tied, pause)
+    taught = _flat_start(sound, chains, spans, tied, pause)
     place = np.zeros(n_classes + 1, np.int32)
     heard = np.unique(np.concatenate([chain.classes for chain in chains] + [[pause]]))
     place[heard] = np.arange(len(heard))
     class_S, skippable_S, gaps = _whole(chains, place)
-    # A gap's states are counted behind the letters: a pause, and any other sound.
     for band in BANDS:
-        scores = _Scores(sound, runs, tied, heard, int(place[pause]))
-        band_T2 = _band(spans, gaps, len(class_S), len(sound.cepstra_TD), band)
+        scores = _Scores(sound, taught, tied, heard, int(place[pause]))
+        band_T2 = _band(spans, gaps, len(sound.cepstra_TD), band)
         path_T = search_long(scores.over_gap, class_S, skippable_S, band_T2)
         spans = _spans(path_T, gaps)
-        runs = scores.runs(path_T, class_S)
+        taught = scores.taught_by(path_T, class_S)
     return [_found(scores, path_T, class_S, span) if span else None for span in spans]
 
 
 Span = tuple[int, int] | None
-Runs = tuple[NDArray[np.int64], NDArray[np.int32], Float]
+Taught = tuple[NDArray[np.int64], NDArray[np.int32], Float]
 """Classes, how many frames in a row are of each, and all those frames."""
 
 
@@ -120,7 +119,7 @@ def _whole(
 def _rough_spans(
     sound: Sound, sentences: Sequence[NDArray[np.int64]], times: Sequence[float]
 ) -> list[Span]:
-    islands = sound.islands
+    islands = runs(sound.sounds_T)
     letters = np.array([max(1, np.count_nonzero(s != PAUSE)) for s in sentences], float)
     found = find_roughly(letters, islands / FRAMES_A_SECOND, np.array(times, float)).islands_N2
     return [
@@ -135,7 +134,7 @@ def _flat_start(
     spans: Sequence[Span],
     tied: NDArray[np.int64],
     pause: int,
-) -> Runs:
+) -> Taught:
     """Viterbi training on the sentences that are roughly known, each in its span."""
     known = [
         (chain, sound.cepstra_TD[span[0] : span[1]], sound.sounds_T[span[0] : span[1]])
@@ -162,9 +161,7 @@ def _flat_start(
     return np.concatenate(classes), np.concatenate(durations), np.concatenate(frames)
 
 
-def _band(
-    spans: Sequence[Span], gaps: NDArray[np.int64], n_states: int, n_frames: int, margin: int
-) -> Int32:
+def _band(spans: Sequence[Span], gaps: NDArray[np.int64], n_frames: int, margin: int) -> Int32:
     """States that are searched at each frame: those of sentences around where they are known."""
     known = [(n, span) for n, span in enumerate(spans) if span]
     frames = [0.0] + [float(at) for _, span in known for at in span] + [float(n_frames)]
@@ -181,12 +178,12 @@ class _Scores:
     def __init__(
         self,
         sound: Sound,
-        runs: Runs,
+        taught: Taught,
         tied: NDArray[np.int64],
         heard: NDArray[np.int64],
         pause: int,
     ) -> None:
-        classes, durations, frames = runs
+        classes, durations, frames = taught
         mean_CD, variance_CD = estimate(
             [classes], lambda _: frames, [durations], tied, PRIOR_FRAMES
         )
@@ -220,7 +217,7 @@ class _Scores:
             float((best_T - of_all_T)[letters].mean()),
         )
 
-    def runs(self, path_T: Int32, class_S: Int32) -> Runs:
+    def taught_by(self, path_T: Int32, class_S: Int32) -> Taught:
         """What a path teaches: letters and pauses; other sounds in gaps teach nothing."""
         classes_T = class_S[path_T]
         gaps_T = classes_T == GAP
@@ -229,11 +226,11 @@ class _Scores:
             scores_TC, gap_T, _, _ = self._of(start, start + 16_000)
             is_pause = gaps_T[part] & (scores_TC[:, self._pause] >= gap_T)
             classes_T[part][is_pause] = self._pause
-        taught = classes_T != GAP
-        kept = classes_T[taught]
+        teaches = classes_T != GAP
+        kept = classes_T[teaches]
         starts = np.flatnonzero(np.diff(kept, prepend=-2))
         durations = np.diff(starts, append=len(kept)).astype(np.int32)
-        return self._heard[kept[starts]].astype(np.int64), durations, self._cepstra_TD[taught]
+        return self._heard[kept[starts]].astype(np.int64), durations, self._cepstra_TD[teaches]
 
 
 def _spans(path_T: Int32, gaps: NDArray[np.int64]) -> list[Span]:

@@ -23,8 +23,8 @@ MAX_STRANGE = 15
 SHOWN_SECONDS = 1.0
 """Of sound without a text that is listed."""
 
-_BEFORE, _AFTER = 15, 35
-"""Frames around the end of a part within which its pause begins: inside the part, outside."""
+_INSIDE, _OUTSIDE = 15, 35
+"""Frames from the end of a part within which its pause begins, into the part and away from it."""
 
 
 class CutConfig(Config):
@@ -114,8 +114,8 @@ def _cut_chain(
     that is short enough, and what cannot be cut in a pause is left out.
     """
     places = [place for n in chain if (place := found[n])]
-    starts = [_pause_before(pauses, place.start) for place in places]
-    ends = [_pause_after(pauses, place.end) for place in places]
+    starts = [_pause(pauses, place.start, 1) for place in places]
+    ends = [_pause(pauses, place.end, 0) for place in places]
     # What parts 0 to i cost at best, and where the last utterance begins; -1: part i is left out.
     best: list[tuple[float, int]] = [(0.0, 0)]
     for i in range(len(places)):
@@ -162,24 +162,16 @@ def _left(first: Found, last: Found, text: str, reason: str) -> LeftOut:
     return LeftOut(first.start / FRAMES_A_SECOND, last.end / FRAMES_A_SECOND, text, reason)
 
 
-def _pause_after(pauses: NDArray[np.int64], end: int) -> _Pause | None:
-    """The pause that begins nearest to where a part ends."""
-    near = pauses[(pauses[:, 0] >= end - _BEFORE) & (pauses[:, 0] <= end + _AFTER)]
-    inside = pauses[(pauses[:, 0] <= end) & (pauses[:, 1] > end)]  # its last letters are quiet
-    return _nearest(near if len(near) else inside, 0, end)
-
-
-def _pause_before(pauses: NDArray[np.int64], start: int) -> _Pause | None:
-    """The pause that ends nearest to where a part begins."""
-    near = pauses[(pauses[:, 1] >= start - _AFTER) & (pauses[:, 1] <= start + _BEFORE)]
-    inside = pauses[(pauses[:, 0] <= start) & (pauses[:, 1] > start)]
-    return _nearest(near if len(near) else inside, 1, start)
-
-
-def _nearest(pauses: NDArray[np.int64], edge: int, frame: int) -> _Pause | None:
-    if not len(pauses):
+def _pause(pauses: NDArray[np.int64], frame: int, edge: int) -> _Pause | None:
+    """The pause nearest to the end of a part (`edge` 0) or to its beginning (1)."""
+    before, after = (_INSIDE, _OUTSIDE) if edge == 0 else (_OUTSIDE, _INSIDE)
+    away = pauses[:, edge] - frame
+    near = pauses[(away >= -before) & (away <= after)]
+    if not len(near):  # quiet letters at the edge of a part seem to be in the pause
+        near = pauses[(pauses[:, 0] <= frame) & (pauses[:, 1] > frame)]
+    if not len(near):
         return None
-    start, end = pauses[np.abs(pauses[:, edge] - frame).argmin()]
+    start, end = near[np.abs(near[:, edge] - frame).argmin()]
     return _Pause(int(start), int(end))
 
 

@@ -33,6 +33,7 @@ from dimts.core.config import fingerprint
 from dimts.core.environment import n_cores, named_cluster
 from dimts.core.errors import UserError
 from dimts.core.ray_session import ray_session
+from dimts.core.untrusted import inside
 from dimts.features.config import CorpusConfig
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
@@ -93,6 +94,11 @@ def segment(settings: SegmentSettings, out: Path, on_ray: bool | None = None) ->
             f"{settings.recordings}: no recording has a text of the same name (.txt, .srt, .vtt, "
             ".csv, .TextGrid)"
         )
+    for audio in pairs:
+        try:
+            inside(settings.recordings, audio)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{settings.recordings}: {error}") from error
     work = out / WORK
     work.mkdir(parents=True, exist_ok=True)
     with lock.locked(work / "lock", lambda pid: f"{out}: process {pid} is at it"):
@@ -153,14 +159,9 @@ def _results(jobs: Sequence[_Job], on_ray: bool | None) -> Iterator[tuple[str, s
         rows = ray.data.from_items(
             [{"number": n} for n in range(len(jobs))], override_num_blocks=len(jobs)
         )
-        shared = ray.put(list(jobs))
-
-        def segment_row(row: dict[str, Any]) -> dict[str, Any]:
-            job = ray.get(shared)[row["number"]]
-            return {"audio": job.audio, "result": _segment_one(job)}
-
+        results = rows.map(_segment_row, fn_kwargs={"jobs": list(jobs)}, num_cpus=1)
         try:
-            for row in rows.map(segment_row, num_cpus=1).iter_rows():
+            for row in results.iter_rows():
                 yield row["audio"], row["result"]
         except RayTaskError:  # a mistake of ours, whose traceback is wanted
             raise
@@ -168,6 +169,11 @@ def _results(jobs: Sequence[_Job], on_ray: bool | None) -> Iterator[tuple[str, s
             raise UserError(
                 f"Ray has ended while recordings were cut ({type(error).__name__}); {GO_ON}"
             ) from error
+
+
+def _segment_row(row: dict[str, Any], jobs: Sequence[_Job]) -> dict[str, Any]:
+    job = jobs[row["number"]]
+    return {"audio": job.audio, "result": _segment_one(job)}
 
 
 def _segment_one(job: _Job) -> str:
@@ -209,23 +215,30 @@ def _tokens(text: str, tokenizer: Tokenizer) -> NDArray[np.int64]:
 
 def _publish(recordings: Path, out: Path, made: Segmented) -> None:
     """Write the corpus: recordings as links, the table of utterances, and what is left out."""
-    table = ["file_name|start|end|text|confidence"]
+    utterances, left_out = [], []
     for audio, pieces in sorted(made.pieces.items()):
         name = f"{RECORDINGS}/{audio}"
         if pieces:
             _link(recordings / audio, out / name)
         for start, end, text, confidence in pieces:
-            plain = text.replace("|", " ")
-            table.append(f"{name}|{start:.2f}|{end:.2f}|{plain}|{confidence:.2f}")
-    write_atomic(out / METADATA, "\n".join(table) + "\n")
-    listed = io.StringIO()
-    writer = csv.writer(listed, lineterminator="\n")
-    writer.writerow(("recording", "from", "to", "reason", "what"))
-    for audio, left in sorted(made.left.items()):
-        for one in sorted(left, key=lambda one: math.inf if one.start is None else one.start):
+            utterances.append((name, f"{start:.2f}", f"{end:.2f}", text, f"{confidence:.2f}"))
+        for one in sorted(made.left[audio], key=_time):
             times = ("" if t is None else f"{t:.2f}" for t in (one.start, one.end))
-            writer.writerow((audio, *times, one.reason, one.text))
-    write_atomic(out / LEFT_OUT, listed.getvalue())
+            left_out.append((audio, *times, one.reason, one.text))
+    header = ("file_name", "start", "end", "text", "confidence")
+    write_atomic(out / METADATA, _table([header, *utterances], "|"))
+    header = ("recording", "from", "to", "reason", "what")
+    write_atomic(out / LEFT_OUT, _table([header, *left_out], ","))
+
+
+def _time(one: LeftOut) -> float:
+    return math.inf if one.start is None else one.start
+
+
+def _table(rows: Sequence[tuple[str, ...]], delimiter: str) -> str:
+    written = io.StringIO()
+    csv.writer(written, delimiter=delimiter, lineterminator="\n").writerows(rows)
+    return written.getvalue()
 
 
 def _link(source: Path, target: Path) -> None:

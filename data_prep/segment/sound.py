@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,24 +30,16 @@ _MIN_PAUSE_SECONDS, _MIN_SOUND_SECONDS = 0.1, 0.04
 _DELTA = 2  # frames to either side
 
 
-@dataclass(frozen=True)
-class Sound:
+class Sound(NamedTuple):
     """A recording as the aligner hears it, T frames of 10 ms, frame t centred on `t / 100` s.
 
     Attributes:
         cepstra_TD: mel cepstra and their slopes, each of mean 0 and deviation 1, float32.
         sounds_T: which frames are no pause, bool.
-        seconds: of the recording.
     """
 
     cepstra_TD: Float32Array
     sounds_T: NDArray[np.bool_]
-    seconds: float
-
-    @property
-    def islands(self) -> NDArray[np.int64]:
-        """First frame of each run of sound and the one after its last, [n, 2]."""
-        return runs(self.sounds_T)
 
 
 def hear(open_recording: Open, audio: str) -> Sound:
@@ -74,7 +66,7 @@ def hear(open_recording: Open, audio: str) -> Sound:
     if not mels or max(map(np.max, powers)) <= 0:
         raise AudioError("silent", "holds no sound")
     sounds_T = _sounds(np.concatenate(powers))
-    return Sound(_cepstra(np.concatenate(mels), sounds_T), sounds_T, seconds)
+    return Sound(_cepstra(np.concatenate(mels), sounds_T), sounds_T)
 
 
 def runs(mask_T: NDArray[np.bool_]) -> NDArray[np.int64]:
