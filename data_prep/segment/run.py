@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from data_prep.arrow_writer import write_atomic
 from data_prep.engine import GO_ON
@@ -191,7 +192,7 @@ def _segment_one(job: _Job) -> str:
             left.append(LeftOut(None, None, part.text, f"unreadable: {error}"))
     pieces: list[Piece] = []
     try:
-        with one_thread():
+        with one_thread(), threadpool_limits(1):  # of torch, and of numpy's matrices
             sound = hear(partial(opened, job.settings.recordings), job.audio)
             if len(tokens) >= MIN_PARTS:
                 found = align(sound, tokens, [part.time for part in usable], tokenizer)
