@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from data_prep.segment.rough import find_roughly
 from data_prep.segment.sound import FRAMES_A_SECOND, Sound, runs
 from dimts.families.acoustic.alignment.em import estimate, frame_scores, tied_classes
-from dimts.families.acoustic.alignment.long_search import GAP, Int32, search_long
+from dimts.families.acoustic.alignment.long_search import GAP, WINDOW, Int32, search_long
 from dimts.families.acoustic.alignment.search import search_one
 from dimts.text.tokenizer import Tokenizer
 
@@ -221,9 +221,9 @@ class _Scores:
         """What a path teaches: letters and pauses; other sounds in gaps teach nothing."""
         classes_T = class_S[path_T]
         gaps_T = classes_T == GAP
-        for start in range(0, len(path_T), 16_000):
-            part = slice(start, start + 16_000)
-            scores_TC, gap_T, _, _ = self._of(start, start + 16_000)
+        for start in range(0, len(path_T), WINDOW):
+            part = slice(start, start + WINDOW)
+            scores_TC, gap_T, _, _ = self._of(start, start + WINDOW)
             is_pause = gaps_T[part] & (scores_TC[:, self._pause] >= gap_T)
             classes_T[part][is_pause] = self._pause
         teaches = classes_T != GAP

@@ -70,6 +70,9 @@ class _Pause(NamedTuple):
     end: int
 
 
+_Borders = tuple[_Pause | None, _Pause | None]
+
+
 def cut(
     sound: Sound, parts: Sequence[Part], found: Sequence[Found | None], config: CutConfig
 ) -> tuple[list[Piece], list[LeftOut]]:
@@ -79,7 +82,7 @@ def cut(
         for part, place in zip(parts, found, strict=True)
         if place is None
     ]
-    pauses = runs(~sound.sounds_T)
+    borders = _borders(runs(~sound.sounds_T), found)
     pieces: list[Piece] = []
     chain: list[int] = []
     for n, place in enumerate(found):
@@ -89,10 +92,10 @@ def cut(
             left.append(_left(place, place, parts[n].text, "low_confidence"))
             continue
         if chain and not _follow(sound, found[chain[-1]], place, chain[-1] + 1 == n):
-            _cut_chain(parts, found, chain, pauses, config, pieces, left)
+            _cut_chain(parts, found, chain, borders, config, pieces, left)
             chain = []
         chain.append(n)
-    _cut_chain(parts, found, chain, pauses, config, pieces, left)
+    _cut_chain(parts, found, chain, borders, config, pieces, left)
     return pieces, left + _without_text(sound, pieces, left)
 
 
@@ -106,7 +109,7 @@ def _follow(sound: Sound, before: Found | None, after: Found, is_next: bool) -> 
 
 def _cut_chain(
     parts: Sequence[Part], found: Sequence[Found | None], chain: Sequence[int],
-    pauses: NDArray[np.int64], config: CutConfig, pieces: list[Piece], left: list[LeftOut],
+    borders: dict[int, _Borders], config: CutConfig, pieces: list[Piece], left: list[LeftOut],
 ) -> None:  # fmt: skip
     """Cut parts that follow each other into utterances.
 
@@ -114,8 +117,7 @@ def _cut_chain(
     that is short enough, and what cannot be cut in a pause is left out.
     """
     places = [place for n in chain if (place := found[n])]
-    starts = [_pause(pauses, place.start, 1) for place in places]
-    ends = [_pause(pauses, place.end, 0) for place in places]
+    starts, ends = zip(*(borders[n] for n in chain), strict=True) if chain else ((), ())
     # What parts 0 to i cost at best, and where the last utterance begins; -1: part i is left out.
     best: list[tuple[float, int]] = [(0.0, 0)]
     for i in range(len(places)):
@@ -162,11 +164,24 @@ def _left(first: Found, last: Found, text: str, reason: str) -> LeftOut:
     return LeftOut(first.start / FRAMES_A_SECOND, last.end / FRAMES_A_SECOND, text, reason)
 
 
-def _pause(pauses: NDArray[np.int64], frame: int, edge: int) -> _Pause | None:
-    """The pause nearest to the end of a part (`edge` 0) or to its beginning (1)."""
-    before, after = (_INSIDE, _OUTSIDE) if edge == 0 else (_OUTSIDE, _INSIDE)
-    away = pauses[:, edge] - frame
-    near = pauses[(away >= -before) & (away <= after)]
+def _borders(pauses: NDArray[np.int64], found: Sequence[Found | None]) -> dict[int, _Borders]:
+    """The pauses before and after each part that was found; None where there is none."""
+    places = [(n, place) for n, place in enumerate(found) if place]
+    before, borders = -_OUTSIDE, {}
+    for (n, place), (_, after) in zip(places, [*places[1:], (0, None)], strict=True):
+        next_start = place.end + _OUTSIDE if after is None else after.start
+        borders[n] = (
+            _pause(pauses, place.start, 1, max(place.start - _OUTSIDE, before - _INSIDE)),
+            _pause(pauses, place.end, 0, min(place.end + _OUTSIDE, next_start + _INSIDE)),
+        )
+        before = place.end
+    return borders
+
+
+def _pause(pauses: NDArray[np.int64], frame: int, edge: int, limit: int) -> _Pause | None:
+    """The pause nearest to the end of a part (`edge` 0) or to its beginning (1), up to a limit."""
+    low, high = (frame - _INSIDE, limit) if edge == 0 else (limit, frame + _INSIDE)
+    near = pauses[(pauses[:, edge] >= low) & (pauses[:, edge] <= high)]
     if not len(near):  # quiet letters at the edge of a part seem to be in the pause
         near = pauses[(pauses[:, 0] <= frame) & (pauses[:, 1] > frame)]
     if not len(near):

@@ -63,9 +63,9 @@ def hear(open_recording: Open, audio: str) -> Sound:
             seconds += len(wave) / MEL.sample_rate
             if len(wave) < CHUNK_SECONDS * MEL.sample_rate:
                 break
-    if not mels or max(map(np.max, powers)) <= 0:
+    sounds_T = _sounds(np.concatenate(powers)) if powers else np.zeros(0, bool)
+    if not sounds_T.any():
         raise AudioError("silent", "holds no sound")
-    sounds_T = _sounds(np.concatenate(powers))
     return Sound(_cepstra(np.concatenate(mels), sounds_T), sounds_T)
 
 
