@@ -22,7 +22,7 @@ from dimts.text.tokenizer import Tokenizer
 
 N_STATES, PRIOR_FRAMES = 2, 20.0
 FLAT_ROUNDS = 6
-BANDS = (40, 15, 15)
+BANDS = (25, 10, 10)
 """Sentences to either side that are searched, in each round."""
 FILLER = 0.5
 """How close to the best sounds a gap comes, 0: as all sounds do on average, 1: as the best."""

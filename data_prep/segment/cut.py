@@ -23,7 +23,7 @@ MAX_STRANGE = 15
 SHOWN_SECONDS = 1.0
 """Of sound without a text that is listed."""
 
-_INSIDE, _OUTSIDE = 15, 35
+_INSIDE, _OUTSIDE = 15, 60
 """Frames from the end of a part within which its pause begins, into the part and away from it."""
 
 
@@ -32,9 +32,7 @@ class CutConfig(Config):
 
     min_seconds: float = Field(1.5, gt=0, description="shortest utterance")
     max_seconds: float = Field(12.0, gt=0, description="longest utterance")
-    min_confidence: float = Field(
-        0.25, ge=0, le=1, description="of each sentence: 1 fits best, 0 as badly as any sound"
-    )
+    min_confidence: float = Field(0.4, ge=0, le=1, description="of each sentence; 1 is best")
 
     @model_validator(mode="after")
     def _fits_together(self) -> CutConfig:
