@@ -129,9 +129,10 @@ def _add_features(
     than `least_seconds` of speech are left out.
     """
     trims, *others = extractors
-    in_turn = [ExtractSettings(trims, limits.trim, limits.min_seconds, limits.max_seconds)]
+    longest, cleaning = limits.max_seconds, limits.cleaning
+    in_turn = [ExtractSettings(trims, limits.trim, limits.min_seconds, longest, cleaning)]
     # All trim the same wave, so that what two of one sample rate make has the same frames.
-    in_turn += [ExtractSettings(e, limits.trim, 0.0, limits.max_seconds) for e in others]
+    in_turn += [ExtractSettings(e, limits.trim, 0.0, longest, cleaning) for e in others]
     rejected: list[Rejected] = []
     results: list[Result] = []
     for settings in in_turn:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from dimts.audio.cleaning import CleaningConfig
 from dimts.audio.trim import TrimConfig
 from dimts.core.config import Config
 from dimts.storage.paths import AnyPath
@@ -81,6 +82,7 @@ class PrepareConfig(Config):
 
     features: AnyPath = Field(description="folder the features go to, here or in object storage")
     trim: TrimConfig = TrimConfig()
+    cleaning: CleaningConfig = CleaningConfig()
     min_seconds: float = Field(0.3, gt=0, description="shortest speech, silence trimmed")
     max_seconds: float = Field(20.0, gt=0, description="longest recording, silence included")
     min_frames_per_token: float = Field(
