@@ -16,8 +16,9 @@ from dimts.core.config import Config
 LONG_PAUSE_SECONDS = 1.0
 """A pause inside an utterance that is counted."""
 MIN_OFFSET = 1e-3
-"""Mean of a recording that is taken for a DC offset: -60 dBFS."""
+"""Of full scale; a smaller DC offset is left as it is."""
 
+_BLOCK_SECONDS = 0.02
 _FADE_SECONDS = 0.005
 _MAX_PEAK = 0.99
 _QUIETEST_DB = -120.0
@@ -52,10 +53,22 @@ class Cleaned(NamedTuple):
     gain_db: float = 0.0
 
 
-def remove_offset(wave: Float32Array) -> tuple[Float32Array, float]:
-    """A wave, float32 [n_samples], without its DC offset, and the offset; 0 if it has none."""
-    offset = float(wave.mean(dtype=np.float64)) if len(wave) else 0.0
-    if not abs(offset) >= MIN_OFFSET:  # NaN is none
+def remove_offset(wave: Float32Array, sample_rate: int) -> tuple[Float32Array, float]:
+    """A wave, float32 [n_samples], without its DC offset, and the offset; 0 if it has none.
+
+    The offset is the mean of the quietest tenth of its blocks of 20 ms, if it is a good part of
+    what those hold: speech is not symmetric, so the mean of a whole recording is no offset.
+    """
+    block = round(_BLOCK_SECONDS * sample_rate)
+    if len(wave) < block:
+        return wave, 0.0
+    blocks = wave[: len(wave) // block * block].reshape(-1, block)
+    means = blocks.mean(axis=1, dtype=np.float64)
+    power = np.einsum("ij,ij->i", blocks, blocks, dtype=np.float64) / block - means**2
+    quiet = np.argsort(power, kind="stable")[: math.ceil(len(means) / 10)]
+    offset = float(np.median(means[quiet]))
+    rest = math.sqrt(max(0.0, float(np.median(power[quiet]))))
+    if abs(offset) < max(MIN_OFFSET, rest / 4):
         return wave, 0.0
     return wave - np.float32(offset), offset
 

@@ -92,7 +92,7 @@ def decode_audio(
         raise AudioError("not_finite", "holds NaN or infinite samples")
     if peak > LOUDEST_PEAK:
         raise AudioError("out_of_range", f"samples reach {peak:.3g}, full scale is 1")
-    wave, offset = remove_offset(wave)
+    wave, offset = remove_offset(wave, file_rate)
     peak = peak_of(wave) if offset else peak
     if peak < SILENT_PEAK:
         raise AudioError("silent", f"no sample is louder than {peak:.1g} of full scale")
