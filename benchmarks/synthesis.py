@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="bases/latin", help="voice (bases/latin)")
+    parser.add_argument("--model", default="bases/natural", help="voice (bases/natural)")
     parser.add_argument("--pairs", type=int, default=5, help="of each text (5)")
     options = parser.parse_args(arguments)
     facts = machine_facts(("torch",))

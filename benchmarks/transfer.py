@@ -10,7 +10,7 @@ ended are kept in --out and not repeated, so the command goes on where it stoppe
 process for each core, each with one thread. Features must have been prepared:
 
     python jobs/sample_corpus.py && python jobs/prepare.py --config jobs/configs/sample_am.yaml
-    python jobs/pretrain.py --config jobs/configs/mix/latin.yaml --prepare-only
+    python jobs/pretrain.py --config jobs/configs/mix/natural.yaml --prepare-only
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def jobs_on_ray(voice_file: Path, folder: Path) -> dict[str, list[str]]:
         "train": job("train", *voice, *ON_RAY),
         "tune": job("tune", *voice, "--config", write_space(folder)),
         "demo": job("demo"),
-        "pretrain": job("pretrain", "--config", ROOT / "jobs/configs/mix/latin.yaml"),
+        "pretrain": job("pretrain", "--config", ROOT / "jobs/configs/mix/natural.yaml"),
     }
 
 

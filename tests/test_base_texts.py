@@ -15,10 +15,10 @@ from dimts.text.language import load_language
 from dimts.text.normaliser import Normaliser, TextConfig
 
 TEXTS = Path(__file__).parents[1] / "data_prep" / "base_texts"
-BASES = ("es", "sw", "tr", "de")
+BASES = ("es", "sw", "tr", "de", "en", "fr")
 CODES = (*BASES, "ti")
 # letters that a language has for names and loans alone
-FOREIGN = {"es": "", "sw": "qx", "tr": "qwx", "de": ""}
+FOREIGN = {"es": "", "sw": "qx", "tr": "qwx", "de": "", "en": "", "fr": ""}
 
 
 @cache
@@ -90,6 +90,10 @@ def test_every_consonant_and_plain_vowel_of_tigrinya_is_heard() -> None:
         ("tr", "Dr. Işık RESMÎ!", "doktor ışık resmi!"),
         ("de", "„GROẞE Straße“, wie geht’s z. B. Dr. Müller?",
          "große straße, wie gehts zum beispiel doktor müller?"),
+        ("en", "“Who’s THERE?” asked Dr. Gray…", "who's there? asked doctor gray."),
+        ("fr", "« L’ŒUF, Mme Noël ? » — ÇA, c.-à-d. où ?",
+         "l'œuf, madame noël? ça, c'est à dire où?"),
+        ("fr", "M. Müller, à L’Haÿ\u202f!", "monsieur muller, à l'haï!"),
         ("ti", "ሰላም፧ ዶ/ር ኣለ።", "ሰላም? ዶክተር ኣለ።"),
     ],
 )  # fmt: skip

@@ -109,6 +109,17 @@ def test_vocoder_benchmark_has_a_row_for_each_way_to_speak() -> None:
     assert float(rows["whole"]) > 0
 
 
+@pytest.mark.integration
+def test_copies_of_a_vocoder_are_judged_beside_recordings(spoken_corpus: Path) -> None:
+    words = ("--model", "bases/vocoder", "--speech", str(spoken_corpus), "--sentences", "2")
+    table = run("benchmarks/vocoder_quality.py", *words, "--judges", "naturalness")
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if "(2)" in line]
+    scores = {row[1]: float(row[2].split()[0]) for row in rows}
+    vocoder = next(name for name in scores if name.startswith("vocoder, step "))
+    assert scores.keys() == {"recordings", vocoder, "Griffin-Lim"}
+    assert scores["Griffin-Lim"] < scores[vocoder]
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="would train for minutes")
 def test_gpu_voice_says_in_one_line_that_it_needs_a_gpu() -> None:
     command = ["benchmarks/gpu_voice.py", "--config", "jobs/configs/sample_am.yaml"]

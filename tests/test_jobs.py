@@ -15,7 +15,7 @@ from training_fixtures import with_a_long_test
 
 from data_prep.recipes.espeak import SAMPLE_SENTENCES, read_sentences
 from dimts.cli import COMMANDS, config_parser, run_job
-from dimts.commands.demo import SENTENCE, print_next_steps
+from dimts.commands.demo import SENTENCE, naturalness, print_next_steps
 from dimts.commands.report import metrics_table, print_result
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
@@ -143,8 +143,12 @@ def test_sentence_of_the_demo_is_not_trained_on() -> None:
 def test_demo_names_the_place_of_its_voice(capsys: pytest.CaptureFixture[str]) -> None:
     file = ROOT / "jobs" / "configs" / "sample_am.yaml"
     config = load_config(VoiceConfig, [file], ["run.storage=s3://voices/runs"])
-    print_next_steps(config, 1.0, 1.0)
-    assert "--model s3://voices/runs/sample_am --text" in capsys.readouterr().out
+    heard = {"test/naturalness": 3.0, "test/recorded_naturalness": 4.5}
+    print_next_steps(config, 1.0, 1.0, naturalness(heard))
+    printed = capsys.readouterr().out
+    assert "--model s3://voices/runs/sample_am --text" in printed
+    assert "3.00 of 5 by DistillMOS; the recordings have 4.50" in printed
+    assert "dimts evaluate --judges" in naturalness({})
 
 
 # What a run ends with

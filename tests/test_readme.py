@@ -60,7 +60,7 @@ ELSEWHERE = {
     "benchmarks/two_nodes.py": "tests/test_nodes.py",
     "benchmarks/judges.py": "tests/test_judges.py",
     "dimts ui --auth": "tests/test_loopback.py",
-    "dimts pretrain --config jobs/configs/mix/latin.yaml --export": "tests/test_pretrain.py",
+    "dimts pretrain --config jobs/configs/mix/natural.yaml --export": "tests/test_pretrain.py",
     "dimts tune --config jobs/configs/sample_am_finetune.yaml": (
         "tests/test_space.py and tests/test_tune_job.py"
     ),

@@ -87,20 +87,25 @@ def test_the_logged_model_is_the_bundle_and_speaks(
         for file in names - {"manifest.json"}:
             assert (found / file).read_bytes() == (bundle / file).read_bytes()
     if store_is == "database":
-        _speaks(config, f"models:/{output.model_id}")
+        _speaks(config, f"models:/{output.model_id}", tmp_path)
 
 
-def _speaks(config: TrackingConfig, uri: str) -> None:
-    """In a process of its own: MLflow puts the library that is inside the model on the path."""
+def _speaks(config: TrackingConfig, uri: str, elsewhere: Path) -> None:
+    """In a process of its own: MLflow puts the library that is inside the model on the path, and
+    the vocoder that ships is there as well."""
     code = (
         "import mlflow, sys; mlflow.set_tracking_uri(sys.argv[1])\n"
         "model = mlflow.pyfunc.load_model(sys.argv[2])\n"
         "print('\\n'.join(model.predict(['ሰላም።', 'እንዴት ነህ?'])))\n"
+        "from dimts.audio.mel import MelConfig\n"
+        "from dimts.families.registry import shipped_vocoder\n"
+        "assert shipped_vocoder(MelConfig()), 'by Griffin-Lim'\n"
         "assert not {'librosa', 'soxr', 'ray', 'torchaudio'} & sys.modules.keys(), 'not required'"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, config.uri, uri], capture_output=True, text=True, check=True
-    )
+        [sys.executable, "-c", code, config.uri, uri],
+        cwd=elsewhere, capture_output=True, text=True, check=True,
+    )  # fmt: skip
     for line in done.stdout.split():
         wave, rate = soundfile.read(io.BytesIO(base64.b64decode(line)))
         assert rate == MelConfig().sample_rate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,26 @@ from numpy.typing import NDArray
 from training_fixtures import Listener
 
 import dimts
-from dimts.audio.files import read_audio, write_wav
+from data_prep.recipes.espeak import ENGINES
+from dimts.audio.files import read_audio
 from dimts.audio.mel import log_mel
+from dimts.audio.pitch import track_pitch
 from dimts.bundles.bundle import WEIGHTS, BundleError, read_manifest, resolve_bundle
 from dimts.commands import prepare, synthesize
 from dimts.commands.voice_config import load_voice
 from dimts.core.errors import UserError
 from dimts.core.untrusted import open_regular
-from dimts.families.registry import get_family, load_speaker, load_vocoder, use_vocoder
+from dimts.families.registry import (
+    GRIFFIN_LIM,
+    get_family,
+    load_speaker,
+    load_vocoder,
+    shipped_vocoder,
+    use_vocoder,
+)
+from dimts.families.vocoder.bundle import export_bundle
 from dimts.families.vocoder.data import open_data
-from dimts.families.vocoder.dataset import Recording, without_gaps
+from dimts.families.vocoder.dataset import Recording, resampled, without_gaps
 from dimts.families.vocoder.extractors import INT16
 from dimts.families.vocoder.held_out import f0_metrics
 from dimts.families.vocoder.metrics import SELECTION
@@ -38,7 +49,8 @@ from dimts.training.task import Moment
 from dimts.training.trainer import train
 
 HOP = 256
-SHIPPED = sorted((Path(__file__).parents[1] / "jobs" / "configs" / "vocoder").glob("*.yaml"))
+ROOT = Path(__file__).parents[1]
+SHIPPED = sorted((ROOT / "jobs" / "configs" / "vocoder").glob("*.yaml"))
 
 
 @pytest.fixture
@@ -156,17 +168,39 @@ def test_bundle_is_small_and_names_its_mel(settings: Any) -> None:
     assert float(vocoder._model.mel_mean) == pytest.approx(data.mel_mean, rel=1e-5)
 
 
-def test_recording_is_spoken_again(settings: Any, spoken_corpus: Path, tmp_path: Path) -> None:
-    vocoder = load_speaker(trained(settings("training.max_steps=2")))
-    recording = next(iter((spoken_corpus / "wavs").iterdir()))
-    wave = vocoder.speak(str(recording))
+def test_exported_bundle_speaks_the_same_beside_a_model_card(settings: Any, tmp_path: Path) -> None:
+    source, folder = trained(settings("training.max_steps=2")), tmp_path / "exported"
+    folder.mkdir()
+    (folder / "README.md").write_text("a card", encoding="utf-8")
+    assert export_bundle(source, folder) == (folder / WEIGHTS).stat().st_size
+    (folder / "README.md").write_text("another card", encoding="utf-8")
+    names = {file.name for file in folder.iterdir()}
+    assert names == {"README.md", "config.yaml", "manifest.json", WEIGHTS}
+    kept, exported = (NeuralVocoder.load(place)._model.state_dict() for place in (source, folder))
+    assert all(torch.equal(weight, exported[name]) for name, weight in kept.items())
+    assert read_manifest(folder).step == 2
+
+
+def test_recording_is_spoken_again_by_the_command_alone(
+    settings: Any, spoken_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = trained(settings("training.max_steps=2"))
+    recording, out = next(iter((spoken_corpus / "wavs").iterdir())), tmp_path / "copy.wav"
+
+    def command(*more: str) -> None:
+        words = ["synthesize.py", "--model", str(bundle), "--out", str(out), *more]
+        monkeypatch.setattr(sys, "argv", words)
+        synthesize.main()
+
+    command("--text", str(recording))
     recorded = read(recording)
-    assert len(recorded) - HOP < len(wave) <= len(recorded)
-    write_wav(tmp_path / "copy.wav", wave, vocoder.sample_rate)
+    assert len(recorded) - HOP < len(read(out)) <= len(recorded)
     with pytest.raises(UserError, match="hello: No such file or directory; a vocoder speaks"):
-        vocoder.speak("hello")
+        command("--text", "hello")
     with pytest.raises(UserError, match="leave out all but their name"):
-        vocoder.speak(str(recording), speed=1.5)
+        command("--text", str(recording), "--speed", "1.5")
+    with pytest.raises(UserError, match="a vocoder speaks recordings again, no texts"):
+        load_speaker(bundle).speak(str(recording))
 
 
 def test_vocoder_is_measured_beside_griffin_lim(settings: Any) -> None:
@@ -230,7 +264,7 @@ def test_hop_that_does_not_fit_is_refused(settings: Any) -> None:
 
 def test_bundle_of_a_voice_is_no_vocoder(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="is of the family acoustic, not a vocoder"):
-        NeuralVocoder.load(Path(__file__).parents[1] / "bases" / "latin")
+        NeuralVocoder.load(ROOT / "bases" / "latin")
 
 
 def test_prepare_makes_what_a_vocoder_learns_from(
@@ -254,16 +288,82 @@ def test_voice_speaks_by_a_vocoder(
 ) -> None:  # fmt: skip
     spoken = trained_voice(voice)
     vocoder = trained(settings("training.max_steps=2"))
-    by_vocoder = dimts.load(spoken, vocoder=vocoder)
-    by_griffin_lim = dimts.load(spoken)
-    waves = [speaker.speak("ሰላም") for speaker in (by_vocoder, by_griffin_lim)]
-    assert len(waves[0]) == len(waves[1])
-    assert not np.array_equal(waves[0], waves[1])
+    named = (vocoder, None, GRIFFIN_LIM)
+    waves = [dimts.load(spoken, vocoder=place).speak("ሰላም") for place in named]
+    assert len({len(wave) for wave in waves}) == 1
+    assert not any(np.array_equal(one, other) for one, other in combinations(waves, 2))
     out = tmp_path / "speech.wav"
     command = ["synthesize.py", "--model", str(spoken), "--vocoder", str(vocoder)]
     monkeypatch.setattr(sys, "argv", [*command, "--text", "ሰላም", "--out", str(out)])
     synthesize.main()
     assert np.abs(read(out) - waves[0]).max() < 1e-3
+
+
+def test_vocoder_that_ships_is_left_out_with_a_line_where_the_mel_is_another(
+    settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    mel = settings().mel
+    vocoder = shipped_vocoder(mel)
+    assert vocoder and vocoder.mel == mel
+    assert not caplog.records
+    assert shipped_vocoder(mel.model_copy(update={"floor": 1e-3})) is None
+    assert [record.message for record in caplog.records] == [
+        "bases/vocoder takes another mel: Griffin-Lim makes the waves"
+    ]
+
+
+def test_vocoder_that_ships_streams_the_samples_that_it_speaks(settings: Any) -> None:
+    vocoder = shipped_vocoder(settings().mel)
+    assert vocoder
+    mel_TM = Recording(open_data(settings()).features[0].split("train"), 3, HOP).mel_TM
+    whole = vocoder(mel_TM)
+    pieces = list(vocoder.stream(np.array_split(mel_TM, len(mel_TM) // 20)))
+    assert len(pieces) > 1
+    streamed = np.concatenate(pieces)
+    assert len(streamed) == len(whole)
+    assert np.abs(streamed - whole).max() < 1e-3
+
+
+def test_loading_a_vocoder_leaves_the_random_numbers_of_a_training() -> None:
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    NeuralVocoder.load(ROOT / "bases" / "vocoder")
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("factor", [0.8, 1.0, 1.25])
+def test_resampled_crop_has_its_own_mel_and_its_f0_moves(settings: Any, factor: float) -> None:
+    mel = settings().mel
+    recording = Recording(open_data(settings()).features[0].split("train"), 3, HOP)
+    crop = resampled(recording, mel, 40, factor, np.random.default_rng(0))
+    assert len(crop.wave) == 40 * HOP
+    again_TM = log_mel(crop.wave, mel)[3:37]  # beyond them it has other neighbours
+    np.testing.assert_allclose(again_TM, crop.mel_TM[3:37], atol=1e-3)
+    whole = resampled(recording, mel, 10_000, factor, np.random.default_rng(0))
+    assert len(whole.mel_TM) == pytest.approx(len(recording) / factor, abs=1)
+    found_T = track_pitch(whole.wave, mel.sample_rate, HOP, settings().pitch)[: len(whole.f0_T)]
+    both = (found_T > 0) & (whole.voiced_T[: len(found_T)] > 0)
+    off = np.log(found_T[both] / whole.f0_T[: len(found_T)][both])
+    assert np.median(np.abs(off)) < 0.02
+
+
+def test_resampling_is_a_range_that_has_an_effect(settings: Any) -> None:
+    plain, other = (
+        open_data(settings(f"training.resampled_share={share}")).train for share in (0, 1)
+    )
+    assert not torch.equal(plain.collate([3]).mel_BTM, other.collate([3]).mel_BTM)
+    with pytest.raises(UserError, match=r"resample 1\.2 to 0\.8: must rise"):
+        settings("training.resample=[1.2, 0.8]")
+
+
+def test_features_that_are_named_twice_are_learned_twice_as_often(settings: Any) -> None:
+    once = open_data(settings())
+    [place] = settings().features
+    twice = open_data(settings(f"features=[{place}, {place}]"))
+    assert len(twice.train) == 2 * len(once.train)
+    assert twice.val.ids == once.val.ids
+    assert twice.fingerprint == once.fingerprint
 
 
 def test_vocoder_of_another_mel_is_refused(settings: Any, voice: Any) -> None:
@@ -272,7 +372,7 @@ def test_vocoder_of_another_mel_is_refused(settings: Any, voice: Any) -> None:
     assert load_vocoder(vocoder, takes).mel == takes
     with pytest.raises(UserError, match=r"was trained for mel.floor=1e-05, 0.001 is asked for"):
         load_vocoder(vocoder, takes.model_copy(update={"floor": 1e-3}))
-    with pytest.raises(BundleError, match="is no vocoder; name one, or leave it out"):
+    with pytest.raises(BundleError, match="is no vocoder; name one, or griffin-lim"):
         load_vocoder(trained_voice(voice), takes)
     with pytest.raises(UserError, match="makes its waves without a vocoder"):
         use_vocoder(load_speaker(vocoder), vocoder)
@@ -295,6 +395,17 @@ def trained_voice(voice: Any) -> Path:
     of_run = voice("run.name=voice", "training.max_steps=2").launch().settings
     run_training(of_run, Listener())
     return resolve_bundle(of_run.run_dir / BEST)
+
+
+def test_vocoder_that_ships_is_made_of_what_its_settings_name() -> None:
+    lines = (ROOT / "bases" / "vocoder" / "make.sh").read_text(encoding="utf-8").splitlines()
+    spoken = [line.split()[1:3] for line in lines if line.startswith("speak ")]
+    assert {engine for engine, _ in spoken} <= ENGINES.keys()
+    made = {"asterisk_en", *("_".join(words) for words in spoken)}
+    settings = load_voice([ROOT / "jobs" / "configs" / "vocoder" / "universal.yaml"], [])
+    assert {Path(place).name for place in settings.model_dump()["features"]} == made
+    prepared = " ".join(lines).partition("for name in ")[2].partition(";")[0].replace("\\", "")
+    assert set(prepared.split()) == made
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: str(file.stem))

@@ -2,7 +2,7 @@
 
 The bytes depend on the sentence, the voice and the version of espeak-ng, on nothing else: not
 on the order of the sentences nor on what the process did before (see `espeak_library`). A natural
-voice may speak instead, from the same phonemes (see `hibari_voice`).
+voice may speak instead, from the same phonemes (see `hibari_voice`, `kokoro_voice`).
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from tqdm import tqdm
 
-from data_prep.recipes import hibari_voice
+from data_prep.recipes import hibari_voice, kokoro_voice
 from data_prep.recipes.espeak_library import Speech, espeak_version, speak
 from data_prep.recipes.folder import new_corpus, read_text
 from dimts.audio.files import write_wav
@@ -51,7 +52,15 @@ class Engine(NamedTuple):
 
 ESPEAK = Engine("espeak", speak, espeak_version)
 HIBARI = Engine("hibari", hibari_voice.speak, hibari_voice.engine_version)
-ENGINES = {engine.name: engine for engine in (HIBARI, ESPEAK)}
+KOKORO = [
+    Engine(
+        f"kokoro-{style.partition('_')[2]}",
+        partial(kokoro_voice.speak, style=style),
+        partial(kokoro_voice.engine_version, style),
+    )
+    for style in kokoro_voice.STYLES
+]
+ENGINES = {engine.name: engine for engine in (HIBARI, ESPEAK, *KOKORO)}
 
 
 def render_corpus(

@@ -22,8 +22,9 @@ def load(
     Args:
         voice: folder of a bundle or a run (its best one), in object storage as well, or a URI of
             MLflow such as ``models:/NAME@champion``.
-        vocoder: likewise, or an ONNX file: what makes waves of the voice's mels; without it
-            Griffin-Lim does.
+        vocoder: likewise, or an ONNX file: what makes waves of the voice's mels. Without it the one
+            that ships does, if it takes the voice's mel, else Griffin-Lim; ``griffin-lim`` asks for
+            that.
         tracking_uri: MLflow's store, for such a URI; ``sqlite:///mlflow.db`` by default.
 
     Raises:
@@ -33,14 +34,22 @@ def load(
 
     choose_caches()  # before numba is imported
     from dimts.core.config import build_config
-    from dimts.families.registry import is_onnx, load_speaker, use_vocoder
+    from dimts.families.registry import (
+        GRIFFIN_LIM,
+        is_onnx,
+        load_speaker,
+        use_shipped_vocoder,
+        use_vocoder,
+    )
     from dimts.tracking.config import TrackingConfig
     from dimts.tracking.mlflow_model import resolve_model
 
     given = {"uri": tracking_uri} if tracking_uri else {}
     tracking = build_config(TrackingConfig, given, {("uri",): "tracking_uri"})
     speaker = load_speaker(resolve_model(voice, tracking))
-    if vocoder:
+    if vocoder is None:
+        use_shipped_vocoder(speaker)
+    elif str(vocoder) != GRIFFIN_LIM:
         place = vocoder if is_onnx(vocoder) else resolve_model(vocoder, tracking)
         use_vocoder(speaker, place)
     return speaker

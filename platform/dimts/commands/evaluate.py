@@ -25,6 +25,7 @@ from dimts.families.acoustic.bundle import load_bundle
 from dimts.families.acoustic.dataset import load_corpus
 from dimts.families.acoustic.held_out import UtteranceMetrics, aggregate_metrics, evaluate
 from dimts.families.acoustic.measurements import by_speaker, check_fits
+from dimts.families.registry import use_shipped_vocoder
 from dimts.features.feature_set import FeatureSet
 from dimts.tracking.mlflow_model import resolve_model
 
@@ -61,6 +62,7 @@ def main() -> None:
         judges = judges_config(kept, names, arguments.recogniser)
         n = judges.sentences if arguments.sentences is None else arguments.sentences
         speaker = config.of_family.load(folder)
+        use_shipped_vocoder(speaker)
         report = hear(judges, voices_of_split(features, "test", n, speaker), arguments.workers)
         print(f"\n{table(report)}")
         write_json(arguments.json, report)

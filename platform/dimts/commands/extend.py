@@ -1,6 +1,6 @@
 """A base voice that knows one language more: vocabulary and embedding, ready to fine-tune.
 
-dimts extend --base bases/latin --language am --out bundles/am
+dimts extend --base bases/natural --language am --out bundles/am
 dimts extend --tokenizer tokenizer.json --language am --out extended
 
 The base is a bundle, a run's folder or an MLflow URI; or a tokenizer.json, Hugging Face's too,

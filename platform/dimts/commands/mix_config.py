@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from data_prep.recipes.espeak import ENGINES, ESPEAK
 from dimts.audio.mel import MelConfig
 from dimts.commands.voice_config import check_workers
 from dimts.core.config import Config, flatten, to_yaml
@@ -28,14 +29,15 @@ from dimts.tracking.config import TrackingConfig
 class Part(Config):
     """One corpus of the mix, with the sections of a single voice.
 
-    It is made by `voice` of espeak, or that of the language's code, from a text file of
-    `sentences`; without them it has to be there.
+    `engine`, as `dimts sample-corpus` names it, makes it from a text file of `sentences`, read as
+    espeak-ng's `voice` does, or that of the language's code; without them it has to be there.
     """
 
     corpus: CorpusConfig
     text: TextConfig
     prepare: PrepareConfig
     sentences: Path | None = None
+    engine: str = ESPEAK.name
     voice: str | None = None
 
     @model_validator(mode="after")
@@ -43,6 +45,8 @@ class Part(Config):
         check_language(self.corpus, self.text)
         if self.voice and not self.sentences:
             raise ValueError("voice has no effect without sentences")
+        if self.engine not in ENGINES:
+            raise ValueError(f"engine: no {self.engine!r}; there are {', '.join(ENGINES)}")
         return self
 
 

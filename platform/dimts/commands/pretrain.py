@@ -1,17 +1,18 @@
 """A voice of several languages to adapt others from: corpora -> features -> base voice.
 
-dimts pretrain --config jobs/configs/mix/latin.yaml
-dimts pretrain --config jobs/configs/mix/latin.yaml --export bases/latin
+dimts pretrain --config jobs/configs/mix/natural.yaml
+dimts pretrain --config jobs/configs/mix/natural.yaml --export bases/natural
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from data_prep.pipeline import prepare
-from data_prep.recipes.espeak import render_corpus
+from data_prep.recipes.espeak import ENGINES, render_corpus
 from dimts.cli import config_parser
-from dimts.commands.mix_config import MixConfig
+from dimts.commands.mix_config import MixConfig, Part
 from dimts.commands.report import print_result
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
@@ -30,13 +31,15 @@ def main() -> None:
         help="write the best bundle there, its matrices in half precision",
     )  # fmt: skip
     parser.add_argument(
-        "--prepare-only", action="store_true", help="corpora and features, no training"
+        "--prepare-only",
+        action="store_true",
+        help="the features of parts whose corpus can be made or is there; no training",
     )
     arguments = parser.parse_args()
     config = load_config(MixConfig, arguments.config, arguments.overrides)
     if config.ray.workers:
         check_cluster()
-    prepare_parts(config)
+    prepare_parts(config, config.parts if not arguments.prepare_only else can_be_made(config))
     if arguments.prepare_only:
         return
     from dimts.bundles.fetch import local_bundle
@@ -55,14 +58,20 @@ def main() -> None:
     print(f"exported: {arguments.export}, {size / 1e6:.1f} MB")
 
 
-def prepare_parts(config: MixConfig) -> None:
-    """Speak and prepare every part that is not up to date."""
+def can_be_made(config: MixConfig) -> list[Part]:
+    """The parts of a mix that have sentences to be spoken, or whose corpus is there."""
+    return [part for part in config.parts if part.sentences or part.corpus.path.exists()]
+
+
+def prepare_parts(config: MixConfig, parts: Iterable[Part]) -> None:
+    """Speak and prepare those parts of a mix that are not up to date."""
     extractors = get_family(DEFAULT).extractors(config)
-    for part in config.parts:
+    for part in parts:
         language = load_language(part.text.language).code
         if part.sentences:
             corpus = require_local(part.corpus.path, "the sentences are spoken into a folder")
-            render_corpus(Path(shipped(str(part.sentences))), corpus, part.voice or language)
+            sentences, voice = Path(shipped(str(part.sentences))), part.voice or language
+            render_corpus(sentences, corpus, voice, engine=ENGINES[part.engine])
         manifest = prepare(part.corpus, part.text, extractors, part.prepare)
         print(
             f"{part.prepare.features}: {manifest.n_utterances} utterances, "

@@ -2,6 +2,7 @@
 
 espeak-ng reads the sentences; hibari, an American woman, speaks its phonemes. Of English sentences
 hibari reads the letters itself. --engine espeak lets espeak-ng speak, too: a robot, in seconds.
+--engine kokoro-NAME is one of five other speakers, and takes about as long as the speech does.
 """
 
 from __future__ import annotations

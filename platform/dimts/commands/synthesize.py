@@ -9,10 +9,17 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 import dimts
-from dimts.audio.files import write_wav
+from dimts.audio.decoded import AudioError
+from dimts.audio.files import read_audio, write_wav
+from dimts.audio.mel import log_mel
 from dimts.cli import JobParser
 from dimts.core.errors import UserError
+from dimts.core.untrusted import open_regular
+from dimts.families.protocol import Speaker, Vocoder
 from dimts.tracking.config import TrackingConfig
 
 
@@ -25,16 +32,35 @@ def main() -> None:
     )
     for number, text in texts.items():
         try:
-            wave = speaker.speak(
-                text, language=arguments.language, voice=arguments.voice, speed=arguments.speed,
-                pitch=arguments.pitch,
-            )  # fmt: skip
+            wave = _speak(speaker, text, arguments)
         except UserError as error:
             where = f"{arguments.file}:{number}: " if arguments.file else ""
             raise UserError(f"{where}{error}") from error
         out = arguments.out / f"{number:04d}.wav" if arguments.file else arguments.out
         write_wav(out, wave, speaker.sample_rate)
         print(f"{out}   {len(wave) / speaker.sample_rate:.1f} s   {text}")
+
+
+def _speak(speaker: Speaker, text: str, arguments: argparse.Namespace) -> NDArray[np.float32]:
+    """The text; by a vocoder, the recording that it names, of which the mel is all that it gets.
+
+    Raises:
+        UserError: see `Speaker.speak`; or there is no such recording, or it cannot be read.
+    """
+    if not isinstance(speaker, Vocoder):
+        return speaker.speak(
+            text, language=arguments.language, voice=arguments.voice, speed=arguments.speed,
+            pitch=arguments.pitch,
+        )  # fmt: skip
+    if arguments.language or arguments.voice or (arguments.speed, arguments.pitch) != (1, 1):
+        raise UserError("a vocoder speaks recordings as they are: leave out all but their name")
+    try:
+        with open_regular(Path(text)) as descriptor:
+            wave = read_audio(descriptor, speaker.sample_rate)
+    except (AudioError, OSError) as error:
+        why = error.detail if isinstance(error, AudioError) else error.strerror
+        raise UserError(f"{text}: {why}; a vocoder speaks recordings again") from error
+    return speaker(log_mel(wave, speaker.mel))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,7 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="wav file, or folder with --file")
     parser.add_argument(
         "--vocoder",
-        help="bundle, run or MLflow URI of a vocoder, or an ONNX file (default: Griffin-Lim)",
+        help="bundle, run or MLflow URI of a vocoder, an ONNX file, or griffin-lim (default: the "
+        "one that ships)",
     )
     parser.add_argument(
         "--language", help="code of what is spoken, e.g. am (default: what the voice learned last)"

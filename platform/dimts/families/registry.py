@@ -6,12 +6,14 @@ A package brings a family by an entry point of the group ``dimts.families``, suc
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from dimts.audio.mel import MelConfig
 from dimts.core.errors import ConfigError, UserError
+from dimts.core.home import shipped
 from dimts.families.protocol import Family, Speaker, SpeaksMels, Vocoder
 
 GROUP = "dimts.families"
@@ -20,7 +22,12 @@ OWN = (
     EntryPoint(DEFAULT, "dimts.families.acoustic.family:FAMILY", GROUP),
     EntryPoint("vocoder", "dimts.families.vocoder.family:FAMILY", GROUP),
 )
+SHIPPED_VOCODER = "bases/vocoder"
+GRIFFIN_LIM = "griffin-lim"
+"""Named as a vocoder: none that is trained."""
 ONNX = EntryPoint("onnx", "dimts.families.vocoder.external:OnnxVocoder", GROUP)
+
+log = logging.getLogger(__name__)
 
 
 @cache
@@ -68,9 +75,31 @@ def load_vocoder(bundle: str | Path, mel: MelConfig, device: str = "cpu") -> Voc
         return vocoder
     model = load_speaker(bundle, device)
     if not isinstance(model, Vocoder):
-        raise BundleError(f"{bundle}: is no vocoder; name one, or leave it out for Griffin-Lim")
+        raise BundleError(f"{bundle}: is no vocoder; name one, or griffin-lim")
     check_same_mel(str(bundle), model.mel, mel)
     return model
+
+
+@cache
+def shipped_vocoder(mel: MelConfig) -> Vocoder | None:
+    """The vocoder that dimts brings along, for mels of a spec; None, after a line in the log, if it
+    takes others or is not there, as on a cluster whose home has no `bases`."""
+    folder = Path(shipped(SHIPPED_VOCODER))
+    if not folder.is_dir():
+        log.warning("%s is not there: Griffin-Lim makes the waves", SHIPPED_VOCODER)
+        return None
+    vocoder = load_speaker(folder)
+    assert isinstance(vocoder, Vocoder)
+    if vocoder.mel != mel:
+        log.warning("%s takes another mel: Griffin-Lim makes the waves", SHIPPED_VOCODER)
+        return None
+    return vocoder
+
+
+def use_shipped_vocoder(speaker: Speaker) -> None:
+    """Let a speaker of mels make its waves by the vocoder that ships, see `shipped_vocoder`."""
+    if isinstance(speaker, SpeaksMels):
+        speaker.vocoder = shipped_vocoder(speaker.mel_config)
 
 
 def is_onnx(vocoder: str | Path) -> bool:

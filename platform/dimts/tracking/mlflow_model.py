@@ -16,6 +16,7 @@ from dimts.bundles.bundle import MANIFEST
 from dimts.bundles.fetch import keep_bundle, local_bundle
 from dimts.core.errors import UserError
 from dimts.core.home import shipped
+from dimts.families.registry import SHIPPED_VOCODER
 from dimts.tracking.config import TrackingConfig, is_in_mlflow
 from dimts.tracking.mlflow_client import connect, mlflow_environment, mlflow_key, reason, time_ms
 from dimts.tracking.moved import moved_line
@@ -183,7 +184,7 @@ def _bundle_in(folder: Path, text: str) -> Path:
 
 
 def _save(path: Path, bundle: Path, logged_model: Any, run_id: str) -> None:
-    """Write MLflow's model folder: our library, `voice_model.py` and the bundle."""
+    """Write MLflow's model folder: library, vocoder that ships, `voice_model.py` and bundle."""
     from mlflow import pyfunc
     from mlflow.models import Model
 
@@ -195,12 +196,18 @@ def _save(path: Path, bundle: Path, logged_model: Any, run_id: str) -> None:
         model_id=logged_model.model_id,
         run_id=run_id,
     )
+    code = [str(Path(dimts.__file__).parent)]
+    if (vocoder := Path(shipped(SHIPPED_VOCODER))).is_dir():
+        # Beside the library is where it looks for what it brings along.
+        place = path.with_name("code") / SHIPPED_VOCODER
+        shutil.copytree(vocoder, place)
+        code.append(str(place.parent))
     pyfunc.save_model(
         path=str(path),
         mlflow_model=model,
         python_model=str(Path(__file__).with_name("voice_model.py")),
         artifacts={"bundle": str(bundle)},
-        code_paths=[str(Path(dimts.__file__).parent)],
+        code_paths=code,
         pip_requirements=[f"{name}=={version}" for name, version in installed.items()],
     )
 

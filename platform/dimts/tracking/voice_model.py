@@ -19,9 +19,10 @@ class VoiceModel(PythonModel):
         from dimts.core.environment import choose_caches
 
         choose_caches()
-        from dimts.families.registry import load_speaker
+        from dimts.families.registry import load_speaker, use_shipped_vocoder
 
         self._voice = load_speaker(context.artifacts["bundle"])
+        use_shipped_vocoder(self._voice)
 
     def predict(self, model_input: list[str]) -> list[str]:  # type: ignore[override]
         """Each sentence as a 16-bit WAV file in base64."""

@@ -154,6 +154,8 @@ class Task:
         write_bundle: (folder, weights, facts) -> None.
         sample: (folder, step) -> samples with the model's present weights, written into the
             folder; raises what a model without sense may raise.
+        listen: further metrics of a validation, ``val/*``, of the model's present weights, asked of
+            rank 0; None: there are none but the losses.
         rehearsal: what must not be forgotten.
         rehearsal_share: share of the batches that are of that.
         counts: of parameters and the like, logged once as metrics of step 0.
@@ -169,6 +171,7 @@ class Task:
     unit: str
     write_bundle: WriteBundle
     sample: Callable[[Path, int], Samples] = lambda folder, step: Samples(())
+    listen: Callable[[], Mapping[str, float]] | None = None
     rehearsal: Dataset | None = None
     rehearsal_share: float = 0.0
     counts: Mapping[str, float] | None = None

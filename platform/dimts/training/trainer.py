@@ -17,7 +17,7 @@ from dimts.core.errors import UserError
 from dimts.training.callbacks import Callbacks
 from dimts.training.checkpointing import Checkpointer
 from dimts.training.config import TrainingConfig
-from dimts.training.distributed import rank, world_size
+from dimts.training.distributed import from_rank_0, rank, world_size
 from dimts.training.fitting import choose_threads, cut_smaller, fit_memory
 from dimts.training.loader import BatchLoader, ScheduledBatch
 from dimts.training.memory import read_parts
@@ -195,6 +195,8 @@ class Trainer:
         with self.seconds.of("validation"), self.state.average.applied():
             module = objectives[0].module.eval()
             values = validation_losses(self.task.val, module, progress.moment, self.task.device)
+            if listen := self.task.listen:
+                values |= from_rank_0(dict(listen()) if self.rank == 0 else {}, self.task.device)
         if self.rank == 0:
             self.callbacks.log(values, progress.step)
         progress.latest = values

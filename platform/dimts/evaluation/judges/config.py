@@ -19,6 +19,9 @@ class JudgesConfig(Config):
         names: of the judges; none: nobody listens.
         sentences: of a split that are judged; 0: all.
         decides: the metric that promotion compares, sentence by sentence; empty: the family's own.
+        chooses: the metric by which the best checkpoint of a run is chosen, and by which a run with
+            `training.patience` ends; empty: the validation loss. Judges then hear the validation
+            split at each validation.
         not_worse: metric -> by how much a promoted voice may be worse in it than the champion, or,
             where there is none, than the recordings.
         recogniser: a folder or a name of a Whisper for CTranslate2; empty: Whisper base, as it is
@@ -30,6 +33,7 @@ class JudgesConfig(Config):
     names: tuple[str, ...] = ()
     sentences: int = Field(default=20, ge=0)
     decides: str = ""
+    chooses: str = ""
     not_worse: dict[str, float] = Field(default_factory=dict)
     recogniser: str = ""
     recogniser_languages: tuple[str, ...] = ()
@@ -41,7 +45,11 @@ class JudgesConfig(Config):
                 raise ValueError(f"no judge {name!r}; there are {', '.join(NAMES)}")
         known = [m.name for name in self.names for m in OF_JUDGE[name]]
         judged = [m.name for m in JUDGED if m.name in known]
-        for key, metrics in (("decides", [self.decides]), ("not_worse", self.not_worse)):
+        for key, metrics in (
+            ("decides", [self.decides]),
+            ("chooses", [self.chooses]),
+            ("not_worse", self.not_worse),
+        ):
             for metric in filter(None, metrics):
                 if metric not in judged:
                     raise ValueError(

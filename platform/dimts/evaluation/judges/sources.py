@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dimts.audio.decoded import AudioError
@@ -23,12 +23,17 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
 
 def voices_of_split(
-    features: FeatureSet, split: SplitName, sentences: int, speaker: Speaker
+    features: FeatureSet,
+    split: SplitName,
+    sentences: int,
+    speaker: Speaker,
+    wanted: Sequence[str] = (RECORDINGS, COPIES, VOICE),
 ) -> dict[str, list[Clip]]:
     """Sentences of a split as recorded, as Griffin-Lim makes them of the recorded mels, which is
     what can be had of any model through it, and as a voice speaks them.
 
     Of at most so many `sentences` (0: all), always the same ones; fewer are a part of more.
+    `wanted` are those of the three to make.
 
     Raises:
         UserError: the split is empty, a recording is not there, or the voice cannot speak a text.
@@ -53,10 +58,15 @@ def voices_of_split(
         voice = speakers[index] if speaker.voices else None
         return speaker.speak(rows.texts[index], language=rows.languages[index], voice=voice)
 
+    make: dict[str, Callable[[int], Float32Array]] = {
+        RECORDINGS: lambda index: recorded[index],
+        COPIES: lambda index: griffin_lim(rows.mel(index), mel),
+        VOICE: spoken,
+    }
+    rates = {VOICE: speaker.sample_rate}
     return {
-        RECORDINGS: [clip(i, recorded[i], mel.sample_rate) for i in kept],
-        COPIES: [clip(i, griffin_lim(rows.mel(i), mel), mel.sample_rate) for i in kept],
-        VOICE: [clip(i, spoken(i), speaker.sample_rate) for i in kept],
+        name: [clip(i, make[name](i), rates.get(name, mel.sample_rate)) for i in kept]
+        for name in wanted
     }
 
 

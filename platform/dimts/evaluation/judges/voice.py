@@ -29,8 +29,10 @@ def judge_voice(
     speaker: Speaker,
     device: torch.device,
     threads: int = 1,
+    wanted: Sequence[str] = tuple(PREFIXES),
 ) -> Report:
-    """What judges say of a voice on a split of each set; see `sources.voices_of_split`.
+    """What judges say of a voice, and of the recordings and their copies as far as they are
+    `wanted`, on a split of each set; see `sources.voices_of_split`.
 
     Raises:
         UserError: a judge is not installed, or a recording cannot be read.
@@ -39,7 +41,7 @@ def judge_voice(
     voices: dict[str, list[Clip]] = {}
     for of_set in features:
         if len(of_set.split(split)):
-            spoken = voices_of_split(of_set, split, config.sentences, speaker)
+            spoken = voices_of_split(of_set, split, config.sentences, speaker, wanted)
             for name, clips in spoken.items():
                 voices.setdefault(name, []).extend(clips)
     if not voices:

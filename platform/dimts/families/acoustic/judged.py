@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,12 @@ from dimts.evaluation.judges.report import Report
 from dimts.evaluation.judges.sources import VOICE
 from dimts.evaluation.judges.voice import judge_voice, judged_metrics
 from dimts.families.acoustic.data import Data
+from dimts.families.acoustic.model.t3 import T3
+from dimts.families.acoustic.restoration import with_restoration
 from dimts.families.acoustic.settings import AcousticSettings
 from dimts.families.acoustic.speaker import AcousticSpeaker
 from dimts.families.protocol import Measured
+from dimts.families.registry import use_shipped_vocoder
 from dimts.features.manifest import SplitName
 
 log = logging.getLogger(__name__)
@@ -29,6 +33,7 @@ def hear(
 ) -> Report:
     """What the judges of the settings say of a bundle; see `judge_voice`."""
     speaker = AcousticSpeaker.load(bundle, str(device))
+    use_shipped_vocoder(speaker)
     threads = torch.get_num_threads()
     report = judge_voice(settings.judges, data.features, split, speaker, device, threads)
     for objection in report.objections:
@@ -46,6 +51,30 @@ def heard_metrics(
     except UserError as error:
         log.warning("not judged: %s", error)
         return {}
+
+
+def listener(
+    settings: AcousticSettings, data: Data, model: T3
+) -> Callable[[], dict[str, float]] | None:
+    """What hears a model's validation sentences while it is trained, as ``val/NAME``, where a judge
+    chooses the best checkpoint; None where none does."""
+    config, speakers = settings.judges, data.speakers
+    if not config.chooses:
+        return None
+    [judge] = [judge for judge, of in OF_JUDGE.items() if config.chooses in {m.name for m in of}]
+    config = config.model_copy(update={"names": (judge,)})
+
+    def listen() -> dict[str, float]:
+        spoken = copy.deepcopy(model).eval()  # as it would be from its bundle
+        spoken.load_state_dict(with_restoration(model, model.state_dict(), data.train))
+        voice = AcousticSpeaker(spoken, data.tokenizer, settings.mel, data.language, speakers)
+        device, threads = model.mel_mean_M.device, torch.get_num_threads()
+        report = judge_voice(config, data.features, "val", voice, device, threads, (VOICE,))
+        if (mean := report.mean(VOICE, config.chooses)) is None:
+            raise UserError(f"judges.chooses: {'; '.join(report.objections)}")
+        return {f"val/{config.chooses}": mean.mean}
+
+    return listen
 
 
 def check_judges(settings: AcousticSettings) -> None:

@@ -14,6 +14,7 @@ from dimts.families.acoustic.data import Data
 from dimts.families.acoustic.model.t3 import T3
 from dimts.families.acoustic.settings import AcousticSettings
 from dimts.families.acoustic.speaker import AcousticSpeaker
+from dimts.families.registry import use_shipped_vocoder
 from dimts.plotting.mel import mel_plot
 from dimts.training.task import Sample, Samples
 
@@ -27,6 +28,7 @@ def make_samples(
     step and of those before it, before a restart too.
     """
     speaker = AcousticSpeaker(model, data.tokenizer, settings.mel, data.language, data.speakers)
+    use_shipped_vocoder(speaker)
     texts = settings.training.sample_texts or data.val.utterances.texts[-2:]
     hop_s = settings.mel.hop_length / settings.mel.sample_rate
     plots: list[Path] = []

@@ -16,6 +16,7 @@ from torch import distributed as dist
 
 from dimts.bundles.bundle import read_manifest
 from dimts.core.errors import UserError
+from dimts.core.metric import Metric
 from dimts.families.acoustic.adversarial import MelDiscriminator
 from dimts.families.acoustic.balance import balanced
 from dimts.families.acoustic.bundle import build_model, write_bundle
@@ -25,7 +26,8 @@ from dimts.families.acoustic.extension.base import HUGGINGFACE, extended_weights
 from dimts.families.acoustic.extension.speakers import with_speakers
 from dimts.families.acoustic.flat_start import ensure_durations, read_durations
 from dimts.families.acoustic.freezing import freeze
-from dimts.families.acoustic.metrics import SELECTION
+from dimts.families.acoustic.judged import listener
+from dimts.families.acoustic.metrics import METRICS, SELECTION
 from dimts.families.acoustic.model.t3 import T3
 from dimts.families.acoustic.objective import AcousticObjective, DiscriminatorObjective
 from dimts.families.acoustic.restoration import with_restoration
@@ -89,7 +91,8 @@ def task_of(settings: AcousticSettings, data: Data, model: T3) -> Task:
         objectives=objectives(model, settings.training),
         train=data.train,
         val=data.val,
-        selection=SELECTION,
+        selection=_selection(settings),
+        listen=listener(settings, data, model),
         unit="frames",
         write_bundle=write,
         sample=partial(make_samples, settings, data, model),
@@ -98,6 +101,12 @@ def task_of(settings: AcousticSettings, data: Data, model: T3) -> Task:
         repeats=balanced(data.train, settings.training.speaker_temperature),
         counts={f"parameters/{what}": float(n) for what, n in counts.items()},
     )
+
+
+def _selection(settings: AcousticSettings) -> Metric:
+    """What chooses the best checkpoint: the validation loss, or what a judge hears."""
+    chooses = settings.judges.chooses
+    return next(m for m in METRICS if m.name == f"val/{chooses}") if chooses else SELECTION
 
 
 def objectives(model: T3, config: AcousticTrainingConfig) -> tuple[Objective, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,9 +15,12 @@ from dimts.audio.mel import MelConfig
 from dimts.bundles import bundle
 from dimts.bundles.bundle import (
     CONFIG,
+    MANIFEST,
+    WEIGHTS,
     BundleError,
     BundleManifest,
     check_weights,
+    file_of,
     read_manifest,
     read_settings,
     read_weights,
@@ -52,6 +57,25 @@ def write_bundle(
     bundle.write_bundle(folder, halves, config_yaml, {**facts, "family": FAMILY})
 
 
+def export_bundle(source: Path, folder: Path) -> int:
+    """Copy the bundle of a run without its trainer's state; bytes of the weights.
+
+    Other files of the folder, such as a model card, stay, and are no part of the bundle.
+
+    Raises:
+        BundleError: `source` is no bundle of a vocoder.
+    """
+    loaded, source = load_bundle(source), resolve_bundle(source)
+    facts = loaded.manifest.model_dump(include={"step", "epoch", "metrics", "features", "origin"})
+    with tempfile.TemporaryDirectory() as draft:
+        config_yaml = file_of(source, CONFIG).read_text(encoding="utf-8")
+        write_bundle(Path(draft), loaded.model.state_dict(), config_yaml, facts)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (CONFIG, WEIGHTS, MANIFEST):
+            shutil.copyfile(Path(draft, name), folder / name)
+    return (folder / WEIGHTS).stat().st_size
+
+
 def load_bundle(folder: Path, device: str | torch.device = "cpu") -> Bundle:
     """Read a vocoder.
 
@@ -66,7 +90,8 @@ def load_bundle(folder: Path, device: str | torch.device = "cpu") -> Bundle:
     weights = read_weights(folder)
     with sizes_alone():  # sizes that the weights do not have cost no memory
         check_weights(Vocoder(config, mel), weights, folder)
-    model = Vocoder(config, mel)
+    with torch.random.fork_rng(devices=[]):  # who loads one in training draws on as before
+        model = Vocoder(config, mel)
     model.load_state_dict(weights)
     return Bundle(model.to(device).eval(), manifest)
 

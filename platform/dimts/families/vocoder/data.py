@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dimts.audio.mel import MelConfig
 from dimts.audio.pitch import PitchConfig
 from dimts.core.errors import UserError
-from dimts.families.vocoder.dataset import Crops
+from dimts.families.vocoder.dataset import Crops, Resampling
 from dimts.families.vocoder.predicted import predicted_mels
 from dimts.families.vocoder.settings import VocoderSettings
 from dimts.features.feature_set import FeatureSet
@@ -19,15 +19,15 @@ from dimts.features.manifest import SplitName
 from dimts.storage.paths import AnyPath
 
 COLUMNS = ("mel", "wave", "f0")
-LEARNED: tuple[SplitName, ...] = ("train", "val")
 
 
 class Data(NamedTuple):
     """Features and their crops.
 
     Attributes:
-        features: the opened sets.
-        train, val: random crops, and crops that stay the same, of a voice's mels if there is one.
+        features: the opened sets, each once.
+        train, val: random crops, and crops that stay the same, of a voice's mels if there is one. A
+            set that is named several times is learned from as often.
         mel_mean, mel_std: of all bins of the training frames of all sets together.
     """
 
@@ -49,17 +49,23 @@ def open_data(settings: VocoderSettings) -> Data:
     Raises:
         UserError: they are missing, have no waves, or were made with other settings.
     """
-    opened = tuple(_open(place, settings.mel, settings.pitch) for place in settings.features)
+    sets = {p: _open(p, settings.mel, settings.pitch) for p in dict.fromkeys(settings.features)}
     training, mel = settings.training, settings.mel
-    train, val = ([features.split(split) for features in opened] for split in LEARNED)
+    opened = tuple(sets.values())
+    learned = tuple(sets[place] for place in settings.features)
+    by_split: dict[SplitName, tuple[FeatureSet, ...]] = {"train": learned, "val": opened}
+    train, val = ([f.split(split) for f in found] for split, found in by_split.items())
     mels: Sequence[Sequence[NDArray[np.float16]] | None] = (None, None)
     if training.voice:
-        mels = [predicted_mels(training.voice, opened, split, mel) for split in LEARNED]
+        voice = training.voice
+        mels = [predicted_mels(voice, found, split, mel) for split, found in by_split.items()]
+    resampling = Resampling(training.resample, training.resampled_share)
     train_crops = Crops(
-        train, mel, training.crop_frames, training.gain, mels[0], training.predicted_share
-    )
+        train, mel, training.crop_frames, training.gain, mels[0], training.predicted_share,
+        resampling,
+    )  # fmt: skip
     val_crops = Crops(val, mel, training.validation_frames, predicted=mels[1])
-    return Data(opened, train_crops, val_crops, *_statistics(opened))
+    return Data(opened, train_crops, val_crops, *_statistics(learned))
 
 
 def whole_utterances(features: tuple[FeatureSet, ...], split: str, mel: MelConfig) -> Crops:

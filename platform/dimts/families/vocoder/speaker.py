@@ -10,12 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dimts.audio.decoded import AudioError
-from dimts.audio.files import read_audio
 from dimts.audio.mel import Float32Array, MelConfig, log_mel
 from dimts.core.errors import UserError
 from dimts.core.threads import one_thread
-from dimts.core.untrusted import open_regular
 from dimts.families.vocoder.bundle import load_bundle
 from dimts.families.vocoder.dataset import without_gaps
 from dimts.families.vocoder.model.excitation import cycles_at_frames
@@ -30,8 +27,7 @@ LOUDEST = 20.0
 class NeuralVocoder:
     """A vocoder that speaks mels.
 
-    As a `dimts.families.protocol.Speaker` it speaks recordings again: their mels are all that it
-    hears of them.
+    It is a `dimts.families.protocol.Speaker` by its attributes alone; texts it refuses.
 
     Args:
         model: in eval mode.
@@ -126,20 +122,15 @@ class NeuralVocoder:
         self, text: str, *, language: str | None = None, voice: str | None = None,
         speed: float = 1.0, pitch: float = 1.0,
     ) -> Float32Array:  # fmt: skip
-        """The recording that `text` names, spoken again from its mel.
+        """Refuse: a text is not read as the name of a file, which a served model would hand out.
 
         Raises:
-            UserError: there is no such recording, or it cannot be read.
+            UserError: always; says what a vocoder speaks.
         """
-        if voice or language not in (None, *self.languages) or (speed, pitch) != (1, 1):
-            raise UserError("a vocoder speaks recordings as they are: leave out all but their name")
-        try:
-            with open_regular(Path(text)) as descriptor:
-                wave = read_audio(descriptor, self.sample_rate)
-        except (AudioError, OSError) as error:
-            why = error.detail if isinstance(error, AudioError) else error.strerror
-            raise UserError(f"{text}: {why}; a vocoder speaks recordings again") from error
-        return self(self.mel_of(wave))
+        raise UserError(
+            "a vocoder speaks recordings again, no texts: name one to dimts synthesize, or give "
+            "its mel, vocoder(vocoder.mel_of(wave))"
+        )
 
     def mel_of(self, wave: Float32Array) -> Float32Array:
         """Natural-log mel of samples, [T, M]."""

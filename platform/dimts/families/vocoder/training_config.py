@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from dimts.core.config import Config
 from dimts.families.vocoder.model.config import DiscriminatorConfig
@@ -52,6 +54,9 @@ class VocoderTrainingConfig(TrainingConfig):
         crop_frames: frames of the mel in each utterance's crop.
         validation_frames: likewise in validation.
         gain: nepers by which a crop is made louder at least and at most; less is softer.
+        resample: factors, least and most, by which a resampled crop is played faster: its pitch and
+            formants move together, as those of another speaker.
+        resampled_share: of crops that are.
         own_pitch_share: of crops whose excitation follows the pitch net, not the tracker.
         own_pitch_from: step from which on.
         voice: bundle or run of an acoustic voice, whose mels of the corpus, laid out as the
@@ -64,6 +69,8 @@ class VocoderTrainingConfig(TrainingConfig):
     crop_frames: int = Field(40, ge=8)
     validation_frames: int = Field(128, ge=8)
     gain: tuple[float, float] = (-1.2, 0.35)
+    resample: tuple[float, float] = (0.8, 1.25)
+    resampled_share: float = Field(0.0, ge=0, le=1)
     own_pitch_share: float = Field(0.5, ge=0, le=1)
     own_pitch_from: int = Field(500, ge=0)
     voice: str | None = Field(None, min_length=1)
@@ -75,3 +82,10 @@ class VocoderTrainingConfig(TrainingConfig):
     optimizer: OptimizerConfig = OptimizerConfig(
         learning_rate=1.5e-3, warmup_steps=100, betas=(0.8, 0.99), clip_norm=10.0
     )
+
+    @model_validator(mode="after")
+    def _resample_is_a_range(self) -> Self:
+        slowest, fastest = self.resample
+        if not 0.5 <= slowest <= fastest <= 2:
+            raise ValueError(f"resample {slowest:g} to {fastest:g}: must rise, from 0.5 to 2")
+        return self
