@@ -192,7 +192,7 @@ def test_spaces_of_spoken_objectives_may_weigh_losses(sweep_voice: Build) -> Non
             {"base.rehearsal_share": one_of(0.0, 0.5)},
             r"section base.* add .*finetune\.yaml",
         ),
-        ({f"{LR}.x": RATE}, rf"{LR}\.x: {LR} is a setting"),
+        ({f"{LR}.x": RATE}, rf"{LR}: input should be a valid number, got {{'x'"),
         ({STEPS: {"type": "float", "low": 0, "high": 40}}, rf"{STEPS}: .*integer"),
         (
             {"training.optimizer": one_of({"betas": [0.9, 0.99]}), LR: RATE},
