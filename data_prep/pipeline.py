@@ -14,6 +14,7 @@ from data_prep.assemble import plan_shards, publish, statistics
 from data_prep.checks import Row, check_text, check_text_fits_audio, without_rare_speakers
 from data_prep.engine import extract_all
 from data_prep.extract import ExtractSettings, Result
+from data_prep.misfit import without_misfits
 from data_prep.readers import read_corpus
 from data_prep.recordings import Root, root_of
 from data_prep.remote_features import fetch_known, send
@@ -77,7 +78,10 @@ def prepare(
         store = Store(folder, extractors)
         extract = partial(_extract, root, store, prepare, on_chunk)
         least = corpus.min_minutes * SECONDS_A_MINUTE
-        accepted, refused, results = _add_features(rows, extractors, prepare, least, extract)
+        tokenizer = Tokenizer.from_language(load_language(text.language), text)
+        accepted, refused, results = _add_features(
+            rows, extractors, prepare, least, extract, tokenizer
+        )
         rejected += refused
         _write_if_new(folder / QUARANTINE, quarantine_csv(rejected))
         if not accepted:
@@ -122,6 +126,7 @@ def _add_features(
     limits: PrepareConfig,
     least_seconds: float,
     extract: ExtractSegments,
+    tokenizer: Tokenizer,
 ) -> tuple[list[Row], list[Rejected], list[Result]]:
     """Rows with features and a split, in the corpus's order; the refused ones; all results.
 
@@ -150,6 +155,9 @@ def _add_features(
                 kept.append(row)
         rows, few = without_rare_speakers(kept, least_seconds)
         rejected += few
+    if limits.max_misfit is not None:
+        rows, bad = without_misfits(rows, limits.max_misfit, tokenizer)
+        rejected += bad
     splits = assign_splits([row.utterance.split_id or row.utterance.id for row in rows], limits)
     for row, split in zip(rows, splits, strict=True):
         row.split = split

@@ -12,15 +12,19 @@ import numpy as np
 import pytest
 import soundfile
 from numpy.typing import NDArray
-from prepare_fixtures import TEXTS, add_row, make_corpus
+from prepare_fixtures import TEXT, TEXTS, add_row, make_corpus, run_prepare
 
 from data_prep.doctor.measure import measure
 from data_prep.doctor.texts import duplicates, pairs_never_heard
+from data_prep.misfit import corpus_misfits
 from data_prep.recipes.espeak import ENGINES, SAMPLE_SENTENCES, render_corpus
 from dimts.audio.files import Decoded
 from dimts.commands import doctor
 from dimts.families.acoustic.alignment.em import align_corpus
 from dimts.families.acoustic.alignment.misfit import misfits
+from dimts.features.feature_set import FeatureSet
+from dimts.text.language import load_language
+from dimts.text.tokenizer import Tokenizer
 
 
 def swap_texts(texts: list[str], share: float, seed: int) -> set[int]:
@@ -127,6 +131,21 @@ def test_doctor_makes_a_page_and_a_report(
     assert len(links.sources) == 9
     for source in links.sources:
         assert soundfile.info(tmp_path / "out" / source).duration > 0.5
+
+
+def test_texts_that_fit_worse_than_allowed_are_left_out(tmp_path: Path) -> None:
+    corpus = make_corpus(tmp_path / "corpus", 8)
+    everything = run_prepare(corpus, tmp_path / "features", max_misfit=10)
+    assert "misfit" not in everything.quarantined
+    tokenizer = Tokenizer.from_language(load_language("am"), TEXT)
+    split = FeatureSet.open(tmp_path / "features").split("train")
+    mels = [split.mel(n) for n in range(len(split))]
+    scores = corpus_misfits(mels, split.texts, split.values("speaker"), tokenizer)
+    limit = float(np.sort(scores)[-3:-1].mean())
+    fewer = run_prepare(corpus, tmp_path / "features", max_misfit=limit)
+    assert fewer.quarantined == {"misfit": 2}
+    left = set(FeatureSet.open(tmp_path / "features").split("train").ids)
+    assert set(split.ids) - left == {split.ids[n] for n in np.argsort(scores)[-2:]}
 
 
 @pytest.mark.slow

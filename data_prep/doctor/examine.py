@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from data_prep.doctor.measure import Measures, measure
 from data_prep.doctor.texts import characters, duplicates, pairs_never_heard
+from data_prep.misfit import corpus_misfits
 from data_prep.pipeline import prepare
 from data_prep.readers import read_corpus
 from data_prep.recordings import at_hand, root_of
@@ -23,10 +23,7 @@ from dimts.audio.decoded import AudioError
 from dimts.audio.files import Decoded, decode_audio, resampled, write_wav
 from dimts.audio.mel import Float32Array, MelConfig
 from dimts.core.config import Config
-from dimts.core.environment import n_cores
 from dimts.core.errors import UserError
-from dimts.families.acoustic.alignment.em import align_corpus
-from dimts.families.acoustic.alignment.misfit import misfits
 from dimts.features.config import CorpusConfig, PrepareConfig
 from dimts.features.feature_set import FeatureSet
 from dimts.features.manifest import QUARANTINE, SPLITS
@@ -37,7 +34,6 @@ from dimts.text.tokenizer import Tokenizer
 
 AUDIO = "audio"
 MAX_PLAYERS = 100
-N_STATES, ITERATIONS, PRIOR_FRAMES = 2, 8, 20.0
 _CHUNK = 64
 
 
@@ -70,7 +66,12 @@ def examine(config: DoctorConfig, out: Path) -> dict[str, Any]:
     """
     manifest = prepare(config.corpus, config.text, [MelExtractor(MelConfig())], config.prepare)
     rows = _rows(config)
-    scores = _misfits(rows, config.text)
+    scores = corpus_misfits(
+        [row.mel for row in rows],
+        [row.text for row in rows],
+        [row.speaker for row in rows],
+        Tokenizer.from_language(load_language(config.text.language), config.text),
+    )
     order = np.argsort(-scores, kind="stable")
     players = {int(index): f"{AUDIO}/{rank:03d}.wav" for rank, index in enumerate(order)}
     players = {index: players[index] for index in order[:MAX_PLAYERS].tolist()}
@@ -142,32 +143,6 @@ def _rows(config: DoctorConfig) -> list[Examined]:
                 )
             )
     return rows
-
-
-def _misfits(rows: Sequence[Examined], text: TextConfig) -> NDArray[np.float64]:
-    """Of each row, see `misfits`; a speaker's own mean is taken off the mels."""
-    tokenizer = Tokenizer.from_language(load_language(text.language), text)
-    tokens = [np.array(tokenizer.encode_normalised(row.text), np.int64) for row in rows]
-    means: dict[str, Float32Array] = {}
-    for speaker in {row.speaker for row in rows}:
-        own = [row.mel for row in rows if row.speaker == speaker]
-        total = sum(mel.sum(axis=0, dtype=np.float64) for mel in own)
-        means[speaker] = (total / sum(map(len, own))).astype(np.float32)
-    n_frames = sum(len(row.mel) for row in rows)
-    squares = sum(
-        np.square(row.mel - means[row.speaker]).sum(axis=0, dtype=np.float64) for row in rows
-    )
-    std = np.maximum(np.sqrt(squares / n_frames), 1e-2).astype(np.float32)
-
-    def mel_of(n: int) -> Float32Array:
-        normalised: Float32Array = (rows[n].mel - means[rows[n].speaker]) / std
-        return normalised
-
-    durations = align_corpus(
-        tokens, mel_of, tokenizer.factors, N_STATES, ITERATIONS, PRIOR_FRAMES,
-        threads=n_cores(), pause_ids=tokenizer.pause_ids,
-    )  # fmt: skip
-    return misfits(tokens, mel_of, durations, tokenizer.factors, PRIOR_FRAMES)
 
 
 def _recordings(config: DoctorConfig, rows: Sequence[Examined]) -> Iterator[Decoded]:

@@ -91,6 +91,11 @@ class PrepareConfig(Config):
     max_seconds_per_token: float = Field(
         1.0, gt=0, description="a recording that is longer for its text says something else"
     )
+    max_misfit: float | None = Field(
+        None,
+        gt=0,
+        description="a text that fits its recording worse is left out; see dimts doctor",
+    )
     val_share: float = Field(0.05, ge=0, lt=0.5, description="share of the utterances")
     test_share: float = Field(0.05, ge=0, lt=0.5, description="share of the utterances")
     shard_mb: float = Field(128, gt=0, description="mel in one Arrow file, MB at most")
