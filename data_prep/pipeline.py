@@ -14,7 +14,6 @@ from data_prep.assemble import plan_shards, publish, statistics
 from data_prep.checks import Row, check_text, check_text_fits_audio, without_rare_speakers
 from data_prep.engine import extract_all
 from data_prep.extract import ExtractSettings, Result
-from data_prep.misfit import without_misfits
 from data_prep.readers import read_corpus
 from data_prep.recordings import Root, root_of
 from data_prep.remote_features import fetch_known, send
@@ -156,6 +155,8 @@ def _add_features(
         rows, few = without_rare_speakers(kept, least_seconds)
         rejected += few
     if limits.max_misfit is not None:
+        from data_prep.misfit import without_misfits  # brings the aligner's compiler
+
         rows, bad = without_misfits(rows, limits.max_misfit, tokenizer)
         rejected += bad
     splits = assign_splits([row.utterance.split_id or row.utterance.id for row in rows], limits)

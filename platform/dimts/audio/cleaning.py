@@ -63,8 +63,8 @@ def remove_offset(wave: Float32Array, sample_rate: int) -> tuple[Float32Array, f
     if len(wave) < block:
         return wave, 0.0
     blocks = wave[: len(wave) // block * block].reshape(-1, block)
-    means = blocks.mean(axis=1, dtype=np.float64)
-    power = np.einsum("ij,ij->i", blocks, blocks, dtype=np.float64) / block - means**2
+    means = blocks.mean(axis=1)
+    power = np.einsum("ij,ij->i", blocks, blocks) / block - means**2
     quiet = np.argsort(power, kind="stable")[: math.ceil(len(means) / 10)]
     offset = float(np.median(means[quiet]))
     rest = math.sqrt(max(0.0, float(np.median(power[quiet]))))
