@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from dimts.cli import run_job
 from dimts.core.errors import UserError
 from dimts.core.threads import one_thread
 from dimts.evaluation.judges.config import JudgesConfig
-from dimts.evaluation.judges.judge import Clip, Judge
+from dimts.evaluation.judges.judge import Clip
 from dimts.evaluation.judges.panel import judge_clips, load_judges
 from dimts.evaluation.judges.report import Report, judge_voices, to_json
 from dimts.families.vocoder.extractors import INT16
@@ -62,7 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     mel = next(iter(models.values())).mel
     copies: dict[str, Speak] = {**models, GRIFFIN_LIM: lambda m: griffin_lim(m, mel)}
     reports = {
-        place.name: judged(place, mel, options.sentences, copies, judges)
+        place.name: judge_voices(
+            config.names,
+            spoken(place, mel, options.sentences, copies),
+            partial(judge_clips, judges),
+        )
         for place in options.speech
     }
     lines = [*naturalness(reports), "", *recognition(reports)]
@@ -80,10 +85,10 @@ def label(place: str) -> str:
     return f"{folder.name}, step {read_manifest(folder, verify=False).step}"
 
 
-def judged(
-    place: Path, mel: MelConfig, n: int, copies: Mapping[str, Speak], judges: Sequence[Judge]
-) -> Report:
-    """What judges say of some recordings and their copies."""
+def spoken(
+    place: Path, mel: MelConfig, n: int, copies: Mapping[str, Speak]
+) -> dict[str, list[Clip]]:
+    """Some recordings, and the same as each of the others makes them of their mels."""
     voices: dict[str, list[Clip]] = {name: [] for name in (RECORDINGS, *copies)}
     with one_thread():
         for clip in list(recordings(place, mel))[:n]:
@@ -96,9 +101,7 @@ def judged(
                 )
     if not voices[RECORDINGS]:
         raise UserError(f"{place}: no speech of {MIN_SECONDS:g} to {MAX_SECONDS:g} s in it")
-    return judge_voices(
-        [judge.name for judge in judges], voices, lambda clips: judge_clips(judges, clips)
-    )
+    return voices
 
 
 def recordings(place: Path, mel: MelConfig) -> Iterator[Clip]:

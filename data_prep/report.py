@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from data_prep.checks import Row
+from data_prep.unexpanded import unexpanded_lines
 from data_prep.utterance import Rejected
 from dimts.audio.cleaning import LONG_PAUSE_SECONDS
 from dimts.core.untrusted import printable
@@ -70,6 +71,7 @@ def summary(
     shared = sum(row.split != "train" and row.text in train for row in accepted)
     if shared:
         lines.append(f"note      {shared} val and test utterances have a text that is in train too")
+    lines += unexpanded_lines(manifest.text, (row.utterance.text for row in accepted))
     lines.append(f"features  {folder}, fingerprint {manifest.fingerprint}")
     return "\n".join(lines) + "\n"
 

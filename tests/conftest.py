@@ -78,6 +78,15 @@ VOCODER_TRAINING = {
         "optimizer": {"warmup_steps": 1},
     },
 }
+CHATTERBOX = {
+    "t3": {"text_vocab": 512, "speech_vocab": 6563, "hidden": 32, "layers": 2, "heads": 2,
+           "feed_forward": 64, "perceiver_dropout": 0.0},
+}  # fmt: skip
+CHATTERBOX_TRAINING = {
+    **{key: value for key, value in TRAINING.items() if key != "aligner"},
+    "optimizer": {"warmup_steps": 4, "learning_rate": 1e-2},
+    "generated": 2,
+}
 BASE_TEXTS = Path(__file__).parents[1] / "data_prep" / "base_texts"
 N_BASE_SENTENCES = 20
 """Of each language of the base; from so many on, no split is left empty."""
@@ -167,6 +176,47 @@ def vocoder_file(spoken_corpus: Path, tmp_path_factory: pytest.TempPathFactory) 
     sections = {"family": "vocoder", "model": VOCODER, "training": VOCODER_TRAINING}
     with prepared(spoken_corpus, tmp_path_factory, "vocoder", sections) as file:
         yield file
+
+
+@pytest.fixture(scope="session")
+def chatterbox_file(
+    spoken_corpus: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """The YAML of a T3 so small that a step takes milliseconds; its features are prepared."""
+    from data_prep.pipeline import prepare
+    from dimts.commands.voice_config import load_voice
+
+    def write_settings(features: Path, folder: Path) -> Path:
+        settings = {
+            "family": "chatterbox",
+            "corpus": {"path": str(spoken_corpus)},
+            "text": {"language": "am"},
+            "tokens": {"kind": "random_projection", "digits": 4},
+            "prepare": {
+                "features": str(features),
+                "engine": "local",
+                "val_share": 0.12,
+                "test_share": 0.08,
+            },
+            "model": CHATTERBOX,
+            "training": CHATTERBOX_TRAINING,
+            "tracking": {"enabled": False},
+            "ray": {"workers": 0},
+            "run": {"name": "tiny", "storage": str(folder / "runs")},
+        }
+        file = folder / "chatterbox.yaml"
+        file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        return file
+
+    own = tmp_path_factory.mktemp("chatterbox")
+
+    def extract(folder: Path) -> None:
+        config: Any = load_voice([write_settings(folder / "features", own)])
+        extractors = config.of_family.extractors(config)
+        prepare(config.corpus, config.text, extractors, config.prepare)
+
+    with shared_folder(tmp_path_factory, "chatterbox_features", extract) as folder:
+        yield write_settings(folder / "features", own)
 
 
 @pytest.fixture

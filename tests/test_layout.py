@@ -36,6 +36,10 @@ BELOW: dict[str, set[str]] = {
         "core", "audio", "text", "storage", "plotting", "features", "bundles", "training",
         "families", "acoustic",
     },
+    "chatterbox": {
+        "core", "audio", "text", "storage", "features", "bundles", "training", "families",
+        "acoustic",
+    },
 }  # fmt: skip
 """`families` is the protocol and the registry; a family is a room of its own."""
 NO_FAMILY = ("training", "launch", "tuning", "tracking")

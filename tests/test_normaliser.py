@@ -22,6 +22,7 @@ from dimts.text.transliteration import load_transliteration
 AMHARIC = load_language("am")
 ENGLISH = load_language("en")
 am = Normaliser(AMHARIC, TextConfig(language="am"))
+am_latin = Normaliser(AMHARIC, TextConfig(language="am", respell=True))
 am_folded = Normaliser(AMHARIC, TextConfig(language="am", fold_homophones=True))
 en = Normaliser(ENGLISH, TextConfig(language="en"))
 NUMBERS = {
@@ -49,7 +50,7 @@ NUMBERS = {
         ("1,234,567", "አንድ ሚሊዮን ሁለት መቶ ሠላሳ አራት ሺህ አምስት መቶ ስልሳ ሰባት"),
         ("-7 ዲግሪ", "ኔጌቲቭ ሰባት ዲግሪ"),
         ("$5 ሚሊዮን፣ 50%", "አምስት ሚሊዮን ዶላር፣ ሃምሳ በመቶ"),
-        ("12:30", "አስራ ሁለት ሠላሳ"),
+        ("12:30", "አስራ ሁለት ሰዓት ተኩል"),
     ],
 )
 def test_amharic_is_written_out(raw: str, normalised: str) -> None:
@@ -101,14 +102,16 @@ def test_text_without_letters_is_refused(text: str) -> None:
 # Runs of what the rules look for, so that they meet each other in every order.
 _PIECES = [*AMHARIC.replacements, *AMHARIC.abbreviations, *AMHARIC.symbols, *AMHARIC.alphabet]
 _PIECES += [*ENGLISH.replacements, *ENGLISH.abbreviations, *ENGLISH.symbols, *ENGLISH.alphabet]
-_PIECES += [*"0123456789፩፲፻፼ \u200b\u0301\u00a0ABCDXYZ", "ኛ", "st", "$", "1,000"]
+_PIECES += [*"0123456789፩፲፻፼ \u200b\u0301\u00a0ABCDXYZ./-:+", "ኛ", "st", "$", "1,000", "ቱ", "በ"]
 _texts = st.lists(st.one_of(st.sampled_from(_PIECES), st.characters()), max_size=15).map("".join)
 
 
 @given(_texts)
 @example("dr .")  # taking out the space completes an abbreviation
 @example("a -- .c.om")
-@pytest.mark.parametrize("normaliser", [am, am_folded, en], ids=["am", "am-folded", "en"])
+@pytest.mark.parametrize(
+    "normaliser", [am, am_folded, am_latin, en], ids=["am", "am-folded", "am-latin", "en"]
+)
 def test_normalised_text_stays_as_it_is(normaliser: Normaliser, text: str) -> None:
     try:
         once = normaliser.normalise(text)

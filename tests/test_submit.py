@@ -21,9 +21,9 @@ from dimts.bundles.bundle import resolve_bundle
 from dimts.training.checkpoint import LATEST
 
 ROOT = Path(__file__).parents[1]
-MAX_UPLOAD = 1_250_000
-"""Bytes, of source that is not packed. Much more would be a corpus or a voice, which are not to be
-uploaded with each job."""
+MAX_UPLOAD, MAX_FILE = 2_000_000, 100_000
+"""Bytes, of source that is not packed, and of each of its files. More would be a corpus or a voice,
+which are not to be uploaded with each job."""
 SOURCE = {"data_prep", "jobs", "platform", "search_spaces"}
 MODULE = re.compile(r"(?:dimts|data_prep)(?:\.\w+)+(?::\w+)?")
 
@@ -56,6 +56,8 @@ def test_what_is_uploaded_is_source_alone(package: Path, uploaded: set[str]) -> 
     assert not [name for name in uploaded if name.endswith(binary)]
     assert {"jobs/train.py", "platform/dimts/core/home.py", "search_spaces/quick.yaml"} <= uploaded
     assert package.stat().st_size <= MAX_UPLOAD
+    with zipfile.ZipFile(package) as archive:
+        assert max(file.file_size for file in archive.infolist()) <= MAX_FILE
 
 
 def test_all_that_is_imported_is_uploaded(uploaded: set[str]) -> None:

@@ -20,6 +20,7 @@ from dimts.core.errors import UserError
 from dimts.families.acoustic.speaker import AcousticSpeaker
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
+from dimts.text.pieces import SENTENCE_PAUSE
 from dimts.text.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parents[1]
@@ -94,9 +95,25 @@ def test_speed_out_of_range_is_refused(synthesizer: AcousticSpeaker, speed: floa
         synthesizer.speak(TEXT, speed=speed)
 
 
-def test_text_that_is_too_long_is_refused(synthesizer: AcousticSpeaker) -> None:
+def test_text_that_is_too_long_at_once_is_refused(synthesizer: AcousticSpeaker) -> None:
     with pytest.raises(UserError, match=r"8002 tokens, at most 8000 are spoken at once; split"):
-        synthesizer.speak("ሰ" * 8000)
+        synthesizer.mel("ሰ" * 8000)
+
+
+def test_long_text_is_spoken_sentence_by_sentence(synthesizer: AcousticSpeaker) -> None:
+    sentences = ["ሰላም " * 49 + "ነው።", "ቡና ጠጣ " * 30 + "ነው?", "ደህና"]
+    first, rest = (
+        synthesizer.speak(text, speed=2) for text in (sentences[0], " ".join(sentences[1:]))
+    )
+    # The silence is shorter, too, at a higher speed; the last two fit into one piece.
+    silence = np.zeros(round(SENTENCE_PAUSE / 2 * synthesizer.sample_rate))
+    whole = synthesizer.speak(" ".join(sentences), speed=2)
+    assert np.array_equal(whole, np.concatenate([first, silence, rest]))
+
+
+def test_text_without_a_final_mark_ends_as_with_one(synthesizer: AcousticSpeaker) -> None:
+    assert np.array_equal(synthesizer.speak("ሰላም"), synthesizer.speak("ሰላም።"))
+    assert not np.array_equal(synthesizer.speak("ሰላም"), synthesizer.speak("ሰላም?"))
 
 
 def test_raw_text_is_normalised_as_in_training(synthesizer: AcousticSpeaker) -> None:
@@ -136,6 +153,34 @@ def test_file_of_sentences_becomes_wavs_named_for_their_lines(
     assert short < long
 
 
+def test_lines_that_cannot_be_spoken_are_listed_and_the_others_spoken(
+    job: Job, bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "lines.txt").write_text("ሰላም Ж\nአዎ።\nЖ\nቡና ጠጣ።\n", encoding="utf-8")
+    code, out, err = job("--model", str(bundle), "--file", "lines.txt", "--out", "said")
+    assert code == 1
+    assert sorted(f.name for f in (tmp_path / "said").iterdir()) == ["0002.wav", "0004.wav"]
+    assert out.count("\n") == 2
+    assert err.splitlines()[0].startswith(f"error: lines.txt:1: {UNKNOWN} 'Ж' (U+0416")
+    assert err.splitlines()[-1] == "2 of 4 lines were not spoken: 1, 3"
+
+
+def test_unknown_characters_are_left_out_where_that_is_asked_for(
+    job: Job, bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "lines.txt").write_text("ሰላም ЖЖ\nЖ\n", encoding="utf-8")
+    arguments = ("--model", str(bundle), "--file", "lines.txt", "--out", "said", "--skip-unknown")
+    code, _, err = job(*arguments)
+    assert code == 1
+    assert err.splitlines() == [
+        "warning: lines.txt:1: left out 'Ж' (U+0416)",
+        "error: lines.txt:2: the text is empty once normalised: nothing to say",
+        "1 of 2 lines were not spoken: 2",
+    ]
+    said, _ = soundfile.read(tmp_path / "said" / "0001.wav", dtype="float32")
+    assert len(said) == len(AcousticSpeaker.load(bundle).speak("ሰላም"))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -165,7 +210,6 @@ def test_run_folder_speaks_with_its_best_checkpoint(job: Job, bundle: Path) -> N
             ["--model", "{bundle}", "--text", "  "],
             "the text is empty once normalised: nothing to say",
         ),
-        (["--model", "{bundle}", "--file", "bad.txt"], f"bad.txt:2: {UNKNOWN} 'Ж' (U+0416"),
         (["--model", "{bundle}", "--file", "none.txt"], "none.txt: cannot be read"),
         (["--model", "{bundle}", "--file", "empty.txt"], "empty.txt: holds no sentence"),
         (["--model", "{bundle}", "--text", "ሰላም", "--speed", "9"], "speed 9: must be"),

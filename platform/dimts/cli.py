@@ -34,6 +34,7 @@ COMMANDS = {
     "tune": "search for the best voice",
     "promote": "make a registered voice the champion",
     "extend": "a base voice's vocabulary and embedding, extended by a language",
+    "export": "a trained Chatterbox as a folder that its package loads",
     "pretrain": "a voice of several languages to adapt others from",
     "ui": "MLflow's pages over the recorded runs",
     "sample-corpus": "a corpus that a synthetic voice speaks",

@@ -3,9 +3,12 @@
 dimts extend --base bases/natural --language am --out bundles/am
 dimts extend --tokenizer tokenizer.json --language am --out extended
 
-The base is a bundle, a run's folder or an MLflow URI; or a tokenizer.json, Hugging Face's too,
-with --embedding a .safetensors that holds its text embedding, and with --features prepared
-features of the language, to have a bundle made around it.
+dimts extend --base chatterbox --language am --related ar --corpus corpora/am --out chatterbox-am
+
+The base is a bundle, a run's folder or an MLflow URI; a folder of the published multilingual
+Chatterbox; or a tokenizer.json, Hugging Face's too, with --embedding a .safetensors that holds its
+text embedding, and with --features prepared features of the language, to have a bundle made around
+it.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from pathlib import Path
 from data_prep.readers import read_corpus
 from data_prep.utterance import Utterance
 from dimts.cli import JobParser
+from dimts.commands.extend_stock import extend_stock
 from dimts.core.config import Config, build_config, load_config
 from dimts.core.errors import UserError
 from dimts.families.acoustic.bundle import TOKENIZER
@@ -30,6 +34,7 @@ from dimts.families.acoustic.extension.extended import (
 from dimts.families.acoustic.extension.rows import Extension, not_covered
 from dimts.families.acoustic.model.config import ModelConfig
 from dimts.families.acoustic.settings import SPELLED
+from dimts.families.chatterbox.stock import is_stock
 from dimts.features.config import CorpusConfig
 from dimts.features.feature_set import FeatureSet
 from dimts.text.huggingface import read_tokenizer
@@ -52,8 +57,14 @@ class Sizes(Config):
 def main() -> None:
     """Extend, say what was added, write."""
     arguments = _parser().parse_args()
-    _check(arguments)
+    stock = Path(arguments.base) if arguments.base and is_stock(Path(arguments.base)) else None
+    _check(arguments, stock)
     language = load_language(arguments.language)
+    if stock:
+        texts = _texts(arguments.corpus, language) if arguments.corpus else []
+        extend_stock(arguments, stock, language, texts)
+        print(f"written: {arguments.out}")
+        return
     text = TextConfig(language=arguments.language, fold_homophones=arguments.fold_homophones)
     folder = None
     if arguments.base:
@@ -80,7 +91,9 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = JobParser(description=__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--base", help="bundle, run folder or MLflow URI")
+    what.add_argument(
+        "--base", help="bundle, run folder or MLflow URI; or a folder of the published Chatterbox"
+    )
     what.add_argument("--tokenizer", type=Path, help="tokenizer.json, of Hugging Face or ours")
     parser.add_argument("--language", required=True, help="code, or path of a language's YAML")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
@@ -100,6 +113,13 @@ def _parser() -> argparse.ArgumentParser:
         "--transliteration", metavar="FILE", help="its table (default: that of the language)"
     )
     parser.add_argument("--seed", type=int, default=1, help="of what is drawn (default: 1)")
+    parser.add_argument(
+        "--rows", choices=("in_place", "extend"),
+        help="of Chatterbox: rows that no text reaches (default, loads into its package), or more",
+    )  # fmt: skip
+    parser.add_argument(
+        "--related", metavar="CODE", help="language whose tag the new one starts from"
+    )
     parser.add_argument("--embedding", type=Path, help=".safetensors with the tokenizer's rows")
     parser.add_argument("--tensor", help=f"name of the embedding in it (default: {TENSOR})")
     parser.add_argument("--features", type=Path, help="make a bundle around it: mel statistics")
@@ -110,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check(arguments: argparse.Namespace) -> None:
+def _check(arguments: argparse.Namespace, stock: Path | None) -> None:
     """Refuse what would have no effect; fill in what was left out."""
     for option, needs, there in (
         ("embedding", "--tokenizer", arguments.tokenizer),
@@ -120,11 +140,15 @@ def _check(arguments: argparse.Namespace) -> None:
         ("start", "--base or --embedding", arguments.base or arguments.embedding),
         ("transliteration", "--base or --embedding", arguments.base or arguments.embedding),
         ("subwords", "--corpus, to learn them from", arguments.corpus),
+        ("rows", "--base a folder of Chatterbox", stock),
+        ("related", "--base a folder of Chatterbox", stock),
     ):
         if getattr(arguments, option) is not None and not there:
             raise UserError(f"--{option} needs {needs}")
     if arguments.subwords is not None and arguments.subwords < 1:
         raise UserError(f"--subwords {arguments.subwords}: must be at least 1")
+    if stock:
+        return
     arguments.start = arguments.start or "transliteration"
     if arguments.transliteration and arguments.start not in SPELLED:
         raise UserError(f"--transliteration has no effect with --start {arguments.start}")

@@ -7,6 +7,7 @@ models:/NAME@champion or runs:/RUN_ID.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,27 +19,60 @@ from dimts.audio.files import read_audio, write_wav
 from dimts.audio.mel import log_mel
 from dimts.cli import JobParser
 from dimts.core.errors import UserError
-from dimts.core.untrusted import open_regular
+from dimts.core.untrusted import open_regular, printable
 from dimts.families.protocol import Speaker, Vocoder
+from dimts.text.normaliser import UnknownCharacters
+from dimts.text.unknown import without_unknown
 from dimts.tracking.config import TrackingConfig
 
+SHOWN_LINES = 20
 
-def main() -> None:
-    """Speak one sentence, or each line of a file."""
+
+def main() -> int:
+    """Speak one text, or each line of a file; 1 if a line could not be spoken."""
     arguments = _parser().parse_args()
     texts = _texts(arguments)
     speaker = dimts.load(
         arguments.model, vocoder=arguments.vocoder, tracking_uri=arguments.tracking_uri
     )
+    failed: list[int] = []
     for number, text in texts.items():
+        where = f"{arguments.file}:{number}: " if arguments.file else ""
         try:
-            wave = _speak(speaker, text, arguments)
+            wave = _speak_known(speaker, text, arguments, where)
         except UserError as error:
-            where = f"{arguments.file}:{number}: " if arguments.file else ""
-            raise UserError(f"{where}{error}") from error
+            if not arguments.file:
+                raise
+            print(f"error: {where}{error}", file=sys.stderr)
+            failed.append(number)
+            continue
         out = arguments.out / f"{number:04d}.wav" if arguments.file else arguments.out
         write_wav(out, wave, speaker.sample_rate)
         print(f"{out}   {len(wave) / speaker.sample_rate:.1f} s   {text}")
+    if failed:
+        lines = ", ".join(map(str, failed[:SHOWN_LINES])) + ", ..." * (len(failed) > SHOWN_LINES)
+        print(f"{len(failed)} of {len(texts)} lines were not spoken: {lines}", file=sys.stderr)
+    return int(bool(failed))
+
+
+def _speak_known(
+    speaker: Speaker, text: str, arguments: argparse.Namespace, where: str
+) -> NDArray[np.float32]:
+    """Like `_speak`; with --skip-unknown characters that the voice lacks are left out."""
+    left_out: list[str] = []
+    while True:
+        try:
+            wave = _speak(speaker, text, arguments)
+        except UnknownCharacters as error:
+            if not arguments.skip_unknown:
+                raise
+            text, taken = without_unknown(text, error)
+            left_out += taken
+            continue
+        if left_out:
+            names = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in dict.fromkeys(left_out))
+            print(f"warning: {where}left out {printable(names)}", file=sys.stderr)
+        return wave
 
 
 def _speak(speaker: Speaker, text: str, arguments: argparse.Namespace) -> NDArray[np.float32]:
@@ -67,8 +101,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = JobParser(description=__doc__)
     parser.add_argument("--model", required=True, help="bundle, run folder or MLflow URI")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--text", help="what to say")
-    what.add_argument("--file", type=Path, help="UTF-8 text, one sentence a line")
+    what.add_argument("--text", help="what to say, of any length")
+    what.add_argument("--file", type=Path, help="UTF-8 text, one wav a line")
     parser.add_argument("--out", type=Path, help="wav file, or folder with --file")
     parser.add_argument(
         "--vocoder",
@@ -84,6 +118,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--speed", type=float, default=1.0, help="1 is as learned (default)")
     parser.add_argument(
         "--pitch", type=float, default=1.0, help="2 is an octave above what was learned; default 1"
+    )
+    parser.add_argument(
+        "--skip-unknown", action="store_true", help="leave out characters that the voice lacks"
     )
     parser.add_argument(
         "--tracking-uri", default=TrackingConfig().uri, help="MLflow store of an MLflow URI"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -27,6 +28,11 @@ NO_LANGUAGES = ("pad", "eos")
 """Codes whose start token would be one that every vocabulary has for something else."""
 
 Entries = TypeVar("Entries", str, tuple[str, ...])
+
+
+def absent(value: object) -> bool:
+    """Whether a field is left out of a dump: fingerprints stay those of before there was one."""
+    return not value
 
 
 def _composed(value: Any) -> Any:
@@ -130,6 +136,16 @@ class Scale(Config):
     word: Word
 
 
+class Clock(Config):
+    """Times of day: 8:30, where a number of two digits follows a mark after the hour."""
+
+    marks: Word = Field(description="any of these stands between hour and minutes")
+    hour: Word = Field(description="follows the hour; one that is written there is not repeated")
+    half: Word = Field(description="said for 30 minutes")
+    minutes_before: Said = Field(description="letters that the minutes begin with")
+    minutes: Word = Field(description="follows the minutes")
+
+
 class Numbers(Config):
     """Tables from which every cardinal is composed, and how numerals are written."""
 
@@ -146,6 +162,12 @@ class Numbers(Config):
     ordinals: Ordinals | None = None
     numerals: dict[Character, int] = Field(
         default={}, description="letters of an additive-multiplicative system, hundreds included"
+    )
+    clock: Clock | None = Field(None, exclude_if=absent)
+    range_word: Said = Field("", exclude_if=absent, description="between numbers that rise: 5-10")
+    date_marks: Said = Field("", exclude_if=absent, description="marks of dates: 12/3/2015")
+    phone_plus: Said = Field(
+        "", exclude_if=absent, description="+ of a phone number, which is read digit by digit"
     )
 
     @model_validator(mode="after")
@@ -171,6 +193,22 @@ class Acronyms(Config):
     suffixes: tuple[Word, ...] = Field(default=(), description="endings in small letters")
 
 
+class Respelling(Config):
+    """Words of another script in the letters of the language, by `TextConfig.respell`.
+
+    Of the keys at one place of a word the longest counts. A consonant's letter and a vowel's
+    after it become the syllable of both.
+    """
+
+    words: dict[Word, Said] = Field(default={}, description="in small letters -> as spoken")
+    names: dict[Character, Said] = Field(description="of each letter, for words in capitals")
+    letters: dict[Word, Said] = Field(description="letters in small -> as spoken")
+    endings: dict[Word, Said] = Field(default={}, description="at the end of a word instead")
+    bare: Character | None = Field(
+        default=None, description="syllable of no consonant whose vowel gives way to the next"
+    )
+
+
 class Language(Config):
     """One language's writing.
 
@@ -185,9 +223,13 @@ class Language(Config):
     )
     punctuation: Letters
     case: Literal["keep", "lower"] = "keep"
-    affixes: Literal["attached", "separate"] = Field(
-        default="separate", description="whether a numeral or abbreviation may touch its prefixes"
+    affixes: Literal["attached", "separate", "listed"] = Field(
+        default="separate",
+        description="whether a numeral or abbreviation may touch other letters: all, none, those "
+        "of `prefixes` and `suffixes`",
     )
+    prefixes: tuple[Word, ...] = Field(default=(), exclude_if=absent)
+    suffixes: tuple[Word, ...] = Field(default=(), exclude_if=absent)
     replacements: dict[Word, Said] = Field(default={}, description="literal variants -> known text")
     homophones: dict[Character, Character] = Field(default={}, description="letter -> same sound")
     syllables: Syllables | None = None
@@ -199,12 +241,19 @@ class Language(Config):
         default={}, description="mark before a number that is said after it, as currencies are"
     )
 
+    units_after: dict[Word, Said] = Field(
+        default={}, exclude_if=absent, description="short form right after a number -> words"
+    )
+    respelling: Respelling | None = Field(default=None, exclude_if=absent)
+
     @model_validator(mode="after")
     def _within_alphabet(self) -> Self:
         if self.code in NO_LANGUAGES:
             raise ValueError(f"code: {self.code!r} is the name of a token of its own")
         if repeated := [c for c, n in Counter(self.alphabet).items() if n > 1]:
             raise ValueError(f"{''.join(repeated)} is in the alphabet twice")
+        if (self.affixes == "listed") != bool(self.prefixes and self.suffixes):
+            raise ValueError("affixes: listed needs prefixes and suffixes, and they need it")
         if self.acronyms and self.case != "lower":
             raise ValueError("acronyms: need case: lower, as capitals tell them from words")
         known = {*self.alphabet, " "}
@@ -221,16 +270,35 @@ class Language(Config):
         syllables = "".join(row.letters for row in self.syllables.rows) if self.syllables else ""
         return (*self.punctuation, *_expand(self.letters), *syllables)
 
+    @cached_property
+    def letters_pattern(self) -> str:
+        """A pattern of one letter of the alphabet, small or capital."""
+        letters = {c for c in self.alphabet if c not in self.punctuation}
+        return (
+            "[" + "".join(re.escape(c) for c in sorted(letters | {*map(str.upper, letters)})) + "]"
+        )
+
     def _spoken(self) -> Mapping[str, Iterable[str]]:
         """The words of every table that end up in normalised text."""
-        plain = ("replacements", "homophones", "abbreviations", "symbols", "units_before")
+        plain = (
+            "replacements",
+            "homophones",
+            "abbreviations",
+            "symbols",
+            "units_before",
+            "units_after",
+        )
         spoken: dict[str, Iterable[str]] = {key: getattr(self, key).values() for key in plain}
         if names := self.acronyms:
             spoken["acronyms"] = (*names.letter_names.values(), *names.suffixes)
+        if r := self.respelling:
+            tables = (r.words, r.names, r.letters, r.endings)
+            spoken["respelling"] = [word for table in tables for word in table.values()]
         if n := self.numbers:
             scales = (scale.word for scale in n.scales)
             words = (*n.units, *n.tens.values(), *scales, *n.between.values())
-            spoken["numbers"] = (*words, n.minus, n.point)
+            clock = (c.hour, c.half, c.minutes_before, c.minutes) if (c := n.clock) else ()
+            spoken["numbers"] = (*words, *clock, n.minus, n.point, n.range_word, n.phone_plus)
             if n.ordinals:
                 spoken["numbers.ordinals"] = n.ordinals.words.values()
         return spoken

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -11,6 +10,7 @@ from dimts.text.merging import merge
 from dimts.text.normaliser import Normaliser, UnknownCharacters
 from dimts.text.tokenizer import Tokenizer
 from dimts.text.tokenizer_spec import SPACE
+from dimts.text.unknown import without_unknown
 
 Unknown = list[tuple[str, int, str]]
 """Characters that no rule of a language covers: how often each is there, a text that holds it."""
@@ -64,18 +64,15 @@ def normalised_texts(normaliser: Normaliser, texts: Iterable[str]) -> tuple[list
     counts: Counter[str] = Counter()
     examples: dict[str, str] = {}
     for text in texts:
-        rest = unicodedata.normalize("NFC", text)
+        rest = text
         while rest:
             try:
                 covered.append(normaliser.normalise(rest))
                 break
             except UnknownCharacters as error:
-                # Named as the normaliser has made them: small letters where case is lower.
-                unknown = error.characters
-                taken = [c for c in rest if c in unknown or c.lower() in unknown]
-                rest = "".join(c for c in rest if c not in taken) if taken else ""
-                counts.update(taken or unknown)
-                examples = dict.fromkeys(taken or unknown, text) | examples
+                rest, taken = without_unknown(rest, error)
+                counts.update(taken)
+                examples = dict.fromkeys(taken, text) | examples
             except UserError:  # nothing to say is left
                 break
     return covered, [(c, n, examples[c]) for c, n in counts.most_common()]

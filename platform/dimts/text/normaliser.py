@@ -11,9 +11,13 @@ from pydantic import Field
 
 from dimts.core.config import Config
 from dimts.core.errors import ConfigError, UserError
-from dimts.text.language import Language, absolute_file
-from dimts.text.numbers import digits_pattern, number_reader, one_of
+from dimts.text.affixed_numbers import affixed_number_reader
+from dimts.text.language import Language, absent, absolute_file
+from dimts.text.number_forms import number_forms
+from dimts.text.numbers import digits_pattern, number_reader, numeral_reader, one_of
 from dimts.text.replacing import check_length, replaced
+from dimts.text.respelling import Respeller
+from dimts.text.short_forms import ShortForms
 
 MAX_PASSES = 8
 Rule = Callable[[str], str]
@@ -25,15 +29,17 @@ class TextConfig(Config):
     Args:
         language: a code (``am``) or the path of a language's YAML file.
         fold_homophones: write letters that sound alike as one.
+        respell: write words of another script, such as Latin ones, by the language's tables.
     """
 
     language: str = Field(min_length=1)
     fold_homophones: bool = False
+    respell: bool = Field(default=False, exclude_if=absent)
 
     @property
     def switches(self) -> dict[str, Any]:
         """All but `language`: one language's file has several paths."""
-        return self.model_dump(exclude={"language"})
+        return {key: value for key, value in self if key != "language"}
 
     def absolute(self) -> Self:
         """With the path of a language's file from the root, for processes that stand elsewhere."""
@@ -43,12 +49,12 @@ class TextConfig(Config):
 class UnknownCharacters(UserError):
     """A text has characters outside the language's alphabet; `characters` are those."""
 
-    def __init__(self, characters: Iterable[str], language: str) -> None:
+    def __init__(self, characters: Iterable[str], language: str, advice: str = "") -> None:
         self.characters = tuple(dict.fromkeys(characters))
         names = ", ".join(
             f"{c!r} (U+{ord(c):04X} {unicodedata.name(c, 'no name')})" for c in self.characters
         )
-        super().__init__(f"not in the alphabet of {language}: {names}")
+        super().__init__(f"not in the alphabet of {language}: {names}{advice}")
 
 
 class Normaliser:
@@ -61,16 +67,21 @@ class Normaliser:
     def __init__(self, language: Language, config: TextConfig) -> None:
         if config.fold_homophones and not language.homophones:
             raise ConfigError(f"text.fold_homophones: {language.name} has no homophone letters")
+        if config.respell and not language.respelling:
+            raise ConfigError(f"text.respell: {language.name} has no respelling tables")
         self.language = language
         self.config = config
         self._known = frozenset((*language.alphabet, " "))
         self._letters = self._known - {*language.punctuation, " "}
         rules = (
-            _abbreviations(language),
+            ShortForms(language) if language.affixes == "listed" else _abbreviations(language),
             _acronyms(language),
+            numeral_reader(language.numbers) if language.numbers else None,
             _units_before(language),
-            number_reader(language.numbers, language.affixes) if language.numbers else None,
+            *number_forms(language),
+            _numbers(language),
             _literals({mark: f" {word} " for mark, word in language.symbols.items()}),
+            Respeller(language) if config.respell else None,
             str.lower if language.case == "lower" else None,
             _literals(language.replacements),
         )
@@ -94,10 +105,27 @@ class Normaliser:
         else:
             raise UserError(f"the rules of {self.language.name} never settle on {text!r:.60}")
         if unknown := [c for c in text if c not in self._known]:
-            raise UnknownCharacters(unknown, self.language.name)
+            raise UnknownCharacters(unknown, self.language.name, self._advice(unknown))
         if not self._letters.intersection(text):
             raise UserError("the text is empty once normalised: nothing to say")
         return text
+
+    def unexpanded(self, text: str) -> list[str]:
+        """What `normalise` reads by its letters alone, as the language's file has no entry for it:
+        abbreviations and, where they are respelled, words of another script."""
+        found: list[str] = []
+        text = " ".join(unicodedata.normalize("NFC", text).split())
+        for rule in self._rules:
+            if isinstance(rule, ShortForms | Respeller):
+                found += rule.guessed(text)
+            text = rule(text)
+        return found
+
+    def _advice(self, unknown: Iterable[str]) -> str:
+        tables = self.language.respelling
+        if not tables or self.config.respell or not tables.names.keys() & map(str.lower, unknown):
+            return ""
+        return "; text.respell: true reads them by the language's respelling"
 
     def _pass(self, text: str) -> str:
         check_length(len(text))
@@ -116,6 +144,14 @@ class Normaliser:
             lambda run: f"{min(run[1].replace(' ', ''), key=strength.index)} ", text
         )
         return " ".join(text.split()).lstrip(strength + " ")
+
+
+def _numbers(language: Language) -> Rule | None:
+    if language.numbers is None:
+        return None
+    if language.affixes == "listed":
+        return affixed_number_reader(language, language.numbers)
+    return number_reader(language.numbers, language.affixes)
 
 
 def _literals(table: Mapping[str, str]) -> Rule:
@@ -175,5 +211,7 @@ def _units_before(language: Language) -> Rule | None:
         return None
     words, number = language.units_before, digits_pattern(language.numbers)
     scales = one_of(scale.word for scale in language.numbers.scales)
-    pattern = re.compile(rf"({one_of(words)})\s*({number}(?:\s+(?:{scales})(?!\w))?)")
+    pattern = re.compile(
+        rf"({one_of(words)})\s*({number}(?:[-–]{number})?(?:\s+(?:{scales})(?!\w))?)"
+    )
     return lambda text: replaced(pattern, text, lambda match: f"{match[2]} {words[match[1]]}")

@@ -57,17 +57,26 @@ def numeral_value(text: str, numerals: Mapping[str, int]) -> int:
     return sum(terms)
 
 
+def numeral_reader(tables: Numbers) -> Callable[[str], str]:
+    """A function that writes the numerals of a text in digits, as far as there are words."""
+    numerals = "".join(map(re.escape, tables.numerals))
+    pattern = re.compile(f"[{numerals}]+" if numerals else "(?!)")
+
+    def value_of(match: re.Match[str]) -> str:
+        value = numeral_value(match[0], tables.numerals)
+        return str(value) if value <= largest(tables) else match[0]
+
+    return lambda text: replaced(pattern, text, value_of)
+
+
 def number_reader(
     tables: Numbers, affixes: Literal["attached", "separate"]
 ) -> Callable[[str], str]:
-    """A function that puts every number of a text into words.
+    """A function that puts every number in digits into words.
 
     ``attached`` affixes, letters that touch a number as in በ1983, stay on its words.
     """
-    numerals = "".join(map(re.escape, tables.numerals))
-    digit = rf"[\d{numerals}]"
-    between = re.compile(rf"(?<={digit})({one_of(tables.between)})(?={digit})")
-    numeral = re.compile(f"[{numerals}]+" if numerals else "(?!)")
+    between = re.compile(rf"(?<=\d)({one_of(tables.between)})(?=\d)")
     end = r"(?!\w)" if affixes == "separate" else ""
     suffixes = one_of(tables.ordinals.suffixes if tables.ordinals else ())
     number = re.compile(
@@ -76,14 +85,9 @@ def number_reader(
     )
     space = " " if affixes == "separate" else ""
 
-    def value_of(match: re.Match[str]) -> str:
-        value = numeral_value(match[0], tables.numerals)
-        return str(value) if value <= largest(tables) else match[0]
-
     def read(text: str) -> str:
         text = replaced(between, text, lambda match: tables.between[match[1]])
-        text = replaced(numeral, text, value_of)
-        return replaced(number, text, lambda match: f"{space}{_words(match, tables)}{space}")
+        return replaced(number, text, lambda match: f"{space}{number_words(match, tables)}{space}")
 
     return read
 
@@ -99,7 +103,8 @@ def digits_pattern(tables: Numbers) -> str:
     return rf"(?:\d{{1,3}}(?:{group}\d{{3}})+(?!\d)|\d+)(?:{point}\d+)*"
 
 
-def _words(match: re.Match[str], tables: Numbers) -> str:
+def number_words(match: re.Match[str], tables: Numbers) -> str:
+    """Words of the groups `minus`, `number` and, of an ordinal, `suffix`."""
     check_length(len(match["number"]) * max(map(len, (*tables.units[:10], tables.point))))
     whole, *fractions = match["number"].split(tables.decimal_separator)
     whole = whole.replace(tables.group_separator, "")

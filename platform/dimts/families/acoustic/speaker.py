@@ -18,6 +18,7 @@ from dimts.families.acoustic.bundle import load_bundle
 from dimts.families.acoustic.model.t3 import T3
 from dimts.families.acoustic.postfilter import postfilter
 from dimts.families.protocol import Vocoder
+from dimts.text.pieces import pieces
 from dimts.text.tokenizer import Tokenizer
 
 MIN_SPEED, MAX_SPEED = 0.25, 4.0
@@ -125,9 +126,18 @@ class AcousticSpeaker:
         self, text: str, *, language: str | None = None, voice: str | None = None,
         speed: float = 1.0, pitch: float = 1.0,
     ) -> NDArray[np.float32]:  # fmt: skip
-        """Samples in [-1, 1] at `sample_rate`; raises like `mel`."""
-        spoken = self.mel(text, speed, language, pitch, voice)
-        return self.vocode(spoken.mel_TM, spoken.f0_T)
+        """Samples in [-1, 1] at `sample_rate`; raises like `mel`.
+
+        A long text is spoken piece by piece, so that memory grows with its samples alone.
+        """
+        normaliser = self.tokenizer.normaliser(language or self.language)
+        waves: list[NDArray[np.float32]] = []
+        marks = "".join(filter(self.tokenizer.knows, normaliser.language.punctuation))
+        for piece in pieces(normaliser.normalise(text), marks):
+            spoken = self.mel(piece.text, speed, language, pitch, voice)
+            waves.append(self.vocode(spoken.mel_TM, spoken.f0_T))
+            waves.append(np.zeros(round(piece.pause / speed * self.sample_rate), np.float32))
+        return np.concatenate(waves)
 
     def _row(self, voice: str | None) -> int | None:
         """Of the table of speakers; None if there is none."""

@@ -1,0 +1,1 @@
+"""Chatterbox: a Llama that writes speech tokens after text, fine-tuned as it was published."""

@@ -1,0 +1,121 @@
+"""The chatterbox family as the platform sees it; see `dimts.families.protocol.Family`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from dimts.families.chatterbox.metrics import DECIDES, ENDS_ON_TIME, METRICS, TEXT_GAP
+from dimts.families.chatterbox.settings import ChatterboxSections, ChatterboxSettings
+from dimts.families.protocol import Family, Limits, Measured
+
+if TYPE_CHECKING:
+    import torch
+
+    from dimts.families.chatterbox.speaker import ChatterboxSpeaker
+    from dimts.features.schema import Extractor
+    from dimts.training.task import Task
+
+
+class ChatterboxLimits(Limits):
+    """What a model has to keep to be promoted; the descriptions are those of the command line."""
+
+    margin: float = Field(
+        0.0, ge=0, description="nats a token by which it must be better than the champion"
+    )
+    min_text_gap: float = Field(
+        0.1, description="nats a token that a wrong text must cost; below it ignores its text"
+    )
+
+
+class ChatterboxFamily(Family):
+    """Text to speech tokens, by a Llama."""
+
+    name = "chatterbox"
+    Sections = ChatterboxSections
+    Settings = ChatterboxSettings
+    metrics = METRICS
+    decides = DECIDES
+    Limits = ChatterboxLimits
+
+    def with_base(self, sections: ChatterboxSections, bundle: Path) -> ChatterboxSections:
+        from dimts.families.chatterbox.base import read_sizes
+
+        assert sections.base is not None
+        paths = {"features": tuple(place.absolute() for place in sections.base.features)}
+        base = sections.base.model_copy(update=paths)
+        model = sections.model.model_copy(update={"t3": read_sizes(bundle)})
+        return sections.model_copy(update={"base": base, "model": model})
+
+    def settings(
+        self, sections: ChatterboxSections, run_dir: Path, config_yaml: str
+    ) -> ChatterboxSettings:
+        return ChatterboxSettings(
+            features=sections.prepare.features.absolute(),
+            run_dir=run_dir,
+            text=sections.text.absolute(),
+            tokens=sections.tokens,
+            model=sections.model,
+            training=sections.training,
+            base=sections.base,
+            config_yaml=config_yaml,
+        )
+
+    def extractors(self, sections: ChatterboxSections) -> Sequence[Extractor]:
+        from dimts.families.chatterbox.extractor import TokenExtractor
+
+        return (TokenExtractor.of(sections.tokens),)
+
+    def task(self, settings: ChatterboxSettings, device: torch.device) -> Task:
+        from dimts.families.chatterbox.task import chatterbox_task
+
+        return chatterbox_task(settings, device)
+
+    def load(self, bundle: Path, device: str = "cpu") -> ChatterboxSpeaker:
+        from dimts.families.chatterbox.speaker import ChatterboxSpeaker
+
+        return ChatterboxSpeaker.load(bundle, device)
+
+    def new_run_hint(self, place: str) -> str:
+        from dimts.families.chatterbox.task import go_on_from
+
+        return go_on_from(place)
+
+    def measure(
+        self, settings: ChatterboxSettings, bundle: Path, names: Sequence[str],
+        shared: Mapping[str, float], device: torch.device,
+    ) -> dict[str, float]:  # fmt: skip
+        if ENDS_ON_TIME.name not in names:  # to speak takes longer than all else
+            training = settings.training.model_copy(update={"generated": 0})
+            settings = settings.model_copy(update={"training": training})
+        return super().measure(settings, bundle, names, shared, device)
+
+    def scores(
+        self, settings: ChatterboxSettings, bundle: Path, split: Any, device: torch.device
+    ) -> Measured:
+        import numpy as np
+
+        from dimts.families.chatterbox.bundle import load_bundle
+        from dimts.families.chatterbox.data import held_out_rows
+        from dimts.families.chatterbox.held_out import aggregate_metrics, evaluate
+
+        loaded = load_bundle(bundle)
+        rows = held_out_rows(settings, loaded.tokenizer, split)
+        found = evaluate(loaded.model(device), rows, settings.training.generated)
+        values = np.array([row.speech_loss for row in found])
+        return Measured(rows.ids, values, aggregate_metrics(found))
+
+    def objections(self, metrics: Mapping[str, float], limits: ChatterboxLimits) -> list[str]:
+        """See `Family.objections`; a metric that is not a number fails its condition."""
+        if metrics[TEXT_GAP.name] >= limits.min_text_gap:
+            return []
+        return [
+            f"it ignores its text: a wrong one costs {metrics[TEXT_GAP.name]:+.3f} nats a token, "
+            f"at least {limits.min_text_gap:+g} is asked for"
+        ]
+
+
+FAMILY = ChatterboxFamily()

@@ -1,0 +1,105 @@
+"""What a T3's training hands to the trainer: data, model, loss, bundle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dimts.bundles.bundle import read_manifest
+from dimts.core.errors import UserError
+from dimts.families.chatterbox.base import PLACED
+from dimts.families.chatterbox.bundle import write_bundle
+from dimts.families.chatterbox.data import Data, open_data
+from dimts.families.chatterbox.metrics import SELECTION
+from dimts.families.chatterbox.model.t3 import T3
+from dimts.families.chatterbox.objective import SpeechObjective
+from dimts.families.chatterbox.settings import ChatterboxSettings
+from dimts.families.chatterbox.spoken_text import write_language
+from dimts.families.chatterbox.training_parts import set_trained
+from dimts.families.chatterbox.voices import write_voices
+from dimts.training.checkpoint import find_latest
+from dimts.training.task import Objective, Task
+
+BASE_SHA256 = "base_sha256"
+
+
+def chatterbox_task(settings: ChatterboxSettings, device: torch.device) -> Task:
+    """The task of a run's settings.
+
+    Raises:
+        UserError: features are missing or were made with other settings, or the run was begun
+            with others or another base.
+    """
+    data = open_data(settings)
+    if latest := find_latest(settings.run_dir):
+        _check_goes_on(latest, settings, data)
+    model = initial_model(settings, data)
+    # What `dimts extend` gave to the language on a base; without one no row is new or old.
+    placed = frozenset(data.placed.get("rows", {}).values()) if data.base else frozenset[int]()
+    counts = set_trained(model, settings.model, placed)
+    model.tfmr.checkpointing = settings.training.checkpointing
+    model.to(device)
+
+    def write(folder: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        write_voices(folder, data.voices, data.train)
+        write_language(folder, data.language, data.text)
+        if data.placed:
+            text = json.dumps(data.placed, ensure_ascii=False)
+            (folder / PLACED).write_text(text, encoding="utf-8")
+        own = {"features": data.fingerprint, "origin": _origin(settings, data)}
+        write_bundle(folder, weights, data.tokenizer, settings.config_yaml, {**facts, **own})
+
+    objective = SpeechObjective(model, settings.training)
+    return Task(
+        model=model,
+        objectives=(Objective("speech", objective, settings.training.optimizer),),
+        train=data.train,
+        val=data.val,
+        selection=SELECTION,
+        unit="tokens",
+        write_bundle=write,
+        rehearsal=data.rehearsal,
+        rehearsal_share=settings.base.rehearsal_share if settings.base else 0.0,
+        counts={
+            **{f"parameters/{what}": float(n) for what, n in counts.items()},
+            "utterances/without_another_of_the_speaker": float(data.train.n_alone),
+        },
+    )
+
+
+def initial_model(settings: ChatterboxSettings, data: Data) -> T3:
+    """The model before the first step: the base's, or an untrained one; by the seed."""
+    torch.manual_seed(settings.training.seed)
+    model = T3(settings.model.t3)
+    if data.base:
+        model.load_state_dict(dict(data.base.weights))
+    return model
+
+
+def go_on_from(run_dir: str | Path) -> str:
+    """What to do where a run cannot go on as it is: a new one that starts from its weights."""
+    return f"to go on from its weights give --set run.name=NEW --set base.bundle={run_dir}"
+
+
+def _origin(settings: ChatterboxSettings, data: Data) -> dict[str, str]:
+    if not (settings.base and data.base):
+        return {}
+    return {"base": Path(settings.base.bundle).name, BASE_SHA256: data.base.sha256}
+
+
+def _check_goes_on(checkpoint: Path, settings: ChatterboxSettings, data: Data) -> None:
+    manifest = read_manifest(checkpoint, verify=False)
+    for what, before, now in (
+        ("set of features", manifest.features, data.fingerprint),
+        ("base", manifest.origin.get(BASE_SHA256), data.base and data.base.sha256),
+    ):
+        if before != now:
+            raise UserError(
+                f"{checkpoint}: was trained with another {what} than there is now; "
+                f"{go_on_from(checkpoint.parent)}, or remove the run to begin anew"
+            )
