@@ -7,6 +7,7 @@ import random
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,7 +136,7 @@ def test_doctor_makes_a_page_and_a_report(
 
 def test_texts_that_fit_worse_than_allowed_are_left_out(tmp_path: Path) -> None:
     corpus = make_corpus(tmp_path / "corpus", 8)
-    shares = {"val_share": 0.0, "test_share": 0.0}
+    shares: dict[str, Any] = {"val_share": 0.0, "test_share": 0.0}
     everything = run_prepare(corpus, tmp_path / "features", max_misfit=10, **shares)
     assert "misfit" not in everything.quarantined
     tokenizer = Tokenizer.from_language(load_language("am"), TEXT)
