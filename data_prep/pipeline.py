@@ -78,9 +78,7 @@ def prepare(
         extract = partial(_extract, root, store, prepare, on_chunk)
         least = corpus.min_minutes * SECONDS_A_MINUTE
         tokenizer = Tokenizer.from_language(load_language(text.language), text)
-        accepted, refused, results = _add_features(
-            rows, extractors, prepare, least, extract, tokenizer
-        )
+        accepted, refused, results = _add_features(rows, extractors, prepare, least, extract, text)
         rejected += refused
         _write_if_new(folder / QUARANTINE, quarantine_csv(rejected))
         if not accepted:
@@ -125,7 +123,7 @@ def _add_features(
     limits: PrepareConfig,
     least_seconds: float,
     extract: ExtractSegments,
-    tokenizer: Tokenizer,
+    text: TextConfig,
 ) -> tuple[list[Row], list[Rejected], list[Result]]:
     """Rows with features and a split, in the corpus's order; the refused ones; all results.
 
@@ -157,6 +155,7 @@ def _add_features(
     if limits.max_misfit is not None:
         from data_prep.misfit import without_misfits  # brings the aligner's compiler
 
+        tokenizer = Tokenizer.from_language(load_language(text.language), text)
         rows, bad = without_misfits(rows, limits.max_misfit, tokenizer)
         rejected += bad
     splits = assign_splits([row.utterance.split_id or row.utterance.id for row in rows], limits)
