@@ -77,7 +77,6 @@ def prepare(
         store = Store(folder, extractors)
         extract = partial(_extract, root, store, prepare, on_chunk)
         least = corpus.min_minutes * SECONDS_A_MINUTE
-        tokenizer = Tokenizer.from_language(load_language(text.language), text)
         accepted, refused, results = _add_features(rows, extractors, prepare, least, extract, text)
         rejected += refused
         _write_if_new(folder / QUARANTINE, quarantine_csv(rejected))
