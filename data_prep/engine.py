@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import math
 import os
+import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
-from multiprocessing import get_context, parent_process
+from contextlib import contextmanager, suppress
+from multiprocessing import get_context, parent_process, util
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +25,7 @@ from data_prep.utterance import Segment
 from dimts.audio.parquet_recordings import container
 from dimts.core.environment import n_cores, named_cluster
 from dimts.core.errors import UserError
-from dimts.core.ray_session import ray_session
+from dimts.core.ray_session import MAX_SOCKET_PATH, SHORT, ray_session
 from dimts.features.config import PrepareConfig
 
 POOL_PAYS_FROM_BYTES = 400_000_000
@@ -34,6 +35,8 @@ TASKS_A_WORKER = 4
 """At least, so that none waits long for the last one."""
 PRELOADED = ["__main__", "data_prep.engine", "dimts.audio.mel_kernel", "soundfile"]
 """What workers of a pool load, in the process that all of them are forked from."""
+SOCKET = "/pymp-12345678/listener-12345678"
+"""Of that process, as `multiprocessing` names it."""
 Engine = Literal["ray", "pool", "local"]
 GO_ON = "give the same command again, it goes on where it stopped"
 
@@ -111,6 +114,12 @@ def _extract_with_pool(
 
 def _forking() -> ForkServerContext:
     """Workers are forked from a process without threads, which a fork would not take on."""
+    folder = tempfile.gettempdir()
+    if len(os.fsencode(folder)) + len(SOCKET) > MAX_SOCKET_PATH:
+        # Python up to 3.13 does not look; the folder that is made first stays this process's.
+        tempfile.tempdir = SHORT
+        util.get_temp_dir()
+        tempfile.tempdir = folder
     context = get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     return context
@@ -140,7 +149,7 @@ def _extract_with_ray(
 
     Workers of a cluster need not see the folder of the features: they send bytes.
     """
-    with ray_session(logging.ERROR, prepare.workers) as our_own:
+    with _last_words(), ray_session(logging.ERROR, prepare.workers) as our_own:
         import ray
         from ray.exceptions import RayError, RayTaskError
 
@@ -207,3 +216,15 @@ class _Actor:
 
     def __call__(self, batch: dict[str, Any], **shared: Any) -> dict[str, list[Any]]:
         return _extract_batch(batch, **shared)
+
+
+@contextmanager
+def _last_words() -> Iterator[None]:
+    """Ray ends this process at once when its object store is gone, so another one says so."""
+    words = f"error: ended while recordings were extracted, killed or by Ray; {GO_ON}"
+    command = ["sh", "-c", 'read -r finished || echo "$1" >&2', "sh", words]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as watcher:
+        try:
+            yield
+        finally:
+            watcher.communicate(b"finished\n")

@@ -74,6 +74,16 @@ def test_adversarial_run_that_was_stopped_ends_with_the_same_bits(
     assert sha256(whole.checkpoint / WEIGHTS) == sha256(parted.checkpoint / WEIGHTS)
 
 
+def test_run_is_made_longer_before_the_discriminator_begins(
+    settings_of: Callable[..., AcousticSettings],
+) -> None:
+    late = ("training.adversarial.start_step=4", "training.adversarial.optimizer.warmup_steps=0")
+    run(settings_of("longer", *late, "training.max_steps=2"))
+    listener, result = run(settings_of("longer", *late, "training.max_steps=6"))
+    assert (result.status, result.step) == ("finished", 6)
+    assert any(text.startswith("6 steps instead of 2") for text in listener.told)
+
+
 def test_a_loss_that_begins_between_two_log_lines_is_the_mean_of_its_own_steps() -> None:
     kept = LossAccumulator()
     norm, flags = torch.tensor(1.0), torch.zeros(3)

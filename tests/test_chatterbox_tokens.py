@@ -14,6 +14,7 @@ from data_prep.extract import ExtractSettings
 from data_prep.utterance import Segment
 from dimts.audio.files import read_audio
 from dimts.audio.trim import TrimConfig
+from dimts.bundles.bundle import BundleError
 from dimts.core.errors import UserError
 from dimts.families.chatterbox.extractor import (
     PROMPT,
@@ -23,8 +24,10 @@ from dimts.families.chatterbox.extractor import (
     TokenExtractor,
 )
 from dimts.families.chatterbox.random_projection import RandomProjection
+from dimts.families.chatterbox.s3 import read_tensors
 from dimts.families.chatterbox.tokens_config import RandomProjectionTokens, S3Tokens
 from dimts.families.chatterbox.voice_encoder import VoiceEncoder, trimmed
+from dimts.families.chatterbox.voices import read_voices
 
 RANDOM = RandomProjectionTokens(digits=5)
 
@@ -89,6 +92,47 @@ def test_tokens_are_kept_by_the_weights_that_made_them(tmp_path: Path) -> None:
     assert key() != before
     with pytest.raises(UserError, match=r"s3gen\.pt: is not the file that this was begun with"):
         extractor.open()
+
+
+@pytest.mark.parametrize("as_zip", [True, False])
+def test_weights_of_either_format_are_read_and_more_than_weights_is_refused(
+    tmp_path: Path, as_zip: bool
+) -> None:
+    file = tmp_path / "ve.pt"
+    weights = {"proj.bias": torch.ones(3), "other.bias": torch.ones(1)}
+    torch.save({"model": [weights]}, file, _use_new_zipfile_serialization=as_zip)
+    read = read_tensors(file, "proj.")
+    assert read.keys() == {"proj.bias"} and torch.equal(read["proj.bias"], torch.ones(3))
+    torch.save({"model": tmp_path}, file, _use_new_zipfile_serialization=as_zip)
+    with pytest.raises(UserError, match=r"ve\.pt: holds more than weights") as refused:
+        read_tensors(file)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({}, None),
+        ({"prompt:b": torch.tensor([1, 6561])}, "b: is no voice"),
+        ({"prompt:b": torch.tensor([[1, 2]])}, "b: is no voice"),
+        ({"vector:a": torch.full((256,), torch.nan)}, "a: is no voice"),
+        ({"prompt:b": torch.ones(2, dtype=torch.bfloat16)}, "cannot be read"),
+        ({"tokens_per_text_id": torch.tensor(torch.nan)}, "nan is no pace"),
+        ({"tokens_per_text_id": torch.ones(2)}, "cannot be read"),
+    ],
+)
+def test_bundled_voices_that_cannot_speak_are_refused(
+    changed: dict[str, torch.Tensor], says: str | None, tmp_path: Path
+) -> None:
+    voices = {f"prompt:{name}": torch.tensor([0, 6560]) for name in "ab"}
+    vectors = {f"vector:{name}": torch.ones(256) for name in "ab"}
+    pace = {"tokens_per_text_id": torch.tensor(2.0)}
+    save_file({**voices, **vectors, **pace, **changed}, tmp_path / "voices.safetensors")
+    if says is None:
+        assert read_voices(tmp_path).voices.keys() == {"a", "b"}
+        return
+    with pytest.raises(BundleError, match=says):
+        read_voices(tmp_path)
 
 
 def test_voice_encoder_gives_what_the_package_gives() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from copy import copy
 from pathlib import Path
@@ -19,6 +20,7 @@ from dimts.core.errors import UserError
 from dimts.families.chatterbox.base import PLACED
 from dimts.families.chatterbox.bundle import load_bundle
 from dimts.families.chatterbox.data import Data, open_data
+from dimts.families.chatterbox.dataset import Voices
 from dimts.families.chatterbox.extractor import PROMPT, SPEAKER
 from dimts.families.chatterbox.model.config import START_SPEECH, STOP_SPEECH, T3Config
 from dimts.families.chatterbox.model.t3 import T3
@@ -27,6 +29,7 @@ from dimts.families.chatterbox.settings import ChatterboxSettings, ChatterboxTra
 from dimts.families.chatterbox.stock import write_stock
 from dimts.families.chatterbox.task import chatterbox_task
 from dimts.families.registry import load_speaker
+from dimts.features.feature_set import FeatureSet
 from dimts.launch.training_run import run_training
 from dimts.training.checkpoint import BEST, find_latest
 from dimts.training.task import Moment
@@ -106,6 +109,22 @@ def test_prompt_is_of_another_utterance_of_the_training(data: Data) -> None:
         ids, vector = drawn[0]
         other = int((vectors == vector).all(1).nonzero()[0][0])
         assert np.array_equal(ids, split.column(PROMPT, other))
+
+
+def test_prompt_is_never_of_another_set_that_has_a_speaker_of_the_same_name(
+    data: Data, tmp_path: Path
+) -> None:
+    other = shutil.copytree(data.features.folder, tmp_path / "other")
+    splits = [data.features.split("train"), FeatureSet.open(other).split("train")]
+    voices = Voices(splits)
+    for split in splits:
+        (speaker,) = set(split.values("speaker"))
+        n_others = voices.n_others(split, 0, speaker)
+        assert n_others == len(split) - 1
+        found = [voices.other(split, 0, speaker, number) for number in range(n_others)]
+        assert [(of.folder, n) for of, n in found] == [
+            (split.folder, n) for n in range(1, len(split))
+        ]
 
 
 def test_a_tenth_of_the_texts_is_not_shown_and_is_no_target(data: Data) -> None:
@@ -264,6 +283,14 @@ def test_n_base_is_refused_where_nothing_says_which_rows_are_new(
     settings = build(f"base.bundle={folder}", "model.freeze_until_index=n_base")
     with pytest.raises(UserError, match="nothing says which rows are new"):
         chatterbox_task(settings, torch.device("cpu"))
+
+
+def test_rows_that_the_text_does_not_have_are_refused(
+    build: Build, data: Data, tmp_path: Path
+) -> None:
+    folder = published(tmp_path / "am", data, {"ሀ": 512})
+    with pytest.raises(UserError, match=r"vocabulary\.json: .*ሀ: 512 is none of the 512 rows"):
+        open_data(build(f"base.bundle={folder}"))
 
 
 def test_features_of_other_tokens_are_refused(build: Build) -> None:

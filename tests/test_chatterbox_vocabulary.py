@@ -158,6 +158,12 @@ def test_a_related_language_finds_its_characters_there() -> None:
     assert both.tokenizer.encode("ሰላም", "am") == EXTENDED.tokenizer.encode("ሰላም", "am")
 
 
+@pytest.mark.parametrize("code", ["amharic", "AM", "sip"])
+def test_a_code_that_would_be_no_tag_is_refused(code: str) -> None:
+    with pytest.raises(UserError, match="two or three small letters"):
+        place(BASE, AMHARIC.model_copy(update={"code": code}), "in_place")
+
+
 def test_too_few_free_rows_are_refused() -> None:
     few = StockTokenizer(_without_rows())
     with pytest.raises(UserError, match="give --rows extend"):

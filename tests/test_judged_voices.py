@@ -134,3 +134,23 @@ def test_judge_chooses_the_best_checkpoint_and_ends_a_run(
     best = min((step for step in heard if step), key=lambda step: heard[step])
     assert result.best["val/wave_mcd"] == heard[best]
     assert result.status == "finished" or result.step == best + 2
+
+
+def test_run_goes_on_with_a_judge_that_chooses(settings: Callable[..., AcousticSettings]) -> None:
+    from training_fixtures import run
+
+    two_more = ("training.max_steps=4", "training.validate_every=2")
+    _, before = run(settings("later", *two_more), stop_after=2)
+    assert before.best and "val/wave_mcd" not in before.best
+    judges = "judges={names: [distortion], sentences: 2, chooses: wave_mcd}"
+    _, result = run(settings("later", *two_more, judges))
+    assert result.best.keys() >= {"val/wave_mcd"}
+
+
+def test_poor_trials_are_stopped_by_the_judge_that_chooses(
+    settings: Callable[..., AcousticSettings],
+) -> None:
+    assert FAMILY.selection(settings("loss")) == FAMILY.metrics[0]
+    heard = settings("heard", "judges={names: [naturalness], chooses: naturalness}")
+    assert FAMILY.selection(heard).name == "val/naturalness"
+    assert FAMILY.selection(heard).direction == "maximize"

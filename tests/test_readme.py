@@ -67,6 +67,7 @@ ELSEWHERE = {
     "dimts promote --config chatterbox/": "tests/test_chatterbox_way.py",
     "dimts synthesize --model runs/chatterbox_tiny": "tests/test_chatterbox_way.py",
     "dimts export --model": "tests/test_chatterbox_way.py",
+    "benchmarks/vocoder_quality.py": "tests/test_benchmarks.py",
     "benchmarks/judges.py": "tests/test_judges.py",
     "dimts ui --auth": "tests/test_loopback.py",
     "dimts pretrain --config jobs/configs/mix/natural.yaml --export": "tests/test_pretrain.py",
@@ -115,6 +116,7 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory, spoken_corpus: Path) -> P
     add_base(folder)
     (folder / "corpora").mkdir()
     (folder / "corpora" / "sample_am").symlink_to(spoken_corpus)
+    (folder / "recording.wav").symlink_to(next((spoken_corpus / "wavs").iterdir()))
     return folder
 
 

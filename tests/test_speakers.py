@@ -262,6 +262,17 @@ def test_without_recordings_of_the_base_a_row_starts_as_the_mean(two: Two, third
     assert torch.allclose(model.state_dict()[ROWS][2], rows_of(two.run_dir).mean(0))
 
 
+def test_base_adapted_to_one_of_its_speakers_speaks_as_they_do(two: Two, third: Settings) -> None:
+    again = (f"prepare.features={two.features[0]}", "base.features=[]", "training.max_steps=2")
+    _, result = run(third(*again))
+    assert result.checkpoint is not None
+    speaker = AcousticSpeaker.load(result.checkpoint)
+    assert speaker.voices == ["ana", "juma"]
+    ana, juma = (speaker.speak(TEXT, voice=name) for name in speaker.voices)
+    assert np.array_equal(speaker.speak(TEXT), ana)
+    assert not np.array_equal(ana, juma)
+
+
 def test_rehearsal_shows_the_pitch_of_the_bases_speakers(third: Settings) -> None:
     job = make_job(third("base.rehearsal_share=0.5"))
     rehearsal = job.task.rehearsal

@@ -54,7 +54,7 @@ class BundleManifest(Config):
         metrics: of the validation nearest before it.
         features: fingerprint of the features it was trained on.
         origin: the base that it was adapted from, if any: name, checksum of its weights, how
-            new rows started, the language that was added.
+            new rows started, the language that was added, and of several speakers who was.
         tokenizer: fingerprint of the tokenizer, of families that have one.
         speakers: names of who speaks, in the order of the model's rows; empty if there is one only.
         sha256: checksum of each of the folder's other files.

@@ -10,6 +10,7 @@ from pathlib import Path
 from dimts.bundles.bundle import sha256
 from dimts.core.errors import UserError
 from dimts.families.acoustic.extension.extended import new_folder
+from dimts.families.chatterbox.base import PLACED
 from dimts.families.chatterbox.stock import STOCK_ROWS, TOKENIZERS, open_stock, write_stock
 from dimts.families.chatterbox.vocabulary.placement import Placement, place
 from dimts.families.chatterbox.vocabulary.report import placed_lines, unknown_lines
@@ -18,9 +19,6 @@ from dimts.text.language import Language
 from dimts.text.merge_report import normalised_texts
 from dimts.text.normaliser import Normaliser, TextConfig
 from dimts.text.transliteration import load_transliteration
-
-PLACED = "vocabulary.json"
-"""In the folder that is written: which rows the language has, and where they start from."""
 
 
 def extend_stock(

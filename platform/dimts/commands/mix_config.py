@@ -47,6 +47,8 @@ class Part(Config):
             raise ValueError("voice has no effect without sentences")
         if self.engine not in ENGINES:
             raise ValueError(f"engine: no {self.engine!r}; there are {', '.join(ENGINES)}")
+        if self.engine != ESPEAK.name and not self.sentences:
+            raise ValueError("engine has no effect without sentences")
         return self
 
 

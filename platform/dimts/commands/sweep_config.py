@@ -79,6 +79,7 @@ class SweepVoice(RunnableConfig):
             config_yaml=to_yaml(pinned),
             params=flatten(pinned.model_dump(mode="json")),
             metrics=self.of_family.metrics,
+            selection=self.of_family.selection(pinned),
             launch=lambda number, values: self.trial(voice, number, values).launch(),
         )
 

@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
         "--language", help="code of what is spoken, e.g. am (default: what the voice learned last)"
     )
     parser.add_argument(
-        "--voice", metavar="NAME", help="who speaks, of a model of several (default: the last)"
+        "--voice", metavar="NAME", help="who speaks, of several (default: who was learned last)"
     )
     parser.add_argument("--speed", type=float, default=1.0, help="1 is as learned (default)")
     parser.add_argument(

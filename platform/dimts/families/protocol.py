@@ -136,7 +136,7 @@ class Family(ABC):
     Attributes:
         name: of the family; stands in settings and manifests.
         Sections, Settings: what a person writes, and what a training process is given.
-        metrics: all of them; the first is what chooses the best checkpoint.
+        metrics: all of them; the first is what chooses the best checkpoint, see `selection`.
         decides: the metric that promotion compares, one value an utterance.
         Limits: what a promoted model has to keep.
     """
@@ -161,6 +161,11 @@ class Family(ABC):
         own = {"family": self.name, "run_dir": run_dir, "config_yaml": config_yaml}
         names = self.Settings.model_fields.keys() - own.keys()
         return self.Settings(**own, **{name: getattr(sections, name) for name in names})
+
+    def selection(self, sections: Any) -> Metric:
+        """What chooses the best checkpoint, and stops poor trials of a sweep early; of sections or
+        of a process's settings."""
+        return self.metrics[0]
 
     def extractors(self, sections: Any) -> Sequence[Extractor]:
         """What data preparation makes of each utterance."""

@@ -66,7 +66,9 @@ class TrainingState:
         if not 0 < before < max_steps:
             return ""
         progress.shares_before = {
-            o.name: self.learning_rate_share(o, progress.step, before) for o in self.objectives
+            o.name: self.learning_rate_share(o, progress.step, before)
+            for o in self.objectives
+            if progress.step >= o.start_step
         }
         progress.extended_at, progress.since_best = progress.step, 0
         return (

@@ -204,6 +204,8 @@ class Trainer:
         begun = max(objective.start_step for objective in objectives)
         if progress.best_step <= begun < progress.step:
             best = None  # of a phase without that objective, which the metric may know nothing of
+        if best and metric.name not in best:
+            best = None  # chosen by another metric, before the run went on
         value = values[metric.name]
         better = math.isfinite(value) and (best is None or metric.better(value, best[metric.name]))
         progress.validated = progress.step

@@ -57,7 +57,8 @@ class Plan(NamedTuple):
         voice: name that the best trial's voice is registered under.
         folder, place: of the sweep, on this machine and where it has a copy in object storage.
         config_yaml, params: the resolved settings.
-        metrics: of the family; the first is what early stopping compares.
+        metrics: of the family.
+        selection: of them, what early stopping compares.
         launch: (number, values) -> the run of a trial.
     """
 
@@ -71,6 +72,7 @@ class Plan(NamedTuple):
     config_yaml: str
     params: dict[str, Any]
     metrics: tuple[Metric, ...]
+    selection: Metric
     launch: Callable[[int, Mapping[str, Any]], Launch]
 
 
@@ -101,7 +103,7 @@ def run_sweep(plan: Plan) -> SweepResult:
         way_out = plan.sweep.way_out(plan.place)
         keep_settings(plan.folder, plan.config_yaml, MAY_CHANGE, plan.place, way_out)
         clear_stop(plan.folder)
-        study = SweepStudy(plan.sweep, plan.folder, known, plan.metrics[0].direction)
+        study = SweepStudy(plan.sweep, plan.folder, known, plan.selection.direction)
         of_trials = prepare(plan, inputs, study.study)
         copy.acquire()
         with SweepLogger(plan, study.study) as record:
@@ -147,7 +149,7 @@ def prepare(plan: Plan, inputs: SharedInputs, study: Study) -> Measured:
     before = study.user_attrs.get(SHARED_INPUTS)
     if before is None:
         study.set_user_attr(SHARED_INPUTS, dict(inputs.facts))
-    elif other := [what for what, now in inputs.facts.items() if before[what] != now]:
+    elif other := [what for what, now in inputs.facts.items() if before.get(what, now) != now]:
         raise UserError(
             f"{plan.place}: was begun with another {other[0]} than there is now, so trials cannot "
             f"be compared; {plan.sweep.way_out(plan.place)}, or remove {plan.place} to begin anew"

@@ -68,7 +68,7 @@ class TrialLogger(RunLogger):
     ):
         super().__init__(launch, rank, report, copy=copy)
         self._measured, self._on_validation = measured, on_validation
-        self._selection = launch.family.metrics[0].name
+        self._selection = launch.family.selection(launch.settings).name
         self._began = time.monotonic()
         self._trained = (0, 0)
 

@@ -15,7 +15,7 @@ from dimts.core.errors import UserError
 from dimts.families.acoustic.bundle import Bundle, load_bundle
 from dimts.families.acoustic.dataset import F0, Corpus, check_lengths, draw, join, load_corpus
 from dimts.families.acoustic.extension.base import extend_tokenizer
-from dimts.families.acoustic.extension.speakers import speaker_table
+from dimts.families.acoustic.extension.speakers import speaker_table, speakers_of
 from dimts.families.acoustic.settings import AcousticSettings
 from dimts.features.feature_set import FeatureSet
 from dimts.features.manifest import SPLITS
@@ -42,6 +42,7 @@ class Data(NamedTuple):
         rehearsal: their training splits, if any of it is to be rehearsed.
         speakers: the model's table of speakers, the base's first; empty if it has none.
         n_base_speakers: of them, whose rows come from the base.
+        speaker: of them, the last one of `features`, who speaks samples; None if there is no table.
     """
 
     features: tuple[FeatureSet, ...]
@@ -56,6 +57,7 @@ class Data(NamedTuple):
     rehearsal: Corpus | None = None
     speakers: tuple[str, ...] = ()
     n_base_speakers: int = 0
+    speaker: str | None = None
 
 
 def open_data(settings: AcousticSettings) -> Data:
@@ -84,7 +86,8 @@ def open_data(settings: AcousticSettings) -> Data:
     val = [load_corpus(features, tokenizer, "val", speakers) for features in opened]
     mean_M, std_M = _statistics(opened)
     data = Data(opened, tokenizer, languages[-1].code, join(train), join(val), mean_M, std_M)
-    data = data._replace(speakers=speakers, n_base_speakers=n_base)
+    last = speakers_of(opened)[-1] if speakers else None
+    data = data._replace(speakers=speakers, n_base_speakers=n_base, speaker=last)
     data = _with_base(data, settings, base, rehearsed) if base else data
     # Of what is measured after the training, refuse now what could not be.
     tests = [load_corpus(features, tokenizer, "test", speakers) for features in opened]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from dimts.families.acoustic.metrics import FORGETTING, MCD, METRICS, SPOKEN
+from dimts.core.metric import Metric
+from dimts.families.acoustic.metrics import FORGETTING, MCD, METRICS, SELECTION, SPOKEN
 from dimts.families.acoustic.settings import AcousticSections, AcousticSettings
 from dimts.families.protocol import Family, Limits, Measured, SharedInputs
 from dimts.features.mel_extractor import MelExtractor
@@ -60,6 +61,11 @@ class AcousticFamily(Family):
         base = sections.base.model_copy(update=paths)
         model = model_from_base(sections.model, bundle)
         return sections.model_copy(update={"base": base, "model": model})
+
+    def selection(self, sections: AcousticSections | AcousticSettings) -> Metric:
+        """The validation loss, or what a judge hears."""
+        chooses = sections.judges.chooses
+        return next(m for m in METRICS if m.name == f"val/{chooses}") if chooses else SELECTION
 
     def extractors(self, sections: AcousticSections) -> Sequence[Extractor]:
         mel = MelExtractor(sections.mel)

@@ -68,10 +68,12 @@ def listener(
         spoken = copy.deepcopy(model).eval()  # as it would be from its bundle
         spoken.load_state_dict(with_restoration(model, model.state_dict(), data.train))
         voice = AcousticSpeaker(spoken, data.tokenizer, settings.mel, data.language, speakers)
+        use_shipped_vocoder(voice)  # as `hear` does
         device, threads = model.mel_mean_M.device, torch.get_num_threads()
         report = judge_voice(config, data.features, "val", voice, device, threads, (VOICE,))
         if (mean := report.mean(VOICE, config.chooses)) is None:
-            raise UserError(f"judges.chooses: {'; '.join(report.objections)}")
+            why = "; ".join(report.objections) or "was not measured on any sentence"
+            raise UserError(f"judges.chooses: {config.chooses}: {why}")
         return {f"val/{config.chooses}": mean.mean}
 
     return listen

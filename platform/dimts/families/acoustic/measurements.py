@@ -138,6 +138,7 @@ def shared_inputs(settings: Sequence[AcousticSettings], measured: Sequence[str])
         "set of the base's features": "+".join(f.manifest.fingerprint for f in data.base_features),
         "vocabulary": data.tokenizer.fingerprint,
         "base": data.base.sha256 if data.base else "",
+        "judges.chooses": first.judges.chooses,
     }
     return SharedInputs(facts, prepare)
 

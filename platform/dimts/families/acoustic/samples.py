@@ -27,7 +27,8 @@ def make_samples(
     The model is in eval mode; `folder` is that of all the run's samples. Returned are those of this
     step and of those before it, before a restart too.
     """
-    speaker = AcousticSpeaker(model, data.tokenizer, settings.mel, data.language, data.speakers)
+    known = data.tokenizer, settings.mel, data.language, data.speakers, data.speaker
+    speaker = AcousticSpeaker(model, *known)
     use_shipped_vocoder(speaker)
     texts = settings.training.sample_texts or data.val.utterances.texts[-2:]
     hop_s = settings.mel.hop_length / settings.mel.sample_rate

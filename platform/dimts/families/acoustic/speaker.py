@@ -45,9 +45,9 @@ class AcousticSpeaker:
     """A voice that speaks; see `dimts.families.protocol.Speaker`.
 
     The model is in eval mode. `language` is the code of what is spoken where none is named; None:
-    the tokenizer's default. `voices` are the names of the model's table of speakers, of whom the
-    last speaks where none is named. `vocoder` makes samples of a mel: Griffin-Lim, or a trained
-    one.
+    the tokenizer's default. `voices` are the names of the model's table of speakers, of whom
+    `voice` speaks where none is named; None: the last. `vocoder` makes samples of a mel:
+    Griffin-Lim, or a trained one.
     """
 
     def __init__(
@@ -57,12 +57,13 @@ class AcousticSpeaker:
         mel: MelConfig,
         language: str | None = None,
         voices: Sequence[str] = (),
+        voice: str | None = None,
     ):
         self.model = model
         self.tokenizer = tokenizer
         self.mel_config = mel
         self.language = language
-        self.voices = list(voices)
+        self.voices, self.voice = list(voices), voice
         self.vocoder: Vocoder | None = None
 
     @classmethod
@@ -73,9 +74,12 @@ class AcousticSpeaker:
             BundleError: the folder is no bundle, is damaged, or does not fit together.
         """
         loaded = load_bundle(bundle, device)
-        # A base may be adapted to a language that it knows, which is not its tokenizer's last.
-        learned_last = loaded.manifest.origin.get("language")
-        return cls(loaded.model, loaded.tokenizer, loaded.mel, learned_last, loaded.speakers)
+        # A base may be adapted to a language or a speaker that it knows, who is not its last.
+        learned = loaded.manifest.origin
+        return cls(
+            loaded.model, loaded.tokenizer, loaded.mel, learned.get("language"), loaded.speakers,
+            learned.get("speaker"),
+        )  # fmt: skip
 
     @property
     def sample_rate(self) -> int:
@@ -146,7 +150,7 @@ class AcousticSpeaker:
                 raise UserError(f"voice {voice}: there is one only; leave it out")
             return None
         if voice is None:
-            return len(self.voices) - 1
+            voice = self.voice or self.voices[-1]
         if voice not in self.voices:
             raise UserError(f"voice {voice}: there is none; there are {', '.join(self.voices)}")
         return self.voices.index(voice)

@@ -16,7 +16,6 @@ from torch import distributed as dist
 
 from dimts.bundles.bundle import read_manifest
 from dimts.core.errors import UserError
-from dimts.core.metric import Metric
 from dimts.families.acoustic.adversarial import MelDiscriminator
 from dimts.families.acoustic.balance import balanced
 from dimts.families.acoustic.bundle import build_model, write_bundle
@@ -27,12 +26,12 @@ from dimts.families.acoustic.extension.speakers import with_speakers
 from dimts.families.acoustic.flat_start import ensure_durations, read_durations
 from dimts.families.acoustic.freezing import freeze
 from dimts.families.acoustic.judged import listener
-from dimts.families.acoustic.metrics import METRICS, SELECTION
 from dimts.families.acoustic.model.t3 import T3
 from dimts.families.acoustic.objective import AcousticObjective, DiscriminatorObjective
 from dimts.families.acoustic.restoration import with_restoration
 from dimts.families.acoustic.samples import make_samples
 from dimts.families.acoustic.settings import AcousticSettings, AcousticTrainingConfig
+from dimts.families.registry import get_family
 from dimts.training.checkpoint import find_latest
 from dimts.training.task import Objective, Task
 
@@ -91,7 +90,7 @@ def task_of(settings: AcousticSettings, data: Data, model: T3) -> Task:
         objectives=objectives(model, settings.training),
         train=data.train,
         val=data.val,
-        selection=_selection(settings),
+        selection=get_family(settings.family).selection(settings),
         listen=listener(settings, data, model),
         unit="frames",
         write_bundle=write,
@@ -101,12 +100,6 @@ def task_of(settings: AcousticSettings, data: Data, model: T3) -> Task:
         repeats=balanced(data.train, settings.training.speaker_temperature),
         counts={f"parameters/{what}": float(n) for what, n in counts.items()},
     )
-
-
-def _selection(settings: AcousticSettings) -> Metric:
-    """What chooses the best checkpoint: the validation loss, or what a judge hears."""
-    chooses = settings.judges.chooses
-    return next(m for m in METRICS if m.name == f"val/{chooses}") if chooses else SELECTION
 
 
 def objectives(model: T3, config: AcousticTrainingConfig) -> tuple[Objective, ...]:
@@ -175,7 +168,8 @@ def _origin(settings: AcousticSettings, data: Data) -> dict[str, str]:
     if HUGGINGFACE in before.sha256 and before.origin.get("language") == data.language:
         return before.origin  # dimts extend wrote it, and no training has come of it yet
     name = Path(settings.base.bundle).name
-    return origin(name, data.base.sha256, settings.base.start, data.language)
+    of_base = origin(name, data.base.sha256, settings.base.start, data.language)
+    return of_base | ({"speaker": data.speaker} if data.speaker else {})
 
 
 def _check_goes_on(checkpoint: Path, settings: AcousticSettings, data: Data) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dimts.core.errors import ConfigError
 from dimts.families.chatterbox.model.config import START_TEXT, STOP_TEXT, UNK_TEXT
 from dimts.families.chatterbox.vocabulary.text import folded
-from dimts.families.chatterbox.vocabulary.tokenizer import SPACE, StockTokenizer
+from dimts.families.chatterbox.vocabulary.tokenizer import SPACE, StockTokenizer, tag_of
 from dimts.text.language import Language
 
 MARKS = ".,!?-'\""
@@ -23,8 +23,9 @@ def alphabet_tokenizer(language: Language, n_rows: int) -> tuple[StockTokenizer,
 
     Raises:
         ConfigError: there are too few rows.
+        UserError: the language's code makes no tag.
     """
-    tag = f"[{language.code}]"
+    tag = tag_of(language.code)
     tags = list(dict.fromkeys((ENGLISH, tag)))
     letters = [c for c in folded("".join((*language.alphabet, MARKS))) if not c.isspace()]
     fixed = {"[STOP]": STOP_TEXT, "[UNK]": UNK_TEXT, SPACE: 2, "[START]": START_TEXT}

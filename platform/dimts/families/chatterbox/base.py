@@ -52,24 +52,26 @@ def read_base(place: str) -> Base:
         UserError: it holds none, or is damaged.
     """
     folder = local_bundle(place)
-    placed = _read_placed(folder / PLACED)
     if is_stock(folder):
         stock = open_stock(folder)
+        placed = _read_placed(folder / PLACED, stock.config.text_vocab)
         digest = sha256(folder / stock.t3_file)
         return Base(stock.config, stock.weights(), stock.tokenizer, digest, placed)
     bundle = load_bundle(folder)
+    placed = _read_placed(folder / PLACED, bundle.config.text_vocab)
     weights = merge_lora(bundle.weights, bundle.lora) if bundle.lora else bundle.weights
     digest = bundle.manifest.sha256[WEIGHTS]
     return Base(bundle.config, weights, bundle.tokenizer, digest, placed)
 
 
-def _read_placed(file: Path) -> Mapping[str, Any]:
+def _read_placed(file: Path, n_rows: int) -> Mapping[str, Any]:
     if not file.is_file():
         return {}
     try:
         placed: dict[str, Any] = parse_json(read_bytes(file, MAX_JSON_BYTES))
-        if all(type(index) is int for index in placed["rows"].values()):
-            return placed
-        raise ValueError("a row is no number")
+        for token, row in placed["rows"].items():
+            if type(row) is not int or not 0 <= row < n_rows:
+                raise ValueError(f"rows: {token}: {row!r} is none of the {n_rows} rows of text")
+        return placed
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file}: is not what dimts extend writes: {error}") from error

@@ -20,6 +20,7 @@ from dimts.bundles.bundle import (
     read_settings,
     read_weights,
     resolve_bundle,
+    sizes_alone,
 )
 from dimts.core.config import build_config
 from dimts.families.chatterbox.model.config import LoraConfig, T3Config
@@ -104,6 +105,6 @@ def load_bundle(folder: Path) -> ChatterboxBundle:
             f"{config.text_vocab}"
         )
     weights = read_weights(folder)
-    with torch.device("meta"):  # sizes that the weights do not have cost no memory
+    with sizes_alone():  # sizes that the weights do not have cost no memory
         check_weights(build_model(config, lora), weights, folder)
     return ChatterboxBundle(manifest, config, lora, weights, tokenizer)

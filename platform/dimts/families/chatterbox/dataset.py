@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -61,6 +62,8 @@ class SpeechBatch(Batch):
 class Voices:
     """The utterances that prompts are taken from, by speaker.
 
+    Two sets may give one name to two people, so a speaker is one of a set.
+
     Args:
         splits: those of training.
 
@@ -69,29 +72,30 @@ class Voices:
     """
 
     def __init__(self, splits: Sequence[FeatureSplit]):
-        self._of: dict[str, list[tuple[FeatureSplit, int]]] = {}
+        self._of: dict[tuple[Path, str], list[tuple[FeatureSplit, int]]] = {}
         self._numbers: dict[tuple[int, int], int] = {}
         for split in splits:
             for index, speaker in enumerate(split.values("speaker")):
-                of_speaker = self._of.setdefault(speaker, [])
+                of_speaker = self._of.setdefault((split.folder, speaker), [])
                 self._numbers[id(split), index] = len(of_speaker)
                 of_speaker.append((split, index))
-        self.names = tuple(self._of)
+        self.names = tuple(dict.fromkeys(speaker for _, speaker in self._of))
 
     def n_others(self, split: FeatureSplit, index: int, speaker: str) -> int:
         """How many utterances of a speaker there are beside one of a split."""
-        return len(self._of.get(speaker, ())) - ((id(split), index) in self._numbers)
+        of_speaker = self._of.get((split.folder, speaker), ())
+        return len(of_speaker) - ((id(split), index) in self._numbers)
 
     def other(
         self, split: FeatureSplit, index: int, speaker: str, number: int
     ) -> tuple[FeatureSplit, int]:
         """One of the utterances of a speaker beside that, by its number."""
         own = self._numbers.get((id(split), index))
-        return self._of[speaker][number + (own is not None and number >= own)]
+        return self._of[split.folder, speaker][number + (own is not None and number >= own)]
 
     def longest(self, speaker: str) -> tuple[Ids, NDArray[np.float32]]:
         """The longest prompt of a speaker, and the vector of the same utterance."""
-        rows = self._of[speaker]
+        rows = [row for (_, name), of in self._of.items() if name == speaker for row in of]
         split, index = max(rows, key=lambda row: len(row[0].column(PROMPT, row[1])))
         return split.column(PROMPT, index).astype(np.int64), split.column(SPEAKER, index)
 

@@ -15,18 +15,18 @@ from dimts.audio.mel import Float32Array
 from dimts.bundles.bundle import sha256
 from dimts.core.config import Config
 from dimts.core.errors import UserError
+from dimts.families.chatterbox.model.config import MAX_PROMPT, SPEAKER_WIDTH
 from dimts.families.chatterbox.tokens_config import RandomProjectionTokens, S3Tokens
 from dimts.features.schema import Arrays, Column, Extract, Resources
 
 SAMPLE_RATE = 16_000
 PROMPT_SECONDS = 6
-MAX_PROMPT = 150
 SPEECH, PROMPT, SPEAKER = "speech_ids", "prompt_ids", "speaker_emb"
 """Columns."""
 COLUMNS = (
     Column(name=SPEECH, dtype="int16"),
     Column(name=PROMPT, dtype="int16"),
-    Column(name=SPEAKER, dtype="float32", shape=(256,), ragged=False),
+    Column(name=SPEAKER, dtype="float32", shape=(SPEAKER_WIDTH,), ragged=False),
 )
 NAMES = {"s3gen": ("s3gen.safetensors", "s3gen.pt"), "ve": ("ve.safetensors", "ve.pt")}
 """Of the files with weights in the folder of the published model."""

@@ -16,6 +16,7 @@ from scipy.fft import dct, idct
 
 from dimts.audio.griffin_lim import griffin_lim
 from dimts.audio.mel import Float32Array, MelConfig, log_mel
+from dimts.families.chatterbox.model.config import SPEAKER_WIDTH
 from dimts.families.chatterbox.tokens_config import RandomProjectionTokens
 
 SAMPLE_RATE = 16_000
@@ -27,7 +28,6 @@ BORDER = 0.43
 """A third of a normal distribution lies within it, on either side of zero a half of that."""
 OUTER = 1.09
 """Mean of what lies beyond the border."""
-VECTOR = 256
 
 
 class RandomProjection:
@@ -49,7 +49,7 @@ class RandomProjection:
     def speaker(self, wave: Float32Array) -> Float32Array:
         """Mean and standard deviation of the cepstra, which the tokens do not have, [256]."""
         _, mean, std = self._cepstra(wave)
-        vector = np.zeros(VECTOR, np.float32)
+        vector = np.zeros(SPEAKER_WIDTH, np.float32)
         vector[: 2 * self._n] = np.concatenate([mean, std]) / np.sqrt(MEL.n_mels)
         return vector
 

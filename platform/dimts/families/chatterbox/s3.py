@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
 import torch
@@ -76,12 +78,18 @@ def read_tensors(file: Path, prefix: str = "") -> dict[str, Tensor]:
             with safe_open(file, framework="pt") as tensors:
                 names = [name for name in tensors.keys() if name.startswith(prefix)]  # noqa: SIM118
                 return {name: tensors.get_tensor(name) for name in names}
-        values = torch.load(file, weights_only=True, map_location="cpu", mmap=True)
+        mapped = is_zipfile(file)  # not as torch wrote files before 1.6
+        values = torch.load(file, weights_only=True, map_location="cpu", mmap=mapped)
         values = values.get("model", values)  # as the voice encoder's trainer wrapped it
         if isinstance(values, list):
             values = values[0]
         return {name: t for name, t in values.items() if name.startswith(prefix)}
-    except (OSError, RuntimeError, ValueError, AttributeError, SafetensorError, EOFError) as error:
+    except UnpicklingError as error:  # torch's own message says how to run it
+        raise UserError(f"{file}: holds more than weights, or is damaged") from error
+    except (
+        OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError,
+        SafetensorError,
+    ) as error:  # fmt: skip
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{file}: cannot be read as weights: {first}") from error
 

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dimts.bundles.bundle import check_weights
+from dimts.bundles.bundle import check_weights, sizes_alone
 from dimts.core.config import build_config
 from dimts.core.errors import UserError
 from dimts.core.untrusted import parse_json
@@ -65,7 +64,7 @@ class StockFolder(NamedTuple):
             weights = {name: tensor.float() for name, tensor in load_file(path).items()}
         except (SafetensorError, OSError, ValueError) as error:
             raise UserError(f"{path}: cannot be read: {error}") from error
-        with torch.device("meta"):
+        with sizes_alone():
             check_weights(T3(self.config), weights, path)
         return weights
 
@@ -153,6 +152,6 @@ def _sizes(path: Path) -> T3Config:
             "feed_forward": shapes["tfmr.layers.0.mlp.up_proj.weight"][0],
             "layers": sum(name.endswith(".mlp.up_proj.weight") for name in shapes),
         }
-    except (KeyError, ValueError) as error:
+    except (LookupError, ValueError) as error:
         raise UserError(f"{path}: not a T3 of Chatterbox: {error}") from error
     return build_config(T3Config, values, {(): str(path)})

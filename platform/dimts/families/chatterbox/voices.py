@@ -13,7 +13,12 @@ from safetensors.torch import load_file, save_file
 
 from dimts.bundles.bundle import BundleError, file_of
 from dimts.families.chatterbox.dataset import Ids, Rows, Voices
-from dimts.families.chatterbox.model.config import MAX_PROMPT, SPEAKER_WIDTH
+from dimts.families.chatterbox.model.config import (
+    MAX_PROMPT,
+    MAX_SPEECH,
+    N_SPEECH,
+    SPEAKER_WIDTH,
+)
 
 FILE = "voices.safetensors"
 MAX_VOICES = 1000
@@ -64,12 +69,26 @@ def read_voices(folder: Path) -> BundledVoices:
             for name in names
         }
         pace = float(tensors[PACE])
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise BundleError(f"{folder / FILE}: cannot be read: {error}") from error
     for name, voice in voices.items():
-        fits = voice.speaker.shape == (SPEAKER_WIDTH,) and 1 <= voice.prompt.size <= MAX_PROMPT
-        if not fits or voice.prompt.dtype != np.int64 or voice.speaker.dtype != np.float32:
+        if not _is_voice(voice):
             raise BundleError(f"{folder / FILE}: {name}: is no voice")
     if not voices:
         raise BundleError(f"{folder / FILE}: holds no voice")
+    if not 0 < pace < MAX_SPEECH:
+        raise BundleError(f"{folder / FILE}: {PACE}: {pace} is no pace")
     return BundledVoices(voices, pace)
+
+
+def _is_voice(voice: Voice) -> bool:
+    prompt, speaker = voice
+    return bool(
+        speaker.shape == (SPEAKER_WIDTH,)
+        and speaker.dtype == np.float32
+        and np.isfinite(speaker).all()
+        and prompt.ndim == 1
+        and 1 <= prompt.size <= MAX_PROMPT
+        and prompt.dtype == np.int64
+        and 0 <= prompt.min() <= prompt.max() < N_SPEECH
+    )

@@ -26,14 +26,14 @@ def speaker_table(
         of_base: sets of the base's languages.
         known: the base's table.
     """
-    ours = _speakers(opened)
+    ours = speakers_of(opened)
     if not known and len(ours) < 2:
         return (), 0
-    theirs = list(known) or _speakers(of_base)
+    theirs = list(known) or speakers_of(of_base)
     return (*theirs, *(name for name in ours if name not in theirs)), len(theirs)
 
 
-def _speakers(sets: Sequence[FeatureSet]) -> list[str]:
+def speakers_of(sets: Sequence[FeatureSet]) -> list[str]:
     """Each once, in the order of the sets."""
     return list(dict.fromkeys(name for s in sets for name in s.manifest.corpus.speakers))
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from dimts.core.errors import UserError
 from dimts.families.chatterbox.vocabulary.text import foldable, folded
-from dimts.families.chatterbox.vocabulary.tokenizer import StockTokenizer
+from dimts.families.chatterbox.vocabulary.tokenizer import StockTokenizer, tag_of
 from dimts.text.language import Language
 
 Rows = Literal["in_place", "extend"]
@@ -41,9 +41,10 @@ def place(base: StockTokenizer, language: Language, rows: Rows) -> Placement:
     that no text can reach (`free_rows`), and merges of others stay.
 
     Raises:
-        UserError: the base knows the language, is English alone, or has too few free rows.
+        UserError: the base knows the language, is English alone, or has too few free rows; or the
+            language's code makes no tag.
     """
-    tag = f"[{language.code}]"
+    tag = tag_of(language.code)
     if not base.multilingual:
         raise UserError(
             f"the tokenizer is English alone, whose package writes no language's tag; take the "

@@ -124,7 +124,25 @@ class StockTokenizer:
             return []
         if language is None or language not in self.languages:
             known = ", ".join(self.languages)
-            raise UserError(f"language {language!r} has no tag in the tokenizer; known: {known}")
+            raise UserError(
+                f"language {language!r} has no tag in the tokenizer, which dimts extend gives it; "
+                f"known: {known}"
+            )
         if step := OWN_STEP.get(language):
             raise UserError(f"language {language!r}: its texts need {step}, which is not here")
         return [self.ids[f"[{language}]"]]
+
+
+def tag_of(code: str) -> str:
+    """The token that texts of a language begin with.
+
+    Raises:
+        UserError: its code could not be told from other text.
+    """
+    tag = f"[{code}]"
+    if code in NO_LANGUAGES or not TAG.fullmatch(tag):
+        raise UserError(
+            f"language {code!r}: the code must be two or three small letters of a-z for {tag} to "
+            "be a tag; change code in the language's file"
+        )
+    return tag
