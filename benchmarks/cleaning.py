@@ -1,7 +1,7 @@
 """What cleaning adds to preparation: ``python benchmarks/cleaning.py --folder FOLDER``.
 
-Each recording is extracted with cleaning and with nothing but the plain trim, one right after the
-other in one process, so that other load on the machine meets both.
+Each recording is decoded and extracted with cleaning and with nothing but a plain trim, one right
+after the other in one process, so that other load on the machine meets both.
 """
 
 from __future__ import annotations
@@ -89,9 +89,7 @@ def _only_trim(
     padded = np.zeros((n_frames + per_frame - 1) * hop, np.float32)
     padded[half * hop : half * hop + len(wave)] = wave
     hops = padded.reshape(-1, hop)
-    energy = np.convolve(
-        np.einsum("ij,ij->i", hops, hops, dtype=np.float64), np.ones(per_frame), mode="valid"
-    )
+    energy = np.convolve(np.einsum("ij,ij->i", hops, hops), np.ones(per_frame), mode="valid")
     speaks = np.flatnonzero(energy > energy.max() * 10 ** (-config.top_db / 10))
     keep = round(config.keep_seconds * sample_rate)
     start = max(0, int(speaks[0]) * hop - keep)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
@@ -44,6 +45,10 @@ from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
 
 SECONDS_A_MINUTE = 60
+OUTDATED = (
+    "note: {}: was made without cleaning, so every recording is read again; to finish a run that "
+    "learns from it, stop this, finish the run, then prepare"
+)
 Progress = Callable[[int], object]
 ExtractSegments = Callable[[Sequence[Segment], ExtractSettings], dict[Segment, Result]]
 
@@ -75,6 +80,8 @@ def prepare(
     with locked(folder):
         fetch_known(place, folder)
         store = Store(folder, extractors)
+        if store.predates_cleaning:
+            print(OUTDATED.format(place), file=sys.stderr)
         extract = partial(_extract, root, store, prepare, on_chunk)
         least = corpus.min_minutes * SECONDS_A_MINUTE
         accepted, refused, results = _add_features(rows, extractors, prepare, least, extract, text)

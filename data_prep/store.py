@@ -61,6 +61,12 @@ class Store:
         for file in [self.work / STAMPS, self.work / UNUSED, *chunks]:
             self.commit(file)
 
+    @property
+    def predates_cleaning(self) -> bool:
+        """Whether its shards are of a version that did not clean, so that none can be kept."""
+        shards = shards_in(self.folder)
+        return any(_batches(f, ()) and not _batches(f, CLEANED_SPEECH) for f in shards)
+
     def sha256(self, root: Root, audio: str) -> str | None:
         """Hash of an audio file if it was read before; it is read again only if it may differ."""
         try:

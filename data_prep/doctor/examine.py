@@ -6,9 +6,10 @@ import csv
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from data_prep.doctor.measure import Measures, measure
@@ -22,6 +23,7 @@ from dimts.audio.cleaning import LONG_PAUSE_SECONDS, Cleaned
 from dimts.audio.decoded import AudioError
 from dimts.audio.files import Decoded, decode_audio, resampled, write_wav
 from dimts.audio.mel import Float32Array, MelConfig
+from dimts.bundles.fetch import local_bundle
 from dimts.core.config import Config
 from dimts.core.errors import UserError
 from dimts.features.config import CorpusConfig, PrepareConfig
@@ -31,6 +33,9 @@ from dimts.features.mel_extractor import MelExtractor
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from dimts.families.acoustic.bundle import Bundle
 
 AUDIO = "audio"
 MAX_PLAYERS = 100
@@ -58,20 +63,22 @@ class Examined(NamedTuple):
     mel: Float32Array
 
 
-def examine(config: DoctorConfig, out: Path) -> dict[str, Any]:
+def examine(config: DoctorConfig, out: Path, model: str = "") -> dict[str, Any]:
     """The report of a corpus as plain values; recordings of the worst rows go to `out/audio`.
 
+    Args:
+        model: run or bundle of a voice that aligns the texts; "": they are aligned from a flat
+            start.
+
     Raises:
-        UserError: there is no such corpus, no row of it can be used, or a recording went away.
+        UserError: there is no such corpus, no row of it can be used, a recording went away, or
+            the model is no acoustic one or does not speak the language.
     """
-    manifest = prepare(config.corpus, config.text, [MelExtractor(MelConfig())], config.prepare)
+    bundle = _voice(model) if model else None
+    mel = bundle.mel if bundle else MelConfig()
+    manifest = prepare(config.corpus, config.text, [MelExtractor(mel)], config.prepare)
     rows = _rows(config)
-    scores = corpus_misfits(
-        [row.mel for row in rows],
-        [row.text for row in rows],
-        [row.speaker for row in rows],
-        Tokenizer.from_language(load_language(config.text.language), config.text),
-    )
+    scores = _misfits(rows, config.text, bundle)
     order = np.argsort(-scores, kind="stable")
     players = {int(index): f"{AUDIO}/{rank:03d}.wav" for rank, index in enumerate(order)}
     players = {index: players[index] for index in order[:MAX_PLAYERS].tolist()}
@@ -117,6 +124,25 @@ def examine(config: DoctorConfig, out: Path) -> dict[str, Any]:
         ],
         "long_pause_seconds": LONG_PAUSE_SECONDS,
     }
+
+
+def _voice(model: str) -> Bundle:
+    from dimts.families.acoustic.bundle import load_bundle  # brings torch
+
+    return load_bundle(local_bundle(model))
+
+
+def _misfits(
+    rows: Sequence[Examined], text: TextConfig, bundle: Bundle | None
+) -> NDArray[np.float64]:
+    mels, texts = [row.mel for row in rows], [row.text for row in rows]
+    speakers, language = [row.speaker for row in rows], load_language(text.language)
+    if bundle is None:
+        tokenizer = Tokenizer.from_language(language, text)
+        return corpus_misfits(mels, texts, speakers, tokenizer)
+    from dimts.families.acoustic.model_misfit import model_misfits
+
+    return model_misfits(bundle, mels, texts, speakers, language.code)
 
 
 def _rows(config: DoctorConfig) -> list[Examined]:

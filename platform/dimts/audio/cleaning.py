@@ -66,8 +66,9 @@ def remove_offset(wave: Float32Array, sample_rate: int) -> tuple[Float32Array, f
     means = blocks.mean(axis=1)
     power = np.einsum("ij,ij->i", blocks, blocks) / block - means**2
     quiet = np.argsort(power, kind="stable")[: math.ceil(len(means) / 10)]
-    offset = float(np.median(means[quiet]))
-    rest = math.sqrt(max(0.0, float(np.median(power[quiet]))))
+    middle = len(quiet) // 2
+    offset = float(np.sort(means[quiet])[middle])
+    rest = math.sqrt(max(0.0, float(power[quiet[middle]])))
     if abs(offset) < max(MIN_OFFSET, rest / 4):
         return wave, 0.0
     return wave - np.float32(offset), offset

@@ -73,8 +73,8 @@ def find_speech(wave: Float32Array, sample_rate: int, top_db: float) -> Activity
     padded = np.zeros((n_frames + HOPS_PER_FRAME - 1) * hop, np.float32)
     padded[half * hop : half * hop + len(wave)] = wave
     hops = padded.reshape(-1, hop)
-    hop_energy = np.einsum("ij,ij->i", hops, hops, dtype=np.float64)
-    power = np.convolve(hop_energy, np.ones(HOPS_PER_FRAME), mode="valid") / (HOPS_PER_FRAME * hop)
+    hop_power = np.einsum("ij,ij->i", hops, hops).astype(np.float64) / (HOPS_PER_FRAME * hop)
+    power = np.convolve(hop_power, np.ones(HOPS_PER_FRAME), mode="valid")
     loudest, noise = power.max(), _noise_floor(power)
     quiet = loudest * 10 ** (-top_db / 10)
     masked = noise * 10 ** (_ABOVE_FLOOR_DB / 10)

@@ -27,6 +27,10 @@ def main() -> None:
         help="where the report goes (default: output/doctor/NAME of the corpus)",
     )  # fmt: skip
     parser.add_argument(
+        "--model", default="", metavar="RUN",
+        help="run or bundle of a voice that aligns texts and recordings (default: a flat start)",
+    )  # fmt: skip
+    parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
         help="a setting of corpus, text or prepare, as for dimts prepare; may be given often",
     )  # fmt: skip
@@ -36,7 +40,7 @@ def main() -> None:
     put(values, "corpus.path", arguments.corpus)
     put(values, "text.language", arguments.language)
     put(values, "prepare.features", str(out / "features"))
-    report = examine(build_config(DoctorConfig, values, origins), out)
+    report = examine(build_config(DoctorConfig, values, origins), out, arguments.model)
     (out / REPORT).write_text(json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8")
     (out / PAGE).write_text(page(report), encoding="utf-8")
     bad = sum(row["misfit"] > MISFIT for row in report["rows"])
