@@ -14,6 +14,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.long_corpus import long_corpus
 from benchmarks.machine_facts import machine_facts
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(
     corpus: Path, extractors: Sequence[MelExtractor | PitchExtractor]
-) -> tuple[float, np.ndarray]:
+) -> tuple[float, NDArray[np.float64]]:
     """Hours of speech, and CPU seconds of each extractor without and with cleaning, [n, 2]."""
     audios = [f"wavs/{file.name}" for file in sorted((corpus / "wavs").iterdir())]
     spent, seconds = np.zeros((len(extractors), 2)), 0.0

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from voice_fixtures import untrained, write_voice
 
 from dimts.core.errors import UserError
@@ -21,7 +22,8 @@ TEXTS = [
 
 def test_a_model_finds_the_texts_that_were_not_said(tmp_path: Path) -> None:
     bundle = load_bundle(write_voice(tmp_path / "voice", untrained()))
-    drawn, mels = np.random.default_rng(0), []
+    drawn = np.random.default_rng(0)
+    mels: list[NDArray[np.float32]] = []
     for text in TEXTS:
         ids = bundle.tokenizer.encode_normalised(text)
         durations = torch.from_numpy(drawn.integers(3, 6, (1, len(ids), 2)))

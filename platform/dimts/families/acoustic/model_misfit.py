@@ -13,8 +13,8 @@ from dimts.core.threads import one_thread
 from dimts.families.acoustic.bundle import Bundle
 from dimts.families.acoustic.model.durations import look_up
 
-N_COMPARED = 4096
-"""States, drawn evenly from all texts, that stand for what any text could say."""
+N_COMPARED = 64
+"""Texts, drawn evenly from all, whose states stand for what any text could say."""
 
 
 @torch.no_grad()
@@ -40,8 +40,9 @@ def model_misfits(
     """
     model = bundle.model
     rows = {name: row for row, name in enumerate(bundle.speakers)}
-    drawn, errors = [], []
-    for mel_TM, text, name in zip(mels, texts, speakers, strict=True):
+    pool: list[torch.Tensor] = []
+    forced: list[torch.Tensor] = []
+    for n, (mel_TM, text, name) in enumerate(zip(mels, texts, speakers, strict=True)):
         tokens_1N = torch.tensor([bundle.tokenizer.encode_normalised(text, language)])
         mel_1TM = model.normalise(torch.from_numpy(np.array(mel_TM)))[None]
         row = torch.tensor([rows.get(name, len(rows) - 1)]) if rows else None
@@ -52,14 +53,14 @@ def model_misfits(
         except ValueError as error:
             raise UserError(f"{text!r:.60}: {error}; raise prepare.min_frames_per_token") from error
         means_JM = said.means_BNSM.flatten(1, 2)
-        errors.append((look_up(means_JM, said.state_BT) - mel_1TM).square().sum(-1).mean())
-        drawn.append(means_JM[0, said.durations_BNS.flatten() > 0])
-    pool_JM = torch.cat(drawn)
-    pool_JM = pool_JM[:: max(1, len(pool_JM) // N_COMPARED)]
+        forced.append((look_up(means_JM, said.state_BT) - mel_1TM).square().sum(-1).mean())
+        if n % max(1, len(mels) // N_COMPARED) == 0:
+            pool.append(means_JM[0, said.durations_BNS.flatten() > 0])
+    pool_JM = torch.cat(pool)
     scores = np.empty(len(mels))
-    for n, (mel_TM, error) in enumerate(zip(mels, errors, strict=True)):
+    for n, mel_TM in enumerate(mels):
         own_TM = model.normalise(torch.from_numpy(np.array(mel_TM)))
         best = torch.cdist(own_TM, pool_JM).amin(1).square().mean()
         of_all = own_TM.square().sum(-1).mean()
-        scores[n] = (error - best) / max(float(of_all - best), 1e-6)
+        scores[n] = float(forced[n] - best) / max(float(of_all - best), 1e-6)
     return scores
