@@ -9,6 +9,7 @@ import pytest
 import soundfile
 from prepare_fixtures import RATE, add_row, make_corpus, run_prepare, tone
 
+from benchmarks import cleaning as benchmark
 from benchmarks.recording import read_recording
 from dimts.audio.cleaning import CleaningConfig, clean, remove_offset
 from dimts.audio.decoded import AudioError
@@ -124,3 +125,16 @@ def test_other_cleaning_makes_other_features(tmp_path: Path) -> None:
     assert first.fingerprint != louder.fingerprint
     again = run_prepare(corpus, tmp_path / "features")
     assert again.fingerprint == first.fingerprint
+
+
+@pytest.mark.integration
+def test_the_benchmark_measures_with_and_without_cleaning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert benchmark.main(["--folder", str(tmp_path), "--utterances", "6"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.split("|")[1:-1] for line in lines if line.startswith("| mel")]
+    assert [row[0].strip() for row in rows] == ["mel", "mel and pitch"]
+    seconds = np.array([[float(cell) for cell in row[1:3]] for row in rows])
+    assert (seconds[1] > seconds[0]).all()
+    assert (seconds > 0).all()
