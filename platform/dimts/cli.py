@@ -27,6 +27,7 @@ COMMANDS = {
     "demo": "from nothing to speech: sample corpus, features, voice, wav",
     "segment": "long recordings and their texts -> corpus",
     "prepare": "corpus -> features",
+    "doctor": "what is in a corpus, and what is wrong with it",
     "train": "features -> voice",
     "synthesize": "text -> wav",
     "evaluate": "held-out metrics of a voice, and what judges hear",
