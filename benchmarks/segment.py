@@ -36,6 +36,8 @@ from dimts.text.normaliser import TextConfig
 
 RATE = 16_000
 PAUSES = (0.2, 2.0)
+MIN_SECONDS = 1.6
+"""Of an utterance: shorter ones cannot be cut out alone."""
 MUSIC_EVERY, MUSIC_SECONDS = 300.0, (5.0, 25.0)
 PARAGRAPH = 8
 """Utterances of a paragraph that is missing, for each 30 minutes: in the sound, or in the text."""
@@ -84,8 +86,14 @@ def join(
     """Write NAME.wav and NAME.txt into a folder; what is spoken where."""
     rng = np.random.default_rng(seed)
     rows, _ = read_corpus(CorpusConfig(path=corpus), language)
-    utterances = [row for row in rows if isinstance(row, Utterance)]
-    waves: dict[str, Float32Array] = {}
+    utterances, waves = [], {}
+    for row in rows:
+        if isinstance(row, Utterance):
+            wave = read_recording(corpus / row.audio, RATE)
+            start, end = trim_silence(wave, RATE, TrimConfig())
+            if end - start >= MIN_SECONDS * RATE:
+                utterances.append(row)
+                waves[row.id] = wave[start:end]
     order: list[Utterance] = []
     parts, truths, lines, at = [_silence(rng, 0.5)], [], [], 0.5
     music_at, paragraphs = music_every / 2, 0
@@ -103,10 +111,6 @@ def join(
             paragraphs += 1
         for n in range(PARAGRAPH if missing else 1):  # after three others, in the sound alone
             utterance = order.pop()
-            if utterance.id not in waves:
-                whole = read_recording(corpus / utterance.audio, RATE)
-                start, end = trim_silence(whole, RATE, TrimConfig())
-                waves[utterance.id] = whole[start:end]
             wave = waves[utterance.id]
             unwritten = missing and n >= 3
             if not unwritten:
@@ -155,7 +159,8 @@ def rate(truths: list[Truth], pieces: list[Piece]) -> tuple[float, int, float, f
 
 def together(truths: list[Truth], pieces: list[Piece]) -> Iterator[tuple[list[Truth], list[Piece]]]:
     """Utterances and pieces that share time, in groups; those that share none are left out."""
-    everything = sorted([*truths, *pieces], key=lambda one: one.start)
+    everything: list[Truth | Piece] = [*truths, *pieces]
+    everything.sort(key=lambda one: one.start)
     group: list[Truth | Piece] = []
     end = 0.0
     for one in [*everything, Piece(math.inf, math.inf, "", 0.0)]:

@@ -38,7 +38,7 @@ class Found(NamedTuple):
     Attributes:
         start, end: frames, from the first of its first letter to after the last of its last.
         confidence: 1 where no sounds fit better than its letters, 0 where they fit no better than
-            all sounds do on average.
+            the same letters backwards.
     """
 
     start: int
@@ -71,17 +71,22 @@ def align(
     chains = [_chain(tokens, pause) for tokens in sentences]
     spans = _rough_spans(sound, sentences, times)
     taught = _flat_start(sound, chains, spans, tied, pause)
-    place = np.zeros(n_classes + 1, np.int32)
     heard = np.unique(np.concatenate([chain.classes for chain in chains] + [[pause]]))
+    place = np.zeros(n_classes + 1, np.int32)
     place[heard] = np.arange(len(heard))
     class_S, skippable_S, gaps = _whole(chains, place)
     for band in BANDS:
-        scores = _Scores(sound, taught, tied, heard, int(place[pause]))
+        scores = _Scores(sound, taught, tied, heard, place)
         band_T2 = _band(spans, gaps, len(sound.cepstra_TD), band)
         path_T = search_long(scores.over_gap, class_S, skippable_S, band_T2)
         spans = _spans(path_T, gaps)
         taught = scores.taught_by(path_T, class_S)
-    return [_found(scores, path_T, class_S, span) if span else None for span in spans]
+    found: list[Found | None] = []
+    for span, tokens in zip(spans, sentences, strict=True):
+        backwards = _chain(tokens[::-1], pause)
+        classes_T = class_S[path_T[slice(*span)]] if span else None
+        found.append(span and Found(*span, scores.confidence(span[0], classes_T, backwards)))
+    return found
 
 
 Span = tuple[int, int] | None
@@ -181,14 +186,15 @@ class _Scores:
         taught: Taught,
         tied: NDArray[np.int64],
         heard: NDArray[np.int64],
-        pause: int,
+        place: Int32,
     ) -> None:
         classes, durations, frames = taught
         mean_CD, variance_CD = estimate(
             [classes], lambda _: frames, [durations], tied, PRIOR_FRAMES
         )
         self._mean_CD, self._variance_CD = mean_CD[heard], variance_CD[heard]
-        self._cepstra_TD, self._pause, self._heard = sound.cepstra_TD, pause, heard
+        self._cepstra_TD, self._heard, self._place = sound.cepstra_TD, heard, place
+        self._pause = int(place[-1])
         speech = sound.cepstra_TD[sound.sounds_T]
         self._all = speech.mean(axis=0)[None], speech.var(axis=0)[None]
 
@@ -207,15 +213,20 @@ class _Scores:
         gap_T = np.maximum(filler_T, scores_TC[:, self._pause])
         return scores_TC, gap_T, best_T, of_all_T
 
-    def fit(self, start: int, classes_T: Int32) -> tuple[float, float]:
-        """How far below the best sounds those of frames are, and how far all sounds, on average."""
-        scores_TC, _, best_T, of_all_T = self._of(start, start + len(classes_T))
-        forced_T = scores_TC[np.arange(len(classes_T)), classes_T]
-        letters = classes_T != self._pause
-        return (
-            float((best_T - forced_T)[letters].mean()),
-            float((best_T - of_all_T)[letters].mean()),
+    def confidence(self, start: int, classes_T: Int32, backwards: _Chain) -> float:
+        """How much better than the same letters backwards those of a path fit, of what is possible.
+
+        Letters that were learned from wrong texts fit those no better than others.
+        """
+        scores_TC, _, best_T, _ = self._of(start, start + len(classes_T))
+        frames = np.arange(len(classes_T))
+        away = float((best_T - scores_TC[frames, classes_T]).mean())
+        scores_TJ = np.ascontiguousarray(scores_TC[:, self._place[backwards.classes]])
+        states_T = np.repeat(
+            np.arange(scores_TJ.shape[1]), search_one(scores_TJ, backwards.skippable)
         )
+        of_others = float((best_T - scores_TJ[frames, states_T]).mean())
+        return float(np.clip(1 - away / max(of_others, 1e-6), 0, 1))
 
     def taught_by(self, path_T: Int32, class_S: Int32) -> Taught:
         """What a path teaches: letters and pauses; other sounds in gaps teach nothing."""
@@ -243,10 +254,3 @@ def _spans(path_T: Int32, gaps: NDArray[np.int64]) -> list[Span]:
         if number_T[start] >= 0:
             spans[number_T[start]] = int(start), int(end)
     return spans
-
-
-def _found(scores: _Scores, path_T: Int32, class_S: Int32, span: tuple[int, int]) -> Found:
-    start, end = span
-    classes_T = class_S[path_T[start:end]]
-    away, of_all = scores.fit(start, classes_T)
-    return Found(start, end, float(np.clip(1 - away / max(of_all, 1e-6), 0, 1)))

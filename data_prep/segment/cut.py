@@ -18,7 +18,7 @@ MARGIN = 6
 """Frames of a pause that are kept at either end of an utterance, as `prepare.trim` keeps them."""
 MAX_GAP_SECONDS = 1.2
 """Of a pause inside an utterance of several parts."""
-MAX_STRANGE = 15
+MAX_STRANGE = 30
 """Frames of sound between two parts that belong to neither, such as a breath."""
 SHOWN_SECONDS = 1.0
 """Of sound without a text that is listed."""
@@ -102,7 +102,7 @@ def _follow(sound: Sound, before: Found | None, after: Found, is_next: bool) -> 
     assert before is not None
     between = sound.sounds_T[before.end : after.start]
     quiet = np.count_nonzero(between) <= MAX_STRANGE
-    return is_next and quiet and len(between) <= MAX_GAP_SECONDS * FRAMES_A_SECOND
+    return bool(is_next and quiet and len(between) <= MAX_GAP_SECONDS * FRAMES_A_SECOND)
 
 
 def _cut_chain(
@@ -128,8 +128,10 @@ def _cut_chain(
                 continue
             seconds = (_last(end) - _first(start)) / FRAMES_A_SECOND
             if config.min_seconds <= seconds <= config.max_seconds:
-                inner = [parts[chain[n]].ends for n in range(first, i)]
-                cost = 2.0 * sum(inner) + (0.0 if parts[chain[i]].ends else 3.0)
+                inner = range(first, i)
+                joined = sum(parts[chain[n]].ends for n in inner)
+                gaps = sum(places[n + 1].start - places[n].end for n in inner) / FRAMES_A_SECOND
+                cost = 2.0 * joined + gaps + (0.0 if parts[chain[i]].ends else 3.0)
                 options.append((best[first][0] + cost, first))
         best.append(min(options))
     i = len(places)

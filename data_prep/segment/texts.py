@@ -114,14 +114,18 @@ def _parts(text: str, time: float = math.nan) -> Iterator[Part]:
             time = math.nan
 
 
-def _cut(text: str, after: re.Pattern[str]) -> Iterator[str]:
+def _cut(text: str, after: re.Pattern[str]) -> list[str]:
+    """Parts of a text, each with a letter or digit: "... and then." is one."""
+    parts: list[str] = []
     start = 0
-    for match in after.finditer(text):
-        if part := " ".join(text[start : match.end()].split()):
-            yield part
-        start = match.end()
-    if part := " ".join(text[start:].split()):
-        yield part
+    for end in [*(match.end() for match in after.finditer(text)), len(text)]:
+        part = " ".join(text[start:end].split())
+        if any(map(str.isalnum, part)):
+            parts.append(part)
+            start = end
+    if parts and (rest := text[start:].strip()):
+        parts[-1] += f" {rest}"
+    return parts
 
 
 def _clauses(sentence: str) -> Iterator[str]:
