@@ -160,12 +160,12 @@ def test_best_is_one_that_discriminators_have_heard(
 def test_bundle_is_small_and_names_its_mel(settings: Any) -> None:
     bundle = trained(settings("training.max_steps=2"))
     weights = (bundle / WEIGHTS).stat().st_size
-    count = sum(p.numel() for p in NeuralVocoder.load(bundle)._model.parameters())
+    count = sum(p.numel() for p in NeuralVocoder.load(bundle).model.parameters())
     assert weights < 2.2 * count + 10_000
     vocoder = NeuralVocoder.load(bundle)
     assert vocoder.mel == settings().mel
     data = open_data(settings())
-    assert float(vocoder._model.mel_mean) == pytest.approx(data.mel_mean, rel=1e-5)
+    assert float(vocoder.model.mel_mean) == pytest.approx(data.mel_mean, rel=1e-5)
 
 
 def test_exported_bundle_speaks_the_same_beside_a_model_card(settings: Any, tmp_path: Path) -> None:

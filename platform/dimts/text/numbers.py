@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from dimts.text.language import Numbers
 from dimts.text.replacing import check_length, replaced
+
+if TYPE_CHECKING:
+    from dimts.text.language import Numbers
 
 
 def cardinal(number: int, tables: Numbers) -> str:
