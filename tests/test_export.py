@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import subprocess
 import sys
 import wave
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +17,6 @@ import pytest
 import torch
 from export_fixtures import MEL, MODEL, VOICES, write_bundles
 
-from dimts import cli
 from dimts.commands import export as export_command
 from dimts.core.errors import UserError
 from dimts.families.acoustic.speaker import AcousticSpeaker
@@ -64,12 +65,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("export")
     voice, vocoder = write_bundles(folder)
     with pytest.MonkeyPatch.context() as patch:
-        printed: list[str] = []
-        patch.setattr("builtins.print", lambda *words, **_: printed.append(" ".join(words)))
         command = ["export", "--model", str(voice), "--vocoder", str(vocoder), "--page"]
         patch.setattr(sys, "argv", [*command, "--out", str(folder / "out")])
-        assert not cli.run_job(export_command.main)
-    return Made(voice, vocoder, folder / "out", "\n".join(printed))
+        with redirect_stdout(io.StringIO()) as printed:
+            export_command.main()
+    return Made(voice, vocoder, folder / "out", printed.getvalue())
 
 
 @pytest.fixture(scope="module")

@@ -80,7 +80,7 @@ class AcousticGraph(nn.Module):
 
     def _lay_out(self, x_ND: Tensor, durations_NS: Tensor) -> Tensor:
         """A vector for each frame, [T, D]; see `T3._lay_out`."""
-        n, s = durations_NS.shape
+        s = durations_NS.shape[1]
         state_T, *of_state = spans(durations_NS.flatten())
         token_T, *of_token = spans(durations_NS.sum(1))
         offsets, lengths = (torch.stack(pair) for pair in zip(of_state, of_token, strict=True))

@@ -1,4 +1,4 @@
-"""Convolutions over time as matrix products, which is what ONNX Runtime computes fast and in int8."""
+"""Convolutions over time as matrix products: ONNX Runtime computes those fast, and in int8."""
 
 from __future__ import annotations
 

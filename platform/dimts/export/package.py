@@ -1,4 +1,4 @@
-"""What lies beside the graphs of an exported voice: its text as data, and the code that reads it."""
+"""What lies beside the graphs of a voice: its text as data, and the code that reads it."""
 
 from __future__ import annotations
 

@@ -99,10 +99,8 @@ class PitchGraph(nn.Module):
 
 def _blocks(x_TD: Tensor, net: PitchNet | nn.Module) -> Tensor:
     for block in net.blocks:
-        mixed = sum(
-            near * weight
-            for near, weight in zip(shifted(x_TD, len(block.depthwise_KD)), block.depthwise_KD)
-        )
+        near = shifted(x_TD, len(block.depthwise_KD))
+        mixed = sum(x * block.depthwise_KD[k] for k, x in enumerate(near))
         y_TD = F.layer_norm(mixed, mixed.shape[-1:])
         x_TD = x_TD + block.contract(F.gelu(block.expand(y_TD)))
     return x_TD
