@@ -41,8 +41,8 @@ SENTENCES = {
     "en": (
         "Welcome, this is the voice of a computer.",
         "What is in the news of today?",
-        "Last night it rained so heavily that all of the road was full of water, and so the children "
-        "could not walk to their school, and their father came to his work at eleven o'clock.",
+        "Last night it rained so heavily that all of the road was full of water, and so the "
+        "children could not walk to their school, and their father came to work at eleven o'clock.",
     ),
 }
 """The last one is about ten seconds long."""
@@ -118,15 +118,13 @@ def _synthesiser(kind: str) -> tuple[str, int, Stream, int]:
 
         from data_prep.recipes import hibari_voice
 
-        size = _bytes(Path(hibari.__file__).parent)
-        return "am", 22050, lambda text: iter([hibari_voice.speak(text).samples]), size
+        return _whole(hibari_voice.speak, hibari)
     if kind == "espeak-ng":
         import espeakng_loader
 
         from data_prep.recipes import espeak_library
 
-        size = _bytes(Path(espeakng_loader.__file__).parent)
-        return "am", 22050, lambda text: iter([espeak_library.speak(text).samples]), size
+        return _whole(espeak_library.speak, espeakng_loader)
     if kind.startswith("piper:"):
         from piper import PiperVoice
 
@@ -142,6 +140,13 @@ def _synthesiser(kind: str) -> tuple[str, int, Stream, int]:
     own = Voice(kind)
     size = sum(file.stat().st_size for file in Path(kind).iterdir() if file.is_file())
     return "am", own.sample_rate, own.stream, size
+
+
+def _whole(speak: Callable[[str], Any], package: Any) -> tuple[str, int, Stream, int]:
+    """A synthesiser of this project's recipes, which gives a whole wave, from a package."""
+    rate = speak(WORD["am"]).sample_rate
+    size = _bytes(Path(package.__file__).parent)
+    return "am", rate, lambda text: iter([speak(text).samples]), size
 
 
 def _bytes(folder: Path) -> int:

@@ -22,6 +22,7 @@ BELOW: dict[str, set[str]] = {
     "audio": {"core"},
     "text": {"core"},
     "storage": {"core"},
+    "runtime": {"core", "text"},
     "plotting": {"core", "storage"},
     "features": {"core", "storage", "audio", "text"},
     "bundles": {"core", "storage"},

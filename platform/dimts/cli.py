@@ -33,7 +33,7 @@ COMMANDS = {
     "tune": "search for the best voice",
     "promote": "make a registered voice the champion",
     "extend": "a base voice's vocabulary and embedding, extended by a language",
-    "export": "a trained Chatterbox as a folder that its package loads",
+    "export": "a voice that speaks without torch, or a Chatterbox for its package",
     "pretrain": "a voice of several languages to adapt others from",
     "ui": "MLflow's pages over the recorded runs",
     "sample-corpus": "a corpus that a synthetic voice speaks",
