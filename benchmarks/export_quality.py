@@ -90,12 +90,8 @@ def _row(
     same = [(a, b) for a, b in pairs if np.array_equal(a.durations_NS, b.durations_NS)]
     mel = max((float(np.abs(a.mel_TM - b.mel_TM).max()) for a, b in same), default=float("nan"))
     wave = max((difference_db(b.wave, a.wave) for a, b in same), default=float("nan"))
-    distortion = np.mean(
-        [
-            mel_cepstral_distortion(one.mel_TM, mel)
-            for one, mel in zip(spoken, recorded, strict=True)
-        ]
-    )
+    mels = zip((one.mel_TM for one in spoken), recorded, strict=True)
+    distortion = np.mean([mel_cepstral_distortion(a, b) for a, b in mels])
     heard = f"{np.mean([rate(one.wave) for one in spoken]):.3f}" if rate else ""
     return (
         f"| {name} | {size} | {len(same)} of {len(pairs)} | {mel:.1e} | {wave:.0f} "

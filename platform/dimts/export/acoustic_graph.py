@@ -38,11 +38,9 @@ class AcousticGraph(nn.Module):
         self.t3 = without_convolutions(model)
         self.seconds = vocoder.mel.hop_length / vocoder.mel.sample_rate
         self.find_pitch = None if model.pitch else PitchGraph(vocoder)
-        strength = model.config.postfilter
-        gains_FM = model.postfilter_FM
-        self.postfilter = (
-            Postfilter(gains_FM**strength) if gains_FM is not None and strength else None
-        )
+        self.postfilter: Postfilter | None = None
+        if model.postfilter_FM is not None and model.config.postfilter:
+            self.postfilter = Postfilter(model.postfilter_FM**model.config.postfilter)
 
     def forward(
         self, ids_N: Tensor, speed_1: Tensor, pitch_1: Tensor, speaker_1: Tensor | None = None
@@ -121,6 +119,11 @@ def filled(f0_BT: Tensor) -> Pitch:
 
 class Postfilter(nn.Module):
     """`dimts.families.acoustic.postfilter.postfilter`, its transforms as matrices."""
+
+    dct_MM: Tensor
+    into_WF: Tensor
+    back_FW: Tensor
+    gains_MF: Tensor
 
     def __init__(self, gains_FM: Tensor):
         super().__init__()

@@ -21,7 +21,7 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 MIN_VALUES = 1024
 """Of a tensor that is stored in fewer bits."""
 MIN_CONTRACTED = 64
-"""Rows of a matrix that is worth quantizing: the others are few."""
+"""Rows and columns of a matrix that is worth quantizing."""
 
 
 def write_onnx(
@@ -75,6 +75,7 @@ def _quantize(path: Path, keep: Sequence[str]) -> None:
         if node.op_type in ("MatMul", "Gemm")
         and not any(_is_wide(weights.get(name), keep) for name in node.input)
     ]
+    exact += [f"{name}_MatMul" for name in exact]  # so a Gemm is called once it is taken apart
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / path.name
         quantize_dynamic(
@@ -85,9 +86,9 @@ def _quantize(path: Path, keep: Sequence[str]) -> None:
 
 
 def _is_wide(weight: TensorProto | None, keep: Sequence[str]) -> bool:
-    if weight is None or len(weight.dims) != 2 or any(part in weight.name for part in keep):
+    if weight is None or not weight.name.endswith("weight") or len(weight.dims) != 2:
         return False
-    return min(weight.dims) >= MIN_CONTRACTED
+    return min(weight.dims) >= MIN_CONTRACTED and not any(part in weight.name for part in keep)
 
 
 def _halve(graph: onnx.GraphProto) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,9 @@ from dimts.text.language import Language, Syllables
 
 RUNTIME = "dimts_runtime"
 SOURCES = (
-    "core/__init__", "core/errors", "core/masking", "core/printable", "runtime/noise",
-    "runtime/tables", "runtime/voice", "text/__init__", "text/affixed_numbers",
-    "text/number_forms", "text/numbers", "text/pieces", "text/replacing", "text/respelling",
-    "text/rules", "text/short_forms",
+    "core/errors", "core/masking", "core/printable", "runtime/noise", "runtime/tables",
+    "runtime/voice", "text/affixed_numbers", "text/number_forms", "text/numbers", "text/pieces",
+    "text/replacing", "text/respelling", "text/rules", "text/short_forms",
 )  # fmt: skip
 """Modules of dimts that `dimts.runtime` imports; they need numpy and onnxruntime alone."""
 
@@ -98,15 +96,10 @@ def write_facts(folder: Path, values: dict[str, Any]) -> None:
 def write_runtime(folder: Path) -> None:
     """Write the package `dimts_runtime`: modules of dimts under that name."""
     library = Path(dimts.__file__).parent
-    for source, name in _files():
+    files = {name: name for name in SOURCES}
+    files |= {"__init__": "runtime/__init__", "__main__": "runtime/__main__"}
+    for name, source in files.items():
         code = (library / f"{source}.py").read_text(encoding="utf-8")
         path = folder / RUNTIME / f"{name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(re.sub(r"\bdimts\.(?=[a-z_.]+\b)", f"{RUNTIME}.", code), encoding="utf-8")
-
-
-def _files() -> Iterable[tuple[str, str]]:
-    """Module of dimts -> where it lies in the package."""
-    yield from (("runtime/__init__", "__init__"), ("runtime/__main__", "__main__"))
-    yield ("core/__init__", "runtime/__init__")
-    yield from ((source, source) for source in SOURCES)
+        path.write_text(re.sub(r"\bdimts\.(?=[a-z])", f"{RUNTIME}.", code), encoding="utf-8")

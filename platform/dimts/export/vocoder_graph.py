@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dimts.export.convolution import FrameProduct, shifted
-from dimts.families.vocoder.model.convnext import FrameWindows
+from dimts.families.vocoder.model.convnext import Block, FrameWindows
 from dimts.families.vocoder.model.excitation import pulse_train
-from dimts.families.vocoder.model.generator import LOG_F0, SUB_FRAMES
+from dimts.families.vocoder.model.generator import LOG_F0, SUB_FRAMES, Generator
 from dimts.families.vocoder.model.pitch_net import Pitch, PitchNet
 from dimts.families.vocoder.model.stft import OVERLAP
 from dimts.families.vocoder.model.vocoder import Vocoder
@@ -18,6 +18,12 @@ from dimts.families.vocoder.model.vocoder import Vocoder
 
 class VocoderGraph(nn.Module):
     """What `Vocoder.forward` computes of one row, Fourier transforms as products."""
+
+    real_SF: Tensor
+    imaginary_SF: Tensor
+    from_real_FS: Tensor
+    from_imaginary_FS: Tensor
+    squares: Tensor
 
     def __init__(self, vocoder: Vocoder):
         super().__init__()
@@ -28,10 +34,14 @@ class VocoderGraph(nn.Module):
         window_S = generator.window.double().numpy()
         bins = np.fft.rfft(np.eye(n_fft) * window_S)
         waves = np.fft.irfft(np.concatenate([np.eye(n_bins), 1j * np.eye(n_bins)]), n_fft)
-        into_SF = torch.from_numpy(np.concatenate([bins.real, bins.imag], 1)).float()
-        self.register_buffer("into_SF", into_SF)
-        self.register_buffer("back_FS", torch.from_numpy(waves * window_S).float())
+        from_real_FS, from_imaginary_FS = np.split(waves * window_S, 2)
+        for name, matrix in (
+            ("real_SF", bins.real), ("imaginary_SF", bins.imag), ("from_real_FS", from_real_FS),
+            ("from_imaginary_FS", from_imaginary_FS),
+        ):  # fmt: skip
+            self.register_buffer(name, torch.from_numpy(matrix.copy()).float())
         self.register_buffer("squares", generator.window.square().view(1, OVERLAP, -1))
+        self.drawn = nn.ModuleList(_part(generator.last, n_bins, i) for i in range(3))
 
     def forward(
         self, mel_TM: Tensor, f0_T: Tensor, voiced_T: Tensor, cycles_T: Tensor, noise: Tensor
@@ -50,34 +60,32 @@ class VocoderGraph(nn.Module):
         told_T2 = torch.stack([f0_T.log() - LOG_F0, torch.ones_like(f0_T)], -1) * voiced_T[:, None]
         shown = self.vocoder.normalise(mel_TM)
         x_TD = _blocks(self.first(torch.cat([shown, pulses.phase_BTP[0], told_T2], -1)), generator)
-        drawn_K3F = generator.last(F.layer_norm(x_TD, x_TD.shape[-1:])).view(
-            n * SUB_FRAMES, 3, generator.n_bins
+        x_TD = F.layer_norm(x_TD, x_TD.shape[-1:])
+        gain, phase, noise_gain = (
+            part(x_TD).view(n * SUB_FRAMES, generator.n_bins) for part in self.drawn
         )
         envelope_KF = generator._envelope(mel_TM[None])[0]
-        gain, noise_gain = (drawn_K3F[:, i] + envelope_KF for i in (0, 2))
-        gain, noise_gain, phase = gain.exp(), noise_gain.exp(), drawn_K3F[:, 1]
+        gain, noise_gain = (gain + envelope_KF).exp(), (noise_gain + envelope_KF).exp()
         turned, across = gain * phase.cos(), gain * phase.sin()
-        real, imaginary = self._spectrum(pulses.wave_BS[0]).chunk(2, 1)
-        bins_KF = torch.cat(
-            [
-                noise_gain * noise[:, 0] + turned * real - across * imaginary,
-                noise_gain * noise[:, 1] + turned * imaginary + across * real,
-            ],
-            1,
+        windows_KS = self._windows(pulses.wave_BS[0])
+        real, imaginary = windows_KS @ self.real_SF, windows_KS @ self.imaginary_SF
+        return self._overlap_add(
+            noise_gain * noise[:, 0] + turned * real - across * imaginary,
+            noise_gain * noise[:, 1] + turned * imaginary + across * real,
         )
-        return self._overlap_add(bins_KF)
 
-    def _spectrum(self, wave_S: Tensor) -> Tensor:
-        """Real parts and imaginary parts of the STFT, [K, 2 F]; see `stft.spectrum`."""
-        step = len(self.into_SF) // OVERLAP
+    def _windows(self, wave_S: Tensor) -> Tensor:
+        """The pieces of a wave that overlap, [K, S]; see `stft.spectrum`."""
+        step = len(self.real_SF) // OVERLAP
         steps = F.pad(wave_S.view(-1, step), (0, 0, OVERLAP // 2, OVERLAP // 2 - 1))
         n = steps.shape[0] - OVERLAP + 1
-        return torch.cat([steps[k : k + n] for k in range(OVERLAP)], 1) @ self.into_SF
+        return torch.cat([steps[k : k + n] for k in range(OVERLAP)], 1)
 
-    def _overlap_add(self, bins_KF: Tensor) -> Tensor:
+    def _overlap_add(self, real_KF: Tensor, imaginary_KF: Tensor) -> Tensor:
         """See `stft.overlap_add`."""
-        n, half = bins_KF.shape[0], OVERLAP // 2
-        total = _added((bins_KF @ self.back_FS).unflatten(1, (OVERLAP, -1)))
+        n, half = real_KF.shape[0], OVERLAP // 2
+        waves_KS = real_KF @ self.from_real_FS + imaginary_KF @ self.from_imaginary_FS
+        total = _added(waves_KS.unflatten(1, (OVERLAP, -1)))
         weight = _added(self.squares.expand(n, -1, -1))
         return (total[half : half + n] / weight[half : half + n]).flatten()
 
@@ -97,10 +105,13 @@ class PitchGraph(nn.Module):
         return net.pitch(scores[None, :, :-1], scores[None, :, -1])
 
 
-def _blocks(x_TD: Tensor, net: PitchNet | nn.Module) -> Tensor:
+def _blocks(x_TD: Tensor, net: PitchNet | Generator) -> Tensor:
     for block in net.blocks:
+        assert isinstance(block, Block)
         near = shifted(x_TD, len(block.depthwise_KD))
-        mixed = sum(x * block.depthwise_KD[k] for k, x in enumerate(near))
+        mixed = near[0] * block.depthwise_KD[0]
+        for k, x in enumerate(near[1:], start=1):
+            mixed = mixed + x * block.depthwise_KD[k]
         y_TD = F.layer_norm(mixed, mixed.shape[-1:])
         x_TD = x_TD + block.contract(F.gelu(block.expand(y_TD)))
     return x_TD
@@ -109,6 +120,15 @@ def _blocks(x_TD: Tensor, net: PitchNet | nn.Module) -> Tensor:
 def _product(windows: FrameWindows) -> FrameProduct:
     linear = windows.linear
     return FrameProduct(linear.weight.view(len(linear.weight), -1, windows.kernel), linear.bias)
+
+
+def _part(last: nn.Linear, n_bins: int, i: int) -> nn.Linear:
+    """One of the three things that a layer draws of each bin, as a layer of its own."""
+    part = nn.Linear(last.in_features, SUB_FRAMES * n_bins)
+    with torch.no_grad():
+        part.weight.copy_(last.weight.view(SUB_FRAMES, 3, n_bins, -1)[:, i].flatten(0, 1))
+        part.bias.copy_(last.bias.view(SUB_FRAMES, 3, n_bins)[:, i].flatten())
+    return part
 
 
 def _added(pieces_KOs: Tensor) -> Tensor:

@@ -25,8 +25,8 @@ from dimts.runtime.voice import ACOUSTIC, VOCODER, Voice
 
 MAX_MEL_DIFFERENCE, MAX_WAVE_DB = 1e-3, -50.0
 """Of float32, from what torch computes: log mel, and the wave's difference by its power."""
-TOKENS_OF_QUALITY = ("decoder.out", "duration.out", "pitch.out", "generator.last", "_FS", "_SF")
-"""Weights that stay out of int8: what they make is heard as it is, or is a Fourier transform."""
+NOT_IN_INT8 = ("decoder.out", "duration.out", "pitch.out", "pitch_net.last", "drawn.")
+"""Weights of which the result is heard as it is."""
 SAMPLE_WORDS, SAMPLE_LETTERS = 8, 5
 PAGE = Path(__file__).with_name("page.html")
 
@@ -68,7 +68,7 @@ def export_voice(
     with drafted(out) as draft:
         _write_graphs(draft, speaker, vocoder, text)
         for name in (ACOUSTIC, VOCODER):
-            in_precision(draft / name, precision, TOKENS_OF_QUALITY)
+            in_precision(draft / name, precision, NOT_IN_INT8)
         write_facts(draft, facts(speaker, loaded, vocoder.model))
         write_runtime(draft)
         if page:

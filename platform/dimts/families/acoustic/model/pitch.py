@@ -108,7 +108,9 @@ class HarmonicSource(nn.Module):
         z_BT = (f0_BT.clamp_min(1e-3).log() - mean) / std
         return torch.where(f0_BT > 0, z_BT, 0.0)
 
-    def f0(self, pitch: Pitch, shift: float = 1.0, speakers_B: Tensor | None = None) -> Tensor:
+    def f0(
+        self, pitch: Pitch, shift: float | Tensor = 1.0, speakers_B: Tensor | None = None
+    ) -> Tensor:
         """Predicted pitch as F0 in Hz, 0 where unvoiced; float32 [B, T].
 
         Args:
