@@ -19,14 +19,14 @@ class Sentence(pydantic.BaseModel):
     Attributes:
         text: of any length.
         language, voice: what is spoken, and who speaks; by default what was learned last.
-        speed, pitch: multiples of what was learned.
+        speed, pitch: multiples of what was learned; 1 by default.
     """
 
     text: str
     language: str | None = None
     voice: str | None = None
-    speed: float = 1.0
-    pitch: float = 1.0
+    speed: float | None = None
+    pitch: float | None = None
 
 
 class VoiceModel(PythonModel):
@@ -54,7 +54,7 @@ class VoiceModel(PythonModel):
         files = []
         for sentence in model_input:
             try:
-                wave = self._voice.speak(**sentence.model_dump())
+                wave = self._voice.speak(**sentence.model_dump(exclude_none=True))
             except UserError as error:
                 raise MlflowException(str(error), INVALID_PARAMETER_VALUE) from error
             file = io.BytesIO()
