@@ -12,7 +12,6 @@ import io
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tarfile
@@ -22,16 +21,20 @@ import urllib.request
 import wave
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from export_fixtures import write_bundles
+from faults.head import free_port
+from tracking_fixtures import write_checkpoint
 
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
 from dimts.export.voice import difference_db, export_voice
 from dimts.runtime.voice import Voice
+from dimts.tracking.mlflow_model import _save
 
 pytestmark = pytest.mark.slow
 
@@ -123,18 +126,10 @@ def test_page_speaks_in_a_browser_as_the_module_does(page: str, exported: Path) 
 
 
 def test_logged_model_is_served_by_mlflow(tmp_path: Path) -> None:
-    from types import SimpleNamespace
-
-    from tracking_fixtures import write_checkpoint
-
-    from dimts.tracking.mlflow_model import _save
-
     bundle = write_checkpoint(tmp_path / "run")
     logged = SimpleNamespace(artifact_location=str(tmp_path), model_id="m-0")
     _save(tmp_path / "model", bundle, logged, "0")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(tmp_path / "model")]
     command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
     with subprocess.Popen(command, start_new_session=True) as server:
