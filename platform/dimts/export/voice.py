@@ -119,9 +119,9 @@ def _write_graphs(
     folder: Path, speaker: AcousticSpeaker, vocoder: NeuralVocoder, text: str
 ) -> None:
     """Write both graphs, of which a text is the example that they are traced by."""
-    one = torch.ones(1)
     ids_N = torch.tensor(speaker.tokenizer.encode(text, speaker.language))
-    given = {"ids": ids_N, "speed": one, "pitch": one}
+    # Two tensors: one that is given twice would become one input.
+    given = {"ids": ids_N, "speed": torch.ones(1), "pitch": torch.ones(1)}
     if speaker.voices:
         given["speaker"] = torch.zeros(1, dtype=torch.int64)
     acoustic = AcousticGraph(speaker.model, vocoder.model).eval()
