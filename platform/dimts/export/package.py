@@ -25,9 +25,10 @@ from dimts.text.language import Language, Syllables
 
 RUNTIME = "dimts_runtime"
 SOURCES = (
-    "core/errors", "core/masking", "core/printable", "runtime/noise", "runtime/tables",
-    "runtime/voice", "text/affixed_numbers", "text/number_forms", "text/numbers", "text/pieces",
-    "text/replacing", "text/respelling", "text/rules", "text/short_forms",
+    "core/errors", "core/masking", "core/printable", "runtime/noise", "runtime/reader",
+    "runtime/tables", "runtime/voice", "text/affixed_numbers", "text/number_forms",
+    "text/numbers", "text/pieces", "text/replacing", "text/respelling", "text/rules",
+    "text/short_forms",
 )  # fmt: skip
 """Modules of dimts that `dimts.runtime` imports; they need numpy and onnxruntime alone."""
 

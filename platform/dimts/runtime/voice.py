@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 
 from dimts.core.errors import UserError
 from dimts.runtime.noise import standard_normal
-from dimts.runtime.tables import Tables
-from dimts.text.pieces import pieces
-from dimts.text.rules import Normaliser, UnknownCharacters
+from dimts.runtime.reader import Reader
 
 FORMAT, VERSION = "dimts-voice", 1
 FACTS, ACOUSTIC, VOCODER = "voice.json", "acoustic.onnx", "vocoder.onnx"
@@ -45,7 +43,7 @@ class Voice:
         self.facts = facts = _read_facts(folder / FACTS)
         self.sample_rate: int = facts["sample_rate"]
         self.voices: list[str] = facts["voices"]
-        self._normalisers: dict[str, Any] = {}
+        self._reader = Reader(facts)
         self._vocoder: dict[str, int] = facts["vocoder"]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -85,11 +83,7 @@ class Voice:
         speed: float = 1.0, pitch: float = 1.0,
     ) -> Iterator[Float32Array]:  # fmt: skip
         """The same samples piece by piece, as soon as they are there; raises like `speak`."""
-        language = language or self.facts["language"]
-        normaliser = self._normaliser(language)
-        tokens = self.facts["tokens"]
-        marks = "".join(filter(tokens.__contains__, normaliser.language.punctuation))
-        for piece in pieces(normaliser.normalise(text), marks):
+        for piece in self._reader.pieces(text, language):
             mel = self.mel(self.encode(piece.text, language), voice, speed, pitch)
             yield from self._vocode(mel)
             if piece.pause:
@@ -97,12 +91,7 @@ class Voice:
 
     def encode(self, text: str, language: str | None = None) -> list[int]:
         """Ids of a raw text between its language's start and the end; raises like `speak`."""
-        normaliser = self._normaliser(language or self.facts["language"])
-        tokens, text = self.facts["tokens"], normaliser.normalise(text)
-        if unknown := [character for character in text if character not in tokens]:
-            raise UnknownCharacters(unknown, normaliser.language.name)
-        start = self.facts["languages"][normaliser.language.code]["start_id"]
-        return [start, *(tokens[character] for character in text), self.facts["end_id"]]
+        return self._reader.ids(text, language)
 
     def mel(
         self, ids: list[int], voice: str | None = None, speed: float = 1.0, pitch: float = 1.0
@@ -151,17 +140,6 @@ class Voice:
             until = min(end, n - 1)  # after the last frame's centre there is nothing
             yield np.clip(samples[(start - first) * hop : (until - first) * hop], -1, 1)
             start, chunk = end, CHUNK
-
-    def _normaliser(self, code: str) -> Any:
-        if code not in self.facts["languages"]:
-            known = ", ".join(self.languages)
-            raise UserError(f"language {code!r} is not one of this voice's: {known}")
-        if code not in self._normalisers:
-            own = self.facts["languages"][code]
-            tables: Any = Tables(own["tables"])
-            switches: Any = Tables(own["text"])
-            self._normalisers[code] = Normaliser(tables, switches)
-        return self._normalisers[code]
 
     def _row(self, voice: str | None) -> int:
         if not self.voices:
