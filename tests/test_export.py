@@ -264,15 +264,17 @@ def test_graphs_compute_what_the_voice_computes(bundles: tuple[Path, Path]) -> N
         mel_TM, *shown, durations_NS = AcousticGraph(speaker.model, neural.model).eval()(
             ids, torch.tensor([speed]), torch.tensor([pitch]), torch.tensor([0])
         )
-        noise = torch.from_numpy(
-            standard_normal(len(mel_TM) * 2 * 2 * neural.model.generator.n_bins)
-        )
-        noise = noise.view(-1, 2, neural.model.generator.n_bins)
+        noise = neural.model.noise_from(0, len(mel_TM))[0]
         wave_S = VocoderGraph(neural.model)(mel_TM, *shown, noise)[: -MEL.hop_length]
     np.testing.assert_array_equal(durations_NS, expected.durations_NS)
     np.testing.assert_allclose(mel_TM, expected.mel_TM, atol=1e-3)
     vocoded = neural(expected.mel_TM, expected.f0_T)
     assert difference_db(vocoded, wave_S.clamp(-1, 1).numpy()) < -50
+
+
+def test_noise_is_what_torch_draws(bundles: tuple[Path, Path]) -> None:
+    expected = NeuralVocoder.load(bundles[1]).model.noise_from(0, 16).flatten().numpy()
+    np.testing.assert_allclose(standard_normal(len(expected)), expected, atol=1e-5)
 
 
 def test_f0_of_a_voice_that_predicts_none_is_read_off_its_mel(tmp_path: Path) -> None:
