@@ -54,7 +54,7 @@ def test_voice_speaks_in_an_environment_of_onnxruntime_and_numpy_alone(
     exported: Path, tmp_path: Path
 ) -> None:
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True)
-    python = tmp_path / "env" / "bin" / "python"
+    python = str(tmp_path / "env" / "bin" / "python")
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     versions = [f"{name}=={__import__(name).__version__}" for name in ("numpy", "onnxruntime")]
     install = [python, "-m", "pip", "install", "-q", *versions]
@@ -79,8 +79,8 @@ def page(exported: Path, tmp_path: Path) -> Iterator[str]:
     packed = os.environ.get("ONNXRUNTIME_WEB")  # a package that was fetched before
     if not packed:
         command = ["npm", "pack", "--silent", "onnxruntime-web@1.30.0"]
-        name = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
-        packed = str(tmp_path / name.stdout.split()[-1])
+        done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+        packed = str(tmp_path / done.stdout.split()[-1])
     (folder / "onnxruntime-web").mkdir()
     with tarfile.open(packed) as archive:
         for name in WEB_FILES:

@@ -176,7 +176,7 @@ def test_exported_bundle_speaks_the_same_beside_a_model_card(settings: Any, tmp_
     (folder / "README.md").write_text("another card", encoding="utf-8")
     names = {file.name for file in folder.iterdir()}
     assert names == {"README.md", "config.yaml", "manifest.json", WEIGHTS}
-    kept, exported = (NeuralVocoder.load(place)._model.state_dict() for place in (source, folder))
+    kept, exported = (NeuralVocoder.load(place).model.state_dict() for place in (source, folder))
     assert all(torch.equal(weight, exported[name]) for name, weight in kept.items())
     assert read_manifest(folder).step == 2
 
@@ -220,7 +220,7 @@ def test_fine_tuning_starts_from_the_weights_of_the_base(settings: Any) -> None:
     )  # fmt: skip
     assert tuned.model.generator.channels == 16
     task = vocoder_task(tuned, torch.device("cpu"))
-    kept = NeuralVocoder.load(base)._model.state_dict()
+    kept = NeuralVocoder.load(base).model.state_dict()
     assert all(torch.equal(kept[name], weight) for name, weight in task.model.state_dict().items())
     assert read_manifest(trained(tuned)).origin["base"] == base.name
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from dimts.bundles.bundle import read_manifest, resolve_bundle
 from dimts.cli import JobParser
@@ -70,7 +71,7 @@ def _voice(bundle: Path, arguments: argparse.Namespace, tracking: TrackingConfig
             f"{error.name} is not installed: pip install 'dimts[export]'; voices are exported by it"
         ) from error
     vocoder = resolve_model(arguments.vocoder or shipped(SHIPPED_VOCODER), tracking)
-    precision = arguments.precision or "fp32"
+    precision: Any = arguments.precision or "fp32"
     found = export_voice(bundle, vocoder, arguments.out, precision, arguments.page)
     print(
         f"log mel differs by {found.mel_difference:.1e} at most from the trained voice's, the wave "

@@ -93,7 +93,7 @@ def spans(durations_J: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     ONNX has no search; here a running sum counts the spans that have ended.
     """
     ends_J = durations_J.cumsum(0)
-    ended = torch.zeros(ends_J[-1] + 1, dtype=torch.int64)
+    ended = torch.zeros(ends_J[-1] + 1, dtype=torch.int64)  # type: ignore[call-overload]
     index_T = ended.scatter_add(0, ends_J, torch.ones_like(ends_J)).cumsum(0)[:-1]
     length_T = durations_J[index_T]
     frames_T = torch.ones_like(index_T).cumsum(0) - 1
