@@ -32,6 +32,7 @@ from tracking_fixtures import write_checkpoint
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
+from benchmarks.runtime import main
 from dimts.export.voice import difference_db, export_voice
 from dimts.runtime.voice import Voice
 from dimts.tracking.mlflow_model import _save
@@ -67,6 +68,17 @@ def test_voice_speaks_in_an_environment_of_onnxruntime_and_numpy_alone(
     assert np.abs(samples.astype(int) - expected).max() <= 1
     listed = subprocess.run([python, "-m", "pip", "list"], capture_output=True, text=True)
     assert "torch" not in listed.stdout and "onnxruntime" in listed.stdout
+
+
+def test_benchmark_measures_the_voice_beside_others(
+    exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(exported)]) == 0
+    row, *peers = capsys.readouterr().out.splitlines()[2:5]
+    size, speed, first, seconds, *_ = (float(cell) for cell in row.split("|")[2:-1])
+    assert size > 0 and speed > 0 and seconds > 0
+    assert 0 < first < 1000 * seconds
+    assert [peer.split("|")[1].strip() for peer in peers] == ["hibari-tts", "espeak-ng"]
 
 
 @pytest.fixture
