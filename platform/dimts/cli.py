@@ -32,6 +32,7 @@ COMMANDS = {
     "judge": "what judges hear in a folder of wave files",
     "tune": "search for the best voice",
     "promote": "make a registered voice the champion",
+    "language": "draft the files of a language that dimts does not have",
     "extend": "a base voice's vocabulary and embedding, extended by a language",
     "export": "a trained Chatterbox as a folder that its package loads",
     "pretrain": "a voice of several languages to adapt others from",

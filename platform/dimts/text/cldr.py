@@ -45,7 +45,7 @@ class Cldr:
         self.known = code in {
             self._icu.Locale(name).getLanguage() for name in self._icu.Locale.getAvailableLocales()
         }
-        self.version = f"CLDR {self._icu.UNICODE_VERSION}"  # of ICU's release
+        self.version = f"CLDR of ICU {self._icu.ICU_VERSION}"
         self.name = str(self._locale.getDisplayLanguage(self._locale)) or code
         self.english = str(self._locale.getDisplayLanguage(self._icu.Locale("en"))) or code
 
@@ -108,15 +108,14 @@ class Cldr:
         return sets if self._agree(spelled, sets) else {}
 
     def sign_words(self) -> tuple[str, str]:
-        """Words of a minus and of the decimal point."""
+        """Words of a minus and of the decimal point; none where fractions are said otherwise."""
         spelled = self._spelled()
         assert spelled is not None
         three = str(spelled.format(3))
-        minus = str(spelled.format(-3)).replace(three, "")
-        point = str(spelled.format(3.3)).removeprefix(three).removesuffix(three)
-        if not point or point == str(spelled.format(3.3)):
-            point = ""
-        return tuple(word.replace("\xad", "").strip() for word in (minus, point))  # type: ignore[return-value]
+        minus, fraction = str(spelled.format(-3)), str(spelled.format(3.3))
+        plain = fraction.startswith(three) and fraction.endswith(three)
+        point = fraction[len(three) : -len(three)] if plain else ""
+        return minus.replace(three, "").strip("\xad "), point.strip("\xad ")
 
     def unit_words(self) -> dict[str, str]:
         """Mark -> name: per cent, degrees, currencies, and."""
