@@ -42,10 +42,14 @@ def main() -> None:
     parser = JobParser(description=__doc__)
     parser.add_argument("action", choices=["new"], help="draft the files of a language")
     parser.add_argument("code", help="of the language, ISO 639: nl, ka, hi")
-    parser.add_argument("--corpus", type=Path, required=True, metavar="FOLDER",
-                        help="recordings and their texts, in any layout that dimts reads")  # fmt: skip
-    parser.add_argument("--base", default=BASE, metavar="FOLDER",
-                        help=f"bundle of the voice to start from (default: {BASE})")  # fmt: skip
+    parser.add_argument(
+        "--corpus", type=Path, required=True, metavar="FOLDER",
+        help="recordings and their texts, in any layout that dimts reads",
+    )  # fmt: skip
+    parser.add_argument(
+        "--base", default=BASE, metavar="FOLDER",
+        help=f"bundle of the voice to start from (default: {BASE})",
+    )  # fmt: skip
     arguments = parser.parse_args()
     print(new_language(arguments.code, arguments.corpus, arguments.base), end="")
 
@@ -72,9 +76,7 @@ def new_language(code: str, corpus: Path, base: str = BASE) -> str:
     tokenizer = Tokenizer.load(Path(shipped(base)) / "tokenizer.json")
     draft = draft_language(code, texts, {token for token in tokenizer.tokens if len(token) == 1})
     language = build_config(Language, draft.language)
-    head = (
-        f"# {language.name}: drafted by dimts language new from {corpus}. Correct what is wrong.\n"
-    )
+    head = f"# {language.name}: drafted by dimts language new from {corpus}; correct it.\n"
     values = (draft.language, draft.transliteration, _voice(code, corpus, base, texts))
     for file, value in zip(files.values(), values, strict=True):
         file.parent.mkdir(exist_ok=True)
@@ -141,7 +143,5 @@ def _report(language: Language, draft: Draft, texts: Sequence[str], config: Path
 
 def _same(text: str, read: str) -> float:
     """Share of a text's letters that are read as they stand."""
-    words = set(re.findall(r"\w+", read))
-    return sum(word in words for word in re.findall(r"\w+", text.lower())) / (
-        len(text.split()) or 1
-    )
+    there, words = set(read.split()), text.lower().split()
+    return sum(word in there for word in words) / len(words)

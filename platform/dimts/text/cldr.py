@@ -16,8 +16,10 @@ PLURAL = re.compile(r"\$\(cardinal,(.*?)\)\$")
 CASE = re.compile(r"(\w+)\{(.*?)\}")
 NUMBERING = "%spellout-numbering"
 N_CHECKED = 500
-CURRENCIES = {"€": "EUR", "$": "USD", "£": "GBP", "¥": "JPY", "₹": "INR", "₺": "TRY", "₽": "RUB",
-              "₾": "GEL", "₴": "UAH", "₩": "KRW", "₪": "ILS", "฿": "THB", "₫": "VND", "₦": "NGN"}  # fmt: skip
+CURRENCIES = {
+    **{"€": "EUR", "$": "USD", "£": "GBP", "¥": "JPY", "₹": "INR", "₺": "TRY", "₽": "RUB"},
+    **{"₾": "GEL", "₴": "UAH", "₩": "KRW", "₪": "ILS", "฿": "THB", "₫": "VND", "₦": "NGN"},
+}
 
 
 def icu() -> Any:
@@ -70,6 +72,10 @@ class Cldr:
     def upper(self, letter: str) -> str:
         """The capital of a letter as the language has it."""
         return str(self._icu.UnicodeString(letter).toUpper(self._locale))
+
+    def lower(self, text: str) -> str:
+        """A text in small letters as the language has them."""
+        return str(self._icu.UnicodeString(text).toLower(self._locale))
 
     def separators(self) -> tuple[str, str]:
         """Decimal and group separator; any space is a plain one."""

@@ -74,15 +74,15 @@ class _Drafting:
         self.rows = Counter(c for text in self.texts for c in set(text.lower()))
         self.sources: list[str] = []
         self.unsure: list[str] = []
-        self.replacements = {key: said for key, said in PLAIN.items()}
+        self.replacements = dict(PLAIN)
         self.letters: list[str] = []
 
     def draft(self) -> Draft:
         own = self._alphabet()
         self._apostrophe()
         marks = self._marks()
-        capitals = self._capitals()
         numbers, symbols = self._numbers(), self._symbols(marks)
+        capitals = self._capitals()
         self._other_scripts(own)
         self._rest(marks, symbols)
         cldr = self.cldr
@@ -130,14 +130,8 @@ class _Drafting:
             else:
                 added.append(c)
         self.letters = [*main, *added]
-        self.sources.append(
-            f"letters  {len(main)} of {cldr.version}"
-            + (
-                f", {len(added)} more of the corpus: {' '.join(map(_shown, added))}"
-                if added
-                else ""
-            )
-        )
+        more = f", {len(added)} more of the corpus: {' '.join(map(_shown, added))}" if added else ""
+        self.sources.append(f"letters  {len(main)} of {cldr.version}{more}")
         if not main:
             self.unsure.append(f"CLDR has no {cldr.code}: the alphabet is what the corpus has")
         if never := [c for c in main if not self.rows[c]]:
@@ -206,21 +200,20 @@ class _Drafting:
         }
 
     def _rule(self, text: str) -> str:
-        parts = re.split(f"({SUBSTITUTION.pattern})", text)
-        # Each substitution is followed by the pattern's two groups.
-        return "".join(
-            part if i % 4 else self._said(part) for i, part in enumerate(parts) if i % 4 < 2
-        )
+        said, end = [], 0
+        for match in SUBSTITUTION.finditer(text):
+            said += [self._said(text[end : match.start()]), match[0]]
+            end = match.end()
+        return "".join([*said, self._said(text[end:])])
 
     def _said(self, words: str) -> str:
         """Words in letters of the alphabet, to which it adds those that are missing."""
         said = []
-        for c in words:
-            small = c.lower()
-            if is_letter(c) and small not in self.letters and small not in self.replacements:
-                self.letters.append(small)
-                self.sources.append(f"letters  {small}, of CLDR's words")
-            known = c.isspace() or small in self.letters or c in MARKS
+        for c in unicodedata.normalize("NFC", self.cldr.lower(words)):
+            if is_letter(c) and c not in self.letters and c not in self.replacements:
+                self.letters.append(c)
+                self.sources.append(f"letters  {_shown(c)}, of CLDR's words")
+            known = c.isspace() or c in self.letters or c in MARKS
             said.append(c if known else self.replacements.get(c, " "))
         return "".join(said)
 
@@ -237,7 +230,7 @@ class _Drafting:
         return words
 
     def _other_scripts(self, own: str) -> None:
-        """Spell letters of other scripts, as far as the corpus has any, in those of the alphabet."""
+        """Spell the corpus's letters of other scripts in those of the alphabet."""
         foreign = sorted(
             c for c in self.rows
             if c.isalpha() and c not in {*self.letters, *self.replacements, *APOSTROPHES}

@@ -171,7 +171,7 @@ class Numbers(Config):
     units: tuple[Word, ...] = Field(
         min_length=10, max_length=100, description="words of 0, 1, 2, ...; more are composed"
     )
-    tens: dict[int, Said] = {}
+    tens: dict[int, Said] = Field(default={})
     scales: tuple[Scale, ...] = ()
     rules: dict[Word, dict[Base, Said]] = Field(
         default={},

@@ -123,9 +123,7 @@ class Normaliser:
 
     def _advice(self, unknown: Sequence[str]) -> str:
         if not self.language.numbers and any(c.isdecimal() for c in unknown):
-            return (
-                "; the language's file has no number words (numbers): add them, or write digits out"
-            )
+            return "; its file has no number words: add numbers to it, or write digits out"
         tables = self.language.respelling
         if not tables or self.config.respell or not tables.names.keys() & map(str.lower, unknown):
             return ""
