@@ -33,6 +33,8 @@ from dimts.text.transliteration import TRANSLITERATIONS
 
 CODE = re.compile(r"[a-z]{2,3}(?:_[A-Za-z0-9]+)*")
 N_EXAMPLES, MAX_SHOWN = 6, 100
+FEW = 300
+"""Texts, of which more are held out than usual."""
 BASE = "bases/natural"
 MARKED = re.compile(r"[\d%&€$£]")
 
@@ -88,12 +90,13 @@ def new_language(code: str, corpus: Path, base: str = BASE) -> str:
 
 def _voice(code: str, corpus: Path, base: str, texts: Sequence[str]) -> dict[str, Any]:
     """A voice that starts from the base and forgets the base's languages."""
+    shares = {"val_share": 0.1, "test_share": 0.15} if len(texts) < FEW else {}
     short = min(texts, key=lambda text: abs(len(text) - 60))
     return {
         "include": ["models/small.yaml"],
         "corpus": {"path": str(corpus)},
         "text": {"language": code},
-        "prepare": {"features": f"features/{code}"},
+        "prepare": {"features": f"features/{code}", **shares},
         "base": {"bundle": base, "start": "transliteration"},
         "run": {"name": code},
         "training": {"max_steps": 700, "sample_texts": [short]},

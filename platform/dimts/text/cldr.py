@@ -111,7 +111,7 @@ class Cldr:
         ):
             del sets[next(iter(sets))]
             sets = {only[1]: sets[only[1]], **sets}
-        return sets if self._agree(spelled, sets) else {}
+        return _short_names(sets) if self._agree(spelled, sets) else {}
 
     def sign_words(self) -> tuple[str, str]:
         """Words of a minus and of the decimal point; none where fractions are said otherwise."""
@@ -181,3 +181,15 @@ class Cldr:
             if not same or any(c.isdecimal() for c in theirs):
                 return False
         return True
+
+
+def _short_names(sets: RuleSets) -> RuleSets:
+    """The same rules, as %masculine for %spellout-cardinal-masculine where that is one set's."""
+    short = {name: re.sub(r"^%+(spellout-)?(cardinal-)?", "%", name) for name in sets}
+    if len({*short.values()}) < len(short):
+        return sets
+
+    def renamed(text: str) -> str:
+        return SUBSTITUTION.sub(lambda m: f"{m[1]}{short[m[2]]}{m[1]}", text)
+
+    return {short[name]: {b: renamed(t) for b, t in texts.items()} for name, texts in sets.items()}

@@ -17,7 +17,8 @@ MARKS = "?!.;:,"
 APOSTROPHES = "’‘ʼ`´"
 OWN_LETTER, OWN_MARK, APOSTROPHE = 0.01, 0.05, 0.005
 """Share of the texts that have a letter with an accent, a mark alone, or ' in a word, from which on
-it belongs to the alphabet though CLDR does not list it."""
+it belongs to the alphabet though CLDR does not list it; `FEWEST` texts at least."""
+FEWEST = 3
 PLAIN: dict[str, str] = {
     **dict.fromkeys("“”„«»‹›\"¿¡*_", " "),
     **dict.fromkeys("()[]{}", ", "),
@@ -106,8 +107,8 @@ class _Drafting:
     def _seen(self, characters: Iterable[str]) -> str:
         return ", ".join(f"{_shown(c)} in {self.rows[c]} rows" for c in characters)
 
-    def _share(self, character: str) -> float:
-        return self.rows[character] / max(1, len(self.texts))
+    def _is_rare(self, character: str, share: float) -> bool:
+        return self.rows[character] < max(FEWEST, share * len(self.texts))
 
     def _alphabet(self) -> str:
         """Fill `letters`; the script that they are of."""
@@ -122,16 +123,16 @@ class _Drafting:
             alone = unicodedata.category(c)[0] == "M"
             if not alone and _script(c) != own:
                 continue
-            if alone and self._share(c) < OWN_MARK:
+            if alone and self._is_rare(c, OWN_MARK):
                 self.replacements[c] = ""
                 self.unsure.append(f"{_shown(c)} is left out: {self._seen(c)}")
-            elif plain != c and plain in main and self._share(c) < OWN_LETTER:
+            elif plain != c and plain in main and self._is_rare(c, OWN_LETTER):
                 self.replacements[c] = plain
             else:
                 added.append(c)
         self.letters = [*main, *added]
         more = f", {len(added)} more of the corpus: {' '.join(map(_shown, added))}" if added else ""
-        self.sources.append(f"letters  {len(main)} of {cldr.version}{more}")
+        self.sources.append(f"letters   {len(main)} of {cldr.version}{more}")
         if not main:
             self.unsure.append(f"CLDR has no {cldr.code}: the alphabet is what the corpus has")
         if never := [c for c in main if not self.rows[c]]:
@@ -150,7 +151,7 @@ class _Drafting:
         variants = APOSTROPHES if is_letter_here else "'" + APOSTROPHES
         self.replacements |= dict.fromkeys(variants, "'" if is_letter_here else "")
         if is_letter_here:
-            self.sources.append(f"letters  ', inside a word in {share:.1%} of the corpus's rows")
+            self.sources.append(f"letters   ', inside a word in {share:.1%} of the corpus's rows")
 
     def _marks(self) -> str:
         cldr, seen = self.cldr, {*self.cldr.characters(3), *self.rows}
@@ -159,7 +160,7 @@ class _Drafting:
             if cldr.has_property("Terminal_Punctuation", c) and c not in MARKS and c not in PLAIN
         ]  # fmt: skip
         if more:
-            self.sources.append(f"marks    beside {MARKS} {' '.join(sorted(more))}")
+            self.sources.append(f"marks     beside {MARKS} {' '.join(sorted(more))}")
         order = {c: (kind_of_mark(c), c not in MARKS, c) for c in (*MARKS, *more)}
         return "".join(sorted(order, key=order.__getitem__))
 
@@ -172,7 +173,7 @@ class _Drafting:
         cldr = self.cldr
         if not (rules := cldr.number_words()):
             digits = sum(any(c.isdecimal() for c in text) for text in self.texts)
-            self.sources.append(f"numbers  none: CLDR has no number words of {cldr.english}")
+            self.sources.append(f"numbers   none: CLDR has no number words of {cldr.english}")
             self.unsure.append(
                 f"{digits} rows have digits, which no rule reads: add numbers to the file, as "
                 "docs/adapting-a-language.md says, or write them out in the corpus"
@@ -186,7 +187,7 @@ class _Drafting:
             self.unsure.append("the decimal point has no word, a pause is made: numbers.point")
         words = Spellout(spelled)
         self.sources.append(
-            f"numbers  {cldr.version}, as one counts: "
+            f"numbers   {cldr.version}, as one counts: "
             + ", ".join(f"{n} {words.words(n)}" for n in (21, 105, 1983))
         )
         self.unsure.append("numbers are read as one counts, in one gender and case")
@@ -212,7 +213,7 @@ class _Drafting:
         for c in unicodedata.normalize("NFC", self.cldr.lower(words)):
             if is_letter(c) and c not in self.letters and c not in self.replacements:
                 self.letters.append(c)
-                self.sources.append(f"letters  {_shown(c)}, of CLDR's words")
+                self.sources.append(f"letters   {_shown(c)}, of CLDR's words")
             known = c.isspace() or c in self.letters or c in MARKS
             said.append(c if known else self.replacements.get(c, " "))
         return "".join(said)
@@ -226,7 +227,7 @@ class _Drafting:
         }
         if words:
             shown = ", ".join(f"{mark} {word}" for mark, word in words.items())
-            self.sources.append(f"symbols  {self.cldr.version}: {shown}")
+            self.sources.append(f"symbols   {self.cldr.version}: {shown}")
         return words
 
     def _other_scripts(self, own: str) -> None:
@@ -254,7 +255,7 @@ class _Drafting:
         spelled = {c: spell(c) for c in dict.fromkeys([*foreign, *latin]) if c not in self.letters}
         self.replacements |= {c: said for c, said in spelled.items() if said}
         rows = sum(any(c in foreign for c in text.lower()) for text in self.texts)
-        self.sources.append("foreign  letters of other scripts, by ICU's transforms")
+        self.sources.append("foreign   letters of other scripts, by ICU's transforms")
         self.unsure.append(
             f"letters of other scripts, in {rows} rows, are replaced one by one, not as their "
             f"words sound: {self._seen(foreign[:8])}"
@@ -298,7 +299,7 @@ class _Drafting:
         if spelled:
             shown = ", ".join(f"{_shown(c)} {said}" for c, said in itertools.islice(
                 (item for item in spelled.items() if item[1]), 6))  # fmt: skip
-            self.sources.append(f"spelled  by ICU's Any-Latin, in the base's letters: {shown} ...")
+            self.sources.append(f"spelled   by ICU's Any-Latin, in the base's letters: {shown} ...")
         if unknown:
             self.unsure.append(f"no spelling in the base's letters: {' '.join(unknown[:30])}")
         return spelled

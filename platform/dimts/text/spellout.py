@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
-MAX_RULES_A_NUMBER = 300
+MAX_RULES_A_NUMBER = 150
 LARGEST_BY_RULES = 10**12 - 1
 BASE = re.compile(r"(\d{1,13})(?:/(\d{1,13}))?")
 SUBSTITUTION = re.compile(r"([<>=])(%%?[\w-]+)\1")
