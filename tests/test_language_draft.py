@@ -95,7 +95,8 @@ def test_neither_a_file_nor_a_language_of_ours_is_replaced(home: Path) -> None:
 def test_what_a_base_knows_needs_no_spelling(home: Path) -> None:
     report = new_language("nl", corpus_of(home / "corpus", *DUTCH))
     assert [reader("nl").normalise(text) for text in DUTCH] == list(DUTCH.values())
-    assert load_transliteration("nl", load_language("nl")).letters == {}
+    # Of ij with an accent on both: Unicode composes one with í alone.
+    assert load_transliteration("nl", load_language("nl")).letters == {"\u0301": ""}
     assert "letters are never heard in the corpus: " in report
 
 

@@ -151,7 +151,7 @@ class Cldr:
 
     def _plural(self, cases: str, sets: dict[str, dict[str, str]]) -> str:
         """A substitution by a set of its own that has a noun's form for each count."""
-        forms = dict(CASE.findall(cases))
+        forms: dict[str, str] = dict(CASE.findall(cases))
         name = "%" + "-".join(re.findall(r"\w+", " ".join(forms.values())))
         if name not in sets:
             plurals = self._icu.PluralRules.forLocale(self._locale)
