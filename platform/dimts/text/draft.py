@@ -296,7 +296,7 @@ class _Drafting:
             spelled[c] = "".join(map(self._of_base, text))
             if not spelled[c] and unicodedata.category(c) != "Mn":
                 unknown.append(c)
-        if spelled:
+        if any(spelled.values()):
             shown = ", ".join(f"{_shown(c)} {said}" for c, said in itertools.islice(
                 (item for item in spelled.items() if item[1]), 6))  # fmt: skip
             self.sources.append(f"spelled   by ICU's Any-Latin, in the base's letters: {shown} ...")
