@@ -24,6 +24,7 @@ class Reason(StrEnum):
     OUTSIDE_RECORDING = "outside_recording"
     EMPTY_TEXT = "empty_text"
     UNKNOWN_CHARACTER = "unknown_character"
+    NO_NUMBER_WORDS = "no_number_words"
     BROKEN_AUDIO = "broken_audio"
     EMPTY_AUDIO = "empty_audio"
     NOT_FINITE = "not_finite"

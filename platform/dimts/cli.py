@@ -33,6 +33,7 @@ COMMANDS = {
     "judge": "what judges hear in a folder of wave files",
     "tune": "search for the best voice",
     "promote": "make a registered voice the champion",
+    "language": "draft the files of a language that dimts does not have",
     "extend": "a base voice's vocabulary and embedding, extended by a language",
     "export": "a voice that speaks without torch, or a Chatterbox for its package",
     "pretrain": "a voice of several languages to adapt others from",

@@ -28,7 +28,7 @@ SOURCES = (
     "core/errors", "core/masking", "core/printable", "runtime/noise", "runtime/reader",
     "runtime/tables", "runtime/voice", "text/affixed_numbers", "text/number_forms",
     "text/numbers", "text/pieces", "text/replacing", "text/respelling", "text/rules",
-    "text/short_forms",
+    "text/short_forms", "text/spellout",
 )  # fmt: skip
 """Modules of dimts that `dimts.runtime` imports; they need numpy and onnxruntime alone."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dimts.core.errors import ConfigError, UserError
@@ -102,7 +102,9 @@ class Normaliser:
             text = rule(text)
         return found
 
-    def _advice(self, unknown: Iterable[str]) -> str:
+    def _advice(self, unknown: Sequence[str]) -> str:
+        if not self.language.numbers and any(c.isdecimal() for c in unknown):
+            return "; its file has no number words: add numbers to it, or write digits out"
         tables = self.language.respelling
         if not tables or self.config.respell or not tables.names.keys() & map(str.lower, unknown):
             return ""
