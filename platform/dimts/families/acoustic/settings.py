@@ -120,6 +120,16 @@ class AcousticTrainingConfig(TrainingConfig):
     loss: LossConfig = LossConfig()
     adversarial: AdversarialConfig | None = None
 
+    @model_validator(mode="after")
+    def _discriminator_begins(self) -> Self:
+        if self.adversarial and self.adversarial.start_step >= self.max_steps:
+            raise ValueError(
+                f"adversarial.start_step ({self.adversarial.start_step}) must be less than "
+                f"max_steps ({self.max_steps}), or adversarial null: its discriminator would never "
+                "begin"
+            )
+        return self
+
 
 class Source(Config):
     """A folder that data preparation wrote, and what its texts must have been normalised with."""

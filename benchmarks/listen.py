@@ -1,0 +1,81 @@
+"""Ogg files to listen to: recordings, their copies, an old voice and a new one; for docs/samples.
+
+    python benchmarks/listen.py --config jobs/configs/asterisk_en.yaml \\
+        --old runs/OLD --new runs/NEW --out docs/samples
+
+Test sentences of the configuration's features: as recorded, copied from their mels by Griffin-Lim
+and by the vocoder that ships, spoken by an old voice through Griffin-Lim and by a new one through
+the vocoder. The page, index.md, has a player for each. The lengths of the waves are as they come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import soundfile
+
+import dimts
+from dimts.audio.mel import log_mel
+from dimts.cli import config_parser, run_job
+from dimts.commands.voice_config import VoiceConfig
+from dimts.core.config import load_config
+from dimts.evaluation.judges.judge import Clip
+from dimts.evaluation.judges.sources import COPIES, RECORDINGS, VOICE, voices_of_split
+from dimts.families.acoustic.speaker import AcousticSpeaker
+from dimts.families.registry import GRIFFIN_LIM
+from dimts.features.feature_set import FeatureSet
+
+KINDS = ("recording", "griffin_lim", "vocoder", "old", "new")
+"""Names of a sentence's files, and the columns of the page."""
+TITLES = ("recording", "Griffin-Lim copy", "vocoder copy", "old voice", "new voice")
+
+
+def main() -> None:
+    """Write ``N_KIND.ogg`` of each sentence and KIND, and the page."""
+    parser = config_parser(__doc__ or "")
+    parser.add_argument("--old", required=True, help="run or bundle, heard by Griffin-Lim")
+    parser.add_argument("--new", required=True, help="run or bundle, heard by the vocoder")
+    parser.add_argument("--sentences", type=int, default=3, help="(default: 3)")
+    parser.add_argument("--out", type=Path, required=True, help="folder")
+    arguments = parser.parse_args()
+    config = load_config(VoiceConfig, arguments.config, arguments.overrides)
+    features = FeatureSet.open(config.prepare.features)
+    spoken = partial(voices_of_split, features, "test", arguments.sentences)
+    old, new = dimts.load(arguments.old, vocoder=GRIFFIN_LIM), dimts.load(arguments.new)
+    assert isinstance(new, AcousticSpeaker)
+    of_new = spoken(new, (RECORDINGS, COPIES, VOICE))
+    recordings = of_new[RECORDINGS]
+    copies = [new.vocode(log_mel(clip.wave, new.mel_config)) for clip in recordings]
+    columns = (
+        [clip.wave for clip in recordings],
+        [clip.wave for clip in of_new[COPIES]],
+        copies,
+        [clip.wave for clip in spoken(old, (VOICE,))[VOICE]],
+        [clip.wave for clip in of_new[VOICE]],
+    )
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for kind, waves in zip(KINDS, columns, strict=True):
+        for number, wave in enumerate(waves, start=1):
+            file = arguments.out / f"{number}_{kind}.ogg"
+            soundfile.write(file, wave, new.sample_rate, format="OGG", subtype="VORBIS")
+    (arguments.out / "index.md").write_text(page(recordings), encoding="utf-8")
+    size = sum(file.stat().st_size for file in arguments.out.glob("*.ogg"))
+    print(f"{arguments.out}: {len(recordings)} sentences, {size / 1e6:.2f} MB")
+
+
+def page(clips: Sequence[Clip]) -> str:
+    """Markdown with a player for each file."""
+    lines = ["# Samples", "", "What each of them is: [results.md](../results.md#listen).", ""]
+    for number, clip in enumerate(clips, start=1):
+        lines += [f"**{clip.text}**", "", "| | |", "| --- | --- |"]
+        for kind, title in zip(KINDS, TITLES, strict=True):
+            file = f"{number}_{kind}.ogg"
+            lines.append(f'| [{title}]({file}) | <audio controls src="{file}"></audio> |')
+        lines.append("")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run_job(main)
