@@ -4,7 +4,7 @@ The voice is adapted from the base that ships, which speaks other languages; wha
 them is measured, too.
 
 dimts demo
-dimts demo --set training.max_steps=300
+dimts demo --set training.max_steps=200
 """
 
 from __future__ import annotations

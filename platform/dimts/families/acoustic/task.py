@@ -109,7 +109,7 @@ def objectives(model: T3, config: AcousticTrainingConfig) -> tuple[Objective, ..
     discriminator = MelDiscriminator(adversarial).to(model.mel_mean_M.device)
     voice = AcousticObjective(model, config, discriminator)
     critic = DiscriminatorObjective(discriminator, voice)
-    start = adversarial.start_step
+    start = config.adversarial_start
     return (
         Objective("acoustic", voice, config.optimizer),
         Objective("discriminator", critic, adversarial.optimizer, start),
