@@ -5,10 +5,10 @@
     python benchmarks/transfer.py --quick                # does it run at all?
 
 Every arm fine-tunes the same base on the same utterances for the same number of steps; a step of
-rehearsal is a step. Figures are of held-out sentences, durations as predicted; --sentences also lets judges hear them, which the
-extra `judges` has. Runs that have ended are kept in --out and not repeated, so the command goes on
-where it stopped. It runs a process for each core, each with one thread. Features must have been
-prepared:
+rehearsal is a step. Figures are of held-out sentences, durations as predicted; with --sentences
+judges hear them, too, which the extra `judges` has. Runs that have ended are kept in --out and not
+repeated, so the command goes on where it stopped. It runs a process for each core, each with one
+thread. Features must have been prepared:
 
     python jobs/sample_corpus.py && python jobs/prepare.py --config jobs/configs/sample_am.yaml
     python jobs/pretrain.py --config jobs/configs/mix/natural.yaml --prepare-only
