@@ -21,6 +21,7 @@ from dimts.audio.mel import log_mel
 from dimts.cli import config_parser, run_job
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
+from dimts.core.errors import UserError
 from dimts.evaluation.judges.judge import Clip
 from dimts.evaluation.judges.sources import COPIES, RECORDINGS, VOICE, voices_of_split
 from dimts.families.acoustic.speaker import AcousticSpeaker
@@ -44,7 +45,8 @@ def main() -> None:
     features = FeatureSet.open(config.prepare.features)
     spoken = partial(voices_of_split, features, "test", arguments.sentences)
     old, new = dimts.load(arguments.old, vocoder=GRIFFIN_LIM), dimts.load(arguments.new)
-    assert isinstance(new, AcousticSpeaker)
+    if not isinstance(new, AcousticSpeaker):
+        raise UserError(f"{arguments.new}: is not of the acoustic family")
     of_new = spoken(new, (RECORDINGS, COPIES, VOICE))
     recordings = of_new[RECORDINGS]
     copies = [new.vocode(log_mel(clip.wave, new.mel_config)) for clip in recordings]
