@@ -155,6 +155,8 @@ _before: dict[str, dict[str, float]] = {}
 
 def run(task: Task) -> str:
     """Train and evaluate one run; its figures go into `task.file`."""
+    import torch
+
     from dimts.families.acoustic.bundle import load_bundle
     from dimts.families.acoustic.data import open_data
     from dimts.families.acoustic.dataset import load_corpus
@@ -162,15 +164,16 @@ def run(task: Task) -> str:
     from dimts.families.acoustic.measurements import base_metrics
     from dimts.families.acoustic.settings import AcousticSettings
     from dimts.families.acoustic.task import initial_model
+    from dimts.launch.machine import resolve_on_machine
     from dimts.launch.training_run import run_training
 
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="dimts-transfer-") as folder:
         launch = _config(task, Path(folder)).launch()
-        settings = launch.settings
+        launch.run_dir.mkdir(parents=True)
+        settings = resolve_on_machine(launch, torch.device("cpu"))[0].settings
         assert isinstance(settings, AcousticSettings)
         data = open_data(settings)
-        launch.run_dir.mkdir(parents=True)
         result = run_training(settings, Callbacks())
         assert result.checkpoint is not None
         model = load_bundle(result.checkpoint).model
