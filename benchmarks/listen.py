@@ -69,7 +69,7 @@ def main() -> None:
 
 def page(clips: Sequence[Clip]) -> str:
     """Markdown with a player for each file."""
-    lines = ["# Samples", "", "What each of them is: [results.md](../results.md#listen).", ""]
+    lines = ["# Samples", "", "What each of them is: [results.md](../results.md).", ""]
     for number, clip in enumerate(clips, start=1):
         lines += [f"**{clip.text}**", "", "| | |", "| --- | --- |"]
         for kind, title in zip(KINDS, TITLES, strict=True):
