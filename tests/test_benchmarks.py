@@ -129,7 +129,7 @@ def test_samples_are_of_each_sentence_in_five_ways(
     corpus = FeatureSet.open(base.features[0]).manifest.corpus.path
     config, out = tmp_path / "voice.yaml", tmp_path / "samples"
     sections = {"corpus": {"path": str(corpus)}, "text": {"language": "es"}}
-    sections["prepare"] = {"features": str(base.features[0])}
+    sections |= {"prepare": {"features": str(base.features[0])}, "run": {"name": "any"}}
     config.write_text(yaml.safe_dump(sections), encoding="utf-8")
     words = ["--config", str(config), "--sentences", "1", "--out", str(out)]
     voices = ["--old", str(base.run_dir), "--new", str(base.exported)]
