@@ -45,7 +45,8 @@ BY = "benchmarks/scaling.py --measure"
 SHORT = (
     "training.max_steps=2", "training.log_every=1", "training.batch_size=4",
     "training.validate_every=0", "training.sample_every=0", "training.patience=0",
-    "training.aligner.iterations=1", "tracking.enabled=false", "ray.workers=0",
+    "training.aligner.iterations=1", "training.adversarial=null", "tracking.enabled=false",
+    "ray.workers=0",
 )  # fmt: skip
 HERE = "this machine"
 REQUESTS = 100

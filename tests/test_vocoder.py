@@ -264,7 +264,7 @@ def test_hop_that_does_not_fit_is_refused(settings: Any) -> None:
 
 def test_bundle_of_a_voice_is_no_vocoder(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="is of the family acoustic, not a vocoder"):
-        NeuralVocoder.load(ROOT / "bases" / "latin")
+        NeuralVocoder.load(ROOT / "bases" / "natural")
 
 
 def test_prepare_makes_what_a_vocoder_learns_from(

@@ -56,7 +56,8 @@ class Speaker(Protocol):
 
     @property
     def voices(self) -> Sequence[str]:
-        """Names of who speaks; empty if there is one only."""
+        """Names of who speaks, first the one who does if none is named; empty if there is one
+        only."""
 
     def speak(
         self, text: str, *, language: str | None = None, voice: str | None = None,

@@ -45,9 +45,9 @@ class AcousticSpeaker:
     """A voice that speaks; see `dimts.families.protocol.Speaker`.
 
     The model is in eval mode. `language` is the code of what is spoken where none is named; None:
-    the tokenizer's default. `voices` are the names of the model's table of speakers, of whom
-    `voice` speaks where none is named; None: the last. `vocoder` makes samples of a mel:
-    Griffin-Lim, or a trained one.
+    the tokenizer's default. `table` has the names of the model's speakers, by row; `voices` the
+    same, first the one who speaks where none is named: `voice`, or the table's first. `vocoder`
+    makes samples of a mel: Griffin-Lim, or a trained one.
     """
 
     def __init__(
@@ -56,14 +56,15 @@ class AcousticSpeaker:
         tokenizer: Tokenizer,
         mel: MelConfig,
         language: str | None = None,
-        voices: Sequence[str] = (),
+        table: Sequence[str] = (),
         voice: str | None = None,
     ):
         self.model = model
         self.tokenizer = tokenizer
         self.mel_config = mel
         self.language = language
-        self.voices, self.voice = list(voices), voice
+        self._table = list(table)
+        self.voices = sorted(table, key=lambda name: name != voice)
         self.vocoder: Vocoder | None = None
 
     @classmethod
@@ -150,10 +151,10 @@ class AcousticSpeaker:
                 raise UserError(f"voice {voice}: there is one only; leave it out")
             return None
         if voice is None:
-            voice = self.voice or self.voices[-1]
+            voice = self.voices[0]
         if voice not in self.voices:
             raise UserError(f"voice {voice}: there is none; there are {', '.join(self.voices)}")
-        return self.voices.index(voice)
+        return self._table.index(voice)
 
     def vocode(
         self, mel_TM: NDArray[np.float32], f0_T: NDArray[np.float32] | None = None
