@@ -45,7 +45,7 @@ def facts(speaker: AcousticSpeaker, bundle: Bundle, vocoder: Vocoder) -> dict[st
         "sample_rate": speaker.sample_rate,
         "language": speaker.language or tokenizer.languages[-1],
         "voices": voices,
-        "voice": speaker.voice or (voices[-1] if voices else None),
+        "voice": voices[0] if voices else None,
         "predicts_pitch": speaker.model.source is not None,
         "limits": {
             "speed": [MIN_SPEED, MAX_SPEED],
