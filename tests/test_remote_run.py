@@ -34,8 +34,9 @@ from dimts.launch.names import START
 from dimts.launch.run_folder import acquire, is_last_start
 from dimts.launch.start import start_run
 from dimts.launch.stopping import STOP_FILE, stop_requested, stop_run
-from dimts.storage import paths as places
-from dimts.storage.paths import AnyPath, StorageError, StoragePath, folder_here
+from dimts.storage import connection
+from dimts.storage.connection import StorageError
+from dimts.storage.paths import AnyPath, StoragePath, folder_here
 from dimts.storage.pointer import read_pointer, write_pointer
 from dimts.tracking.mlflow_model import resolve_model
 from dimts.tracking.tracker import Tracker
@@ -267,8 +268,8 @@ def silence(s3: S3, seconds: float) -> None:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Storage that does not answer is soon given up."""
-    monkeypatch.setattr(places, "TIMEOUT_S", 0.3)
-    monkeypatch.setattr(places, "ATTEMPTS", 1)
+    monkeypatch.setattr(connection, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(connection, "ATTEMPTS", 1)
 
 
 @pytest.mark.integration

@@ -20,7 +20,8 @@ from dimts.bundles.bundle import (
 )
 from dimts.core.errors import UserError
 from dimts.core.untrusted import MAX_JSON_BYTES
-from dimts.storage.paths import AnyPath, StoragePath, any_path, cache_folder, transfer
+from dimts.storage.connection import transfer
+from dimts.storage.paths import AnyPath, StoragePath, any_path, cache_folder
 
 
 def local_bundle(path: str | AnyPath) -> Path:

@@ -12,7 +12,8 @@ from dimts.core.config import Config
 from dimts.core.errors import UserError
 from dimts.core.untrusted import MAX_JSON_BYTES, parse_json
 from dimts.features.schema import Column
-from dimts.storage.paths import AnyPath, read_bounded
+from dimts.storage.files import read_bounded
+from dimts.storage.paths import AnyPath
 from dimts.text.normaliser import TextConfig
 
 MANIFEST = "manifest.json"

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dimts.core.posix import fcntl
-from dimts.storage.paths import write_text
+from dimts.storage.files import write_text
 from dimts.tracking.event_log import EVENTS, Entry, read_events
 
 CURSOR = "mlflow_cursor.json"

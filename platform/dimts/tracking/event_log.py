@@ -17,7 +17,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dimts.storage.paths import AnyPath, StorageError, file_size, open_at
+from dimts.storage.connection import StorageError
+from dimts.storage.files import file_size, open_at
+from dimts.storage.paths import AnyPath
 
 EVENTS = "metrics.jsonl"
 MAX_WAITING = 10_000

@@ -145,9 +145,8 @@ def _tokenizer(
 def _check_texts(features: FeatureSet, tokenizer: Tokenizer, has: str) -> None:
     """Refuse texts of which `tokenizer` makes others: the rules have changed since."""
     splits = [features.split(name) for name in SPLITS]
-    rows = [
-        row for s in splits for row in zip(s.ids, s.raw_texts, s.texts, s.languages, strict=True)
-    ]
+    columns = ((s.ids, s.values("raw_text"), s.texts, s.languages) for s in splits)
+    rows = [row for of_split in columns for row in zip(*of_split, strict=True)]
     for utterance_id, raw, text, language in rows[:: len(rows) // MAX_CHECKED_TEXTS + 1]:
         normaliser = tokenizer.normaliser(language)
         try:
