@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from training_fixtures import acoustic, make_job, run
+from training_fixtures import acoustic, assert_same_bits_when_stopped, make_job, run
 from voice_fixtures import MEL, MODEL, Settings, amharic, untrained, write_voice
 
 from data_prep.pipeline import prepare
 from dimts.audio.mel import MelConfig, log_mel
 from dimts.audio.pitch import track_pitch
-from dimts.bundles.bundle import WEIGHTS, read_weights, resolve_bundle, sha256
+from dimts.bundles.bundle import read_weights, resolve_bundle
 from dimts.core.errors import UserError
 from dimts.families.acoustic.bundle import build_model, load_bundle
 from dimts.families.acoustic.data import open_data
@@ -175,11 +175,7 @@ def with_restoration_of(bundle: Path, corpus: Corpus) -> torch.Tensor:
 def test_run_with_pitch_that_was_stopped_ends_with_the_same_bits(
     pitch_settings: Callable[..., AcousticSettings],
 ) -> None:
-    _, whole = run(pitch_settings("whole"))
-    run(pitch_settings("parted"), stop_after=5)
-    _, parted = run(pitch_settings("parted"))
-    assert whole.checkpoint and parted.checkpoint
-    assert sha256(whole.checkpoint / WEIGHTS) == sha256(parted.checkpoint / WEIGHTS)
+    assert_same_bits_when_stopped(pitch_settings)
 
 
 def test_base_without_pitch_learns_it_and_begins_as_it_was(
