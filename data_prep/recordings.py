@@ -16,8 +16,7 @@ import pyarrow.parquet as pq
 from dimts.audio.parquet_recordings import RowGroup, as_file, container, split_member
 from dimts.core.posix import fcntl
 from dimts.core.untrusted import open_regular
-from dimts.storage.connection import reaching, transfer
-from dimts.storage.paths import AnyPath, Entry, StoragePath, cache_folder
+from dimts.storage.paths import AnyPath, Entry, StoragePath, cache_folder, reaching, transfer
 
 
 class FileStamp(NamedTuple):

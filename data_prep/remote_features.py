@@ -22,9 +22,8 @@ from dimts.features.manifest import (
     parse_manifest,
     read_manifest,
 )
-from dimts.storage.connection import StorageError, transfer
 from dimts.storage.files import local_copy
-from dimts.storage.paths import AnyPath, Entry, StoragePath
+from dimts.storage.paths import AnyPath, Entry, StorageError, StoragePath, transfer
 
 KNOWN = f"{Store.WORK}/known.json"
 SMALL = [f"{Store.WORK}/{name}" for name in WORK_FILES]

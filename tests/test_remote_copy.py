@@ -19,9 +19,8 @@ from dimts.commands.voice_config import VoiceConfig
 from dimts.launch.local_run_folder import RemoteRun, local_run_folder
 from dimts.launch.run_folder import acquire, is_last_start
 from dimts.launch.stopping import STOP_FILE, stop_requested, stop_run
-from dimts.storage import connection
-from dimts.storage.connection import StorageError
-from dimts.storage.paths import StoragePath, folder_here
+from dimts.storage import paths as places
+from dimts.storage.paths import StorageError, StoragePath, folder_here
 from dimts.storage.pointer import write_pointer
 from dimts.training.checkpoint import LATEST
 from dimts.training.ownership import CLAIM, Claim, RunTakenOver
@@ -144,8 +143,8 @@ def silence(s3: S3, seconds: float) -> None:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Storage that does not answer is soon given up."""
-    monkeypatch.setattr(connection, "TIMEOUT_S", 0.3)
-    monkeypatch.setattr(connection, "ATTEMPTS", 1)
+    monkeypatch.setattr(places, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(places, "ATTEMPTS", 1)
 
 
 @pytest.mark.integration

@@ -23,8 +23,7 @@ from dimts.commands.voice_config import VoiceConfig
 from dimts.core.errors import UserError
 from dimts.launch.names import CONFIG_FILE, RESULT
 from dimts.launch.start import start_run
-from dimts.storage.connection import StorageError
-from dimts.storage.paths import StoragePath, folder_here
+from dimts.storage.paths import StorageError, StoragePath, folder_here
 from dimts.storage.pointer import write_pointer
 from dimts.tracking.event_log import EVENTS
 from dimts.training.checkpoint import LATEST

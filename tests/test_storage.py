@@ -22,9 +22,8 @@ from dimts.core.config import Config, build_config
 from dimts.core.errors import ConfigError, UserError
 from dimts.features.feature_set import FeatureSet
 from dimts.features.manifest import MANIFEST
-from dimts.storage.connection import StorageError, transfer
 from dimts.storage.mirror import Mirror
-from dimts.storage.paths import AnyPath, StoragePath, cache_folder
+from dimts.storage.paths import AnyPath, StorageError, StoragePath, cache_folder, transfer
 from dimts.storage.pointer import read_pointer, write_pointer
 
 pytest_plugins = ("s3_fixtures",)

@@ -20,8 +20,7 @@ from dimts.bundles.bundle import (
 )
 from dimts.core.errors import UserError
 from dimts.core.untrusted import MAX_JSON_BYTES
-from dimts.storage.connection import transfer
-from dimts.storage.paths import AnyPath, StoragePath, any_path, cache_folder
+from dimts.storage.paths import AnyPath, StoragePath, any_path, cache_folder, transfer
 
 
 def local_bundle(path: str | AnyPath) -> Path:

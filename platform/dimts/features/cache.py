@@ -10,8 +10,7 @@ from pathlib import Path
 from dimts.core.errors import UserError
 from dimts.core.lock import locked
 from dimts.features.manifest import AGAIN, MANIFEST, ShardFacts, manifest_bytes, parse_manifest
-from dimts.storage.connection import transfer
-from dimts.storage.paths import StoragePath, cache_folder
+from dimts.storage.paths import StoragePath, cache_folder, transfer
 
 WAIT_S = 3600.0
 """How long a process waits for another one of this machine to fetch the same."""

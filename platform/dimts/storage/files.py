@@ -12,8 +12,7 @@ from typing import BinaryIO
 import pyarrow.fs as pa_fs
 
 from dimts.core.untrusted import read_bytes
-from dimts.storage.connection import transfer
-from dimts.storage.paths import AnyPath, StoragePath
+from dimts.storage.paths import AnyPath, StoragePath, transfer
 
 
 def read_bounded(file: AnyPath, most: int) -> bytes:

@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from dimts.storage.connection import StorageError, transfer
-from dimts.storage.paths import StoragePath
+from dimts.storage.paths import StorageError, StoragePath, transfer
 from dimts.storage.pointer import read_pointer
 
 MAX_TRIES = 20

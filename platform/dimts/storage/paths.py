@@ -10,8 +10,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, NamedTuple, cast
 
@@ -21,10 +25,14 @@ from pydantic_core import core_schema
 
 from dimts.core.config import fingerprint
 from dimts.core.errors import UserError
-from dimts.storage.connection import StorageError, filesystem, of_storage, reaching
 
 CACHE = "DIMTS_CACHE"
+N_THREADS = 8
+"""Files on their way at a time: what holds them up is the distance, not this machine."""
 PART_BYTES = 8 * 2**20
+TIMEOUT_S = 5.0
+"""Of a connection, and of each wait for the next bytes."""
+ATTEMPTS = 3
 
 _URI = re.compile(r"(s3|gs)://([a-z0-9][a-z0-9._-]{1,61}[a-z0-9])((?:/[^/]+)*)/?")
 
@@ -78,7 +86,7 @@ class StoragePath:
     @property
     def filesystem(self) -> pa_fs.FileSystem:
         """What reaches it."""
-        return filesystem(*self.uri.split("/")[:3])
+        return _filesystem(*self.uri.split("/")[:3])
 
     @property
     def path(self) -> str:
@@ -135,7 +143,7 @@ class StoragePath:
             try:
                 shutil.copyfileobj(source, target, PART_BYTES)
             except BaseException as error:
-                if not of_storage(error):  # to close it ends what is half sent as if it were whole
+                if not _of_storage(error):  # to close it ends what is half sent as if it were whole
                     with suppress(OSError, StorageError):
                         target.close()
                         self.unlink()
@@ -170,6 +178,10 @@ class StoragePath:
         """Remove the file here, if there is one."""
         with reaching(self), suppress(FileNotFoundError):
             self.filesystem.delete_file(self.path)
+
+
+class StorageError(UserError):
+    """Object storage cannot be reached, or refuses."""
 
 
 def is_remote(text: str) -> bool:
@@ -215,7 +227,67 @@ def require_local(path: AnyPath, why: str) -> Path:
     return path
 
 
+@contextmanager
+def reaching(place: StoragePath, file: Path | None = None) -> Iterator[None]:
+    """Say what object storage has against us, in one line.
+
+    Raises:
+        StorageError: in place of its `OSError`s, but for that of a missing file.
+        UserError: in place of this machine's, such as of a full disk, if they are about `file`.
+    """
+    try:
+        yield
+    except OSError as error:
+        if _of_storage(error):
+            why = " ".join(str(error).split()).split(" (Request ID")[0][:300]
+            raise StorageError(
+                f"{place}: {why}; look at the bucket's name, the credentials, the region and, if "
+                "it is another server's, AWS_ENDPOINT_URL"
+            ) from error
+        if file is None or isinstance(error, FileNotFoundError):
+            raise
+        raise UserError(f"{file}: cannot be written: {error.strerror or error}") from error
+
+
+def _of_storage(error: BaseException) -> bool:
+    """Whether an error is the storage's; those of the system have a number."""
+    return isinstance(error, OSError) and error.errno is None
+
+
+def transfer(jobs: list[Any]) -> None:
+    """Call functions without arguments, several at a time; the first that fails is raised.
+
+    Then, and when this is interrupted, those that have not begun are left out.
+    """
+    pool = ThreadPoolExecutor(N_THREADS)
+    try:
+        for done in as_completed([pool.submit(job) for job in jobs]):
+            done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def cache_folder(kind: str, *of: Any) -> Path:
     """Where this machine keeps what can be had again, such as ``features`` `of` a fingerprint."""
     root = os.environ.get(CACHE) or Path.home() / ".cache" / "dimts"
     return Path(root).absolute() / kind / (fingerprint(*map(str, of)) if of else "")
+
+
+@lru_cache
+def _filesystem(scheme: str, _: str, bucket: str) -> pa_fs.FileSystem:
+    try:
+        if scheme == "gs:":
+            limit = timedelta(seconds=ATTEMPTS * TIMEOUT_S)
+            return pa_fs.GcsFileSystem(retry_time_limit=limit)
+        # Whoever names another server says himself where a bucket is, or it does not matter.
+        other = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        return pa_fs.S3FileSystem(
+            region=None if other else pa_fs.resolve_s3_region(bucket),
+            endpoint_override=other,
+            connect_timeout=TIMEOUT_S,
+            request_timeout=TIMEOUT_S,
+            retry_strategy=pa_fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+            allow_delayed_open=True,  # a small file is one request, not three
+        )
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{scheme}//{bucket}: {' '.join(str(error).split())[:300]}") from error

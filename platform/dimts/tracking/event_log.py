@@ -17,9 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dimts.storage.connection import StorageError
 from dimts.storage.files import file_size, open_at
-from dimts.storage.paths import AnyPath
+from dimts.storage.paths import AnyPath, StorageError
 
 EVENTS = "metrics.jsonl"
 MAX_WAITING = 10_000

@@ -12,9 +12,8 @@ from dimts.core.errors import UserError
 from dimts.launch.names import LOCK
 from dimts.launch.run_folder import NEWEST, claim_copy, claim_of, is_newest
 from dimts.launch.stopping import EARLY_FILE, STOP_FILE
-from dimts.storage.connection import StorageError
 from dimts.storage.mirror import Mirror
-from dimts.storage.paths import AnyPath, StoragePath
+from dimts.storage.paths import AnyPath, StorageError, StoragePath
 from dimts.training.ownership import CLAIM
 
 TRIALS = "trials"
