@@ -66,6 +66,8 @@ CASES = {
 Build = Callable[..., RunnableConfig]
 KILLED = [pytest.param(n, marks=pytest.mark.slow) if n == "chatterbox" else n for n in CASES]
 """Stopped it goes on bit for bit each time; what else a kill does is the same for all."""
+SWEPT = [n if n in ("acoustic", "toy") else pytest.param(n, marks=pytest.mark.slow) for n in CASES]
+"""A sweep knows metrics and settings of a family alone."""
 
 
 @pytest.fixture(params=CASES)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from family_fixtures import KILLED, Build, Case, Listener
+from family_fixtures import KILLED, SWEPT, Build, Case, Listener
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from tracking_fixtures import make_store
@@ -89,6 +89,7 @@ def test_bundle_that_does_not_fit_is_refused(build: Build) -> None:
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize("family", SWEPT, indirect=True)
 def test_sweep_of_two_trials(file: Path, family: str, ray_session: None) -> None:
     from dimts.tuning.sweep import run_sweep
 
