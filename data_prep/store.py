@@ -24,7 +24,7 @@ from data_prep.recordings import FileStamp, Root, stamp_of
 from data_prep.utterance import Reason, Segment
 from dimts.core import lock
 from dimts.core.errors import UserError
-from dimts.features.feature_set import holds, read_batches, views
+from dimts.features.feature_set import Steps, holds, read_batches
 from dimts.features.manifest import SHARD_NAME
 from dimts.features.schema import Column, Extractor
 
@@ -126,7 +126,7 @@ class Store:
                 continue  # of others, or of other settings
             keys = key_column(extractor.name, 2)
             keys = keys if keys in batch.schema.names else "key"
-            arrays = {c.name: views(batch, c) for c in extractor.columns}
+            arrays = {c.name: Steps([batch], c) for c in extractor.columns}
             facts = _rows(batch, (keys, "start", "seconds"))
             for (key, start, seconds), *row in zip(facts, *arrays.values(), strict=True):
                 if key and all(map(len, row)):

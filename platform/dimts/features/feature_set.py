@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ class FeatureSplit:
 
     def mel(self, index: int) -> Float32Array:
         """Natural-log mel, float32 [T, n_mels]; see `column`."""
-        return self.column("mel", index)
+        return self.steps("mel")[index]
 
     @cached_property
     def n_frames(self) -> npt.NDArray[np.int64]:
@@ -140,12 +140,6 @@ class Steps(Sequence[Array]):
     def lengths(self) -> npt.NDArray[np.int64]:
         """Steps of each utterance, int64 [n]."""
         return np.concatenate([np.zeros(0, np.int64), *(np.diff(n) for _, n in self._parts)])
-
-
-def views(batch: pa.RecordBatch, column: Column) -> Iterator[Array]:
-    """Steps of each row of a batch, without a copy."""
-    flat, offsets = column.unpack(batch.column(column.name))
-    return (flat[first:end] for first, end in pairwise(offsets.tolist()))
 
 
 def read_batches(path: Path) -> tuple[pa.Schema, list[pa.RecordBatch]]:
