@@ -39,7 +39,8 @@ from dimts.features.manifest import (
     read_manifest,
 )
 from dimts.features.schema import Extractor
-from dimts.storage.paths import copy_to, folder_here
+from dimts.storage.files import copy_to
+from dimts.storage.paths import folder_here
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from training_fixtures import acoustic, make_job, run
+from training_fixtures import acoustic, assert_same_bits_when_stopped, make_job, run
 
-from dimts.bundles.bundle import WEIGHTS, read_manifest, sha256
+from dimts.bundles.bundle import read_manifest
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.errors import UserError
 from dimts.families.acoustic.adversarial import crops
@@ -68,11 +68,7 @@ def test_discriminator_is_trained_heard_of_and_no_part_of_the_bundle(
 def test_adversarial_run_that_was_stopped_ends_with_the_same_bits(
     settings_of: Callable[..., AcousticSettings],
 ) -> None:
-    _, whole = run(settings_of("whole"))
-    run(settings_of("parted"), stop_after=5)
-    _, parted = run(settings_of("parted"))
-    assert whole.checkpoint and parted.checkpoint
-    assert sha256(whole.checkpoint / WEIGHTS) == sha256(parted.checkpoint / WEIGHTS)
+    assert_same_bits_when_stopped(settings_of)
 
 
 def test_run_is_made_longer_before_the_discriminator_begins(

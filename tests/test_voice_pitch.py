@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 from numpy.typing import NDArray
-from training_fixtures import acoustic, make_job, run
+from training_fixtures import acoustic, assert_same_bits_when_stopped, make_job, run
 from voice_fixtures import MEL, MODEL, Settings, amharic, untrained, write_voice
 
 from data_prep.pipeline import prepare
@@ -177,11 +177,7 @@ def with_restoration_of(bundle: Path, corpus: Corpus) -> torch.Tensor:
 def test_run_with_pitch_that_was_stopped_ends_with_the_same_bits(
     pitch_settings: Callable[..., AcousticSettings],
 ) -> None:
-    _, whole = run(pitch_settings("whole"))
-    run(pitch_settings("parted"), stop_after=5)
-    _, parted = run(pitch_settings("parted"))
-    assert whole.checkpoint and parted.checkpoint
-    assert sha256(whole.checkpoint / WEIGHTS) == sha256(parted.checkpoint / WEIGHTS)
+    assert_same_bits_when_stopped(pitch_settings)
 
 
 def test_base_without_pitch_learns_it_and_begins_as_it_was(
