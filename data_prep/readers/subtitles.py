@@ -64,7 +64,7 @@ def read_subtitles(folder: CorpusFolder, language: str) -> Rows:
         maker.table(name, len(pairs) > 1)
         stem = str(PurePosixPath(audio).with_suffix(""))
         own = PurePosixPath(audio).name
-        for number, (cue, overlaps) in enumerate(_with_overlaps(_cues(folder, name)), start=1):
+        for number, (cue, overlaps) in enumerate(_with_overlaps(cues(folder, name)), start=1):
             utterance_id = f"{stem}_{number:05d}"
             if isinstance(cue, _Bad):
                 yield maker.row(cue.line, cue.error, utterance_id)
@@ -108,7 +108,8 @@ def _is_cue_table(folder: CorpusFolder, name: str) -> bool:
     return bool(head) and {"start", "end", "text"} <= by_name(head[0].split(",")).keys()
 
 
-def _cues(folder: CorpusFolder, name: str) -> Iterator[Cue | _Bad]:
+def cues(folder: CorpusFolder, name: str) -> Iterator[Cue | _Bad]:
+    """The cues of subtitles in their order, and those that cannot be read."""
     lines = _decoded(folder.lines(name), folder.config.encoding)
     if name.lower().endswith(".csv"):
         yield from _table_cues(lines)

@@ -25,6 +25,7 @@ from dimts.core.untrusted import printable
 
 COMMANDS = {
     "demo": "from nothing to speech: sample corpus, features, voice, wav",
+    "segment": "long recordings and their texts -> corpus",
     "prepare": "corpus -> features",
     "doctor": "what is in a corpus, and what is wrong with it",
     "train": "features -> voice",

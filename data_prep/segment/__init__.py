@@ -1,0 +1,1 @@
+"""Long recordings and their texts -> a corpus of utterances cut in pauses."""
