@@ -18,7 +18,7 @@ from voice_fixtures import MEL, MODEL, Settings, amharic, untrained, write_voice
 from data_prep.pipeline import prepare
 from dimts.audio.mel import MelConfig, log_mel
 from dimts.audio.pitch import track_pitch
-from dimts.bundles.bundle import CONFIG, MANIFEST, WEIGHTS, read_weights, resolve_bundle, sha256
+from dimts.bundles.bundle import CONFIG, MANIFEST, read_weights, resolve_bundle, sha256
 from dimts.core.errors import UserError
 from dimts.families.acoustic.bundle import build_model, load_bundle
 from dimts.families.acoustic.data import open_data
