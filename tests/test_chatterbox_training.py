@@ -17,7 +17,6 @@ from training_fixtures import Listener
 from dimts.bundles.bundle import WEIGHTS, resolve_bundle
 from dimts.commands.voice_config import load_voice
 from dimts.core.errors import UserError
-from dimts.families.chatterbox.base import PLACED
 from dimts.families.chatterbox.bundle import load_bundle
 from dimts.families.chatterbox.data import Data, open_data
 from dimts.families.chatterbox.dataset import Voices
@@ -25,6 +24,7 @@ from dimts.families.chatterbox.extractor import PROMPT, SPEAKER
 from dimts.families.chatterbox.model.config import START_SPEECH, STOP_SPEECH, T3Config
 from dimts.families.chatterbox.model.t3 import T3
 from dimts.families.chatterbox.objective import SpeechObjective, row_losses
+from dimts.families.chatterbox.placed import PLACED
 from dimts.families.chatterbox.settings import ChatterboxSettings, ChatterboxTraining
 from dimts.families.chatterbox.stock import write_stock
 from dimts.families.chatterbox.task import chatterbox_task

@@ -41,18 +41,21 @@ class UtteranceMetrics(NamedTuple):
 
 
 @torch.no_grad()
-def evaluate(model: T3, rows: Rows, generated: int) -> list[UtteranceMetrics]:
+def evaluate(
+    model: T3, rows: Rows, generated: int, limit: int | None = None
+) -> list[UtteranceMetrics]:
     """Figures of all rows, in their order.
 
     Args:
         model: in evaluation mode.
         rows: with the texts of others.
         generated: how many of them are spoken, evenly spread, by the likeliest token each time.
+        limit: how many are measured at most, likewise.
     """
     device = model.speech_head.weight.device
-    spoken = set(np.linspace(0, len(rows) - 1, min(generated, len(rows))).round().astype(int))
+    spoken, measured = set(_spread(len(rows), generated)), _spread(len(rows), limit)
     found: dict[int, UtteranceMetrics] = {}
-    order = rows.lengths.argsort(kind="stable").tolist()
+    order = sorted(measured, key=rows.lengths.__getitem__)
     for start in range(0, len(order), BATCH):
         chosen = order[start : start + BATCH]
         batch = rows.collate(chosen).to(device)
@@ -70,7 +73,7 @@ def evaluate(model: T3, rows: Rows, generated: int) -> list[UtteranceMetrics]:
         for index, values in zip(chosen, table.T.tolist(), strict=True):
             ratio = _length_ratio(model, rows, index) if index in spoken else float("nan")
             found[index] = UtteranceMetrics._make((rows.ids[index], *values, ratio))
-    return [found[index] for index in range(len(rows))]
+    return [found[index] for index in measured]
 
 
 def aggregate_metrics(rows: Sequence[UtteranceMetrics]) -> dict[str, float]:
@@ -87,6 +90,12 @@ def aggregate_metrics(rows: Sequence[UtteranceMetrics]) -> dict[str, float]:
     if len(ratios := ratios[~np.isnan(ratios)]):
         metrics["ends_on_time"] = np.mean(np.abs(ratios - 1) <= TOLERANCE)
     return {name: float(value) for name, value in metrics.items()}
+
+
+def _spread(n: int, limit: int | None) -> list[int]:
+    """At most `limit` of `n` indices, evenly spread."""
+    n_taken = n if limit is None else min(limit, n)
+    return [int(index) for index in np.linspace(0, n - 1, n_taken).round()]
 
 
 def _length_ratio(model: T3, rows: Rows, index: int) -> float:
