@@ -164,6 +164,14 @@ def test_generation_ends_with_the_end_token(model: T3) -> None:
     assert said.ids.tolist() == endless.ids[: len(said.ids)].tolist()
 
 
+def test_ids_that_s3_does_not_know_are_never_said(model: T3) -> None:
+    first = say(model, GREEDY).ids[0]
+    with torch.no_grad():
+        head = model.speech_head.weight
+        head[[START_SPEECH, STOP_SPEECH + 1, -1]] = head[first] * 2
+    assert say(model, GREEDY).ids[0] == first
+
+
 @pytest.mark.parametrize(
     ("rule", "kept"),
     [
