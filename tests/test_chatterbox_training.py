@@ -22,6 +22,7 @@ from dimts.families.chatterbox.bundle import load_bundle
 from dimts.families.chatterbox.data import Data, held_out_rows, open_data
 from dimts.families.chatterbox.dataset import Voices
 from dimts.families.chatterbox.extractor import PROMPT, SPEAKER
+from dimts.families.chatterbox.held_out import aggregate_metrics, evaluate
 from dimts.families.chatterbox.model.config import START_SPEECH, STOP_SPEECH, T3Config
 from dimts.families.chatterbox.model.sampling import Sampling
 from dimts.families.chatterbox.model.t3 import T3
@@ -31,8 +32,7 @@ from dimts.families.chatterbox.settings import ChatterboxSettings, ChatterboxTra
 from dimts.families.chatterbox.stock import write_stock
 from dimts.families.chatterbox.task import chatterbox_task
 from dimts.families.registry import get_family, load_speaker
-from dimts.features.feature_set import FeatureSet, FeatureSplit
-from dimts.features.manifest import SplitName
+from dimts.features.feature_set import FeatureSet
 from dimts.launch.training_run import run_training
 from dimts.training.checkpoint import BEST, find_latest
 from dimts.training.task import Moment
@@ -285,23 +285,23 @@ def test_what_the_model_knew_is_rehearsed(build: Build, data: Data, tmp_path: Pa
     promoted = family.for_promotion(settings, cpu)(best, "it", True).metrics
     assert promoted["forgetting"] == change
     limits = family.Limits(min_text_gap=-9)
-    assert not family.objections(promoted, limits)
-    (objection,) = family.objections(promoted | {"forgetting": 0.3}, limits)
+    assert not family.objections(promoted | {"text_gap": 0.0}, limits)
+    worse = promoted | {"text_gap": 0.0, "forgetting": 0.3}
+    (objection,) = family.objections(worse, limits)
     assert "changed by +0.300 nats a token" in objection
     with pytest.raises(UserError, match="rehearsal_share needs features"):
         build(f"base.bundle={folder}", "base.rehearsal_share=0.5")
 
 
-def test_a_split_without_another_text_cannot_be_measured(data: Data) -> None:
-    class OneText(FeatureSet):
-        def split(self, name: SplitName) -> FeatureSplit:
-            split = super().split(name)
-            split.texts = split.texts[:1] * len(split)
-            return split
-
-    features = OneText(data.features.folder, data.features.manifest)
-    with pytest.raises(UserError, match="test split needs two utterances of different texts"):
-        held_out_rows(features, data.tokenizer, "test")
+def test_one_text_does_not_tell_whether_it_is_read(data: Data) -> None:
+    rows = held_out_rows(data.features, data.tokenizer, "test")
+    assert len(rows) == 1
+    metrics = aggregate_metrics(evaluate(small().eval(), rows, 0))
+    assert metrics["utterance_loss"] > 8 and "text_gap" not in metrics
+    family = get_family("chatterbox")
+    (objection,) = family.objections(metrics, family.Limits())
+    assert "needs two utterances of different texts" in objection
+    assert not family.objections(metrics | {"text_gap": 0.2}, family.Limits())
 
 
 def test_who_speaks_is_asked_for_where_nothing_says_it(

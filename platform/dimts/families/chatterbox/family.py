@@ -162,10 +162,16 @@ class ChatterboxFamily(Family):
     def objections(self, metrics: Mapping[str, float], limits: ChatterboxLimits) -> list[str]:
         """See `Family.objections`; a metric that is not a number fails its condition."""
         found = []
-        if not metrics[TEXT_GAP.name] >= limits.min_text_gap:
+        gap = metrics.get(TEXT_GAP.name)
+        if gap is None:
             found.append(
-                f"it ignores its text: a wrong one costs {metrics[TEXT_GAP.name]:+.3f} nats a "
-                f"token, at least {limits.min_text_gap:+g} is asked for"
+                "whether it reads its text is not known: the test split needs two utterances of "
+                "different texts; raise prepare.test_share and run dimts prepare"
+            )
+        elif not gap >= limits.min_text_gap:
+            found.append(
+                f"it ignores its text: a wrong one costs {gap:+.3f} nats a token, at least "
+                f"{limits.min_text_gap:+g} is asked for"
             )
         forgotten = metrics.get(FORGOTTEN.name)
         if forgotten is not None and not forgotten <= limits.max_forgetting:

@@ -28,7 +28,8 @@ class UtteranceMetrics(NamedTuple):
         id: of the utterance.
         speech_loss, text_loss: nats a token.
         ends: 1 where EOS is the likeliest token after the last one.
-        text_gap: nats a token by which the text of another utterance raises the speech's loss.
+        text_gap: nats a token by which the text of another utterance raises the speech's loss; NaN
+            where there is no other text.
         length_ratio: of what is spoken to what was recorded; NaN where it was not spoken.
     """
 
@@ -60,14 +61,16 @@ def evaluate(
         chosen = order[start : start + BATCH]
         batch = rows.collate(chosen).to(device)
         own = row_losses(model, batch, "off")
-        other = row_losses(model, batch, "off", with_other_texts=True)
+        swapped_B = torch.full_like(own.speech, torch.nan)
+        if batch.other_BL is not None:
+            swapped_B = row_losses(model, batch, "off", with_other_texts=True).speech
         n_speech_B, n_text_B = batch.n_speech_B - 1, batch.n_text_B - 1
         table = torch.stack(
             [
                 own.speech / n_speech_B,
                 own.text / n_text_B,
                 own.ends,
-                (other.speech - own.speech) / n_speech_B,
+                (swapped_B - own.speech) / n_speech_B,
             ]
         )
         for index, values in zip(chosen, table.T.tolist(), strict=True):
@@ -84,9 +87,10 @@ def aggregate_metrics(rows: Sequence[UtteranceMetrics]) -> dict[str, float]:
         "utterance_loss": speech.mean(),
         "text_loss": text.mean(),
         "eos_recall": ends.mean(),
-        "text_gap": gap.mean(),
         "utterances": len(rows),
     }
+    if not np.isnan(gap).any():
+        metrics["text_gap"] = gap.mean()
     if len(ratios := ratios[~np.isnan(ratios)]):
         metrics["ends_on_time"] = np.mean(np.abs(ratios - 1) <= TOLERANCE)
     return {name: float(value) for name, value in metrics.items()}
