@@ -105,7 +105,7 @@ def add_base(folder: Path) -> None:
     texts = folder / "data_prep" / "base_texts"
     texts.mkdir(parents=True)
     for file in (ROOT / "data_prep" / "base_texts").iterdir():
-        some = "\n".join(read_sentences(file)[:24]).encode()
+        some = "\n".join(read_sentences(file)[:12]).encode()
         (texts / file.name).write_bytes(lzma.compress(some) if file.suffix == ".xz" else some)
 
 
