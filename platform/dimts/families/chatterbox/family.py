@@ -163,12 +163,12 @@ class ChatterboxFamily(Family):
         """See `Family.objections`; a metric that is not a number fails its condition."""
         found = []
         gap = metrics.get(TEXT_GAP.name)
-        if gap is None:
+        if gap is None and limits.min_text_gap > 0:
             found.append(
                 "whether it reads its text is not known: the test split needs two utterances of "
                 "different texts; raise prepare.test_share and run dimts prepare"
             )
-        elif not gap >= limits.min_text_gap:
+        elif gap is not None and not gap >= limits.min_text_gap:
             found.append(
                 f"it ignores its text: a wrong one costs {gap:+.3f} nats a token, at least "
                 f"{limits.min_text_gap:+g} is asked for"
