@@ -36,6 +36,7 @@ COMMANDS = {
     "export": "a trained Chatterbox as a folder that its package loads",
     "pretrain": "a voice of several languages to adapt others from",
     "ui": "MLflow's pages over the recorded runs",
+    "serve": "speak over HTTP, on Ray Serve",
     "sample-corpus": "a corpus that a synthetic voice speaks",
     "asterisk-corpus": "a corpus of a recorded English speaker",
 }
