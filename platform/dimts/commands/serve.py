@@ -58,7 +58,7 @@ def serve_until_stopped(config: ServingConfig, host: str, port: int) -> int:
             from ray import serve
         except ImportError as error:
             raise UserError(f"{error}; pip install 'dimts[serve]'") from error
-        from dimts.serving.ray_serve import APP, TOKEN, application, read_token
+        from dimts.serving.ray_serve import APP, TOKEN, application, read_token, status_line
 
         digest = read_token()
         if digest is None and not ipaddress.IPv4Address(host).is_loopback:
@@ -76,7 +76,11 @@ def serve_until_stopped(config: ServingConfig, host: str, port: int) -> int:
         try:
             print(f"speaks at http://{host}:{port}/v1/audio/speech  (Ctrl-C stops it)", flush=True)
             with suppress(KeyboardInterrupt):
-                stop.wait()
+                told = ""
+                while not stop.wait(config.follow_every_s):
+                    if (line := status_line()) != told:
+                        print(line, flush=True)
+                    told = line
         finally:
             serve.delete(APP)
             serve.shutdown()

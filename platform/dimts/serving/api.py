@@ -31,6 +31,7 @@ from dimts.serving.audio import FORMATS, Encoder
 from dimts.serving.config import ServingConfig
 from dimts.serving.metrics import Metrics
 from dimts.serving.voice import ALIAS, Order, Refused, Sentence, Status
+from dimts.tracking.config import is_in_mlflow
 
 STOCK_MODELS = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")
 """Names that clients of OpenAI's service send."""
@@ -85,12 +86,18 @@ def token_digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
+def shown(version: str) -> str:
+    """A version as those who ask may see it: of a folder its name alone."""
+    return version if is_in_mlflow(version) else version.rstrip("/").rpartition("/")[2]
+
+
 def create_app(config: ServingConfig, backend: Backend, digest: str | None = None) -> Starlette:
     """The service over a backend.
 
     Args:
         config, backend: its settings, and what speaks.
-        digest: `token_digest` of the token that all requests but /health have to bring; None: none.
+        digest: `token_digest` of the token that requests have to bring; without it /health alone
+            answers, in one word. None: there is no token.
     """
     api = _Api(config, backend, digest)
     return Starlette(
@@ -114,21 +121,24 @@ class _Api:
         self._metrics = Metrics()
         self._status: tuple[float, Sequence[Status]] = (-STATUS_AGE_S, ())
         alias = ALIAS.fullmatch(config.model)
-        self._name = alias[1] if alias else config.model.rstrip("/").rpartition("/")[2]
+        self._name = alias[1] if alias else shown(config.model)
 
     def guarded(self, handler: Handler) -> Handler:
         """The handler for those who bring the token."""
 
         async def answer(request: Request) -> Response:
-            if self._digest is not None:
-                scheme, _, token = request.headers.get("authorization", "").partition(" ")
-                given = token_digest(token.strip() if scheme.lower() == "bearer" else "")
-                if not hmac.compare_digest(given, self._digest):
-                    bearer = {"WWW-Authenticate": "Bearer"}
-                    raise HTTPException(401, "a bearer token is needed, and this is none", bearer)
+            if not self._may(request):
+                bearer = {"WWW-Authenticate": "Bearer"}
+                raise HTTPException(401, "a bearer token is needed, and this is none", bearer)
             return await handler(request)
 
         return answer
+
+    def _may(self, request: Request) -> bool:
+        """Whether it brings the token, if one is asked for."""
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        given = token_digest(token.strip() if scheme.lower() == "bearer" else "")
+        return self._digest is None or hmac.compare_digest(given, self._digest)
 
     async def speech(self, request: Request) -> Response:
         begun = time.perf_counter()
@@ -137,13 +147,14 @@ class _Api:
         try:
             wanted = await self._wanted(request)
             sentences = self._backend.speak(wanted.order)
-            first = await anext(sentences, None)
+            async with asyncio.timeout(self._config.timeout_s):
+                first = await anext(sentences, None)
             if first is None:
                 raise HTTPException(400, "input: holds nothing to say")
             if isinstance(first, Refused):
                 raise HTTPException(400, first.message)
             body = self._body(begun, wanted.response_format, first, sentences)
-            headers = {"X-Voice-Version": quote(first.version, safe=":/")}
+            headers = {"X-Voice-Version": quote(shown(first.version), safe=":/")}
             kind = FORMATS[wanted.response_format].media_type
             status, is_streaming = 200, True
             return StreamingResponse(body, 200, headers, kind)
@@ -157,6 +168,9 @@ class _Api:
         except NobodySpeaks as error:
             status = 503
             raise HTTPException(503, str(error)) from None
+        except TimeoutError:
+            status = 408
+            raise HTTPException(408, f"nothing was said in {self._config.timeout_s:g} s") from None
         except ClientDisconnect:
             return Response(status_code=400)  # nobody reads it
         except Exception:
@@ -208,14 +222,14 @@ class _Api:
     async def health(self, request: Request) -> Response:
         try:
             found = await self._statuses()
-        except NobodySpeaks as error:
-            return JSONResponse({"status": "unavailable", "warnings": [str(error)]}, 503)
-        versions = sorted({status.version for status in found})
+        except NobodySpeaks:
+            return JSONResponse({"status": "unavailable"}, 503)
+        versions = sorted({shown(status.version) for status in found})
         warnings = sorted({status.warning for status in found if status.warning})
-        return JSONResponse(
-            {"status": "warning" if warnings else "ok", "replicas": len(found),
-             "versions": versions, "warnings": warnings}
-        )  # fmt: skip
+        told: dict[str, object] = {"status": "warning" if warnings else "ok"}
+        if self._may(request):
+            told |= {"replicas": len(found), "versions": versions, "warnings": warnings}
+        return JSONResponse(told)
 
     async def _statuses(self) -> Sequence[Status]:
         if time.monotonic() - self._status[0] >= STATUS_AGE_S:

@@ -33,6 +33,7 @@ PAUSE_S = 0.2
 MAX_DIED = 3
 """Replicas under a request: it may be what they die of."""
 STATUS_TIMEOUT_S = 5.0
+AWAY = (RayError, RuntimeError, TimeoutError, DeploymentUnavailableError)
 API_CONNECTIONS = 2000
 """Requests that the process before the replicas holds at once; those that are to wait or be refused
 among them."""
@@ -77,9 +78,21 @@ class RayVoice:
         try:
             found = self._handle.broadcast("status")
             each = await found.results_async(timeout_s=STATUS_TIMEOUT_S, return_exceptions=True)
-        except (RayError, RuntimeError, TimeoutError, DeploymentUnavailableError):
+        except AWAY:
             return ()
         return [status for of in each if isinstance(of, list) for status in of]
+
+
+def status_line() -> str:
+    """What the replicas speak with, and why not with what they should."""
+    try:
+        found = serve.get_deployment_handle(VOICE, APP).broadcast("status")
+        each = found.results(timeout_s=STATUS_TIMEOUT_S, return_exceptions=True)
+    except AWAY:
+        each = []
+    statuses = [status for of in each if isinstance(of, list) for status in of]
+    told = {status.warning or f"{status.version} speaks" for status in statuses}
+    return "; ".join(sorted(told)) or "no replica answers"
 
 
 def application(config: ServingConfig, digest: str | None) -> Application:
