@@ -7,8 +7,10 @@ clients as given ask one after the other; in the open loop requests begin at a s
 others are answered or not: at 0.5, 0.8 and 2 times the throughput of the closed loop. With
 ``--faults`` a voice is registered twice, and while the open loop runs at 0.5 the alias is moved
 and a replica is killed. ``--minutes`` repeats the last load and prints memory each minute.
+``--connections`` opens so many connections that begin a request and go no further, and asks beside
+them; `ulimit -n` has to allow for that.
 
-What counts: a request without an answer, or with one that is neither 200 nor 429, is lost.
+A request without an answer, or with one that is neither 200 nor 429, is lost.
 """
 
 from __future__ import annotations
@@ -185,6 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--clients", type=int, default=8, help="of the closed loop (8)")
     parser.add_argument("--minutes", type=int, default=0, help="of the last load again (0)")
     parser.add_argument("--faults", action="store_true", help="replica killed, alias moved")
+    parser.add_argument("--connections", type=int, default=0, help="that begin and go no further")
     parser.add_argument("--set", action="append", default=[], help="setting of the service")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="dimts-registry-") as folder:
@@ -235,11 +238,32 @@ def measure(service: Service, options: argparse.Namespace, registry: Registered 
         answers = asyncio.run(with_faults(service, body, bearable / 2, seconds, registry))
         print(row("open, 0.5 x, alias moved, replica killed", answers, seconds), flush=True)
         print(f"versions: {Counter(a.version for a in answers)}")
+    if options.connections:
+        print(asyncio.run(beside_idle(service, body, options.connections)), flush=True)
     print(f"memory, MB: {service.memory_mb()}", flush=True)
     for minute in range(options.minutes):
         answers = asyncio.run(open_loop(service, body, SHARES[-1] * bearable, 60))
         print(row(f"minute {minute + 1}, {SHARES[-1]:g} x", answers, 60))
         print(f"memory, MB: {service.memory_mb()}", flush=True)
+
+
+async def beside_idle(service: Service, body: dict[str, Any], n: int) -> str:
+    """A request beside connections that began a request and send no more, and one after them."""
+    writers = []
+    for _ in range(n):
+        with suppress(OSError):
+            _, writer = await asyncio.open_connection("127.0.0.1", service.port)
+            writer.write(b"POST /v1/audio/speech HTTP/1.1\r\nHost: here\r\n")
+            writers.append(writer)
+    async with connected() as session:
+        beside = await ask(session, service.url, body)
+        for writer in writers:
+            writer.close()
+        after = await ask(session, service.url, body)
+    return (
+        f"beside {len(writers)} of {n} idle connections: {beside.status} in {beside.whole_s:.2f} "
+        f"s; after them: {after.status} in {after.whole_s:.2f} s"
+    )
 
 
 async def with_faults(
