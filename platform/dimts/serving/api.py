@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import hmac
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Literal, Protocol
 from urllib.parse import quote
@@ -24,6 +24,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from dimts.core.config import Config, build_config
 from dimts.core.errors import ConfigError
@@ -157,7 +158,7 @@ class _Api:
             headers = {"X-Voice-Version": quote(shown(first.version), safe=":/")}
             kind = FORMATS[wanted.response_format].media_type
             status, is_streaming = 200, True
-            return StreamingResponse(body, 200, headers, kind)
+            return _Sound(body, headers, kind, then=self._metrics.in_progress.dec)
         except HTTPException as error:
             status = error.status_code
             raise
@@ -188,23 +189,20 @@ class _Api:
         """The sound; where a client has left, nothing more is spoken."""
         encoder = Encoder(name, first.sample_rate)
         sentence: Sentence | Refused | None = first
-        try:
-            async with aclosing(sentences):
-                while sentence is not None:
-                    # A voice's own mistake, or another one's rate: what was sent is no whole.
-                    if isinstance(sentence, Refused) or sentence.sample_rate != first.sample_rate:
-                        raise RuntimeError(f"speech broke off: {sentence}")
-                    if data := await asyncio.to_thread(encoder.encode, sentence.samples):
-                        yield data
-                    if sentence is first:
-                        self._metrics.first_sound.observe(time.perf_counter() - begun)
-                    self._metrics.spoken.inc(len(sentence.samples) / sentence.sample_rate)
-                    sentence = await anext(sentences, None)
-            if data := await asyncio.to_thread(encoder.finish):
-                yield data
-            self._metrics.whole.observe(time.perf_counter() - begun)
-        finally:
-            self._metrics.in_progress.dec()
+        async with aclosing(sentences):
+            while sentence is not None:
+                # A voice's own mistake, or another one's rate: what was sent is no whole.
+                if isinstance(sentence, Refused) or sentence.sample_rate != first.sample_rate:
+                    raise RuntimeError(f"speech broke off: {sentence}")
+                if data := await asyncio.to_thread(encoder.encode, sentence.samples):
+                    yield data
+                if sentence is first:
+                    self._metrics.first_sound.observe(time.perf_counter() - begun)
+                self._metrics.spoken.inc(len(sentence.samples) / sentence.sample_rate)
+                sentence = await anext(sentences, None)
+        if data := await asyncio.to_thread(encoder.finish):
+            yield data
+        self._metrics.whole.observe(time.perf_counter() - begun)
 
     async def models(self, request: Request) -> Response:
         entry = {"id": self._name, "object": "model", "created": 0, "owned_by": "dimts"}
@@ -277,6 +275,23 @@ class _Api:
         except TimeoutError:
             raise HTTPException(408, "the body took too long to arrive") from None
         return bytes(body)
+
+
+class _Sound(StreamingResponse):
+    """An answer that calls `then` when it was sent, or cannot be, even if nothing of it was."""
+
+    def __init__(
+        self, body: AsyncGenerator[bytes], headers: Mapping[str, str], media_type: str,
+        then: Callable[[], None],
+    ) -> None:  # fmt: skip
+        super().__init__(body, 200, headers, media_type)
+        self._then = then
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._then()
 
 
 async def _as_json(request: Request, error: Exception) -> Response:
