@@ -77,22 +77,27 @@ class RayVoice:
         """Of each replica that answers."""
         try:
             found = self._handle.broadcast("status")
-            each = await found.results_async(timeout_s=STATUS_TIMEOUT_S, return_exceptions=True)
+            return _answers(
+                await found.results_async(timeout_s=STATUS_TIMEOUT_S, return_exceptions=True)
+            )
         except AWAY:
             return ()
-        return [status for of in each if isinstance(of, list) for status in of]
 
 
 def status_line() -> str:
     """What the replicas speak with, and why not with what they should."""
     try:
         found = serve.get_deployment_handle(VOICE, APP).broadcast("status")
-        each = found.results(timeout_s=STATUS_TIMEOUT_S, return_exceptions=True)
+        each = _answers(found.results(timeout_s=STATUS_TIMEOUT_S, return_exceptions=True))
     except AWAY:
         each = []
-    statuses = [status for of in each if isinstance(of, list) for status in of]
-    told = {status.warning or f"{status.version} speaks" for status in statuses}
+    told = {status.warning or f"{status.version} speaks" for status in each}
     return "; ".join(sorted(told)) or "no replica answers"
+
+
+def _answers(each: Sequence[Any]) -> list[Status]:
+    """Of replicas that answered; the others gave errors."""
+    return [status for of in each if isinstance(of, list) for status in of]
 
 
 def application(config: ServingConfig, digest: str | None) -> Application:
