@@ -82,6 +82,5 @@ def serve_until_stopped(config: ServingConfig, host: str, port: int) -> int:
                         print(line, flush=True)
                     told = line
         finally:
-            serve.delete(APP)
-            serve.shutdown()
+            serve.delete(APP)  # others' applications on a cluster stay
     return 0
