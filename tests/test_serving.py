@@ -93,7 +93,7 @@ def test_sentences_come_one_by_one_and_those_nobody_hears_are_not_spoken(
     async def first_of(text: str) -> list[Sentence]:
         speech = voice.speak(Order(text))
         found = [await anext(speech)]
-        await speech.aclose()  # type: ignore[attr-defined]
+        await speech.aclose()
         found += [item async for item in voice.speak(Order(TEXT))]
         return [item for item in found if isinstance(item, Sentence)]
 
@@ -220,9 +220,9 @@ def test_who_brings_no_token_hears_nothing(config: ServingConfig, voice: VoiceSe
     token = "a-long-enough-token"
     with TestClient(create_app(config, voice, token_digest(token))) as client:
         for given in ("", "Bearer", "Bearer wrong", f"Basic {token}", "Bearer ክብር"):
-            headers = {"authorization": given.encode()}
+            refused = {b"authorization": given.encode()}
             for path in ("/v1/models", "/v1/voices", "/metrics", f"{SPEECH}?input=x"):
-                answer = client.get(path, headers=headers)
+                answer = client.get(path, headers=refused)
                 assert answer.status_code == 401
                 assert answer.headers["www-authenticate"] == "Bearer"
         headers = {"authorization": f"Bearer {token}"}

@@ -16,7 +16,6 @@ from ray import serve
 from ray.exceptions import RayActorError, RayError
 from ray.serve import Application
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
-from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
 
 from dimts.core.config import build_config
@@ -43,7 +42,7 @@ class RayVoice:
     """The replicas of the deployment that speaks, as one `Backend`."""
 
     def __init__(self) -> None:
-        self._handle: DeploymentHandle = serve.get_deployment_handle(VOICE, APP)
+        self._handle: Any = serve.get_deployment_handle(VOICE, APP)
 
     async def speak(self, order: Order) -> AsyncGenerator[Sentence | Refused]:
         """The sentences; where a replica dies another one goes on with the next sentence."""
@@ -117,7 +116,6 @@ def application(config: ServingConfig, digest: str | None) -> Application:
             }
         }
     voice = serve.deployment(
-        VoiceServer,
         name=VOICE,
         max_ongoing_requests=config.concurrent,
         max_queued_requests=config.queue,
@@ -126,16 +124,15 @@ def application(config: ServingConfig, digest: str | None) -> Application:
         graceful_shutdown_timeout_s=config.timeout_s,
         max_constructor_retry_count=2,
         **scale,
-    )
+    )(VoiceServer)
     api = serve.deployment(
-        serve.ingress(http)(),
         name=API,
         max_ongoing_requests=API_CONNECTIONS,
         max_queued_requests=API_CONNECTIONS,
         ray_actor_options={"num_cpus": 0},
         graceful_shutdown_timeout_s=config.timeout_s,
         backpressure_config={"status_code": 429, "retry_after_s": config.retry_after_s},
-    )
+    )(serve.ingress(http)())
     return api.bind(voice.bind(config))
 
 

@@ -11,7 +11,7 @@ import hashlib
 import logging
 import re
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import NamedTuple
@@ -108,7 +108,7 @@ class VoiceServer:
         self._closed.set()
         self._one.shutdown(wait=False, cancel_futures=True)
 
-    async def speak(self, order: Order) -> AsyncIterator[Sentence | Refused]:
+    async def speak(self, order: Order) -> AsyncGenerator[Sentence | Refused]:
         """The sentences of an order; those that are left are not spoken once this is closed.
 
         A text that cannot be spoken is one `Refused`, and no sentence, if its characters or the
