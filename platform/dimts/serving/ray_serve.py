@@ -69,8 +69,9 @@ class RayVoice:
                 if n_died > MAX_DIED:
                     raise NobodySpeaks("replicas die over this request") from error
                 await asyncio.sleep(PAUSE_S)
-            finally:
+            except (GeneratorExit, asyncio.CancelledError):  # nobody listens any more
                 stream.cancel()
+                raise
 
     async def status(self) -> Sequence[Status]:
         """Of each replica that answers."""
