@@ -50,10 +50,10 @@ class RayVoice:
         while True:
             stream = self._handle.options(method_name="speak", stream=True).remote(order)
             try:
-                n_skipped = 0
+                to_skip = n_had
                 async for sentence in stream:
-                    if n_skipped < n_had:
-                        n_skipped += 1
+                    if to_skip:
+                        to_skip -= 1
                         continue
                     n_had += 1
                     yield sentence
