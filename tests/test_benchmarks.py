@@ -58,7 +58,7 @@ def corpus(tokenizer: Tokenizer) -> Corpus:
     return synthetic_corpus(40, tokenizer, MelConfig(), n_states=2)
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_gpu_benchmark_runs_on_a_cpu_with_torch_and_small_wheels_only(tmp_path: Path) -> None:
     file = tmp_path / "gpu.json"
     script = WITHOUT.format(names=ABSENT)
@@ -154,7 +154,7 @@ def test_slices_compare_the_same_steps_bare_and_on_ray(voice_file: Path) -> None
     assert re.match(r"Ray adds [+-]\d+\.\d\d% to a step \(95 % interval .*; 6 steps of ", line)
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_transfer_benchmark_compares_arms_on_equal_terms(
     base: BaseVoice, voice_file: Path, tmp_path: Path
 ) -> None:

@@ -305,14 +305,14 @@ def test_trials_of_two_workers_take_turns_on_two_cores(planned: Build, ray_sessi
     import ray
 
     plan = planned(
-        "ray.workers=2", "training.max_steps=120", trials=2, parallel=0,
+        "ray.workers=2", "training.max_steps=60", trials=2, parallel=0,
         early_stopping={"min_trials": 2}, space={LR: SPACE[LR]},
         known_good=[{LR: 1e-2}, {LR: 1e-4}],
     )  # fmt: skip
     result = run_sweep(plan)
     assert result.is_complete
     assert outcomes(plan) == ["finished", "stopped early"]
-    assert study_of(plan).trials[1].user_attrs["step"] < 120
+    assert study_of(plan).trials[1].user_attrs["step"] < 60
     group = ray.util.placement_group([{"CPU": 1}, {"CPU": 1}])
     ray.get(group.ready(), timeout=60)  # all cores are free again
     ray.util.remove_placement_group(group)

@@ -95,6 +95,8 @@ CASES = {
 Build = Callable[..., RunnableConfig]
 KILLED = [pytest.param(n, marks=pytest.mark.slow) if n == "chatterbox" else n for n in CASES]
 """Stopped it goes on bit for bit each time; what else a kill does is the same for all."""
+SWEPT = [n if n in ("acoustic", "toy") else pytest.param(n, marks=pytest.mark.slow) for n in CASES]
+"""A sweep knows metrics and settings of a family alone."""
 
 
 @pytest.fixture(params=CASES)
@@ -352,6 +354,7 @@ def test_bundle_that_does_not_fit_is_refused(build: Build) -> None:
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize("family", SWEPT, indirect=True)
 def test_sweep_of_two_trials(file: Path, family: str, ray_session: None) -> None:
     from dimts.tuning.sweep import run_sweep
 
