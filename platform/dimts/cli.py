@@ -39,6 +39,7 @@ COMMANDS = {
     "export": "a voice that speaks without torch, or a Chatterbox for its package",
     "pretrain": "a voice of several languages to adapt others from",
     "ui": "MLflow's pages over the recorded runs",
+    "serve": "speak over HTTP, on Ray Serve",
     "sample-corpus": "a corpus that a synthetic voice speaks",
     "asterisk-corpus": "a corpus of a recorded English speaker",
 }

@@ -72,6 +72,21 @@ class Speaker(Protocol):
 
 
 @runtime_checkable
+class Streams(Protocol):
+    """A speaker that gives its samples sentence by sentence."""
+
+    def stream(
+        self, text: str, *, language: str | None = None, voice: str | None = None,
+        speed: float = 1.0, pitch: float = 1.0,
+    ) -> Iterator[NDArray[np.float32]]:  # fmt: skip
+        """What `Speaker.speak` takes, each sentence with the pause after it.
+
+        Raises:
+            UserError: like `speak`, of whatever the text is to blame for before the first sentence.
+        """
+
+
+@runtime_checkable
 class Vocoder(Protocol):
     """A loaded model that makes waves of mels."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -135,14 +135,27 @@ class AcousticSpeaker:
 
         A long text is spoken piece by piece, so that memory grows with its samples alone.
         """
+        return np.concatenate([*self._pieces(text, language, voice, speed, pitch, False)])
+
+    def stream(
+        self, text: str, *, language: str | None = None, voice: str | None = None,
+        speed: float = 1.0, pitch: float = 1.0,
+    ) -> Iterator[NDArray[np.float32]]:  # fmt: skip
+        """See `dimts.families.protocol.Streams`; raises like `mel`."""
+        return self._pieces(text, language, voice, speed, pitch, True)
+
+    def _pieces(
+        self, text: str, language: str | None, voice: str | None, speed: float, pitch: float,
+        each_sentence: bool,
+    ) -> Iterator[NDArray[np.float32]]:  # fmt: skip
+        """Samples of one piece after the other, with the pause after it."""
         normaliser = self.tokenizer.normaliser(language or self.language)
-        waves: list[NDArray[np.float32]] = []
         marks = "".join(filter(self.tokenizer.knows, normaliser.language.punctuation))
-        for piece in pieces(normaliser.normalise(text), marks):
+        normalised = normaliser.normalise(text)
+        for piece in pieces(normalised, marks, each_sentence=each_sentence):
             spoken = self.mel(piece.text, speed, language, pitch, voice)
-            waves.append(self.vocode(spoken.mel_TM, spoken.f0_T))
-            waves.append(np.zeros(round(piece.pause / speed * self.sample_rate), np.float32))
-        return np.concatenate(waves)
+            wave = self.vocode(spoken.mel_TM, spoken.f0_T)
+            yield np.pad(wave, (0, round(piece.pause / speed * self.sample_rate)))
 
     def _row(self, voice: str | None) -> int | None:
         """Of the table of speakers; None if there is none."""
