@@ -23,7 +23,8 @@ import dimts
 from dimts.core.errors import UserError
 from dimts.families.protocol import Speaker, Streams, Vocoder
 from dimts.serving.config import ServingConfig
-from dimts.storage.paths import cache_folder, write_text
+from dimts.storage.files import write_text
+from dimts.storage.paths import cache_folder
 from dimts.text.normaliser import UnknownCharacters
 from dimts.tracking.registry import Registry
 
