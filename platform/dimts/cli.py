@@ -36,6 +36,7 @@ COMMANDS = {
     "export": "a trained Chatterbox as a folder that its package loads",
     "pretrain": "a voice of several languages to adapt others from",
     "ui": "MLflow's pages over the recorded runs",
+    "studio": "pages to speak, to compare voices blindly, to record",
     "sample-corpus": "a corpus that a synthetic voice speaks",
     "asterisk-corpus": "a corpus of a recorded English speaker",
 }
