@@ -76,7 +76,7 @@ const pages = {
       listener = event.target.listener.value.trim();
       show(await ask("trial", { listener }));
     };
-    all("[value]", trial).filter(b => b.tagName === "BUTTON").forEach(button => {
+    all("button", trial).forEach(button => {
       button.onclick = async () => show(await ask("answer", { listener, trial: now.trial, choice: button.value }, true));
     });
     find(".show", page).onclick = async () => {
@@ -188,7 +188,7 @@ ask("about", {}).then(about => {
     const button = element("button", { textContent: name[0].toUpperCase() + name.slice(1) });
     button.onclick = () => {
       all("section").forEach(section => { section.hidden = section.id !== name; });
-      all("nav button").forEach(b => b.toggleAttribute("aria-current", b === button));
+      all("nav button").forEach(b => b.setAttribute("aria-current", b === button ? "page" : "false"));
       say("");
       open[name] ??= pages[name](about.models) ?? true;
     };
