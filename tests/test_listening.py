@@ -78,11 +78,11 @@ def test_known_preference_of_200_listeners_is_found() -> None:
 def test_interval_holds_the_truth_as_often_as_it_says() -> None:
     """With listeners who differ, which an interval of independent answers would not cover."""
     held = 0
-    for seed in range(60):
+    for seed in range(40):
         found = preference(crowd(12, share=0.6, std=0.25, seed=seed), "new", "old")
         assert found is not None
         held += found.low < 0.9 * 0.6 + 0.05 < found.high
-    assert held >= 53
+    assert held >= 35
 
 
 def test_no_preference_is_no_finding() -> None:

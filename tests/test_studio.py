@@ -16,15 +16,21 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
+from mlflow.tracking import MlflowClient
 from starlette.testclient import TestClient
+from tracking_fixtures import settings_of
 from voice_fixtures import untrained, write_voice
 
 from dimts.commands.studio import actions
 from dimts.commands.voice_config import load_voice
 from dimts.core.errors import UserError
-from dimts.evaluation.listening import read_answers
+from dimts.evaluation.listening import plan, read_answers
+from dimts.studio.listen import ListeningTest, Sentence
 from dimts.studio.record import Recorder, is_clipped, next_sentence
 from dimts.studio.server import build_app
+from dimts.studio.voices import Voices
+
+pytest_plugins = ("tracking_fixtures",)
 
 SENTENCE = "ሰላም ለሁሉም።"
 
@@ -137,6 +143,27 @@ def test_listeners_compare_blindly_and_go_on(
     assert {pair["one"], pair["other"]} == set(models) and pair["listeners"] == 1
     refused = client.post("/api/log", json={}).json()
     assert "compare registered voices" in refused["error"]
+
+
+def test_result_is_logged_on_the_versions_compared(store: Path, tmp_path: Path) -> None:
+    tracking = settings_of(store, "listening")
+    client = MlflowClient(tracking.uri, registry_uri=tracking.uri)
+    client.create_registered_model("heard")
+    for _ in range(2):
+        client.create_model_version("heard", str(tmp_path), await_creation_for=0)
+    client.set_registered_model_alias("heard", "champion", "2")
+    voices = Voices(["models:/heard@champion", "models:/heard/1"], tracking)
+    assert voices.names == ["models:/heard/2", "models:/heard/1"]
+    test = ListeningTest(voices, {"s": Sentence(SENTENCE, "am")}, tmp_path / "a.jsonl", 1)
+    for listener in ("hana", "lia", "omar"):
+        (trial,) = plan(listener, ["s"], voices.names, 1)
+        choice = "first" if trial.first == voices.names[0] else "second"
+        test.answer({"listener": listener, "trial": 0, "choice": choice})
+    assert sorted(test.log({}, tracking)["logged"]) == sorted(voices.names)
+    champion, other = (client.get_model_version("heard", n).tags for n in ("2", "1"))
+    assert (champion["listeners.preferred"], other["listeners.preferred"]) == ("1.000", "0.000")
+    assert champion["listeners.against"] == "models:/heard/1"
+    assert champion["listeners.count"] == "3" and champion["listeners.p_value"] == "0.25"
 
 
 def test_recordings_are_a_corpus_that_prepare_takes(

@@ -129,6 +129,7 @@ const pages = {
       recorder.port.onmessage = ({ data }) => {
         pieces.push(data);
         level.value = Math.max(0.9 * level.value, ...data.map(Math.abs));
+        find(".seconds", page).textContent = `${(pieces.length * data.length / context?.sampleRate || 0).toFixed(1)} s`;
       };
       source.connect(recorder).connect(context.destination);
       keep.disabled = true;
