@@ -15,13 +15,13 @@ import pyarrow as pa
 from data_prep.arrow_writer import BATCH_BYTES, atomic_file, grouped
 from data_prep.checks import Row
 from data_prep.extract import hash_file
-from data_prep.store import Store, key_column, shards_in
+from data_prep.store import CLEANED_SPEECH, Store, key_column, shards_in
 from dimts.core.config import fingerprint
 from dimts.features.feature_set import SHARD_FINGERPRINT, read_batches
 from dimts.features.manifest import MANIFEST, Manifest, ShardFacts, SplitName, Statistics
 from dimts.features.schema import Column, Extractor
 
-SHARD_VERSION = 1
+SHARD_VERSION = 2
 """To be raised when the same rows would be other files."""
 MIN_STD = 1e-2
 """A value that never changes (a mel bin above the corpus's band) must not be divided by zero."""
@@ -123,18 +123,19 @@ def _schema(extractors: Sequence[Extractor]) -> pa.Schema:
     text = ["id", "text", "raw_text", "language", "speaker", "audio"]
     text += [key_column(extractor.name, len(extractors)) for extractor in extractors]
     fields = [(name, pa.string()) for name in text]
-    fields += [("start", pa.float64()), ("seconds", pa.float64())]
+    fields += [(name, pa.float64()) for name in CLEANED_SPEECH]
     fields += [(c.name, c.arrow_type) for extractor in extractors for c in extractor.columns]
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in fields])
 
 
 def _batch(rows: Sequence[Row], schema: pa.Schema, columns: Sequence[Column]) -> pa.RecordBatch:
     identities = zip(*(row.identity for row in rows), strict=True)
+    found = (row.features[0] for row in rows)
+    speech = zip(*((made.start, made.seconds, *made.cleaned) for made in found), strict=True)
     return pa.record_batch(
         [
             *(pa.array(column, pa.string()) for column in identities),
-            pa.array([row.features[0].start for row in rows], pa.float64()),
-            pa.array([row.seconds for row in rows], pa.float64()),
+            *(pa.array(column, pa.float64()) for column in speech),
             *(c.pack([row.arrays[c.name] for row in rows]) for c in columns),
         ],
         schema=schema,

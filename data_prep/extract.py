@@ -17,10 +17,11 @@ import pyarrow as pa
 from data_prep.arrow_writer import atomic_file
 from data_prep.recordings import FileStamp, Open, Root, at_hand
 from data_prep.utterance import Reason, Segment
+from dimts.audio.cleaning import Cleaned, CleaningConfig, clean
 from dimts.audio.decoded import MAX_RECORDING_SECONDS, MAX_SAMPLE_RATE, AudioError
-from dimts.audio.files import read_audio
+from dimts.audio.files import decode_audio, resampled
 from dimts.audio.parquet_recordings import split_member
-from dimts.audio.trim import TrimConfig, trim_silence
+from dimts.audio.trim import TrimConfig
 from dimts.core.config import fingerprint
 from dimts.core.untrusted import NotAFile, open_regular
 from dimts.features.schema import Arrays, Column, Extract, Extractor
@@ -28,6 +29,9 @@ from dimts.features.schema import Arrays, Column, Extract, Extractor
 MAX_BYTES_A_SECOND = MAX_SAMPLE_RATE * 32
 """Eight channels of 32 bits at the highest rate. Only reading a file gives its hash, so one that
 cannot be short enough is not read."""
+
+CLEANING_VERSION = 1
+"""To be raised when the same settings would clean a recording otherwise."""
 
 _REASONS = {
     "empty": Reason.EMPTY_AUDIO,
@@ -44,6 +48,7 @@ FACTS = pa.schema(
     + [("size", pa.int64()), ("mtime_ns", pa.int64()), ("ctime_ns", pa.int64())]
     + [(name, pa.string()) for name in ("sha256", "key", "reason", "detail")]
     + [("start", pa.float64()), ("seconds", pa.float64())]
+    + [(name, pa.float64()) for name in Cleaned._fields]
 )
 """Columns of a chunk beside its arrays: segment, stamp and hash of its file, result."""
 
@@ -53,9 +58,10 @@ class ExtractSettings:
     """Everything beside the recording itself that its features depend on."""
 
     extractor: Extractor
-    trim: TrimConfig | None  # None: segments are speech from end to end
+    trim: TrimConfig
     min_seconds: float  # of speech
     max_seconds: float  # of a segment
+    cleaning: CleaningConfig = field(default_factory=CleaningConfig)
 
     def max_bytes(self, segment: Segment) -> float:
         """Of its recording; a larger one is too long whatever its format."""
@@ -66,7 +72,8 @@ class ExtractSettings:
         """Address of what these settings make of a segment of the audio file with this hash."""
         settings = {
             self.extractor.name: self.extractor.settings.model_dump(mode="json"),
-            "trim": self.trim and self.trim.model_dump(mode="json"),
+            "trim": self.trim.model_dump(mode="json"),
+            "cleaning": [CLEANING_VERSION, self.cleaning.model_dump(mode="json")],
             "min_seconds": self.min_seconds,
             "max_seconds": self.max_seconds,
         }
@@ -82,7 +89,8 @@ class Result:
     reason: Reason | None = None  # why the segment is refused
     detail: str = ""
     start: float = 0.0  # seconds into the recording at which the speech begins
-    seconds: float = 0.0  # of speech
+    seconds: float = 0.0  # from there to its end, pauses included
+    cleaned: Cleaned = field(default_factory=Cleaned)
     arrays: Arrays = field(default_factory=dict)  # steps, see `Column.steps`; none if refused
 
 
@@ -138,13 +146,14 @@ def _result(descriptor: int, segment: Segment, settings: ExtractSettings, key: s
     extractor, trim = settings.extractor, settings.trim
     rate, longest = extractor.sample_rate, settings.max_seconds
     try:
-        wave = read_audio(descriptor, rate, longest, segment.start, segment.end)
-        start, end = trim_silence(wave, rate, trim) if trim else (0, len(wave))
+        decoded = decode_audio(descriptor, longest, segment.start, segment.end)
+        wave = resampled(decoded.wave, decoded.sample_rate, rate)
+        speech, (start, end), cleaned = clean(wave, rate, trim, settings.cleaning)
         seconds = (end - start) / rate
         if seconds < settings.min_seconds:
             detail = f"{seconds:.2f} s of speech, at least {settings.min_seconds:g} s"
             return Result(key, Reason.TOO_SHORT, detail)
-        made = _loaded(extractor)(wave[start:end], rate)
+        made = _loaded(extractor)(speech, rate)
         arrays = {c.name: c.steps(made[c.name]) for c in extractor.columns}
     except AudioError as error:
         reason = _REASONS.get(error.reason, Reason.BROKEN_AUDIO)
@@ -153,7 +162,8 @@ def _result(descriptor: int, segment: Segment, settings: ExtractSettings, key: s
     except Exception as error:  # one bad row costs one row; no key, so that it is tried again
         detail = f"{type(error).__name__}: {' '.join(str(error).split())}"
         return Result(reason=Reason.EXTRACTION_FAILED, detail=detail)
-    return Result(key, None, "", segment.start + start / rate, seconds, arrays)
+    cleaned = cleaned._replace(offset=decoded.offset)
+    return Result(key, None, "", segment.start + start / rate, seconds, cleaned, arrays)
 
 
 def extract_chunk(
@@ -196,7 +206,7 @@ def _loaded(extractor: Extractor) -> Extract:
 def chunk_table(rows: Sequence[Extracted], columns: Iterable[Column]) -> pa.Table:
     """One row for each, `FACTS` and a column for each array; a refused one has no steps."""
     facts = [
-        (*segment, *stamp, sha256, r.key, r.reason, r.detail, r.start, r.seconds)
+        (*segment, *stamp, sha256, r.key, r.reason, r.detail, r.start, r.seconds, *r.cleaned)
         for segment, r, stamp, sha256 in rows
     ]
     table = pa.Table.from_pylist([dict(zip(FACTS.names, row, strict=True)) for row in facts], FACTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
@@ -45,6 +46,10 @@ from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
 
 SECONDS_A_MINUTE = 60
+OUTDATED = (
+    "note: {}: was made without cleaning, so every recording is read again; to finish a run that "
+    "learns from it, stop this, finish the run, then prepare"
+)
 Progress = Callable[[int], object]
 ExtractSegments = Callable[[Sequence[Segment], ExtractSettings], dict[Segment, Result]]
 
@@ -76,9 +81,11 @@ def prepare(
     with locked(folder):
         fetch_known(place, folder)
         store = Store(folder, extractors)
+        if store.predates_cleaning:
+            print(OUTDATED.format(place), file=sys.stderr)
         extract = partial(_extract, root, store, prepare, on_chunk)
         least = corpus.min_minutes * SECONDS_A_MINUTE
-        accepted, refused, results = _add_features(rows, extractors, prepare, least, extract)
+        accepted, refused, results = _add_features(rows, extractors, prepare, least, extract, text)
         rejected += refused
         _write_if_new(folder / QUARANTINE, quarantine_csv(rejected))
         if not accepted:
@@ -124,6 +131,7 @@ def _add_features(
     limits: PrepareConfig,
     least_seconds: float,
     extract: ExtractSegments,
+    text: TextConfig,
 ) -> tuple[list[Row], list[Rejected], list[Result]]:
     """Rows with features and a split, in the corpus's order; the refused ones; all results.
 
@@ -131,9 +139,10 @@ def _add_features(
     than `least_seconds` of speech are left out.
     """
     trims, *others = extractors
-    in_turn = [ExtractSettings(trims, limits.trim, limits.min_seconds, limits.max_seconds)]
+    longest, cleaning = limits.max_seconds, limits.cleaning
+    in_turn = [ExtractSettings(trims, limits.trim, limits.min_seconds, longest, cleaning)]
     # All trim the same wave, so that what two of one sample rate make has the same frames.
-    in_turn += [ExtractSettings(e, limits.trim, 0.0, limits.max_seconds) for e in others]
+    in_turn += [ExtractSettings(e, limits.trim, 0.0, longest, cleaning) for e in others]
     rejected: list[Rejected] = []
     results: list[Result] = []
     for settings in in_turn:
@@ -151,6 +160,12 @@ def _add_features(
                 kept.append(row)
         rows, few = without_rare_speakers(kept, least_seconds)
         rejected += few
+    if limits.max_misfit is not None:
+        from data_prep.misfit import without_misfits  # brings the aligner's compiler
+
+        tokenizer = Tokenizer.from_language(load_language(text.language), text)
+        rows, bad = without_misfits(rows, limits.max_misfit, tokenizer)
+        rejected += bad
     splits = assign_splits([row.utterance.split_id or row.utterance.id for row in rows], limits)
     for row, split in zip(rows, splits, strict=True):
         row.split = split

@@ -12,11 +12,13 @@ import numpy as np
 from data_prep.checks import Row
 from data_prep.unexpanded import unexpanded_lines
 from data_prep.utterance import Rejected
+from dimts.audio.cleaning import LONG_PAUSE_SECONDS
 from dimts.core.untrusted import printable
 from dimts.features.manifest import QUARANTINE, SPLITS, Manifest
 from dimts.storage.paths import AnyPath
 
 MAX_CELL, MAX_NOTE = 300, 500
+NOISY_DB = -60.0
 MAX_SPEAKER = 24
 SHOWN_SPEAKERS = 10
 
@@ -64,6 +66,7 @@ def summary(
     lines.append(
         f"pace      {median:.1f} characters a second, 9 of 10 between {low:.1f} and {high:.1f}"
     )
+    lines += _cleaning(accepted)
     train = {row.text for row in accepted if row.split == "train"}
     shared = sum(row.split != "train" and row.text in train for row in accepted)
     if shared:
@@ -88,6 +91,28 @@ def _speakers(accepted: Sequence[Row]) -> list[str]:
         least, hours = rest[-1][1] / 60, sum(spoken for _, spoken in rest) / 3600
         lines.append(f"  {len(rest)} more, {_duration(hours)}; the least says {least:.1f} min")
     return lines
+
+
+def _cleaning(accepted: Sequence[Row]) -> list[str]:
+    """What was found in recordings and done to them, where there is anything to tell."""
+    done = [row.features[0].cleaned for row in accepted]
+    offset = sum(bool(cleaned.offset) for cleaned in done)
+    noisy = sum(cleaned.noise_db > NOISY_DB for cleaned in done)
+    pauses = [cleaned.pause_seconds for cleaned in done if cleaned.pause_seconds]
+    shortened = [cleaned.cut_seconds for cleaned in done if cleaned.cut_seconds]
+    gains = [cleaned.gain_db for cleaned in done if cleaned.gain_db]
+    lines = [
+        (offset, "with a DC offset, which was removed"),
+        (noisy, f"with steady noise above {NOISY_DB:g} dBFS"),
+        (
+            len(pauses),
+            f"with pauses of {LONG_PAUSE_SECONDS:g} s and more inside, {sum(pauses):.0f} s in all"
+            + ("" if shortened else " (prepare.cleaning.max_pause_seconds shortens them)"),
+        ),
+        (len(shortened), f"with shortened pauses, {sum(shortened):.0f} s in all"),
+        (len(gains), f"brought to another level, by {np.mean(np.abs(gains or 0)):.1f} dB"),
+    ]
+    return [f"cleaning  {n} recordings {what}" for n, what in lines if n]
 
 
 def _duration(hours: float) -> str:

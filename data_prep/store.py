@@ -22,6 +22,7 @@ from data_prep.arrow_writer import BATCH_BYTES, atomic_file, grouped
 from data_prep.extract import FACTS, Extracted, Result, chunk_table, hash_file
 from data_prep.recordings import FileStamp, Root, stamp_of
 from data_prep.utterance import Reason, Segment
+from dimts.audio.cleaning import Cleaned
 from dimts.core import lock
 from dimts.core.errors import UserError
 from dimts.features.feature_set import holds, read_batches, views
@@ -29,6 +30,8 @@ from dimts.features.manifest import SHARD_NAME
 from dimts.features.schema import Column, Extractor
 
 STAMPS, UNUSED = "stamps.arrow", "unused.arrow"
+CLEANED_SPEECH = ("start", "seconds", *Cleaned._fields)
+"""Where speech was found, and what was done to it."""
 WORK_FILES = (STAMPS, UNUSED)
 
 
@@ -51,12 +54,18 @@ class Store:
         self._hashes: dict[str, tuple[FileStamp, str]] = {}
         self.new_shards.mkdir(parents=True, exist_ok=True)
         for file in [*shards_in(folder), *shards_in(self.new_shards)]:
-            for batch in _batches(file, ("start", "seconds")):
+            for batch in _batches(file, CLEANED_SPEECH):
                 self._read_features(batch)
         # Of a run that was killed: what its workers had finished. The last stamp of a file counts.
         chunks = sorted(self.work.glob("chunk-*.arrow"), key=lambda file: file.stat().st_mtime_ns)
         for file in [self.work / STAMPS, self.work / UNUSED, *chunks]:
             self.commit(file)
+
+    @property
+    def predates_cleaning(self) -> bool:
+        """Whether its shards are of a version that did not clean, so that none can be kept."""
+        shards = shards_in(self.folder)
+        return any(_batches(f, ()) and not _batches(f, CLEANED_SPEECH) for f in shards)
 
     def sha256(self, root: Root, audio: str) -> str | None:
         """Hash of an audio file if it was read before; it is read again only if it may differ."""
@@ -82,11 +91,11 @@ class Store:
         results: dict[Segment, Result] = {}
         for batch in _batches(chunk, FACTS.names):
             self._read_features(batch)
-            for audio, start, end, *stamp, sha256, key, reason, detail, _, _ in _rows(
+            for audio, start, end, size, mtime, ctime, sha256, key, reason, detail, *_ in _rows(
                 batch, FACTS.names
             ):
                 if sha256:
-                    self._hashes[audio] = FileStamp(*stamp), sha256
+                    self._hashes[audio] = FileStamp(size, mtime, ctime), sha256
                 if reason:
                     result = Result(key, Reason(reason), detail)
                     if key:
@@ -127,11 +136,13 @@ class Store:
             keys = key_column(extractor.name, 2)
             keys = keys if keys in batch.schema.names else "key"
             arrays = {c.name: views(batch, c) for c in extractor.columns}
-            facts = _rows(batch, (keys, "start", "seconds"))
-            for (key, start, seconds), *row in zip(facts, *arrays.values(), strict=True):
+            facts = _rows(batch, (keys, *CLEANED_SPEECH))
+            for (key, start, seconds, *cleaned), *row in zip(facts, *arrays.values(), strict=True):
                 if key and all(map(len, row)):
                     steps = dict(zip(arrays, row, strict=True))
-                    self._results[key] = Result(key, None, "", start, seconds, steps)
+                    self._results[key] = Result(
+                        key, None, "", start, seconds, Cleaned(*cleaned), steps
+                    )
 
 
 def is_shard(name: str) -> bool:

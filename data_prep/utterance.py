@@ -33,6 +33,7 @@ class Reason(StrEnum):
     TOO_LONG = "too_long"
     TEXT_TOO_LONG_FOR_AUDIO = "text_too_long_for_audio"
     TEXT_TOO_SHORT_FOR_AUDIO = "text_too_short_for_audio"
+    MISFIT = "misfit"
     EXTRACTION_FAILED = "extraction_failed"
     NEEDS_PYAV = "needs_pyav"
     VOTED_DOWN = "voted_down"

@@ -142,6 +142,7 @@ def kaldi(folder: Path) -> None:
         table(place / "text", f"{key} {text}")
         table(place / "wav.scp", f"{key}\t/home/other/ALFFA/{name}/wav/{key}.wav")
         table(place / "utt2spk", f"{key} {key[:2]}")
+    table(folder / "data/test/trsTest.txt", f"<s> {SECOND} </s> (te_1)")
 
 
 def kaldi_segments(folder: Path) -> None:
@@ -149,6 +150,20 @@ def kaldi_segments(folder: Path) -> None:
     table(folder / "text", f"u1 {FIRST}", f"u2 {SECOND}")
     table(folder / "wav.scp", "rec long.flac")
     table(folder / "segments", "u1 rec 0.5 1.25", "u2 rec 2.0 3.5")
+
+
+def mls(folder: Path) -> None:
+    audio(folder, "train/audio/12/34/12_34_000001.flac", "dev/audio/5/6/5_6_000000.flac")
+    table(folder / "train/transcripts.txt", f"12_34_000001\t{FIRST}")
+    table(folder / "dev/transcripts.txt", f"5_6_000000\t{SECOND}")
+    table(folder / "train/segments.txt", "12_34_000001\thttp://x/a.mp3\t1.0\t2.0")
+
+
+def librispeech(folder: Path) -> None:
+    audio(folder, "train-clean/103/12/103-12-0000.flac", "train-clean/103/12/103-12-0001.flac")
+    table(folder / "train-clean/103/12/103-12.trans.txt", f"103-12-0000 {FIRST}",
+          f"103-12-0001 {SECOND}")  # fmt: skip
+    table(folder / "SPEAKERS.TXT", "103 | F | train-clean | 1.0 | Somebody")
 
 
 def fleurs(folder: Path) -> None:
@@ -286,6 +301,12 @@ LAYOUTS: dict[str, Layout] = {
     "kaldi_segments": Layout("kaldi", kaldi_segments, (
         Row("u1", "long.flac", FIRST, start=0.5, end=1.25),
         Row("u2", "long.flac", SECOND, start=2.0, end=3.5))),
+    "mls": Layout("librispeech", mls, (
+        Row("5_6_000000", "dev/audio/5/6/5_6_000000.flac", SECOND, "5"),
+        Row("12_34_000001", "train/audio/12/34/12_34_000001.flac", FIRST, "12"))),
+    "librispeech": Layout("librispeech", librispeech, (
+        Row("103-12-0000", "train-clean/103/12/103-12-0000.flac", FIRST, "103"),
+        Row("103-12-0001", "train-clean/103/12/103-12-0001.flac", SECOND, "103"))),
     "fleurs": Layout("fleurs", fleurs, (
         Row("1", "audio/train/1.wav", FIRST), Row("2", "audio/train/2.wav", FIRST),
         Row("3", "audio/dev/3.wav", SECOND))),

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from data_prep.extract import ExtractSettings
 from data_prep.utterance import Segment
 from dimts.audio.files import read_audio
+from dimts.audio.trim import TrimConfig
 from dimts.bundles.bundle import BundleError
 from dimts.core.errors import UserError
 from dimts.families.chatterbox.extractor import (
@@ -82,7 +83,7 @@ def test_tokens_are_kept_by_the_weights_that_made_them(tmp_path: Path) -> None:
 
     def key() -> str:
         extractor = TokenExtractor.of(S3Tokens(model=tmp_path))
-        return ExtractSettings(extractor, None, 1, 30).key("a" * 64, Segment("a.wav"))
+        return ExtractSettings(extractor, TrimConfig(), 1, 30).key("a" * 64, Segment("a.wav"))
 
     before = key()
     assert key() == before

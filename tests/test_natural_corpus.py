@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from shared_fixtures import contents
 
 from data_prep.recipes import kokoro_voice
 from data_prep.recipes.espeak import (
@@ -89,6 +90,18 @@ def test_the_command_speaks_with_the_natural_voice_the_same_bytes(
     assert len(files) == 3 + 3
     for file in files:
         assert (tmp_path / "here" / file).read_bytes() == (tmp_path / "there" / file).read_bytes()
+
+
+@pytest.mark.integration
+def test_processes_speak_the_same_bytes_as_one(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    render_corpus(few, tmp_path / "one", engine=HIBARI)
+    monkeypatch.setattr("data_prep.recipes.espeak.WORTH_A_PROCESS", 1)
+    monkeypatch.setattr("data_prep.recipes.espeak.n_cores", lambda: 2)
+    render_corpus(few, tmp_path / "two", engine=HIBARI)
+    assert len(list((tmp_path / "one" / "wavs").iterdir())) == 3
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
 def test_another_engine_replaces_the_corpus(few: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -39,10 +40,11 @@ from data_prep.extract import (
 from data_prep.recordings import opened
 from data_prep.store import Store, locked
 from data_prep.utterance import Reason, Segment
+from dimts.audio.cleaning import Cleaned
 from dimts.audio.trim import TrimConfig
 from dimts.core.errors import UserError
 from dimts.core.untrusted import NotAFile
-from dimts.features.feature_set import FeatureSet
+from dimts.features.feature_set import SHARD_FINGERPRINT, FeatureSet
 from dimts.features.mel_extractor import MelExtractor
 
 TESTS = Path(__file__).parent
@@ -242,6 +244,35 @@ def test_shards_between_two_manifests_are_not_opened(
         run_prepare(corpus, features)
     with pytest.raises(UserError, match=r"run dimts prepare again"):
         FeatureSet.open(features)
+
+
+def test_features_from_before_cleaning_are_read_and_made_anew(
+    corpus: Path, features: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_prepare(corpus, features)
+    assert not capsys.readouterr().err.startswith("note")
+    new = contents(features)
+    manifest = json.loads((features / "manifest.json").read_text())
+    for split in manifest["splits"].values():
+        for shard in split["shards"]:
+            file = features / shard["name"]
+            with pa.memory_map(str(file)) as source:
+                table = pa.ipc.open_file(source).read_all()
+            older = table.drop_columns([*Cleaned._fields])
+            older = older.replace_schema_metadata({SHARD_FINGERPRINT: "old"})
+            with pa.ipc.new_file(str(file) + "~", older.schema) as writer:
+                writer.write_table(older)
+            os.replace(str(file) + "~", file)
+            shard |= {"n_bytes": file.stat().st_size, "fingerprint": "old"}
+    (features / "manifest.json").write_text(json.dumps(manifest))
+    split = FeatureSet.open(features).split("train")
+    assert len(split.mel(0)) == split.n_frames[0]
+    extracted = Extractions()
+    run_prepare(corpus, features, extracted)
+    assert extracted.n == 24
+    note = capsys.readouterr().err.splitlines()[0]
+    assert note.startswith(f"note: {features}: was made without cleaning")
+    assert contents(features) == new
 
 
 def test_leftovers_that_are_no_arrow_files_do_no_harm(corpus: Path, features: Path) -> None:

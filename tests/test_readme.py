@@ -56,6 +56,7 @@ ELSEWHERE = {
     "benchmarks/tracking_away.py": "tests/test_tracking_away_benchmark.py",
     "benchmarks/submit.py": "tests/test_submit.py",
     "benchmarks/scaling.py": "tests/test_scaling.py",
+    "benchmarks/cleaning.py": "tests/test_cleaning.py",
     "benchmarks/prepare.py": "tests/test_prepare_engines.py",
     "benchmarks/two_nodes.py": "tests/test_nodes.py",
     "benchmarks/chatterbox_parity.py": "tests/test_chatterbox_parity.py",
@@ -106,7 +107,7 @@ def add_base(folder: Path) -> None:
     texts = folder / "data_prep" / "base_texts"
     texts.mkdir(parents=True)
     for file in (ROOT / "data_prep" / "base_texts").iterdir():
-        some = "\n".join(read_sentences(file)[:12]).encode()
+        some = "\n".join(read_sentences(file)[:24]).encode()
         (texts / file.name).write_bytes(lzma.compress(some) if file.suffix == ".xz" else some)
 
 

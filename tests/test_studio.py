@@ -26,7 +26,7 @@ from dimts.commands.voice_config import load_voice
 from dimts.core.errors import UserError
 from dimts.evaluation.listening import plan, read_answers
 from dimts.studio.listen import ListeningTest, Sentence
-from dimts.studio.record import Recorder, is_clipped, next_sentence
+from dimts.studio.record import Recorder, next_sentence
 from dimts.studio.server import build_app
 from dimts.studio.voices import Voices
 
@@ -205,14 +205,6 @@ def test_next_sentence_brings_the_most_missing_pairs() -> None:
     assert next_sentence(texts, ["abcdef"]) == "xy"  # three new pairs; "abab" has two
     assert next_sentence(texts, ["abcdef", "xy"]) == "abab"
     assert next_sentence(texts, texts) is None
-
-
-def test_a_single_loud_sample_is_no_clipping() -> None:
-    wave = np.zeros(100, np.float32)
-    wave[[10, 20, 21]] = 1
-    assert not is_clipped(wave)
-    wave[22] = -1
-    assert is_clipped(wave) and not is_clipped(wave[:0])
 
 
 def test_row_marked_as_bad_is_left_out_by_prepare(

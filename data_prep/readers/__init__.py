@@ -15,6 +15,7 @@ from data_prep.readers.huggingface import read_huggingface, recognise_huggingfac
 from data_prep.readers.jsonl import read_jsonl, recognise_jsonl
 from data_prep.readers.kaldi import read_kaldi, recognise_kaldi
 from data_prep.readers.lhotse import read_lhotse, recognise_lhotse
+from data_prep.readers.librispeech import read_librispeech, recognise_librispeech
 from data_prep.readers.ljspeech import read_ljspeech, recognise_ljspeech
 from data_prep.readers.rows import Rows
 from data_prep.readers.subtitles import read_subtitles, recognise_subtitles
@@ -47,12 +48,15 @@ READERS: dict[str, Reader] = {
     "jsonl": Reader(recognise_jsonl, read_jsonl),
     "kaldi": Reader(recognise_kaldi, read_kaldi),
     "lhotse": Reader(recognise_lhotse, read_lhotse),
+    "librispeech": Reader(recognise_librispeech, read_librispeech),
     "ljspeech": Reader(recognise_ljspeech, read_ljspeech),
     "subtitles": Reader(recognise_subtitles, read_subtitles),
     "text_files": Reader(recognise_text_files, read_text_files),
 }
 COLUMNS: dict[str, frozenset[str]] = {
-    **dict.fromkeys(("common_voice", "fleurs", "kaldi", "ljspeech", "subtitles"), frozenset()),
+    **dict.fromkeys(
+        ("common_voice", "fleurs", "kaldi", "librispeech", "ljspeech", "subtitles"), frozenset()
+    ),
     "lhotse": frozenset({"language"}),
     "text_files": frozenset({"speaker"}),
 }

@@ -26,6 +26,7 @@ from dimts.core.untrusted import printable
 COMMANDS = {
     "demo": "from nothing to speech: sample corpus, features, voice, wav",
     "prepare": "corpus -> features",
+    "doctor": "what is in a corpus, and what is wrong with it",
     "train": "features -> voice",
     "synthesize": "text -> wav",
     "evaluate": "held-out metrics of a voice, and what judges hear",

@@ -7,11 +7,13 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from dimts.audio.cleaning import remove_offset
 from dimts.audio.compressed import is_whole_ogg, samples_in_mp3
 from dimts.audio.containers import kind_of, read_container
 from dimts.audio.decoded import (
@@ -35,6 +37,15 @@ _MAX_WAV_CHUNKS = 1000  # before the sound; a file of nothing but empty ones wou
 _PADDING = 576  # samples that LAME adds to an MP3
 
 
+class Decoded(NamedTuple):
+    """A recording: mono float32 [n_samples] at its own sample rate, and the offset (of full scale)
+    that was removed from it."""
+
+    wave: Float32Array
+    sample_rate: int
+    offset: float
+
+
 def read_audio(
     descriptor: int,
     sample_rate: int,
@@ -42,7 +53,8 @@ def read_audio(
     start: float = 0.0,
     end: float = math.inf,
 ) -> Float32Array:
-    """Decode an open regular file, mix to mono and resample: float32 [n_samples] in [-1, 1].
+    """Decode an open regular file, mix to mono, remove a DC offset and resample: float32
+    [n_samples] in [-1, 1].
 
     Reads by content what libsndfile knows (WAV, FLAC, Ogg, MP3) and, with PyAV, what
     `dimts.audio.containers` does (M4A, AAC, AMR, WebM, MP4). Memory is bounded by `max_seconds`
@@ -57,6 +69,14 @@ def read_audio(
     Raises:
         AudioError: the file cannot be used; `reason` and `detail` say why.
     """
+    decoded = decode_audio(descriptor, max_seconds, start, end)
+    return resampled(decoded.wave, decoded.sample_rate, sample_rate)
+
+
+def decode_audio(
+    descriptor: int, max_seconds: float = MAX_SECONDS, start: float = 0.0, end: float = math.inf
+) -> Decoded:
+    """`read_audio` at the file's own sample rate; samples may exceed [-1, 1]."""
     os.lseek(descriptor, 0, os.SEEK_SET)
     if os.fstat(descriptor).st_size == 0:
         raise AudioError("empty", "the file has no bytes")
@@ -70,10 +90,21 @@ def read_audio(
     peak = peak_of(wave)
     if not np.isfinite(peak):
         raise AudioError("not_finite", "holds NaN or infinite samples")
-    if peak < SILENT_PEAK:
-        raise AudioError("silent", f"no sample is louder than {peak:.1g} of full scale")
     if peak > LOUDEST_PEAK:
         raise AudioError("out_of_range", f"samples reach {peak:.3g}, full scale is 1")
+    wave, offset = remove_offset(wave, file_rate)
+    peak = peak_of(wave) if offset else peak
+    if peak < SILENT_PEAK:
+        raise AudioError("silent", f"no sample is louder than {peak:.1g} of full scale")
+    return Decoded(wave, file_rate, offset)
+
+
+def resampled(wave: Float32Array, file_rate: int, sample_rate: int) -> Float32Array:
+    """A wave at another sample rate, float32 [n_samples] in [-1, 1].
+
+    Raises:
+        AudioError: it is too short to have any sample there.
+    """
     if file_rate != sample_rate:
         import soxr  # a voice that only speaks does without it
 

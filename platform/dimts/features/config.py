@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from dimts.audio.cleaning import CleaningConfig
 from dimts.audio.trim import TrimConfig
 from dimts.core.config import Config
 from dimts.storage.paths import AnyPath
@@ -81,6 +82,7 @@ class PrepareConfig(Config):
 
     features: AnyPath = Field(description="folder the features go to, here or in object storage")
     trim: TrimConfig = TrimConfig()
+    cleaning: CleaningConfig = CleaningConfig()
     min_seconds: float = Field(0.3, gt=0, description="shortest speech, silence trimmed")
     max_seconds: float = Field(20.0, gt=0, description="longest recording, silence included")
     min_frames_per_token: float = Field(
@@ -88,6 +90,11 @@ class PrepareConfig(Config):
     )
     max_seconds_per_token: float = Field(
         1.0, gt=0, description="a recording that is longer for its text says something else"
+    )
+    max_misfit: float | None = Field(
+        None,
+        gt=0,
+        description="a text that fits its recording worse is left out; see dimts doctor",
     )
     val_share: float = Field(0.05, ge=0, lt=0.5, description="share of the utterances")
     test_share: float = Field(0.05, ge=0, lt=0.5, description="share of the utterances")

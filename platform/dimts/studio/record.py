@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,15 +13,15 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
 from data_prep.checks import Row, check_text, check_text_fits_audio
+from data_prep.doctor.measure import measure
 from data_prep.extract import ExtractSettings, extract
 from data_prep.readers.ljspeech import METADATA
 from data_prep.recordings import FileStamp
 from data_prep.utterance import Rejected, Segment, Utterance
-from dimts.audio.files import write_wav
+from dimts.audio.files import decode_audio, write_wav
 from dimts.audio.mel import MelConfig
 from dimts.audio.parquet_recordings import as_file
 from dimts.core.errors import UserError
@@ -33,9 +32,8 @@ from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
 
-FULL_SCALE = 32_700 / 32_768
-CLIPPED_RUN = 3
-"""So many samples in a row at full scale are clipped."""
+MAX_CLIPPED = 0.001
+"""Share of samples that may be cut off, as the doctor counts them."""
 
 
 def pairs(text: str) -> set[tuple[str, str]]:
@@ -50,13 +48,6 @@ def next_sentence(texts: Iterable[str], recorded: Iterable[str]) -> str | None:
     known: set[tuple[str, str]] = set().union(*map(pairs, done))
     left = [text for text in texts if text not in done]
     return max(left, key=lambda text: (len(pairs(text) - known), -len(text)), default=None)
-
-
-def is_clipped(wave: NDArray[np.float32]) -> bool:
-    """Whether several samples in a row, float [n_samples], are at full scale."""
-    loud = np.abs(wave) >= FULL_SCALE
-    runs = np.convolve(loud, np.ones(CLIPPED_RUN), mode="valid") if len(loud) else loud
-    return bool((runs >= CLIPPED_RUN).any())
 
 
 class Recorder:
@@ -112,12 +103,14 @@ class Recorder:
         except binascii.Error as error:
             raise UserError("wav: is not base64") from error
         self._check(data, checked)
-        wave, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
-        if is_clipped(wave[:, 0]):
+        with as_file(data) as descriptor:
+            recording = decode_audio(descriptor)
+        if measure(recording).clipped > MAX_CLIPPED:
             raise UserError("clipped: the loudest samples are cut off; lower the microphone's gain")
         with self._writes:
             if checked.text not in self._recorded:
-                self._write(wave[:, 0], rate, asked.sentence)
+                wave = recording.wave + np.float32(recording.offset)
+                self._write(wave, recording.sample_rate, asked.sentence)
                 self._recorded.add(checked.text)
         return self.next({})
 
@@ -145,7 +138,7 @@ class Recorder:
 
         limits = self._prepare
         settings = ExtractSettings(
-            self._extractor, limits.trim, limits.min_seconds, limits.max_seconds
+            self._extractor, limits.trim, limits.min_seconds, limits.max_seconds, limits.cleaning
         )
         result = extract(opened, [Segment("recording")], settings)[0].result
         if result.reason:

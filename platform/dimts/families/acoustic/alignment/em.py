@@ -60,7 +60,7 @@ def align_corpus(
         ValueError: an utterance has fewer frames than states that must be visited.
     """
     states = [(ids[:, None] * n_states + np.arange(n_states)).reshape(-1) for ids in tokens]
-    tied = _tied_classes(factors_VF, n_states)
+    tied = tied_classes(factors_VF, n_states)
     skippable = [
         skippable_states(len(ids), n_states) & np.isin(ids, pause_ids).repeat(n_states)
         for ids in tokens
@@ -69,7 +69,7 @@ def align_corpus(
     # The pool uses the cores; threads of the matrix library beneath would fight over them.
     with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
         for _ in range(iterations):
-            mean_CM, variance_CM = _estimate(states, mel_of, durations, tied, prior_frames)
+            mean_CM, variance_CM = estimate(states, mel_of, durations, tied, prior_frames)
 
             def segment(
                 n: int, mean_CM: Float = mean_CM, variance_CM: Float = variance_CM
@@ -81,7 +81,7 @@ def align_corpus(
     return [d.reshape(-1, n_states) for d in durations]
 
 
-def _tied_classes(factors_VF: Int, n_states: int) -> Int:
+def tied_classes(factors_VF: Int, n_states: int) -> Int:
     """The class that each token state borrows from; 0 is the class of all frames."""
     n_vocab, n_factors = factors_VF.shape
     tied = np.zeros((n_vocab, n_states), np.int64)
@@ -100,7 +100,7 @@ def _equal_share(n_frames: int, skippable: NDArray[np.bool_]) -> NDArray[np.int3
     return np.diff(edges)
 
 
-def _estimate(
+def estimate(
     states: Sequence[Int],
     mel_of: Callable[[int], Float],
     durations: Sequence[NDArray[np.int32]],
@@ -131,8 +131,13 @@ def _segment(
     mean_JM: Float, variance_JM: Float, mel_TM: Float, skippable_J: NDArray[np.bool_]
 ) -> NDArray[np.int32]:
     """Frames in each state on the likeliest path."""
+    return search_one(frame_scores(mean_JM, variance_JM, mel_TM), skippable_J)
+
+
+def frame_scores(mean_JM: Float, variance_JM: Float, mel_TM: Float) -> Float:
+    """Log-likelihood of each frame in each state, [T, J], without the constant of all states."""
     precision_JM = 1.0 / variance_JM
     constant_J = (mean_JM * mean_JM * precision_JM + np.log(variance_JM)).sum(1)
     scores_TJ = mel_TM @ (mean_JM * precision_JM).T
     scores_TJ -= 0.5 * ((mel_TM * mel_TM) @ precision_JM.T + constant_J)
-    return search_one(np.ascontiguousarray(scores_TJ, np.float32), skippable_J)
+    return np.ascontiguousarray(scores_TJ, np.float32)

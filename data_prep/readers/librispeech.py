@@ -1,0 +1,58 @@
+"""LibriSpeech (`*.trans.txt`) and Multilingual LibriSpeech (`transcripts.txt`): ids and texts."""
+
+from __future__ import annotations
+
+import re
+
+from data_prep.readers.cells import decode
+from data_prep.readers.corpus_folder import CorpusFolder
+from data_prep.readers.refusal import RowError
+from data_prep.readers.rows import Cells, RowMaker, Rows
+from data_prep.utterance import Reason
+from dimts.core.errors import UserError
+
+MULTILINGUAL, CHAPTER = "transcripts.txt", ".trans.txt"
+DEPTH = 4
+ID = re.compile(r"(\d+)[_-](\d+)[_-]\d+$")
+"""Speaker, book or chapter, and number."""
+
+
+def recognise_librispeech(folder: CorpusFolder) -> list[str]:
+    """The tables, up to four folders deep, if the first line of the first one has such an id."""
+    tables = [
+        name
+        for name in folder.tables(MULTILINGUAL, CHAPTER, depth=DEPTH)
+        if name.endswith(CHAPTER) or name.rpartition("/")[2] == MULTILINGUAL
+    ]
+    first = folder.head(tables[0], 1) if tables else []
+    return tables if first and ID.match(first[0].split(None, 1)[0]) else []
+
+
+def read_librispeech(folder: CorpusFolder, language: str) -> Rows:
+    """Rows of each table; recordings lie beside it or in `audio/SPEAKER/BOOK/`.
+
+    Raises:
+        UserError: there is no such table.
+    """
+    tables = recognise_librispeech(folder)
+    if not tables:
+        raise UserError(f"{folder.config.path}: no {MULTILINGUAL} and no *{CHAPTER} in it")
+    maker = RowMaker(folder, language, ("", "audio"))
+    folder.note("columns", "1 is the recording, its first number the speaker, the rest the text")
+    for table in tables:
+        maker.table(table, len(tables) > 1)
+        for number, line in enumerate(folder.lines(table), start=1):
+            if not line.strip():
+                continue
+            shown = line[:200].split(None, 1)[0].decode("utf-8", "replace")
+            try:
+                name, *text = decode(line, folder.config.encoding).split(None, 1)
+                if not (found := ID.match(name)):
+                    raise RowError(Reason.EMPTY_ID, f"{name:.40} is no SPEAKER_BOOK_NUMBER")
+                speaker, book = found.groups()
+                audio = name if table.endswith(CHAPTER) else f"{speaker}/{book}/{name}"
+                cells = Cells(audio, "".join(text).strip(), speaker, id=name)
+            except RowError as error:
+                yield maker.row(number, error, shown)
+            else:
+                yield maker.row(number, cells)

@@ -1,0 +1,172 @@
+"""The doctor of corpora: what it measures is true, and wrong texts come first."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+from prepare_fixtures import TEXT, TEXTS, add_row, make_corpus, run_prepare
+
+from data_prep.doctor.measure import measure
+from data_prep.doctor.texts import duplicates, pairs_never_heard
+from data_prep.misfit import corpus_misfits
+from data_prep.recipes.espeak import ENGINES, SAMPLE_SENTENCES, render_corpus
+from dimts.audio.files import Decoded
+from dimts.commands import doctor
+from dimts.families.acoustic.alignment.em import align_corpus
+from dimts.families.acoustic.alignment.misfit import misfits
+from dimts.features.feature_set import FeatureSet
+from dimts.text.language import load_language
+from dimts.text.tokenizer import Tokenizer
+
+
+def swap_texts(texts: list[str], share: float, seed: int) -> set[int]:
+    """Swap texts of similar length in place; which ones are wrong now."""
+    order = sorted(range(len(texts)), key=lambda n: len(texts[n]))
+    drawn, wrong = random.Random(seed), set[int]()
+    while len(wrong) < share * len(texts):
+        place = drawn.randrange(len(texts) - 1)
+        a, b = order[place], order[place + 1]
+        if texts[a] != texts[b] and not {a, b} & wrong:
+            texts[a], texts[b] = texts[b], texts[a]
+            wrong |= {a, b}
+    return wrong
+
+
+def test_wrong_texts_have_the_worst_scores() -> None:
+    rng = np.random.default_rng(0)
+    sounds_VM = rng.normal(0, 1, (20, 16)).astype(np.float32)
+    said = [rng.integers(0, 20, 12) for _ in range(60)]
+
+    def speak(ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        heard = np.repeat(sounds_VM[ids], rng.integers(3, 8, len(ids)), axis=0)
+        return (heard + rng.normal(0, 0.5, heard.shape)).astype(np.float32)
+
+    mels = [speak(ids) for ids in said]
+    texts = list(said)
+    wrong = [4, 17, 30]
+    for a, b in zip(wrong, wrong[1:] + wrong[:1], strict=True):
+        texts[a] = said[b]
+    factors = np.zeros((20, 0), np.int64)
+    durations = align_corpus(texts, mels.__getitem__, factors, 2, 6)
+    scores = misfits(texts, mels.__getitem__, durations, factors)
+    assert set(np.argsort(-scores)[:3].tolist()) == set(wrong)
+    assert scores[wrong].min() > 0.5 > np.delete(scores, wrong).max()
+
+
+def test_a_recording_is_measured() -> None:
+    rng = np.random.default_rng(0)
+    t = np.arange(44_100) / 44_100
+    speech = np.where((t > 0.3) & (t < 0.7), 0.1 * np.sin(2 * np.pi * 1000 * t), 0)
+    found = measure(Decoded((speech + rng.normal(0, 1e-3, len(t))).astype(np.float32), 44_100, 0))
+    assert found.snr == pytest.approx(37, abs=1.5)
+    assert found.loudness == pytest.approx(-23, abs=1)
+    assert found.clipped == 0
+    assert found.bandwidth > 20_000
+    clipped = measure(Decoded(np.clip(20 * speech, -1, 1).astype(np.float32), 44_100, 0))
+    assert clipped.clipped > 0.2
+
+
+def test_the_band_of_an_upsampled_recording_is_found() -> None:
+    soxr = pytest.importorskip("soxr")
+    noise = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+    found = measure(Decoded(soxr.resample(noise, 16_000, 44_100), 44_100, 0))
+    assert found.bandwidth == pytest.approx(8000, rel=0.05)
+
+
+def test_pairs_and_duplicates() -> None:
+    texts = ["ab" * 20, "ca" * 20]
+    pairs = dict(pairs_never_heard(texts))
+    assert {"cb", "bc", "bb", "aa", "cc"} == pairs.keys()
+    assert next(iter(pairs)) == "aa"
+    assert duplicates("xyx", ["1", "2", "3"]) == [["1", "3"]]
+
+
+class Links(HTMLParser):
+    """Whatever a page would load or run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.sources: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
+
+
+def run_doctor(corpus: Path, out: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> None:
+    command = ["doctor", str(corpus), "--language", "am", "--out", str(out)]
+    settings = [part for option in options for part in ("--set", option)]
+    monkeypatch.setattr(sys, "argv", [*command, *settings])
+    doctor.main()
+
+
+def test_doctor_makes_a_page_and_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = make_corpus(tmp_path / "corpus", 8)
+    add_row(corpus, "<script>x</script>|ሰላም ነው።")  # a file that is not there
+    evil = "<img src=x onerror=alert(1)>"
+    (corpus / "wavs" / f"{evil}.wav").write_bytes((corpus / "wavs" / "u001.wav").read_bytes())
+    add_row(corpus, f"{evil}|{TEXTS[1]}")
+    run_doctor(corpus, tmp_path / "out", monkeypatch, "prepare.engine=local")
+    assert "9 of 10 rows" in capsys.readouterr().out
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert report["refused"] == {"missing_file": 1}
+    assert report["same_recording"] == [["u001", evil]]
+    assert [row["misfit"] for row in report["rows"]] == sorted(
+        (row["misfit"] for row in report["rows"]), reverse=True
+    )
+    links = Links()
+    links.feed((tmp_path / "out" / "index.html").read_text(encoding="utf-8"))
+    assert not {"script", "img", "link", "iframe"} & links.tags
+    assert len(links.sources) == 9
+    for source in links.sources:
+        assert soundfile.info(tmp_path / "out" / source).duration > 0.5
+
+
+def test_texts_that_fit_worse_than_allowed_are_left_out(tmp_path: Path) -> None:
+    corpus = make_corpus(tmp_path / "corpus", 8)
+    shares: dict[str, Any] = {"val_share": 0.0, "test_share": 0.0}
+    everything = run_prepare(corpus, tmp_path / "features", max_misfit=10, **shares)
+    assert "misfit" not in everything.quarantined
+    tokenizer = Tokenizer.from_language(load_language("am"), TEXT)
+    split = FeatureSet.open(tmp_path / "features").split("train")
+    mels = [split.mel(n) for n in range(len(split))]
+    scores = corpus_misfits(mels, split.texts, split.values("speaker"), tokenizer)
+    limit = float(np.sort(scores)[-3:-1].mean())
+    fewer = run_prepare(corpus, tmp_path / "features", max_misfit=limit, **shares)
+    assert fewer.quarantined == {"misfit": 2}
+    left = set(FeatureSet.open(tmp_path / "features").split("train").ids)
+    assert set(split.ids) - left == {split.ids[n] for n in np.argsort(scores)[-2:]}
+
+
+@pytest.mark.slow
+def test_swapped_texts_are_among_the_worst_of_the_sample_corpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = tmp_path / "corpus"
+    render_corpus(SAMPLE_SENTENCES, corpus, "am", None, ENGINES["espeak"])
+    table = corpus / "metadata.csv"
+    rows = [line.split("|", 1) for line in table.read_text(encoding="utf-8").splitlines()]
+    texts = [text for _, text in rows]
+    wrong = {rows[n][0] for n in swap_texts(texts, 0.05, seed=1)}
+    lines = [f"{row[0]}|{text}\n" for row, text in zip(rows, texts, strict=True)]
+    table.write_text("".join(lines), encoding="utf-8")
+    run_doctor(corpus, tmp_path / "out", monkeypatch)
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    worst = {row["id"] for row in report["rows"][: round(0.08 * len(rows))]}
+    misfit = {row["id"]: row["misfit"] for row in report["rows"]}
+    lowest, highest = min(misfit[i] for i in wrong), max(misfit[i] for i in misfit.keys() - wrong)
+    # For docs/data.md, by pytest -rP.
+    print(f"{len(wrong & worst)} of {len(wrong)}; wrong >= {lowest:.3f}, others <= {highest:.3f}")
+    assert len(wrong & worst) >= 0.9 * len(wrong)
