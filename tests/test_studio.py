@@ -258,5 +258,7 @@ def test_nothing_to_show_is_one_line(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="no voice in runs/"):
         actions(arguments(tmp_path))
+    with pytest.raises(UserError, match="no such bundle"):
+        actions(arguments(tmp_path, model=["gone"]))
     with pytest.raises(UserError, match="give --config, --record and --sentences"):
         actions(arguments(tmp_path, config=[own_file], record=tmp_path / "mine"))

@@ -20,7 +20,8 @@ from dimts.audio.mel import MelConfig, log_mel
 from dimts.core.errors import UserError
 from dimts.families.protocol import Speaker, Vocoder
 from dimts.plotting.mel import mel_plot
-from dimts.tracking.config import TrackingConfig
+from dimts.tracking.config import TrackingConfig, is_in_mlflow
+from dimts.tracking.mlflow_model import resolve_model
 from dimts.tracking.registry import Registry
 
 MAX_TEXT = 2000
@@ -61,10 +62,17 @@ class Spoken(NamedTuple):
 
 
 class Voices:
-    """The voices that were named when the studio was started; a browser can name no others."""
+    """The voices that were named when the studio was started; a browser can name no others.
+
+    Raises:
+        UserError: there is no such folder, or no such alias.
+    """
 
     def __init__(self, models: Sequence[str], tracking: TrackingConfig) -> None:
         self.names = list(dict.fromkeys(pinned(model, tracking) for model in models))
+        for name in self.names:
+            if not is_in_mlflow(name):
+                resolve_model(name, tracking)
         self._uri = tracking.uri
         self._load = lru_cache(KEPT)(self._loaded)
 
