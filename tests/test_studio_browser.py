@@ -21,7 +21,7 @@ from voice_fixtures import untrained, write_voice
 
 pytestmark = pytest.mark.slow
 PHONE = {"width": 360, "height": 700}
-SENTENCE = "ሰላም ለሁሉም።"
+SENTENCE = "ሰላም! እኔ ከድምፅ የተማርኩ አዲስ አማርኛ ተናጋሪ ነኝ።"
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def page(tmp_path: Path) -> Iterator[Any]:
 
 def open_tab(page: Any, name: str) -> None:
     """By the keyboard."""
-    page.get_by_role("button", name=name, exact=True).focus()
+    page.get_by_role("navigation").get_by_role("button", name=name).focus()
     page.keyboard.press("Enter")
     page.locator(f"#{name.lower()}").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
@@ -82,7 +82,7 @@ def test_all_pages_work_on_a_phone_by_keyboard(studio: str, page: Any, tmp_path:
     open_tab(page, "Speak")
     page.locator("#speak textarea").fill(SENTENCE)
     page.locator("#speak [name=model]").nth(1).select_option("b")
-    page.get_by_role("button", name="Speak").last.press("Enter")
+    page.locator("#speak form > button").press("Enter")
     page.locator("#speak .spoken img").nth(1).wait_for()
     assert page.locator("#speak .normalised").all_inner_texts() == [SENTENCE] * 2
     # A wave that the page may not load has no length.
@@ -95,7 +95,7 @@ def test_all_pages_work_on_a_phone_by_keyboard(studio: str, page: Any, tmp_path:
     page.get_by_label("Your name").fill("hana")
     page.keyboard.press("Enter")
     for n in (1, 2):
-        page.get_by_text(f"{n} of 2").wait_for()
+        page.locator("#listen .quiet").filter(has_text=f"{n} of 2").wait_for()
         page.wait_for_function(
             "[...document.querySelectorAll('.trial audio')].every(a => a.duration > 0)"
         )
@@ -103,15 +103,15 @@ def test_all_pages_work_on_a_phone_by_keyboard(studio: str, page: Any, tmp_path:
     page.get_by_text("Thank you").wait_for()
     page.locator("#listen summary").press("Enter")
     page.locator("#listen .show").press("Enter")
-    page.get_by_text("2 undecided").or_(page.get_by_text("1 listeners")).wait_for()
+    page.get_by_text("1 listeners").wait_for()
     lines = (tmp_path / "answers.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["choice"] for line in lines] == ["second", "second"]
 
     open_tab(page, "Record")
-    page.get_by_text(SENTENCE).last.wait_for()
+    page.locator("#record .text").filter(has_text=SENTENCE).wait_for()
     page.locator("#record .start").press("Enter")
     page.wait_for_function("document.querySelector('#record meter').value > 0.3")
-    page.get_by_text(re.compile(r"^1\.[5-9] s$")).wait_for()
+    page.get_by_text(re.compile(r"^[1-9]\d*\.\d s$")).wait_for()
     page.locator("#record .start").press("Enter")
     page.wait_for_function("document.querySelector('#record audio').duration > 1")
     page.locator("#record .keep").press("Enter")
