@@ -124,7 +124,7 @@ def test_listeners_compare_blindly_and_go_on(
     first = client.get("/api/trial", params={"listener": "hana"}).json()
     n = first["of"]
     assert (first["trial"], n > 0, bool(first["text"])) == (0, True, True)
-    clip = {"listener": "hana", "trial": 0}
+    clip: dict[str, str | int] = {"listener": "hana", "trial": 0}
     a, b = (client.get("/api/clip", params=clip | {"side": side}).content for side in (0, 1))
     assert a != b
     loudness = [float(np.sqrt(np.mean(samples(wav)[0] ** 2))) for wav in (a, b)]

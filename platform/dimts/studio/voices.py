@@ -107,7 +107,7 @@ class Voices:
 
     def normalised(self, name: str, text: str, language: str | None) -> str:
         """What the voice's normaliser makes of a text; empty if it has none that can be asked."""
-        tokenizer = getattr(self[name], "tokenizer", None)
+        tokenizer: Any = getattr(self[name], "tokenizer", None)
         if not hasattr(tokenizer, "normaliser"):
             return ""
         language = language or getattr(self[name], "language", None)
