@@ -145,6 +145,7 @@ def test_listeners_compare_blindly_and_go_on(
     assert "compare registered voices" in refused["error"]
 
 
+@pytest.mark.integration
 def test_result_is_logged_on_the_versions_compared(store: Path, tmp_path: Path) -> None:
     tracking = settings_of(store, "listening")
     client = MlflowClient(tracking.uri, registry_uri=tracking.uri)
