@@ -83,10 +83,12 @@ def until(page: Any, condition: str) -> None:
 def test_all_pages_work_on_a_phone_by_keyboard(studio: str, page: Any, tmp_path: Path) -> None:
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(studio)
+    with page.expect_response(re.compile(r"Ethiopic-Regular\.ttf$")) as font:
+        page.goto(studio)
+        page.locator("#speak textarea").fill(SENTENCE)
+    assert font.value.ok
 
     open_tab(page, "Speak")
-    page.locator("#speak textarea").fill(SENTENCE)
     page.locator("#speak [name=model]").nth(1).select_option("b")
     page.locator("#speak form > button").press("Enter")
     page.locator("#speak .spoken img").nth(1).wait_for()
@@ -127,6 +129,9 @@ def test_all_pages_work_on_a_phone_by_keyboard(studio: str, page: Any, tmp_path:
     assert len(wave) > rate and 0.3 < np.abs(wave).max() < 0.5
 
     open_tab(page, "Corpus")
+    player = page.locator("#corpus audio").first
+    player.wait_for()
+    assert player.bounding_box()["width"] > 200
     with page.expect_response(re.compile("/api/mark")):
         page.locator("#corpus [type=checkbox]").first.press("Space")
     assert len((tmp_path / "corpus" / "left_out.ids").read_text(encoding="utf-8").split()) == 1

@@ -18,9 +18,15 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dimts.core.errors import UserError
+from dimts.plotting.fonts import SHIPPED
 
 PAGE = Path(__file__).with_name("page")
-FILES = {"/": "studio.html", "/studio.js": "studio.js", "/recorder.js": "recorder.js"}
+FILES = {
+    "/": PAGE / "studio.html",
+    **{f"/{name}": PAGE / name for name in ("studio.js", "recorder.js")},
+    **{f"/{font.name}": font for font in SHIPPED},
+}
+"""Address -> file; a device may have no font of a script."""
 MAX_BODY = 32 * 2**20
 """Bytes of a request: a minute of recording, with room."""
 COOKIE = "dimts_studio"
@@ -79,7 +85,7 @@ def build_app(
         changes: what ``POST /api/NAME`` does, given its JSON object.
         token: asked for if there is one.
     """
-    routes = [Route(path, _file(name)) for path, name in FILES.items()]
+    routes = [Route(address, _file(path)) for address, path in FILES.items()]
     routes += [Route(f"/api/{name}", _query(action)) for name, action in reads.items()]
     routes += [
         Route(f"/api/{name}", _json(action), methods=["POST"]) for name, action in changes.items()
@@ -87,9 +93,9 @@ def build_app(
     return Starlette(routes=routes, middleware=[Middleware(Guard, token=token)])
 
 
-def _file(name: str) -> Callable[[Request], Awaitable[Response]]:
+def _file(path: Path) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
-        return FileResponse(PAGE / name, headers=HEADERS)
+        return FileResponse(path, headers=HEADERS)
 
     return answer
 

@@ -159,8 +159,8 @@ const pages = {
         const bad = element("input", { type: "checkbox", checked: row.bad, disabled: !row.plays });
         bad.onchange = () => ask("mark", { index: row.index, bad: bad.checked }, true).catch(() => { bad.checked = !bad.checked; });
         const sound = element("audio", { controls: true, preload: "none", src: `/api/row?index=${row.index}` });
-        return element("tr", {}, element("td", { dir: "auto" }, element("b", { textContent: `${row.id} ` }), row.text, element("div", { className: "quiet", textContent: row.why })),
-          element("td", {}, ...(row.plays ? [sound] : [])), element("td", {}, element("label", {}, bad, " bad")));
+        return element("tr", {}, element("td", { dir: "auto" }, element("b", { textContent: `${row.id} ` }), row.text, element("div", { className: "quiet", textContent: row.why }), ...(row.plays ? [sound] : [])),
+          element("td", {}, element("label", {}, bad, " bad")));
       }));
     };
     form.onsubmit = event => { event.preventDefault(); start = 0; show(); };
