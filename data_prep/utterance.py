@@ -39,6 +39,7 @@ class Reason(StrEnum):
     NEEDS_PYAV = "needs_pyav"
     VOTED_DOWN = "voted_down"
     OVERLAPS = "overlaps"
+    LEFT_OUT = "left_out"
     LEFT_OUT_BY_ONLY = "left_out_by_only"
     OTHER_LANGUAGE = "other_language"
     SPEAKER_HAS_FEW_MINUTES = "speaker_has_few_minutes"

@@ -40,6 +40,7 @@ COMMANDS = {
     "pretrain": "a voice of several languages to adapt others from",
     "ui": "MLflow's pages over the recorded runs",
     "serve": "speak over HTTP, on Ray Serve",
+    "studio": "pages to speak, to compare voices blindly, to record",
     "sample-corpus": "a corpus that a synthetic voice speaks",
     "asterisk-corpus": "a corpus of a recorded English speaker",
 }
