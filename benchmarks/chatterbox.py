@@ -22,13 +22,14 @@ import statistics
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from importlib import import_module
 from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.flops import peak_flops
@@ -178,27 +179,33 @@ def measure_beside(case: Case) -> tuple[float, float]:
     return case.rows * ROW / seconds[0], case.rows * ROW / seconds[1]
 
 
+class Theirs(nn.Module):
+    """The Llama of transformers, called as ours is."""
+
+    def __init__(self, llama: nn.Module) -> None:
+        super().__init__()
+        self.llama = llama
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        hidden_BTC: Tensor = self.llama(inputs_embeds=x_BTC, use_cache=False)[0]
+        return hidden_BTC
+
+
 def put_transformers(model: T3, checkpointing: bool) -> None:
     """Give a T3 without adapters the Llama of transformers, with the weights that ours has."""
-    from transformers import LlamaConfig, LlamaModel
-
-    class Theirs(LlamaModel):  # type: ignore[misc]
-        def forward(self, x_BTC: Tensor) -> Tensor:
-            hidden_BTC: Tensor = super().forward(inputs_embeds=x_BTC, use_cache=False)[0]
-            return hidden_BTC
-
+    transformers: Any = import_module("transformers")
     ours, sizes = model.tfmr, model.config
     rope = {
         "rope_type": "llama3", "rope_theta": rope_table.THETA, "factor": rope_table.FACTOR,
         "low_freq_factor": rope_table.LOW, "high_freq_factor": rope_table.HIGH,
         "original_max_position_embeddings": rope_table.ORIGINAL,
     }  # fmt: skip
-    config = LlamaConfig(
+    config = transformers.LlamaConfig(
         vocab_size=UNUSED_ROWS, hidden_size=sizes.hidden, intermediate_size=sizes.feed_forward,
         num_hidden_layers=sizes.layers, num_attention_heads=sizes.heads, rms_norm_eps=EPSILON,
         max_position_embeddings=131072, rope_parameters=rope, attn_implementation="sdpa",
     )  # fmt: skip
-    theirs = Theirs(config)
+    theirs = transformers.LlamaModel(config)
     theirs.load_state_dict(ours.state_dict())
     theirs.to(ours.norm.weight.device).train()
     if checkpointing:
@@ -207,7 +214,7 @@ def put_transformers(model: T3, checkpointing: bool) -> None:
         sorted(ours.named_parameters()), sorted(theirs.named_parameters()), strict=True
     ):
         other.requires_grad_(mine.requires_grad)
-    model.tfmr = theirs
+    model.tfmr = Theirs(theirs)  # type: ignore[assignment]
 
 
 def _objective(case: Case, device: torch.device) -> tuple[SpeechObjective, int]:

@@ -22,6 +22,7 @@ from dimts.families.chatterbox.bundle import load_bundle
 from dimts.families.chatterbox.data import Data, held_out_rows, open_data
 from dimts.families.chatterbox.dataset import Voices
 from dimts.families.chatterbox.extractor import PROMPT, SPEAKER
+from dimts.families.chatterbox.family import FAMILY, ChatterboxLimits
 from dimts.families.chatterbox.held_out import aggregate_metrics, evaluate
 from dimts.families.chatterbox.model.config import START_SPEECH, STOP_SPEECH, T3Config
 from dimts.families.chatterbox.model.sampling import Sampling
@@ -31,7 +32,7 @@ from dimts.families.chatterbox.placed import PLACED
 from dimts.families.chatterbox.settings import ChatterboxSettings, ChatterboxTraining
 from dimts.families.chatterbox.stock import write_stock
 from dimts.families.chatterbox.task import chatterbox_task
-from dimts.families.registry import get_family, load_speaker
+from dimts.families.registry import load_speaker
 from dimts.features.feature_set import FeatureSet
 from dimts.launch.training_run import run_training
 from dimts.training.checkpoint import BEST, find_latest
@@ -273,20 +274,20 @@ def test_what_the_model_knew_is_rehearsed(build: Build, data: Data, tmp_path: Pa
     task = chatterbox_task(settings, torch.device("cpu"))
     assert task.rehearsal and list(task.rehearsal.ids) == list(data.train.ids)
     trained(settings)
-    family, best, cpu = get_family("chatterbox"), settings.run_dir / BEST, torch.device("cpu")
-    metrics, before = family.held_out(settings, best, cpu)
+    best, cpu = settings.run_dir / BEST, torch.device("cpu")
+    metrics, before = FAMILY.held_out(settings, best, cpu)
     # What is rehearsed here is the corpus itself.
     lost = metrics["forgetting/speech_loss"]
     assert metrics["test/utterance_loss"] == pytest.approx(lost)
     assert metrics["forgetting/speech_loss_am"] == lost < before["forgetting/speech_loss"]
     change = metrics["forgetting/speech_loss_change"]
     assert change == pytest.approx(lost - before["forgetting/speech_loss"])
-    assert f"{lost:.3f}   ({change:+.3f} against before" in metrics_table(family, metrics)
-    promoted = family.for_promotion(settings, cpu)(best, "it", True).metrics
+    assert f"{lost:.3f}   ({change:+.3f} against before" in metrics_table(FAMILY, metrics)
+    promoted = dict(FAMILY.for_promotion(settings, cpu)(best, "it", True).metrics)
     assert promoted["forgetting"] == change
-    limits = family.Limits(min_text_gap=-9)
-    assert not family.objections(promoted, limits)
-    (objection,) = family.objections(promoted | {"forgetting": 0.3}, limits)
+    limits = ChatterboxLimits(min_text_gap=-9)
+    assert not FAMILY.objections(promoted, limits)
+    (objection,) = FAMILY.objections(promoted | {"forgetting": 0.3}, limits)
     assert "changed by +0.300 nats a token" in objection
     with pytest.raises(UserError, match="rehearsal_share needs features"):
         build(f"base.bundle={folder}", "base.rehearsal_share=0.5")
@@ -297,17 +298,16 @@ def test_one_text_does_not_tell_whether_it_is_read(data: Data) -> None:
     assert len(rows) == 1
     metrics = aggregate_metrics(evaluate(small().eval(), rows, 0))
     assert metrics["utterance_loss"] > 8 and "text_gap" not in metrics
-    family = get_family("chatterbox")
-    (objection,) = family.objections(metrics, family.Limits())
+    (objection,) = FAMILY.objections(metrics, ChatterboxLimits())
     assert "needs two utterances of different texts" in objection
-    assert not family.objections(metrics, family.Limits(min_text_gap=-1))
-    assert not family.objections(metrics | {"text_gap": 0.2}, family.Limits())
+    assert not FAMILY.objections(metrics, ChatterboxLimits(min_text_gap=-1))
+    assert not FAMILY.objections(metrics | {"text_gap": 0.2}, ChatterboxLimits())
 
 
 def test_who_speaks_is_asked_for_where_nothing_says_it(
     build: Build, caplog: pytest.LogCaptureFixture
 ) -> None:
-    get_family("chatterbox").prepare_inputs(build())
+    FAMILY.prepare_inputs(build())
     assert "name corpus.columns.speaker" in caplog.text
 
 
