@@ -155,7 +155,8 @@ def rate(truths: list[Truth], pieces: list[Piece]) -> tuple[float, int, float, f
 
 def together(truths: list[Truth], pieces: list[Piece]) -> Iterator[tuple[list[Truth], list[Piece]]]:
     """Utterances and pieces that share time, in groups; those that share none are left out."""
-    everything = sorted([*truths, *pieces], key=lambda one: one.start)
+    everything: list[Truth | Piece] = [*truths, *pieces]
+    everything.sort(key=lambda one: one.start)
     group: list[Truth | Piece] = []
     end = 0.0
     for one in [*everything, Piece(math.inf, math.inf, "", 0.0)]:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from data_prep.utterance import Reason, Rejected, Utterance
 from dimts.core.errors import UserError
-from dimts.storage.paths import AnyPath, read_bounded
+from dimts.storage.files import read_bounded
+from dimts.storage.paths import AnyPath
 
 LEFT_OUT = "left_out.ids"
 """In the corpus folder: the id of an utterance a line."""

@@ -91,12 +91,12 @@ def _chunk(descriptor: int, start: float) -> Float32Array:
 
 def _powers(wave: Float32Array, n_frames: int) -> Float32Array:
     """Mean square around each frame, of 40 ms, float32 [n_frames]."""
-    hops = np.zeros((n_frames + 4) * MEL.hop_length, np.float32)
-    hops[2 * MEL.hop_length : 2 * MEL.hop_length + len(wave)] = wave
-    hops = hops.reshape(-1, MEL.hop_length)
+    padded = np.zeros((n_frames + 4) * MEL.hop_length, np.float32)
+    padded[2 * MEL.hop_length : 2 * MEL.hop_length + len(wave)] = wave
+    hops = padded.reshape(-1, MEL.hop_length)
     energy = np.einsum("ij,ij->i", hops, hops)
     power = np.convolve(energy, np.ones(4, np.float32), mode="valid")
-    result: Float32Array = power[:n_frames] / np.float32(4 * MEL.hop_length)
+    result: Float32Array = (power[:n_frames] / (4 * MEL.hop_length)).astype(np.float32)
     return result
 
 

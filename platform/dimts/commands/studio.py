@@ -122,7 +122,9 @@ def held_out(sections: Any) -> dict[str, Sentence]:
         raise UserError(f"{sections.prepare.features}: the test split is empty")
     return {
         row: Sentence(text, language)
-        for row, text, language in zip(rows.ids, rows.raw_texts, rows.languages, strict=True)
+        for row, text, language in zip(
+            rows.ids, rows.values("raw_text"), rows.languages, strict=True
+        )
     }
 
 
