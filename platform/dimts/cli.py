@@ -79,6 +79,13 @@ def config_parser(
     return parser
 
 
+def tcp_port(text: str) -> int:
+    """A TCP port, or argparse refuses it."""
+    if not (text.isdecimal() and 1 <= int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"{text}: must be 1 to 65535")
+    return int(text)
+
+
 def main() -> None:
     """Run `dimts COMMAND ...`."""
     width = max(map(len, COMMANDS))

@@ -15,8 +15,7 @@ import signal
 import threading
 from contextlib import suppress
 
-from dimts.cli import config_parser
-from dimts.commands.ui import tcp_port
+from dimts.cli import config_parser, tcp_port
 from dimts.core.config import build_config, read_settings
 from dimts.core.errors import UserError
 from dimts.core.ray_session import ray_session

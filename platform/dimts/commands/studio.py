@@ -17,9 +17,8 @@ from typing import Any
 
 import uvicorn
 
-from dimts.cli import config_parser
+from dimts.cli import config_parser, tcp_port
 from dimts.commands.prepare import SECTIONS
-from dimts.commands.ui import tcp_port
 from dimts.commands.voice_config import RunnableConfig, load_voice
 from dimts.core.config import build_config
 from dimts.core.errors import UserError
