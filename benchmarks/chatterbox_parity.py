@@ -69,7 +69,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.work) as work:
         command = [str(python), __file__, "--inside", "--size", arguments.size, "--work", work]
         command += ["--store", str(arguments.store)] if arguments.store else []
-        paths = {"PYTHONPATH": f"{ROOT / 'platform'}:{ROOT}", "HF_HUB_OFFLINE": "1"}
+        # Safe: this folder has a chatterbox.py, too.
+        paths = {"PYTHONPATH": f"{ROOT / 'platform'}:{ROOT}", "PYTHONSAFEPATH": "1"}
+        paths["HF_HUB_OFFLINE"] = "1"
         sys.exit(subprocess.run(command, env={**os.environ, **paths}).returncode)
 
 
