@@ -30,7 +30,7 @@ install: $(VENV)/installed
 $(VENV)/installed: pyproject.toml constraints.txt
 	@echo "installing into $(VENV) (several minutes the first time) ..."
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) --editable ".[dev,judges]"
+	$(PIP) --editable ".[dev,judges,serve]"
 	@$(PIP) --no-deps resemblyzer   # its weights
 	@touch $@
 
@@ -66,6 +66,7 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint deploy/Dockerfile deploy/Dockerfile.serve
 
 # What it is warned of is not this project's links: the theme has a successor.
 docs: export NO_MKDOCS_2_WARNING = 1

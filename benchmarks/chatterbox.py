@@ -2,10 +2,15 @@
 
     python benchmarks/chatterbox.py
     python benchmarks/chatterbox.py --size full --budget 4096 --budget 8192
+    output/chatterbox-env/bin/python benchmarks/chatterbox.py --mode full --transformers
 
 The weights are drawn, so nothing has to be downloaded. Rows are of 10 s of speech and 100 ids of
 text. Each case has a process of its own; its memory is the device's peak on a GPU, that of the
 process on a CPU. Tokens are those of the sequence, conditioning included.
+
+--transformers measures the same training with the Llama of that package in the place of ours, with
+the same weights, the steps of both in turn: tokens a second. chatterbox_parity.py makes an
+environment that has it.
 """
 
 from __future__ import annotations
@@ -13,20 +18,25 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import statistics
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from importlib import import_module
+from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.flops import peak_flops
 from benchmarks.machine_facts import machine_facts
 from dimts.cli import run_job
 from dimts.families.chatterbox.dataset import SpeechBatch
+from dimts.families.chatterbox.model import rope as rope_table
 from dimts.families.chatterbox.model.config import (
     MAX_PROMPT,
     N_CONDITION,
@@ -37,6 +47,7 @@ from dimts.families.chatterbox.model.config import (
     STOP_TEXT,
     T3Config,
 )
+from dimts.families.chatterbox.model.llama import EPSILON, UNUSED_ROWS
 from dimts.families.chatterbox.model.t3 import T3
 from dimts.families.chatterbox.objective import SpeechObjective
 from dimts.families.chatterbox.settings import ChatterboxTraining, Mode, ModelConfig
@@ -88,8 +99,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--budget", type=int, action="append", help="tokens of a step (2048, 8192)")
     parser.add_argument("--amp", choices=("off", "bf16"), default="bf16")
     parser.add_argument("--steps", type=int, default=5, help="after the first one (5)")
+    parser.add_argument("--transformers", action="store_true", help="beside that package's Llama")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
+    if options.transformers and not find_spec("transformers"):
+        parser.error("--transformers: the package is not here; see the text above")
     cases = [
         Case(options.size, mode, checkpointing, budget, options.amp, options.steps)
         for mode in options.mode or MODES
@@ -110,36 +124,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{measured.tokens_per_second:.0f} | {mfu} | {measured.peak_gib:.1f} |",
             flush=True,
         )
+    beside = []
+    if options.transformers:
+        print(
+            "\n| trained | checkpointing | tokens a step | tokens a second | transformers | ratio |"
+        )
+        print("| --- | --- | --- | --- | --- | --- |")
+        for case in (case for case in cases if case.mode != "lora"):
+            with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+                ours, theirs = pool.submit(measure_beside, case).result()
+            beside.append({"case": case._asdict(), "ours": ours, "transformers": theirs})
+            checkpointing = "yes" if case.checkpointing else "no"
+            print(
+                f"| {case.mode} | {checkpointing} | {case.rows * ROW} | {ours:.0f} | {theirs:.0f} "
+                f"| {ours / theirs:.2f} |",
+                flush=True,
+            )
     facts = machine_facts(("torch",))
     print("\n".join(["", *(f"{name}: {value}" for name, value in facts.items())]))
     if options.json:
-        options.json.write_text(json.dumps({"results": results, "machine": facts}, indent=1))
+        options.json.write_text(
+            json.dumps({"results": results, "beside": beside, "machine": facts}, indent=1)
+        )
     return 0
 
 
 def measure(case: Case) -> Measured:
     """Train some steps."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.manual_seed(0)
-    with device:
-        model = T3(SIZES[case.size])
-    counts = set_trained(model, _model_config(case), frozenset())
-    model.to(device).train()
-    model.tfmr.checkpointing = case.checkpointing
-    objective = SpeechObjective(model, ChatterboxTraining.model_validate({"amp": case.amp}))
-    optimizer = build_optimizer(model, OptimizerConfig(learning_rate=1e-5))
-    optimizer.found_inf = torch.zeros((), device=device)
-    batch = batch_of(case.rows, SIZES[case.size].text_vocab).to(device)
-    seconds = []
-    for _ in range(1 + case.steps):
-        start = time.perf_counter()
-        objective(batch, Moment(0, 1))["loss"].backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
-    step = sorted(seconds[1:])[case.steps // 2]
+    objective, trained = _objective(case, device)
+    step = _seconds_of_steps(case, device, [objective])[0]
     peak = (
         torch.cuda.max_memory_allocated()
         if device.type == "cuda"
@@ -148,12 +162,94 @@ def measure(case: Case) -> Measured:
     flops = flops_of_a_row(objective, device)
     best = peak_flops(device, "16 bits" if case.amp == "bf16" else "float32")
     return Measured(
-        counts["trained"],
+        trained,
         case.rows * ROW / step,
         flops,
         flops * case.rows / step / best if best else None,
         peak / 2**30,
     )
+
+
+def measure_beside(case: Case) -> tuple[float, float]:
+    """Tokens a second of ours, and of the same with the Llama of transformers."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    ours, theirs = (_objective(case, device)[0] for _ in range(2))
+    put_transformers(theirs.model, case.checkpointing)
+    seconds = _seconds_of_steps(case, device, [ours, theirs])
+    return case.rows * ROW / seconds[0], case.rows * ROW / seconds[1]
+
+
+class Theirs(nn.Module):
+    """The Llama of transformers, called as ours is."""
+
+    def __init__(self, llama: nn.Module) -> None:
+        super().__init__()
+        self.llama = llama
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        hidden_BTC: Tensor = self.llama(inputs_embeds=x_BTC, use_cache=False)[0]
+        return hidden_BTC
+
+
+def put_transformers(model: T3, checkpointing: bool) -> None:
+    """Give a T3 without adapters the Llama of transformers, with the weights that ours has."""
+    transformers: Any = import_module("transformers")
+    ours, sizes = model.tfmr, model.config
+    rope = {
+        "rope_type": "llama3", "rope_theta": rope_table.THETA, "factor": rope_table.FACTOR,
+        "low_freq_factor": rope_table.LOW, "high_freq_factor": rope_table.HIGH,
+        "original_max_position_embeddings": rope_table.ORIGINAL,
+    }  # fmt: skip
+    config = transformers.LlamaConfig(
+        vocab_size=UNUSED_ROWS, hidden_size=sizes.hidden, intermediate_size=sizes.feed_forward,
+        num_hidden_layers=sizes.layers, num_attention_heads=sizes.heads, rms_norm_eps=EPSILON,
+        max_position_embeddings=131072, rope_parameters=rope, attn_implementation="sdpa",
+    )  # fmt: skip
+    theirs = transformers.LlamaModel(config)
+    theirs.load_state_dict(ours.state_dict())
+    theirs.to(ours.norm.weight.device).train()
+    if checkpointing:
+        theirs.gradient_checkpointing_enable({"use_reentrant": False})
+    for (_, mine), (_, other) in zip(
+        sorted(ours.named_parameters()), sorted(theirs.named_parameters()), strict=True
+    ):
+        other.requires_grad_(mine.requires_grad)
+    model.tfmr = Theirs(theirs)  # type: ignore[assignment]
+
+
+def _objective(case: Case, device: torch.device) -> tuple[SpeechObjective, int]:
+    """A model with drawn weights and its loss, and how many values are trained."""
+    torch.manual_seed(0)
+    with device:
+        model = T3(SIZES[case.size])
+    counts = set_trained(model, _model_config(case), frozenset())
+    model.to(device).train()
+    model.tfmr.checkpointing = case.checkpointing
+    training = ChatterboxTraining.model_validate({"amp": case.amp})
+    return SpeechObjective(model, training), counts["trained"]
+
+
+def _seconds_of_steps(
+    case: Case, device: torch.device, objectives: Sequence[SpeechObjective]
+) -> list[float]:
+    """Of the median step of each, after the first; all take a step in turn."""
+    optimizers = [
+        build_optimizer(objective.model, OptimizerConfig(learning_rate=1e-5))
+        for objective in objectives
+    ]
+    batch = batch_of(case.rows, SIZES[case.size].text_vocab).to(device)
+    seconds: list[list[float]] = [[] for _ in objectives]
+    for _ in range(1 + case.steps):
+        for objective, optimizer, taken in zip(objectives, optimizers, seconds, strict=True):
+            optimizer.found_inf = torch.zeros((), device=device)
+            start = time.perf_counter()
+            objective(batch, Moment(0, 1))["loss"].backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            taken.append(time.perf_counter() - start)
+    return [statistics.median(taken[1:]) for taken in seconds]
 
 
 def flops_of_a_row(objective: SpeechObjective, device: torch.device) -> float:

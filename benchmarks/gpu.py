@@ -23,20 +23,21 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice, product, starmap
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from benchmarks.flops import Precision, flops_a_frame, peak_flops
+from benchmarks.gpu_cases import Case, Row, Setup, markdown
+from benchmarks.gpu_mel import markdown_mel, measure_mel
 from benchmarks.machine_facts import machine_facts
-from benchmarks.speech_like import speech_like
-from benchmarks.synthetic import MEAN, STD, padding_share, synthetic_corpus, synthetic_task
-from dimts.audio.mel import MelConfig, log_mel, log_mel_torch
+from benchmarks.synthetic import MEAN, STD, synthetic_corpus, synthetic_task
+from dimts.audio.mel import MelConfig
 from dimts.cli import run_job
 from dimts.core.config import Config, build_config, load_config
 from dimts.families.acoustic.bundle import build_model
@@ -49,7 +50,6 @@ from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
 from dimts.training.callbacks import Callbacks
-from dimts.training.precision import same_arithmetic
 from dimts.training.sampler import BucketSampler, Position
 from dimts.training.trainer import Trainer
 
@@ -74,50 +74,6 @@ class Size(Config):
     training: AcousticTrainingConfig = AcousticTrainingConfig()
 
 
-class Case(NamedTuple):
-    """One run of the loop: what is measured at once."""
-
-    size: str
-    batch_size: int
-    amp: str
-    durations: str
-
-
-class Setup(NamedTuple):
-    """What all runs share."""
-
-    device: torch.device
-    tokenizer: Tokenizer
-    mel: MelConfig
-    models: dict[str, ModelConfig]
-    corpora: dict[int, Corpus]
-    steps: int
-    warmup: int
-    windows: int
-
-
-@dataclass(frozen=True)
-class Row:
-    """Figures of a `Case`; None where they cannot be had.
-
-    Attributes:
-        frames_per_second: real frames; slowest, fastest: of the counted windows.
-        search_ms: from the states' means to the durations, a step, on the device's clock.
-        peak_gib: memory allocated on the device at most.
-    """
-
-    case: Case
-    frames_per_second: float
-    slowest: float
-    fastest: float
-    step_ms: float
-    data_wait_share: float
-    search_ms: float | None
-    peak_gib: float | None
-    flops_a_frame: float
-    mfu: float | None
-
-
 class Clock(Callbacks):
     """`Callbacks` that note the time and the wait for data at the end of each window."""
 
@@ -140,9 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     facts = machine_facts(("torch", "numpy", "numba"))
     rows, failed = _measure_all(options, setup)
     syncs = _host_syncs(setup, options) if setup.device.type == "cuda" else {}
-    mels = _measure_mel(setup, seconds=20 if options.quick else 600)
-    print(_markdown(rows, failed, setup, facts))
-    print(_markdown_mel(mels))
+    mels = measure_mel(setup, seconds=20 if options.quick else 600)
+    print(markdown(rows, failed, setup, facts))
+    print(markdown_mel(mels))
     if syncs:
         print("\nWhere the CPU waits for the device, times a step (durations searched):\n")
         print("\n".join(f"- {place}: {times:.1f}" for place, times in syncs.items()))
@@ -367,93 +323,6 @@ def _host_syncs(setup: Setup, options: argparse.Namespace) -> dict[str, float]:
     )
     steps = _n_steps(setup) - setup.steps
     return {place: n / steps for place, n in places.most_common()}
-
-
-def _measure_mel(setup: Setup, seconds: int) -> dict[str, dict[str, float]]:
-    """x real time of the mel on a core and on the device, and the largest difference."""
-    each, sample_rate = 5, setup.mel.sample_rate
-    waves = np.stack([speech_like(each, sample_rate, seed=k) for k in range(4)])
-    waves = np.tile(waves, (seconds // each // len(waves), 1))
-    expected = log_mel(waves[0], setup.mel)
-    waves_BS = torch.from_numpy(waves)
-    on_device_BS = waves_BS.to(setup.device)
-    ways: dict[str, Callable[[], Any]] = {
-        "`log_mel`, one CPU core": lambda: [log_mel(wave, setup.mel) for wave in waves],
-        f"`log_mel_torch`, {setup.device.type}, waves there": lambda: log_mel_torch(
-            on_device_BS, setup.mel
-        ),
-        f"`log_mel_torch`, {setup.device.type}, from memory and back": lambda: log_mel_torch(
-            waves_BS.to(setup.device), setup.mel
-        ).cpu(),
-    }
-    results = {}
-    for name, way in ways.items():
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        with same_arithmetic(setup.device, "off"):
-            first = torch.as_tensor(way()[0]).cpu().numpy()
-            times = sorted(_seconds(way, setup.device) for _ in range(5))
-        torch.set_num_threads(threads)
-        speed = len(waves) * each / times[len(times) // 2]
-        results[name] = {"x_real_time": speed, "max_abs": float(np.abs(first - expected).max())}
-    return results
-
-
-def _seconds(way: Callable[[], Any], device: torch.device) -> float:
-    start = time.perf_counter()
-    way()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
-
-
-def _markdown(
-    rows: list[Row], failed: dict[str, str], setup: Setup, facts: dict[str, object]
-) -> str:
-    lines = [
-        "| size | batch | AMP | durations | frames/s | slowest - fastest window | step, ms "
-        "| waiting for data | search, ms | search, share | peak memory, GiB | MFU |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for row in rows:
-        cells = [
-            *map(str, row.case),
-            f"{row.frames_per_second:,.0f}",
-            f"{row.slowest:,.0f} - {row.fastest:,.0f}",
-            f"{row.step_ms:.1f}",
-            f"{row.data_wait_share:.1%}",
-            "" if row.search_ms is None else f"{row.search_ms:.1f}",
-            "" if row.search_ms is None else f"{row.search_ms / row.step_ms:.1%}",
-            "" if row.peak_gib is None else f"{row.peak_gib:.1f}",
-            "" if row.mfu is None else f"{row.mfu:.1%}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", *(f"- {case}: {reason}" for case, reason in failed.items())]
-    if rows and rows[0].mfu is None:
-        lines.append("- MFU left out: the peak of this device is not known to benchmarks.flops")
-    flops = {row.case.size: row.flops_a_frame for row in rows}
-    n_frames = next(iter(setup.corpora.values())).utterances.n_frames
-    padding = {
-        size: padding_share(n_frames, BucketSampler(n_frames, size, seed=0).batches(0))
-        for size in sorted({row.case.batch_size for row in rows})
-    }
-    facts = {
-        "MFLOPs a frame, forward and backward": ", ".join(
-            f"{size} {value / 1e6:.1f}" for size, value in flops.items()
-        ),
-        "padding, share of frames": ", ".join(f"batch {b} {p:.1%}" for b, p in padding.items()),
-        "steps": f"{setup.windows} windows of {setup.steps}, {setup.warmup} more before them "
-        "not counted",
-        **facts,
-    }
-    return "\n".join([*lines, *(f"- {key}: {value}" for key, value in facts.items())])
-
-
-def _markdown_mel(mels: dict[str, dict[str, float]]) -> str:
-    lines = ["", "| mel | x real time | largest difference |", "| --- | --- | --- |"]
-    for name, figures in mels.items():
-        lines.append(f"| {name} | {figures['x_real_time']:,.0f} | {figures['max_abs']:.1e} |")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

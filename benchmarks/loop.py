@@ -156,6 +156,7 @@ def _settings(options: argparse.Namespace, folder: Path) -> tuple[Settings, Voic
         "training.log_every=1",
         "training.validate_every=0",
         "training.patience=0",
+        "training.adversarial=null",
         "training.sample_every=0",
         "tracking.enabled=false",
         *options.overrides,

@@ -55,6 +55,7 @@ class Side:
             f"ray.workers={SIDES[name]}",
             f"training.max_steps={options.warmup + options.steps}",
             f"training.threads={options.threads}",
+            "training.adversarial=null",
             "training.log_every=1",
             "training.validate_every=0",
             "training.checkpoint_every=0",

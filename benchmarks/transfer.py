@@ -5,9 +5,10 @@
     python benchmarks/transfer.py --quick                # does it run at all?
 
 Every arm fine-tunes the same base on the same utterances for the same number of steps; a step of
-rehearsal is a step. Figures are of held-out sentences, durations as predicted. Runs that have
-ended are kept in --out and not repeated, so the command goes on where it stopped. It runs a
-process for each core, each with one thread. Features must have been prepared:
+rehearsal is a step. Figures are of held-out sentences, durations as predicted; with --sentences
+judges hear them, too, which the extra `judges` has. Runs that have ended are kept in --out and not
+repeated, so the command goes on where it stopped. It runs a process for each core, each with one
+thread. Features must have been prepared:
 
     python jobs/sample_corpus.py && python jobs/prepare.py --config jobs/configs/sample_am.yaml
     python jobs/pretrain.py --config jobs/configs/mix/natural.yaml --prepare-only
@@ -25,13 +26,18 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from benchmarks.machine_facts import machine_facts
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import fingerprint, load_config
 from dimts.core.environment import n_cores
 from dimts.training.callbacks import Callbacks
+
+if TYPE_CHECKING:
+    from dimts.families.acoustic.data import Data
+    from dimts.families.acoustic.settings import AcousticSettings
+    from dimts.features.feature_set import FeatureSet
 
 ROOT = Path(__file__).resolve().parents[1]
 VOICE = ROOT / "jobs/configs/sample_am.yaml"
@@ -79,6 +85,7 @@ class Task(NamedTuple):
     seed: int
     overrides: tuple[str, ...]
     splits: tuple[Literal["val", "test"], ...]
+    sentences: int
     file: Path
     configs: tuple[Path, ...] = (VOICE, FINETUNE)
 
@@ -114,6 +121,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--parallel", type=int, default=n_cores(), help="runs at a time")
     parser.add_argument("--out", type=Path, default=Path("runs/transfer"), help="of all results")
     parser.add_argument("--split", choices=("val", "test"), default="test", help="of Amharic")
+    parser.add_argument(
+        "--sentences", type=int, default=0, help="of each set that judges hear; 0: none (default)"
+    )
     parser.add_argument("--quick", action="store_true", help="two arms, a few steps")
     options = parser.parse_args(arguments)
     if options.quick:
@@ -123,6 +133,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _task(options: argparse.Namespace, arm: str, size: int, seed: int) -> Task:
+    configs = tuple(options.configs or (VOICE, FINETUNE))
     overrides = (
         f"training.max_utterances={size}",
         f"training.seed={seed}",
@@ -130,19 +141,22 @@ def _task(options: argparse.Namespace, arm: str, size: int, seed: int) -> Task:
         *ARMS[arm][1],
         *options.overrides,
     )
-    configs = tuple(options.configs or (VOICE, FINETUNE))
     texts = [config.read_text(encoding="utf-8") for config in configs]
-    key = fingerprint(overrides, texts, options.split)  # other settings are other results
+    # Other settings are other results.
+    key = fingerprint(overrides, texts, options.split, options.sentences)
     file = options.out / f"{arm}-{size}-{seed}-{key}.json"
-    return Task(arm, size, seed, overrides, (options.split,), file, configs)
+    return Task(arm, size, seed, overrides, (options.split,), options.sentences, file, configs)
 
 
+_heard_before: dict[str, dict[str, float]] = {}
 _before: dict[str, dict[str, float]] = {}
 """Figures of each base before any training; its own languages do not depend on the arm."""
 
 
 def run(task: Task) -> str:
     """Train and evaluate one run; its figures go into `task.file`."""
+    import torch
+
     from dimts.families.acoustic.bundle import load_bundle
     from dimts.families.acoustic.data import open_data
     from dimts.families.acoustic.dataset import load_corpus
@@ -150,19 +164,20 @@ def run(task: Task) -> str:
     from dimts.families.acoustic.measurements import base_metrics
     from dimts.families.acoustic.settings import AcousticSettings
     from dimts.families.acoustic.task import initial_model
+    from dimts.launch.machine import resolve_on_machine
     from dimts.launch.training_run import run_training
 
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="dimts-transfer-") as folder:
         launch = _config(task, Path(folder)).launch()
-        settings = launch.settings
+        launch.run_dir.mkdir(parents=True)
+        settings = resolve_on_machine(launch, torch.device("cpu"))[0].settings
         assert isinstance(settings, AcousticSettings)
         data = open_data(settings)
-        launch.run_dir.mkdir(parents=True)
         result = run_training(settings, Callbacks())
         assert result.checkpoint is not None
         model = load_bundle(result.checkpoint).model
-    figures: dict[str, float] = {}
+        figures = _heard(task, settings, data, result.checkpoint) if task.sentences else {}
     for split in task.splits:
         held_out = load_corpus(data.features[0], data.tokenizer, split, data.speakers)
         figures |= {
@@ -186,6 +201,47 @@ def run(task: Task) -> str:
         f"{figures[f'{task.splits[0]}/mcd']:.2f} dB, base "
         f"{figures.get('forgetting/mcd_change', float('nan')):+.2f} dB, {figures['seconds']:.0f} s"
     )
+
+
+def _heard(task: Task, settings: AcousticSettings, data: Data, bundle: Path) -> dict[str, float]:
+    """What judges say of the new voice and, with a base, of its languages before and after."""
+    from dimts.bundles.fetch import local_bundle
+
+    [split] = task.splits
+    figures = {f"{split}/{k}": v for k, v in _judged(task, data.features, bundle, split).items()}
+    if settings.base and data.base_features:
+        name = settings.base.bundle
+        if name not in _heard_before:
+            folder = local_bundle(name)
+            _heard_before[name] = _judged(task, data.base_features, folder, "test")
+        after, before = _judged(task, data.base_features, bundle, "test"), _heard_before[name]
+        figures |= {f"before/{key}": value for key, value in before.items()}
+        figures |= {f"forgetting/{key}_change": after[key] - before[key] for key in after}
+    return figures
+
+
+def _judged(
+    task: Task, features: Sequence[FeatureSet], bundle: Path, split: Literal["val", "test"]
+) -> dict[str, float]:
+    """Naturalness and, in languages that the recogniser knows, CER, by the vocoder that ships."""
+    import torch
+
+    from dimts.evaluation.judges.config import JudgesConfig
+    from dimts.evaluation.judges.recognition import KNOWN
+    from dimts.evaluation.judges.sources import VOICE
+    from dimts.evaluation.judges.voice import judge_voice
+    from dimts.families.acoustic.data import language_of
+    from dimts.families.acoustic.speaker import AcousticSpeaker
+    from dimts.families.registry import use_shipped_vocoder
+
+    speaker = AcousticSpeaker.load(bundle)
+    use_shipped_vocoder(speaker)
+    known = all(language_of(of_set) in KNOWN for of_set in features)
+    names = ("naturalness", "recognition") if known else ("naturalness",)
+    config = JudgesConfig(names=names, sentences=task.sentences)
+    report = judge_voice(config, features, split, speaker, torch.device("cpu"), 1, (VOICE,))
+    means = {name: report.mean(VOICE, name) for name in ("naturalness", "cer")}
+    return {name: mean.mean for name, mean in means.items() if mean}
 
 
 def _config(task: Task, folder: Path) -> VoiceConfig:
@@ -222,8 +278,12 @@ def tables(results: dict[tuple[str, int, int], Any], options: argparse.Namespace
     """Median of the seeds, least and greatest in brackets, in Markdown."""
     lines = []
     for title, key, digits in (
-        ("Amharic, held-out MCD in dB", f"{options.split}/mcd", 2),
-        ("Amharic, length ratio", f"{options.split}/length_ratio", 2),
+        ("New voice, naturalness", f"{options.split}/naturalness", 2),
+        ("New voice, CER in %", f"{options.split}/cer", 1),
+        ("New voice, held-out MCD in dB", f"{options.split}/mcd", 2),
+        ("New voice, length ratio", f"{options.split}/length_ratio", 2),
+        ("Languages of the base, change of naturalness", "forgetting/naturalness_change", 2),
+        ("Languages of the base, change of CER in %", "forgetting/cer_change", 1),
         ("Languages of the base, change of held-out MCD in dB", "forgetting/mcd_change", 2),
         ("Languages of the base, change of mel MSE", "forgetting/aligned_mel_mse_change", 3),
         ("Largest change of an old token's vector, share of a vector's length", "rows_moved", 3),

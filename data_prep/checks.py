@@ -64,7 +64,10 @@ def check_text(utterance: Utterance, tokenizer: Tokenizer) -> Row | Rejected:
         text = tokenizer.normaliser().normalise(utterance.text)
         return Row(utterance, text, len(tokenizer.encode_normalised(text)))
     except UnknownCharacters as error:
-        return utterance.rejected(Reason.UNKNOWN_CHARACTER, str(error))
+        digits = any(c.isdecimal() for c in error.characters)
+        wordless = digits and not tokenizer.spec.languages[0].language.numbers
+        reason = Reason.NO_NUMBER_WORDS if wordless else Reason.UNKNOWN_CHARACTER
+        return utterance.rejected(reason, str(error))
     except UserError as error:
         return utterance.rejected(Reason.EMPTY_TEXT, str(error))
 

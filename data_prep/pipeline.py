@@ -15,6 +15,7 @@ from data_prep.assemble import plan_shards, publish, statistics
 from data_prep.checks import Row, check_text, check_text_fits_audio, without_rare_speakers
 from data_prep.engine import extract_all
 from data_prep.extract import ExtractSettings, Result
+from data_prep.left_out import leave_out
 from data_prep.readers import read_corpus
 from data_prep.recordings import Root, root_of
 from data_prep.remote_features import fetch_known, send
@@ -39,7 +40,8 @@ from dimts.features.manifest import (
     read_manifest,
 )
 from dimts.features.schema import Extractor
-from dimts.storage.paths import copy_to, folder_here
+from dimts.storage.files import copy_to
+from dimts.storage.paths import folder_here
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
@@ -117,6 +119,7 @@ def _read_corpus(
     rows, notes = read_corpus(corpus, corpus.language or language.code)
     if not rows:
         raise UserError(f"{corpus.path}: the corpus has no rows")
+    rows = leave_out(corpus.path, rows)
     tokenizer = Tokenizer.from_language(language, text)
     checked = [row if isinstance(row, Rejected) else check_text(row, tokenizer) for row in rows]
     good = [row for row in checked if isinstance(row, Row)]

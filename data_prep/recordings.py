@@ -91,7 +91,7 @@ def at_hand(root: Root, audios: Sequence[str], most_bytes: float) -> Iterator[Op
         StorageError: object storage cannot be reached.
     """
     if isinstance(root, Path):
-        yield partial(opened, root)
+        yield lambda a: _member_opened(root, *m) if (m := split_member(a)) else opened(root, a)
         return
     with _folder_for_now() as folder:
         # By number: object storage has names that no file may have.
@@ -109,26 +109,18 @@ def at_hand(root: Root, audios: Sequence[str], most_bytes: float) -> Iterator[Op
 
         @contextmanager
         def fetched(audio: str) -> Iterator[tuple[int, FileStamp]]:
-            if found := split_member(audio):
-                with _member_opened(root, *found) as opened_member:
-                    yield opened_member
-                return
             if audio not in stamps:
                 raise FileNotFoundError(2, os.strerror(2))
             with open_regular(files[audio]) as descriptor:
                 yield descriptor, stamps[audio]
 
         transfer([partial(fetch, audio) for audio in whole])
-        yield fetched
+        yield lambda a: _member_opened(root, *m) if (m := split_member(a)) else fetched(a)
 
 
 @contextmanager
 def opened(root: Path, audio: str) -> Iterator[tuple[int, FileStamp]]:
-    """A recording in a folder, see `Open`."""
-    if found := split_member(audio):
-        with _member_opened(root, *found) as opened_member:
-            yield opened_member
-        return
+    """A recording that is a file in a folder, see `Open`."""
     with open_regular(root / audio) as descriptor:
         yield descriptor, FileStamp.of(os.fstat(descriptor))
 

@@ -22,14 +22,8 @@ from dimts.features.manifest import (
     parse_manifest,
     read_manifest,
 )
-from dimts.storage.paths import (
-    AnyPath,
-    Entry,
-    StorageError,
-    StoragePath,
-    local_copy,
-    transfer,
-)
+from dimts.storage.files import local_copy
+from dimts.storage.paths import AnyPath, Entry, StorageError, StoragePath, transfer
 
 KNOWN = f"{Store.WORK}/known.json"
 SMALL = [f"{Store.WORK}/{name}" for name in WORK_FILES]

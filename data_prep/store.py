@@ -25,7 +25,7 @@ from data_prep.utterance import Reason, Segment
 from dimts.audio.cleaning import Cleaned
 from dimts.core import lock
 from dimts.core.errors import UserError
-from dimts.features.feature_set import holds, read_batches, views
+from dimts.features.feature_set import Steps, holds, read_batches
 from dimts.features.manifest import SHARD_NAME
 from dimts.features.schema import Column, Extractor
 
@@ -135,7 +135,7 @@ class Store:
                 continue  # of others, or of other settings
             keys = key_column(extractor.name, 2)
             keys = keys if keys in batch.schema.names else "key"
-            arrays = {c.name: views(batch, c) for c in extractor.columns}
+            arrays = {c.name: Steps([batch], c) for c in extractor.columns}
             facts = _rows(batch, (keys, *CLEANED_SPEECH))
             for (key, start, seconds, *cleaned), *row in zip(facts, *arrays.values(), strict=True):
                 if key and all(map(len, row)):

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,10 +16,15 @@ import boto3  # type: ignore[import-untyped]
 import pytest
 from faults.head import free_port
 
+from dimts.bundles.bundle import WEIGHTS, resolve_bundle
+from dimts.commands.voice_config import RunnableConfig
+from dimts.launch.start import start_run
 from dimts.storage.mirror import Mirror
-from dimts.storage.paths import CACHE, StoragePath
+from dimts.storage.paths import CACHE, AnyPath, StoragePath
+from dimts.training.checkpoint import LATEST
 
 START_S = 60.0
+WAIT_S = 30.0
 
 
 class S3:
@@ -94,3 +99,22 @@ def put(folder: Path, remote: StoragePath) -> StoragePath:
 
 def names(remote: StoragePath) -> list[str]:
     return [entry.name for entry in remote.entries()]
+
+
+def until(happened: Callable[[], object], patience_s: float = WAIT_S) -> None:
+    """Wait for something that happens elsewhere."""
+    give_up = time.monotonic() + patience_s
+    while not happened():
+        assert time.monotonic() < give_up, "it did not happen"
+        time.sleep(0.1)
+
+
+def trained(config: RunnableConfig) -> Path:
+    """The run's folder, when it has ended."""
+    start_run(config.launch(), config.ray)
+    return config.run.run_dir
+
+
+def latest_weights(run: AnyPath) -> bytes:
+    """Of the latest checkpoint of a run, wherever it is."""
+    return (resolve_bundle(run / LATEST) / WEIGHTS).read_bytes()

@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from training_fixtures import acoustic, make_job, run
+from training_fixtures import acoustic, assert_same_bits_when_stopped, make_job, run
 
-from dimts.bundles.bundle import WEIGHTS, read_manifest, sha256
+from dimts.bundles.bundle import read_manifest
 from dimts.commands.voice_config import VoiceConfig
+from dimts.core.errors import UserError
 from dimts.families.acoustic.adversarial import crops
 from dimts.families.acoustic.settings import AcousticSettings
 from dimts.training.step_result import LossAccumulator, ObjectiveResult
@@ -67,21 +68,34 @@ def test_discriminator_is_trained_heard_of_and_no_part_of_the_bundle(
 def test_adversarial_run_that_was_stopped_ends_with_the_same_bits(
     settings_of: Callable[..., AcousticSettings],
 ) -> None:
-    _, whole = run(settings_of("whole"))
-    run(settings_of("parted"), stop_after=5)
-    _, parted = run(settings_of("parted"))
-    assert whole.checkpoint and parted.checkpoint
-    assert sha256(whole.checkpoint / WEIGHTS) == sha256(parted.checkpoint / WEIGHTS)
+    assert_same_bits_when_stopped(settings_of)
 
 
 def test_run_is_made_longer_before_the_discriminator_begins(
     settings_of: Callable[..., AcousticSettings],
 ) -> None:
     late = ("training.adversarial.start_step=4", "training.adversarial.optimizer.warmup_steps=0")
-    run(settings_of("longer", *late, "training.max_steps=2"))
+    run(settings_of("longer", *late, "training.max_steps=5"), stop_after=2)
     listener, result = run(settings_of("longer", *late, "training.max_steps=6"))
     assert (result.status, result.step) == ("finished", 6)
-    assert any(text.startswith("6 steps instead of 2") for text in listener.told)
+    assert any(text.startswith("6 steps instead of 5") for text in listener.told)
+
+
+def test_discriminator_that_would_never_begin_is_refused(
+    settings_of: Callable[..., AcousticSettings],
+) -> None:
+    with pytest.raises(UserError, match=r"start_step \(3\) must be less than max_steps \(3\)"):
+        settings_of("never", "training.max_steps=3")
+    settings_of("just", "training.max_steps=4")
+
+
+def test_patience_waits_for_the_discriminator(settings_of: Callable[..., AcousticSettings]) -> None:
+    how = (
+        "training.adversarial.start_step=4", "training.max_steps=12", "training.patience=2",
+        "training.validate_every=1", "training.optimizer.learning_rate=1e-30",
+    )  # fmt: skip
+    _, result = run(settings_of("patient", *how))
+    assert (result.status, result.step) == ("early_stopped", 7)  # of 5, 6 and 7 the first is best
 
 
 def test_a_loss_that_begins_between_two_log_lines_is_the_mean_of_its_own_steps() -> None:

@@ -167,7 +167,7 @@ def test_transfer_benchmark_compares_arms_on_equal_terms(
     out = tmp_path / "out"
     command = [
         "benchmarks/transfer.py", "--quick", "--config", str(voice_file), "--config", str(start),
-        "--out", str(out),
+        "--out", str(out), "--set", "training.amp=auto",
     ]  # fmt: skip
     table = run(*command)
     results = {f.name.split("-")[0]: json.loads(f.read_text("utf-8")) for f in out.iterdir()}

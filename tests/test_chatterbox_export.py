@@ -17,10 +17,12 @@ from dimts.cli import run_job
 from dimts.commands import export as export_command
 from dimts.commands import extend as extend_command
 from dimts.core.config import Config, to_yaml
+from dimts.families.chatterbox.base import read_base
 from dimts.families.chatterbox.bundle import build_model, load_bundle, write_bundle
 from dimts.families.chatterbox.export import logits_apart
 from dimts.families.chatterbox.model.config import LoraConfig, T3Config
 from dimts.families.chatterbox.model.t3 import T3
+from dimts.families.chatterbox.placed import write_placed
 from dimts.families.chatterbox.stock import MULTILINGUAL, open_stock, write_stock
 from dimts.families.chatterbox.vocabulary.tokenizer import StockTokenizer
 
@@ -135,6 +137,23 @@ def test_a_trained_model_is_exported_as_published(
         assert (lora is None) == torch.equal(exported(**row)[1], trained)
     assert StockTokenizer.load(out / MULTILINGUAL).values == TOKENIZER.values
     assert (out / "ve.pt").read_bytes() == b"voice encoder"
+
+
+def test_rows_of_a_language_are_known_after_an_export(
+    job: Job, stock: Path, tmp_path: Path
+) -> None:
+    extended, bundle, out = tmp_path / "am", tmp_path / "bundle", tmp_path / "out"
+    job("extend", "--base", stock, "--language", "am", "--out", extended)
+    placed = read_base(str(extended)).placed
+    bundle_of(bundle, open_stock(extended).tokenizer, LORA)
+    write_placed(bundle, placed)
+    job("export", "--model", bundle, "--out", out)
+    assert placed["rows"] and read_base(str(out)).placed == placed
+    code, said = job("extend", "--base", out, "--language", "ti", "--out", tmp_path / "ti")
+    assert code == 0, said
+    tigrinya = read_base(str(tmp_path / "ti"))
+    assert not set(tigrinya.placed["rows"].values()) & set(placed["rows"].values())
+    assert tigrinya.tokenizer.encode("ሰላም", "am") == open_stock(out).tokenizer.encode("ሰላም", "am")
 
 
 def test_other_weights_than_the_trained_ones_are_seen(tmp_path: Path) -> None:

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.chatterbox_parity import drawn_row, drawn_weights, stored_logits
-from dimts.families.chatterbox.model.config import START_SPEECH, STOP_SPEECH, LoraConfig, T3Config
+from dimts.families.chatterbox.model.config import (
+    N_SPEECH,
+    START_SPEECH,
+    STOP_SPEECH,
+    LoraConfig,
+    T3Config,
+)
 from dimts.families.chatterbox.model.generation import Generated, generate
 from dimts.families.chatterbox.model.lora import add_lora, merge_lora
 from dimts.families.chatterbox.model.sampling import Sampling, draw
@@ -134,7 +140,7 @@ def test_generation_with_a_cache_is_that_without(model: T3) -> None:
     ids = torch.cat((torch.tensor([START_SPEECH]), said))
     row |= {"speech_ids_BS": ids[None], "speech_lengths_B": torch.tensor([len(ids)])}
     _, speech = model(**row)
-    assert speech[0, :-1].argmax(-1).tolist() == said.tolist()
+    assert speech[0, :-1, :N_SPEECH].argmax(-1).tolist() == said.tolist()
     assert len(said) == GREEDY.max_tokens
 
 
@@ -162,6 +168,14 @@ def test_generation_ends_with_the_end_token(model: T3) -> None:
     said = say(model, GREEDY)
     assert said.ended and len(said.ids) <= 2
     assert said.ids.tolist() == endless.ids[: len(said.ids)].tolist()
+
+
+def test_ids_that_s3_does_not_know_are_never_said(model: T3) -> None:
+    first = say(model, GREEDY).ids[0]
+    with torch.no_grad():
+        head = model.speech_head.weight
+        head[[START_SPEECH, STOP_SPEECH + 1, -1]] = head[first] * 2
+    assert say(model, GREEDY).ids[0] == first
 
 
 @pytest.mark.parametrize(

@@ -15,16 +15,20 @@ from safetensors.torch import load_file
 from training_fixtures import Listener
 
 from dimts.bundles.bundle import WEIGHTS, resolve_bundle
+from dimts.commands.report import metrics_table
 from dimts.commands.voice_config import load_voice
 from dimts.core.errors import UserError
-from dimts.families.chatterbox.base import PLACED
 from dimts.families.chatterbox.bundle import load_bundle
-from dimts.families.chatterbox.data import Data, open_data
+from dimts.families.chatterbox.data import Data, held_out_rows, open_data
 from dimts.families.chatterbox.dataset import Voices
 from dimts.families.chatterbox.extractor import PROMPT, SPEAKER
+from dimts.families.chatterbox.family import FAMILY, ChatterboxLimits
+from dimts.families.chatterbox.held_out import aggregate_metrics, evaluate
 from dimts.families.chatterbox.model.config import START_SPEECH, STOP_SPEECH, T3Config
+from dimts.families.chatterbox.model.sampling import Sampling
 from dimts.families.chatterbox.model.t3 import T3
 from dimts.families.chatterbox.objective import SpeechObjective, row_losses
+from dimts.families.chatterbox.placed import PLACED
 from dimts.families.chatterbox.settings import ChatterboxSettings, ChatterboxTraining
 from dimts.families.chatterbox.stock import write_stock
 from dimts.families.chatterbox.task import chatterbox_task
@@ -269,10 +273,42 @@ def test_what_the_model_knew_is_rehearsed(build: Build, data: Data, tmp_path: Pa
     )
     task = chatterbox_task(settings, torch.device("cpu"))
     assert task.rehearsal and list(task.rehearsal.ids) == list(data.train.ids)
-    latest = trained(settings)
-    assert latest
-    with pytest.raises(UserError, match="rehearsal_share and features"):
+    trained(settings)
+    best, cpu = settings.run_dir / BEST, torch.device("cpu")
+    metrics, before = FAMILY.held_out(settings, best, cpu)
+    # What is rehearsed here is the corpus itself.
+    lost = metrics["forgetting/speech_loss"]
+    assert metrics["test/utterance_loss"] == pytest.approx(lost)
+    assert metrics["forgetting/speech_loss_am"] == lost < before["forgetting/speech_loss"]
+    change = metrics["forgetting/speech_loss_change"]
+    assert change == pytest.approx(lost - before["forgetting/speech_loss"])
+    assert f"{lost:.3f}   ({change:+.3f} against before" in metrics_table(FAMILY, metrics)
+    promoted = dict(FAMILY.for_promotion(settings, cpu)(best, "it", True).metrics)
+    assert promoted["forgetting"] == change
+    limits = ChatterboxLimits(min_text_gap=-9)
+    assert not FAMILY.objections(promoted, limits)
+    (objection,) = FAMILY.objections(promoted | {"forgetting": 0.3}, limits)
+    assert "changed by +0.300 nats a token" in objection
+    with pytest.raises(UserError, match="rehearsal_share needs features"):
         build(f"base.bundle={folder}", "base.rehearsal_share=0.5")
+
+
+def test_one_text_does_not_tell_whether_it_is_read(data: Data) -> None:
+    rows = held_out_rows(data.features, data.tokenizer, "test")
+    assert len(rows) == 1
+    metrics = aggregate_metrics(evaluate(small().eval(), rows, 0))
+    assert metrics["utterance_loss"] > 8 and "text_gap" not in metrics
+    (objection,) = FAMILY.objections(metrics, ChatterboxLimits())
+    assert "needs two utterances of different texts" in objection
+    assert not FAMILY.objections(metrics, ChatterboxLimits(min_text_gap=-1))
+    assert not FAMILY.objections(metrics | {"text_gap": 0.2}, ChatterboxLimits())
+
+
+def test_who_speaks_is_asked_for_where_nothing_says_it(
+    build: Build, caplog: pytest.LogCaptureFixture
+) -> None:
+    FAMILY.prepare_inputs(build())
+    assert "name corpus.columns.speaker" in caplog.text
 
 
 def test_n_base_is_refused_where_nothing_says_which_rows_are_new(
@@ -316,7 +352,8 @@ def test_speech_of_s3_tokens_ends_in_tokens_and_says_what_is_missing(build: Buil
     bundle = resolve_bundle(settings.run_dir / BEST)
     speaker = load_speaker(bundle)
     (tokens,) = speaker.speech_tokens("ሰላም")  # type: ignore[attr-defined]
-    assert len(tokens)
+    (shorter,) = speaker.speech_tokens("ሰላም", sampling=Sampling(max_tokens=4))  # type: ignore[attr-defined]
+    assert shorter.tolist() == tokens[:3].tolist()  # the last one is left out
     speaker._tokens = "s3"  # type: ignore[attr-defined]
     with pytest.raises(UserError, match=rf"^{len(tokens)} speech tokens .* S3Gen.*dimts export"):
         speaker.speak("ሰላም")

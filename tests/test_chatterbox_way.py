@@ -89,7 +89,6 @@ def test_way_on_a_laptop(spoken_corpus: Path, tmp_path: Path) -> None:
         # The few sentences of the tests leave no split empty with these shares.
         shares = ("prepare.val_share=0.12", "prepare.test_share=0.08")
         more += [part for s in shares if name == "prepare" for part in ("--set", s)]
-        more += ["--min-text-gap=-9"] if name == "promote" else []
         done = subprocess.run(
             [sys.executable, "-m", "dimts", name, *words, *more],
             cwd=tmp_path, capture_output=True, text=True, check=False,

@@ -58,7 +58,7 @@ def test_columns_are_as_long_as_the_split(prepared: Path) -> None:
     everything = []
     for name, facts in features.manifest.splits.items():
         split = features.split(name)
-        lists = (split.ids, split.texts, split.raw_texts, split.languages)
+        lists = (split.ids, split.texts, split.values("raw_text"), split.languages)
         seconds = split.values("seconds")
         assert {len(split), *map(len, lists), len(seconds)} == {facts.n_utterances}
         assert split.n_frames.sum() == facts.n_frames

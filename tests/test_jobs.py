@@ -67,7 +67,7 @@ def test_every_job_refuses_what_it_does_not_know(run: Run, job: str) -> None:
     code, out, err = run(job, "--colour", "red")
     assert code == 2
     assert out == ""
-    assert "--colour" in err or "required" in err
+    assert "--colour" in err or "required" in err or "invalid choice" in err
 
 
 # Errors
@@ -147,6 +147,7 @@ def test_demo_names_the_place_of_its_voice(capsys: pytest.CaptureFixture[str]) -
     print_next_steps(config, 1.0, 1.0, naturalness(heard))
     printed = capsys.readouterr().out
     assert "--model s3://voices/runs/sample_am --text" in printed
+    assert "studio --model s3://voices/runs/sample_am, then http://" in printed
     assert "3.00 of 5 by DistillMOS; the recordings have 4.50" in printed
     assert "dimts evaluate --judges" in naturalness({})
 

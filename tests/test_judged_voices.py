@@ -17,7 +17,10 @@ import torch
 from dimts.bundles.bundle import resolve_bundle
 from dimts.core.errors import UserError
 from dimts.evaluation.judges.config import JudgesConfig
+from dimts.evaluation.judges.judge import Judge
 from dimts.evaluation.judges.metrics import JUDGED
+from dimts.evaluation.judges.panel import load_judges
+from dimts.families.acoustic import judged
 from dimts.families.acoustic.data import open_data
 from dimts.families.acoustic.family import FAMILY
 from dimts.families.acoustic.judged import heard_metrics
@@ -120,10 +123,17 @@ def test_every_judged_metric_has_a_row_and_an_objective() -> None:
 
 
 def test_judge_chooses_the_best_checkpoint_and_ends_a_run(
-    settings: Callable[..., AcousticSettings],
+    settings: Callable[..., AcousticSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from training_fixtures import run
 
+    loaded: list[JudgesConfig] = []
+
+    def load(config: JudgesConfig, device: torch.device, threads: int) -> list[Judge]:
+        loaded.append(config)
+        return load_judges(config, device, threads)
+
+    monkeypatch.setattr(judged, "load_judges", load)
     of_run = settings(
         "chosen", "judges={names: [distortion], sentences: 2, chooses: wave_mcd}",
         "training.max_steps=12", "training.validate_every=1", "training.patience=2",
@@ -131,6 +141,7 @@ def test_judge_chooses_the_best_checkpoint_and_ends_a_run(
     listener, result = run(of_run)
     heard = {step: v["val/wave_mcd"] for step, v in listener.values.items() if "val/wave_mcd" in v}
     assert heard.keys() >= {0, 1, 2}
+    assert len(loaded) == 1
     best = min((step for step in heard if step), key=lambda step: heard[step])
     assert result.best["val/wave_mcd"] == heard[best]
     assert result.status == "finished" or result.step == best + 2

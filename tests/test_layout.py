@@ -22,6 +22,7 @@ BELOW: dict[str, set[str]] = {
     "audio": {"core"},
     "text": {"core"},
     "storage": {"core"},
+    "runtime": {"core", "text"},
     "plotting": {"core", "storage"},
     "features": {"core", "storage", "audio", "text"},
     "bundles": {"core", "storage"},
@@ -44,7 +45,7 @@ BELOW: dict[str, set[str]] = {
 """`families` is the protocol and the registry; a family is a room of its own."""
 NO_FAMILY = ("training", "launch", "tuning", "tracking")
 FAMILIES = {path.name for path in (LIBRARY / "families").iterdir() if path.is_dir()}
-EDGE = ("commands", "cli")
+EDGE = ("commands", "cli", "studio")
 CODE = ("platform/dimts", "data_prep", "jobs", "benchmarks")
 
 

@@ -20,7 +20,7 @@ from faults.head import free_port
 from mlflow.tracking import MlflowClient
 from sockets_fixtures import family, is_loopback, listening
 
-from dimts.commands.ui import tcp_port
+from dimts.cli import tcp_port
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.tracker import Tracker
 

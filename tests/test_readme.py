@@ -70,9 +70,11 @@ ELSEWHERE = {
     "dimts promote --config chatterbox/": "tests/test_chatterbox_way.py",
     "dimts synthesize --model runs/chatterbox_tiny": "tests/test_chatterbox_way.py",
     "dimts export --model": "tests/test_chatterbox_way.py",
+    "benchmarks/runtime.py": "tests/test_export_elsewhere.py",
     "benchmarks/vocoder_quality.py": "tests/test_benchmarks.py",
     "benchmarks/judges.py": "tests/test_judges.py",
     "dimts ui --auth": "tests/test_loopback.py",
+    "dimts studio": "tests/test_studio_browser.py",
     "dimts pretrain --config jobs/configs/mix/natural.yaml --export": "tests/test_pretrain.py",
     "dimts tune --config jobs/configs/sample_am_finetune.yaml": (
         "tests/test_space.py and tests/test_tune_job.py"

@@ -96,7 +96,11 @@ def _speaks(config: TrackingConfig, uri: str, elsewhere: Path) -> None:
     code = (
         "import mlflow, sys; mlflow.set_tracking_uri(sys.argv[1])\n"
         "model = mlflow.pyfunc.load_model(sys.argv[2])\n"
-        "print('\\n'.join(model.predict(['ሰላም።', 'እንዴት ነህ?'])))\n"
+        "said = [{'text': 'ሰላም።'}, {'text': 'እንዴት ነህ?', 'language': 'am', 'speed': 1.5}]\n"
+        "print('\\n'.join(model.predict(said)))\n"
+        "try: model.predict([{'text': 'ሰላም።', 'voice': 'nobody'}])\n"
+        "except mlflow.MlflowException as error: assert 'voice nobody' in str(error)\n"
+        "else: sys.exit('spoken by nobody')\n"
         "from dimts.audio.mel import MelConfig\n"
         "from dimts.families.registry import shipped_vocoder\n"
         "assert shipped_vocoder(MelConfig()), 'by Griffin-Lim'\n"

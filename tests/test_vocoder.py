@@ -1,4 +1,4 @@
-"""A vocoder of the tests' corpus: its features, crops, bundle, and what is refused."""
+"""A vocoder of the tests' corpus: training, bundle, speech, and what is refused."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from numpy.typing import NDArray
 from training_fixtures import Listener
+from vocoder_fixtures import HOP
 
 import dimts
 from data_prep.recipes.espeak import ENGINES
 from dimts.audio.files import read_audio
-from dimts.audio.mel import log_mel
-from dimts.audio.pitch import track_pitch
 from dimts.bundles.bundle import WEIGHTS, BundleError, read_manifest, resolve_bundle
-from dimts.commands import prepare, synthesize
+from dimts.commands import synthesize
 from dimts.commands.voice_config import load_voice
 from dimts.core.errors import UserError
 from dimts.core.untrusted import open_regular
@@ -35,35 +33,25 @@ from dimts.families.registry import (
 )
 from dimts.families.vocoder.bundle import export_bundle
 from dimts.families.vocoder.data import open_data
-from dimts.families.vocoder.dataset import Recording, resampled, without_gaps
-from dimts.families.vocoder.extractors import INT16
-from dimts.families.vocoder.held_out import f0_metrics
+from dimts.families.vocoder.dataset import Recording
 from dimts.families.vocoder.metrics import SELECTION
 from dimts.families.vocoder.settings import VocoderSettings
 from dimts.families.vocoder.speaker import NeuralVocoder
 from dimts.families.vocoder.task import vocoder_task
-from dimts.features.feature_set import FeatureSet
 from dimts.launch.training_run import run_training
 from dimts.training.checkpoint import BEST
 from dimts.training.task import Moment
 from dimts.training.trainer import train
 
-HOP = 256
+pytest_plugins = ("vocoder_fixtures",)
+
 ROOT = Path(__file__).parents[1]
 SHIPPED = sorted((ROOT / "jobs" / "configs" / "vocoder").glob("*.yaml"))
 
 
 @pytest.fixture
-def settings(vocoder_file: Path, tmp_path: Path) -> Any:
-    """``settings("training.max_steps=3")``: what trains a run in the test's folder."""
-
-    def build(*overrides: str) -> VocoderSettings:
-        config = load_voice([vocoder_file], [f"run.storage={tmp_path}", *overrides])
-        found = config.launch().settings
-        assert isinstance(found, VocoderSettings)
-        return found
-
-    return build
+def settings(vocoder_settings: Any) -> Any:
+    return vocoder_settings
 
 
 def read(recording: Path) -> NDArray[np.float32]:
@@ -74,61 +62,6 @@ def read(recording: Path) -> NDArray[np.float32]:
 def trained(settings: VocoderSettings) -> Path:
     run_training(settings, Listener())
     return resolve_bundle(settings.run_dir / BEST)
-
-
-def test_features_hold_the_speech_its_mel_and_its_f0(settings: Any) -> None:
-    data = open_data(settings())
-    split = data.features[0].split("train")
-    for index in (0, 5):
-        wave = split.column("wave", index)
-        mel_TM, f0_T = split.mel(index), split.column("f0", index)
-        assert wave.dtype == np.int16
-        assert len(mel_TM) == len(f0_T) == 1 + len(wave) // HOP
-        again_TM = log_mel(wave.astype(np.float32) / INT16, settings().mel)
-        loud = mel_TM > -8  # the samples of the column are of 16 bits
-        np.testing.assert_allclose(again_TM[loud], mel_TM[loud], atol=0.05)
-        voiced = f0_T[f0_T > 0]
-        assert 0.3 < len(voiced) / len(f0_T) < 0.95
-        assert 60 <= voiced.min() < voiced.max() <= 520
-
-
-def test_crop_of_a_wave_has_the_crop_of_its_mel(settings: Any) -> None:
-    data = open_data(settings("training.gain=[-1.0, -0.5]"))
-    batch = data.train.collate([3, 4, 9], seed=(7, 1, 2))
-    assert batch.mel_BTM.shape == (3, 16, 80)
-    assert batch.wave_BS.shape == (3, 16 * HOP)
-    assert batch.size == 3 * 16
-    for mel_TM, wave in zip(batch.mel_BTM.numpy(), batch.wave_BS.numpy(), strict=True):
-        again_TM = log_mel(wave, settings().mel)[3:13]  # beyond them it has other neighbours
-        loud = mel_TM[3:13] > -6
-        assert np.abs(again_TM - mel_TM[3:13])[loud].mean() < 0.05
-    other = data.train.collate([3, 4, 9], seed=(7, 1, 3))
-    assert not torch.equal(other.mel_BTM, batch.mel_BTM)
-
-
-def test_short_utterance_is_followed_by_silence(settings: Any) -> None:
-    data = open_data(settings("training.crop_frames=4000"))
-    batch = data.train.collate([0])
-    n = len(Recording(data.features[0].split("train"), 0, HOP))
-    assert not batch.wave_BS[0, n * HOP :].any()
-    assert not batch.voiced_BT[0, n:].any()
-    assert (batch.mel_BTM[0, n:] == float(np.float32(np.log(1e-5)))).all()
-    assert batch.wave_BS[0, : n * HOP].any()
-
-
-def test_f0_goes_straight_through_what_is_not_voiced() -> None:
-    f0_T, voiced_T = without_gaps(np.array([0, 100, 0, 0, 130, 0], np.float32))
-    np.testing.assert_allclose(f0_T, [100, 100, 110, 120, 130, 130])
-    np.testing.assert_array_equal(voiced_T, [0, 1, 0, 0, 1, 0])
-    assert (without_gaps(np.zeros(3, np.float32))[0] > 0).all()
-
-
-def test_f0_metrics_of_known_pitches() -> None:
-    recorded = np.array([100, 100, 100, 0, 0], np.float32)
-    made = np.array([101, 200, 0, 0, 100], np.float32)
-    error, wrong, voicing = f0_metrics(made, recorded)
-    assert error == pytest.approx(100 * np.log(1.01), rel=1e-4)
-    assert (wrong, voicing) == (50, 40)
 
 
 def test_discriminators_are_heard_of_from_their_step_on(settings: Any) -> None:
@@ -160,12 +93,12 @@ def test_best_is_one_that_discriminators_have_heard(
 def test_bundle_is_small_and_names_its_mel(settings: Any) -> None:
     bundle = trained(settings("training.max_steps=2"))
     weights = (bundle / WEIGHTS).stat().st_size
-    count = sum(p.numel() for p in NeuralVocoder.load(bundle)._model.parameters())
+    count = sum(p.numel() for p in NeuralVocoder.load(bundle).model.parameters())
     assert weights < 2.2 * count + 10_000
     vocoder = NeuralVocoder.load(bundle)
     assert vocoder.mel == settings().mel
     data = open_data(settings())
-    assert float(vocoder._model.mel_mean) == pytest.approx(data.mel_mean, rel=1e-5)
+    assert float(vocoder.model.mel_mean) == pytest.approx(data.mel_mean, rel=1e-5)
 
 
 def test_exported_bundle_speaks_the_same_beside_a_model_card(settings: Any, tmp_path: Path) -> None:
@@ -176,7 +109,7 @@ def test_exported_bundle_speaks_the_same_beside_a_model_card(settings: Any, tmp_
     (folder / "README.md").write_text("another card", encoding="utf-8")
     names = {file.name for file in folder.iterdir()}
     assert names == {"README.md", "config.yaml", "manifest.json", WEIGHTS}
-    kept, exported = (NeuralVocoder.load(place)._model.state_dict() for place in (source, folder))
+    kept, exported = (NeuralVocoder.load(place).model.state_dict() for place in (source, folder))
     assert all(torch.equal(weight, exported[name]) for name, weight in kept.items())
     assert read_manifest(folder).step == 2
 
@@ -220,7 +153,7 @@ def test_fine_tuning_starts_from_the_weights_of_the_base(settings: Any) -> None:
     )  # fmt: skip
     assert tuned.model.generator.channels == 16
     task = vocoder_task(tuned, torch.device("cpu"))
-    kept = NeuralVocoder.load(base)._model.state_dict()
+    kept = NeuralVocoder.load(base).model.state_dict()
     assert all(torch.equal(kept[name], weight) for name, weight in task.model.state_dict().items())
     assert read_manifest(trained(tuned)).origin["base"] == base.name
 
@@ -232,24 +165,6 @@ def test_samples_are_recordings_spoken_again(settings: Any, tmp_path: Path) -> N
     assert all(sample.wav.exists() and sample.plots[0].exists() for sample in samples)
 
 
-@pytest.mark.parametrize(
-    ("override", "said"),
-    [
-        ("mel.f_max=7000", "was prepared with mel.f_max=8000.0, the configuration says 7000.0"),
-        ("pitch.voicing=0.5", "was prepared with pitch.voicing=0.35, the configuration says 0.5"),
-    ],
-)
-def test_features_of_other_settings_are_refused(settings: Any, override: str, said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        open_data(settings(override))
-
-
-def test_features_without_waves_are_refused(settings: Any, voice_file: Path) -> None:
-    of_voice = yaml.safe_load(voice_file.read_text(encoding="utf-8"))["prepare"]["features"]
-    with pytest.raises(UserError, match="has no column wave; run dimts prepare with family: voc"):
-        open_data(settings(f"features=[{of_voice}]"))
-
-
 def test_run_does_not_go_on_with_another_base(settings: Any) -> None:
     base = trained(settings("run.name=base", "training.max_steps=2"))
     trained(settings("run.name=tuned", "training.max_steps=2"))
@@ -257,29 +172,9 @@ def test_run_does_not_go_on_with_another_base(settings: Any) -> None:
         trained(settings("run.name=tuned", f"base.bundle={base}"))
 
 
-def test_hop_that_does_not_fit_is_refused(settings: Any) -> None:
-    with pytest.raises(UserError, match=r"mel.hop_length \(250\) must be a multiple of 4"):
-        settings("mel.hop_length=250")
-
-
 def test_bundle_of_a_voice_is_no_vocoder(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="is of the family acoustic, not a vocoder"):
-        NeuralVocoder.load(ROOT / "bases" / "latin")
-
-
-def test_prepare_makes_what_a_vocoder_learns_from(
-    vocoder_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    features = tmp_path / "features"
-    command = ["prepare.py", "--config", str(vocoder_file)]
-    monkeypatch.setattr(sys, "argv", [*command, "--set", f"prepare.features={features}"])
-    prepare.main()
-    assert FeatureSet.open(features).manifest.columns.keys() == {"mel", "wave", "f0"}
-    toy = tmp_path / "toy.yaml"
-    toy.write_text("family: toy\nrun: {name: toy}\n", encoding="utf-8")
-    monkeypatch.setattr(sys, "argv", ["prepare.py", "--config", str(toy)])
-    with pytest.raises(UserError, match="toy learns from no features that dimts prepares"):
-        prepare.main()
+        NeuralVocoder.load(ROOT / "bases" / "natural")
 
 
 def test_voice_speaks_by_a_vocoder(
@@ -330,40 +225,6 @@ def test_loading_a_vocoder_leaves_the_random_numbers_of_a_training() -> None:
     torch.manual_seed(1)
     NeuralVocoder.load(ROOT / "bases" / "vocoder")
     assert torch.equal(torch.rand(3), expected)
-
-
-@pytest.mark.parametrize("factor", [0.8, 1.0, 1.25])
-def test_resampled_crop_has_its_own_mel_and_its_f0_moves(settings: Any, factor: float) -> None:
-    mel = settings().mel
-    recording = Recording(open_data(settings()).features[0].split("train"), 3, HOP)
-    crop = resampled(recording, mel, 40, factor, np.random.default_rng(0))
-    assert len(crop.wave) == 40 * HOP
-    again_TM = log_mel(crop.wave, mel)[3:37]  # beyond them it has other neighbours
-    np.testing.assert_allclose(again_TM, crop.mel_TM[3:37], atol=1e-3)
-    whole = resampled(recording, mel, 10_000, factor, np.random.default_rng(0))
-    assert len(whole.mel_TM) == pytest.approx(len(recording) / factor, abs=1)
-    found_T = track_pitch(whole.wave, mel.sample_rate, HOP, settings().pitch)[: len(whole.f0_T)]
-    both = (found_T > 0) & (whole.voiced_T[: len(found_T)] > 0)
-    off = np.log(found_T[both] / whole.f0_T[: len(found_T)][both])
-    assert np.median(np.abs(off)) < 0.02
-
-
-def test_resampling_is_a_range_that_has_an_effect(settings: Any) -> None:
-    plain, other = (
-        open_data(settings(f"training.resampled_share={share}")).train for share in (0, 1)
-    )
-    assert not torch.equal(plain.collate([3]).mel_BTM, other.collate([3]).mel_BTM)
-    with pytest.raises(UserError, match=r"resample 1\.2 to 0\.8: must rise"):
-        settings("training.resample=[1.2, 0.8]")
-
-
-def test_features_that_are_named_twice_are_learned_twice_as_often(settings: Any) -> None:
-    once = open_data(settings())
-    [place] = settings().features
-    twice = open_data(settings(f"features=[{place}, {place}]"))
-    assert len(twice.train) == 2 * len(once.train)
-    assert twice.val.ids == once.val.ids
-    assert twice.fingerprint == once.fingerprint
 
 
 def test_vocoder_of_another_mel_is_refused(settings: Any, voice: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,14 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+import yaml
 from numpy.typing import NDArray
-from training_fixtures import acoustic, make_job, run
+from training_fixtures import acoustic, assert_same_bits_when_stopped, make_job, run
 from voice_fixtures import MEL, MODEL, Settings, amharic, untrained, write_voice
 
 from data_prep.pipeline import prepare
 from dimts.audio.mel import MelConfig, log_mel
 from dimts.audio.pitch import track_pitch
-from dimts.bundles.bundle import WEIGHTS, read_weights, resolve_bundle, sha256
+from dimts.bundles.bundle import CONFIG, MANIFEST, read_weights, resolve_bundle, sha256
 from dimts.core.errors import UserError
 from dimts.families.acoustic.bundle import build_model, load_bundle
 from dimts.families.acoustic.data import open_data
@@ -175,11 +177,7 @@ def with_restoration_of(bundle: Path, corpus: Corpus) -> torch.Tensor:
 def test_run_with_pitch_that_was_stopped_ends_with_the_same_bits(
     pitch_settings: Callable[..., AcousticSettings],
 ) -> None:
-    _, whole = run(pitch_settings("whole"))
-    run(pitch_settings("parted"), stop_after=5)
-    _, parted = run(pitch_settings("parted"))
-    assert whole.checkpoint and parted.checkpoint
-    assert sha256(whole.checkpoint / WEIGHTS) == sha256(parted.checkpoint / WEIGHTS)
+    assert_same_bits_when_stopped(pitch_settings)
 
 
 def test_base_without_pitch_learns_it_and_begins_as_it_was(
@@ -221,3 +219,19 @@ def test_postfilter_puts_back_what_smoothing_took() -> None:
     assert np.abs(np.log(left)).mean() < 0.3 * np.abs(np.log(lost)).mean()
     for before, after in zip(smoothed, restored, strict=True):
         assert np.allclose(before.mean(0), after.mean(0), atol=0.15)
+
+
+def test_bundle_from_before_pitch_and_speakers_speaks_as_it_did(tmp_path: Path) -> None:
+    folder = write_voice(tmp_path)
+    said = AcousticSpeaker.load(folder).speak("ሰላም")
+    config, manifest = folder / CONFIG, folder / MANIFEST
+    settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    for key in ("pitch", "postfilter"):
+        del settings["model"][key]
+    settings["training"] = {"max_steps": 2000, "a_setting_of_then": True}
+    config.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    facts = json.loads(manifest.read_text(encoding="utf-8"))
+    del facts["speakers"]
+    facts["sha256"][CONFIG] = sha256(config)
+    manifest.write_text(json.dumps(facts), encoding="utf-8")
+    assert np.array_equal(AcousticSpeaker.load(folder).speak("ሰላም"), said)

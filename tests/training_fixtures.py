@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from dimts.bundles.bundle import WEIGHTS, sha256
 from dimts.families.acoustic.data import Data, open_data
 from dimts.families.acoustic.dataset import Corpus
 from dimts.families.acoustic.flat_start import ensure_durations, read_durations
@@ -116,6 +117,19 @@ def run(settings: AcousticSettings, stop_after: int | None = None) -> tuple[List
     """Train, or go on with, the run of `settings.run_dir`."""
     listener = Listener(stop_after)
     return listener, train(make_job(settings), listener)
+
+
+def assert_same_bits_when_stopped(settings_of: Callable[[str], AcousticSettings]) -> None:
+    """A run that is stopped and started again ends with the weights of one that is not.
+
+    Args:
+        settings_of: those of a run of more than five steps, by its name.
+    """
+    _, whole = run(settings_of("whole"))
+    assert run(settings_of("parted"), stop_after=5)[1].status == "stopped"
+    _, parted = run(settings_of("parted"))
+    assert whole.checkpoint and parted.checkpoint
+    assert sha256(whole.checkpoint / WEIGHTS) == sha256(parted.checkpoint / WEIGHTS)
 
 
 class Poisoned:

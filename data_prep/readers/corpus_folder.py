@@ -145,6 +145,16 @@ class CorpusFolder:
         found = self.tables(suffix if "*" not in suffix else "", depth=depth)
         return [name for name in found if _full_match(name, pattern)]
 
+    def check_inside(self, name: str) -> None:
+        """Refuse a table that is a link out of the corpus folder, with a `UserError`."""
+        if isinstance(self.root, Path):
+            real = Path(os.path.realpath(self.root / name))
+            if not real.is_relative_to(self.root):
+                raise UserError(
+                    f"{self.config.path / name}: is a link to {real}, out of the corpus folder; "
+                    "copy it there"
+                )
+
     @contextmanager
     def opened(self, name: str) -> Iterator[int]:
         """Descriptor of a table.
@@ -153,12 +163,7 @@ class CorpusFolder:
             UserError: it is missing, too large, or leads out of the corpus folder.
         """
         table = self.config.path / name
-        if isinstance(self.root, Path):
-            real = Path(os.path.realpath(self.root / name))
-            if not real.is_relative_to(self.root):
-                raise UserError(
-                    f"{table}: is a link to {real}, out of the corpus folder; copy it there"
-                )
+        self.check_inside(name)
         try:
             with (
                 at_hand(self.root, [name], MAX_BYTES) as open_table,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -60,10 +59,7 @@ def read_huggingface(folder: CorpusFolder, language: str) -> Rows:
 
 def _parquet_rows(folder: CorpusFolder, maker: RowMaker, name: str) -> Rows:
     place = folder.config.path / name
-    if isinstance(folder.root, Path):
-        real = Path(os.path.realpath(folder.root / name))
-        if not real.is_relative_to(folder.root):
-            raise UserError(f"{place}: is a link to {real}, out of the corpus folder")
+    folder.check_inside(name)
     try:
         with parquet_file(folder.root, name) as file:
             roles, others = _roles(folder, name, file.schema_arrow)

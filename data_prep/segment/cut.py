@@ -102,7 +102,7 @@ def _follow(sound: Sound, before: Found | None, after: Found, is_next: bool) -> 
     assert before is not None
     between = sound.sounds_T[before.end : after.start]
     quiet = np.count_nonzero(between) <= MAX_STRANGE
-    return bool(is_next and quiet and len(between) <= MAX_GAP_SECONDS * FRAMES_A_SECOND)
+    return is_next and bool(quiet) and len(between) <= MAX_GAP_SECONDS * FRAMES_A_SECOND
 
 
 def _cut_chain(

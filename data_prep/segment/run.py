@@ -160,8 +160,7 @@ def _results(jobs: Sequence[_Job], on_ray: bool | None) -> Iterator[tuple[str, s
         rows = ray.data.from_items(
             [{"number": n} for n in range(len(jobs))], override_num_blocks=len(jobs)
         )
-        segment_row: Any = _segment_row
-        results = rows.map(segment_row, fn_kwargs={"jobs": list(jobs)}, num_cpus=1)
+        results = rows.map(partial(_segment_row, jobs=list(jobs)), num_cpus=1)
         try:
             for row in results.iter_rows():
                 yield row["audio"], row["result"]

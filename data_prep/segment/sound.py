@@ -95,8 +95,9 @@ def _powers(wave: Float32Array, n_frames: int) -> Float32Array:
     padded[2 * MEL.hop_length : 2 * MEL.hop_length + len(wave)] = wave
     hops = padded.reshape(-1, MEL.hop_length)
     energy = np.einsum("ij,ij->i", hops, hops)
-    power = np.convolve(energy, np.ones(4) / (4 * MEL.hop_length), mode="valid")
-    return power[:n_frames].astype(np.float32)
+    power = np.convolve(energy, np.ones(4, np.float32), mode="valid")
+    result: Float32Array = (power[:n_frames] / (4 * MEL.hop_length)).astype(np.float32)
+    return result
 
 
 def _sounds(power_T: Float32Array) -> NDArray[np.bool_]:

@@ -34,10 +34,13 @@ COMMANDS = {
     "judge": "what judges hear in a folder of wave files",
     "tune": "search for the best voice",
     "promote": "make a registered voice the champion",
+    "language": "draft the files of a language that dimts does not have",
     "extend": "a base voice's vocabulary and embedding, extended by a language",
-    "export": "a trained Chatterbox as a folder that its package loads",
+    "export": "a voice that speaks without torch, or a Chatterbox for its package",
     "pretrain": "a voice of several languages to adapt others from",
     "ui": "MLflow's pages over the recorded runs",
+    "serve": "speak over HTTP, on Ray Serve",
+    "studio": "pages to speak, to compare voices blindly, to record",
     "sample-corpus": "a corpus that a synthetic voice speaks",
     "asterisk-corpus": "a corpus of a recorded English speaker",
 }
@@ -74,6 +77,13 @@ def config_parser(
         help="one setting, e.g. training.max_steps=500; may be given several times",
     )  # fmt: skip
     return parser
+
+
+def tcp_port(text: str) -> int:
+    """A TCP port, or argparse refuses it."""
+    if not (text.isdecimal() and 1 <= int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"{text}: must be 1 to 65535")
+    return int(text)
 
 
 def main() -> None:

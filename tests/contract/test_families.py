@@ -1,8 +1,4 @@
-"""What every family keeps: it learns, goes on bit for bit, fits memory, freezes, loads, is searched
-and promoted.
-
-A family is added to `CASES`, and to nothing else.
-"""
+"""What every family keeps: it learns, goes on bit for bit, fits memory and freezes."""
 
 from __future__ import annotations
 
@@ -11,143 +7,29 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import yaml
-from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
-from tracking_fixtures import make_store
+from family_fixtures import CASES, KILLED, Build, Case, Listener
+from safetensors.torch import load_file
 
-from dimts.bundles.bundle import MANIFEST, WEIGHTS, BundleError, resolve_bundle, sha256
-from dimts.cli import run_job
-from dimts.commands import promote
-from dimts.commands.sweep_config import load_sweep
-from dimts.commands.voice_config import RunnableConfig, load_voice
-from dimts.families.protocol import Speaker, Vocoder
-from dimts.families.registry import get_family, load_speaker
+from dimts.bundles.bundle import WEIGHTS, resolve_bundle
+from dimts.families.registry import get_family
 from dimts.launch.start import start_run
 from dimts.launch.stopping import request_stop
 from dimts.launch.training_run import run_training
-from dimts.training.callbacks import Callbacks
-from dimts.training.checkpoint import BEST, LATEST, find_latest
+from dimts.training.checkpoint import LATEST, find_latest
 from dimts.training.loader import BatchLoader
 from dimts.training.sampler import Position
 
+pytest_plugins = ("family_fixtures",)
+
 ROOT = Path(__file__).parents[2]
-LR = "training.optimizer.learning_rate"
-LOOP = {
-    "max_steps": 12, "batch_size": 4, "amp": "off", "threads": 1, "log_every": 1,
-    "validate_every": 6, "checkpoint_every": 4, "sample_every": 0,
-    "optimizer": {"warmup_steps": 4, "learning_rate": 1e-2},
-}  # fmt: skip
-
-
-class Case(NamedTuple):
-    """What the contract needs to know of a family beside its name.
-
-    Attributes:
-        settings: of a small model, as YAML; or the fixture that gives its file.
-        loss: the metric of training that falls.
-        freeze: settings by which a part is frozen.
-        frozen: beginnings of the names of the weights that then stay.
-        text: that it speaks; None: it is a vocoder.
-    """
-
-    settings: dict[str, Any] | str
-    loss: str
-    freeze: tuple[str, ...]
-    frozen: tuple[str, ...]
-    text: str | None
-
-
-CASES = {
-    "acoustic": Case(
-        "voice_file",
-        "train/total_loss",
-        ("model.freeze_blocks.encoder=[0]",),
-        ("encoder.blocks.0.",),
-        "ሰላም",
-    ),
-    "vocoder": Case(
-        "vocoder_file",
-        "train/loss",
-        ("model.freeze=[pitch]",),
-        ("pitch_net.",),
-        None,
-    ),
-    "chatterbox": Case(
-        "chatterbox_file",
-        "train/loss",
-        ("model.mode=lora", "model.freeze_until_index=200"),
-        ("speech_emb.", "tfmr.layers.0.self_attn.q_proj.weight"),
-        "ሰላም",
-    ),
-    "toy": Case(
-        {"family": "toy", "training": LOOP}, "train/loss", ("model.freeze=true",), ("first.",), "hi"
-    ),
-}
-Build = Callable[..., RunnableConfig]
-KILLED = [pytest.param(n, marks=pytest.mark.slow) if n == "chatterbox" else n for n in CASES]
-"""Stopped it goes on bit for bit each time; what else a kill does is the same for all."""
-SWEPT = [n if n in ("acoustic", "toy") else pytest.param(n, marks=pytest.mark.slow) for n in CASES]
-"""A sweep knows metrics and settings of a family alone."""
-
-
-@pytest.fixture(params=CASES)
-def family(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def case(family: str) -> Case:
-    return CASES[family]
-
-
-@pytest.fixture
-def file(case: Case, request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """The YAML of a small model of the family; its runs are in the test's folder."""
-    settings: dict[str, Any]
-    if isinstance(case.settings, str):
-        given: Path = request.getfixturevalue(case.settings)
-        settings = yaml.safe_load(given.read_text(encoding="utf-8"))
-        settings["training"] |= {"checkpoint_every": 4}
-    else:
-        settings = dict(case.settings)
-    settings |= {
-        "run": {"name": "small", "storage": str(tmp_path)},
-        "ray": {"workers": 0},
-        "tracking": {"enabled": False},
-    }
-    path = tmp_path / "model.yaml"
-    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    return path
-
-
-@pytest.fixture
-def build(file: Path) -> Build:
-    """``build("training.max_steps=3")``: its configuration."""
-    return lambda *overrides: load_voice([file], overrides)
-
-
-class Listener(Callbacks):
-    """Keeps what is logged, and stops after a number of steps."""
-
-    def __init__(self, stop_after: int = 10**9):
-        self.values: dict[int, dict[str, float]] = {}
-        self._left = stop_after
-
-    def log(self, values: dict[str, float], step: int) -> None:
-        self.values.setdefault(step, {}).update(values)
-
-    def should_stop(self) -> bool:
-        self._left -= 1
-        return self._left <= 0
 
 
 @contextmanager
@@ -295,112 +177,3 @@ def test_what_is_frozen_keeps_its_bits(build: Build, case: Case) -> None:
     for name in frozen:
         assert torch.equal(before[name], after[name]), name
     assert any(not torch.equal(before[name], after[name]) for name in before.keys() - frozen)
-
-
-def spoken(speaker: Speaker, case: Case) -> NDArray[np.float32]:
-    if case.text is not None:
-        return speaker.speak(case.text)
-    assert isinstance(speaker, Vocoder)
-    mel_TM = np.random.default_rng(0).normal(-5, 2, (30, speaker.mel.n_mels))
-    return speaker(mel_TM.astype(np.float32))
-
-
-def test_bundle_speaks_again_what_it_spoke(build: Build, case: Case, tmp_path: Path) -> None:
-    settings = build().launch().settings
-    run_training(settings, Listener())
-    best = resolve_bundle(settings.run_dir / BEST)
-    moved = best.rename(tmp_path / "elsewhere")
-    speaker = load_speaker(moved)
-    wave = spoken(speaker, case)
-    assert wave.dtype == np.float32
-    assert len(wave) > 0
-    assert np.isfinite(wave).all()
-    assert np.array_equal(spoken(load_speaker(moved), case), wave)
-    assert speaker.sample_rate > 0
-    assert list(speaker.languages)
-
-
-def rewrite(bundle: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
-    """Change a bundle's weights, with a checksum that fits."""
-    tensors = load_file(bundle / WEIGHTS)
-    change(tensors)
-    before = sha256(bundle / WEIGHTS)
-    save_file(tensors, bundle / WEIGHTS)
-    text = (bundle / MANIFEST).read_text(encoding="utf-8")
-    (bundle / MANIFEST).write_text(text.replace(before, sha256(bundle / WEIGHTS)))
-
-
-def test_bundle_that_does_not_fit_is_refused(build: Build) -> None:
-    settings = build("training.max_steps=1").launch().settings
-    run_training(settings, Listener())
-    bundle = resolve_bundle(settings.run_dir / BEST)
-
-    def cut(tensors: dict[str, torch.Tensor]) -> None:
-        name = max(tensors, key=lambda name: tensors[name].numel())
-        tensors[name] = tensors[name].flatten()[:1].contiguous()
-
-    rewrite(bundle, cut)
-    with pytest.raises(BundleError, match="tensor"):
-        load_speaker(bundle)
-    (bundle / WEIGHTS).write_bytes(b"")
-    with pytest.raises(BundleError, match="damaged"):
-        load_speaker(bundle)
-    text = (bundle / MANIFEST).read_text(encoding="utf-8")
-    name = f'"family": "{settings.family}"'
-    assert name in text
-    (bundle / MANIFEST).write_text(text.replace(name, '"family": "unheard"'))
-    with pytest.raises(BundleError, match="unheard is unknown; there are acoustic, "):
-        load_speaker(bundle)
-
-
-@pytest.mark.integration
-@pytest.mark.parametrize("family", SWEPT, indirect=True)
-def test_sweep_of_two_trials(file: Path, family: str, ray_session: None) -> None:
-    from dimts.tuning.sweep import run_sweep
-
-    metric = get_family(family).metrics[0]
-    measured = next(
-        m for m in get_family(family).metrics if m.name.startswith("val/") and m.when == "measured"
-    )
-    sweep = {
-        "name": "two", "trials": 2, "parallel": 1, "validations": 2, "early_stopping": None,
-        "objectives": {metric.name: metric.direction, measured.name: measured.direction},
-        "space": {LR: {"type": "float", "low": 1e-9, "high": 1e-2, "log": True}},
-        "known_good": [{LR: 1e-9}, {LR: 1e-2}],
-    }  # fmt: skip
-    space = file.with_name("space.yaml")
-    space.write_text(yaml.safe_dump({"sweep": sweep}), encoding="utf-8")
-    plan = load_sweep([file, space]).plan()
-    result = run_sweep(plan)
-    assert result.is_complete
-    assert result.best is not None
-    assert result.best.number == 1  # the other one learned nothing
-    assert result.metrics
-
-
-@pytest.mark.parametrize("family", KILLED, indirect=True)
-def test_first_of_its_name_is_promoted_and_a_worse_one_is_not(
-    file: Path, family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    store = make_store(tmp_path / "store")
-    tracked = ("tracking.enabled=true", f"tracking.uri=sqlite:///{store}/mlflow.db",
-               "tracking.registered_model=small")  # fmt: skip
-
-    def promoted(*overrides: str) -> tuple[int, str]:
-        config = load_voice([file], (*tracked, *overrides))
-        start_run(config.launch(), config.ray)
-        sets = [part for override in (*tracked, *overrides) for part in ("--set", override)]
-        loose = {
-            "acoustic": ["--length-tolerance", "1000", "--max-of-mean-mel", "9"],
-            "chatterbox": ["--min-text-gap=-9"],
-        }.get(family, [])
-        monkeypatch.setattr(sys, "argv", ["promote.py", "--config", str(file), *sets, *loose])
-        with pytest.raises(SystemExit) as ended:
-            run_job(promote.main)
-        return int(ended.value.code or 0), capsys.readouterr().out
-
-    status, printed = promoted("run.name=good", "training.max_steps=24")
-    assert (status, "there was no champion" in printed) == (0, True), printed
-    status, printed = promoted("run.name=bad", f"{LR}=1e-9")
-    assert (status, "differs from the champion's" in printed) == (1, True), printed

@@ -95,7 +95,7 @@ def decode_audio(
     wave, offset = remove_offset(wave, file_rate)
     peak = peak_of(wave) if offset else peak
     if peak < SILENT_PEAK:
-        raise AudioError("silent", f"no sample is louder than {peak:.1g} of full scale")
+        raise AudioError("silent", f"no sample is louder than {abs(peak):.1g} of full scale")
     return Decoded(wave, file_rate, offset)
 
 

@@ -109,6 +109,7 @@ Done in {total:.0f} s.
   see it    {run}/samples/samples.html
   the run   make ui, then http://127.0.0.1:5000
   say more  {command} synthesize --model {run} --text "..."
+  studio    {command} studio --model {run}, then http://127.0.0.1:7860
 
 Your own corpus: a folder with metadata.csv (id|text) and wavs/. Copy
 {shipped(CONFIG)}

@@ -1,42 +1,103 @@
-"""A trained Chatterbox as a folder that the stock package loads.
+"""A trained model for other programs.
 
+dimts export --model runs/VOICE --out voice [--precision int8] [--page]
 dimts export --model runs/am --base chatterbox --out exported
 
-Writes the T3, adapters merged, and the tokenizer under the published names, reads them again and
-compares logits with the trained model. With --base, a folder of the published model, its voice
-encoder, speech decoder and default voice are put beside.
+A voice becomes a folder that speaks with onnxruntime and numpy alone: ONNX of the voice and of its
+vocoder, its text as data, and the module dimts_runtime; with --page a page that speaks in a
+browser, too. In fp32 it is compared with the trained voice.
+
+A Chatterbox becomes a folder that the stock package loads: the T3, adapters merged, and the
+tokenizer under the published names, read again and compared. With --base, a folder of the
+published model, its voice encoder, speech decoder and default voice are put beside.
 """
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
+from typing import Any
 
+from dimts.bundles.bundle import read_manifest, resolve_bundle
 from dimts.cli import JobParser
 from dimts.core.config import build_config
-from dimts.families.chatterbox.bundle import load_bundle
-from dimts.families.chatterbox.export import export
+from dimts.core.errors import UserError
+from dimts.core.home import shipped
+from dimts.families.registry import SHIPPED_VOCODER
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_model import resolve_model
 
+PRECISIONS = ("fp32", "fp16", "int8")
+
 
 def main() -> None:
-    """Export, and say whether the package loads it."""
+    """Export, and say what was written and how it differs from the trained model."""
     parser = JobParser(description=__doc__)
     parser.add_argument("--model", required=True, help="bundle, run folder or MLflow URI")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--base", type=Path, help="published model, for its other parts")
+    voice = parser.add_argument_group("of a voice")
+    voice.add_argument(
+        "--precision", choices=PRECISIONS, help="of weights; in int8 it is computed, too"
+    )
+    voice.add_argument("--vocoder", help="bundle, run or MLflow URI (default: the one that ships)")
+    voice.add_argument("--page", action="store_true", help="write a page for browsers as well")
+    chatterbox = parser.add_argument_group("of a Chatterbox")
+    chatterbox.add_argument("--base", type=Path, help="published model, for its other parts")
     parser.add_argument(
         "--tracking-uri", default=TrackingConfig().uri, help="MLflow store of an MLflow URI"
     )
     arguments = parser.parse_args()
     given = {"uri": arguments.tracking_uri}
     tracking = build_config(TrackingConfig, given, {("uri",): "--tracking-uri"})
-    bundle = load_bundle(resolve_model(arguments.model, tracking))
-    exported = export(bundle, arguments.out, arguments.base)
+    bundle = resolve_model(arguments.model, tracking)
+    family = read_manifest(resolve_bundle(bundle), verify=False).family
+    if family == "acoustic":
+        _voice(bundle, arguments, tracking)
+    elif family == "chatterbox":
+        _chatterbox(bundle, arguments)
+    else:
+        raise UserError(
+            f"{arguments.model}: is of the family {family}; voices of the acoustic family and "
+            "Chatterbox are exported, a vocoder with its voice"
+        )
+
+
+def _voice(bundle: Path, arguments: argparse.Namespace, tracking: TrackingConfig) -> None:
+    _refuse(arguments, "base")
+    try:
+        from dimts.export.voice import export_voice
+    except ImportError as error:
+        raise UserError(
+            f"{error.name} is not installed: pip install 'dimts[export]'; voices are exported by it"
+        ) from error
+    vocoder = resolve_model(arguments.vocoder or shipped(SHIPPED_VOCODER), tracking)
+    precision: Any = arguments.precision or "fp32"
+    found = export_voice(bundle, vocoder, arguments.out, precision, arguments.page)
+    print(
+        f"log mel differs by {found.mel_difference:.1e} at most from the trained voice's, the wave "
+        f"by {found.wave_db:.0f} dB"
+    )
+    print(f"written: {arguments.out}, {found.size / 1e6:.1f} MB in {precision}")
+    print(f'speak: cd {arguments.out} && python -m dimts_runtime . "..." out.wav')
+
+
+def _chatterbox(bundle: Path, arguments: argparse.Namespace) -> None:
+    from dimts.families.chatterbox.bundle import load_bundle
+    from dimts.families.chatterbox.export import export
+
+    _refuse(arguments, "precision", "vocoder", "page")
+    loaded = load_bundle(bundle)
+    exported = export(loaded, arguments.out, arguments.base)
     print(f"logits differ by {exported.difference:.1e} at most from the trained model's")
     if not exported.loads:
         print(
-            f"the package does not load {bundle.tokenizer.n_vocab} rows of text: extend the base "
+            f"the package does not load {loaded.tokenizer.n_vocab} rows of text: extend the base "
             "with --rows in_place for it"
         )
     print(f"written: {arguments.out / exported.t3_file}")
+
+
+def _refuse(arguments: argparse.Namespace, *names: str) -> None:
+    """Refuse options that mean nothing for the model's family."""
+    if given := [name for name in names if getattr(arguments, name)]:
+        raise UserError(f"--{given[0]}: does nothing for {arguments.model}; leave it out")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from dimts.bundles.bundle import sha256
 from dimts.core.errors import UserError
 from dimts.families.acoustic.extension.extended import new_folder
-from dimts.families.chatterbox.base import PLACED
+from dimts.families.chatterbox.placed import write_placed
 from dimts.families.chatterbox.stock import STOCK_ROWS, TOKENIZERS, open_stock, write_stock
 from dimts.families.chatterbox.vocabulary.placement import Placement, place
 from dimts.families.chatterbox.vocabulary.report import placed_lines, unknown_lines
@@ -55,10 +54,7 @@ def extend_stock(
     sizes = base.config.model_copy(update={"text_vocab": placement.tokenizer.n_vocab})
     with new_folder(arguments.out) as partial:
         write_stock(partial, weights, sizes, placement.tokenizer, base.t3_file, folder)
-        facts = _facts(placement, sha256(folder / base.t3_file), arguments)
-        (partial / PLACED).write_text(
-            json.dumps(facts, ensure_ascii=False, indent=1) + "\n", "utf-8"
-        )
+        write_placed(partial, _facts(placement, sha256(folder / base.t3_file), arguments))
     if sizes.text_vocab != STOCK_ROWS[TOKENIZERS[base.t3_file]]:
         print(
             f"the package loads {STOCK_ROWS[TOKENIZERS[base.t3_file]]} rows of text alone, this "

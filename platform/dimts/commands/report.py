@@ -44,12 +44,13 @@ def metrics_table(family: Family, values: Mapping[str, float]) -> str:
     }
     splits = {split: found for split, found in splits.items() if found}
     lines = table("held-out metrics", splits, shown) if splits else []
-    if "forgetting/mcd_change" in values:
-        after, change = values["forgetting/mcd"], values["forgetting/mcd_change"]
-        lines.append(
-            f"{'languages of the base, dB':<34}{after:>12.3f}   ({change:+.3f} against before; "
-            "held-out sentences)"
-        )
+    for metric in family.metrics:
+        if metric.name in values and metric.name.startswith("forgetting/"):
+            after = values[metric.name.removesuffix("_change")]
+            lines.append(
+                f"{f'languages of the base, {metric.unit}':<34}{after:>12.3f}   "
+                f"({values[metric.name]:+.3f} against before; held-out sentences)"
+            )
     return "\n".join(lines)
 
 

@@ -35,6 +35,8 @@ def main() -> int:
     speaker = dimts.load(
         arguments.model, vocoder=arguments.vocoder, tracking_uri=arguments.tracking_uri
     )
+    if len(names := speaker.voices) > 1 and not arguments.voice:
+        print(f"voice: {names[0]}; --voice may also be {', '.join(names[1:SHOWN_LINES])}")
     failed: list[int] = []
     for number, text in texts.items():
         where = f"{arguments.file}:{number}: " if arguments.file else ""
@@ -113,7 +115,9 @@ def _parser() -> argparse.ArgumentParser:
         "--language", help="code of what is spoken, e.g. am (default: what the voice learned last)"
     )
     parser.add_argument(
-        "--voice", metavar="NAME", help="who speaks, of several (default: who was learned last)"
+        "--voice",
+        metavar="NAME",
+        help="who speaks, of several (default: whom a base was adapted to, else the first)",
     )
     parser.add_argument("--speed", type=float, default=1.0, help="1 is as learned (default)")
     parser.add_argument(

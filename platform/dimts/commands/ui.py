@@ -9,7 +9,6 @@ dimts ui --moved
 
 from __future__ import annotations
 
-import argparse
 import ipaddress
 import signal
 import sys
@@ -20,7 +19,7 @@ from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from dimts.cli import config_parser
+from dimts.cli import config_parser, tcp_port
 from dimts.core.config import Config, load_config
 from dimts.core.errors import UserError
 from dimts.launch.names import CONFIG_FILE
@@ -79,13 +78,6 @@ def main() -> int:
     if line := moved_line(config.absolute()):
         print(f"warning: {line}", file=sys.stderr)
     return serve(config, args.port, str(args.host), args.auth, args.new)
-
-
-def tcp_port(text: str) -> int:
-    """A TCP port, or argparse refuses it."""
-    if not (text.isdecimal() and 1 <= int(text) <= 65535):
-        raise argparse.ArgumentTypeError(f"{text}: must be 1 to 65535")
-    return int(text)
 
 
 def tracking_config(files: Sequence[str | Path], overrides: Sequence[str]) -> TrackingConfig:

@@ -127,6 +127,14 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def first_difference(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any]
+) -> tuple[str, Any, Any] | None:
+    """The first of some settings that differs: its key, as ``mel.f_max``, our value and theirs."""
+    there = flatten(theirs)
+    return next(((k, v, there[k]) for k, v in flatten(ours).items() if v != there[k]), None)
+
+
 def fingerprint(*parts: Any) -> str:
     """16 hex digits of the SHA-256 of the parts' canonical JSON; configs are dumped first."""
     plain = [p.model_dump(mode="json") if isinstance(p, BaseModel) else p for p in parts]

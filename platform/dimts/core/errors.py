@@ -1,7 +1,7 @@
 """What a user can do something about. A job prints such an error as one line and stops."""
 
 from dimts.core.masking import mask_secrets
-from dimts.core.untrusted import printable
+from dimts.core.printable import printable
 
 
 class UserError(Exception):

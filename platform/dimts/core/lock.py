@@ -29,7 +29,7 @@ def locked(file: Path, busy: Callable[[str], str], wait_s: float = 0.0) -> Itera
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
     until = time.monotonic() + wait_s
     try:
-        while not _taken(descriptor):
+        while not taken(descriptor):
             if time.monotonic() >= until:
                 holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
                 raise UserError(busy(holder or "unknown"))
@@ -41,7 +41,8 @@ def locked(file: Path, busy: Callable[[str], str], wait_s: float = 0.0) -> Itera
         os.close(descriptor)
 
 
-def _taken(descriptor: int) -> bool:
+def taken(descriptor: int) -> bool:
+    """Lock an open file, unless another process has."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -19,6 +19,9 @@ from typing import Any
 
 import yaml
 
+from dimts.core.printable import DRIVES_A_TERMINAL as DRIVES_A_TERMINAL
+from dimts.core.printable import printable as printable
+
 MAX_YAML_BYTES = 2**20
 MAX_JSON_BYTES = 16 * 2**20
 MAX_WRITTEN_OUT = 4 * 2**20
@@ -191,18 +194,3 @@ def open_regular(path: str | Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-DRIVES_A_TERMINAL = re.compile(
-    "[\x00-\x1f\x7f-\x9f"  # control characters, among them escape and the ends of lines
-    "\u2028\u2029"  # separators of lines
-    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # turn the direction of what follows
-    "\ufeff\ud800-\udfff]"  # byte-order mark, halves of characters
-)
-
-
-def printable(text: str, longest: int | None = None) -> str:
-    r"""`text` on one line, such characters as ``\x1b``; cut off after `longest` characters."""
-    if longest is not None and len(text) > longest:
-        text = f"{text[:longest]}... ({len(text)} characters)"
-    return DRIVES_A_TERMINAL.sub(lambda match: ascii(match[0])[1:-1], text)

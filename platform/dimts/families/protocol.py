@@ -56,7 +56,8 @@ class Speaker(Protocol):
 
     @property
     def voices(self) -> Sequence[str]:
-        """Names of who speaks; empty if there is one only."""
+        """Names of who speaks, first the one who does if none is named; empty if there is one
+        only."""
 
     def speak(
         self, text: str, *, language: str | None = None, voice: str | None = None,
@@ -67,6 +68,21 @@ class Speaker(Protocol):
         Raises:
             UserError: the text cannot be spoken, there is no such language or voice, or the model
                 cannot change its speed or pitch.
+        """
+
+
+@runtime_checkable
+class Streams(Protocol):
+    """A speaker that gives its samples sentence by sentence."""
+
+    def stream(
+        self, text: str, *, language: str | None = None, voice: str | None = None,
+        speed: float = 1.0, pitch: float = 1.0,
+    ) -> Iterator[NDArray[np.float32]]:  # fmt: skip
+        """What `Speaker.speak` takes, each sentence with the pause after it.
+
+        Raises:
+            UserError: like `speak`, of whatever the text is to blame for before the first sentence.
         """
 
 

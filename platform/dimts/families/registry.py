@@ -12,6 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from dimts.audio.mel import MelConfig
+from dimts.core.config import first_difference
 from dimts.core.errors import ConfigError, UserError
 from dimts.core.home import shipped
 from dimts.families.protocol import Family, Speaker, SpeaksMels, Vocoder
@@ -125,10 +126,9 @@ def check_same_mel(vocoder: str, takes: MelConfig, wanted: MelConfig) -> None:
     Raises:
         UserError: names the first difference.
     """
-    theirs = takes.model_dump()
-    for key, value in wanted.model_dump().items():
-        if theirs[key] != value:
-            raise UserError(
-                f"{vocoder}: was trained for mel.{key}={theirs[key]}, {value} is asked for; take "
-                "one that was trained for this mel"
-            )
+    if found := first_difference(wanted.model_dump(), takes.model_dump()):
+        key, value, theirs = found
+        raise UserError(
+            f"{vocoder}: was trained for mel.{key}={theirs}, {value} is asked for; take one that "
+            "was trained for this mel"
+        )

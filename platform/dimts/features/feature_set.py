@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ class FeatureSet:
 
     folder: Path
     manifest: Manifest
+    _opened: dict[SplitName, FeatureSplit] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def open(cls, place: str | AnyPath) -> FeatureSet:
@@ -46,16 +48,17 @@ class FeatureSet:
         return cls(folder, manifest)
 
     def split(self, name: SplitName) -> FeatureSplit:
-        """The utterances of one split: train, val or test."""
-        return FeatureSplit(self.folder, self.manifest, name)
+        """The utterances of one split: train, val or test; opened once."""
+        if name not in self._opened:
+            self._opened[name] = FeatureSplit(self.folder, self.manifest, name)
+        return self._opened[name]
 
 
 class FeatureSplit:
     """Utterances of one split, in the corpus's order. Pickled as a path, so workers reopen it.
 
     Attributes:
-        ids, texts, raw_texts, languages: one string an utterance; `texts` are normalised,
-            `raw_texts` as the corpus has them.
+        ids, texts, languages: one string an utterance; `texts` are normalised.
         n_frames: int64 [n], of the mel.
     """
 
@@ -68,12 +71,11 @@ class FeatureSplit:
             for shard in manifest.splits[name].shards
             for batch in _open_shard(folder / shard.name, shard, manifest)
         ]
-        self._columns: dict[str, list[Array]] = {}
-        self.ids, self.texts = self.values("id"), self.values("text")
-        self.raw_texts, self.languages = self.values("raw_text"), self.values("language")
+        self._steps: dict[str, Steps] = {}
+        self.ids, self.texts, self.languages = map(self.values, ("id", "text", "language"))
 
     def __len__(self) -> int:
-        return sum(batch.num_rows for batch in self._batches)
+        return len(self.ids)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (FeatureSplit, (self.folder.absolute(), self.manifest, self.name))
@@ -84,41 +86,60 @@ class FeatureSplit:
         Raises:
             KeyError: the set has no such column.
         """
-        steps = self._rows(name)[index]
-        return steps if self.manifest.columns[name].ragged else steps[0]
+        steps = self.steps(name)
+        return steps[index] if steps.ragged else steps[index][0]
 
     def lengths(self, name: str) -> npt.NDArray[np.int64]:
         """Steps of a ragged column, int64 [n]; raises like `column`."""
-        return np.array([len(steps) for steps in self._rows(name)], np.int64)
+        return self.steps(name).lengths()
 
     def mel(self, index: int) -> Float32Array:
         """Natural-log mel, float32 [T, n_mels]; see `column`."""
-        return self._rows("mel")[index]
+        return self.steps("mel")[index]
 
     @cached_property
     def n_frames(self) -> npt.NDArray[np.int64]:
         return self.lengths("mel")
 
-    def _rows(self, name: str) -> list[Array]:
-        if name not in self._columns:
-            column = self.manifest.columns[name]
-            self._columns[name] = [row for batch in self._batches for row in views(batch, column)]
-        return self._columns[name]
+    def steps(self, name: str) -> Steps:
+        """What an extractor made of all utterances; raises like `column`."""
+        if name not in self._steps:
+            self._steps[name] = Steps(self._batches, self.manifest.columns[name])
+        return self._steps[name]
 
     def values(self, name: str) -> list[Any]:
         """What is known of each utterance beside its arrays.
 
         Args:
-            name: id, text, raw_text, language, speaker; audio, the file in the corpus; start, the
-                second of it at which the speech begins, and seconds, the length of the speech.
+            name: id, text, raw_text (as the corpus has it), language, speaker; audio, the file in
+                the corpus; start, the second of it at which the speech begins, and seconds, the
+                length of the speech.
         """
         return [value for batch in self._batches for value in batch.column(name).to_pylist()]
 
 
-def views(batch: pa.RecordBatch, column: Column) -> Iterator[Array]:
-    """Steps of each row of a batch, without a copy."""
-    flat, offsets = column.unpack(batch.column(column.name))
-    return (flat[first:end] for first, end in pairwise(offsets.tolist()))
+class Steps(Sequence[Array]):
+    """A column of each utterance, ``[T, *shape]``: views that are made when one is asked for, as
+    an object for each of a million utterances takes seconds to make, and much memory."""
+
+    def __init__(self, batches: Sequence[pa.RecordBatch], column: Column) -> None:
+        self.ragged = column.ragged
+        self._parts = [column.unpack(batch.column(column.name)) for batch in batches]
+        self._ends = list(accumulate(batch.num_rows for batch in batches))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, index: Any) -> Any:
+        index = range(len(self))[index]
+        part = bisect_right(self._ends, index)
+        flat, offsets = self._parts[part]
+        first, end = offsets[index - self._ends[part] - 1 :][:2]
+        return flat[first:end]
+
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Steps of each utterance, int64 [n]."""
+        return np.concatenate([np.zeros(0, np.int64), *(np.diff(n) for _, n in self._parts)])
 
 
 def read_batches(path: Path) -> tuple[pa.Schema, list[pa.RecordBatch]]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import Field, ValidationError
 
 from dimts.audio.mel import MelConfig
-from dimts.core.config import Config
+from dimts.core.config import Config, first_difference
 from dimts.core.errors import UserError
 from dimts.core.untrusted import MAX_JSON_BYTES, parse_json
 from dimts.features.schema import Column
-from dimts.storage.paths import AnyPath, read_bounded
+from dimts.storage.files import read_bounded
+from dimts.storage.paths import AnyPath
 from dimts.text.normaliser import TextConfig
 
 MANIFEST = "manifest.json"
@@ -174,3 +178,30 @@ def parse_manifest(data: bytes, file: AnyPath) -> Manifest:
         raise UserError(f"{file}: {key}: {first['msg']}; {AGAIN}") from error
     except ValueError as error:
         raise UserError(f"{file}: cannot be read ({error}); {AGAIN}") from error
+
+
+def check_prepared_with(
+    folder: AnyPath, ours: Mapping[str, Any], theirs: Mapping[str, Any]
+) -> None:
+    """Refuse features that were made with other settings than ours, by sections.
+
+    Raises:
+        UserError: names the first difference.
+    """
+    if found := first_difference(ours, theirs):
+        key, asked, there = found
+        raise UserError(
+            f"{folder}: was prepared with {key}={there}, the configuration says {asked}; run "
+            "dimts prepare again or change it"
+        )
+
+
+def mel_moments(
+    manifests: Sequence[Manifest],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Mean, and mean of the squares, of the training frames of all sets together, [n_mels]."""
+    frames = [manifest.splits["train"].n_frames for manifest in manifests]
+    means = np.array([manifest.mel_mean for manifest in manifests])
+    squares = np.square([manifest.mel_std for manifest in manifests]) + means**2
+    mean, square = (np.average(moment, axis=0, weights=frames) for moment in (means, squares))
+    return mean, square

@@ -8,7 +8,8 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from dimts.core.metric import Metric
-from dimts.storage.paths import AnyPath, StorageError, file_size
+from dimts.storage.files import file_size
+from dimts.storage.paths import AnyPath, StorageError
 from dimts.tracking.event_log import EVENTS, follow_events
 
 POLL_S = 0.3

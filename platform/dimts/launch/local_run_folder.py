@@ -38,8 +38,9 @@ from dimts.launch.stopping import (
     stop_requested,
     stopped_early,
 )
+from dimts.storage.files import file_size
 from dimts.storage.mirror import Mirror
-from dimts.storage.paths import StorageError, StoragePath, file_size, folder_here
+from dimts.storage.paths import StorageError, StoragePath, folder_here
 from dimts.tracking.event_log import EVENTS
 from dimts.training.checkpoint import BEST, LATEST
 from dimts.training.memory import PARTS

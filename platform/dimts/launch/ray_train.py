@@ -33,7 +33,8 @@ from dimts.launch.run_logger import RunLogger, device_of
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.stopping import stop_on_signal, stop_requested, stop_run
 from dimts.launch.training_run import run_training
-from dimts.storage.paths import AnyPath, StorageError, arrow_place
+from dimts.storage.files import arrow_place
+from dimts.storage.paths import AnyPath, StorageError
 from dimts.storage.pointer import read_pointer
 from dimts.training.checkpoint import LATEST
 from dimts.training.ownership import RunTakenOver

@@ -17,7 +17,8 @@ from dimts.launch.names import RESULT
 from dimts.launch.samples_page import write_samples_page
 from dimts.launch.settings import Launch
 from dimts.launch.stopping import stop_requested
-from dimts.storage.paths import AnyPath, write_text
+from dimts.storage.files import write_text
+from dimts.storage.paths import AnyPath
 from dimts.tracking.tracker import Status, Tracker
 from dimts.training.callbacks import Callbacks
 from dimts.training.checkpoint import BEST

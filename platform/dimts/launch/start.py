@@ -17,7 +17,8 @@ from dimts.launch.run_logger import read_result
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.stopping import clear_stop
 from dimts.launch.training_run import run_locally
-from dimts.storage.paths import AnyPath, write_text
+from dimts.storage.files import write_text
+from dimts.storage.paths import AnyPath
 from dimts.training.machine_choices import read_choices
 
 MAY_CHANGE = (

@@ -11,7 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from dimts.core.untrusted import open_regular
-from dimts.storage.paths import AnyPath, StoragePath, write_text
+from dimts.storage.files import write_text
+from dimts.storage.paths import AnyPath, StoragePath
 
 MAX_BYTES = 1000
 _TARGET = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)

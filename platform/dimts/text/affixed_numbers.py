@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from dimts.text.language import Language, Numbers
 from dimts.text.numbers import digits_pattern, number_words, one_of
 from dimts.text.replacing import replaced
 from dimts.text.short_forms import longest_first
+
+if TYPE_CHECKING:
+    from dimts.text.language import Language, Numbers
 
 
 def affixed_number_reader(language: Language, tables: Numbers) -> Callable[[str], str]:

@@ -20,6 +20,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from dimts.core.config import Config, load_config
 from dimts.core.errors import ConfigError
+from dimts.text.spellout import check_rules, literals
 
 LANGUAGES = Path(__file__).parent / "languages"
 LARGEST_ALPHABET = 200_000
@@ -41,16 +42,33 @@ def _composed(value: Any) -> Any:
 
 
 def _expand(letters: Iterable[str]) -> list[str]:
-    """``["a-z", "'"]`` -> its characters."""
+    """``["a-z", "'"]`` -> its characters.
+
+    What is written with a mark of its own also when composed, as Bengali য় and Yoruba ọ̀, is two
+    characters, each of which is there once.
+    """
     expanded: list[str] = []
+    marked: list[str] = []
     for entry in letters:
         if len(expanded) > LARGEST_ALPHABET:
             raise ValueError(f"more than {LARGEST_ALPHABET} characters")
         if len(entry) == 3 and entry[1] == "-" and entry[0] < entry[2]:
             expanded.extend(chr(code) for code in range(ord(entry[0]), ord(entry[2]) + 1))
-        else:
-            expanded.extend(entry)
-    return expanded
+            continue
+        for i, character in enumerate(entry):
+            marks = unicodedata.combining(character) and i > 0
+            carries = i + 1 < len(entry) and unicodedata.combining(entry[i + 1])
+            (marked if marks or carries else expanded).append(character)
+    there = set(expanded)
+    return [*expanded, *dict.fromkeys(c for c in marked if c not in there)]
+
+
+def _single(value: str) -> str:
+    if len(value) != 1:
+        parts = " ".join(f"U+{ord(c):04X}" for c in value) or "none"
+        raise ValueError(f"one character is wanted; {value!r} is {len(value)} ({parts}), also when "
+                         "composed (NFC): give each an entry of its own")  # fmt: skip
+    return value
 
 
 def _visible(letters: Entries) -> Entries:
@@ -63,10 +81,11 @@ def _visible(letters: Entries) -> Entries:
 
 _COMPOSED = BeforeValidator(_composed)
 Text = Annotated[str, _COMPOSED]
-Character = Annotated[str, Field(min_length=1, max_length=1), _COMPOSED]
+Character = Annotated[str, AfterValidator(_single), _COMPOSED]
 Word = Annotated[str, Field(min_length=1, max_length=1000), _COMPOSED]
 Said = Annotated[str, Field(max_length=1000), _COMPOSED]
 Letters = Annotated[Word, AfterValidator(_visible)]
+Base = Annotated[str, Field(max_length=40, coerce_numbers_to_str=True)]
 
 
 class SyllableRow(Config):
@@ -147,13 +166,18 @@ class Clock(Config):
 
 
 class Numbers(Config):
-    """Tables from which every cardinal is composed, and how numerals are written."""
+    """Tables or rules by which every cardinal is composed, and how numerals are written."""
 
     units: tuple[Word, ...] = Field(
         min_length=10, max_length=100, description="words of 0, 1, 2, ...; more are composed"
     )
-    tens: dict[int, Said]
-    scales: tuple[Scale, ...]
+    tens: dict[int, Said] = Field(default={})
+    scales: tuple[Scale, ...] = ()
+    rules: dict[Word, dict[Base, Said]] = Field(
+        default={},
+        exclude_if=absent,
+        description="instead of tens and scales, see `text.spellout`; the first set begins",
+    )
     minus: Word
     point: Word
     decimal_separator: Character = "."
@@ -172,6 +196,9 @@ class Numbers(Config):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        if self.rules:
+            check_rules(self.rules)
+            return self
         missing = [ten for ten in range(20, 100, 10) if ten not in self.tens]
         if missing and len(self.units) < missing[-1] + 10:
             raise ValueError(f"tens: {missing[0]} is missing")
@@ -296,7 +323,8 @@ class Language(Config):
             spoken["respelling"] = [word for table in tables for word in table.values()]
         if n := self.numbers:
             scales = (scale.word for scale in n.scales)
-            words = (*n.units, *n.tens.values(), *scales, *n.between.values())
+            by_rules = literals(n.rules)
+            words = (*n.units, *n.tens.values(), *scales, *by_rules, *n.between.values())
             clock = (c.hour, c.half, c.minutes_before, c.minutes) if (c := n.clock) else ()
             spoken["numbers"] = (*words, *clock, n.minus, n.point, n.range_word, n.phone_plus)
             if n.ordinals:
@@ -310,26 +338,40 @@ def load_language(code_or_path: str | Path) -> Language:
     Raises:
         ConfigError: no such language, or the file is not a valid one; names file and key.
     """
-    unknown = "language {} is not known; known: {}; or name the path of a language's YAML file"
+    unknown = (
+        "language {0} is not known; known: {1}; or name the path of a language's YAML file; "
+        "dimts language new CODE --corpus FOLDER drafts one"
+    )
     path = data_file(code_or_path, LANGUAGES, unknown)
     return load_config(Language, [path], including=False)
 
 
 def data_file(code_or_path: str | Path, folder: Path, unknown: str) -> Path:
-    """A YAML file of ours in `folder`, by its language's code, or the file of a path.
+    """A YAML file by its language's code, or the file of a path.
+
+    That of a code is ours, in `folder`, or a user's own, in a folder of that name where the job
+    stands (``languages/ka.yaml``).
 
     Raises:
         ConfigError: no such code; `unknown`, with the code and those that there are.
     """
     path = Path(code_or_path)
-    if path.suffix not in FILES:
-        path = folder / f"{code_or_path}.yaml"
-        if not path.is_file():
-            codes = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
-            raise ConfigError(unknown.format(repr(str(code_or_path)), codes))
-    return path
+    if path.suffix in FILES:
+        return path
+    places = (folder, Path(folder.name))
+    for place in places:
+        if (path := place / f"{code_or_path}.yaml").is_file():
+            return path
+    codes = ", ".join(sorted({file.stem for place in places for file in place.glob("*.yaml")}))
+    raise ConfigError(unknown.format(repr(str(code_or_path)), codes))
 
 
-def absolute_file(code_or_path: str) -> str:
-    """A file's path from the root, for processes that stand in another folder; a code as it is."""
-    return os.path.abspath(code_or_path) if Path(code_or_path).suffix in FILES else code_or_path
+def absolute_file(code_or_path: str, folder: Path = LANGUAGES) -> str:
+    """A file's path from the root, for processes that stand in another folder; the code of one of
+    ours in `folder` as it is."""
+    own = Path(folder.name, f"{code_or_path}.yaml")
+    if Path(code_or_path).suffix in FILES:
+        own = Path(code_or_path)
+    elif (folder / own.name).is_file() or not own.is_file():
+        return code_or_path
+    return os.path.abspath(own)

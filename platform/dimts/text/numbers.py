@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from dimts.text.language import Numbers
 from dimts.text.replacing import check_length, replaced
+from dimts.text.spellout import LARGEST_BY_RULES, spell
+
+if TYPE_CHECKING:
+    from dimts.text.language import Numbers
 
 
 def cardinal(number: int, tables: Numbers) -> str:
     """`number` from 0 to `largest` in words, e.g. 1983 -> አንድ ሺህ ዘጠኝ መቶ ሰማንያ ሦስት."""
+    if tables.rules:
+        try:
+            return spell(number, tables.rules)
+        except LookupError:
+            return _digits(str(number), tables)
     if number < len(tables.units):
         return tables.units[number]
     if number < 100:
@@ -26,7 +34,7 @@ def cardinal(number: int, tables: Numbers) -> str:
 
 def largest(tables: Numbers) -> int:
     """The largest number the tables have words for."""
-    return tables.scales[-1].value * 1000 - 1
+    return LARGEST_BY_RULES if tables.rules else tables.scales[-1].value * 1000 - 1
 
 
 def ordinal(number: int, tables: Numbers) -> str | None:
@@ -98,9 +106,11 @@ def one_of(texts: Iterable[str]) -> str:
 
 
 def digits_pattern(tables: Numbers) -> str:
-    """A pattern of a number: digits, in groups or not, and any number of fractions."""
+    """A pattern of a number: digits, in groups (1,000,000, in India 10,00,000) or not, and any
+    number of fractions."""
     group, point = re.escape(tables.group_separator), re.escape(tables.decimal_separator)
-    return rf"(?:\d{{1,3}}(?:{group}\d{{3}})+(?!\d)|\d+)(?:{point}\d+)*"
+    indian = rf"\d{{1,2}}(?:{group}\d{{2}})+{group}\d{{3}}(?!\d)"
+    return rf"(?:\d{{1,3}}(?:{group}\d{{3}})+(?!\d)|{indian}|\d+)(?:{point}\d+)*"
 
 
 def number_words(match: re.Match[str], tables: Numbers) -> str:

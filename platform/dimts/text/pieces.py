@@ -20,8 +20,12 @@ class Piece(NamedTuple):
     pause: float
 
 
-def pieces(text: str, punctuation: str, longest: int = MAX_PIECE) -> Iterator[Piece]:
+def pieces(
+    text: str, punctuation: str, longest: int = MAX_PIECE, each_sentence: bool = False
+) -> Iterator[Piece]:
     """Cut a normalised text where a sentence ends; where one is too long, at weaker marks.
+
+    A piece has as many sentences as fit, or is a single one where `each_sentence`.
 
     A sentence of more than `longest` characters without a mark is cut between words, and a word
     that is longer anywhere. A text without a mark at its end is given the full stop that
@@ -30,10 +34,12 @@ def pieces(text: str, punctuation: str, longest: int = MAX_PIECE) -> Iterator[Pi
     ends = [mark for mark in punctuation if mark in SENTENCE_ENDS]
     others = [mark for mark in punctuation if mark not in SENTENCE_ENDS]
     start = 0
-    while len(text) - start > longest:
+    while each_sentence or len(text) - start > longest:
         window = text[start : start + longest + 1]
-        if (end := _last(window, ends)) > 0:
+        if (end := _first(window, ends) if each_sentence else _last(window, ends)) > 0:
             pause = SENTENCE_PAUSE
+        elif len(text) - start <= longest:
+            break
         elif (end := _last(window, others)) > 0:
             pause = CLAUSE_PAUSE
         else:
@@ -44,6 +50,12 @@ def pieces(text: str, punctuation: str, longest: int = MAX_PIECE) -> Iterator[Pi
     if rest and rest[-1] not in punctuation:
         rest += next((mark for mark in punctuation if mark in FULL_STOPS), "")
     yield Piece(rest, 0.0)
+
+
+def _first(window: str, marks: Sequence[str]) -> int:
+    """Where the first word with one of the marks ends; 0 if there is none."""
+    found = [at + 1 for mark in marks if (at := window.find(mark + " ")) >= 0]
+    return min(found, default=0)
 
 
 def _last(window: str, marks: Sequence[str]) -> int:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from typing import TYPE_CHECKING
 
-from dimts.text.language import Language
 from dimts.text.numbers import one_of
 from dimts.text.replacing import replaced
 from dimts.text.short_forms import longest_first
+
+if TYPE_CHECKING:
+    from dimts.text.language import Language
 
 MAX_SPELLED = 5
 """Letters of a word in capitals that is spelled; a longer one is read as a word."""

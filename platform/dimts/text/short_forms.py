@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from dimts.text.language import Language
 from dimts.text.numbers import one_of
 from dimts.text.replacing import replaced
+
+if TYPE_CHECKING:
+    from dimts.text.language import Language
 
 _JOINER = re.compile(r" ?[./] ?")
 _LONGEST_PART = 6

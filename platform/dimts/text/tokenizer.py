@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import ChainMap
 from collections.abc import Iterable, Sequence
+from itertools import filterfalse
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ class Tokenizer:
     Attributes:
         spec: what `save` writes.
         tokens: token of each id.
+        knows: whether a normalised text may hold a character.
         languages: their codes, in order.
         start_ids: id of each language's start token.
         pad_id, eos_id: ids of padding (None: there is none, pad with 0) and of the end.
@@ -46,6 +48,7 @@ class Tokenizer:
         known = {entry.language.code: entry for entry in spec.languages}
         self._normalisers = {code: Normaliser(k.language, k.text) for code, k in known.items()}
         self._segmenter = Segmenter(spec.huggingface, spec.space) if spec.huggingface else None
+        self.knows = self._segmenter.knows if self._segmenter else self._ids.__contains__
         self.languages = tuple(known)
         self.start_ids = {code: self._ids[k.start] for code, k in known.items()}
         self.pad_id = None if spec.pad is None else self._ids[spec.pad]
@@ -114,21 +117,15 @@ class Tokenizer:
         """Ids of a normalised text, which may mix characters of any of the languages; raises like
         `encode`."""
         spoken = self.normaliser(language).language
-        if unknown := [character for character in text if not self.knows(character)]:
+        if unknown := [*filterfalse(self.knows, text)]:
             raise UnknownCharacters(unknown, spoken.name)
         return [self.start_ids[spoken.code], *self.segment(text), self.eos_id]
-
-    def knows(self, character: str) -> bool:
-        """Whether a normalised text may hold `character`."""
-        if self._segmenter is not None:
-            return self._segmenter.knows(character)
-        return character in self._ids
 
     def segment(self, text: str) -> list[int]:
         """Ids of a normalised text's own tokens: no start, no end. All of it must be known."""
         if self._segmenter is not None:
             return self._segmenter.ids(text)
-        return [self._ids[character] for character in text]
+        return list(map(self._ids.__getitem__, text))
 
     def decode(self, ids: Iterable[int]) -> str:
         """The normalised text of `ids`; specials are left out.

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from dimts.core.posix import fcntl
-from dimts.storage.paths import write_text
+from dimts.core.lock import taken
+from dimts.storage.files import write_text
 from dimts.tracking.event_log import EVENTS, Entry, read_events
 
 CURSOR = "mlflow_cursor.json"
@@ -41,9 +41,7 @@ class Cursor:
         if self._lock_fd is not None:
             return True
         descriptor = os.open(self._log, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not taken(descriptor):
             os.close(descriptor)
             return False
         self._lock_fd = descriptor

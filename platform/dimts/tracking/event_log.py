@@ -17,7 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dimts.storage.paths import AnyPath, StorageError, file_size, open_at
+from dimts.storage.files import file_size, open_at
+from dimts.storage.paths import AnyPath, StorageError
 
 EVENTS = "metrics.jsonl"
 MAX_WAITING = 10_000

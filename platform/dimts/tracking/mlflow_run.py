@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dimts.core.masking import MASK, mask_uri
-from dimts.storage.paths import write_text
+from dimts.storage.files import write_text
 from dimts.tracking.config import SQLITE, TrackingConfig
 
 if TYPE_CHECKING:

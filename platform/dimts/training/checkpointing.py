@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dimts.bundles.bundle import BundleError
-from dimts.storage.paths import remove_files
+from dimts.storage.files import remove_files
 from dimts.training.checkpoint import (
     NotWritten,
     find_latest,

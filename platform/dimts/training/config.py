@@ -52,7 +52,8 @@ class TrainingConfig(Config):
             faster, found out before the first one.
         log_every, validate_every, sample_every, checkpoint_every: in steps; 0 is never.
         keep_checkpoints: latest ones that stay, beside the best.
-        patience: validations without a better loss before the run stops; 0 is never.
+        patience: validations without a better loss before the run stops, counted once all of it is
+            trained, a discriminator for instance; 0 is never.
         max_bad_steps: steps in a row with a loss that is not finite before the run stops.
     """
 

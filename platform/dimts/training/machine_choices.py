@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from dimts.core.config import Config
 from dimts.core.errors import UserError
-from dimts.storage.paths import write_text
+from dimts.storage.files import write_text
 
 CHOICES_FILE = "machine.json"
 

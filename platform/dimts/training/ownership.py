@@ -12,7 +12,7 @@ import platform
 import uuid
 from pathlib import Path
 
-from dimts.storage.paths import write_text
+from dimts.storage.files import write_text
 
 CLAIM = "claim"
 

@@ -211,7 +211,8 @@ class Trainer:
         progress.validated = progress.step
         if better:
             progress.best = values
-        progress.since_best = 0 if better else progress.since_best + 1
+        # Before all objectives have begun, nothing that was found ends the run.
+        progress.since_best = 0 if better or progress.step <= begun else progress.since_best + 1
         return better
 
     def _save(self, best: bool = False, must: bool = False) -> None:

@@ -12,7 +12,8 @@ from optuna import Study
 
 from dimts.core.errors import ConfigError, UserError
 from dimts.launch.settings import Launch
-from dimts.storage.paths import AnyPath, local_copy
+from dimts.storage.files import local_copy
+from dimts.storage.paths import AnyPath
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.report import best_first
 from dimts.tuning.space import check_point

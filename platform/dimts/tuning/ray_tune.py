@@ -32,7 +32,8 @@ from dimts.launch.resources import places
 from dimts.launch.run_folder import acquire
 from dimts.launch.run_logger import device_of
 from dimts.launch.settings import Launch, RayConfig
-from dimts.storage.paths import AnyPath, arrow_place, remove_files
+from dimts.storage.files import arrow_place, remove_files
+from dimts.storage.paths import AnyPath
 from dimts.tracking.config import TrackingConfig
 from dimts.training.ownership import RunTakenOver
 from dimts.tuning.config import SweepConfig

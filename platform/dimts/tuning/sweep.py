@@ -25,7 +25,8 @@ from dimts.launch.ray_train import connected
 from dimts.launch.settings import Launch, RayConfig
 from dimts.launch.start import keep_settings
 from dimts.launch.stopping import clear_stop, stop_on_signal, stop_requested, stop_run
-from dimts.storage.paths import AnyPath, StorageError, remove_files
+from dimts.storage.files import remove_files
+from dimts.storage.paths import AnyPath, StorageError
 from dimts.storage.pointer import write_pointer
 from dimts.tracking.config import TrackingConfig
 from dimts.tuning.config import SweepConfig, measured

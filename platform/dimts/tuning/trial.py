@@ -26,7 +26,8 @@ from dimts.launch.run_logger import Report, RunLogger
 from dimts.launch.settings import Launch
 from dimts.launch.stopping import EARLY_FILE, STOP_FILE, stopped_early
 from dimts.launch.training_run import run_training
-from dimts.storage.paths import AnyPath, StorageError, copy_to
+from dimts.storage.files import copy_to
+from dimts.storage.paths import AnyPath, StorageError
 from dimts.training.checkpoint import find_latest
 from dimts.training.ownership import RunTakenOver
 from dimts.training.progress import Result

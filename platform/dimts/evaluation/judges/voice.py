@@ -10,7 +10,7 @@ import torch
 from dimts.core.errors import UserError
 from dimts.core.metric import of_speaker
 from dimts.evaluation.judges.config import JudgesConfig
-from dimts.evaluation.judges.judge import Clip
+from dimts.evaluation.judges.judge import Clip, Judge
 from dimts.evaluation.judges.panel import judge_clips, load_judges
 from dimts.evaluation.judges.report import Report, judge_voices
 from dimts.evaluation.judges.sources import COPIES, RECORDINGS, VOICE, voices_of_split
@@ -30,14 +30,16 @@ def judge_voice(
     device: torch.device,
     threads: int = 1,
     wanted: Sequence[str] = tuple(PREFIXES),
+    judges: Sequence[Judge] | None = None,
 ) -> Report:
     """What judges say of a voice, and of the recordings and their copies as far as they are
-    `wanted`, on a split of each set; see `sources.voices_of_split`.
+    `wanted`, on a split of each set; see `sources.voices_of_split`. `judges` are those of the
+    configuration; they are loaded if they are not given.
 
     Raises:
         UserError: a judge is not installed, or a recording cannot be read.
     """
-    judges = load_judges(config, device, threads)
+    loaded = load_judges(config, device, threads) if judges is None else judges
     voices: dict[str, list[Clip]] = {}
     for of_set in features:
         if len(of_set.split(split)):
@@ -46,7 +48,7 @@ def judge_voice(
                 voices.setdefault(name, []).extend(clips)
     if not voices:
         raise UserError(f"judges: the {split} split has no sentences to hear")
-    return judge_voices(config.names, voices, partial(judge_clips, judges, threads=threads))
+    return judge_voices(config.names, voices, partial(judge_clips, loaded, threads=threads))
 
 
 def judged_metrics(report: Report) -> dict[str, float]:

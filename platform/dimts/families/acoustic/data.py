@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dimts.audio.mel import MelConfig
 from dimts.bundles.fetch import local_bundle
-from dimts.core.config import flatten
+from dimts.core.config import first_difference
 from dimts.core.errors import UserError
 from dimts.families.acoustic.bundle import Bundle, load_bundle
 from dimts.families.acoustic.dataset import F0, Corpus, check_lengths, draw, join, load_corpus
@@ -18,7 +18,7 @@ from dimts.families.acoustic.extension.base import extend_tokenizer
 from dimts.families.acoustic.extension.speakers import speaker_table, speakers_of
 from dimts.families.acoustic.settings import AcousticSettings
 from dimts.features.feature_set import FeatureSet
-from dimts.features.manifest import SPLITS
+from dimts.features.manifest import SPLITS, check_prepared_with, mel_moments
 from dimts.storage.paths import AnyPath
 from dimts.text.language import Language, load_language
 from dimts.text.normaliser import TextConfig
@@ -104,14 +104,6 @@ def language_of(features: FeatureSet) -> str:
     return features.manifest.corpus.languages[0]
 
 
-def first_difference(
-    ours: Mapping[str, Any], theirs: Mapping[str, Any]
-) -> tuple[str, Any, Any] | None:
-    """The first of some settings that differs: its key, as ``mel.f_max``, our value and theirs."""
-    there = flatten(theirs)
-    return next(((k, v, there[k]) for k, v in flatten(ours).items() if v != there[k]), None)
-
-
 def _open(folder: AnyPath, language: str, text: TextConfig, mel: MelConfig) -> FeatureSet:
     features = FeatureSet.open(folder)
     manifest = features.manifest
@@ -120,12 +112,7 @@ def _open(folder: AnyPath, language: str, text: TextConfig, mel: MelConfig) -> F
         "mel": manifest.mel.model_dump(),
         "text": {"language": language_of(features), **manifest.text.switches},
     }
-    if found := first_difference(ours, theirs):
-        key, asked, there = found
-        raise UserError(
-            f"{folder}: was prepared with {key}={there}, the configuration says {asked}; run "
-            "dimts prepare again or change it"
-        )
+    check_prepared_with(folder, ours, theirs)
     return features
 
 
@@ -145,9 +132,8 @@ def _tokenizer(
 def _check_texts(features: FeatureSet, tokenizer: Tokenizer, has: str) -> None:
     """Refuse texts of which `tokenizer` makes others: the rules have changed since."""
     splits = [features.split(name) for name in SPLITS]
-    rows = [
-        row for s in splits for row in zip(s.ids, s.raw_texts, s.texts, s.languages, strict=True)
-    ]
+    columns = ((s.ids, s.values("raw_text"), s.texts, s.languages) for s in splits)
+    rows = [row for of_split in columns for row in zip(*of_split, strict=True)]
     for utterance_id, raw, text, language in rows[:: len(rows) // MAX_CHECKED_TEXTS + 1]:
         normaliser = tokenizer.normaliser(language)
         try:
@@ -168,13 +154,8 @@ def _statistics(
     if len(manifests) == 1:
         only = manifests[0]
         return np.array(only.mel_mean, np.float32), np.array(only.mel_std, np.float32)
-    # Of all of them together, by their first and second moments.
-    frames = [manifest.splits["train"].n_frames for manifest in manifests]
-    means = np.array([manifest.mel_mean for manifest in manifests])
-    squares = np.square([manifest.mel_std for manifest in manifests]) + means**2
-    mean = np.average(means, axis=0, weights=frames)
-    std = np.sqrt(np.average(squares, axis=0, weights=frames) - mean**2)
-    return mean.astype(np.float32), std.astype(np.float32)
+    mean, square = mel_moments(manifests)
+    return mean.astype(np.float32), np.sqrt(square - mean**2).astype(np.float32)
 
 
 def _check_pitch(opened: Sequence[FeatureSet], settings: AcousticSettings) -> None:

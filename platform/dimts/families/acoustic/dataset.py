@@ -190,9 +190,7 @@ def load_corpus(
         tokens = [np.array(tokenizer.encode_normalised(*row), np.int64) for row in rows]
     except UserError as error:
         raise UserError(f"{features.folder}: {error}") from error
-    f0 = None
-    if F0 in features.manifest.columns:
-        f0 = [utterances.column(F0, i) for i in range(len(utterances))]
+    f0 = utterances.steps(F0) if F0 in features.manifest.columns else None
     return Corpus(utterances, tokens, f0, _rows_of(utterances, speakers, features.folder))
 
 

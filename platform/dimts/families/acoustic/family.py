@@ -10,7 +10,7 @@ from pydantic import Field
 
 from dimts.core.metric import Metric
 from dimts.families.acoustic.metrics import FORGETTING, MCD, METRICS, SELECTION, SPOKEN
-from dimts.families.acoustic.settings import AcousticSections, AcousticSettings
+from dimts.families.acoustic.settings import SPELLED, AcousticSections, AcousticSettings
 from dimts.families.protocol import Family, Limits, Measured, SharedInputs
 from dimts.features.mel_extractor import MelExtractor
 from dimts.features.pitch_extractor import PitchExtractor
@@ -52,12 +52,14 @@ class AcousticFamily(Family):
 
     def with_base(self, sections: AcousticSections, bundle: Path) -> AcousticSections:
         from dimts.families.acoustic.extension.base import model_from_base
-        from dimts.text.language import absolute_file
+        from dimts.text.language import absolute_file, load_language
+        from dimts.text.transliteration import TRANSLITERATIONS as TABLES
 
         assert sections.base is not None
         paths: dict[str, Any] = {"features": tuple(f.absolute() for f in sections.base.features)}
-        if sections.base.transliteration:
-            paths["transliteration"] = absolute_file(sections.base.transliteration)
+        code = sections.base.transliteration or load_language(sections.text.language).code
+        if sections.base.start in SPELLED and (table := absolute_file(code, TABLES)) != code:
+            paths["transliteration"] = table
         base = sections.base.model_copy(update=paths)
         model = model_from_base(sections.model, bundle)
         return sections.model_copy(update={"base": base, "model": model})

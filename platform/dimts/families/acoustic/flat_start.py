@@ -18,7 +18,8 @@ from dimts.families.acoustic.alignment.em import ALIGNER_VERSION, align_corpus
 from dimts.families.acoustic.data import Data
 from dimts.families.acoustic.settings import AcousticSettings
 from dimts.features.manifest import AGAIN
-from dimts.storage.paths import AnyPath, copy_to, local_copy
+from dimts.storage.files import copy_to, local_copy
+from dimts.storage.paths import AnyPath
 
 
 def ensure_durations(settings: AcousticSettings, data: Data) -> None:

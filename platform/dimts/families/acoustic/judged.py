@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from dimts.core.errors import UserError
+from dimts.evaluation.judges.judge import Judge
 from dimts.evaluation.judges.metrics import JUDGED, OF_JUDGE
 from dimts.evaluation.judges.panel import load_judges
 from dimts.evaluation.judges.report import Report
@@ -63,6 +64,7 @@ def listener(
         return None
     [judge] = [judge for judge, of in OF_JUDGE.items() if config.chooses in {m.name for m in of}]
     config = config.model_copy(update={"names": (judge,)})
+    judges: list[Judge] = []  # loaded when they first listen, which rank 0 alone does
 
     def listen() -> dict[str, float]:
         spoken = copy.deepcopy(model).eval()  # as it would be from its bundle
@@ -70,7 +72,8 @@ def listener(
         voice = AcousticSpeaker(spoken, data.tokenizer, settings.mel, data.language, speakers)
         use_shipped_vocoder(voice)  # as `hear` does
         device, threads = model.mel_mean_M.device, torch.get_num_threads()
-        report = judge_voice(config, data.features, "val", voice, device, threads, (VOICE,))
+        judges[:] = judges or load_judges(config, device, threads)
+        report = judge_voice(config, data.features, "val", voice, device, threads, (VOICE,), judges)
         if (mean := report.mean(VOICE, config.chooses)) is None:
             why = "; ".join(report.objections) or "was not measured on any sentence"
             raise UserError(f"judges.chooses: {config.chooses}: {why}")

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dimts.core.config import first_difference
 from dimts.core.errors import ConfigError, UserError
 from dimts.core.metric import of_speaker
 from dimts.evaluation.judges.voice import judged_metrics
 from dimts.families.acoustic.bundle import Bundle, load_bundle
-from dimts.families.acoustic.data import Data, first_difference, language_of, open_data
+from dimts.families.acoustic.data import Data, language_of, open_data
 from dimts.families.acoustic.dataset import draw, load_corpus
 from dimts.families.acoustic.flat_start import ensure_durations
 from dimts.families.acoustic.freezing import frozen_rows

@@ -63,7 +63,7 @@ class AcousticObjective(nn.Module):
             losses["pitch_loss"] = pitch
         for discriminator in self._discriminators if self.training else ():
             own = discriminator.config
-            if moment.step >= own.start_step:
+            if moment.step >= self.config.adversarial_start:
                 pieces = crops((output.mel_BTM, mel_BTM), batch.n_frames_B, own.frames)
                 with autocast(mel_BTM.device, self.config.amp):
                     fooled, features = discriminator.opinion(*pieces)

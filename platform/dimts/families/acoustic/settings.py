@@ -77,11 +77,16 @@ class AlignerConfig(Config):
     prior_frames: float = Field(20.0, gt=0)
 
 
+LATEST_START = 200
+"""Step from which on a discriminator is of use: a voice of fewer is easily told from a person."""
+
+
 class AdversarialConfig(Config):
     """A discriminator that the decoder has to fool.
 
     Attributes:
-        start_step: from which on it is trained, and the decoder hears of it.
+        start_step: from which on it is trained, and the decoder hears of it; None: `LATEST_START`
+            or, of shorter runs, a third of the steps.
         frames: of each utterance's piece that it sees.
         channels, layers: its sizes; the second half of the layers has twice the channels.
         weight: of what it thinks, beside the error of the mel.
@@ -89,7 +94,7 @@ class AdversarialConfig(Config):
         optimizer: its own.
     """
 
-    start_step: int = Field(200, ge=0)
+    start_step: int | None = Field(None, ge=0)
     frames: int = Field(64, ge=8)
     channels: int = Field(16, ge=1, le=MAX_WIDTH)
     layers: int = Field(4, ge=1, le=MAX_LAYERS)
@@ -119,6 +124,22 @@ class AcousticTrainingConfig(TrainingConfig):
     aligner: AlignerConfig = AlignerConfig()
     loss: LossConfig = LossConfig()
     adversarial: AdversarialConfig | None = None
+
+    @property
+    def adversarial_start(self) -> int:
+        """Step from which on the discriminator is trained."""
+        own = self.adversarial.start_step if self.adversarial else None
+        return min(LATEST_START, self.max_steps // 3) if own is None else own
+
+    @model_validator(mode="after")
+    def _discriminator_begins(self) -> Self:
+        if self.adversarial and self.adversarial_start >= self.max_steps:
+            raise ValueError(
+                f"adversarial.start_step ({self.adversarial_start}) must be less than max_steps "
+                f"({self.max_steps}), or the discriminator never begins; leave it out, or set "
+                "adversarial to null"
+            )
+        return self
 
 
 class Source(Config):

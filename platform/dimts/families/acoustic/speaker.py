@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -45,9 +45,9 @@ class AcousticSpeaker:
     """A voice that speaks; see `dimts.families.protocol.Speaker`.
 
     The model is in eval mode. `language` is the code of what is spoken where none is named; None:
-    the tokenizer's default. `voices` are the names of the model's table of speakers, of whom
-    `voice` speaks where none is named; None: the last. `vocoder` makes samples of a mel:
-    Griffin-Lim, or a trained one.
+    the tokenizer's default. `table` has the names of the model's speakers, by row; `voices` the
+    same, first the one who speaks where none is named: `voice`, or the table's first. `vocoder`
+    makes samples of a mel: Griffin-Lim, or a trained one.
     """
 
     def __init__(
@@ -56,14 +56,15 @@ class AcousticSpeaker:
         tokenizer: Tokenizer,
         mel: MelConfig,
         language: str | None = None,
-        voices: Sequence[str] = (),
+        table: Sequence[str] = (),
         voice: str | None = None,
     ):
         self.model = model
         self.tokenizer = tokenizer
         self.mel_config = mel
         self.language = language
-        self.voices, self.voice = list(voices), voice
+        self._table = list(table)
+        self.voices = sorted(table, key=lambda name: name != voice)
         self.vocoder: Vocoder | None = None
 
     @classmethod
@@ -134,14 +135,27 @@ class AcousticSpeaker:
 
         A long text is spoken piece by piece, so that memory grows with its samples alone.
         """
+        return np.concatenate([*self._pieces(text, language, voice, speed, pitch, False)])
+
+    def stream(
+        self, text: str, *, language: str | None = None, voice: str | None = None,
+        speed: float = 1.0, pitch: float = 1.0,
+    ) -> Iterator[NDArray[np.float32]]:  # fmt: skip
+        """See `dimts.families.protocol.Streams`; raises like `mel`."""
+        return self._pieces(text, language, voice, speed, pitch, True)
+
+    def _pieces(
+        self, text: str, language: str | None, voice: str | None, speed: float, pitch: float,
+        each_sentence: bool,
+    ) -> Iterator[NDArray[np.float32]]:  # fmt: skip
+        """Samples of one piece after the other, with the pause after it."""
         normaliser = self.tokenizer.normaliser(language or self.language)
-        waves: list[NDArray[np.float32]] = []
         marks = "".join(filter(self.tokenizer.knows, normaliser.language.punctuation))
-        for piece in pieces(normaliser.normalise(text), marks):
+        normalised = normaliser.normalise(text)
+        for piece in pieces(normalised, marks, each_sentence=each_sentence):
             spoken = self.mel(piece.text, speed, language, pitch, voice)
-            waves.append(self.vocode(spoken.mel_TM, spoken.f0_T))
-            waves.append(np.zeros(round(piece.pause / speed * self.sample_rate), np.float32))
-        return np.concatenate(waves)
+            wave = self.vocode(spoken.mel_TM, spoken.f0_T)
+            yield np.pad(wave, (0, round(piece.pause / speed * self.sample_rate)))
 
     def _row(self, voice: str | None) -> int | None:
         """Of the table of speakers; None if there is none."""
@@ -150,10 +164,10 @@ class AcousticSpeaker:
                 raise UserError(f"voice {voice}: there is one only; leave it out")
             return None
         if voice is None:
-            voice = self.voice or self.voices[-1]
+            voice = self.voices[0]
         if voice not in self.voices:
             raise UserError(f"voice {voice}: there is none; there are {', '.join(self.voices)}")
-        return self.voices.index(voice)
+        return self._table.index(voice)
 
     def vocode(
         self, mel_TM: NDArray[np.float32], f0_T: NDArray[np.float32] | None = None

@@ -22,7 +22,7 @@ from dimts.families.acoustic.bundle import build_model, write_bundle
 from dimts.families.acoustic.data import Data, open_data
 from dimts.families.acoustic.dataset import Corpus, check_lengths, draw, of_speaker
 from dimts.families.acoustic.extension.base import HUGGINGFACE, extended_weights, origin
-from dimts.families.acoustic.extension.speakers import with_speakers
+from dimts.families.acoustic.extension.speakers import unnamed_speaker, with_speakers
 from dimts.families.acoustic.flat_start import ensure_durations, read_durations
 from dimts.families.acoustic.freezing import freeze
 from dimts.families.acoustic.judged import listener
@@ -60,11 +60,11 @@ def acoustic_task(settings: AcousticSettings, device: torch.device) -> Task:
             ensure_durations(settings, data)
         data.train.durations = read_durations(settings, data)
     model = initial_model(settings, data)
-    notes: list[str] = []
+    notes = unnamed_speaker(data.features, data.speakers[: data.n_base_speakers])
     if latest is None and data.n_base_speakers < len(data.speakers):
         from dimts.families.acoustic.extension.nearest_speaker import start_speakers
 
-        notes = start_speakers(model, data, settings.mel)
+        notes += start_speakers(model, data, settings.mel)
     return replace(task_of(settings, data, model.to(device)), notes=notes)
 
 
@@ -109,7 +109,7 @@ def objectives(model: T3, config: AcousticTrainingConfig) -> tuple[Objective, ..
     discriminator = MelDiscriminator(adversarial).to(model.mel_mean_M.device)
     voice = AcousticObjective(model, config, discriminator)
     critic = DiscriminatorObjective(discriminator, voice)
-    start = adversarial.start_step
+    start = config.adversarial_start
     return (
         Objective("acoustic", voice, config.optimizer),
         Objective("discriminator", critic, adversarial.optimizer, start),
@@ -165,11 +165,11 @@ def _origin(settings: AcousticSettings, data: Data) -> dict[str, str]:
     if not (data.base and settings.base):
         return {}
     before = data.base.manifest
+    learned = {"speaker": data.speaker} if data.speaker else {}
     if HUGGINGFACE in before.sha256 and before.origin.get("language") == data.language:
-        return before.origin  # dimts extend wrote it, and no training has come of it yet
+        return before.origin | learned  # dimts extend wrote it, and no training has come of it yet
     name = Path(settings.base.bundle).name
-    of_base = origin(name, data.base.sha256, settings.base.start, data.language)
-    return of_base | ({"speaker": data.speaker} if data.speaker else {})
+    return origin(name, data.base.sha256, settings.base.start, data.language) | learned
 
 
 def _check_goes_on(checkpoint: Path, settings: AcousticSettings, data: Data) -> None:

@@ -10,16 +10,12 @@ from torch import Tensor
 
 from dimts.bundles.bundle import WEIGHTS, sha256
 from dimts.bundles.fetch import local_bundle
-from dimts.core.errors import UserError
-from dimts.core.untrusted import MAX_JSON_BYTES, parse_json, read_bytes
 from dimts.families.chatterbox.bundle import load_bundle
 from dimts.families.chatterbox.model.config import T3Config
 from dimts.families.chatterbox.model.lora import merge_lora
+from dimts.families.chatterbox.placed import read_placed
 from dimts.families.chatterbox.stock import is_stock, open_stock
 from dimts.families.chatterbox.vocabulary.tokenizer import StockTokenizer
-
-PLACED = "vocabulary.json"
-"""Written by `dimts extend`: which rows of text a language was given."""
 
 
 class Base(NamedTuple):
@@ -30,7 +26,7 @@ class Base(NamedTuple):
         weights: all of them, adapters merged.
         tokenizer: of its texts.
         sha256: of its file of weights.
-        placed: what `PLACED` holds; empty if there is none.
+        placed: which rows of text a language was given; empty if nothing says so.
     """
 
     config: T3Config
@@ -54,24 +50,10 @@ def read_base(place: str) -> Base:
     folder = local_bundle(place)
     if is_stock(folder):
         stock = open_stock(folder)
-        placed = _read_placed(folder / PLACED, stock.config.text_vocab)
+        placed = read_placed(folder, stock.config.text_vocab)
         digest = sha256(folder / stock.t3_file)
         return Base(stock.config, stock.weights(), stock.tokenizer, digest, placed)
     bundle = load_bundle(folder)
-    placed = _read_placed(folder / PLACED, bundle.config.text_vocab)
     weights = merge_lora(bundle.weights, bundle.lora) if bundle.lora else bundle.weights
     digest = bundle.manifest.sha256[WEIGHTS]
-    return Base(bundle.config, weights, bundle.tokenizer, digest, placed)
-
-
-def _read_placed(file: Path, n_rows: int) -> Mapping[str, Any]:
-    if not file.is_file():
-        return {}
-    try:
-        placed: dict[str, Any] = parse_json(read_bytes(file, MAX_JSON_BYTES))
-        for token, row in placed["rows"].items():
-            if type(row) is not int or not 0 <= row < n_rows:
-                raise ValueError(f"rows: {token}: {row!r} is none of the {n_rows} rows of text")
-        return placed
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{file}: is not what dimts extend writes: {error}") from error
+    return Base(bundle.config, weights, bundle.tokenizer, digest, bundle.placed)

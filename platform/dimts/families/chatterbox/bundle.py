@@ -26,6 +26,7 @@ from dimts.core.config import build_config
 from dimts.families.chatterbox.model.config import LoraConfig, T3Config
 from dimts.families.chatterbox.model.lora import add_lora
 from dimts.families.chatterbox.model.t3 import T3
+from dimts.families.chatterbox.placed import read_placed
 from dimts.families.chatterbox.vocabulary.tokenizer import StockTokenizer
 
 FAMILY = "chatterbox"
@@ -41,6 +42,7 @@ class ChatterboxBundle(NamedTuple):
         lora: of its adapters, if it has any.
         weights: on the CPU.
         tokenizer: of its texts.
+        placed: which rows of text a language was given; empty if nothing says so.
     """
 
     manifest: BundleManifest
@@ -48,6 +50,7 @@ class ChatterboxBundle(NamedTuple):
     lora: LoraConfig | None
     weights: dict[str, Tensor]
     tokenizer: StockTokenizer
+    placed: Mapping[str, Any]
 
     def model(self, device: str | torch.device = "cpu") -> T3:
         """The model, adapters beside their layers, in eval mode."""
@@ -107,4 +110,5 @@ def load_bundle(folder: Path) -> ChatterboxBundle:
     weights = read_weights(folder)
     with sizes_alone():  # sizes that the weights do not have cost no memory
         check_weights(build_model(config, lora), weights, folder)
-    return ChatterboxBundle(manifest, config, lora, weights, tokenizer)
+    placed = read_placed(folder, config.text_vocab)
+    return ChatterboxBundle(manifest, config, lora, weights, tokenizer, placed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from dimts.families.chatterbox.dataset import Ids, Rows, Voices
 from dimts.families.chatterbox.extractor import COLUMNS
 from dimts.families.chatterbox.settings import ChatterboxSettings
 from dimts.families.chatterbox.vocabulary.tokenizer import StockTokenizer
+from dimts.features.config import CorpusConfig
 from dimts.features.feature_set import FeatureSet, FeatureSplit
 from dimts.features.manifest import SplitName
 from dimts.storage.paths import AnyPath
@@ -22,6 +24,8 @@ from dimts.text.normaliser import TextConfig
 
 MAX_TEXT_IDS = 320
 """Of a row; what the published model is known to have learned is not longer."""
+NOBODY = CorpusConfig.model_fields["speaker"].default
+log = logging.getLogger(__name__)
 
 
 class Data(NamedTuple):
@@ -33,7 +37,7 @@ class Data(NamedTuple):
         tokenizer: of all texts.
         voices: of the training split.
         train, val: rows.
-        placed: which rows of text the language was given, see `PLACED`; empty if nothing says so.
+        placed: which rows of text the language was given; empty if nothing says so.
         base: what the training starts from.
         rehearsed: sets of the base's languages, and `rehearsal` their rows.
     """
@@ -72,13 +76,13 @@ def open_data(settings: ChatterboxSettings) -> Data:
     else:
         tokenizer, rows = alphabet_tokenizer(language, settings.model.t3.text_vocab)
         placed = {"language": language.code, "rows": rows}
-    features = _open(settings.features, settings, settings.text)
-    train, val = features.split("train"), features.split("val")
-    voices, drop = Voices([train]), settings.training.drop_text
+    features = open_features(settings.features, settings, settings.text)
+    train, drop = features.split("train"), settings.training.drop_text
+    voices = Voices([train])
     data = Data(
         features, language, features.manifest.text, tokenizer, voices,
         Rows([train], _texts([train], tokenizer), voices, drop),
-        Rows([val], _texts([val], tokenizer), voices, with_other_texts=True),
+        held_out_rows(features, tokenizer, "val"),
         placed,
         base,
     )  # fmt: skip
@@ -87,33 +91,54 @@ def open_data(settings: ChatterboxSettings) -> Data:
             f"{settings.features}: no speaker has two utterances in the training split, and "
             "prompts are taken from another one than what is learned"
         )
-    if settings.base and settings.base.features:
-        sets = tuple(_open(place, settings, None) for place in settings.base.features)
+    held_out_rows(features, tokenizer, "test")  # what is measured in the end has to be there
+    if settings.base and settings.base.rehearsal_share:
+        sets = tuple(open_features(place, settings, None) for place in settings.base.features)
         splits = [opened.split("train") for opened in sets]
         rehearsal = Rows(splits, _texts(splits, tokenizer), Voices(splits), drop)
         data = data._replace(rehearsed=sets, rehearsal=rehearsal)
     return data
 
 
-def held_out_rows(
-    settings: ChatterboxSettings, tokenizer: StockTokenizer, split: SplitName
-) -> Rows:
-    """A split to measure on, each row also with the text of another.
+def warn_of_one_speaker(settings: ChatterboxSettings) -> None:
+    """Say what prompts are where nobody said who speaks."""
+    features = open_features(settings.features, settings, settings.text)
+    if {*features.split("train").values("speaker")} == {NOBODY}:
+        log.warning(
+            "%s: nothing says who speaks, so all count as one speaker, and a prompt may be of "
+            "anyone; if there are several, name corpus.columns.speaker, if one, corpus.speaker",
+            settings.features,
+        )
+
+
+def held_out_rows(features: FeatureSet, tokenizer: StockTokenizer, split: SplitName) -> Rows:
+    """A split to measure on, each row also with the text of another, if there are two texts.
 
     Raises:
         UserError: it is empty, or a text does not fit the tokenizer.
     """
-    features = _open(settings.features, settings, settings.text)
     opened, voices = features.split(split), Voices([features.split("train")])
     rows = Rows([opened], _texts([opened], tokenizer), voices, with_other_texts=True)
     if not len(rows):
         raise UserError(
-            f"{settings.features}: the {split} split is empty; raise prepare.{split}_share"
+            f"{features.folder}: the {split} split is empty; raise prepare.{split}_share"
         )
     return rows
 
 
-def _open(place: AnyPath, settings: ChatterboxSettings, text: TextConfig | None) -> FeatureSet:
+def open_features(
+    place: AnyPath, settings: ChatterboxSettings, text: TextConfig | None
+) -> FeatureSet:
+    """A prepared set.
+
+    Args:
+        place: its folder.
+        settings: what its tokens must be.
+        text: what its texts must have been normalised with; None: anything.
+
+    Raises:
+        UserError: it is not there, or was made with other settings.
+    """
     features = FeatureSet.open(place)
     manifest = features.manifest
     if missing := [column.name for column in COLUMNS if column.name not in manifest.columns]:

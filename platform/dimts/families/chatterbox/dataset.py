@@ -108,7 +108,8 @@ class Rows:
         texts: ids of each text from START to STOP, of all splits one after another.
         voices: where prompts come from; an utterance whose speaker has no other one is left out.
         drop_text: share of the rows whose text is not shown.
-        with_other_texts: whether batches hold each row with the text of another as well.
+        with_other_texts: whether batches hold each row with the text of another as well, if there
+            are two texts.
 
     Attributes:
         ids: of the utterances.
@@ -134,7 +135,8 @@ class Rows:
         ends = [speech[id(split)][index] + 2 for split, index in self._where]
         self.n_speech = np.array(ends, np.int64)
         self.lengths = N_CONDITION + self.n_text + self.n_speech
-        self._other = self._other_texts() if with_other_texts else None
+        n_texts = len({text.tobytes() for text in self.texts})
+        self._other = self._other_texts() if with_other_texts and n_texts > 1 else None
 
     def __len__(self) -> int:
         return len(self.ids)

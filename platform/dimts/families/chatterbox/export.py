@@ -22,6 +22,7 @@ from dimts.families.chatterbox.model.config import (
 )
 from dimts.families.chatterbox.model.lora import merge_lora
 from dimts.families.chatterbox.model.t3 import T3
+from dimts.families.chatterbox.placed import write_placed
 from dimts.families.chatterbox.stock import (
     MULTILINGUAL,
     STOCK_ROWS,
@@ -74,6 +75,7 @@ def export(bundle: ChatterboxBundle, out: Path, beside: Path | None) -> Exported
     merged = merge_lora(bundle.weights, bundle.lora) if bundle.lora else bundle.weights
     with drafted(out) as draft:
         write_stock(draft, merged, bundle.config, bundle.tokenizer, t3_file, beside)
+        write_placed(draft, bundle.placed)
         written = open_stock(draft)
         if written.tokenizer.values != bundle.tokenizer.values:
             raise UserError(f"{out}: the tokenizer was not written as it is")

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from dimts.families.chatterbox.metrics import DECIDES, ENDS_ON_TIME, METRICS, TEXT_GAP
+from dimts.core.errors import UserError
+from dimts.families.chatterbox.metrics import (
+    DECIDES,
+    ENDS_ON_TIME,
+    FORGETTING,
+    FORGOTTEN,
+    METRICS,
+    TEXT_GAP,
+)
 from dimts.families.chatterbox.settings import ChatterboxSections, ChatterboxSettings
-from dimts.families.protocol import Family, Limits, Measured
+from dimts.families.protocol import Family, Limits, Measured, SharedInputs
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +36,9 @@ class ChatterboxLimits(Limits):
     )
     min_text_gap: float = Field(
         0.1, description="nats a token that a wrong text must cost; below it ignores its text"
+    )
+    max_forgetting: float = Field(
+        0.2, ge=0, description="nats a token by which the base's languages may be worse"
     )
 
 
@@ -69,6 +80,11 @@ class ChatterboxFamily(Family):
 
         return (TokenExtractor.of(sections.tokens),)
 
+    def prepare_inputs(self, settings: ChatterboxSettings) -> None:
+        from dimts.families.chatterbox.data import warn_of_one_speaker
+
+        warn_of_one_speaker(settings)
+
     def task(self, settings: ChatterboxSettings, device: torch.device) -> Task:
         from dimts.families.chatterbox.task import chatterbox_task
 
@@ -91,7 +107,41 @@ class ChatterboxFamily(Family):
         if ENDS_ON_TIME.name not in names:  # to speak takes longer than all else
             training = settings.training.model_copy(update={"generated": 0})
             settings = settings.model_copy(update={"training": training})
-        return super().measure(settings, bundle, names, shared, device)
+        found = super().measure(settings, bundle, names, shared, device)
+        if FORGETTING.name in names:
+            from dimts.families.chatterbox.forgetting import forgetting
+
+            found[FORGETTING.name] = forgetting(settings, bundle, "val", device)[0][FORGETTING.name]
+        return found
+
+    def shared_inputs(
+        self, settings: Sequence[ChatterboxSettings], measured: Sequence[str]
+    ) -> SharedInputs:
+        base = settings[0].base
+        if FORGETTING.name in measured and not (base and base.features):
+            raise UserError(f"sweep.objectives: {FORGETTING.name} needs base.features")
+        return super().shared_inputs(settings, measured)
+
+    def held_out(
+        self, settings: ChatterboxSettings, bundle: Path, device: torch.device
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        from dimts.families.chatterbox.forgetting import forgetting
+
+        after, before = forgetting(settings, bundle, "test", device)
+        return super().held_out(settings, bundle, device)[0] | after, before
+
+    def for_promotion(
+        self, settings: ChatterboxSettings, device: torch.device
+    ) -> Callable[[Path, str, bool], Measured]:
+        from dimts.families.chatterbox.forgetting import forgetting
+
+        def measure(bundle: Path, what: str, is_candidate: bool) -> Measured:
+            measured = self.scores(settings, bundle, "test", device)
+            after, _ = forgetting(settings, bundle, "test", device)
+            forgotten = {FORGOTTEN.name: after[FORGETTING.name]} if after else {}
+            return measured._replace(metrics={**measured.metrics, **forgotten})
+
+        return measure
 
     def scores(
         self, settings: ChatterboxSettings, bundle: Path, split: Any, device: torch.device
@@ -99,23 +149,37 @@ class ChatterboxFamily(Family):
         import numpy as np
 
         from dimts.families.chatterbox.bundle import load_bundle
-        from dimts.families.chatterbox.data import held_out_rows
+        from dimts.families.chatterbox.data import held_out_rows, open_features
         from dimts.families.chatterbox.held_out import aggregate_metrics, evaluate
 
         loaded = load_bundle(bundle)
-        rows = held_out_rows(settings, loaded.tokenizer, split)
+        features = open_features(settings.features, settings, settings.text)
+        rows = held_out_rows(features, loaded.tokenizer, split)
         found = evaluate(loaded.model(device), rows, settings.training.generated)
         values = np.array([row.speech_loss for row in found])
         return Measured(rows.ids, values, aggregate_metrics(found))
 
     def objections(self, metrics: Mapping[str, float], limits: ChatterboxLimits) -> list[str]:
         """See `Family.objections`; a metric that is not a number fails its condition."""
-        if metrics[TEXT_GAP.name] >= limits.min_text_gap:
-            return []
-        return [
-            f"it ignores its text: a wrong one costs {metrics[TEXT_GAP.name]:+.3f} nats a token, "
-            f"at least {limits.min_text_gap:+g} is asked for"
-        ]
+        found = []
+        gap = metrics.get(TEXT_GAP.name)
+        if gap is None and limits.min_text_gap > 0:
+            found.append(
+                "whether it reads its text is not known: the test split needs two utterances of "
+                "different texts; raise prepare.test_share and run dimts prepare"
+            )
+        elif gap is not None and not gap >= limits.min_text_gap:
+            found.append(
+                f"it ignores its text: a wrong one costs {gap:+.3f} nats a token, at least "
+                f"{limits.min_text_gap:+g} is asked for"
+            )
+        forgotten = metrics.get(FORGOTTEN.name)
+        if forgotten is not None and not forgotten <= limits.max_forgetting:
+            found.append(
+                f"the base's languages changed by {forgotten:+.3f} nats a token, at most "
+                f"{limits.max_forgetting:+g} is asked for"
+            )
+        return found
 
 
 FAMILY = ChatterboxFamily()

@@ -28,7 +28,8 @@ class UtteranceMetrics(NamedTuple):
         id: of the utterance.
         speech_loss, text_loss: nats a token.
         ends: 1 where EOS is the likeliest token after the last one.
-        text_gap: nats a token by which the text of another utterance raises the speech's loss.
+        text_gap: nats a token by which the text of another utterance raises the speech's loss; NaN
+            where there is no other text.
         length_ratio: of what is spoken to what was recorded; NaN where it was not spoken.
     """
 
@@ -41,36 +42,41 @@ class UtteranceMetrics(NamedTuple):
 
 
 @torch.no_grad()
-def evaluate(model: T3, rows: Rows, generated: int) -> list[UtteranceMetrics]:
+def evaluate(
+    model: T3, rows: Rows, generated: int, limit: int | None = None
+) -> list[UtteranceMetrics]:
     """Figures of all rows, in their order.
 
     Args:
         model: in evaluation mode.
         rows: with the texts of others.
         generated: how many of them are spoken, evenly spread, by the likeliest token each time.
+        limit: how many are measured at most, likewise.
     """
     device = model.speech_head.weight.device
-    spoken = set(np.linspace(0, len(rows) - 1, min(generated, len(rows))).round().astype(int))
+    spoken, measured = set(_spread(len(rows), generated)), _spread(len(rows), limit)
     found: dict[int, UtteranceMetrics] = {}
-    order = rows.lengths.argsort(kind="stable").tolist()
+    order = sorted(measured, key=rows.lengths.__getitem__)
     for start in range(0, len(order), BATCH):
         chosen = order[start : start + BATCH]
         batch = rows.collate(chosen).to(device)
         own = row_losses(model, batch, "off")
-        other = row_losses(model, batch, "off", with_other_texts=True)
+        swapped_B = torch.full_like(own.speech, torch.nan)
+        if batch.other_BL is not None:
+            swapped_B = row_losses(model, batch, "off", with_other_texts=True).speech
         n_speech_B, n_text_B = batch.n_speech_B - 1, batch.n_text_B - 1
         table = torch.stack(
             [
                 own.speech / n_speech_B,
                 own.text / n_text_B,
                 own.ends,
-                (other.speech - own.speech) / n_speech_B,
+                (swapped_B - own.speech) / n_speech_B,
             ]
         )
         for index, values in zip(chosen, table.T.tolist(), strict=True):
             ratio = _length_ratio(model, rows, index) if index in spoken else float("nan")
             found[index] = UtteranceMetrics._make((rows.ids[index], *values, ratio))
-    return [found[index] for index in range(len(rows))]
+    return [found[index] for index in measured]
 
 
 def aggregate_metrics(rows: Sequence[UtteranceMetrics]) -> dict[str, float]:
@@ -81,12 +87,19 @@ def aggregate_metrics(rows: Sequence[UtteranceMetrics]) -> dict[str, float]:
         "utterance_loss": speech.mean(),
         "text_loss": text.mean(),
         "eos_recall": ends.mean(),
-        "text_gap": gap.mean(),
         "utterances": len(rows),
     }
+    if not np.isnan(gap).any():
+        metrics["text_gap"] = gap.mean()
     if len(ratios := ratios[~np.isnan(ratios)]):
         metrics["ends_on_time"] = np.mean(np.abs(ratios - 1) <= TOLERANCE)
     return {name: float(value) for name, value in metrics.items()}
+
+
+def _spread(n: int, limit: int | None) -> list[int]:
+    """At most `limit` of `n` indices, evenly spread."""
+    n_taken = n if limit is None else min(limit, n)
+    return [int(index) for index in np.linspace(0, n - 1, n_taken).round()]
 
 
 def _length_ratio(model: T3, rows: Rows, index: int) -> float:

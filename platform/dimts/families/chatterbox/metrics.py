@@ -23,6 +23,14 @@ TEXT_GAP = Metric(
     "text_gap", "what a wrong text costs, nats a token", direction="maximize", signed=True,
     tables=("held_out", "promotion"),
 )  # fmt: skip
+FORGETTING = Metric(
+    "forgetting/speech_loss_change", "forgetting, change of the cross-entropy", "nats a token",
+    when="measured", signed=True,
+)  # fmt: skip
+FORGOTTEN = Metric(
+    "forgetting", "languages of the base, change", "nats a token", signed=True,
+    tables=("promotion",),
+)  # fmt: skip
 
 METRICS = (
     SELECTION,
@@ -46,5 +54,7 @@ METRICS = (
         tables=("held_out", "promotion"),
     ),
     Metric("utterances", "utterances", digits=0, tables=("held_out",)),
+    FORGETTING,
+    FORGOTTEN,
 )  # fmt: skip
 """No loss ranks what is heard; `text_gap` near zero says that the model ignores its text."""

@@ -89,17 +89,20 @@ class ChatterboxBase(BaseSection):
     wrote it, or a bundle or run of this family.
 
     Attributes:
-        features: prepared sets of its languages, to be rehearsed.
+        features: prepared sets of its languages. What was forgotten is measured on their test
+            splits; rehearsal draws from their training splits.
         rehearsal_share: share of the batches that are of those.
+        held_out: utterances of each set that forgetting is measured on, at most.
     """
 
     features: tuple[AnyPath, ...] = ()
     rehearsal_share: float = Field(0.0, ge=0, lt=1)
+    held_out: int = Field(50, ge=1)
 
     @model_validator(mode="after")
     def _nothing_without_effect(self) -> Self:
-        if bool(self.rehearsal_share) != bool(self.features):
-            raise ValueError("rehearsal_share and features, the prepared sets, need each other")
+        if self.rehearsal_share and not self.features:
+            raise ValueError("rehearsal_share needs features, the base's prepared sets")
         return self
 
 

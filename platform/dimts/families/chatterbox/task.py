@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,12 @@ from torch import Tensor
 
 from dimts.bundles.bundle import read_manifest
 from dimts.core.errors import UserError
-from dimts.families.chatterbox.base import PLACED
 from dimts.families.chatterbox.bundle import write_bundle
 from dimts.families.chatterbox.data import Data, open_data
 from dimts.families.chatterbox.metrics import SELECTION
 from dimts.families.chatterbox.model.t3 import T3
 from dimts.families.chatterbox.objective import SpeechObjective
+from dimts.families.chatterbox.placed import write_placed
 from dimts.families.chatterbox.settings import ChatterboxSettings
 from dimts.families.chatterbox.spoken_text import write_language
 from dimts.families.chatterbox.training_parts import set_trained
@@ -48,9 +47,7 @@ def chatterbox_task(settings: ChatterboxSettings, device: torch.device) -> Task:
     def write(folder: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         write_voices(folder, data.voices, data.train)
         write_language(folder, data.language, data.text)
-        if data.placed:
-            text = json.dumps(data.placed, ensure_ascii=False)
-            (folder / PLACED).write_text(text, encoding="utf-8")
+        write_placed(folder, data.placed)
         own = {"features": data.fingerprint, "origin": _origin(settings, data)}
         write_bundle(folder, weights, data.tokenizer, settings.config_yaml, {**facts, **own})
 

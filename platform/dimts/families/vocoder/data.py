@@ -15,7 +15,7 @@ from dimts.families.vocoder.dataset import Crops, Resampling
 from dimts.families.vocoder.predicted import predicted_mels
 from dimts.families.vocoder.settings import VocoderSettings
 from dimts.features.feature_set import FeatureSet
-from dimts.features.manifest import SplitName
+from dimts.features.manifest import SplitName, check_prepared_with, mel_moments
 from dimts.storage.paths import AnyPath
 
 COLUMNS = ("mel", "wave", "f0")
@@ -81,16 +81,8 @@ def _open(folder: AnyPath, mel: MelConfig, pitch: PitchConfig) -> FeatureSet:
             f"{folder}: has no column {missing[0]}; run dimts prepare with family: vocoder"
         )
     tracker = manifest.extractors["pitch"].settings["tracker"]
-    for section, ours, theirs in (
-        ("mel", mel.model_dump(), manifest.mel.model_dump()),
-        ("pitch", pitch.model_dump(), tracker),
-    ):
-        for key, value in ours.items():
-            if value != theirs[key]:
-                raise UserError(
-                    f"{folder}: was prepared with {section}.{key}={theirs[key]}, the "
-                    f"configuration says {value}; run dimts prepare again or change it"
-                )
+    ours = {"mel": mel.model_dump(), "pitch": pitch.model_dump()}
+    check_prepared_with(folder, ours, {"mel": manifest.mel.model_dump(), "pitch": tracker})
     return features
 
 
@@ -99,10 +91,5 @@ def _statistics(opened: tuple[FeatureSet, ...]) -> tuple[float, float]:
 
     Not of each bin: where one corpus has no energy another voice may have some.
     """
-    manifests = [features.manifest for features in opened]
-    frames = [manifest.splits["train"].n_frames for manifest in manifests]
-    means = np.array([manifest.mel_mean for manifest in manifests])
-    squares = np.square([manifest.mel_std for manifest in manifests]) + means**2
-    mean = np.average(means, axis=0, weights=frames).mean()
-    square = np.average(squares, axis=0, weights=frames).mean()
+    mean, square = (m.mean() for m in mel_moments([features.manifest for features in opened]))
     return float(mean), float(np.sqrt(square - mean**2))

@@ -11,6 +11,7 @@ from dimts.families.vocoder.metrics import DECIDES, METRICS
 from dimts.families.vocoder.sections import VocoderSections
 from dimts.families.vocoder.settings import VocoderSettings
 from dimts.features.mel_extractor import MelExtractor
+from dimts.training.config import RunSettings
 
 if TYPE_CHECKING:
     import torch
@@ -37,20 +38,10 @@ class VocoderFamily(Family):
         model = config.model_copy(update={"freeze": sections.model.freeze})
         return sections.model_copy(update={"model": model})
 
-    def settings(
-        self, sections: VocoderSections, run_dir: Path, config_yaml: str
-    ) -> VocoderSettings:
+    def settings(self, sections: VocoderSections, run_dir: Path, config_yaml: str) -> RunSettings:
         features = sections.features or (sections.prepare.features,)
-        return VocoderSettings(
-            features=tuple(place.absolute() for place in features),
-            run_dir=run_dir,
-            mel=sections.mel,
-            pitch=sections.pitch,
-            model=sections.model,
-            training=sections.training,
-            base=sections.base,
-            config_yaml=config_yaml,
-        )
+        places = {"features": tuple(place.absolute() for place in features)}
+        return super().settings(sections.model_copy(update=places), run_dir, config_yaml)
 
     def extractors(self, sections: VocoderSections) -> tuple[Extractor, ...]:
         from dimts.families.vocoder.extractors import extractors_of

@@ -33,6 +33,7 @@ class NeuralVocoder:
         model: in eval mode.
 
     Attributes:
+        model: likewise.
         mel: spec of the mels that it takes.
     """
 
@@ -40,7 +41,7 @@ class NeuralVocoder:
     voices: Sequence[str] = ()
 
     def __init__(self, model: Vocoder):
-        self._model = model
+        self.model = model
         self.mel: MelConfig = model.mel
 
     @classmethod
@@ -71,7 +72,7 @@ class NeuralVocoder:
         mel_BTM = self._checked(mel_TM)
         pitch = None if f0_T is None else self._pitch(f0_T)
         with one_thread(), torch.inference_mode():
-            wave_S = self._model(mel_BTM, pitch)[0]
+            wave_S = self.model(mel_BTM, pitch)[0]
         return _samples(wave_S[: -self.mel.hop_length])
 
     def stream(self, mels: Iterable[NDArray[np.float32]]) -> Iterator[Float32Array]:
@@ -83,7 +84,7 @@ class NeuralVocoder:
         Args:
             mels: pieces [T', M] of a mel, one after another.
         """
-        model, hop, rate = self._model, self.mel.hop_length, self.mel.sample_rate
+        model, hop, rate = self.model, self.mel.hop_length, self.mel.sample_rate
         ahead = model.generator.reach_frames
         context = ahead + model.pitch_net.reach_frames
         kept = torch.zeros(1, 0, self.mel.n_mels, device=model.mel_mean.device)
@@ -142,10 +143,10 @@ class NeuralVocoder:
         if not np.isfinite(mel_TM).all():
             raise ValueError("mel holds NaN or infinite values")
         own = np.clip(mel_TM, -LOUDEST, LOUDEST).astype(np.float32)  # beyond it gains overflow
-        return torch.from_numpy(own)[None].to(self._model.mel_mean.device)
+        return torch.from_numpy(own)[None].to(self.model.mel_mean.device)
 
     def _pitch(self, f0_T: NDArray[np.float32]) -> Pitch:
-        device = self._model.mel_mean.device
+        device = self.model.mel_mean.device
         tensors = (torch.from_numpy(array)[None].to(device) for array in without_gaps(f0_T))
         return Pitch(*tensors)
 

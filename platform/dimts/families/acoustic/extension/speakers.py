@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from dimts.features.config import CorpusConfig
 from dimts.features.feature_set import FeatureSet
 
 ROWS = "speaker.rows.weight"
@@ -36,6 +37,18 @@ def speaker_table(
 def speakers_of(sets: Sequence[FeatureSet]) -> list[str]:
     """Each once, in the order of the sets."""
     return list(dict.fromkeys(name for s in sets for name in s.manifest.corpus.speakers))
+
+
+def unnamed_speaker(opened: Sequence[FeatureSet], known: Sequence[str]) -> list[str]:
+    """A line that says so if a speaker to whom nobody gave a name goes on from the row of one of
+    the base's, who may be somebody else."""
+    name = CorpusConfig.model_fields["speaker"].default
+    if name not in speakers_of(opened) or name not in known:
+        return []
+    return [
+        f"corpus.speaker: the base knows a {name!r}, who is taken for the same person; if this is "
+        "another one, name both by corpus.speaker and run dimts prepare again"
+    ]
 
 
 def with_speakers(

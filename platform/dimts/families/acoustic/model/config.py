@@ -39,7 +39,7 @@ class DurationConfig(Config):
     Attributes:
         channels: width of its convolutions.
         layers: number of them.
-        kernel: tokens that each sees; odd.
+        kernel: tokens (of pitch: frames) that each sees; odd.
         dropout: share of activations dropped in training.
     """
 
@@ -65,18 +65,10 @@ class DecoderConfig(Config):
     dropout: float = Field(0.1, ge=0, lt=1)
 
 
-class PitchConfig(Config):
-    """Sizes of the pitch predictor, of a model whose decoder is shown the pitch.
-
-    Attributes:
-        channels: width of its convolutions.
-        layers: number of them.
-        kernel: frames that each sees; odd.
-        dropout: share of activations dropped in training.
-    """
+class PitchConfig(DurationConfig):
+    """Sizes of the pitch predictor, of a model whose decoder is shown the pitch."""
 
     channels: int = Field(128, ge=1, le=MAX_WIDTH)
-    layers: int = Field(2, ge=1, le=MAX_LAYERS)
     kernel: OddKernel = 5
     dropout: float = Field(0.1, ge=0, lt=1)
 

@@ -15,10 +15,16 @@ from dimts.families.acoustic.model.convolution import Convolution
 N_POSITION_FEATURES = 12
 
 
-class DurationPredictor(nn.Module):
-    """Log of the expected frames in each state of a token, from the encoder's output."""
+class Predictor(nn.Module):
+    """Values of each place of a sequence, from what stands around it.
 
-    def __init__(self, width: int, n_states: int, config: DurationConfig):
+    Args:
+        width: channels of the sequence.
+        n_values: of each place.
+        config: sizes.
+    """
+
+    def __init__(self, width: int, n_values: int, config: DurationConfig):
         super().__init__()
         sizes = [width] + [config.channels] * config.layers
         self.convolutions = nn.ModuleList(
@@ -26,7 +32,21 @@ class DurationPredictor(nn.Module):
         )
         self.norms = nn.ModuleList(nn.LayerNorm(size) for size in sizes[1:])
         self.dropout = nn.Dropout(config.dropout)
-        self.out = nn.Linear(sizes[-1], n_states)
+        self.out = nn.Linear(sizes[-1], n_values)
+
+    def predict(self, x_BLD: Tensor, mask_BL1: Tensor) -> Tensor:
+        """[B, L, D], [B, L, 1] -> float32 [B, L, values]."""
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            x_BLD = convolution((x_BLD * mask_BL1).transpose(1, 2)).transpose(1, 2)
+            x_BLD = self.dropout(norm(F.relu(x_BLD)))
+        return self.out(x_BLD).float()
+
+
+class DurationPredictor(Predictor):
+    """Log of the expected frames in each state of a token, from the encoder's output."""
+
+    def __init__(self, width: int, n_states: int, config: DurationConfig):
+        super().__init__(width, n_states, config)
         nn.init.zeros_(self.out.weight)
 
     @torch.no_grad()
@@ -36,11 +56,7 @@ class DurationPredictor(nn.Module):
 
     def forward(self, x_BND: Tensor, valid_BN: Tensor) -> Tensor:
         """[B, N, D], bool [B, N] -> float32 [B, N, S]."""
-        mask = valid_BN[..., None]
-        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            x_BND = convolution((x_BND * mask).transpose(1, 2)).transpose(1, 2)
-            x_BND = self.dropout(norm(F.relu(x_BND)))
-        return self.out(x_BND).float()
+        return self.predict(x_BND, valid_BN[..., None])
 
 
 def round_durations(durations_BNS: Tensor, valid_BN: Tensor) -> Tensor:

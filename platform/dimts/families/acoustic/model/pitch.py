@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +20,7 @@ from torch.nn import functional as F
 from dimts.audio.mel import MelConfig, hann_window, mel_filterbank
 from dimts.families.acoustic.model.config import PitchConfig
 from dimts.families.acoustic.model.convolution import Convolution
+from dimts.families.acoustic.model.durations import Predictor
 
 F0_MIN, F0_MAX = 50.0, 800.0
 """Hz, the range that the decoder can be shown."""
@@ -40,25 +40,15 @@ class Pitch(NamedTuple):
     voicing_BT: Tensor
 
 
-class PitchPredictor(nn.Module):
+class PitchPredictor(Predictor):
     """Pitch of each frame from what its token is."""
 
     def __init__(self, width: int, config: PitchConfig):
-        super().__init__()
-        sizes = [width] + [config.channels] * config.layers
-        self.convolutions = nn.ModuleList(
-            Convolution(a, b, config.kernel) for a, b in pairwise(sizes)
-        )
-        self.norms = nn.ModuleList(nn.LayerNorm(size) for size in sizes[1:])
-        self.dropout = nn.Dropout(config.dropout)
-        self.out = nn.Linear(sizes[-1], 2)
+        super().__init__(width, 2, config)
 
     def forward(self, x_BTD: Tensor, mask_BT1: Tensor) -> Pitch:
         """[B, T, D], [B, T, 1] -> one pitch a frame."""
-        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            x_BTD = convolution((x_BTD * mask_BT1).transpose(1, 2)).transpose(1, 2)
-            x_BTD = self.dropout(norm(F.relu(x_BTD)))
-        return Pitch(*self.out(x_BTD).float().unbind(-1))
+        return Pitch(*self.predict(x_BTD, mask_BT1).unbind(-1))
 
 
 class HarmonicSource(nn.Module):
@@ -108,7 +98,9 @@ class HarmonicSource(nn.Module):
         z_BT = (f0_BT.clamp_min(1e-3).log() - mean) / std
         return torch.where(f0_BT > 0, z_BT, 0.0)
 
-    def f0(self, pitch: Pitch, shift: float = 1.0, speakers_B: Tensor | None = None) -> Tensor:
+    def f0(
+        self, pitch: Pitch, shift: float | Tensor = 1.0, speakers_B: Tensor | None = None
+    ) -> Tensor:
         """Predicted pitch as F0 in Hz, 0 where unvoiced; float32 [B, T].
 
         Args:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dimts.families.chatterbox.model.config import START_SPEECH, STOP_SPEECH
+from dimts.families.chatterbox.model.config import N_SPEECH, START_SPEECH, STOP_SPEECH
 from dimts.families.chatterbox.model.sampling import Sampling, draw
 from dimts.families.chatterbox.model.t3 import T3
 
@@ -35,6 +35,8 @@ def generate(
     seed: int = 0,
 ) -> Generated:
     """Speech tokens of a text; the same ones for the same seed on one kind of device.
+
+    Ids that the S3 tokenizer does not know are never among them.
 
     Args:
         model: in evaluation mode.
@@ -65,12 +67,15 @@ def generate(
     )
     x_BTC = torch.cat(start_BTC, dim=1)
     caches = model.tfmr.new_caches(rows, x_BTC.shape[1] + sampling.max_tokens)
+    row_V = torch.arange(model.config.speech_vocab, device=device)
+    never_V = (row_V >= N_SPEECH) & (row_V != STOP_SPEECH)
     ids_N = bos_B1[0]
     for number in range(1, sampling.max_tokens + 1):
         logits_BV = model.speech_head(model.tfmr(x_BTC, caches)[:, -1])
         logits_V = logits_BV[0]
         if rows == 2:
             logits_V = logits_V + sampling.cfg_weight * (logits_V - logits_BV[1])
+        logits_V = logits_V.masked_fill(never_V, -torch.inf)
         next_1 = draw(logits_V, ids_N, sampling, generator)
         if next_1 == STOP_SPEECH:
             return Generated(ids_N[1:], ended=True)

@@ -9,33 +9,6 @@ from pydantic import Field, model_validator
 from dimts.core.config import MAX_LAYERS, MAX_WIDTH, Config, OddKernel
 
 
-class PitchNetConfig(Config):
-    """Sizes of the net that reads F0 off a mel.
-
-    Attributes:
-        channels: width of its blocks.
-        hidden: channels inside a block.
-        blocks: number of them.
-        kernel: frames that each sees; odd.
-        classes: log-spaced values of F0 between `f_min` and `f_max`.
-        f_min, f_max: Hz.
-    """
-
-    channels: int = Field(96, ge=1, le=MAX_WIDTH)
-    hidden: int = Field(288, ge=1, le=MAX_WIDTH)
-    blocks: int = Field(4, ge=1, le=MAX_LAYERS)
-    kernel: OddKernel = 7
-    classes: int = Field(192, ge=8, le=4096)
-    f_min: float = Field(60.0, gt=0)
-    f_max: float = Field(520.0, gt=0)
-
-    @model_validator(mode="after")
-    def _is_a_range(self) -> Self:
-        if self.f_min >= self.f_max:
-            raise ValueError(f"f_min {self.f_min:g} must be below f_max {self.f_max:g}")
-        return self
-
-
 class GeneratorConfig(Config):
     """Sizes of the net that shapes the excitation.
 
@@ -50,6 +23,28 @@ class GeneratorConfig(Config):
     hidden: int = Field(512, ge=1, le=MAX_WIDTH)
     blocks: int = Field(6, ge=1, le=MAX_LAYERS)
     kernel: OddKernel = 7
+
+
+class PitchNetConfig(GeneratorConfig):
+    """Sizes of the net that reads F0 off a mel.
+
+    Attributes:
+        classes: log-spaced values of F0 between `f_min` and `f_max`.
+        f_min, f_max: Hz.
+    """
+
+    channels: int = Field(96, ge=1, le=MAX_WIDTH)
+    hidden: int = Field(288, ge=1, le=MAX_WIDTH)
+    blocks: int = Field(4, ge=1, le=MAX_LAYERS)
+    classes: int = Field(192, ge=8, le=4096)
+    f_min: float = Field(60.0, gt=0)
+    f_max: float = Field(520.0, gt=0)
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.f_min >= self.f_max:
+            raise ValueError(f"f_min {self.f_min:g} must be below f_max {self.f_max:g}")
+        return self
 
 
 class ModelConfig(Config):

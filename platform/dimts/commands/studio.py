@@ -1,0 +1,172 @@
+"""Pages in a browser: speak, compare voices blindly, record, look through a corpus.
+
+dimts studio
+dimts studio --model runs/VOICE --model models:/NAME@champion
+dimts studio --config FILE --model runs/ONE --model runs/OTHER
+dimts studio --config FILE --record corpora/mine --sentences SENTENCES.txt
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import secrets
+import socket
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from dimts.cli import config_parser, tcp_port
+from dimts.commands.prepare import SECTIONS
+from dimts.commands.voice_config import RunnableConfig, load_voice
+from dimts.core.config import build_config
+from dimts.core.errors import UserError
+from dimts.features.feature_set import FeatureSet
+from dimts.studio.corpus import CorpusRows
+from dimts.studio.listen import ListeningTest, Sentence
+from dimts.studio.record import Recorder
+from dimts.studio.requests import Speech, VoiceAsked, parse
+from dimts.studio.server import Action, build_app
+from dimts.studio.voices import Voices, data_url
+from dimts.tracking.config import TrackingConfig
+from dimts.tracking.ui import LOOPBACK, address
+
+ANSWERS = Path("output/listening.jsonl")
+RUNS = Path("runs")
+
+
+def main() -> None:
+    """Serve the pages until Ctrl-C or SIGTERM."""
+    arguments = _parser().parse_args()
+    host, port = str(arguments.host), arguments.port
+    asks = arguments.token or not ipaddress.IPv4Address(host).is_loopback
+    token = secrets.token_urlsafe(16) if asks else None
+    reads, changes = actions(arguments)
+    app = build_app(reads, changes, token)
+    try:
+        listener = socket.create_server((host, port))
+    except OSError as error:
+        raise UserError(f"{host}:{port}: {error.strerror}; choose another --port") from None
+    shown = f"{address(host, listener.getsockname()[1])}/" + (f"?token={token}" if token else "")
+    print(f"studio: {shown}  (Ctrl-C stops it)", flush=True)
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def actions(arguments: argparse.Namespace) -> tuple[dict[str, Action], dict[str, Action]]:
+    """What the pages ask for and change, by name; a page that lacks an option is not there.
+
+    Raises:
+        UserError: there is nothing to show, or an option does not fit.
+    """
+    given = {"uri": arguments.tracking_uri} if arguments.tracking_uri else {}
+    tracking = build_config(TrackingConfig, given, {("uri",): "--tracking-uri"})
+    voices = Voices(arguments.model or found_runs(), tracking)
+    reads: dict[str, Action] = {}
+    changes: dict[str, Action] = {}
+    pages = []
+    if voices.names:
+        pages.append("speak")
+        reads["voice"] = lambda values: voices.facts(parse(VoiceAsked, values).model)
+        changes["speak"] = lambda values: spoken(voices, parse(Speech, values))
+    sections: Any = config_of(arguments)
+    if sections and len(voices.names) > 1:
+        pages.append("listen")
+        sentences = held_out(sections)
+        test = ListeningTest(voices, sentences, arguments.answers, arguments.trials)
+        reads |= {"trial": test.next, "clip": test.clip, "result": test.result}
+        changes |= {"answer": test.answer, "log": lambda values: test.log(values, tracking)}
+    if arguments.record or arguments.sentences:
+        if not (sections and arguments.record and arguments.sentences):
+            raise UserError("to record, give --config, --record and --sentences")
+        pages.append("record")
+        recorder = Recorder(arguments.record, arguments.sentences, sections.text, sections.prepare)
+        reads["sentence"], changes["recording"] = recorder.next, recorder.keep
+    if sections:
+        pages.append("corpus")
+        language = sections.corpus.language or sections.text.language
+        rows = CorpusRows(sections.corpus, language, sections.prepare.features)
+        reads |= {"rows": rows.rows, "row": rows.recording}
+        changes["mark"] = rows.mark
+    if not pages:
+        raise UserError("there is no voice in runs/: name one by --model, or a corpus by --config")
+    reads["about"] = lambda values: {"pages": pages, "models": voices.names}
+    return reads, changes
+
+
+def found_runs() -> list[str]:
+    """Runs in this folder that have a bundle, in order."""
+    return [str(file.parent) for file in sorted(RUNS.glob("*/checkpoint_best"))]
+
+
+def config_of(arguments: argparse.Namespace) -> RunnableConfig | None:
+    """The settings that say where corpus and features are, if they are named."""
+    if not arguments.config:
+        return None
+    config = load_voice(arguments.config, arguments.overrides)
+    if not type(config).model_fields.keys() >= SECTIONS:
+        raise UserError(f"family: {config.family} has no corpus that the studio could show")
+    return config
+
+
+def held_out(sections: Any) -> dict[str, Sentence]:
+    """Sentences of the test split, by id.
+
+    Raises:
+        UserError: there are no features, or none is held out.
+    """
+    rows = FeatureSet.open(sections.prepare.features).split("test")
+    if not len(rows):
+        raise UserError(f"{sections.prepare.features}: the test split is empty")
+    return {
+        row: Sentence(text, language)
+        for row, text, language in zip(
+            rows.ids, rows.values("raw_text"), rows.languages, strict=True
+        )
+    }
+
+
+def spoken(voices: Voices, asked: Speech) -> dict[str, Any]:
+    """A text as a voice speaks it: the wave, its mel, and what the normaliser made of it."""
+    language, voice = asked.language or None, asked.voice or None
+    made = voices.speak(
+        asked.model, asked.text, language=language, voice=voice, speed=asked.speed,
+        pitch=asked.pitch,
+    )  # fmt: skip
+    return {
+        "normalised": voices.normalised(asked.model, asked.text, language),
+        "seconds": len(made.wave) / made.sample_rate,
+        "wav": data_url("audio/wav", made.wav()),
+        "mel": data_url("image/png", made.mel_png(asked.text[:80])),
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = config_parser(__doc__ or "", default="none: no corpus is shown")
+    parser.add_argument(
+        "--model", action="append", default=[],
+        help="bundle, run folder or MLflow URI; may be given several times (default: all in runs/)",
+    )  # fmt: skip
+    parser.add_argument("--record", type=Path, metavar="FOLDER", help="corpus that is recorded")
+    parser.add_argument(
+        "--sentences", type=Path, metavar="FILE", help="UTF-8 text, one sentence to record a line"
+    )
+    parser.add_argument(
+        "--answers", type=Path, default=ANSWERS, help=f"of listeners (default: {ANSWERS})"
+    )
+    parser.add_argument(
+        "--trials", type=int, default=20, metavar="N",
+        help="sentences that each listener hears of each pair of voices (default: 20)",
+    )  # fmt: skip
+    parser.add_argument("--port", type=tcp_port, default=7860, help="TCP port (default: 7860)")
+    parser.add_argument(
+        "--host", type=ipaddress.IPv4Address, default=LOOPBACK,
+        help=f"IPv4 address to listen on (default: {LOOPBACK}, which others cannot reach)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--token", action="store_true",
+        help="ask for a token, which the printed address holds; always on other hosts",
+    )  # fmt: skip
+    parser.add_argument("--tracking-uri", help="MLflow store of an MLflow URI")
+    return parser

@@ -1,0 +1,1 @@
+"""A trained voice as ONNX graphs and data that speak without torch."""

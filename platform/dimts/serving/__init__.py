@@ -1,0 +1,1 @@
+"""Voices over HTTP: `api` speaks HTTP, `voice` speaks, `ray_serve` runs both on Ray."""

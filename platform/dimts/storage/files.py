@@ -1,0 +1,92 @@
+"""Files on this machine or in object storage: read, written, copied, removed."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow.fs as pa_fs
+
+from dimts.core.untrusted import read_bytes
+from dimts.storage.paths import AnyPath, StoragePath, transfer
+
+
+def read_bounded(file: AnyPath, most: int) -> bytes:
+    """A whole file; a `ValueError` if it has more than `most` bytes."""
+    if isinstance(file, StoragePath):
+        return file.read_bytes(most=most)
+    return read_bytes(file, most)
+
+
+def file_size(file: AnyPath) -> int:
+    """Bytes of a file; 0 if there is none."""
+    if isinstance(file, StoragePath):
+        entry = file.entry()
+        return entry.size if entry else 0
+    return file.stat().st_size if file.exists() else 0
+
+
+def open_at(file: AnyPath, position: int) -> BinaryIO:
+    """A file to be read from a byte position on; a `FileNotFoundError` if there is none."""
+    if isinstance(file, StoragePath):
+        return io.BytesIO(file.read_bytes(position))
+    stream = file.open("rb")
+    stream.seek(position)
+    return stream
+
+
+def arrow_place(place: AnyPath) -> tuple[str, pa_fs.FileSystem | None]:
+    """A place as Ray names it: path, and the file system that it is in if that is no folder."""
+    if isinstance(place, StoragePath):
+        return place.path, place.filesystem
+    return str(place), None
+
+
+def write_text(path: AnyPath, text: str) -> None:
+    """Replace a file so that a reader sees the old one or the new one, never a part."""
+    if isinstance(path, StoragePath):
+        path.write_bytes(text.encode())
+        return
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with draft.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def copy_to(file: Path, target: AnyPath) -> None:
+    """Copy a file to object storage; a local target is the file itself."""
+    if isinstance(target, StoragePath):
+        target.upload(file)
+
+
+def local_copy(source: AnyPath, file: Path) -> Path:
+    """Make `file` what a file in object storage is, and missing if it is; a local one is itself."""
+    if not isinstance(source, StoragePath):
+        return source
+    try:
+        source.download(file)
+    except FileNotFoundError:
+        file.unlink(missing_ok=True)
+    return file
+
+
+def remove_files(folder: AnyPath, prefix: str = "") -> None:
+    """Remove a folder, or what in it begins with `prefix`; nothing if it is not there."""
+    if isinstance(folder, StoragePath):
+        names = [entry.name for entry in folder.entries()]
+        transfer([(folder / name).unlink for name in names if name.startswith(prefix)])
+        return
+    for path in folder.glob(f"{prefix}*") if prefix else [folder]:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

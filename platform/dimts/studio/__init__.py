@@ -1,0 +1,1 @@
+"""Pages in a browser: speak, compare blindly, record, look through a corpus."""

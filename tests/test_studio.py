@@ -1,0 +1,265 @@
+"""The studio: what its pages may ask for, and what comes of it."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import csv
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+from mlflow.tracking import MlflowClient
+from starlette.testclient import TestClient
+from tracking_fixtures import settings_of
+from voice_fixtures import untrained, write_voice
+
+from dimts.commands.studio import actions
+from dimts.commands.voice_config import load_voice
+from dimts.core.errors import UserError
+from dimts.evaluation.listening import plan, read_answers
+from dimts.studio.listen import ListeningTest, Sentence
+from dimts.studio.record import Recorder, next_sentence
+from dimts.studio.server import build_app
+from dimts.studio.voices import Voices
+
+pytest_plugins = ("tracking_fixtures",)
+
+SENTENCE = "ሰላም ለሁሉም።"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Two voices."""
+    folder = tmp_path_factory.mktemp("voices")
+    return [str(write_voice(folder / name, untrained(seed))) for seed, name in enumerate("ab")]
+
+
+@pytest.fixture
+def own_file(voice_file: Path, spoken_corpus: Path, tmp_path: Path) -> Path:
+    """The settings of the tiny voice with a corpus of the test's own."""
+    shutil.copytree(spoken_corpus, tmp_path / "corpus")
+    settings = yaml.safe_load(voice_file.read_text(encoding="utf-8"))
+    settings["corpus"]["path"] = str(tmp_path / "corpus")
+    file = tmp_path / "voice.yaml"
+    file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return file
+
+
+def arguments(folder: Path, **given: Any) -> argparse.Namespace:
+    """Options of the command."""
+    options: dict[str, Any] = {
+        "model": [], "config": [], "overrides": [], "record": None, "sentences": None,
+        "answers": folder / "answers.jsonl", "trials": 4, "tracking_uri": None,
+    }  # fmt: skip
+    return argparse.Namespace(**options | given)
+
+
+@pytest.fixture
+def client(models: list[str], own_file: Path, tmp_path: Path) -> TestClient:
+    """A browser before the whole studio."""
+    sentences = tmp_path / "sentences.txt"
+    sentences.write_text(f"ሰላም።\n{SENTENCE}\n", encoding="utf-8")
+    given = arguments(
+        tmp_path, model=models, config=[own_file], record=tmp_path / "mine", sentences=sentences
+    )
+    return TestClient(build_app(*actions(given), None), base_url="http://127.0.0.1")
+
+
+def samples(wav: bytes) -> tuple[Any, int]:
+    return soundfile.read(io.BytesIO(wav))
+
+
+def speech(seconds: float, peak: float = 0.5) -> str:
+    """A tone that swells, as a WAV file in base64."""
+    times = np.arange(round(16_000 * seconds))
+    wave = np.clip(peak * np.sin(times / 9) * np.hanning(len(times)), -1, 1)
+    file = io.BytesIO()
+    soundfile.write(file, wave, 16_000, "PCM_16", format="WAV")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def test_voice_speaks_a_text_and_shows_what_it_read(client: TestClient, models: list[str]) -> None:
+    assert client.get("/api/about").json() == {
+        "pages": ["speak", "listen", "record", "corpus"], "models": models,
+    }  # fmt: skip
+    assert client.get("/api/voice", params={"model": models[0]}).json()["languages"] == ["am"]
+    said = {"model": models[0], "text": "ሰላም  ለሁሉም", "speed": 1.5}
+    made = client.post("/api/speak", json=said).json()
+    assert made["normalised"] == "ሰላም ለሁሉም"
+    assert made["mel"].startswith("data:image/png;base64,iVBOR")
+    wave, rate = samples(base64.b64decode(made["wav"].partition(",")[2]))
+    assert len(wave) / rate == pytest.approx(made["seconds"]) and np.abs(wave).max() > 0
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({"model": "/etc"}, "started without this voice"),
+        ({"text": "ሰ" * 2001}, "2001 characters"),
+        ({"text": "hello"}, "not in the alphabet"),
+        ({"speed": 100}, "speed 100"),
+        ({"speed": "fast"}, "speed: "),
+        ({"language": "xx"}, "language 'xx'"),
+        ({"path": "x"}, "path: "),
+    ],
+)
+def test_what_cannot_be_spoken_is_one_line(
+    values: dict[str, Any], why: str, client: TestClient, models: list[str]
+) -> None:
+    answer = client.post("/api/speak", json={"model": models[0], "text": SENTENCE} | values)
+    assert answer.status_code == 400 and why in answer.json()["error"]
+
+
+def test_listeners_compare_blindly_and_go_on(
+    client: TestClient, models: list[str], tmp_path: Path
+) -> None:
+    first = client.get("/api/trial", params={"listener": "hana"}).json()
+    n = first["of"]
+    assert (first["trial"], n > 0, bool(first["text"])) == (0, True, True)
+    clip: dict[str, str | int] = {"listener": "hana", "trial": 0}
+    a, b = (client.get("/api/clip", params=clip | {"side": side}).content for side in (0, 1))
+    assert a != b
+    loudness = [float(np.sqrt(np.mean(samples(wav)[0] ** 2))) for wav in (a, b)]
+    assert loudness[0] == pytest.approx(loudness[1], rel=0.05) or min(loudness) > 0.03
+    told = json.dumps(first) + str(client.get("/api/clip", params=clip | {"side": 0}).headers)
+    assert not [name for name in models if name in told]
+    for trial in range(n):
+        judged = {"listener": "hana", "trial": trial, "choice": "first"}
+        after = client.post("/api/answer", json=judged).json()
+        client.post("/api/answer", json=judged)  # a button that was clicked twice
+        assert after["trial"] == trial + 1
+    assert after["text"] is None
+    answers = read_answers(tmp_path / "answers.jsonl")
+    assert len(answers) == n and {a.listener for a in answers} == {"hana"}
+    pair = client.get("/api/result").json()["pairs"][0]
+    assert {pair["one"], pair["other"]} == set(models) and pair["listeners"] == 1
+    refused = client.post("/api/log", json={}).json()
+    assert "compare registered voices" in refused["error"]
+
+
+@pytest.mark.integration
+def test_result_is_logged_on_the_versions_compared(store: Path, tmp_path: Path) -> None:
+    tracking = settings_of(store, "listening")
+    client = MlflowClient(tracking.uri, registry_uri=tracking.uri)
+    client.create_registered_model("heard")
+    for _ in range(2):
+        client.create_model_version("heard", str(tmp_path), await_creation_for=0)
+    client.set_registered_model_alias("heard", "champion", "2")
+    voices = Voices(["models:/heard@champion", "models:/heard/1"], tracking)
+    assert voices.names == ["models:/heard/2", "models:/heard/1"]
+    test = ListeningTest(voices, {"s": Sentence(SENTENCE, "am")}, tmp_path / "a.jsonl", 1)
+    for listener in ("hana", "lia", "omar"):
+        (trial,) = plan(listener, ["s"], voices.names, 1)
+        choice = "first" if trial.first == voices.names[0] else "second"
+        test.answer({"listener": listener, "trial": 0, "choice": choice})
+    assert sorted(test.log({}, tracking)["logged"]) == sorted(voices.names)
+    champion, other = (client.get_model_version("heard", n).tags for n in ("2", "1"))
+    assert (champion["listeners.preferred"], other["listeners.preferred"]) == ("1.000", "0.000")
+    assert champion["listeners.against"] == "models:/heard/1"
+    assert champion["listeners.count"] == "3" and champion["listeners.p_value"] == "0.25"
+
+
+def test_recordings_are_a_corpus_that_prepare_takes(
+    client: TestClient, own_file: Path, tmp_path: Path
+) -> None:
+    from data_prep.pipeline import prepare
+
+    first = client.get("/api/sentence").json()
+    assert first == {"sentence": SENTENCE, "recorded": 0, "of": 2}  # of the most pairs
+
+    def keep(wav: str, sentence: str = SENTENCE) -> Any:
+        return client.post("/api/recording", json={"sentence": sentence, "wav": wav}).json()
+
+    for wav, why in (
+        (speech(2, peak=3), "clipped"),
+        (speech(2, peak=1e-5), "silent"),
+        (speech(0.1), "too_short"),
+        (speech(19), "text_too_short"),
+        (base64.b64encode(b"no sound").decode(), "broken_audio"),
+        ("?", "base64"),
+    ):
+        assert why in keep(wav)["error"]
+    assert "not one of those" in keep(speech(2), "ሌላ")["error"]
+    assert not (tmp_path / "mine").exists()
+    assert keep(speech(2)) == {"sentence": "ሰላም።", "recorded": 1, "of": 2}
+    assert keep(speech(1), "ሰላም።")["sentence"] is None
+
+    config: Any = load_voice([own_file], [f"corpus.path={tmp_path / 'mine'}",
+                                          f"prepare.features={tmp_path / 'f'}"])  # fmt: skip
+    again = Recorder(tmp_path / "mine", tmp_path / "sentences.txt", config.text, config.prepare)
+    assert again.next({}) == {"sentence": None, "recorded": 2, "of": 2}
+    made = prepare(config.corpus, config.text, config.of_family.extractors(config), config.prepare)
+    assert made.n_utterances == 2 and not made.quarantined
+
+
+def test_next_sentence_brings_the_most_missing_pairs() -> None:
+    texts = ["abab", "abcdef", "cdef", "xy"]
+    assert next_sentence(texts, []) == "abcdef"
+    assert next_sentence(texts, ["abcdef"]) == "xy"  # three new pairs; "abab" has two
+    assert next_sentence(texts, ["abcdef", "xy"]) == "abab"
+    assert next_sentence(texts, texts) is None
+
+
+def test_row_marked_as_bad_is_left_out_by_prepare(
+    client: TestClient, own_file: Path, tmp_path: Path
+) -> None:
+    from data_prep.pipeline import prepare
+
+    page = client.get("/api/rows").json()
+    row = page["rows"][3]
+    assert client.get("/api/rows", params={"word": row["text"]}).json()["rows"][0] == row
+    wave, rate = samples(client.get("/api/row", params={"index": 3}).content)
+    assert len(wave) > rate / 4
+    assert client.post("/api/mark", json={"index": 3, "bad": True}).json() == {"bad": 1}
+    assert client.post("/api/mark", json={"index": 5, "bad": True}).json() == {"bad": 2}
+    assert client.post("/api/mark", json={"index": 5, "bad": False}).json() == {"bad": 1}
+    assert client.get("/api/rows").json()["rows"][3]["bad"] is True
+    config: Any = load_voice([own_file], [f"prepare.features={tmp_path / 'features'}"])
+    made = prepare(config.corpus, config.text, config.of_family.extractors(config), config.prepare)
+    assert made.quarantined == {"left_out": 1}
+    with (tmp_path / "features" / "quarantine.csv").open(encoding="utf-8") as file:
+        assert [refused["id"] for refused in csv.DictReader(file)] == [row["id"]]
+
+
+def test_only_who_may_is_let_in() -> None:
+    reads: dict[str, Callable[..., Any]] = {"x": lambda values: dict(values)}
+    app = build_app(reads, {"y": lambda values: {}}, None)
+    here = TestClient(app, base_url="http://localhost:7860")
+    assert here.get("/api/x?a=1").json() == {"a": "1"}
+    assert TestClient(app, base_url="http://evil.example").get("/api/x").status_code == 403
+    elsewhere = {"Origin": "http://evil.example"}
+    assert here.post("/api/y", json={}, headers=elsewhere).status_code == 403
+    assert (
+        here.post("/api/y", content="{}", headers={"Content-Type": "text/plain"}).status_code == 415
+    )
+    for text in ("[]", "{", "[" * 100_000):
+        kind = {"Content-Type": "application/json"}
+        assert here.post("/api/y", content=text, headers=kind).status_code == 400
+    assert "frame-ancestors 'none'" in here.get("/").headers["content-security-policy"]
+
+    asked = TestClient(build_app(reads, {}, "sesame"), base_url="http://studio.example")
+    assert asked.get("/api/x").status_code == asked.get("/").status_code == 401
+    assert asked.get("/api/x?token=sesame").status_code == 401  # only the page takes it
+    assert asked.get("/?token=wrong").status_code == 401
+    assert asked.get("/?token=sesame").status_code == 200
+    assert asked.get("/api/x").status_code == 200
+
+
+def test_nothing_to_show_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_file: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="no voice in runs/"):
+        actions(arguments(tmp_path))
+    with pytest.raises(UserError, match="no such bundle"):
+        actions(arguments(tmp_path, model=["gone"]))
+    with pytest.raises(UserError, match="give --config, --record and --sentences"):
+        actions(arguments(tmp_path, config=[own_file], record=tmp_path / "mine"))
