@@ -93,7 +93,7 @@ def test_a_database_of_another_mlflow_is_named(
     assert "records wait in" in lines[1]
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_a_project_that_was_moved_shows_its_pictures(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,7 +73,7 @@ def test_without_a_proxy_the_environment_stays(monkeypatch: pytest.MonkeyPatch) 
     assert dict(os.environ) == before
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_ray_tracking_and_ui_work_beside_a_proxy(
     voice_file: Path, tmp_path: Path, proxied: None
 ) -> None:

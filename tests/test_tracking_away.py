@@ -140,6 +140,7 @@ def killed_with_the_server(server: Server, voice_file: Path, settings: list[str]
     server.process.wait()
 
 
+@pytest.mark.slow
 def test_run_is_killed_while_the_server_is_away_and_ends_before_it_is_back(
     server: Server,
     voice_file: Path,

@@ -301,6 +301,7 @@ def test_two_objectives_have_a_front_and_a_limit(
         assert bool(checkpoints(run_dir)) == (trial.number in kept)
 
 
+@pytest.mark.slow
 def test_trials_of_two_workers_take_turns_on_two_cores(planned: Build, ray_session: None) -> None:
     import ray
 
@@ -362,7 +363,7 @@ for share, parallel, cpus in CASES:
 """
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_trials_share_a_gpu_as_far_as_it_goes() -> None:
     """Ray counts GPUs whether they are there or not; nothing is computed here."""
     done = subprocess.run(
