@@ -218,7 +218,8 @@ class _Scores:
 
         Letters that were learned from wrong texts fit those no better than others.
         """
-        scores_TC, _, best_T, _ = self._of(start, start + len(classes_T))
+        scores_TC, *_ = self._of(start, start + len(classes_T))
+        best_T = scores_TC.max(axis=1)
         frames = np.arange(len(classes_T))
         away = float((best_T - scores_TC[frames, classes_T]).mean())
         scores_TJ = np.ascontiguousarray(scores_TC[:, self._place[backwards.classes]])

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
+from scipy.ndimage import median_filter
 
 from data_prep.segment.align import Found
 from data_prep.segment.sound import FRAMES_A_SECOND, Sound, runs
@@ -22,6 +23,10 @@ MAX_STRANGE = 30
 """Frames of sound between two parts that belong to neither, such as a breath."""
 SHOWN_SECONDS = 1.0
 """Of sound without a text that is listed."""
+
+AROUND, MORE_AROUND = 21, 0.1
+"""Sentences by whose median one is judged, too, and by how much that is above the limit: a wrong
+text seems to be spoken here and there, but never sentence by sentence."""
 
 _INSIDE, _OUTSIDE = 15, 60
 """Frames from the end of a part within which its pause begins, into the part and away from it."""
@@ -81,12 +86,13 @@ def cut(
         if place is None
     ]
     borders = _borders(runs(~sound.sounds_T), found)
+    doubted = _doubted(found, config.min_confidence)
     pieces: list[Piece] = []
     chain: list[int] = []
     for n, place in enumerate(found):
         if place is None:
             continue
-        if place.confidence < config.min_confidence:
+        if n in doubted:
             left.append(_left(place, place, parts[n].text, "low_confidence"))
             continue
         if chain and not _follow(sound, found[chain[-1]], place, chain[-1] + 1 == n):
@@ -95,6 +101,17 @@ def cut(
         chain.append(n)
     _cut_chain(parts, found, chain, borders, config, pieces, left)
     return pieces, left + _without_text(sound, pieces, left)
+
+
+def _doubted(found: Sequence[Found | None], min_confidence: float) -> set[int]:
+    """Parts that are not heard where they are, or stand where the text is that of another hour."""
+    there = [(n, place.confidence) for n, place in enumerate(found) if place]
+    around = median_filter([confidence for _, confidence in there], AROUND, mode="nearest")
+    return {
+        n
+        for (n, confidence), median in zip(there, around, strict=True)
+        if confidence < min_confidence or median < min_confidence + MORE_AROUND
+    }
 
 
 def _follow(sound: Sound, before: Found | None, after: Found, is_next: bool) -> bool:
