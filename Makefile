@@ -39,8 +39,6 @@ demo: install
 
 # What pytest's processes share is in tests/shared_fixtures.py.
 PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15
-# Ray's starts and servers that fail are waited for: a third process has the cores meanwhile.
-PYTEST_ALL = $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=15
 # As on a CPU without AVX-512: most laptops, and AMD's before Zen 4.
 AVX2 = ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2
 # Of the quick tests those whose figures come from torch's kernels; what jobs do with them is the
@@ -56,7 +54,7 @@ test: install
 	@$(call timed,make test,$(PYTEST))
 
 test-all: install
-	@$(call timed,make test-all,$(PYTEST_ALL) -m "not slow" --hypothesis-profile thorough \
+	@$(call timed,make test-all,$(PYTEST) -m "not slow" --hypothesis-profile thorough \
 		&& $(AVX2) $(PYTEST) $(COMPUTING))
 
 test-avx2: install

@@ -76,7 +76,7 @@ def mutated(draw: st.DrawFn, original: Any) -> Any:
             key = draw(st.sampled_from(keys[:40]))
         kind = draw(st.sampled_from(["replace", "delete", "rename", "repeat"]))
         if kind == "replace" or holder is root:
-            holder[key] = draw(VALUES)
+            holder[key] = copy.deepcopy(draw(VALUES))  # is changed below, perhaps
         elif kind == "delete":
             del holder[key]
         elif kind == "rename" and isinstance(holder, dict):

@@ -83,9 +83,11 @@ def align(
         taught = scores.taught_by(path_T, class_S)
     found: list[Found | None] = []
     for span, tokens in zip(spans, sentences, strict=True):
-        backwards = _chain(tokens[::-1], pause)
-        classes_T = class_S[path_T[slice(*span)]] if span else None
-        found.append(span and Found(*span, scores.confidence(span[0], classes_T, backwards)))
+        if span is None:
+            found.append(None)
+            continue
+        classes_T, backwards = class_S[path_T[slice(*span)]], _chain(tokens[::-1], pause)
+        found.append(Found(*span, scores.confidence(span[0], classes_T, backwards)))
     return found
 
 
