@@ -254,6 +254,17 @@ def test_a_recording_is_cut_once(
     assert again.pieces["talk.wav"] == made.pieces["talk.wav"][:3]
 
 
+def test_the_text_of_another_hour_is_left_out(
+    joined: tuple[Path, list[Truth]], tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "talk.wav").write_bytes((joined[0] / "talk.wav").read_bytes())
+    lines = (joined[0] / "talk.txt").read_text(encoding="utf-8").splitlines()
+    (tmp_path / "in" / "talk.txt").write_text("\n".join(reversed(lines)), encoding="utf-8")
+    with pytest.raises(UserError, match="nothing of the texts was found"):
+        segment(settings(tmp_path / "in"), tmp_path / "out", on_ray=False)
+
+
 def test_texts_of_nothing_that_is_spoken_end_in_one_line(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).normal(0, 1e-3, 48_000).astype(np.float32)
     write_wav(tmp_path / "in" / "a.wav", noise, 16_000)
