@@ -9,83 +9,28 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from dimts.core.config import Config, load_config
 from dimts.core.errors import ConfigError
+from dimts.text.letters import Base, Character, Letters, Said, Text, Word, expand, visible
 from dimts.text.spellout import check_rules, literals
 
 LANGUAGES = Path(__file__).parent / "languages"
-LARGEST_ALPHABET = 200_000
 FILES = (".yaml", ".yml")
 NO_LANGUAGES = ("pad", "eos")
 """Codes whose start token would be one that every vocabulary has for something else."""
-
-Entries = TypeVar("Entries", str, tuple[str, ...])
 
 
 def absent(value: object) -> bool:
     """Whether a field is left out of a dump: fingerprints stay those of before there was one."""
     return not value
-
-
-def _composed(value: Any) -> Any:
-    """A text in the composed form (NFC), as those that are normalised."""
-    return unicodedata.normalize("NFC", value) if isinstance(value, str) else value
-
-
-def _expand(letters: Iterable[str]) -> list[str]:
-    """``["a-z", "'"]`` -> its characters.
-
-    What is written with a mark of its own also when composed, as Bengali য় and Yoruba ọ̀, is two
-    characters, each of which is there once.
-    """
-    expanded: list[str] = []
-    marked: list[str] = []
-    for entry in letters:
-        if len(expanded) > LARGEST_ALPHABET:
-            raise ValueError(f"more than {LARGEST_ALPHABET} characters")
-        if len(entry) == 3 and entry[1] == "-" and entry[0] < entry[2]:
-            expanded.extend(chr(code) for code in range(ord(entry[0]), ord(entry[2]) + 1))
-            continue
-        for i, character in enumerate(entry):
-            marks = unicodedata.combining(character) and i > 0
-            carries = i + 1 < len(entry) and unicodedata.combining(entry[i + 1])
-            (marked if marks or carries else expanded).append(character)
-    there = set(expanded)
-    return [*expanded, *dict.fromkeys(c for c in marked if c not in there)]
-
-
-def _single(value: str) -> str:
-    if len(value) != 1:
-        parts = " ".join(f"U+{ord(c):04X}" for c in value) or "none"
-        raise ValueError(f"one character is wanted; {value!r} is {len(value)} ({parts}), also when "
-                         "composed (NFC): give each an entry of its own")  # fmt: skip
-    return value
-
-
-def _visible(letters: Entries) -> Entries:
-    """Refuse what no normalised text holds."""
-    for character in _expand(letters):
-        if character.isspace() or unicodedata.category(character) in ("Cc", "Cf"):
-            raise ValueError(f"white space or a control character (U+{ord(character):04X})")
-    return letters
-
-
-_COMPOSED = BeforeValidator(_composed)
-Text = Annotated[str, _COMPOSED]
-Character = Annotated[str, AfterValidator(_single), _COMPOSED]
-Word = Annotated[str, Field(min_length=1, max_length=1000), _COMPOSED]
-Said = Annotated[str, Field(max_length=1000), _COMPOSED]
-Letters = Annotated[Word, AfterValidator(_visible)]
-Base = Annotated[str, Field(max_length=40, coerce_numbers_to_str=True)]
 
 
 class SyllableRow(Config):
@@ -245,7 +190,7 @@ class Language(Config):
 
     name: Word
     code: Word
-    letters: Annotated[tuple[Text, ...], AfterValidator(_visible)] = Field(
+    letters: Annotated[tuple[Text, ...], AfterValidator(visible)] = Field(
         default=(), description="characters, or ranges such as a-z, beside the syllables'"
     )
     punctuation: Letters
@@ -295,7 +240,7 @@ class Language(Config):
     def alphabet(self) -> tuple[str, ...]:
         """Every character of a normalised text but the space: punctuation, then letters."""
         syllables = "".join(row.letters for row in self.syllables.rows) if self.syllables else ""
-        return (*self.punctuation, *_expand(self.letters), *syllables)
+        return (*self.punctuation, *expand(self.letters), *syllables)
 
     @cached_property
     def letters_pattern(self) -> str:

@@ -13,7 +13,8 @@ from pydantic import Field
 
 from dimts.core.config import Config, load_config
 from dimts.core.errors import ConfigError
-from dimts.text.language import Character, Language, data_file
+from dimts.text.language import Language, data_file
+from dimts.text.letters import Character
 
 TRANSLITERATIONS = Path(__file__).parent / "transliterations"
 
