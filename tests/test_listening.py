@@ -10,17 +10,9 @@ import numpy as np
 import pytest
 
 from dimts.core.errors import UserError
-from dimts.evaluation.listening import (
-    Answer,
-    Choice,
-    Trial,
-    append_answer,
-    next_trial,
-    one_sided,
-    plan,
-    preference,
-    read_answers,
-)
+from dimts.evaluation.answers import append_answer, next_trial, read_answers
+from dimts.evaluation.bradley_terry import strengths
+from dimts.evaluation.listening import Answer, Choice, Trial, one_sided, plan, preference
 
 SENTENCES = [f"s{n}" for n in range(40)]
 Listener = Callable[[Trial], Choice]
@@ -85,6 +77,42 @@ def test_interval_holds_the_truth_as_often_as_it_says() -> None:
     assert held >= 35
 
 
+def answers_by_strength(n: int, strength: dict[str, float], seed: int) -> list[Answer]:
+    """Answers of listeners who prefer one of two systems as Bradley and Terry have it."""
+    rng, answers = np.random.default_rng(seed), []
+    for name in (f"l{i}" for i in range(n)):
+        for trial in plan(name, SENTENCES, list(strength), 4):
+            gap = strength[trial.second] - strength[trial.first]
+            choice: Choice = "first" if rng.random() < 1 / (1 + np.exp(gap)) else "second"
+            answers.append(Answer(listener=name, choice=choice, **trial._asdict()))
+    return answers
+
+
+def test_strengths_of_several_voices_are_given_back_by_200_listeners() -> None:
+    true = {"old": -0.5, "new": 0.4, "other": -0.2, "best": 0.3}  # of mean 0
+    answers = answers_by_strength(200, true, seed=1)
+    found = strengths(answers, list(true))
+    assert [of.system for of in found][-2:] == ["other", "old"]
+    for of in found:
+        assert of.low < 1 / (1 + np.exp(-true[of.system])) < of.high
+        assert of.high - of.low < 0.06
+    assert found[0].low > 0.5 > found[-1].high
+    lefty = [Answer(listener="x", choice="first", **a.trial._asdict()) for a in answers[:40]]
+    assert strengths([*answers, *lefty], list(true)) == found
+    assert strengths([], list(true)) == []
+
+
+def test_strengths_of_few_listeners_hold_the_truth_and_are_finite() -> None:
+    true, held = {"a": -0.6, "b": 0.0, "c": 0.6}, 0
+    for seed in range(30):
+        found = strengths(answers_by_strength(6, true, seed), list(true))
+        held += sum(of.low < 1 / (1 + np.exp(-true[of.system])) < of.high for of in found)
+    assert held >= 81  # of 90; 95 % are 85.5
+    always = answers_by_strength(1, {"a": 0, "b": 9, "c": 99}, seed=0)
+    best, *_, worst = strengths(always, ["a", "b", "c"])
+    assert (best.system, worst.system) == ("c", "a") and 0.5 < best.low < best.high < 1
+
+
 def test_no_preference_is_no_finding() -> None:
     found = preference(crowd(40, share=0.5, std=0.0, seed=3), "new", "old")
     assert found is not None
@@ -104,15 +132,15 @@ def test_listener_who_always_clicks_left_is_left_out() -> None:
 def test_answers_are_kept_and_a_listener_goes_on(tmp_path: Path) -> None:
     file = tmp_path / "answers" / "ab.jsonl"
     trials = plan("ሃና", SENTENCES, ["new", "old"], 6)
-    assert next_trial(trials, read_answers(file), "ሃና") == trials[0]
+    assert next_trial(trials, read_answers(file, Answer), "ሃና") == trials[0]
     for trial in trials[:3]:
         append_answer(file, Answer(listener="ሃና", choice="same", **trial._asdict()))
     with file.open("a", encoding="utf-8") as cut_off:
         cut_off.write('{"listener": "ሃ')
-    assert next_trial(trials, read_answers(file), "ሃና") == trials[3]
-    assert next_trial(trials, read_answers(file), "lia") == trials[0]
+    assert next_trial(trials, read_answers(file, Answer), "ሃና") == trials[3]
+    assert next_trial(trials, read_answers(file, Answer), "lia") == trials[0]
     append_answer(file, Answer(listener="lia", choice="first", **trials[0]._asdict()))
-    assert [answer.listener for answer in read_answers(file)] == ["ሃና"] * 3 + ["lia"]
+    assert [answer.listener for answer in read_answers(file, Answer)] == ["ሃና"] * 3 + ["lia"]
     file.write_text('{"listener": "x"}\n', encoding="utf-8")
     with pytest.raises(UserError, match=r"ab\.jsonl:1: no answer"):
-        read_answers(file)
+        read_answers(file, Answer)

@@ -24,6 +24,7 @@ from dimts.features.mel_extractor import MelExtractor
 from dimts.launch.start import start_run
 from dimts.text.normaliser import TextConfig
 from dimts.tracking.config import TrackingConfig
+from dimts.tracking.listeners import comparison_tags
 from dimts.tracking.registry import CANDIDATE, CHAMPION, Registry
 from dimts.tracking.tracker import Tracker
 
@@ -198,6 +199,17 @@ def test_a_margin_is_asked_for_and_a_dry_run_changes_nothing(
     assert (code, "below -50 is asked for" in out) == (1, True)
     code, out, _ = promoted("--dry-run", "--length-tolerance", "0.0001")
     assert (code, "times as long as recorded" in out) == (1, True)
+    code, out, err = promoted("--dry-run", "--require", "listeners")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"--model models:/{NAME}/2 --model models:/{NAME}/1`, then `Log to MLflow`" in err
+    assert before == (registry.get(CHAMPION), registry.get(CANDIDATE))
+    for high, expected in ((0.49, 1), (0.51, 0)):
+        heard = comparison_tags(f"{NAME}/1", "preferred", 0.4, 0.3, high, 5)
+        registry.set_tags(before[1], heard)
+        code, out, _ = promoted("--dry-run", "--require", "listeners")
+        assert code == expected
+        assert ("listeners find it worse than version 1: preferred 0.400" in out) == (code == 1)
+    before = registry.get(CHAMPION), registry.get(CANDIDATE)
     code, out, _ = promoted("--dry-run")
     assert (code, "version 2 would be models:/" in out) == (0, True)
     assert before == (registry.get(CHAMPION), registry.get(CANDIDATE))

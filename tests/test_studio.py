@@ -24,11 +24,17 @@ from voice_fixtures import untrained, write_voice
 from dimts.commands.studio import actions
 from dimts.commands.voice_config import load_voice
 from dimts.core.errors import UserError
-from dimts.evaluation.listening import plan, read_answers
-from dimts.studio.listen import ListeningTest, Sentence
+from dimts.evaluation.answers import read_answers
+from dimts.evaluation.listening import Answer, plan
+from dimts.evaluation.mushra import REFERENCE, Rating
+from dimts.studio.blind_test import Sentence
+from dimts.studio.listen import ListeningTest
+from dimts.studio.rate import RatingTest
 from dimts.studio.record import Recorder, next_sentence
 from dimts.studio.server import build_app
 from dimts.studio.voices import Voices
+from dimts.tracking.listeners import listeners_against
+from dimts.tracking.registry import Registry
 
 pytest_plugins = ("tracking_fixtures",)
 
@@ -57,7 +63,8 @@ def arguments(folder: Path, **given: Any) -> argparse.Namespace:
     """Options of the command."""
     options: dict[str, Any] = {
         "model": [], "config": [], "overrides": [], "record": None, "sentences": None,
-        "answers": folder / "answers.jsonl", "trials": 4, "tracking_uri": None,
+        "answers": folder / "answers.jsonl", "ratings": folder / "ratings.jsonl", "trials": 4,
+        "tracking_uri": None,
     }  # fmt: skip
     return argparse.Namespace(**options | given)
 
@@ -77,10 +84,11 @@ def samples(wav: bytes) -> tuple[Any, int]:
     return soundfile.read(io.BytesIO(wav))
 
 
-def speech(seconds: float, peak: float = 0.5) -> str:
+def speech(seconds: float, peak: float = 0.5, noise: float = 0) -> str:
     """A tone that swells, as a WAV file in base64."""
     times = np.arange(round(16_000 * seconds))
-    wave = np.clip(peak * np.sin(times / 9) * np.hanning(len(times)), -1, 1)
+    wave = peak * np.sin(times / 9) * np.hanning(len(times))
+    wave = np.clip(wave + np.random.default_rng(0).normal(0, noise, len(times)), -1, 1)
     file = io.BytesIO()
     soundfile.write(file, wave, 16_000, "PCM_16", format="WAV")
     return base64.b64encode(file.getvalue()).decode()
@@ -88,12 +96,13 @@ def speech(seconds: float, peak: float = 0.5) -> str:
 
 def test_voice_speaks_a_text_and_shows_what_it_read(client: TestClient, models: list[str]) -> None:
     assert client.get("/api/about").json() == {
-        "pages": ["speak", "listen", "record", "corpus"], "models": models,
+        "pages": ["speak", "listen", "rate", "record", "corpus"], "models": models,
     }  # fmt: skip
     assert client.get("/api/voice", params={"model": models[0]}).json()["languages"] == ["am"]
     said = {"model": models[0], "text": "ሰላም  ለሁሉም", "speed": 1.5}
     made = client.post("/api/speak", json=said).json()
     assert made["normalised"] == "ሰላም ለሁሉም"
+    assert made["tokens"] == len("<am>ሰላም ለሁሉም።") - 3  # the stop is added
     assert made["mel"].startswith("data:image/png;base64,iVBOR")
     wave, rate = samples(base64.b64decode(made["wav"].partition(",")[2]))
     assert len(wave) / rate == pytest.approx(made["seconds"]) and np.abs(wave).max() > 0
@@ -121,27 +130,29 @@ def test_what_cannot_be_spoken_is_one_line(
 def test_listeners_compare_blindly_and_go_on(
     client: TestClient, models: list[str], tmp_path: Path
 ) -> None:
-    first = client.get("/api/trial", params={"listener": "hana"}).json()
+    first = client.get("/api/listen/trial", params={"listener": "hana"}).json()
     n = first["of"]
     assert (first["trial"], n > 0, bool(first["text"])) == (0, True, True)
     clip: dict[str, str | int] = {"listener": "hana", "trial": 0}
-    a, b = (client.get("/api/clip", params=clip | {"side": side}).content for side in (0, 1))
+    a, b = (client.get("/api/listen/clip", params=clip | {"side": side}).content for side in (0, 1))
     assert a != b
     loudness = [float(np.sqrt(np.mean(samples(wav)[0] ** 2))) for wav in (a, b)]
     assert loudness[0] == pytest.approx(loudness[1], rel=0.05) or min(loudness) > 0.03
-    told = json.dumps(first) + str(client.get("/api/clip", params=clip | {"side": 0}).headers)
+    told = json.dumps(first) + str(
+        client.get("/api/listen/clip", params=clip | {"side": 0}).headers
+    )
     assert not [name for name in models if name in told]
     for trial in range(n):
         judged = {"listener": "hana", "trial": trial, "choice": "first"}
-        after = client.post("/api/answer", json=judged).json()
-        client.post("/api/answer", json=judged)  # a button that was clicked twice
+        after = client.post("/api/listen/answer", json=judged).json()
+        client.post("/api/listen/answer", json=judged)  # a button that was clicked twice
         assert after["trial"] == trial + 1
     assert after["text"] is None
-    answers = read_answers(tmp_path / "answers.jsonl")
+    answers = read_answers(tmp_path / "answers.jsonl", Answer)
     assert len(answers) == n and {a.listener for a in answers} == {"hana"}
-    pair = client.get("/api/result").json()["pairs"][0]
+    pair = client.get("/api/listen/result").json()["pairs"][0]
     assert {pair["one"], pair["other"]} == set(models) and pair["listeners"] == 1
-    refused = client.post("/api/log", json={}).json()
+    refused = client.post("/api/listen/log", json={}).json()
     assert "compare registered voices" in refused["error"]
 
 
@@ -161,10 +172,53 @@ def test_result_is_logged_on_the_versions_compared(store: Path, tmp_path: Path) 
         choice = "first" if trial.first == voices.names[0] else "second"
         test.answer({"listener": listener, "trial": 0, "choice": choice})
     assert sorted(test.log({}, tracking)["logged"]) == sorted(voices.names)
-    champion, other = (client.get_model_version("heard", n).tags for n in ("2", "1"))
-    assert (champion["listeners.preferred"], other["listeners.preferred"]) == ("1.000", "0.000")
-    assert champion["listeners.against"] == "models:/heard/1"
-    assert champion["listeners.count"] == "3" and champion["listeners.p_value"] == "0.25"
+    candidate, champion = Registry(tracking, "heard").version("1"), voices.names[0]
+    assert candidate.tags["listeners.heard/2.preferred"] == "0.000"
+    assert candidate.tags["listeners.heard/2.preferred_listeners"] == "3"
+    best = Registry(tracking, "heard").get("champion")
+    assert best.uri == champion and best.tags["listeners.heard/1.preferred"] == "1.000"
+    assert listeners_against(best, candidate, []) == []
+    [worse] = listeners_against(candidate, best, [])
+    assert worse.startswith("listeners find it worse than version 2: preferred 0.000 (0.000 to 0.")
+
+    ratings = RatingTest(voices, {"s": Sentence(SENTENCE, "am")}, tmp_path / "r.jsonl", 1, None)
+    for listener, points in (("hana", (40, 60)), ("lia", (41, 60)), ("omar", (42, 60))):
+        [screen] = ratings.plan(listener)
+        given = points if screen.systems[0] == voices.names[0] else points[::-1]
+        ratings.rate({"listener": listener, "trial": 0, "points": given})
+    ratings.log({}, tracking)
+    assert Registry(tracking, "heard").version("1").tags["listeners.heard/2.points"] == "19.000"
+    [worse] = listeners_against(Registry(tracking, "heard").get("champion"), candidate, [])
+    assert "points -19.000 (-21.484 to -16.516)" in worse
+
+
+def test_clips_are_rated_with_the_recording_hidden_among_them(
+    client: TestClient, models: list[str], tmp_path: Path
+) -> None:
+    first = client.get("/api/rate/trial", params={"listener": "hana"}).json()
+    assert (first["clips"], first["reference"]) == (3, True) and first["text"]
+    clips = [
+        client.get("/api/rate/clip", params={"listener": "hana", "trial": 0, "side": side}).content
+        for side in range(3)
+    ]
+    assert len(set(clips)) == 3
+    told = client.get("/api/rate/clip", params={"listener": "hana", "trial": 0, "side": 3})
+    assert "there are 3" in told.json()["error"]
+    for points in ([50, 60], [50, 60, 101], [50, 60, "x"]):
+        judged = {"listener": "hana", "trial": 0, "points": points}
+        assert "points" in client.post("/api/rate/answer", json=judged).json()["error"]
+    for trial in range(first["of"]):
+        judged = {"listener": "hana", "trial": trial, "points": [10, 20, 95]}
+        after = client.post("/api/rate/answer", json=judged).json()
+        client.post("/api/rate/answer", json=judged)  # a button that was clicked twice
+    assert (after["text"], after["trial"]) == (None, first["of"])
+    kept = read_answers(tmp_path / "ratings.jsonl", Rating)
+    assert len(kept) == first["of"]
+    assert all(set(rating.systems) == {*models, REFERENCE} for rating in kept)
+    result = client.get("/api/rate/result").json()
+    missed = sum(rating.of_system[REFERENCE] < 90 for rating in kept)
+    assert result["left_out"] == ["hana"] * (missed > 0.15 * len(kept))
+    assert len(result["means"]) == 3 * (not result["left_out"])
 
 
 def test_recordings_are_a_corpus_that_prepare_takes(
@@ -182,6 +236,7 @@ def test_recordings_are_a_corpus_that_prepare_takes(
         (speech(2, peak=3), "clipped"),
         (speech(2, peak=1e-5), "silent"),
         (speech(0.1), "too_short"),
+        (speech(2, noise=0.05), "noisy: the speech is 1"),
         (speech(19), "text_too_short"),
         (base64.b64encode(b"no sound").decode(), "broken_audio"),
         ("?", "base64"),

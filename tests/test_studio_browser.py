@@ -37,6 +37,7 @@ def studio(voice_file: Path, spoken_corpus: Path, tmp_path: Path) -> Iterator[st
     command = [sys.executable, "-m", "dimts", "studio", "--token", "--port", "17860"]
     command += ["--config", "voice.yaml", "--model", "a", "--model", "b", "--trials", "2"]
     command += ["--record", "mine", "--sentences", "sentences.txt", "--answers", "answers.jsonl"]
+    command += ["--ratings", "ratings.jsonl"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:
@@ -53,6 +54,7 @@ def page(tmp_path: Path) -> Iterator[Any]:
     sync_api = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium") or pytest.skip("no Chromium is installed")
     tone = 0.4 * np.sin(np.arange(2 * 48_000) / 30)
+    tone[-48_000:] = 0  # speech has pauses, noise has none
     soundfile.write(tmp_path / "tone.wav", tone, 48_000)
     microphone = [
         "--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
@@ -89,16 +91,19 @@ def test_all_pages_work_on_a_phone_by_keyboard(studio: str, page: Any, tmp_path:
     assert font.value.ok
 
     open_tab(page, "Speak")
-    page.locator("#speak [name=model]").nth(1).select_option("b")
+    for n in (1, 2):
+        page.get_by_role("button", name="One more voice").press("Enter")
+        page.locator("#speak [name=model]").nth(n).select_option("ab"[n % 2])
     page.locator("#speak form > button").press("Enter")
-    page.locator("#speak .spoken img").nth(1).wait_for()
-    assert page.locator("#speak .normalised").all_inner_texts() == [SENTENCE] * 2
+    page.locator("#speak .spoken img").nth(2).wait_for()
+    assert page.locator("#speak .normalised").all_inner_texts() == [SENTENCE] * 3
+    assert page.get_by_alt_text("mel with its tokens").count() == 3
     # A wave that the page may not load has no length.
     until(page, "[...document.querySelectorAll('.spoken audio')].every(a => a.duration > 0)")
     assert page.locator("#speak a").first.get_attribute("download") == "speech.wav"
 
     open_tab(page, "Listen")
-    page.get_by_label("Your name").fill("hana")
+    page.locator("#listen").get_by_label("Your name").fill("hana")
     page.keyboard.press("Enter")
     progress = page.locator("#listen .quiet")
     progress.filter(has_text="1 of").wait_for()
@@ -107,12 +112,45 @@ def test_all_pages_work_on_a_phone_by_keyboard(studio: str, page: Any, tmp_path:
         progress.filter(has_text=f"{n} of").wait_for()
         until(page, "[...document.querySelectorAll('.trial audio')].every(a => a.duration > 0)")
         page.locator("#listen [value=second]").press("Enter")
-    page.get_by_text("Thank you").wait_for()
+    page.locator("#listen").get_by_text("Thank you").wait_for()
     page.locator("#listen summary").press("Enter")
     page.locator("#listen .show").press("Enter")
     page.get_by_text("1 listeners").wait_for()
     lines = (tmp_path / "answers.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["choice"] for line in lines] == ["second"] * n_trials
+
+    open_tab(page, "Rate")
+    page.locator("#rate").get_by_label("Your name").fill("hana")
+    page.keyboard.press("Enter")
+    progress = page.locator("#rate .quiet")
+    progress.filter(has_text="1 of").wait_for()
+    n_screens = int(progress.inner_text().split()[-1])
+    for n in range(1, n_screens + 1):
+        progress.filter(has_text=f"{n} of").wait_for()
+        until(page, "[...document.querySelectorAll('.clips audio')].every(a => a.duration > 0)")
+        assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "A"
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+        page.keyboard.press("Space")  # plays
+        for clip in range(3):
+            slider = page.locator("#rate [type=range]").nth(clip)
+            if clip:
+                page.locator("#rate audio").nth(clip).press("Space")
+            until(page, f"!document.querySelectorAll('#rate [type=range]')[{clip}].disabled")
+            assert page.locator("#rate .next").is_disabled()
+            slider.press("End")
+            slider.press("ArrowLeft")
+        page.locator("#rate .next").press("Enter")
+        if n == 1:  # goes on where they were
+            page.reload()
+            open_tab(page, "Rate")
+            page.locator("#rate").get_by_label("Your name").fill("hana")
+            page.keyboard.press("Enter")
+    page.locator("#rate").get_by_text("Thank you").wait_for()
+    page.locator("#rate summary").press("Enter")
+    page.locator("#rate .show").press("Enter")
+    page.get_by_text("they do not hear the recording: hana").wait_for()
+    lines = (tmp_path / "ratings.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["points"] for line in lines] == [[99, 99, 99]] * n_screens
 
     open_tab(page, "Record")
     page.locator("#record .text").filter(has_text=SENTENCE).wait_for()

@@ -13,6 +13,8 @@ from dimts.audio.files import Decoded
 from dimts.audio.mel import Float32Array
 from dimts.audio.trim import TrimConfig, find_speech
 
+NOISY_SNR_DB = 20
+"""A recording whose speech is less above its noise is a noisy one."""
 _CLIPPED_RUN = 3
 _FULL = 0.5
 """A peak below half of full scale is no clipping."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from data_prep.doctor.measure import NOISY_SNR_DB
 from dimts.core.untrusted import printable
 
 MAX_TEXT, MAX_LISTED = 300, 100
@@ -94,7 +95,7 @@ def _findings(report: dict[str, Any]) -> list[tuple[str, int]]:
         (f"text fits badly (misfit above {MISFIT:g})", sum(r["misfit"] > MISFIT for r in rows)),
         ("clipped", sum(r["clipped_share"] > CLIPPED for r in rows)),
         ("narrow band for its sample rate", len(narrow)),
-        ("noisy (less than 20 dB)", sum(r["snr_db"] < 20 for r in rows)),
+        (f"noisy (less than {NOISY_SNR_DB} dB)", sum(r["snr_db"] < NOISY_SNR_DB for r in rows)),
         ("with a DC offset", sum(bool(r["offset"]) for r in rows)),
         (
             f"pauses of {report['long_pause_seconds']:g} s and more inside",

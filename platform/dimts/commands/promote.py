@@ -23,6 +23,7 @@ from dimts.families.registry import get_family
 from dimts.launch.promotion import save_promotion
 from dimts.launch.run_logger import device_of
 from dimts.tracking.config import TrackingConfig
+from dimts.tracking.listeners import listeners_against
 from dimts.tracking.mlflow_model import resolve_model
 from dimts.tracking.registry import CANDIDATE, CHAMPION, Registry, Version
 
@@ -45,6 +46,9 @@ def main() -> int:
         print(f"version {candidate.number} is models:/{name}@{CHAMPION} already")
         print(how_to_speak(name, config.tracking))
         return 0
+    heard: list[str] = []
+    if champion and arguments.require:
+        heard = listeners_against(candidate, champion, arguments.config)
     settings = config.launch().settings
     measure = family.for_promotion(settings, device_of(config.ray.gpu))
 
@@ -70,6 +74,7 @@ def main() -> int:
     against += family.regressions(settings, ours.metrics, theirs.metrics if theirs else None)
     if difference:
         against = not_better(decides, difference, limits.margin) + against
+    against += heard
     if not arguments.without_forgetting:
         against += ours.unmeasured
     if not arguments.dry_run:
@@ -105,6 +110,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--without-forgetting", action="store_true",
         help="promote a voice from a base also if what it forgot cannot be measured",
+    )  # fmt: skip
+    parser.add_argument(
+        "--require", choices=("listeners",),
+        help="promote only if listeners have compared it with the champion, and do not find it "
+        "worse (docs/studio.md)",
     )  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="compare, and change nothing")
     return parser

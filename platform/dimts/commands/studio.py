@@ -12,27 +12,32 @@ import argparse
 import ipaddress
 import secrets
 import socket
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 
+from dimts.audio.mel import MelConfig
 from dimts.cli import config_parser, tcp_port
 from dimts.commands.prepare import SECTIONS
 from dimts.commands.voice_config import RunnableConfig, load_voice
 from dimts.core.config import build_config
 from dimts.core.errors import UserError
 from dimts.features.feature_set import FeatureSet
-from dimts.studio.corpus import CorpusRows
-from dimts.studio.listen import ListeningTest, Sentence
+from dimts.studio.blind_test import Sentence
+from dimts.studio.corpus import CorpusRows, recorded
+from dimts.studio.listen import ListeningTest
+from dimts.studio.rate import RatingTest
 from dimts.studio.record import Recorder
 from dimts.studio.requests import Speech, VoiceAsked, parse
 from dimts.studio.server import Action, build_app
-from dimts.studio.voices import Voices, data_url
+from dimts.studio.voices import Spoken, Voices, data_url
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.ui import LOOPBACK, address
 
-ANSWERS = Path("output/listening.jsonl")
+ANSWERS, RATINGS = Path("output/listening.jsonl"), Path("output/ratings.jsonl")
 RUNS = Path("runs")
 
 
@@ -72,11 +77,19 @@ def actions(arguments: argparse.Namespace) -> tuple[dict[str, Action], dict[str,
         changes["speak"] = lambda values: spoken(voices, parse(Speech, values))
     sections: Any = config_of(arguments)
     if sections and len(voices.names) > 1:
-        pages.append("listen")
         sentences = held_out(sections)
         test = ListeningTest(voices, sentences, arguments.answers, arguments.trials)
-        reads |= {"trial": test.next, "clip": test.clip, "result": test.result}
-        changes |= {"answer": test.answer, "log": lambda values: test.log(values, tracking)}
+        ratings = RatingTest(
+            voices, sentences, arguments.ratings, arguments.trials, reference(sections)
+        )
+        for page, of, answer in (("listen", test, test.answer), ("rate", ratings, ratings.rate)):
+            pages.append(page)
+            reads |= {
+                f"{page}/trial": of.next,
+                f"{page}/clip": of.clip,
+                f"{page}/result": of.result,
+            }
+            changes |= {f"{page}/answer": answer, f"{page}/log": partial(of.log, tracking=tracking)}
     if arguments.record or arguments.sentences:
         if not (sections and arguments.record and arguments.sentences):
             raise UserError("to record, give --config, --record and --sentences")
@@ -119,26 +132,37 @@ def held_out(sections: Any) -> dict[str, Sentence]:
     rows = FeatureSet.open(sections.prepare.features).split("test")
     if not len(rows):
         raise UserError(f"{sections.prepare.features}: the test split is empty")
+    known = map(rows.values, ("id", "raw_text", "language", "audio", "start", "seconds"))
     return {
-        row: Sentence(text, language)
-        for row, text, language in zip(
-            rows.ids, rows.values("raw_text"), rows.languages, strict=True
-        )
+        row: Sentence(text, language, audio, start, start + seconds)
+        for row, text, language, audio, start, seconds in zip(*known, strict=True)
     }
 
 
+def reference(sections: Any) -> Callable[[Sentence], Spoken] | None:
+    """What reads the recordings of sentences, as they were prepared: without silence at their ends,
+    in the band of the voices; None if the corpus is not on this machine."""
+    corpus = sections.corpus.path
+    if not isinstance(corpus, Path) or not corpus.is_dir():
+        return None
+    rate = MelConfig().sample_rate
+    return lambda said: recorded(corpus, said.audio, said.start, said.end, rate)
+
+
 def spoken(voices: Voices, asked: Speech) -> dict[str, Any]:
-    """A text as a voice speaks it: the wave, its mel, and what the normaliser made of it."""
-    language, voice = asked.language or None, asked.voice or None
-    made = voices.speak(
-        asked.model, asked.text, language=language, voice=voice, speed=asked.speed,
-        pitch=asked.pitch,
-    )  # fmt: skip
+    """A text as a voice speaks it: the wave, its mel with the tokens, and what the normaliser made
+    of it."""
+    language = asked.language or None
+    options: dict[str, Any] = {"language": language, "voice": asked.voice or None}
+    options |= {"speed": asked.speed, "pitch": asked.pitch}
+    made = voices.speak(asked.model, asked.text, **options)
+    aligned = voices.aligned(asked.model, asked.text, **options)
     return {
         "normalised": voices.normalised(asked.model, asked.text, language),
         "seconds": len(made.wave) / made.sample_rate,
         "wav": data_url("audio/wav", made.wav()),
-        "mel": data_url("image/png", made.mel_png(asked.text[:80])),
+        "mel": data_url("image/png", made.mel_png(asked.text[:80], aligned)),
+        "tokens": len(aligned.tokens) if aligned else 0,
     }
 
 
@@ -156,8 +180,11 @@ def _parser() -> argparse.ArgumentParser:
         "--answers", type=Path, default=ANSWERS, help=f"of listeners (default: {ANSWERS})"
     )
     parser.add_argument(
+        "--ratings", type=Path, default=RATINGS, help=f"of listeners (default: {RATINGS})"
+    )
+    parser.add_argument(
         "--trials", type=int, default=20, metavar="N",
-        help="sentences that each listener hears of each pair of voices (default: 20)",
+        help="sentences that each listener hears of each pair of voices, and rates (default: 20)",
     )  # fmt: skip
     parser.add_argument("--port", type=tcp_port, default=7860, help="TCP port (default: 7860)")
     parser.add_argument(

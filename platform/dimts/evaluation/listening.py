@@ -6,20 +6,16 @@ neither. The plan of a listener follows from their name alone, so it can be cont
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import combinations
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from dimts.core.config import Config
-from dimts.core.errors import UserError
+from dimts.evaluation.answers import draws_of
 
 CONFIDENCE = 0.95
 BLOCK = 4
@@ -27,6 +23,8 @@ BLOCK = 4
 ONE_SIDED = 0.01
 """A listener is left out if choices as one-sided as theirs are less likely than this by chance."""
 Choice = Literal["first", "second", "same"]
+SCORES: dict[Choice, float] = {"first": 1.0, "second": 0.0, "same": 0.5}
+"""What an answer is worth to the first system; the second has the rest of 1."""
 
 
 class Trial(NamedTuple):
@@ -84,8 +82,7 @@ def plan(
     In each `BLOCK` of a pair's trials both systems come first equally often, so a listener who
     stops early has heard balanced orders, too.
     """
-    seed = int.from_bytes(hashlib.sha256(listener.encode()).digest()[:8], "big")
-    rng = np.random.default_rng(seed)
+    rng = draws_of(listener)
     trials: list[tuple[float, Trial]] = []
     for one, other in combinations(systems, 2):
         drawn = rng.permutation(len(sentences))[:n_sentences]
@@ -97,49 +94,6 @@ def plan(
             order = (other, one) if swap else (one, other)
             trials.append((float(position), Trial(sentences[index], *order)))
     return [trial for _, trial in sorted(trials)]
-
-
-def read_answers(file: Path) -> list[Answer]:
-    """Answers in the order in which they came; none if there is no file.
-
-    A last line without an end is one that a crash has cut off; it is not counted.
-
-    Raises:
-        UserError: the file cannot be read, or a line is no answer.
-    """
-    try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return []
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: cannot be read as UTF-8 text: {error}") from error
-    answers = []
-    for number, line in enumerate(text.split("\n")[:-1], start=1):
-        try:
-            answers.append(Answer.model_validate_json(line))
-        except ValidationError as error:
-            what = error.errors()[0]["msg"]
-            raise UserError(f"{file}:{number}: no answer ({what}); remove the line") from error
-    return answers
-
-
-def append_answer(file: Path, answer: Answer) -> None:
-    """Add a line, which is on the disk when this returns."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    line = json.dumps(answer.model_dump(), ensure_ascii=False) + "\n"
-    with file.open("a+b") as out:
-        if (size := out.seek(0, os.SEEK_END)) and os.pread(out.fileno(), 1, size - 1) != b"\n":
-            whole = os.pread(out.fileno(), size, 0)
-            out.truncate(whole.rfind(b"\n") + 1)  # a line that was cut off
-        out.write(line.encode())
-        out.flush()
-        os.fsync(out.fileno())
-
-
-def next_trial(trials: Sequence[Trial], answers: Iterable[Answer], listener: str) -> Trial | None:
-    """The first trial that the listener has not answered; None at the end."""
-    done = {answer.trial for answer in answers if answer.listener == listener}
-    return next((trial for trial in trials if trial not in done), None)
 
 
 def one_sided(answers: Iterable[Answer]) -> list[str]:
@@ -160,28 +114,35 @@ def one_sided(answers: Iterable[Answer]) -> list[str]:
     ]
 
 
-def preference(answers: Iterable[Answer], one: str, other: str) -> Preference | None:
-    """How often `one` is preferred to `other`; None if nobody has compared them.
-
-    Of several answers to a trial the last counts, and those of `one_sided` listeners do not. The
-    interval is the wider of Wilson's (1927), as if all answers were independent, and that of a
-    share whose answers are clustered by listener (linearised variance, t of the listeners - 1).
-    """
-    from scipy.stats import binomtest, t
-
+def counted(answers: Iterable[Answer]) -> list[Answer]:
+    """Of several answers of a listener to a sentence by two systems the last one, and none of
+    `one_sided` listeners."""
     answers = list(answers)
     out = set(one_sided(answers))
     kept = {
-        (a.listener, a.sentence): a
+        (a.listener, a.sentence, frozenset((a.first, a.second))): a
         for a in answers
-        if a.listener not in out and {a.first, a.second} == {one, other}
+        if a.listener not in out
     }
+    return list(kept.values())
+
+
+def preference(answers: Iterable[Answer], one: str, other: str) -> Preference | None:
+    """How often `one` is preferred to `other`; None if nobody has compared them.
+
+    Only what is `counted`. The interval is the wider of Wilson's (1927), as if all answers were
+    independent, and that of a share whose answers are clustered by listener (linearised variance,
+    t of the listeners - 1).
+    """
+    from scipy.stats import binomtest, t
+
+    kept = [a for a in counted(answers) if {a.first, a.second} == {one, other}]
     if not kept:
         return None
     scores: dict[str, list[float]] = defaultdict(list)
-    for answer in kept.values():
-        chosen = {"first": answer.first, "second": answer.second}.get(answer.choice)
-        scores[answer.listener].append(0.5 if chosen is None else float(chosen == one))
+    for answer in kept:
+        score = SCORES[answer.choice]
+        scores[answer.listener].append(score if answer.first == one else 1 - score)
     values = np.concatenate([np.array(of) for of in scores.values()])
     n, share = len(values), float(values.mean())
     wins, losses = int((values == 1).sum()), int((values == 0).sum())

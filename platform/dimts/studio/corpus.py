@@ -31,6 +31,20 @@ SHOWN = 50
 PLAYED_HZ = 24_000
 
 
+def recorded(corpus: Path, audio: str, start: float, end: float, rate: int) -> Spoken:
+    """A recording of a corpus from one second to another, at a sample rate.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with opened_recording(corpus, audio) as descriptor:
+            return Spoken(read_audio(descriptor, rate, start=start, end=end), rate)
+    except (AudioError, OSError, soundfile.SoundFileError) as error:
+        why = error.detail if isinstance(error, AudioError) else str(error)
+        raise UserError(f"{audio}: {why}") from error
+
+
 class CorpusRows:
     """The rows of a corpus in a folder of this machine.
 
@@ -93,13 +107,7 @@ class CorpusRows:
         """A row's recording as a WAV file."""
         row = self._utterance(parse(RowAsked, values).index)
         end = math.inf if row.end is None else row.end
-        try:
-            with opened_recording(self._path, row.audio.as_posix()) as descriptor:
-                wave = read_audio(descriptor, PLAYED_HZ, start=row.start, end=end)
-        except (AudioError, OSError, soundfile.SoundFileError) as error:
-            why = error.detail if isinstance(error, AudioError) else str(error)
-            raise UserError(f"{row.id}: {why}") from error
-        return Spoken(wave, PLAYED_HZ).wav()
+        return recorded(self._path, row.audio.as_posix(), row.start, end, PLAYED_HZ).wav()
 
     def mark(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Mark a row as bad, or no longer; how many are."""

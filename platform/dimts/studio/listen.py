@@ -1,45 +1,29 @@
-"""The page Listen: trials without names, answers on disk, and the result for MLflow."""
+"""The page Listen: two voices at a time, of which one is preferred."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any
 
 from dimts.core.errors import UserError
-from dimts.evaluation.listening import (
-    Answer,
-    Trial,
-    append_answer,
-    next_trial,
-    one_sided,
-    plan,
-    preference,
-    read_answers,
-)
-from dimts.studio.requests import Clip, Judgement, Listener, parse
-from dimts.studio.voices import Spoken, Voices
+from dimts.evaluation.answers import read_answers
+from dimts.evaluation.bradley_terry import strengths
+from dimts.evaluation.listening import Answer, Trial, one_sided, plan, preference
+from dimts.studio.blind_test import BlindTest, Sentence, log_tags, registered
+from dimts.studio.requests import Judgement, parse
+from dimts.studio.voices import Voices
 from dimts.tracking.config import TrackingConfig
-from dimts.tracking.registry import Registry
+from dimts.tracking.listeners import comparison_tags
 
 
-class Sentence(NamedTuple):
-    """What is to be spoken, and in which language."""
-
-    text: str
-    language: str
-
-
-class ListeningTest:
+class ListeningTest(BlindTest[Trial]):
     """A comparison of all voices of the studio, two at a time.
 
     Args:
         voices: compared.
-        sentences: held out, by id.
-        file: of the answers; an answer is added, none is changed.
+        sentences, file: see `BlindTest`.
         n_sentences: that each listener hears of each pair of voices.
     """
 
@@ -48,43 +32,43 @@ class ListeningTest:
     ) -> None:
         if len(voices.names) < 2:
             raise UserError("to compare voices, name two or more by --model")
-        self._voices, self._sentences, self._file = voices, sentences, file
-        self._n_sentences = n_sentences
-        self._spoken = lru_cache(256)(self._speak)
-        self._writes = Lock()
+        self._names, self._n_sentences = voices.names, n_sentences
+        super().__init__(
+            sentences,
+            file,
+            lambda row, name: voices.speak(
+                name, sentences[row].text, language=sentences[row].language
+            ),
+        )
 
-    def next(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The listener's next trial: its number, of how many, and the text; no text at the end."""
-        name = parse(Listener, values).listener.strip()
-        trials = self._plan(name)
-        trial = next_trial(trials, read_answers(self._file), name)
-        number = len(trials) if trial is None else trials.index(trial)
-        text = None if trial is None else self._sentences[trial.sentence].text
-        return {"trial": number, "of": len(trials), "text": text}
+    def plan(self, listener: str) -> list[Trial]:
+        return plan(listener, list(self._sentences), self._names, self._n_sentences)
 
-    def clip(self, values: Mapping[str, Any]) -> bytes:
-        """One side of a trial as a WAV file."""
-        asked = parse(Clip, values)
-        trial = self._trial(asked.listener, asked.trial)
-        return self._spoken(trial.sentence, trial[1 + asked.side]).levelled().wav()
+    def systems(self, trial: Trial) -> Sequence[str]:
+        return trial[1:]
+
+    def answers(self) -> Sequence[Answer]:
+        return read_answers(self._file, Answer)
 
     def answer(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Keep an answer; the next trial, as of `next`."""
         asked = parse(Judgement, values)
         name = asked.listener.strip()
-        trial = self._trial(name, asked.trial)
-        with self._writes:
-            if trial == next_trial(self._plan(name), read_answers(self._file), name):
-                answer = Answer(listener=name, choice=asked.choice, **trial._asdict())
-                append_answer(self._file, answer)
-        return self.next({"listener": name})
+        trial = self.trial(name, asked.trial)
+        return self.keep(name, trial, Answer(listener=name, choice=asked.choice, **trial._asdict()))
 
     def result(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The preference of each pair, and who was left out."""
-        answers = read_answers(self._file)
-        pairs = combinations(self._voices.names, 2)
-        found = [p for one, other in pairs if (p := preference(answers, one, other))]
-        return {"pairs": [p._asdict() for p in found], "left_out": one_sided(answers)}
+        """The preference of each pair, of more than two voices their strengths, and who was left
+        out."""
+        answers = self.answers()
+        pairs = combinations(self._names, 2)
+        found = [p._asdict() for one, other in pairs if (p := preference(answers, one, other))]
+        ranking = strengths(answers, self._names) if len(self._names) > 2 else []
+        return {
+            "pairs": found,
+            "strengths": [strength._asdict() for strength in ranking],
+            "left_out": one_sided(answers),
+        }
 
     def log(self, values: Mapping[str, Any], tracking: TrackingConfig) -> dict[str, Any]:
         """Put the result on the registered versions that were compared, as tags.
@@ -92,39 +76,19 @@ class ListeningTest:
         Raises:
             UserError: none is registered, there is no answer, or MLflow cannot be reached.
         """
-        logged = []
-        for found in self.result(values)["pairs"]:
-            for name, share, low, high in (
-                (found["one"], found["share"], found["low"], found["high"]),
-                (found["other"], 1 - found["share"], 1 - found["high"], 1 - found["low"]),
+        result = self.result(values)
+        tags: dict[str, dict[str, str]] = {name: {} for name in self._names}
+        for pair in result["pairs"]:
+            share, low, high = pair["share"], pair["low"], pair["high"]
+            for name, other, of in (
+                (pair["one"], pair["other"], (share, low, high)),
+                (pair["other"], pair["one"], (1 - share, 1 - high, 1 - low)),
             ):
-                model, _, number = name.removeprefix("models:/").rpartition("/")
-                if not name.startswith("models:/") or not model:
-                    continue
-                registry = Registry(tracking, model)
-                other = found["other"] if name == found["one"] else found["one"]
-                tags = {
-                    "listeners.against": other,
-                    "listeners.preferred": f"{share:.3f}",
-                    "listeners.interval": f"{low:.3f} to {high:.3f}",
-                    "listeners.p_value": f"{found['p_value']:.3g}",
-                    "listeners.count": str(found["listeners"]),
-                }
-                registry.set_tags(registry.version(number), tags)
-                logged.append(name)
-        if not logged:
-            raise UserError("nothing to log: compare registered voices, --model models:/NAME@ALIAS")
-        return {"logged": logged}
-
-    def _plan(self, name: str) -> list[Trial]:
-        return plan(name, list(self._sentences), self._voices.names, self._n_sentences)
-
-    def _trial(self, name: str, number: int) -> Trial:
-        trials = self._plan(name.strip())
-        if not 0 <= number < len(trials):
-            raise UserError(f"trial {number}: there are {len(trials)}")
-        return trials[number]
-
-    def _speak(self, sentence: str, system: str) -> Spoken:
-        text, language = self._sentences[sentence]
-        return self._voices.speak(system, text, language=language)
+                against = registered(other) or other
+                tags[name] |= comparison_tags(against, "preferred", *of, pair["listeners"])
+        for strength in result["strengths"]:
+            interval = f"{strength['low']:.3f} to {strength['high']:.3f}"
+            tags[strength["system"]]["listeners.strength"] = (
+                f"{strength['share']:.3f} ({interval}) of {len(self._names)} voices"
+            )
+        return log_tags(tracking, tags)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.checks import Row, check_text, check_text_fits_audio
-from data_prep.doctor.measure import measure
+from data_prep.doctor.measure import NOISY_SNR_DB, measure
 from data_prep.extract import ExtractSettings, extract
 from data_prep.readers.ljspeech import METADATA
 from data_prep.recordings import FileStamp
@@ -92,7 +92,7 @@ class Recorder:
         """Add a recording to the corpus; the next sentence, as of `next`.
 
         Raises:
-            UserError: `dimts prepare` would refuse it, or it is clipped.
+            UserError: `dimts prepare` would refuse it, or it is clipped or noisy.
         """
         asked = parse(Recording, values)
         checked = self._checked(asked.sentence)
@@ -105,8 +105,14 @@ class Recorder:
         self._check(data, checked)
         with as_file(data) as descriptor:
             recording = decode_audio(descriptor)
-        if measure(recording).clipped > MAX_CLIPPED:
+        found = measure(recording)
+        if found.clipped > MAX_CLIPPED:
             raise UserError("clipped: the loudest samples are cut off; lower the microphone's gain")
+        if found.snr < NOISY_SNR_DB:
+            raise UserError(
+                f"noisy: the speech is {found.snr:.0f} dB above the noise, it has to be "
+                f"{NOISY_SNR_DB}; find a quieter place, or go nearer to the microphone"
+            )
         with self._writes:
             if checked.text not in self._recorded:
                 wave = recording.wave + np.float32(recording.offset)

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 from dimts.core.config import Config
 from dimts.core.errors import UserError
 from dimts.evaluation.listening import Choice
+from dimts.evaluation.mushra import Points
 
 Asked = TypeVar("Asked", bound=Config)
 
@@ -44,11 +45,18 @@ class Judgement(Listener):
     choice: Choice
 
 
-class Clip(Listener):
-    """One of the two waves of a listener's trial."""
+class Rated(Listener):
+    """The points of all clips of the listener's next trial, in the order in which they stand."""
 
     trial: int
-    side: int = Field(ge=0, le=1)
+    points: tuple[Points, ...]
+
+
+class Clip(Listener):
+    """One of the waves of a listener's trial."""
+
+    trial: int
+    side: int = Field(ge=0)
 
 
 class Recording(Config):

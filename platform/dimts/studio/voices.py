@@ -20,6 +20,7 @@ from dimts.audio.mel import MelConfig, log_mel
 from dimts.core.errors import UserError
 from dimts.families.protocol import Speaker, Vocoder
 from dimts.plotting.mel import mel_plot
+from dimts.studio.alignment import Aligned, alignment
 from dimts.tracking.config import TrackingConfig, is_in_mlflow
 from dimts.tracking.mlflow_model import resolve_model
 from dimts.tracking.registry import Registry
@@ -45,13 +46,18 @@ class Spoken(NamedTuple):
         soundfile.write(file, np.clip(self.wave, -1, 1), self.sample_rate, "PCM_16", format="WAV")
         return file.getvalue()
 
-    def mel_png(self, title: str) -> bytes:
-        """A plot of its mel."""
+    def mel_png(self, title: str, aligned: Aligned | None = None) -> bytes:
+        """A plot of its mel; of the one that it was spoken by, with its tokens, where that is
+        known."""
         config = MelConfig(sample_rate=self.sample_rate, f_max=min(8000, self.sample_rate / 2))
+        hop_s = config.hop_length / self.sample_rate
         with tempfile.TemporaryDirectory() as folder:
             picture = Path(folder) / "mel.png"
-            hop_s = config.hop_length / self.sample_rate
-            mel_plot(picture, log_mel(self.wave, config), title=title, hop_s=hop_s)
+            if aligned:
+                durations_N, tokens = aligned.durations_N, aligned.tokens
+                mel_plot(picture, aligned.mel_TM, None, title, hop_s, durations_N, tokens)
+            else:
+                mel_plot(picture, log_mel(self.wave, config), title=title, hop_s=hop_s)
             return picture.read_bytes()
 
     def levelled(self) -> Spoken:
@@ -104,6 +110,12 @@ class Voices:
         speaker = self[name]
         with _SPEAKS:
             return Spoken(speaker.speak(text, **options), speaker.sample_rate)
+
+    def aligned(self, name: str, text: str, **options: Any) -> Aligned | None:
+        """Which token of a text is heard when, see `alignment`; `options` as of `speak`."""
+        speaker = self[name]
+        with _SPEAKS:
+            return alignment(speaker, text, **options)
 
     def normalised(self, name: str, text: str, language: str | None) -> str:
         """What the voice's normaliser makes of a text; empty if it has none that can be asked."""

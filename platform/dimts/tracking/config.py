@@ -34,6 +34,7 @@ class TrackingConfig(Config):
             database gets the folder ``mlartifacts``.
         experiment: name of the MLflow experiment; made when it does not exist.
         registered_model: registers the best bundle under this name, alias ``candidate``.
+        licence: of the voice; stands in the model card of the registered version.
         tensorboard: also writes event files to ``<run folder>/tensorboard``.
         send_every_s: pause between two batches sent to the store, in seconds.
         flush_timeout_s: the longest that the end of a run waits for the store, in seconds.
@@ -46,6 +47,7 @@ class TrackingConfig(Config):
     artifacts: str | None = None
     experiment: str = Field(default="dimts", min_length=1, max_length=500)
     registered_model: str | None = Field(default=None, pattern=r"^[^/:]+$")
+    licence: str | None = Field(default=None, max_length=200)
     tensorboard: bool = False
     send_every_s: float = Field(default=1.5, gt=0)
     flush_timeout_s: float = Field(default=30.0, ge=0)

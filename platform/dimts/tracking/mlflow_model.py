@@ -17,6 +17,7 @@ from dimts.bundles.fetch import keep_bundle, local_bundle
 from dimts.core.errors import UserError
 from dimts.core.home import shipped
 from dimts.families.registry import SHIPPED_VOCODER
+from dimts.tracking.card import described
 from dimts.tracking.config import TrackingConfig, is_in_mlflow
 from dimts.tracking.mlflow_client import connect, mlflow_environment, mlflow_key, reason, time_ms
 from dimts.tracking.moved import moved_line
@@ -70,7 +71,8 @@ def log_bundle(
             _finalize(client, run_id, str(model.model_id), event)
     if registered_model:
         tags = {mlflow_key(key): f"{value:.4g}" for key, value in event["metrics"].items()}
-        register(client, registered_model, str(model.model_id), run_id, tags)
+        card = described(bundle, registered_model, run_id)
+        register(client, registered_model, str(model.model_id), run_id, tags, card)
 
 
 def _finalize(client: MlflowClient, run_id: str, model_id: str, event: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from dimts.core.errors import UserError
+from dimts.tracking.card import updated
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.mlflow_client import connected
 
@@ -76,14 +77,22 @@ class Registry:
             client.set_registered_model_alias(self.name, alias, version.number)
 
     def set_tags(self, version: Version, tags: Mapping[str, str]) -> None:
-        """Add tags to a version, or change them."""
+        """Add tags to a version, or change them; its model card follows."""
         with connected(self._config) as client:
             for key, value in tags.items():
                 client.set_model_version_tag(self.name, version.number, key, value)
+            now = client.get_model_version(self.name, version.number)
+            card = updated(now.description or "", now.tags)
+            client.update_model_version(self.name, version.number, card)
 
 
 def register(
-    client: MlflowClient, name: str, model_id: str, run_id: str, tags: Mapping[str, str]
+    client: MlflowClient,
+    name: str,
+    model_id: str,
+    run_id: str,
+    tags: Mapping[str, str],
+    card: str = "",
 ) -> Version:
     """Make a logged model the newest version of a registered one, and its candidate.
 
@@ -91,7 +100,7 @@ def register(
     does not take the alias from a newer one.
 
     Args:
-        client, tags: connected; of the version.
+        client, tags, card: connected; of the version; what `card.described` says of it.
         name: of the registered model; made when there is none.
         model_id, run_id: of the logged model, and of the run that it comes from.
     """
@@ -108,8 +117,9 @@ def register(
     made = next((v for v in of_run if (v.name, v.source) == (name, source)), None)
     if made is None:
         made = client.create_model_version(
-            name, source, run_id, dict(tags), model_id=model_id, await_creation_for=0
-        )
+            name, source, run_id, dict(tags), description=updated(card, tags), model_id=model_id,
+            await_creation_for=0,
+        )  # fmt: skip
     newest = client.get_registered_model(name).aliases.get(CANDIDATE, 0)
     if int(newest) < int(made.version):
         client.set_registered_model_alias(name, CANDIDATE, str(made.version))

@@ -25,32 +25,72 @@ function fill(select, names, first) {
   select.parentElement.hidden = !names.length;
 }
 
+const percent = share => `${(100 * share).toFixed(0)} %`;
+
+// The trials of a listener, one after the other; returns what sends an answer and shows the next.
+function blind(page, test, put) {
+  const trial = find(".trial", page);
+  let now, listener;
+  const show = next => {
+    now = next;
+    trial.hidden = false;
+    const done = next.text === null;
+    find(".quiet", trial).textContent = done ? `All ${next.of} are answered. Thank you.` : `${next.trial + 1} of ${next.of}`;
+    find(".text", trial).textContent = next.text ?? "";
+    all(".asked", trial).forEach(part => { part.hidden = done; });
+    all("audio", trial).forEach(sound => sound.removeAttribute("src"));
+    put([...Array(next.clips).keys()].map(side => `/api/${test}/clip?${new URLSearchParams({ listener, trial: next.trial, side })}`), next);
+  };
+  find(".who", page).onsubmit = async event => {
+    event.preventDefault();
+    listener = event.target.listener.value.trim();
+    show(await ask(`${test}/trial`, { listener }));
+  };
+  return async answer => show(await ask(`${test}/answer`, { listener, trial: now.trial, ...answer }, true));
+}
+
+function result(page, test, lines) {
+  find(".show", page).onclick = async () => {
+    const told = lines(await ask(`${test}/result`, {}));
+    find("table", page).replaceChildren(...(told.length ? told : ["No answers yet."]).map(line => element("tr", {}, element("td", { textContent: line }))));
+  };
+  find(".log", page).onclick = async () => say(`logged on ${(await ask(`${test}/log`, {}, true)).logged.join(", ")}`);
+}
+
 const pages = {
   speak(models) {
-    const form = find("#speak form"), places = all(".side > div", form), shown = all("#speak .spoken");
-    places.forEach((place, n) => {
+    const form = find("#speak form"), [place] = all(".side > div", form), more = find(".more", form);
+    const begin = (place, first) => {
       const model = find("[name=model]", place);
       const facts = async () => {
         const { languages, voices } = model.value ? await ask("voice", { model: model.value }) : { languages: [], voices: [] };
         fill(find("[name=language]", place), languages, "its own");
         fill(find("[name=voice]", place), voices, "its own");
       };
-      fill(model, models, n ? "none" : undefined);
+      fill(model, models, first);
       model.onchange = facts;
       facts();
-    });
+      return model;
+    };
+    more.onclick = () => {
+      const another = place.cloneNode(true);
+      place.parentElement.append(another);
+      begin(another, "none").focus();
+    };
+    begin(place);
     form.onsubmit = async event => {
       event.preventDefault();
-      shown.forEach(place => place.replaceChildren());
+      const places = all(".side > div", form), shown = places.map(() => element("div", { className: "spoken" }));
+      find("#speak > .side").replaceChildren(...shown);
       for (const [n, place] of places.entries()) {
         const values = Object.fromEntries(all("select", place).map(s => [s.name, s.value]));
         if (!values.model) continue;
         shown[n].replaceChildren("speaking ...");
         try {
-          const { wav, mel, normalised, seconds } = await ask("speak", { ...values, text: form.text.value, speed: +form.speed.value, pitch: +form.pitch.value }, true);
+          const { wav, mel, tokens, normalised, seconds } = await ask("speak", { ...values, text: form.text.value, speed: +form.speed.value, pitch: +form.pitch.value }, true);
           shown[n].replaceChildren(element("h3", { textContent: values.model }), element("audio", { controls: true, src: wav }),
             element("p", { textContent: `${seconds.toFixed(1)} s. ` }, element("a", { href: wav, download: "speech.wav", textContent: "Download" })),
-            element("p", { className: "normalised", dir: "auto", textContent: normalised }), element("img", { src: mel, alt: "mel" }));
+            element("p", { className: "normalised", dir: "auto", textContent: normalised }), element("img", { src: mel, alt: tokens ? "mel with its tokens" : "mel" }));
         } catch { shown[n].replaceChildren(); }
       }
     };
@@ -58,36 +98,43 @@ const pages = {
 
   listen() {
     const page = find("#listen"), trial = find(".trial", page), sounds = all("audio", trial);
-    let now, listener;
-    const show = next => {
-      now = next;
-      trial.hidden = false;
-      const done = next.text === null;
-      find(".quiet", trial).textContent = done ? `All ${next.of} are answered. Thank you.` : `${next.trial + 1} of ${next.of}`;
-      find(".text", trial).textContent = next.text ?? "";
-      all(".side, p:last-child", trial).forEach(part => { part.hidden = done; });
-      sounds.forEach((sound, side) => {
-        if (done) sound.removeAttribute("src");
-        else sound.src = `/api/clip?${new URLSearchParams({ listener, trial: next.trial, side })}`;
-      });
-    };
-    find(".who", page).onsubmit = async event => {
-      event.preventDefault();
-      listener = event.target.listener.value.trim();
-      show(await ask("trial", { listener }));
-    };
-    all("button", trial).forEach(button => {
-      button.onclick = async () => show(await ask("answer", { listener, trial: now.trial, choice: button.value }, true));
+    const show = blind(page, "listen", clips => clips.forEach((clip, side) => { sounds[side].src = clip; }));
+    all(".trial button", page).forEach(button => {
+      button.onclick = () => show({ choice: button.value });
     });
-    find(".show", page).onclick = async () => {
-      const { pairs, left_out } = await ask("result", {});
-      const percent = share => `${(100 * share).toFixed(0)} %`;
-      const lines = pairs.map(p => `${p.one} preferred to ${p.other}: ${percent(p.share)} (${percent(p.low)} to ${percent(p.high)}), sign test p = ${p.p_value.toPrecision(2)}; ${p.wins} for, ${p.losses} against, ${p.undecided} undecided; ${p.listeners} listeners`);
-      if (!lines.length) lines.push("No answers yet.");
-      if (left_out.length) lines.push(`left out, as they choose one side only: ${left_out.join(", ")}`);
-      find("table", page).replaceChildren(...lines.map(line => element("tr", {}, element("td", { textContent: line }))));
-    };
-    find(".log", page).onclick = async () => say(`logged on ${(await ask("log", {}, true)).logged.join(", ")}`);
+    result(page, "listen", ({ pairs, strengths, left_out }) => [
+      ...strengths.map(s => `${s.system} preferred to a voice of mean strength: ${percent(s.share)} (${percent(s.low)} to ${percent(s.high)})`),
+      ...pairs.map(p => `${p.one} preferred to ${p.other}: ${percent(p.share)} (${percent(p.low)} to ${percent(p.high)}), sign test p = ${p.p_value.toPrecision(2)}; ${p.wins} for, ${p.losses} against, ${p.undecided} undecided; ${p.listeners} listeners`),
+      ...(left_out.length ? [`left out, as they choose one side only: ${left_out.join(", ")}`] : []),
+    ]);
+  },
+
+  rate() {
+    const page = find("#rate"), place = find(".clips", page), next = find(".next", page);
+    let sliders = [];
+    const show = blind(page, "rate", (clips, { reference }) => {
+      next.disabled = true;
+      find(".person", page).hidden = !reference;
+      sliders = clips.map((src, n) => {
+        const name = String.fromCharCode(65 + n), points = element("output", { textContent: "–" });
+        const slider = element("input", { type: "range", min: 0, max: 100, value: 50, disabled: true, ariaLabel: `points of ${name}` });
+        const sound = element("audio", { controls: true, src, ariaLabel: name });
+        sound.onplay = () => { slider.disabled = false; all("audio", place).forEach(other => { if (other !== sound) other.pause(); }); };
+        slider.oninput = () => {
+          points.textContent = slider.value;
+          next.disabled = all("output", place).some(of => of.textContent === "–");
+        };
+        return { slider, row: element("div", { className: "clip" }, element("b", { textContent: name }), " ", points, sound, slider) };
+      });
+      place.replaceChildren(...sliders.map(of => of.row));
+      find("audio", place)?.focus();
+    });
+    next.onclick = () => show({ points: sliders.map(of => +of.slider.value) });
+    result(page, "rate", ({ means, differences, left_out }) => [
+      ...means.map(m => `${m.system}: ${m.points.toFixed(1)} points (${m.low.toFixed(1)} to ${m.high.toFixed(1)}); ${m.listeners} listeners`),
+      ...differences.map(d => `${d.one} above ${d.other} by ${d.points.toFixed(1)} (${d.low.toFixed(1)} to ${d.high.toFixed(1)})`),
+      ...(left_out.length ? [`left out, as they do not hear the recording: ${left_out.join(", ")}`] : []),
+    ]);
   },
 
   async record() {
