@@ -74,7 +74,7 @@ def test_the_logged_model_is_the_bundle_and_speaks(
     candidate = Registry(config, name).get(CANDIDATE)
     assert (candidate.number, candidate.run_id) == (str(version.version), tracker.run_id)
     assert candidate.tags == {"test/mcd": "1.878", "test/utterances": "43"}
-    card = version.description
+    card = str(version.description)
     assert "| Languages | am |" in card and "tracking.licence" in card
     assert "| test/mcd | 1.878 |" in card and "No listeners have compared it yet." in card
     for uri in (
@@ -130,14 +130,14 @@ def test_a_newer_voice_is_the_candidate_and_the_champion_stays(
     log(config, tmp_path / "first", bundle)
     of_first = registry(config).get(CANDIDATE)
     registry(config).set_alias(CHAMPION, of_first)
-    client = MlflowClient(config.uri)
-    written = client.get_model_version(config.registered_model, "1").description
-    client.update_model_version(config.registered_model, "1", written.replace("not stated", "CC0"))
+    name, client = str(config.registered_model), MlflowClient(config.uri)
+    written = str(client.get_model_version(name, "1").description)
+    client.update_model_version(name, "1", written.replace("not stated", "CC0"))
     outcome = {"promotion.outcome": "promoted", "promotion.compared_with": "none"}
     outcome["promotion.at"] = "2026-11-30T21:00:00+00:00"
-    heard = comparison_tags(f"{config.registered_model}/7", "points", 4, 1.5, 6.5, 9)
-    registry(config).set_tags(of_first, outcome | heard)
-    card = client.get_model_version(config.registered_model, "1").description
+    registry(config).set_tags(of_first, outcome)
+    registry(config).set_tags(of_first, comparison_tags(f"{name}/7", "points", 4, 1.5, 6.5, 9))
+    card = str(client.get_model_version(name, "1").description)
     assert "CC0" in card, "what a person has written stays"
     assert "Promotion, 2026-11-30: promoted; compared with version none." in card
     assert "- 9 listeners, beside " in card and "points above 4.000 (95 %: 1.500 to 6.500)" in card

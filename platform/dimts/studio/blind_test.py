@@ -114,9 +114,7 @@ def log_tags(tracking: TrackingConfig, tags: Mapping[str, Mapping[str, str]]) ->
             registry.set_tags(registry.version(number), own)
             logged.append(system)
     if not logged:
-        raise UserError(
-            "nothing to log: have registered voices compared, --model models:/NAME@ALIAS"
-        )
+        raise UserError("nothing to log: compare registered voices, --model models:/NAME@ALIAS")
     return {"logged": logged}
 
 
