@@ -16,7 +16,7 @@ from dimts.core.printable import printable
 JUDGED = "## How it was judged"
 LIMITS = """## Limits
 
-- Reads these languages alone: a text with characters outside of their alphabets is refused.
+- Reads the languages above alone: a text with characters outside of their alphabets is refused.
 - Speaks in the manner of its recordings, and was judged by what stands below alone.
 - Is the voice of a person: use it as they agreed to, and tell listeners that it is a machine.
 """
@@ -41,9 +41,9 @@ def described(bundle: Path, name: str, run_id: str) -> str:
         "Data": f"{', '.join(corpora) or 'not stated'}; features {manifest['features']}",
         "Adapted from": origin.get("base", "nothing, it was trained from the start"),
         "Licence": (config.get("tracking") or {}).get("licence")
-        or "not stated: set `tracking.licence`, or write it here",
+        or "not stated: set tracking.licence, or write it here",
         "Made by": f"dimts {manifest['dimts_version']}, family {manifest['family']}, step "
-        f"{manifest['step']}; settings, curves and sounds (`samples/`): run `{run_id}`",
+        f"{manifest['step']}; settings, curves and sounds (samples/): run {run_id}",
     }
     rows = [f"| {key} | {_cell(value)} |" for key, value in facts.items() if value]
     lines = [f"# {_cell(name)}", "", "| | |", "| --- | --- |", *rows, "", LIMITS, ""]
