@@ -163,6 +163,7 @@ def test_model_that_is_not_there_is_one_line(corpus: Path, features: Path, engin
         run(corpus, features, TokenExtractor(weights="nowhere"), engine=engine)
 
 
+@pytest.mark.integration
 def test_pool_makes_the_same_columns(corpus: Path, features: Path) -> None:
     run(corpus, features, *MEL_AND_TOKENS)
     run(corpus, features.with_name("pool"), *MEL_AND_TOKENS, engine="pool", workers=2)

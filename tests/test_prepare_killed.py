@@ -138,6 +138,7 @@ def test_ray_loses_its_raylet(
     finish(corpus, features, undisturbed)
 
 
+@pytest.mark.integration
 def test_second_run_is_refused_and_a_kill_loses_nothing_that_was_safe(
     corpus: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
