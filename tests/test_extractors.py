@@ -157,7 +157,9 @@ def test_arrays_that_were_not_declared_are_refused(corpus: Path, features: Path)
     assert "token: int32 [" in reasons(features)["u000"][1]
 
 
-@pytest.mark.parametrize("engine", ["local", "pool"])
+@pytest.mark.parametrize(
+    "engine", ["local", *(pytest.param(e, marks=pytest.mark.integration) for e in ("pool", "ray"))]
+)
 def test_model_that_is_not_there_is_one_line(corpus: Path, features: Path, engine: str) -> None:
     with pytest.raises(UserError, match=NO_MODEL):
         run(corpus, features, TokenExtractor(weights="nowhere"), engine=engine)
@@ -189,8 +191,6 @@ def test_actors_of_ray_make_the_same_columns_though_one_dies(
     ours, theirs = contents(features), contents(by_ray)
     assert [name for name in ours if ours[name] != theirs[name]] == ["summary.txt"]
     assert run(corpus, by_ray, *both, engine="ray") == (manifest, 0)
-    with pytest.raises(UserError, match=NO_MODEL):
-        run(corpus, by_ray, TokenExtractor(weights="nowhere"), engine="ray")
 
 
 @pytest.fixture
