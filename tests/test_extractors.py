@@ -157,9 +157,7 @@ def test_arrays_that_were_not_declared_are_refused(corpus: Path, features: Path)
     assert "token: int32 [" in reasons(features)["u000"][1]
 
 
-@pytest.mark.parametrize(
-    "engine", ["local", *(pytest.param(e, marks=pytest.mark.integration) for e in ("pool", "ray"))]
-)
+@pytest.mark.parametrize("engine", ["local", pytest.param("pool", marks=pytest.mark.integration)])
 def test_model_that_is_not_there_is_one_line(corpus: Path, features: Path, engine: str) -> None:
     with pytest.raises(UserError, match=NO_MODEL):
         run(corpus, features, TokenExtractor(weights="nowhere"), engine=engine)
