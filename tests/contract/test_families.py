@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from dimts.bundles.bundle import WEIGHTS, resolve_bundle
 from dimts.families.registry import get_family
 from dimts.launch.start import start_run
-from dimts.launch.stopping import request_stop
+from dimts.launch.stopping import clear_stop, request_stop
 from dimts.launch.training_run import run_training
 from dimts.training.checkpoint import LATEST, find_latest
 from dimts.training.loader import BatchLoader
@@ -123,9 +123,12 @@ def test_two_workers_go_on_bit_for_bit(build: Build, ray_session: None, tmp_path
     get_family(whole.family).prepare_inputs(whole.launch().settings)
     with stopped_at_a_checkpoint(parts.run.run_dir):
         assert start_run(parts.launch(), parts.ray)["status"] == "stopped"
+    clear_stop(parts.run.run_dir)
     for config in (whole, parts):
         torch.multiprocessing.spawn(  # type: ignore[attr-defined,no-untyped-call]
-            one_of_two, (config.launch().settings, tmp_path / config.run.name), nprocs=2
+            one_of_two,
+            (config.launch().settings, tmp_path / f"{config.run.name}.meeting"),
+            nprocs=2,
         )
     assert same(weights(parts.run.run_dir), weights(whole.run.run_dir))
 
