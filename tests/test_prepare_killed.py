@@ -34,7 +34,7 @@ from data_prep.store import locked
 
 N_UTTERANCES = 40
 MAX_FINISHED = 5 * CHUNK  # by two workers, while their run did not come to it
-PATIENCE_S = 30
+PATIENCE_S = 120
 GO_ON = "give the same command again, it goes on where it stopped"
 
 
