@@ -32,7 +32,7 @@ from dimts.families.acoustic.postfilter import (
     postfilter,
     postfilter_gains,
 )
-from dimts.families.acoustic.restoration import MAX_F0_GAIN, with_restoration
+from dimts.families.acoustic.restoration import spread_within, with_restoration
 from dimts.families.acoustic.settings import AcousticSettings
 from dimts.families.acoustic.speaker import AcousticSpeaker
 from dimts.families.registry import get_family
@@ -163,26 +163,22 @@ def test_pitch_is_learned_and_what_it_loses_is_measured(
     assert (weights["postfilter_FM"] != 1).any()
     assert 1 <= weights["source.gain"] <= 2
     data = open_data(settings)
-    assert torch.equal(restored(bundle, data.train)["postfilter_FM"], weights["postfilter_FM"])
+    assert torch.equal(with_restoration_of(bundle, data.train), weights["postfilter_FM"])
     spoken = AcousticSpeaker.load(bundle).mel(TEXT)
     assert spoken.f0_T is not None
     assert len(spoken.f0_T) == len(spoken.mel_TM)
-    assert data.train.f0 is not None
-    f0 = [np.where(f0_T > 0, 200 * (f0_T / 200) ** 0.1, 0) for f0_T in data.train.f0]
-    gain = restored(bundle, with_f0(data.train, f0))["source.gain"]
-    print("GAIN", gain)
-    assert 1 < gain < MAX_F0_GAIN
-    apart = [f0_T * (1 + i % 2) for i, f0_T in enumerate(f0)]  # some sentences an octave higher
-    assert torch.allclose(restored(bundle, with_f0(data.train, apart))["source.gain"], gain)
 
 
-def with_f0(corpus: Corpus, f0: list[NDArray[np.float32]]) -> Corpus:
-    return Corpus(corpus.utterances, corpus.tokens, f0, corpus.speakers)
-
-
-def restored(bundle: Path, corpus: Corpus) -> dict[str, torch.Tensor]:
+def with_restoration_of(bundle: Path, corpus: Corpus) -> torch.Tensor:
     model = load_bundle(bundle).model
-    return with_restoration(model, model.state_dict(), corpus)
+    return with_restoration(model, model.state_dict(), corpus)["postfilter_FM"]
+
+
+def test_sentences_far_apart_do_not_widen_f0_within_one() -> None:
+    f0_T = np.array([100, 0, 200, 150], np.float32)
+    within = float(np.log([100, 200, 150]).std())
+    assert spread_within([f0_T, 2 * f0_T, np.zeros(3, np.float32)]) == pytest.approx(within)
+    assert spread_within([]) == 0
 
 
 def test_run_with_pitch_that_was_stopped_ends_with_the_same_bits(

@@ -61,8 +61,8 @@ def _set_gain(model: T3, gain: Tensor, corpus: Corpus) -> None:
     if not len(corpus):
         return
     gain.fill_(1.0)
-    predicted = _spread(_f0(_speak(model, corpus, i)) for i in range(len(corpus)))
-    found = _spread(corpus.f0 or ()) / max(predicted, 1e-3)
+    predicted = spread_within(_f0(_speak(model, corpus, i)) for i in range(len(corpus)))
+    found = spread_within(corpus.f0 or ()) / max(predicted, 1e-3)
     gain.fill_(min(max(found, 1.0), MAX_F0_GAIN))
 
 
@@ -77,7 +77,7 @@ def _f0(output: T3Output) -> np.ndarray:
     return output.f0_BT[0].cpu().numpy()
 
 
-def _spread(f0: Iterable[np.ndarray]) -> float:
+def spread_within(f0: Iterable[np.ndarray]) -> float:
     """Standard deviation of natural-log F0 where voiced, within a sentence, in the mean of several;
     how far sentences are from each other is not what a listener hears in one."""
     voiced = (f0_T[f0_T > 0] for f0_T in f0)
