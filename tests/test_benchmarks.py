@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 import yaml
 
+from benchmarks import listen
 from benchmarks.flops import flops_a_frame, peak_flops
 from benchmarks.synthetic import synthetic_corpus
 from dimts.audio.mel import MelConfig
 from dimts.families.acoustic.bundle import build_model
 from dimts.families.acoustic.dataset import Corpus
 from dimts.families.acoustic.model.config import ModelConfig
+from dimts.features.feature_set import FeatureSet
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
@@ -119,6 +122,27 @@ def test_copies_of_a_vocoder_are_judged_beside_recordings(spoken_corpus: Path) -
     vocoder = next(name for name in scores if name.startswith("vocoder, step "))
     assert scores.keys() == {"recordings", vocoder, "Griffin-Lim"}
     assert scores["Griffin-Lim"] < scores[vocoder]
+
+
+@pytest.mark.integration
+def test_samples_are_of_each_sentence_in_five_ways(
+    base: BaseVoice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    manifest = FeatureSet.open(base.features[0]).manifest
+    config, out = tmp_path / "voice.yaml", tmp_path / "samples"
+    sections = {"corpus": {"path": str(manifest.corpus.path)}, "text": {"language": "es"}}
+    sections |= {"prepare": {"features": str(base.features[0])}, "run": {"name": "any"}}
+    config.write_text(yaml.safe_dump(sections), encoding="utf-8")
+    words = ["--config", str(config), "--sentences", "1", "--out", str(out)]
+    voices = ["--old", str(base.run_dir), "--new", str(base.exported)]
+    monkeypatch.setattr(sys, "argv", ["listen.py", *words, *voices])
+    listen.main()
+    rates = {file.name: soundfile.info(file).samplerate for file in out.glob("*.ogg")}
+    assert rates.keys() == {f"1_{kind}.ogg" for kind in listen.KINDS}
+    assert {*rates.values()} == {manifest.mel.sample_rate}
+    table = capsys.readouterr().out
+    assert all(f"](samples/{name})" in table for name in rates)
 
 
 @pytest.mark.integration

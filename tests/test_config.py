@@ -189,11 +189,15 @@ def test_shipped_start_goes_on_top_of_a_voice(voice: Path, monkeypatch: pytest.M
         load_config(VoiceConfig, [voice, STARTS / name])
         for name in ("finetune.yaml", "from_scratch.yaml")
     )
+    person = load_config(VoiceConfig, [voice, STARTS / "person.yaml"])
     assert finetune.base is not None
+    assert person.base is not None
+    assert {*finetune.base.features} < {*person.base.features}
+    assert person.training.aligner.fixed_share == 0
     assert finetune.resolved().model.encoder.language_everywhere
     assert from_scratch.base is None
     assert finetune.text == from_scratch.text
-    assert {file.name for file in STARTS.glob("*.yaml")} == {"finetune.yaml", "from_scratch.yaml"}
+    assert {file.stem for file in STARTS.glob("*.yaml")} == {"finetune", "from_scratch", "person"}
 
 
 @pytest.mark.parametrize("file", MODELS, ids=lambda file: file.name)

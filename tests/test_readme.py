@@ -75,6 +75,7 @@ ELSEWHERE = {
     "benchmarks/new_languages.py": "tests/test_language_draft.py",
     "dimts serve": "tests/test_serving_ray.py",
     "dimts sample-corpus --engine espeak --voice ka": "tests/test_language_draft.py",
+    "dimts sample-corpus --voice en": "tests/test_natural_corpus.py",
     "dimts language new ka": "tests/test_language_draft.py",
     "dimts prepare --config configs/ka.yaml": "tests/test_language_draft.py",
     "dimts train --config configs/ka.yaml": "tests/test_language_draft.py",

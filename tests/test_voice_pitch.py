@@ -32,7 +32,7 @@ from dimts.families.acoustic.postfilter import (
     postfilter,
     postfilter_gains,
 )
-from dimts.families.acoustic.restoration import with_restoration
+from dimts.families.acoustic.restoration import spread_within, with_restoration
 from dimts.families.acoustic.settings import AcousticSettings
 from dimts.families.acoustic.speaker import AcousticSpeaker
 from dimts.families.registry import get_family
@@ -172,6 +172,13 @@ def test_pitch_is_learned_and_what_it_loses_is_measured(
 def with_restoration_of(bundle: Path, corpus: Corpus) -> torch.Tensor:
     model = load_bundle(bundle).model
     return with_restoration(model, model.state_dict(), corpus)["postfilter_FM"]
+
+
+def test_sentences_far_apart_do_not_widen_f0_within_one() -> None:
+    f0_T = np.array([100, 0, 200, 150], np.float32)
+    within = float(np.log([100, 200, 150]).std())
+    assert spread_within([f0_T, 2 * f0_T, np.zeros(3, np.float32)]) == pytest.approx(within)
+    assert spread_within([]) == 0
 
 
 def test_run_with_pitch_that_was_stopped_ends_with_the_same_bits(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -61,9 +61,8 @@ def _set_gain(model: T3, gain: Tensor, corpus: Corpus) -> None:
     if not len(corpus):
         return
     gain.fill_(1.0)
-    natural = np.concatenate(corpus.f0 or [])
-    predicted = np.concatenate([_f0(_speak(model, corpus, i)) for i in range(len(corpus))])
-    found = _spread(natural) / max(_spread(predicted), 1e-3)
+    predicted = spread_within(_f0(_speak(model, corpus, i)) for i in range(len(corpus)))
+    found = spread_within(corpus.f0 or ()) / max(predicted, 1e-3)
     gain.fill_(min(max(found, 1.0), MAX_F0_GAIN))
 
 
@@ -78,7 +77,9 @@ def _f0(output: T3Output) -> np.ndarray:
     return output.f0_BT[0].cpu().numpy()
 
 
-def _spread(f0: np.ndarray) -> float:
-    """Standard deviation of natural-log F0 where voiced."""
-    voiced = f0[f0 > 0]
-    return float(np.log(voiced).std()) if len(voiced) > 1 else 0.0
+def spread_within(f0: Iterable[np.ndarray]) -> float:
+    """Standard deviation of natural-log F0 where voiced, within a sentence, in the mean of several;
+    how far sentences are from each other is not what a listener hears in one."""
+    voiced = (f0_T[f0_T > 0] for f0_T in f0)
+    spreads = [float(np.log(of_one).std()) for of_one in voiced if len(of_one) > 1]
+    return float(np.mean(spreads)) if spreads else 0.0
