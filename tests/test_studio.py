@@ -29,6 +29,7 @@ from dimts.studio.listen import ListeningTest, Sentence
 from dimts.studio.record import Recorder, next_sentence
 from dimts.studio.server import build_app
 from dimts.studio.voices import Voices
+from dimts.tracking.config import TrackingConfig
 
 pytest_plugins = ("tracking_fixtures",)
 
@@ -57,7 +58,7 @@ def arguments(folder: Path, **given: Any) -> argparse.Namespace:
     """Options of the command."""
     options: dict[str, Any] = {
         "model": [], "config": [], "overrides": [], "record": None, "sentences": None,
-        "answers": folder / "answers.jsonl", "trials": 4, "tracking_uri": None,
+        "answers": folder / "answers.jsonl", "trials": 4, "tracking": TrackingConfig(),
     }  # fmt: skip
     return argparse.Namespace(**options | given)
 
@@ -189,6 +190,8 @@ def test_recordings_are_a_corpus_that_prepare_takes(
         assert why in keep(wav)["error"]
     assert "not one of those" in keep(speech(2), "ሌላ")["error"]
     assert not (tmp_path / "mine").exists()
+    (tmp_path / "mine" / "wavs").mkdir(parents=True)
+    (tmp_path / "mine" / "metadata.csv").write_text("of_others|ሌላ", encoding="utf-8")  # no end
     assert keep(speech(2)) == {"sentence": "ሰላም።", "recorded": 1, "of": 2}
     assert keep(speech(1), "ሰላም።")["sentence"] is None
 
@@ -197,7 +200,7 @@ def test_recordings_are_a_corpus_that_prepare_takes(
     again = Recorder(tmp_path / "mine", tmp_path / "sentences.txt", config.text, config.prepare)
     assert again.next({}) == {"sentence": None, "recorded": 2, "of": 2}
     made = prepare(config.corpus, config.text, config.of_family.extractors(config), config.prepare)
-    assert made.n_utterances == 2 and not made.quarantined
+    assert made.n_utterances == 2 and made.quarantined == {"missing_file": 1}
 
 
 def test_next_sentence_brings_the_most_missing_pairs() -> None:

@@ -85,14 +85,15 @@ def _pairs(folder: CorpusFolder) -> list[tuple[str, str]]:
         stems = {PurePosixPath(n).stem: n for n in reversed(recordings)}
         stem = PurePosixPath(file).stem
         audio = stems.get(stem) or stems.get(PurePosixPath(stem).stem)
-        if audio and (not file.lower().endswith(".csv") or _is_cue_table(folder, name)):
+        if audio and (not file.lower().endswith(".csv") or is_cue_table(folder, name)):
             pairs.append((name, f"{place}/{audio}" if place else audio))
     return pairs
 
 
-def _is_cue_table(folder: CorpusFolder, name: str) -> bool:
-    head = folder.head(name, 1)
-    return bool(head) and {"start", "end", "text"} <= by_name(head[0].split(",")).keys()
+def is_cue_table(folder: CorpusFolder, name: str) -> bool:
+    """Whether a table has the columns of cues."""
+    names = "".join(folder.head(name, 1)).replace('"', "").split(",")
+    return {"start", "end", "text"} <= by_name(names).keys()
 
 
 def cues(folder: CorpusFolder, name: str) -> Iterator[Cue | _Bad]:
