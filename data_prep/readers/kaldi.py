@@ -28,8 +28,11 @@ def read_kaldi(folder: CorpusFolder, texts: list[str], language: str) -> Rows:
     )
     for text in texts:
         place = text.removesuffix(TEXT)
-        maps = (_map(folder, place + name) for name in (RECORDINGS, SPEAKERS, SEGMENTS))
-        yield from maker.lines(text, len(texts) > 1, partial(_cells, folder.config.encoding, *maps))
+        recordings, speakers, segments = (
+            _map(folder, place + name) for name in (RECORDINGS, SPEAKERS, SEGMENTS)
+        )
+        parse = partial(_cells, folder.config.encoding, recordings, speakers, segments)
+        yield from maker.lines(text, len(texts) > 1, parse)
 
 
 def _cells(

@@ -53,7 +53,9 @@ class ChatterboxFamily(Family):
     prepare_inputs = lazily("chatterbox.data:warn_of_one_speaker")
     task = lazily("chatterbox.task:chatterbox_task")
     load = lazily("chatterbox.speaker:ChatterboxSpeaker.load")
-    new_run_hint = staticmethod(go_on_from)
+
+    def new_run_hint(self, place: str) -> str:
+        return go_on_from(place)
 
     def with_base(self, sections: ChatterboxSections, bundle: Path) -> ChatterboxSections:
         from dimts.families.chatterbox.base import read_sizes

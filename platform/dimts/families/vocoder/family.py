@@ -29,7 +29,9 @@ class VocoderFamily(Family):
     decides = DECIDES
     task = lazily("vocoder.task:vocoder_task")
     load = lazily("vocoder.speaker:NeuralVocoder.load")
-    new_run_hint = staticmethod(go_on_from)
+
+    def new_run_hint(self, place: str) -> str:
+        return go_on_from(place)
 
     def with_base(self, sections: VocoderSections, bundle: Path) -> VocoderSections:
         from dimts.bundles.bundle import resolve_bundle

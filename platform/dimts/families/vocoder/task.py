@@ -37,9 +37,9 @@ def vocoder_task(settings: VocoderSettings, device: torch.device) -> Task:
     data = open_data(settings)
     if latest := find_latest(settings.run_dir):
         origin = _origin(settings)
-        facts = [("set of features", "features", data.fingerprint)]
-        for what in ("base", "voice"):
-            facts.append((what, f"{what}_sha256", origin.get(f"{what}_sha256")))
+        keys = {"base": "base_sha256", "voice": "voice_sha256"}
+        facts = [(what, key, origin.get(key)) for what, key in keys.items()]
+        facts.insert(0, ("set of features", "features", data.fingerprint))
         check_goes_on(latest, facts, go_on_from(latest.parent))
     training = settings.training
     model = initial_model(settings, data).to(device)
