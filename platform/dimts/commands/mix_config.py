@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -49,8 +49,9 @@ class MixConfig(RunnableConfig):
     """Corpora, model, training and record of a voice of several languages or speakers, which starts
     from nothing."""
 
-    family: Literal["acoustic"] = Field("acoustic", exclude=True)
-    base: None = Field(None, exclude=True)
+    # No settings here: keys of these names are unknown.
+    family: ClassVar[str] = "acoustic"  # type: ignore[misc]
+    base: ClassVar[None] = None  # type: ignore[misc]
     parts: tuple[Part, ...] = Field(min_length=1)
     mel: MelConfig = MelConfig()
     model: ModelConfig = ModelConfig()
