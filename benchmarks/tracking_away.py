@@ -40,6 +40,7 @@ from dimts.cli import run_job
 from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
+from dimts.launch.machine import resolve_on_machine
 from dimts.launch.run_logger import RunLogger
 from dimts.launch.settings import Launch
 from dimts.launch.start import keep_settings
@@ -244,6 +245,7 @@ def _train(
 ) -> list[Slice]:
     launch.run_dir.mkdir(parents=True)
     keep_settings(launch.run_dir, launch.settings.config_yaml)
+    launch, _ = resolve_on_machine(launch, torch.device("cpu"))
     clock = Clock(launch, server, conditions, options.steps)
     clock.warm_up(options.warmup)
     clock.start()

@@ -213,7 +213,10 @@ class CpuClock:
 def bare_seconds(options: argparse.Namespace) -> float:
     """The same trainings in this process, with their validations and checkpoints: the mean of all
     that random search ran with the first seed, after one that warms up."""
+    import torch
+
     from dimts.commands.sweep_config import load_sweep
+    from dimts.launch.machine import resolve_on_machine
     from dimts.launch.training_run import run_training
     from dimts.tuning.study import SweepStudy
 
@@ -228,6 +231,7 @@ def bare_seconds(options: argparse.Namespace) -> float:
             launch = plan.launch(assignment.number, assignment.values)
             shutil.rmtree(launch.run_dir, ignore_errors=True)
             launch.run_dir.mkdir(parents=True)
+            launch, _ = resolve_on_machine(launch, torch.device("cpu"))
             start = time.monotonic()
             run_training(launch.settings, Callbacks())
             seconds.append(time.monotonic() - start)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from data_prep.arrow_writer import BATCH_BYTES, atomic_file, grouped
+from data_prep.arrow_writer import BATCH_BYTES, grouped
 from data_prep.checks import Row
 from data_prep.extract import hash_file
 from data_prep.store import CLEANED_SPEECH, Store, key_column, shards_in
@@ -20,6 +20,7 @@ from dimts.core.config import fingerprint
 from dimts.features.feature_set import SHARD_FINGERPRINT, read_batches
 from dimts.features.manifest import MANIFEST, Manifest, ShardFacts, SplitName, Statistics
 from dimts.features.schema import Column, Extractor
+from dimts.storage.files import atomic_file
 
 SHARD_VERSION = 2
 """To be raised when the same rows would be other files."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Generator, Iterator, Sequence
@@ -18,15 +16,16 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any, Literal
 
-from data_prep.arrow_writer import write_atomic
 from data_prep.extract import ExtractSettings, chunk_file, extract_chunk
+from data_prep.ray_data import GO_ON, ray_data, ray_is_there
 from data_prep.recordings import Root, stamp_of
 from data_prep.utterance import Segment
 from dimts.audio.parquet_recordings import container
-from dimts.core.environment import n_cores, named_cluster
+from dimts.core.environment import n_cores
 from dimts.core.errors import UserError
-from dimts.core.ray_session import MAX_SOCKET_PATH, SHORT, ray_session
+from dimts.core.ray_session import MAX_SOCKET_PATH, SHORT
 from dimts.features.config import PrepareConfig
+from dimts.storage.files import write_atomic
 
 POOL_PAYS_FROM_BYTES = 400_000_000
 """Measured on two cores of a Xeon: two workers had their first chunk after 1.8 s, in which a core
@@ -38,7 +37,6 @@ PRELOADED = ["__main__", "data_prep.engine", "dimts.audio.mel_kernel", "soundfil
 SOCKET = "/pymp-12345678/listener-12345678"
 """Of that process, as `multiprocessing` names it."""
 Engine = Literal["ray", "pool", "local"]
-GO_ON = "give the same command again, it goes on where it stopped"
 
 
 def extract_all(
@@ -75,7 +73,7 @@ def choose_engine(root: Root, segments: Sequence[Segment], prepare: PrepareConfi
     """What `auto` is here: Ray where a cluster is, else as many processes as are worth it."""
     if prepare.engine != "auto":
         return prepare.engine
-    if named_cluster() or ("ray" in sys.modules and sys.modules["ray"].is_initialized()):
+    if ray_is_there():
         return "ray"
     if (prepare.workers or n_cores()) == 1:
         return "local"
@@ -149,12 +147,9 @@ def _extract_with_ray(
 
     Workers of a cluster need not see the folder of the features: they send bytes.
     """
-    with _last_words(), ray_session(logging.ERROR, prepare.workers) as our_own:
+    with _last_words(), ray_data("recordings were extracted", prepare.workers) as our_own:
         import ray
-        from ray.exceptions import RayError, RayTaskError
 
-        ray.data.DataContext.get_current().enable_progress_bars = False  # ours counts utterances
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its errors are raised as well
         needs, cluster = settings.extractor.resources, ray.cluster_resources()
         gpus = needs.gpus if cluster.get("GPU") else 0
         room = min(cluster.get("CPU", 1) / needs.cpus, cluster["GPU"] / gpus if gpus else math.inf)
@@ -176,20 +171,13 @@ def _extract_with_ray(
             num_cpus=needs.cpus,
             num_gpus=gpus or None,
         )
-        try:
-            for row in chunks.iter_rows():
-                if row["error"]:
-                    raise UserError(row["error"])
-                file = Path(row["file"]) if our_own else chunk_file(folder)
-                if not our_own:
-                    write_atomic(file, row["content"])
-                yield file
-        except RayTaskError:  # a mistake of ours, whose traceback is wanted
-            raise
-        except RayError as error:  # its node is gone, or nothing can be reached
-            raise UserError(
-                f"Ray has ended while recordings were extracted ({type(error).__name__}); {GO_ON}"
-            ) from error
+        for row in chunks.iter_rows():
+            if row["error"]:
+                raise UserError(row["error"])
+            file = Path(row["file"]) if our_own else chunk_file(folder)
+            if not our_own:
+                write_atomic(file, row["content"])
+            yield file
 
 
 def _extract_batch(

@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from data_prep.arrow_writer import atomic_file
 from data_prep.recordings import FileStamp, Open, Root, at_hand
 from data_prep.utterance import Reason, Segment
 from dimts.audio.cleaning import Cleaned, CleaningConfig, clean
@@ -25,6 +24,7 @@ from dimts.audio.trim import TrimConfig
 from dimts.core.config import fingerprint
 from dimts.core.untrusted import NotAFile, open_regular
 from dimts.features.schema import Arrays, Column, Extract, Extractor
+from dimts.storage.files import atomic_file
 
 MAX_BYTES_A_SECOND = MAX_SAMPLE_RATE * 32
 """Eight channels of 32 bits at the highest rate. Only reading a file gives its hash, so one that

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data_prep.arrow_writer import write_atomic
 from data_prep.assemble import plan_shards, publish, statistics
 from data_prep.checks import Row, check_text, check_text_fits_audio, without_rare_speakers
 from data_prep.engine import extract_all
@@ -40,7 +39,7 @@ from dimts.features.manifest import (
     read_manifest,
 )
 from dimts.features.schema import Extractor
-from dimts.storage.files import copy_to
+from dimts.storage.files import copy_to, write_atomic
 from dimts.storage.paths import folder_here
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig

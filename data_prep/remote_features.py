@@ -8,7 +8,6 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from data_prep.arrow_writer import write_atomic
 from data_prep.store import WORK_FILES, Store, is_shard, shards_in
 from dimts.core.errors import UserError
 from dimts.features.cache import OtherShard, fetch_shard
@@ -22,7 +21,7 @@ from dimts.features.manifest import (
     parse_manifest,
     read_manifest,
 )
-from dimts.storage.files import local_copy
+from dimts.storage.files import local_copy, write_atomic
 from dimts.storage.paths import AnyPath, Entry, StorageError, StoragePath, transfer
 
 KNOWN = f"{Store.WORK}/known.json"

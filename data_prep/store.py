@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_prep.arrow_writer import BATCH_BYTES, atomic_file, grouped
+from data_prep.arrow_writer import BATCH_BYTES, grouped
 from data_prep.extract import FACTS, Extracted, Result, chunk_table, hash_file
 from data_prep.recordings import FileStamp, Root, stamp_of
 from data_prep.utterance import Reason, Segment
@@ -28,6 +28,7 @@ from dimts.core.errors import UserError
 from dimts.features.feature_set import Steps, holds, read_batches
 from dimts.features.manifest import SHARD_NAME
 from dimts.features.schema import Column, Extractor
+from dimts.storage.files import atomic_file
 
 STAMPS, UNUSED = "stamps.arrow", "unused.arrow"
 CLEANED_SPEECH = ("start", "seconds", *Cleaned._fields)

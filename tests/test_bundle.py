@@ -65,6 +65,12 @@ def refused(bundle: Path) -> str:
     return str(caught.value)
 
 
+def test_bundle_of_another_family_is_refused(bundle: Path) -> None:
+    manifest = bundle / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"acoustic"', '"vocoder"'))
+    assert "is of the family vocoder, not acoustic" in refused(bundle)
+
+
 def test_no_bundle_at_all_is_refused(tmp_path: Path) -> None:
     assert "not a bundle" in refused(tmp_path)
     assert "not a bundle" in refused(tmp_path / "none")

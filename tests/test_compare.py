@@ -13,6 +13,7 @@ from dimts.core.metric import Metric
 from dimts.evaluation.compare import (
     Difference,
     bootstrap_interval,
+    in_common,
     not_better,
     paired_difference,
 )
@@ -44,6 +45,13 @@ def test_only_the_same_utterances_compare() -> None:
         paired_difference(measured([1.0, 2.0]), measured([1.0]))
     with pytest.raises(ValueError, match="same utterances"):
         paired_difference(measured([]), measured([]))
+
+
+def test_sentences_of_which_one_has_no_value_are_left_out() -> None:
+    ours, theirs = Measured(["a", "b", "c"], np.array([1.0, 2.0, 3.0]), {}), measured([])
+    theirs = theirs._replace(ids=["b", "c", "d"], values=np.array([1.0, 1.0, 9.0]))
+    assert paired_difference(*in_common(ours, theirs)).mean == 1.5
+    assert not in_common(ours, measured([1.0]))[0].ids
 
 
 def test_interval_is_that_of_a_mean_of_many_and_the_same_each_time() -> None:

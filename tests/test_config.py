@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
 from dimts.commands.voice_config import VoiceConfig
-from dimts.core.config import Config, fingerprint, flatten, load_config, to_yaml
+from dimts.core.config import (
+    Config,
+    fingerprint,
+    first_difference,
+    flatten,
+    load_config,
+    to_yaml,
+)
 from dimts.core.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -156,6 +163,10 @@ def test_missing_or_unreadable_file_is_one_line(tmp_path: Path) -> None:
 
 def test_flat_keys_are_those_of_the_overrides() -> None:
     assert flatten({"a": {"b": {"c": 1}, "d": [2]}}) == {"a.b.c": 1, "a.d": [2]}
+
+
+def test_setting_that_the_other_side_lacks_differs() -> None:
+    assert first_difference({"a": {"b": 1}, "c": 2}, {"c": 2}) == ("a.b", 1, None)
 
 
 def test_fingerprint_changes_with_any_value_and_with_nothing_else() -> None:

@@ -194,7 +194,7 @@ def test_actors_of_ray_make_the_same_columns_though_one_dies(
 @pytest.fixture
 def cues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A recording of four sentences by two speakers, longer than an utterance may be."""
-    reader = Reader(lambda _: ["cues.csv"], lambda folder, code: read_cues(folder.config, code))
+    reader = Reader(lambda _: ["cues.csv"], lambda folder, _, code: read_cues(folder.config, code))
     monkeypatch.setitem(READERS, "cues", reader)
     corpus = tmp_path / "cues"
     corpus.mkdir()

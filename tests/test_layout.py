@@ -27,7 +27,7 @@ BELOW: dict[str, set[str]] = {
     "features": {"core", "storage", "audio", "text"},
     "bundles": {"core", "storage"},
     "training": {"core", "storage", "bundles"},
-    "families": {"core", "audio", "training", "bundles", "features"},
+    "families": {"core", "audio", "storage", "training", "bundles", "features"},
     "evaluation": {"core", "audio", "text", "features", "families"},
     "acoustic": {
         "core", "audio", "text", "storage", "plotting", "features", "bundles", "training",

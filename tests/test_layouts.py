@@ -238,6 +238,10 @@ def test_odd_rows_of_each_layout_cost_themselves(tmp_path: Path) -> None:
     assert refused(tmp_path / "kaldi") == {
         "te_1": Reason.MISSING_FILE, "te_2": Reason.EMPTY_TEXT, "te_3": Reason.MISSING_FILE,
     }  # fmt: skip
+    LAYOUTS["librispeech"].write(tmp_path / "libri")
+    chapter = tmp_path / "libri/train-clean/103/12/103-12.trans.txt"
+    table(chapter, f"103-12-0000 {FIRST}", "\u00a0", "odd x")
+    assert refused(tmp_path / "libri") == {"odd": Reason.EMPTY_ID}
     LAYOUTS["subtitles"].write(tmp_path / "cues")
     table(tmp_path / "cues/talk.srt", "00:01,0 --> 00:03,0", FIRST, "", "00:02,0 --> 00:04,0",
           SECOND, "", "00:0x --> 00:05,0", "x", "", "00:09,0 --> 00:08,0", "x")  # fmt: skip

@@ -128,6 +128,12 @@ def test_texts_with_times_are_read(tmp_path: Path, name: str, content: bytes) ->
     ]
 
 
+def test_table_without_times_ends_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "talk.csv").write_text("text,speaker\nHello there.,a\n")
+    with pytest.raises(UserError, match=r"talk\.csv: needs the columns start, end and text"):
+        read_parts(folder_of(tmp_path), "talk.csv")
+
+
 def test_plain_text_is_cut_into_sentences_and_long_ones_into_clauses(tmp_path: Path) -> None:
     clause = "a clause of some forty letters or a few more"
     (tmp_path / "talk.txt").write_text(

@@ -240,6 +240,18 @@ def test_what_there_is_can_be_asked(client: TestClient, config: ServingConfig) -
     assert 'dimts_speech_requests_total{status="400"}' in client.get("/metrics").text
 
 
+def test_voices_of_nobody_are_one_line(config: ServingConfig, voice: VoiceServer) -> None:
+    class Away:
+        speak = voice.speak
+
+        async def status(self) -> list[Any]:
+            return []
+
+    with TestClient(create_app(config, Away()), raise_server_exceptions=False) as client:
+        answer = client.get("/v1/voices")
+    assert (answer.status_code, "no replica" in answer.json()["error"]["message"]) == (503, True)
+
+
 def test_the_voice_follows_its_alias_and_a_broken_one_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

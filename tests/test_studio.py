@@ -33,6 +33,7 @@ from dimts.studio.rate import RatingTest
 from dimts.studio.record import Recorder, next_sentence
 from dimts.studio.server import build_app
 from dimts.studio.voices import Voices
+from dimts.tracking.config import TrackingConfig
 from dimts.tracking.listeners import listeners_against
 from dimts.tracking.registry import Registry
 
@@ -64,7 +65,7 @@ def arguments(folder: Path, **given: Any) -> argparse.Namespace:
     options: dict[str, Any] = {
         "model": [], "config": [], "overrides": [], "record": None, "sentences": None,
         "answers": folder / "answers.jsonl", "ratings": folder / "ratings.jsonl", "trials": 4,
-        "tracking_uri": None,
+        "tracking": TrackingConfig(),
     }  # fmt: skip
     return argparse.Namespace(**options | given)
 
@@ -245,6 +246,8 @@ def test_recordings_are_a_corpus_that_prepare_takes(
         assert why in keep(wav)["error"]
     assert "not one of those" in keep(speech(2), "ሌላ")["error"]
     assert not (tmp_path / "mine").exists()
+    (tmp_path / "mine" / "wavs").mkdir(parents=True)
+    (tmp_path / "mine" / "metadata.csv").write_text("of_others|ሌላ", encoding="utf-8")  # no end
     assert keep(speech(2)) == {"sentence": "ሰላም።", "recorded": 1, "of": 2}
     assert keep(speech(2), "ሰላም።")["sentence"] is None
 
@@ -253,7 +256,7 @@ def test_recordings_are_a_corpus_that_prepare_takes(
     again = Recorder(tmp_path / "mine", tmp_path / "sentences.txt", config.text, config.prepare)
     assert again.next({}) == {"sentence": None, "recorded": 2, "of": 2}
     made = prepare(config.corpus, config.text, config.of_family.extractors(config), config.prepare)
-    assert made.n_utterances == 2 and not made.quarantined
+    assert made.n_utterances == 2 and made.quarantined == {"missing_file": 1}
 
 
 def test_next_sentence_brings_the_most_missing_pairs() -> None:

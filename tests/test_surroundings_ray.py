@@ -117,6 +117,20 @@ def long_folder(tmp_path: Path) -> Path:
     return folder
 
 
+def test_ray_that_does_not_start_in_time_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def init(**_: object) -> None:
+        raise Exception("The current node timed out during startup.")  # As Ray does.
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    told = pytest.raises(UserError, match="did not start in the half a minute")
+    with told, session.ray_session(logging_level=30):
+        pass
+
+
 @pytest.mark.integration
 def test_ray_with_a_long_tmpdir_takes_a_short_folder_and_removes_it(
     long_folder: Path, tmp_path: Path

@@ -223,7 +223,7 @@ def test_run_folder_speaks_with_its_best_checkpoint(job: Job, bundle: Path) -> N
         (["--model", "bad.txt", "--text", "ሰላም"], "bad.txt: no such"),
         (
             ["--model", "{bundle}", "--text", "ሰላም", "--tracking-uri", "foo"],
-            "tracking_uri: uri: must be sqlite:///FILE",
+            "--tracking-uri: uri: must be sqlite:///FILE",
         ),
     ],
 )

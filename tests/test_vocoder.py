@@ -173,7 +173,7 @@ def test_run_does_not_go_on_with_another_base(settings: Any) -> None:
 
 
 def test_bundle_of_a_voice_is_no_vocoder(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="is of the family acoustic, not a vocoder"):
+    with pytest.raises(BundleError, match="is of the family acoustic, not vocoder"):
         NeuralVocoder.load(ROOT / "bases" / "natural")
 
 

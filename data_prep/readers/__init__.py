@@ -32,12 +32,12 @@ class Reader(NamedTuple):
 
     Attributes:
         recognise: the tables by which a folder has this layout; none if it has not.
-        read: its rows in their order: utterances, and those that are refused. Only a corpus that
-            is not there is an error.
+        read: (folder, those tables, language) -> its rows in their order: utterances, and those
+            that are refused.
     """
 
     recognise: Callable[[CorpusFolder], list[str]]
-    read: Callable[[CorpusFolder, str], Rows]
+    read: Callable[[CorpusFolder, list[str], str], Rows]
 
 
 READERS: dict[str, Reader] = {
@@ -84,14 +84,15 @@ def read_corpus(
     if name == AUTO:
         name = recognise(folder)
         folder.note("reader", f"{name}, recognised (corpus.reader)")
-    elif name not in BY_TABLE and not READERS[name].recognise(folder):
+    tables = READERS[name].recognise(folder)
+    if not tables and name not in BY_TABLE:
         raise UserError(f"{corpus.path}: is not laid out as {name}; {_what_else(folder, name)}")
     if name in COLUMNS and (fixed := corpus.columns.given.keys() - COLUMNS[name]):
         raise ConfigError(
             f"corpus.columns: {', '.join(sorted(fixed))} has no effect on the layout {name}; "
             "corpus.reader: delimited reads a table by its columns"
         )
-    return list(READERS[name].read(folder, language)), folder.notes
+    return list(READERS[name].read(folder, tables, language)), folder.notes
 
 
 def recognise(folder: CorpusFolder) -> str:

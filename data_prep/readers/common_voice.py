@@ -11,7 +11,6 @@ from data_prep.readers.refusal import RowError
 from data_prep.readers.rows import Cells, RowMaker, Rows
 from data_prep.readers.tables import read_tables
 from data_prep.utterance import Reason
-from dimts.core.errors import UserError
 
 FOLDERS = ("clips", "audios", "")
 USUAL = ("validated.tsv", "train.tsv", "dev.tsv", "test.tsv")
@@ -23,8 +22,7 @@ releases add columns in between."""
 def recognise_common_voice(folder: CorpusFolder) -> list[str]:
     """Tables with the columns of Common Voice; `validated.tsv` alone if it is there."""
     if folder.config.tables:
-        named = [n for pattern in folder.config.tables for n in folder.matching(pattern)]
-        return [name for name in named if _names(folder, name)]
+        return [name for name in folder.named() if _names(folder, name)]
     tables = [name for name in folder.tables(".tsv", depth=1) if _names(folder, name)]
     ends = {name.rpartition("/")[2] for name in tables}
     if wanted := [end for end in USUAL if end in ends]:
@@ -33,17 +31,11 @@ def recognise_common_voice(folder: CorpusFolder) -> list[str]:
     return tables
 
 
-def read_common_voice(folder: CorpusFolder, language: str) -> Rows:
+def read_common_voice(folder: CorpusFolder, tables: list[str], language: str) -> Rows:
     """Rows of `validated.tsv`, else of train, dev and test; one with more votes against is refused.
 
     Cells are not quoted: texts have stray quotes.
-
-    Raises:
-        UserError: there is no such table.
     """
-    tables = recognise_common_voice(folder)
-    if not tables:
-        raise UserError(f"{folder.config.path}: no table of Common Voice; set corpus.tables")
     form = Format("\t", quoted=False, encoding=folder.config.encoding)
     maker = RowMaker(folder, language, FOLDERS)
     for table in tables:

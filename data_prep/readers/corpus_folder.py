@@ -136,6 +136,10 @@ class CorpusFolder:
             level = below
         return found
 
+    def named(self) -> list[str]:
+        """Files that `corpus.tables` names."""
+        return [name for pattern in self.config.tables for name in self.matching(pattern)]
+
     def matching(self, pattern: str) -> list[str]:
         """Files that a pattern of `corpus.tables` names: itself, or `*` and `**` in it."""
         if not any(sign in pattern for sign in "*?["):

@@ -21,8 +21,8 @@ LOOKED_UP = 20
 
 def usual_tables(folder: CorpusFolder) -> list[str]:
     """The table, where the settings or its name say that it is one."""
-    if patterns := folder.config.tables:
-        return [name for pattern in patterns for name in folder.matching(pattern)]
+    if folder.config.tables:
+        return folder.named()
     there = {*folder.top.files, *folder.top.folders}  # a folder of that name is an error
     return [name for name in USUAL if name in there][:1]
 
@@ -38,13 +38,12 @@ def recognise_delimited(folder: CorpusFolder) -> list[str]:
     return []
 
 
-def read_delimited(folder: CorpusFolder, language: str) -> Rows:
+def read_delimited(folder: CorpusFolder, tables: list[str], language: str) -> Rows:
     """Rows of the table that there is, or of `corpus.tables`.
 
     Raises:
         UserError: there is no table, or more than one.
     """
-    tables = recognise_delimited(folder)
     place = folder.config.path
     if not tables:
         raise UserError(

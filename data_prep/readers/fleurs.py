@@ -9,7 +9,6 @@ from data_prep.readers.columns import Roles
 from data_prep.readers.corpus_folder import CorpusFolder
 from data_prep.readers.rows import Cells, RowMaker, Rows
 from data_prep.readers.tables import read_tables
-from dimts.core.errors import UserError
 
 TABLES = ("train.tsv", "dev.tsv", "test.tsv")
 NAMES = ("id", "file", "raw_transcription", "transcription", "characters", "n_samples", "gender")
@@ -21,16 +20,9 @@ def recognise_fleurs(folder: CorpusFolder) -> list[str]:
     return [name for name in TABLES if name in folder.top.files and _fits(folder, name)]
 
 
-def read_fleurs(folder: CorpusFolder, language: str) -> Rows:
+def read_fleurs(folder: CorpusFolder, tables: list[str], language: str) -> Rows:
     """Rows of all tables. Ids repeat, as several people read a sentence: an utterance is known by
-    its file, and those of one sentence are in the same split.
-
-    Raises:
-        UserError: there is no such table.
-    """
-    tables = recognise_fleurs(folder)
-    if not tables:
-        raise UserError(f"{folder.config.path}: no table of FLEURS ({', '.join(TABLES)})")
+    its file, and those of one sentence are in the same split."""
     form = Format("\t", quoted=False, encoding=folder.config.encoding)
     roles = Roles(audio=1, text=(2,), n_columns=(len(NAMES), len(NAMES)))
     folder.note("columns", "2 is the recording, 3 the text as written (4, normalised, not read); "

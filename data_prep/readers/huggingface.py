@@ -27,8 +27,8 @@ PLAIN = (
 
 def recognise_huggingface(folder: CorpusFolder) -> list[str]:
     """Parquet files; else tables `metadata.csv` with the column `file_name`."""
-    if patterns := folder.config.tables:
-        names = [name for pattern in patterns for name in folder.matching(pattern)]
+    if folder.config.tables:
+        names = folder.named()
         return [n for n in names if n.endswith(".parquet") or _is_audiofolder(folder, n)]
     if found := folder.tables(".parquet", depth=2):
         return found
@@ -36,17 +36,12 @@ def recognise_huggingface(folder: CorpusFolder) -> list[str]:
     return [name for name in tables if _is_audiofolder(folder, name)]
 
 
-def read_huggingface(folder: CorpusFolder, language: str) -> Rows:
+def read_huggingface(folder: CorpusFolder, names: list[str], language: str) -> Rows:
     """Rows of all files; splits are made anew.
 
     Raises:
-        UserError: there is no such file, it cannot be read, or lacks a recording or a text.
+        UserError: one cannot be read, or lacks a recording or a text.
     """
-    names = recognise_huggingface(folder)
-    if not names:
-        raise UserError(
-            f"{folder.config.path}: no Parquet file, and no {METADATA} with the column file_name"
-        )
     maker = RowMaker(folder, language, ("", "wavs", "audio"))
     parquet = [name for name in names if name.endswith(".parquet")]
     if tables := [name for name in names if name not in parquet]:

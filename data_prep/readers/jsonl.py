@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -21,42 +22,27 @@ SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".ndjson")
 def recognise_jsonl(folder: CorpusFolder) -> list[str]:
     """Files whose first line is an object with the name of a recording and a text."""
     if folder.config.tables:
-        names = [name for pattern in folder.config.tables for name in folder.matching(pattern)]
-        names = [name for name in names if name.endswith(SUFFIXES)]
+        names = [name for name in folder.named() if name.endswith(SUFFIXES)]
     else:
         names = folder.tables(*SUFFIXES, depth=1)[:50]
     return [name for name in names if {"audio", "text"} <= _roles(folder, name).keys()]
 
 
-def read_jsonl(folder: CorpusFolder, language: str) -> Rows:
+def read_jsonl(folder: CorpusFolder, manifests: list[str], language: str) -> Rows:
     """The rows of all manifests. A `duration` counts where a start is given, too: alone it is that
-    of the recording, and may be wrong.
-
-    Raises:
-        UserError: there is no such manifest.
-    """
-    manifests = recognise_jsonl(folder)
-    if not manifests:
-        raise UserError(
-            f"{folder.config.path}: no file of JSON lines with audio_filepath and text; "
-            "set corpus.tables"
-        )
+    of the recording, and may be wrong."""
     maker = RowMaker(folder, language)
     for name in manifests:
-        maker.table(name, len(manifests) > 1)
         roles = _roles(folder, name) | _configured(folder)
         named = {role: key for role, key in roles.items() if role != "duration"}
         note = ", ".join(f"{key} is the {called(role)}" for role, key in named.items())
         folder.note("columns", f"{name}: {note}")
-        for number, line in enumerate(folder.lines(name), start=1):
-            if not line.strip():
-                continue
-            try:
-                cells = cells_of(json_object(line), roles)
-            except RowError as error:
-                yield maker.row(number, error)
-            else:
-                yield maker.row(number, cells)
+        parse = partial(_cells, roles=roles)
+        yield from maker.lines(name, len(manifests) > 1, parse, first_is_id=False)
+
+
+def _cells(line: bytes, roles: Mapping[str, str]) -> Cells:
+    return cells_of(json_object(line), roles)
 
 
 def json_object(line: bytes) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from data_prep.readers.cells import decode
 from data_prep.readers.corpus_folder import CorpusFolder
 from data_prep.readers.refusal import RowError
 from data_prep.readers.rows import Cells, RowMaker, Rows, seconds
 from data_prep.utterance import Reason
-from dimts.core.errors import UserError
 
 TEXT, RECORDINGS, SPEAKERS, SEGMENTS = "text", "wav.scp", "utt2spk", "segments"
 
@@ -18,50 +19,30 @@ def recognise_kaldi(folder: CorpusFolder) -> list[str]:
     return [text for text in texts if RECORDINGS in folder.listing(text.rpartition("/")[0]).files]
 
 
-def read_kaldi(folder: CorpusFolder, language: str) -> Rows:
+def read_kaldi(folder: CorpusFolder, texts: list[str], language: str) -> Rows:
     """Rows of each `text`; ids are Kaldi's. Paths of another machine are found by their ends;
-    commands in `wav.scp` are not run.
-
-    Raises:
-        UserError: there is no such set.
-    """
-    texts = recognise_kaldi(folder)
-    if not texts:
-        raise UserError(
-            f"{folder.config.path}: no folder with {TEXT} and {RECORDINGS}, up to two levels deep"
-        )
+    commands in `wav.scp` are not run."""
     maker = RowMaker(folder, language)
     folder.note(
         "columns", f"{TEXT} is the text, {RECORDINGS} the recording, {SPEAKERS} the speaker"
     )
     for text in texts:
-        maker.table(text, len(texts) > 1)
         place = text.removesuffix(TEXT)
         recordings, speakers, segments = (
             _map(folder, place + name) for name in (RECORDINGS, SPEAKERS, SEGMENTS)
         )
-        for number, line in enumerate(folder.lines(text), start=1):
-            if not line.strip():
-                continue
-            shown = line[:200].split(None, 1)[0].decode("utf-8", "replace")
-            try:
-                name, _, words = decode(line, folder.config.encoding).strip().partition(" ")
-                if "\t" in name:
-                    name, _, words = line.decode(folder.config.encoding).strip().partition("\t")
-                cells = _cells(name, words.strip(), recordings, speakers, segments)
-            except RowError as error:
-                yield maker.row(number, error, shown)
-            else:
-                yield maker.row(number, cells)
+        parse = partial(_cells, folder.config.encoding, recordings, speakers, segments)
+        yield from maker.lines(text, len(texts) > 1, parse)
 
 
 def _cells(
-    name: str,
-    words: str,
+    encoding: str,
     recordings: dict[str, str],
     speakers: dict[str, str],
     segments: dict[str, str],
+    line: bytes,
 ) -> Cells:
+    name, *words = decode(line, encoding).split(None, 1)
     recording = name
     start: float | None = None
     end: float | None = None
@@ -81,7 +62,8 @@ def _cells(
             Reason.MISSING_FILE,
             f"{RECORDINGS} has a command, which is not run: write files with it",
         )
-    return Cells(path, words, speakers.get(name, ""), id=name, start=start, end=end)
+    text, speaker = "".join(words).strip(), speakers.get(name, "")
+    return Cells(path, text, speaker, id=name, start=start, end=end)
 
 
 def _map(folder: CorpusFolder, name: str) -> dict[str, str]:

@@ -24,18 +24,8 @@ def recognise_lhotse(folder: CorpusFolder) -> list[str]:
     return found or [n for n in names if "cuts" in n.rpartition("/")[2] and _has_cuts(folder, n)]
 
 
-def read_lhotse(folder: CorpusFolder, language: str) -> Rows:
-    """An utterance for each supervision, the segment of its recording that it is of.
-
-    Raises:
-        UserError: there is no such manifest.
-    """
-    names = recognise_lhotse(folder)
-    if not names:
-        raise UserError(
-            f"{folder.config.path}: no recordings.jsonl.gz with supervisions.jsonl.gz, and no "
-            "cuts.jsonl.gz"
-        )
+def read_lhotse(folder: CorpusFolder, names: list[str], language: str) -> Rows:
+    """An utterance for each supervision, the segment of its recording that it is of."""
     maker = RowMaker(folder, language)
     folder.note("columns", "supervisions say text, speaker, start and duration")
     for name in names:
@@ -55,13 +45,12 @@ def read_lhotse(folder: CorpusFolder, language: str) -> Rows:
             for supervision in spoken if isinstance(spoken, list) else [None]:
                 shown = str(supervision.get("id", "")) if isinstance(supervision, dict) else ""
                 try:
-                    cells = _cells(supervision, whole, recordings, offset)
-                    if folder.config.columns.language:
+                    cells: Cells | RowError = _cells(supervision, whole, recordings, offset)
+                    if isinstance(cells, Cells) and folder.config.columns.language:
                         cells = replace(cells, language=cells.others["language"])
                 except RowError as error:
-                    yield maker.row(number, error, shown)
-                else:
-                    yield maker.row(number, cells, shown)
+                    cells = error
+                yield maker.row(number, cells, shown)
 
 
 def _cells(

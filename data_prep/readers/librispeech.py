@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 from data_prep.readers.cells import decode
 from data_prep.readers.corpus_folder import CorpusFolder
 from data_prep.readers.refusal import RowError
 from data_prep.readers.rows import Cells, RowMaker, Rows
 from data_prep.utterance import Reason
-from dimts.core.errors import UserError
 
 MULTILINGUAL, CHAPTER = "transcripts.txt", ".trans.txt"
 DEPTH = 4
@@ -28,31 +28,19 @@ def recognise_librispeech(folder: CorpusFolder) -> list[str]:
     return tables if first and ID.match(first[0].split(None, 1)[0]) else []
 
 
-def read_librispeech(folder: CorpusFolder, language: str) -> Rows:
-    """Rows of each table; recordings lie beside it or in `audio/SPEAKER/BOOK/`.
-
-    Raises:
-        UserError: there is no such table.
-    """
-    tables = recognise_librispeech(folder)
-    if not tables:
-        raise UserError(f"{folder.config.path}: no {MULTILINGUAL} and no *{CHAPTER} in it")
+def read_librispeech(folder: CorpusFolder, tables: list[str], language: str) -> Rows:
+    """Rows of each table; recordings lie beside it or in `audio/SPEAKER/BOOK/`."""
     maker = RowMaker(folder, language, ("", "audio"))
     folder.note("columns", "1 is the recording, its first number the speaker, the rest the text")
     for table in tables:
-        maker.table(table, len(tables) > 1)
-        for number, line in enumerate(folder.lines(table), start=1):
-            if not line.strip():
-                continue
-            shown = line[:200].split(None, 1)[0].decode("utf-8", "replace")
-            try:
-                name, *text = decode(line, folder.config.encoding).split(None, 1)
-                if not (found := ID.match(name)):
-                    raise RowError(Reason.EMPTY_ID, f"{name:.40} is no SPEAKER_BOOK_NUMBER")
-                speaker, book = found.groups()
-                audio = name if table.endswith(CHAPTER) else f"{speaker}/{book}/{name}"
-                cells = Cells(audio, "".join(text).strip(), speaker, id=name)
-            except RowError as error:
-                yield maker.row(number, error, shown)
-            else:
-                yield maker.row(number, cells)
+        parse = partial(_cells, folder.config.encoding, table.endswith(CHAPTER))
+        yield from maker.lines(table, len(tables) > 1, parse)
+
+
+def _cells(encoding: str, beside: bool, line: bytes) -> Cells:
+    name, *text = decode(line, encoding).split(None, 1)
+    if not (found := ID.match(name)):
+        raise RowError(Reason.EMPTY_ID, f"{name:.40} is no SPEAKER_BOOK_NUMBER")
+    speaker, book = found.groups()
+    audio = name if beside else f"{speaker}/{book}/{name}"
+    return Cells(audio, "".join(text).strip(), speaker, id=name)

@@ -20,13 +20,12 @@ def recognise_ljspeech(folder: CorpusFolder) -> list[str]:
     return [name for name in usual_tables(folder) if name == METADATA or folder.config.tables]
 
 
-def read_ljspeech(folder: CorpusFolder, language: str) -> Rows:
+def read_ljspeech(folder: CorpusFolder, tables: list[str], language: str) -> Rows:
     """The rows of `metadata.csv` in their order, whatever stands in its columns.
 
     Raises:
         UserError: there is no such table.
     """
-    tables = recognise_ljspeech(folder)
     if not tables:
         raise UserError(
             f"{folder.config.path / METADATA}: no such file; an LJSpeech corpus has {METADATA} "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,6 +65,24 @@ class RowMaker:
     def table(self, name: str, of_several: bool) -> None:
         """Begin with a table; details name it if it is one of several."""
         self._table, self._several = name, of_several
+
+    def lines(
+        self, table: str, of_several: bool, parse: Callable[[bytes], Cells],
+        first_is_id: bool = True,
+    ) -> Rows:  # fmt: skip
+        """The rows of a table that has one a line; of a line that cannot be parsed the first word
+        stands for the id, where a line begins with it."""
+        self.table(table, of_several)
+        encoding = self.folder.config.encoding
+        for number, line in enumerate(self.folder.lines(table), start=1):
+            if not line.decode(encoding, "replace").strip():
+                continue
+            shown = line[:200].split(None, 1)[0].decode("utf-8", "replace") if first_is_id else ""
+            try:
+                cells: Cells | RowError = parse(line)
+            except RowError as error:
+                cells = error
+            yield self.row(number, cells, shown)
 
     def row(self, number: int, cells: Cells | RowError, shown: str = "") -> Utterance | Rejected:
         """An utterance, or why there is none.

@@ -18,7 +18,6 @@ from data_prep.readers.corpus_folder import CorpusFolder
 from data_prep.readers.refusal import RowError
 from data_prep.readers.rows import Cells, RowMaker, Rows, seconds
 from data_prep.utterance import Reason
-from dimts.core.errors import UserError
 
 SUFFIXES = (".srt", ".vtt", ".csv")
 MAX_OVERLAP_SECONDS = 0.1
@@ -46,18 +45,9 @@ def recognise_subtitles(folder: CorpusFolder) -> list[str]:
     return [name for name, _ in _pairs(folder)]
 
 
-def read_subtitles(folder: CorpusFolder, language: str) -> Rows:
-    """The cues of all subtitles, in their order; ids are those of the recordings with a number.
-
-    Raises:
-        UserError: there are none.
-    """
+def read_subtitles(folder: CorpusFolder, tables: list[str], language: str) -> Rows:
+    """The cues of all subtitles, in their order; ids are those of the recordings with a number."""
     pairs = _pairs(folder)
-    if not pairs:
-        raise UserError(
-            f"{folder.config.path}: no .srt, .vtt or .csv (start,end,text) with a recording of the "
-            "same name beside it"
-        )
     maker = RowMaker(folder, language, ("",))
     folder.note("columns", "each cue is an utterance, from its start to its end")
     for name, audio in pairs:
@@ -87,10 +77,7 @@ class _Bad(NamedTuple):
 
 def _pairs(folder: CorpusFolder) -> list[tuple[str, str]]:
     """Subtitles and their recordings; `talk.am.srt` is of `talk.mp4`, too."""
-    if patterns := folder.config.tables:
-        names = [name for pattern in patterns for name in folder.matching(pattern)]
-    else:
-        names = folder.tables(*SUFFIXES, depth=1)
+    names = folder.named() if folder.config.tables else folder.tables(*SUFFIXES, depth=1)
     pairs = []
     for name in names:
         place, _, file = name.rpartition("/")
@@ -98,14 +85,15 @@ def _pairs(folder: CorpusFolder) -> list[tuple[str, str]]:
         stems = {PurePosixPath(n).stem: n for n in reversed(recordings)}
         stem = PurePosixPath(file).stem
         audio = stems.get(stem) or stems.get(PurePosixPath(stem).stem)
-        if audio and (not file.lower().endswith(".csv") or _is_cue_table(folder, name)):
+        if audio and (not file.lower().endswith(".csv") or is_cue_table(folder, name)):
             pairs.append((name, f"{place}/{audio}" if place else audio))
     return pairs
 
 
-def _is_cue_table(folder: CorpusFolder, name: str) -> bool:
-    head = folder.head(name, 1)
-    return bool(head) and {"start", "end", "text"} <= by_name(head[0].split(",")).keys()
+def is_cue_table(folder: CorpusFolder, name: str) -> bool:
+    """Whether a table has the columns of cues."""
+    names = "".join(folder.head(name, 1)).replace('"', "").split(",")
+    return {"start", "end", "text"} <= by_name(names).keys()
 
 
 def cues(folder: CorpusFolder, name: str) -> Iterator[Cue | _Bad]:

@@ -28,16 +28,10 @@ def recognise_text_files(folder: CorpusFolder) -> list[str]:
     return [text for text, _ in pairs] if 2 * len(pairs) > n_texts else []
 
 
-def read_text_files(folder: CorpusFolder, language: str) -> Rows:
+def read_text_files(folder: CorpusFolder, tables: list[str], language: str) -> Rows:
     """A row for each text with a recording of its name, in the same folder or in one of the same
-    name elsewhere (`txt/p225/`, `wav48/p225/`).
-
-    Raises:
-        UserError: there are none.
-    """
+    name elsewhere (`txt/p225/`, `wav48/p225/`)."""
     pairs, _ = _pairs(folder)
-    if not pairs:
-        raise UserError(f"{folder.config.path}: no text file with a recording of the same name")
     maker = RowMaker(folder, language, ("",))
     level = folder.config.columns.speaker
     if isinstance(level, str):

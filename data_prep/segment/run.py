@@ -5,11 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
-import logging
 import math
 import os
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -20,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from data_prep.arrow_writer import write_atomic
-from data_prep.engine import GO_ON
+from data_prep.ray_data import ray_data, ray_is_there
 from data_prep.readers.corpus_folder import CorpusFolder
 from data_prep.recordings import opened
 from data_prep.segment.align import PAUSE, align
@@ -31,11 +28,11 @@ from data_prep.segment.texts import Part, read_parts, recordings_with_texts
 from dimts.audio.decoded import AudioError
 from dimts.core import lock
 from dimts.core.config import fingerprint
-from dimts.core.environment import n_cores, named_cluster
+from dimts.core.environment import n_cores
 from dimts.core.errors import UserError
-from dimts.core.ray_session import ray_session
 from dimts.core.untrusted import inside
 from dimts.features.config import CorpusConfig
+from dimts.storage.files import write_atomic
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
@@ -146,30 +143,19 @@ class _Job(NamedTuple):
 def _results(jobs: Sequence[_Job], on_ray: bool | None) -> Iterator[tuple[str, str]]:
     """Recordings and what came of them as JSON, in no fixed order."""
     if on_ray is None:
-        started = "ray" in sys.modules and sys.modules["ray"].is_initialized()
-        on_ray = bool(named_cluster()) or started or (len(jobs) > 1 and n_cores() > 1)
+        on_ray = ray_is_there() or (len(jobs) > 1 and n_cores() > 1)
     if not jobs or not on_ray:
         yield from ((job.audio, _segment_one(job)) for job in jobs)
         return
-    with ray_session(logging.ERROR):
+    with ray_data("recordings were cut"):
         import ray
-        from ray.exceptions import RayError, RayTaskError
 
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         rows = ray.data.from_items(
             [{"number": n} for n in range(len(jobs))], override_num_blocks=len(jobs)
         )
         results = rows.map(partial(_segment_row, jobs=list(jobs)), num_cpus=1)
-        try:
-            for row in results.iter_rows():
-                yield row["audio"], row["result"]
-        except RayTaskError:  # a mistake of ours, whose traceback is wanted
-            raise
-        except RayError as error:
-            raise UserError(
-                f"Ray has ended while recordings were cut ({type(error).__name__}); {GO_ON}"
-            ) from error
+        for row in results.iter_rows():
+            yield row["audio"], row["result"]
 
 
 def _segment_row(row: dict[str, Any], jobs: Sequence[_Job]) -> dict[str, Any]:

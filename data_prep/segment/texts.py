@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from data_prep.readers.audio_names import has_audio_suffix
 from data_prep.readers.corpus_folder import CorpusFolder
-from data_prep.readers.subtitles import Cue, cues
+from data_prep.readers.subtitles import Cue, cues, is_cue_table
 from dimts.core.errors import UserError
 from dimts.text.pieces import SENTENCE_ENDS
 
@@ -79,6 +79,8 @@ def read_parts(folder: CorpusFolder, name: str) -> list[Part]:
     """
     suffix = PurePosixPath(name).suffix.lower()
     if suffix in (".srt", ".vtt", ".csv"):
+        if suffix == ".csv" and not is_cue_table(folder, name):
+            raise UserError(f"{folder.config.path / name}: needs the columns start, end and text")
         timed = [cue for cue in cues(folder, name) if isinstance(cue, Cue)]
         parts = [part for cue in timed for part in _parts(cue.text, cue.start)]
     else:

@@ -33,23 +33,15 @@ def load(
     from dimts.core.environment import choose_caches
 
     choose_caches()  # before numba is imported
-    from dimts.core.config import build_config
-    from dimts.families.registry import (
-        GRIFFIN_LIM,
-        is_onnx,
-        load_speaker,
-        use_shipped_vocoder,
-        use_vocoder,
-    )
-    from dimts.tracking.config import TrackingConfig
+    from dimts.families import registry
+    from dimts.tracking.config import tracking_at
     from dimts.tracking.mlflow_model import resolve_model
 
-    given = {"uri": tracking_uri} if tracking_uri else {}
-    tracking = build_config(TrackingConfig, given, {("uri",): "tracking_uri"})
-    speaker = load_speaker(resolve_model(voice, tracking))
+    tracking = tracking_at(tracking_uri)
+    speaker = registry.load_speaker(resolve_model(voice, tracking))
     if vocoder is None:
-        use_shipped_vocoder(speaker)
-    elif str(vocoder) != GRIFFIN_LIM:
-        place = vocoder if is_onnx(vocoder) else resolve_model(vocoder, tracking)
-        use_vocoder(speaker, place)
+        registry.use_shipped_vocoder(speaker)
+    elif str(vocoder) != registry.GRIFFIN_LIM:
+        place = vocoder if registry.is_onnx(vocoder) else resolve_model(vocoder, tracking)
+        registry.use_vocoder(speaker, place)
     return speaker

@@ -26,11 +26,6 @@ def split_member(audio: str) -> tuple[str, int] | None:
     return (match[1], int(match[2])) if match else None
 
 
-def member(file: str, row: int) -> str:
-    """How the recording in this row (from 0) is named."""
-    return f"{file}#{row}"
-
-
 def container(audio: str) -> str:
     """The file that a recording is, or is in."""
     found = split_member(audio)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -116,11 +116,12 @@ def resolve_bundle(path: P, max_pointers: int = MAX_POINTERS) -> P:
     return best if (best / MANIFEST).exists() else path
 
 
-def read_manifest(folder: Path, verify: bool = True) -> BundleManifest:
+def read_manifest(folder: Path, verify: bool = True, family: str = "") -> BundleManifest:
     """The manifest of a bundle, after comparing the checksums it holds.
 
     Raises:
-        BundleError: a file is missing, cut short or changed, or the format is another.
+        BundleError: a file is missing, cut short or changed, or the format is another; or it is of
+            another family than the one that is asked for.
     """
     try:
         text = read_bytes(inside(folder, MANIFEST), MAX_JSON_BYTES)
@@ -135,6 +136,8 @@ def read_manifest(folder: Path, verify: bool = True) -> BundleManifest:
             f"{folder}: bundle format {manifest.format_version}; this version of dimts reads "
             f"format {FORMAT_VERSION}"
         )
+    if family not in ("", manifest.family):
+        raise BundleError(f"{folder}: is of the family {manifest.family}, not {family}")
     for name in (WEIGHTS, CONFIG):
         if name not in manifest.sha256:
             raise BundleError(f"{folder / MANIFEST}: has no checksum of {name}")
@@ -145,6 +148,28 @@ def read_manifest(folder: Path, verify: bool = True) -> BundleManifest:
             )
         check_file(folder, name, expected)
     return manifest
+
+
+def check_goes_on(checkpoint: Path, facts: Sequence[tuple[str, str, Any]], way_out: str) -> None:
+    """Refuse to go on from what was trained on something else: a base may have been replaced since,
+    an alias in MLflow may have moved, or features may have been prepared anew.
+
+    Args:
+        facts: what each is called, its name in the manifest or in the manifest's origin, and what
+            it is now.
+        way_out: what to do instead.
+
+    Raises:
+        UserError: names the first that differs.
+    """
+    manifest = read_manifest(checkpoint, verify=False)
+    before = {**manifest.origin, **dict(manifest)}
+    for what, key, now in facts:
+        if before.get(key) != now:
+            raise UserError(
+                f"{checkpoint}: was trained with another {what} than there is now; {way_out}, or "
+                "remove the run to begin anew"
+            )
 
 
 def check_file(folder: Path, name: str, expected: str) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -97,6 +97,17 @@ def _appear(folder: Path, fill: Callable[[Path], object]) -> None:
     if not folder.exists():
         with drafted(folder) as draft:
             fill(draft)
+
+
+def new_folder(out: Path) -> AbstractContextManager[Path]:
+    """A folder that has its name once all is written.
+
+    Raises:
+        UserError: something is there already.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: exists already; name another folder, or remove it")
+    return drafted(out)
 
 
 @contextmanager

@@ -20,11 +20,10 @@ from typing import Any
 
 from dimts.bundles.bundle import read_manifest, resolve_bundle
 from dimts.cli import JobParser
-from dimts.core.config import build_config
 from dimts.core.errors import UserError
 from dimts.core.home import shipped
 from dimts.families.registry import SHIPPED_VOCODER
-from dimts.tracking.config import TrackingConfig
+from dimts.tracking.config import add_tracking_uri
 from dimts.tracking.mlflow_model import resolve_model
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -43,16 +42,12 @@ def main() -> None:
     voice.add_argument("--page", action="store_true", help="write a page for browsers as well")
     chatterbox = parser.add_argument_group("of a Chatterbox")
     chatterbox.add_argument("--base", type=Path, help="published model, for its other parts")
-    parser.add_argument(
-        "--tracking-uri", default=TrackingConfig().uri, help="MLflow store of an MLflow URI"
-    )
+    add_tracking_uri(parser)
     arguments = parser.parse_args()
-    given = {"uri": arguments.tracking_uri}
-    tracking = build_config(TrackingConfig, given, {("uri",): "--tracking-uri"})
-    bundle = resolve_model(arguments.model, tracking)
+    bundle = resolve_model(arguments.model, arguments.tracking)
     family = read_manifest(resolve_bundle(bundle), verify=False).family
     if family == "acoustic":
-        _voice(bundle, arguments, tracking)
+        _voice(bundle, arguments)
     elif family == "chatterbox":
         _chatterbox(bundle, arguments)
     else:
@@ -62,7 +57,7 @@ def main() -> None:
         )
 
 
-def _voice(bundle: Path, arguments: argparse.Namespace, tracking: TrackingConfig) -> None:
+def _voice(bundle: Path, arguments: argparse.Namespace) -> None:
     _refuse(arguments, "base")
     try:
         from dimts.export.voice import export_voice
@@ -70,7 +65,7 @@ def _voice(bundle: Path, arguments: argparse.Namespace, tracking: TrackingConfig
         raise UserError(
             f"{error.name} is not installed: pip install 'dimts[export]'; voices are exported by it"
         ) from error
-    vocoder = resolve_model(arguments.vocoder or shipped(SHIPPED_VOCODER), tracking)
+    vocoder = resolve_model(arguments.vocoder or shipped(SHIPPED_VOCODER), arguments.tracking)
     precision: Any = arguments.precision or "fp32"
     found = export_voice(bundle, vocoder, arguments.out, precision, arguments.page)
     print(

@@ -18,14 +18,14 @@ from pathlib import Path
 
 from data_prep.readers import read_corpus
 from data_prep.utterance import Utterance
+from dimts.bundles.fetch import new_folder
 from dimts.cli import JobParser
 from dimts.commands.extend_stock import extend_stock
-from dimts.core.config import Config, build_config, load_config
+from dimts.core.config import Config, load_config
 from dimts.core.errors import UserError
 from dimts.families.acoustic.bundle import TOKENIZER
 from dimts.families.acoustic.extension.embedding_file import TENSOR, read_embedding
 from dimts.families.acoustic.extension.extended import (
-    new_folder,
     write_bundle_around,
     write_embedding,
     write_extended_bundle,
@@ -44,7 +44,7 @@ from dimts.text.merging import merge
 from dimts.text.normaliser import Normaliser, TextConfig
 from dimts.text.tokenizer import Tokenizer
 from dimts.text.transliteration import Transliteration, load_transliteration
-from dimts.tracking.config import TrackingConfig
+from dimts.tracking.config import add_tracking_uri
 from dimts.tracking.mlflow_model import resolve_model
 
 
@@ -68,9 +68,7 @@ def main() -> None:
     text = TextConfig(language=arguments.language, fold_homophones=arguments.fold_homophones)
     folder = None
     if arguments.base:
-        given = {"uri": arguments.tracking_uri}
-        tracking = build_config(TrackingConfig, given, {("uri",): "--tracking-uri"})
-        folder = resolve_model(arguments.base, tracking)
+        folder = resolve_model(arguments.base, arguments.tracking)
     base = read_tokenizer(folder / TOKENIZER if folder else arguments.tokenizer)
     texts = _texts(arguments.corpus, language) if arguments.corpus else []
     normalised, _ = normalised_texts(Normaliser(language, text), texts)
@@ -124,9 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tensor", help=f"name of the embedding in it (default: {TENSOR})")
     parser.add_argument("--features", type=Path, help="make a bundle around it: mel statistics")
     parser.add_argument("--config", type=Path, help="YAML with the sizes of that bundle's model")
-    parser.add_argument(
-        "--tracking-uri", default=TrackingConfig().uri, help="MLflow store of an MLflow URI"
-    )
+    add_tracking_uri(parser)
     return parser
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dimts.bundles.bundle import sha256
+from dimts.bundles.fetch import new_folder
 from dimts.core.errors import UserError
-from dimts.families.acoustic.extension.extended import new_folder
 from dimts.families.chatterbox.placed import write_placed
 from dimts.families.chatterbox.stock import STOCK_ROWS, TOKENIZERS, open_stock, write_stock
 from dimts.families.chatterbox.vocabulary.placement import Placement, place

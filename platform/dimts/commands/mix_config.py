@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from data_prep.recipes.espeak import ENGINES, ESPEAK
 from dimts.audio.mel import MelConfig
-from dimts.commands.voice_config import check_workers
-from dimts.core.config import Config, flatten, to_yaml
+from dimts.commands.voice_config import RunnableConfig
+from dimts.core.config import Config
 from dimts.evaluation.judges.config import JudgesConfig
 from dimts.families.acoustic.model.config import ModelConfig
-from dimts.families.acoustic.settings import (
-    AcousticSettings,
-    AcousticTrainingConfig,
-    Source,
-    check_language,
-)
-from dimts.features.config import CorpusConfig, PrepareConfig
-from dimts.launch.settings import Launch, RayConfig, RunConfig
+from dimts.families.acoustic.settings import AcousticTrainingConfig, Source
+from dimts.features.config import CorpusConfig, PrepareConfig, check_language
 from dimts.text.language import Language, load_language
 from dimts.text.normaliser import TextConfig
-from dimts.tracking.config import TrackingConfig
 
 
 class Part(Config):
@@ -52,20 +45,21 @@ class Part(Config):
         return self
 
 
-class MixConfig(Config):
-    """Corpora, model, training and record of a voice of several languages or speakers."""
+class MixConfig(RunnableConfig):
+    """Corpora, model, training and record of a voice of several languages or speakers, which starts
+    from nothing."""
 
+    # No settings here: keys of these names are unknown.
+    family: ClassVar[str] = "acoustic"  # type: ignore[misc]
+    base: ClassVar[None] = None  # type: ignore[misc]
     parts: tuple[Part, ...] = Field(min_length=1)
     mel: MelConfig = MelConfig()
     model: ModelConfig = ModelConfig()
     training: AcousticTrainingConfig = AcousticTrainingConfig()
     judges: JudgesConfig = JudgesConfig()
-    tracking: TrackingConfig = TrackingConfig()
-    ray: RayConfig = RayConfig()
-    run: RunConfig
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _parts_fit_together(self) -> Self:
         folders = [part.prepare.features for part in self.parts]
         if twice := {str(folder) for folder in folders if folders.count(folder) > 1}:
             raise ValueError(f"parts: prepare.features {', '.join(twice)} is there twice")
@@ -78,26 +72,12 @@ class MixConfig(Config):
                     f"parts: {language.code} is read by two sets of rules; give all its parts the "
                     "same text"
                 )
-        check_workers(self.training, self.ray)
         return self
 
-    def launch(self) -> Launch:
-        """What the processes that train are handed."""
-        return Launch(
-            name=self.run.name,
-            settings=AcousticSettings(
-                sources=tuple(
-                    Source(features=p.prepare.features.absolute(), text=p.text.absolute())
-                    for p in self.parts
-                ),
-                run_dir=self.run.run_dir,
-                mel=self.mel,
-                model=self.model,
-                training=self.training,
-                judges=self.judges,
-                config_yaml=to_yaml(self),
-            ),
-            tracking=self.tracking.absolute(),
-            params=flatten(self.model_dump(mode="json")),
-            place=self.run.place,
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """What is learned from, for processes that stand elsewhere."""
+        return tuple(
+            Source(features=p.prepare.features.absolute(), text=p.text.absolute())
+            for p in self.parts
         )

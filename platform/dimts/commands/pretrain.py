@@ -18,7 +18,6 @@ from dimts.core.config import load_config
 from dimts.core.errors import UserError
 from dimts.core.home import shipped
 from dimts.core.ray_session import check_ray
-from dimts.families.registry import DEFAULT, get_family
 from dimts.storage.paths import require_local
 from dimts.text.language import load_language
 
@@ -47,7 +46,7 @@ def main() -> None:
     from dimts.launch.start import start_run
 
     result = start_run(config.launch(), config.ray)
-    print_result(get_family(DEFAULT), config.run.place, result)
+    print_result(config.of_family, config.run.place, result)
     if not arguments.export:
         return
     if result["status"] == "stopped":
@@ -65,7 +64,7 @@ def can_be_made(config: MixConfig) -> list[Part]:
 
 def prepare_parts(config: MixConfig, parts: Iterable[Part]) -> None:
     """Speak and prepare those parts of a mix that are not up to date."""
-    extractors = get_family(DEFAULT).extractors(config)
+    extractors = config.of_family.extractors(config)
     for part in parts:
         language = load_language(part.text.language).code
         if part.sentences:

@@ -16,8 +16,9 @@ from dimts.cli import config_parser
 from dimts.commands.report import table
 from dimts.commands.voice_config import family_in, load_voice
 from dimts.core.config import build_config, read_settings
+from dimts.core.errors import UserError
 from dimts.core.metric import Metric
-from dimts.evaluation.compare import Difference, not_better, paired_difference
+from dimts.evaluation.compare import Difference, in_common, not_better, paired_difference
 from dimts.families.protocol import Measured
 from dimts.families.registry import get_family
 from dimts.launch.promotion import save_promotion
@@ -58,8 +59,12 @@ def main() -> int:
 
     ours = measured(candidate, is_candidate=True)
     theirs = measured(champion, is_candidate=False) if champion else None
-    difference = paired_difference(ours, theirs) if theirs and len(ours.ids) else None
-    decides = ours.decides or family.decides
+    decides, difference = ours.decides or family.decides, None
+    if theirs and len(ours.ids):
+        both = in_common(ours, theirs)
+        if not len(both[0].ids):
+            raise UserError(f"{decides.label}: was not measured on any sentence of both voices")
+        difference = paired_difference(*both)
     models = {f"{CANDIDATE} v{candidate.number}": ours.metrics}
     if champion and theirs:
         models[f"{CHAMPION} v{champion.number}"] = theirs.metrics

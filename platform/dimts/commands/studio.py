@@ -23,7 +23,6 @@ from dimts.audio.mel import MelConfig
 from dimts.cli import config_parser, tcp_port
 from dimts.commands.prepare import SECTIONS
 from dimts.commands.voice_config import RunnableConfig, load_voice
-from dimts.core.config import build_config
 from dimts.core.errors import UserError
 from dimts.features.feature_set import FeatureSet
 from dimts.studio.blind_test import Sentence
@@ -34,7 +33,7 @@ from dimts.studio.record import Recorder
 from dimts.studio.requests import Speech, VoiceAsked, parse
 from dimts.studio.server import Action, build_app
 from dimts.studio.voices import Spoken, Voices, data_url
-from dimts.tracking.config import TrackingConfig
+from dimts.tracking.config import add_tracking_uri
 from dimts.tracking.ui import LOOPBACK, address
 
 ANSWERS, RATINGS = Path("output/listening.jsonl"), Path("output/ratings.jsonl")
@@ -65,8 +64,7 @@ def actions(arguments: argparse.Namespace) -> tuple[dict[str, Action], dict[str,
     Raises:
         UserError: there is nothing to show, or an option does not fit.
     """
-    given = {"uri": arguments.tracking_uri} if arguments.tracking_uri else {}
-    tracking = build_config(TrackingConfig, given, {("uri",): "--tracking-uri"})
+    tracking = arguments.tracking
     voices = Voices(arguments.model or found_runs(), tracking)
     reads: dict[str, Action] = {}
     changes: dict[str, Action] = {}
@@ -195,5 +193,5 @@ def _parser() -> argparse.ArgumentParser:
         "--token", action="store_true",
         help="ask for a token, which the printed address holds; always on other hosts",
     )  # fmt: skip
-    parser.add_argument("--tracking-uri", help="MLflow store of an MLflow URI")
+    add_tracking_uri(parser)
     return parser

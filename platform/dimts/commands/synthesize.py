@@ -23,7 +23,7 @@ from dimts.core.untrusted import open_regular, printable
 from dimts.families.protocol import Speaker, Vocoder
 from dimts.text.normaliser import UnknownCharacters
 from dimts.text.unknown import without_unknown
-from dimts.tracking.config import TrackingConfig
+from dimts.tracking.config import add_tracking_uri
 
 SHOWN_LINES = 20
 
@@ -33,7 +33,7 @@ def main() -> int:
     arguments = _parser().parse_args()
     texts = _texts(arguments)
     speaker = dimts.load(
-        arguments.model, vocoder=arguments.vocoder, tracking_uri=arguments.tracking_uri
+        arguments.model, vocoder=arguments.vocoder, tracking_uri=arguments.tracking.uri
     )
     if len(names := speaker.voices) > 1 and not arguments.voice:
         print(f"voice: {names[0]}; --voice may also be {', '.join(names[1:SHOWN_LINES])}")
@@ -126,9 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--skip-unknown", action="store_true", help="leave out characters that the voice lacks"
     )
-    parser.add_argument(
-        "--tracking-uri", default=TrackingConfig().uri, help="MLflow store of an MLflow URI"
-    )
+    add_tracking_uri(parser)
     return parser
 
 

@@ -22,19 +22,6 @@ from dimts.launch.names import BASES
 from dimts.launch.settings import Launch, RayConfig, RunConfig
 from dimts.storage.paths import any_path, is_remote
 from dimts.tracking.config import TrackingConfig, is_in_mlflow
-from dimts.training.config import TrainingConfig
-
-
-def check_workers(training: TrainingConfig, ray: RayConfig) -> None:
-    """Raise a `ValueError` where a worker would have no utterance, or has no such precision."""
-    share = max(1, ray.workers) * training.accumulate
-    if share > training.batch_size and not training.batch_budget:
-        raise ValueError(
-            f"training.batch_size ({training.batch_size}) must be at least ray.workers x "
-            f"training.accumulate ({share}), each of which gets an utterance"
-        )
-    if training.amp in ("fp16", "tf32") and not ray.gpu:
-        raise ValueError(f"training.amp: {training.amp} needs ray.gpu; on a CPU use bf16 or off")
 
 
 class RunnableConfig(Sections):
@@ -46,7 +33,17 @@ class RunnableConfig(Sections):
 
     @model_validator(mode="after")
     def _has_work_for_all(self) -> Self:
-        check_workers(self.training, self.ray)
+        training, ray = self.training, self.ray
+        share = max(1, ray.workers) * training.accumulate
+        if share > training.batch_size and not training.batch_budget:
+            raise ValueError(
+                f"training.batch_size ({training.batch_size}) must be at least ray.workers x "
+                f"training.accumulate ({share}), each of which gets an utterance"
+            )
+        if training.amp in ("fp16", "tf32") and not ray.gpu:
+            raise ValueError(
+                f"training.amp: {training.amp} needs ray.gpu; on a CPU use bf16 or off"
+            )
         return self
 
     @property

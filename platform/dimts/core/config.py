@@ -132,7 +132,7 @@ def first_difference(
 ) -> tuple[str, Any, Any] | None:
     """The first of some settings that differs: its key, as ``mel.f_max``, our value and theirs."""
     there = flatten(theirs)
-    return next(((k, v, there[k]) for k, v in flatten(ours).items() if v != there[k]), None)
+    return next(((k, v, there.get(k)) for k, v in flatten(ours).items() if v != there.get(k)), None)
 
 
 def fingerprint(*parts: Any) -> str:

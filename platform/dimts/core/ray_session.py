@@ -48,7 +48,7 @@ def ray_session(logging_level: int, num_cpus: int | None = None) -> Iterator[boo
             this process may use.
 
     Raises:
-        UserError: the cluster does not answer, or there is no room for Ray on this machine.
+        UserError: the cluster does not answer, or Ray does not start on this machine.
     """
     prepare_own_ray()
     import ray
@@ -70,15 +70,23 @@ def ray_session(logging_level: int, num_cpus: int | None = None) -> Iterator[boo
             folder = stack.enter_context(_session_folder())
             # It warns of a small /dev/shm, although hardly anything is kept there.
             logging.getLogger("ray._private.services").setLevel(logging.ERROR)
-            with _own_process_groups():
-                ray.init(
-                    address="local",
-                    num_cpus=num_cpus or n_cores(),
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging_level,
-                    _temp_dir=folder,
-                )
+            try:
+                with _own_process_groups():
+                    ray.init(
+                        address="local",
+                        num_cpus=num_cpus or n_cores(),
+                        include_dashboard=False,
+                        log_to_driver=False,
+                        logging_level=logging_level,
+                        _temp_dir=folder,
+                    )
+            except Exception as error:  # It has no class for this one.
+                if "timed out" not in str(error):
+                    raise
+                raise UserError(
+                    "Ray's processes did not start in the half a minute that Ray waits for them: "
+                    "this machine has too much to do, or too little memory; try again later"
+                ) from error
         stack.callback(ray.shutdown)
         yield not named
 

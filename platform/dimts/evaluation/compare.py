@@ -43,6 +43,19 @@ def paired_difference(ours: Measured, theirs: Measured) -> Difference:
     return Difference(float(differences.mean()), low, high, len(differences))
 
 
+def in_common(ours: Measured, theirs: Measured) -> tuple[Measured, Measured]:
+    """Two models on the utterances that both have a value of: a judge may have none of some."""
+    both = {*ours.ids} & {*theirs.ids}
+    first, second = (
+        one._replace(
+            ids=[i for i in one.ids if i in both],
+            values=one.values[[i in both for i in one.ids]],
+        )
+        for one in (ours, theirs)
+    )
+    return first, second
+
+
 def not_better(metric: Metric, difference: Difference, margin: float) -> list[str]:
     """That a candidate is not better than the champion by a margin, in the metric's unit; empty if
     it is. `difference` is candidate minus champion."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dimts.bundles.fetch import drafted
+from dimts.bundles.fetch import new_folder
 from dimts.core.errors import UserError
 from dimts.export.acoustic_graph import OUTPUTS, AcousticGraph
 from dimts.export.onnx_file import Precision, in_precision, write_onnx
@@ -55,8 +55,7 @@ def export_voice(
         UserError: `out` is there, the bundles do not fit together or cannot be exported, or in
             fp32 what was written computes something else than torch.
     """
-    if out.exists():
-        raise UserError(f"{out}: exists already; name another folder, or remove it")
+    folder = new_folder(out)  # before minutes of work
     loaded, speaker = load_bundle(bundle), AcousticSpeaker.load(bundle)
     if speaker.tokenizer.spec.huggingface is not None:
         raise UserError(f"{bundle}: its tokens are no single characters, which export needs")
@@ -65,7 +64,7 @@ def export_voice(
         raise UserError(f"{vocoder_bundle}: only a vocoder that dimts trained can be exported")
     speaker.vocoder = vocoder
     text = sample_text(speaker)
-    with drafted(out) as draft:
+    with folder as draft:
         _write_graphs(draft, speaker, vocoder, text)
         for name in (ACOUSTIC, VOCODER):
             in_precision(draft / name, precision, NOT_IN_INT8)

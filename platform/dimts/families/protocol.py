@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dimts.audio.mel import MelConfig
 from dimts.core.config import Config
 from dimts.core.metric import Metric
+from dimts.storage.paths import AnyPath
 from dimts.training.config import RunSettings, TrainingConfig
 
 if TYPE_CHECKING:
@@ -33,6 +36,27 @@ class BaseSection(Config):
     an MLflow URI."""
 
     bundle: str = Field(min_length=1)
+
+
+class RehearsedBase(BaseSection):
+    """The same, and what is done lest the base forgets its languages.
+
+    Attributes:
+        features: prepared sets of the base's languages. What was forgotten is measured on their
+            test splits; rehearsal draws from their training splits.
+        rehearsal_share: share of the batches that are of the base's languages.
+        held_out: utterances of each set that forgetting is measured on, at most.
+    """
+
+    features: tuple[AnyPath, ...] = ()
+    rehearsal_share: float = Field(0.0, ge=0, lt=1)
+    held_out: int = Field(50, ge=1)
+
+    @model_validator(mode="after")
+    def _rehearses_something(self) -> Self:
+        if self.rehearsal_share and not self.features:
+            raise ValueError("rehearsal_share needs features, the base's prepared sets")
+        return self
 
 
 class Sections(Config):
@@ -144,6 +168,23 @@ class Measured(NamedTuple):
     metrics: Mapping[str, float]
     unmeasured: Sequence[str] = ()
     decides: Metric | None = None
+
+
+def lazily(place: str) -> Any:
+    """A method of a family that is a function elsewhere, ``module:name`` below `dimts.families`;
+    the module is loaded when it is called."""
+    module, name = place.split(":")
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        return attrgetter(name)(import_module(f"dimts.families.{module}"))(*arguments, **named)
+
+    return staticmethod(call)
+
+
+def go_on_from(run_dir: str | Path, *settings: str) -> str:
+    """What to do where a run cannot go on as it is: a new one that starts from its weights."""
+    sets = ("run.name=NEW", f"base.bundle={run_dir}", *settings)
+    return f"to go on from its weights give {' '.join(f'--set {one}' for one in sets)}"
 
 
 class Family(ABC):

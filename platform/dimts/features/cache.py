@@ -10,6 +10,7 @@ from pathlib import Path
 from dimts.core.errors import UserError
 from dimts.core.lock import locked
 from dimts.features.manifest import AGAIN, MANIFEST, ShardFacts, manifest_bytes, parse_manifest
+from dimts.storage.files import write_atomic
 from dimts.storage.paths import StoragePath, cache_folder, transfer
 
 WAIT_S = 3600.0
@@ -38,9 +39,7 @@ def fetch_features(remote: StoragePath) -> Path:
         if not (folder / MANIFEST).exists():
             link = partial(_link_shard, remote, cache / "shards", folder)
             transfer([partial(link, shard) for shard in shards])
-            draft = folder / f".{MANIFEST}"
-            draft.write_bytes(content)
-            os.replace(draft, folder / MANIFEST)
+            write_atomic(folder / MANIFEST, content)
     return folder
 
 

@@ -10,6 +10,8 @@ from dimts.audio.cleaning import CleaningConfig
 from dimts.audio.trim import TrimConfig
 from dimts.core.config import Config
 from dimts.storage.paths import AnyPath
+from dimts.text.language import load_language
+from dimts.text.normaliser import TextConfig
 
 Value = Annotated[str, Field(coerce_numbers_to_str=True)]  # speakers are often numbers
 ColumnName = Annotated[int, Field(ge=1)] | Annotated[str, Field(min_length=1)]
@@ -75,6 +77,20 @@ class CorpusConfig(Config):
         if not same:
             raise ValueError("must be utf-8 or an encoding of single bytes, such as latin-1")
         return encoding
+
+
+def check_language(corpus: CorpusConfig, text: TextConfig) -> None:
+    """Refuse a corpus of another language than its texts are read in.
+
+    Raises:
+        ValueError: they differ.
+    """
+    code = load_language(text.language).code
+    if corpus.language not in (None, code):
+        raise ValueError(
+            f"corpus.language ({corpus.language}) must be {code}, the code of text.language's "
+            "file; it may be left out"
+        )
 
 
 class PrepareConfig(Config):

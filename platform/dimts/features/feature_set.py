@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -116,6 +117,13 @@ class FeatureSplit:
                 length of the speech.
         """
         return [value for batch in self._batches for value in batch.column(name).to_pylist()]
+
+
+def drawn(ids: Sequence[str], n: int) -> list[int]:
+    """Indices of `n` of some ids in their order, always the same ones; a smaller draw is a part of
+    a larger one."""
+    order = sorted(range(len(ids)), key=lambda i: hashlib.sha256(ids[i].encode()).digest())
+    return sorted(order[:n])
 
 
 class Steps(Sequence[Array]):

@@ -109,7 +109,7 @@ def create_app(config: ServingConfig, backend: Backend, digest: str | None = Non
             Route("/metrics", api.guarded(api.metrics_text)),
             Route("/health", api.health),
         ],
-        exception_handlers={HTTPException: _as_json},
+        exception_handlers={HTTPException: _as_json, NobodySpeaks: _unavailable},
     )
 
 
@@ -292,6 +292,10 @@ class _Sound(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._then()
+
+
+async def _unavailable(request: Request, error: Exception) -> Response:
+    return await _as_json(request, HTTPException(503, str(error)))
 
 
 async def _as_json(request: Request, error: Exception) -> Response:

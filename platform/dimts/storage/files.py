@@ -6,6 +6,8 @@ import io
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -50,16 +52,39 @@ def write_text(path: AnyPath, text: str) -> None:
     """Replace a file so that a reader sees the old one or the new one, never a part."""
     if isinstance(path, StoragePath):
         path.write_bytes(text.encode())
-        return
+    else:
+        write_atomic(path, text)
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Write a whole file; it is never seen half written."""
+    with atomic_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to; it takes its name, safe on disk, when the block ends without an error."""
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        with draft.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
+        with draft.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def append_line(file: Path, line: str) -> None:
+    """Add a line, which is on the disk when this returns; one before it that lacks its end gets
+    it."""
+    with file.open("a+b") as out:
+        size = out.seek(0, os.SEEK_END)
+        ended = not size or os.pread(out.fileno(), 1, size - 1) == b"\n"
+        out.write(f"{'' if ended else chr(10)}{line}\n".encode())
+        out.flush()
+        os.fsync(out.fileno())
 
 
 def copy_to(file: Path, target: AnyPath) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import soundfile
 
-from data_prep.arrow_writer import write_atomic
 from data_prep.left_out import LEFT_OUT, read_left_out
 from data_prep.readers import read_corpus
 from data_prep.utterance import Rejected, Utterance
@@ -22,6 +21,7 @@ from dimts.audio.parquet_recordings import opened_recording
 from dimts.core.errors import UserError
 from dimts.features.config import CorpusConfig
 from dimts.features.manifest import QUARANTINE
+from dimts.storage.files import write_atomic
 from dimts.storage.paths import AnyPath
 from dimts.studio.requests import Mark, Rows, parse
 from dimts.studio.requests import Row as RowAsked

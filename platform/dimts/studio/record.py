@@ -27,6 +27,7 @@ from dimts.audio.parquet_recordings import as_file
 from dimts.core.errors import UserError
 from dimts.features.config import PrepareConfig
 from dimts.features.mel_extractor import MelExtractor
+from dimts.storage.files import append_line
 from dimts.studio.requests import Recording, parse
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
@@ -125,10 +126,7 @@ class Recorder:
         taken = {file.stem for file in (self._folder / "wavs").glob("*.wav")}
         name = next(n for i in range(1, 10**6) if (n := f"{i:05d}") not in taken)
         write_wav(self._folder / "wavs" / f"{name}.wav", wave, rate)
-        with (self._folder / METADATA).open("a", encoding="utf-8") as file:
-            file.write(f"{name}|{sentence}\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_line(self._folder / METADATA, f"{name}|{sentence}")
 
     def _checked(self, sentence: str) -> Row | Rejected:
         if "|" in sentence or "\n" in sentence:

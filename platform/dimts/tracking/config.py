@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from importlib import metadata
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Annotated
 
 from pydantic import Field, PlainSerializer, field_validator
 
-from dimts.core.config import Config
+from dimts.core.config import Config, build_config
 from dimts.core.errors import UserError
 from dimts.core.masking import MASK, mask_uri
 
@@ -114,6 +115,19 @@ class TrackingConfig(Config):
         if (root := self.artifact_root) and "://" not in root:
             changed["artifacts"] = str(Path(root).absolute())
         return self.model_copy(update=changed)
+
+
+def tracking_at(uri: str | None) -> TrackingConfig:
+    """The default settings, of another store if one is named; a `ConfigError` if it is none."""
+    return build_config(TrackingConfig, {"uri": uri} if uri else {}, {("uri",): "--tracking-uri"})
+
+
+def add_tracking_uri(parser: argparse.ArgumentParser) -> None:
+    """Add the option `--tracking-uri`, which gives `arguments.tracking`."""
+    parser.add_argument(
+        "--tracking-uri", type=tracking_at, default=TrackingConfig(), dest="tracking",
+        metavar="URI", help=f"MLflow store of an MLflow URI (default: {TrackingConfig().uri})",
+    )  # fmt: skip
 
 
 def is_in_mlflow(text: str) -> bool:

@@ -131,6 +131,30 @@ class Sample(NamedTuple):
     plots: tuple[Path, ...] = ()
 
 
+def count_parameters(module: nn.Module) -> dict[str, int]:
+    """``trained`` and ``frozen`` values of a module's parameters."""
+    counts = {"trained": 0, "frozen": 0}
+    for parameter in module.parameters():
+        counts["trained" if parameter.requires_grad else "frozen"] += parameter.numel()
+    return counts
+
+
+def samples_of(folder: Path, step: int, texts: Sequence[str], what: str) -> list[Sample]:
+    """Where the samples of a step are, each with a plot of its mel."""
+    stems = [folder / f"step_{step:06d}" / f"{what}_{n}" for n in range(1, len(texts) + 1)]
+    return [
+        Sample(step, text, stem.with_suffix(".wav"), (stem.with_name(f"{stem.name}_mel.png"),))
+        for text, stem in zip(texts, stems, strict=True)
+    ]
+
+
+def samples_so_far(folder: Path, texts: Sequence[str], what: str) -> list[Sample]:
+    """Those of all steps that are there, of those before a restart, too."""
+    steps = sorted(int(path.name.removeprefix("step_")) for path in folder.glob("step_*"))
+    every = [sample for step in steps for sample in samples_of(folder, step, texts, what)]
+    return [sample for sample in every if sample.wav.exists() and sample.plots[0].exists()]
+
+
 class Samples(NamedTuple):
     """All samples of a step, and further image files."""
 

@@ -26,7 +26,7 @@ from dimts.launch.run_logger import Report, RunLogger
 from dimts.launch.settings import Launch
 from dimts.launch.stopping import EARLY_FILE, STOP_FILE, stopped_early
 from dimts.launch.training_run import run_training
-from dimts.storage.files import copy_to
+from dimts.storage.files import copy_to, write_text
 from dimts.storage.paths import AnyPath, StorageError
 from dimts.training.checkpoint import find_latest
 from dimts.training.ownership import RunTakenOver
@@ -122,9 +122,7 @@ class TrialLogger(RunLogger):
         if outcome:
             seconds = time.monotonic() - self._began
             ending = Ending(outcome, metrics, step, units, seconds, reason)
-            draft = self.launch.run_dir / f".{ENDING}.{self.rank}"
-            draft.write_text(json.dumps(ending._asdict()), encoding="utf-8")
-            draft.replace(self.launch.run_dir / ENDING)
+            write_text(self.launch.run_dir / ENDING, json.dumps(ending._asdict()))
             if self.rank == 0:
                 said = f"{outcome} at step {step} {reason}".strip()
                 self._tracker.set_tags({"dimts.outcome": said})

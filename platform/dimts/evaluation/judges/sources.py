@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from dimts.audio.parquet_recordings import opened_recording
 from dimts.core.errors import UserError
 from dimts.evaluation.judges.judge import Clip, Float32Array
 from dimts.families.protocol import Speaker
-from dimts.features.feature_set import FeatureSet
+from dimts.features.feature_set import FeatureSet, drawn
 from dimts.features.manifest import SplitName
 
 RECORDINGS, COPIES, VOICE = "recordings", "Griffin-Lim", "voice"
@@ -41,7 +40,7 @@ def voices_of_split(
     rows = features.split(split)
     if not len(rows):
         raise UserError(f"{features.folder}: the {split} split is empty")
-    kept = _drawn(rows.ids, sentences)
+    kept = drawn(rows.ids, sentences or len(rows))
     mel, speakers = features.manifest.mel, rows.values("speaker")
     recorded = dict(zip(kept, _recordings(features, split, kept), strict=True))
 
@@ -110,14 +109,6 @@ def _read_texts(table: Path) -> list[tuple[str, str]]:
     if not sentences:
         raise UserError(f"{table}: holds no sentence")
     return sentences
-
-
-def _drawn(ids: Sequence[str], n: int) -> list[int]:
-    """Indices of some of the ids, in their order."""
-    if not 0 < n < len(ids):
-        return list(range(len(ids)))
-    order = sorted(range(len(ids)), key=lambda i: hashlib.sha256(ids[i].encode()).digest())
-    return sorted(order[:n])
 
 
 def _recordings(features: FeatureSet, split: SplitName, kept: Sequence[int]) -> list[Float32Array]:

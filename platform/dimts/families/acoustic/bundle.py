@@ -35,7 +35,7 @@ from dimts.families.acoustic.model.config import ModelConfig
 from dimts.families.acoustic.model.t3 import T3
 from dimts.text.tokenizer import Tokenizer
 
-TOKENIZER = "tokenizer.json"
+FAMILY, TOKENIZER = "acoustic", "tokenizer.json"
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def write_bundle(
     features, of an adapted voice origin, and of several speakers their names.
     """
     tokenizer.save(folder / TOKENIZER)
-    own = {"family": "acoustic", "tokenizer": tokenizer.fingerprint}
+    own = {"family": FAMILY, "tokenizer": tokenizer.fingerprint}
     bundle.write_bundle(folder, weights, config_yaml, {**facts, **own})
 
 
@@ -148,7 +148,7 @@ def load_bundle(folder: str | Path, device: str | torch.device = "cpu") -> Bundl
         UserError: settings or tokenizer cannot be read; names file and key.
     """
     folder = resolve_bundle(Path(folder))
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder, family=FAMILY)
     config, mel = read_sizes(folder)
     if TOKENIZER not in manifest.sha256:
         raise BundleError(f"{folder / MANIFEST}: has no checksum of {TOKENIZER}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from dimts.core.errors import UserError
 from dimts.families.acoustic.alignment.search import must_visit
-from dimts.features.feature_set import FeatureSet, FeatureSplit
+from dimts.features.feature_set import FeatureSet, FeatureSplit, drawn
 from dimts.features.manifest import SplitName
 from dimts.text.tokenizer import Tokenizer
 from dimts.training.task import Batch, Seed
@@ -228,11 +227,7 @@ def join(corpora: Sequence[Corpus]) -> Corpus:
 
 def draw(corpus: Corpus, n: int) -> Corpus:
     """At most `n` utterances, always the same ones; a smaller draw is a part of a larger one."""
-    if n >= len(corpus):
-        return corpus
-    ids = corpus.utterances.ids
-    order = sorted(range(len(corpus)), key=lambda i: hashlib.sha256(ids[i].encode()).digest())
-    return pick(corpus, sorted(order[:n]))
+    return corpus if n >= len(corpus) else pick(corpus, drawn(corpus.ids, n))
 
 
 def of_speaker(corpus: Corpus, row: int) -> Corpus:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,16 +11,12 @@ from pydantic import Field
 from dimts.core.metric import Metric
 from dimts.families.acoustic.metrics import FORGETTING, MCD, METRICS, SELECTION, SPOKEN
 from dimts.families.acoustic.settings import SPELLED, AcousticSections, AcousticSettings
-from dimts.families.protocol import Family, Limits, Measured, SharedInputs
+from dimts.families.protocol import Family, Limits, go_on_from, lazily
 from dimts.features.mel_extractor import MelExtractor
 from dimts.features.pitch_extractor import PitchExtractor
 
 if TYPE_CHECKING:
-    import torch
-
-    from dimts.families.acoustic.speaker import AcousticSpeaker
     from dimts.features.schema import Extractor
-    from dimts.training.task import Task
 
 _WHAT_IS_FORGOTTEN = {"base.bundle", "base.features", "base.held_out"}
 
@@ -49,6 +45,13 @@ class AcousticFamily(Family):
     metrics = METRICS
     decides = MCD
     Limits = VoiceLimits
+    task = lazily("acoustic.task:acoustic_task")
+    load = lazily("acoustic.speaker:AcousticSpeaker.load")
+    shared_inputs = lazily("acoustic.measurements:shared_inputs")
+    measure = lazily("acoustic.measurements:measure")
+    held_out = lazily("acoustic.measurements:held_out")
+    for_promotion = lazily("acoustic.measurements:for_promotion")
+    regressions = lazily("acoustic.judged:regressions")
 
     def with_base(self, sections: AcousticSections, bundle: Path) -> AcousticSections:
         from dimts.families.acoustic.extension.base import model_from_base
@@ -84,20 +87,8 @@ class AcousticFamily(Family):
 
             ensure_durations(settings, open_data(settings))
 
-    def task(self, settings: AcousticSettings, device: torch.device) -> Task:
-        from dimts.families.acoustic.task import acoustic_task
-
-        return acoustic_task(settings, device)
-
-    def load(self, bundle: Path, device: str = "cpu") -> AcousticSpeaker:
-        from dimts.families.acoustic.speaker import AcousticSpeaker
-
-        return AcousticSpeaker.load(bundle, device)
-
     def new_run_hint(self, place: str) -> str:
-        from dimts.families.acoustic.task import go_on_from
-
-        return go_on_from(place)
+        return go_on_from(place, "training.aligner.fixed_share=0")
 
     def check_search(self, keys: Sequence[str], objectives: Sequence[str], early: bool) -> None:
         if FORGETTING.name in objectives and (bases := _WHAT_IS_FORGOTTEN & set(keys)):
@@ -112,39 +103,6 @@ class AcousticFamily(Family):
                 f"{weighed[0]} changes what a loss means, so trials cannot be compared by it; "
                 f"set early_stopping to null and take {SPOKEN.name} as the objective"
             )
-
-    def shared_inputs(
-        self, settings: Sequence[AcousticSettings], measured: Sequence[str]
-    ) -> SharedInputs:
-        from dimts.families.acoustic.measurements import shared_inputs
-
-        return shared_inputs(settings, measured)
-
-    def measure(
-        self,
-        settings: AcousticSettings,
-        bundle: Path,
-        names: Sequence[str],
-        shared: Mapping[str, float],
-        device: torch.device,
-    ) -> dict[str, float]:
-        from dimts.families.acoustic.measurements import measure
-
-        return measure(settings, bundle, names, shared, device)
-
-    def held_out(
-        self, settings: AcousticSettings, bundle: Path, device: torch.device
-    ) -> tuple[dict[str, float], dict[str, float]]:
-        from dimts.families.acoustic.measurements import held_out
-
-        return held_out(settings, bundle, device)
-
-    def for_promotion(
-        self, settings: AcousticSettings, device: torch.device
-    ) -> Callable[[Path, str, bool], Measured]:
-        from dimts.families.acoustic.measurements import for_promotion
-
-        return for_promotion(settings, device)
 
     def objections(self, metrics: Mapping[str, float], limits: VoiceLimits) -> list[str]:
         """See `Family.objections`; a metric that is not a number fails its condition."""
@@ -167,16 +125,6 @@ class AcousticFamily(Family):
                 f"at most {limits.max_forgetting:+g} is asked for"
             )
         return found
-
-    def regressions(
-        self,
-        settings: AcousticSettings,
-        ours: Mapping[str, float],
-        theirs: Mapping[str, float] | None,
-    ) -> list[str]:
-        from dimts.families.acoustic.judged import regressions
-
-        return regressions(settings, ours, theirs)
 
 
 FAMILY = AcousticFamily()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from dimts.families.acoustic.alignment.em import ALIGNER_VERSION, align_corpus
 from dimts.families.acoustic.data import Data
 from dimts.families.acoustic.settings import AcousticSettings
 from dimts.features.manifest import AGAIN
-from dimts.storage.files import copy_to, local_copy
+from dimts.storage.files import copy_to, local_copy, write_atomic
 from dimts.storage.paths import AnyPath
 
 
@@ -102,12 +101,10 @@ def _align(settings: AcousticSettings, data: Data) -> list[NDArray[np.int32]]:
 
 
 def _write_durations(file: Path, durations: Sequence[NDArray[np.int32]]) -> None:
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         file.parent.mkdir(exist_ok=True)
         # Not by save_file, which lets nobody but the writer read the file.
-        partial.write_bytes(save({str(i): array for i, array in enumerate(durations)}))
-        partial.replace(file)
+        write_atomic(file, save({str(i): array for i, array in enumerate(durations)}))
     except PermissionError as error:
         raise UserError(
             f"{file.parent}: cannot be written ({error.strerror}), and training keeps the "

@@ -10,6 +10,7 @@ from dimts.families.acoustic.model.config import FreezeIndex
 from dimts.families.acoustic.model.embedding import PartlyFrozenEmbedding
 from dimts.families.acoustic.model.t3 import T3
 from dimts.text.tokenizer import Tokenizer
+from dimts.training.task import count_parameters
 
 KEY = "model.freeze_until_index"
 
@@ -48,10 +49,7 @@ def freeze(model: T3, tokenizer: Tokenizer, n_base_speakers: int = 0) -> dict[st
         model.encoder.blocks[number].requires_grad_(False)
     for number in blocks.decoder:
         model.decoder.blocks[number].requires_grad_(False)
-    counts = {"trained": 0, "frozen": 0, "frozen_rows": rows}
-    for parameter in model.parameters():
-        counts["trained" if parameter.requires_grad else "frozen"] += parameter.numel()
-    return counts
+    return {**count_parameters(model), "frozen_rows": rows}
 
 
 def frozen_rows(index: FreezeIndex, tokenizer: Tokenizer) -> int:

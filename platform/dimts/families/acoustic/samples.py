@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from dimts.families.acoustic.settings import AcousticSettings
 from dimts.families.acoustic.speaker import AcousticSpeaker
 from dimts.families.registry import use_shipped_vocoder
 from dimts.plotting.mel import mel_plot
-from dimts.training.task import Sample, Samples
+from dimts.training.task import Samples, samples_of, samples_so_far
 
 
 def make_samples(
@@ -33,29 +32,14 @@ def make_samples(
     texts = settings.training.sample_texts or data.val.utterances.texts[-2:]
     hop_s = settings.mel.hop_length / settings.mel.sample_rate
     plots: list[Path] = []
-    for sample in _samples(folder, step, texts):
+    for sample in samples_of(folder, step, texts, "sentence"):
         mel_TM, _, f0_T = speaker.mel(sample.text)
         write_wav(sample.wav, speaker.vocode(mel_TM, f0_T), speaker.sample_rate)
         mel_plot(sample.plots[0], mel_TM, title=sample.text, hop_s=hop_s)
         plots += sample.plots
     if len(data.val):
-        plots += _plot_alignment(model, data, folder / _name(step), hop_s)
-    steps = sorted(int(path.name.removeprefix("step_")) for path in folder.glob("step_*"))
-    every = [sample for at in steps for sample in _samples(folder, at, texts)]
-    return Samples([s for s in every if s.wav.exists() and s.plots[0].exists()], plots)
-
-
-def _name(step: int) -> str:
-    return f"step_{step:06d}"
-
-
-def _samples(folder: Path, step: int, texts: Sequence[str]) -> list[Sample]:
-    """Where the samples of a step are."""
-    stems = [folder / _name(step) / f"sentence_{n}" for n in range(1, len(texts) + 1)]
-    return [
-        Sample(step, text, stem.with_suffix(".wav"), (stem.with_name(f"{stem.name}_mel.png"),))
-        for text, stem in zip(texts, stems, strict=True)
-    ]
+        plots += _plot_alignment(model, data, folder / f"step_{step:06d}", hop_s)
+    return Samples(samples_so_far(folder, texts, "sentence"), plots)
 
 
 @torch.no_grad()

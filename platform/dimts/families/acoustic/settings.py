@@ -13,10 +13,9 @@ from dimts.audio.mel import MelConfig
 from dimts.core.config import MAX_LAYERS, MAX_WIDTH, Config
 from dimts.evaluation.judges.config import JudgesConfig
 from dimts.families.acoustic.model.config import LossConfig, ModelConfig
-from dimts.families.protocol import BaseSection, Sections
-from dimts.features.config import CorpusConfig, PrepareConfig
+from dimts.families.protocol import RehearsedBase, Sections
+from dimts.features.config import CorpusConfig, PrepareConfig, check_language
 from dimts.storage.paths import AnyPath
-from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.training.config import OptimizerConfig, RunSettings, TrainingConfig
 
@@ -33,29 +32,20 @@ SPELLED: tuple[StartMethod, ...] = ("transliteration", "nearest")
 """Those that need a transliteration."""
 
 
-class BaseConfig(BaseSection):
-    """What a voice is adapted from, and what is done lest the base forgets; see `BaseSection`.
+class BaseConfig(RehearsedBase):
+    """What a voice is adapted from; see `RehearsedBase`.
 
     Attributes:
         start: how the rows of new tokens begin.
         transliteration: code or file of the table that `start` reads; that of the language if
             not given.
-        features: prepared sets of the base's languages. What was forgotten is measured on their
-            test splits; rehearsal draws from their training splits.
-        rehearsal_share: share of the batches that are of the base's languages.
-        held_out: utterances of each set that forgetting is measured on, at most.
     """
 
     start: StartMethod = "transliteration"
     transliteration: str | None = None
-    features: tuple[AnyPath, ...] = ()
-    rehearsal_share: float = Field(0.0, ge=0, lt=1)
-    held_out: int = Field(50, ge=1)
 
     @model_validator(mode="after")
     def _nothing_without_effect(self) -> Self:
-        if self.rehearsal_share and not self.features:
-            raise ValueError("rehearsal_share needs features, the base's prepared sets")
         if self.transliteration and self.start not in SPELLED:
             raise ValueError(f"transliteration has no effect with start: {self.start}")
         return self
@@ -166,20 +156,6 @@ class AcousticSettings(RunSettings):
     training: AcousticTrainingConfig
     base: BaseConfig | None = None
     judges: JudgesConfig = JudgesConfig()
-
-
-def check_language(corpus: CorpusConfig, text: TextConfig) -> None:
-    """Refuse a corpus of another language than its texts are read in.
-
-    Raises:
-        ValueError: they differ.
-    """
-    code = load_language(text.language).code
-    if corpus.language not in (None, code):
-        raise ValueError(
-            f"corpus.language ({corpus.language}) must be {code}, the code of text.language's "
-            "file; it may be left out"
-        )
 
 
 class AcousticSections(Sections):

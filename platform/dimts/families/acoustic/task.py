@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch import distributed as dist
 
-from dimts.bundles.bundle import read_manifest
+from dimts.bundles.bundle import check_goes_on
 from dimts.core.errors import UserError
 from dimts.families.acoustic.adversarial import MelDiscriminator
 from dimts.families.acoustic.balance import balanced
@@ -49,7 +49,14 @@ def acoustic_task(settings: AcousticSettings, device: torch.device) -> Task:
     data = open_data(settings)
     latest = find_latest(settings.run_dir)
     if latest:
-        _check_goes_on(latest, settings, data)
+        key = "base_sha256"
+        facts = (
+            ("vocabulary", "tokenizer", data.tokenizer.fingerprint),
+            ("set of features", "features", _features(data)),
+            ("table of speakers", "speakers", data.speakers),
+            ("base", key, _origin(settings, data).get(key)),
+        )
+        check_goes_on(latest, facts, get_family(settings.family).new_run_hint(str(latest.parent)))
     for text in settings.training.sample_texts:  # now, not at the first sample
         try:
             data.tokenizer.encode(text, data.language)
@@ -170,30 +177,3 @@ def _origin(settings: AcousticSettings, data: Data) -> dict[str, str]:
         return before.origin | learned  # dimts extend wrote it, and no training has come of it yet
     name = Path(settings.base.bundle).name
     return origin(name, data.base.sha256, settings.base.start, data.language) | learned
-
-
-def _check_goes_on(checkpoint: Path, settings: AcousticSettings, data: Data) -> None:
-    """A base may have been replaced since, an alias in MLflow may have moved, or features may have
-    been prepared anew: ids, mel statistics and batches would not be those that the weights were
-    trained with."""
-    manifest = read_manifest(checkpoint, verify=False)
-    key = "base_sha256"
-    for what, before, now in (
-        ("vocabulary", manifest.tokenizer, data.tokenizer.fingerprint),
-        ("set of features", manifest.features, _features(data)),
-        ("table of speakers", manifest.speakers, data.speakers),
-        ("base", manifest.origin.get(key), _origin(settings, data).get(key)),
-    ):
-        if before != now:
-            raise UserError(
-                f"{checkpoint}: was trained with another {what} than there is now; "
-                f"{go_on_from(checkpoint.parent)}, or remove the run to begin anew"
-            )
-
-
-def go_on_from(run_dir: str | Path) -> str:
-    """What to do where a run cannot go on as it is: a new one that starts from its weights."""
-    return (
-        f"to go on from its weights give --set run.name=NEW --set base.bundle={run_dir} "
-        "--set training.aligner.fixed_share=0"
-    )

@@ -91,9 +91,7 @@ def load_bundle(folder: Path) -> ChatterboxBundle:
         ConfigError: its settings are none of a T3; names the file and the key.
     """
     folder = resolve_bundle(folder)
-    manifest = read_manifest(folder)
-    if manifest.family != FAMILY:
-        raise BundleError(f"{folder}: is of the family {manifest.family}, not {FAMILY}")
+    manifest = read_manifest(folder, family=FAMILY)
     model = read_settings(folder, ("model",))["model"]
     if not isinstance(model, dict) or "t3" not in model:
         raise BundleError(f"{folder / CONFIG}: model: has no section 't3'")

@@ -17,7 +17,7 @@ from dimts.families.chatterbox.settings import ChatterboxSettings
 from dimts.families.chatterbox.vocabulary.tokenizer import StockTokenizer
 from dimts.features.config import CorpusConfig
 from dimts.features.feature_set import FeatureSet, FeatureSplit
-from dimts.features.manifest import SplitName
+from dimts.features.manifest import SplitName, check_prepared_with
 from dimts.storage.paths import AnyPath
 from dimts.text.language import Language, load_language
 from dimts.text.normaliser import TextConfig
@@ -145,19 +145,11 @@ def open_features(
         raise UserError(
             f"{place}: has no column {missing[0]}; run dimts prepare with family: chatterbox"
         )
-    facts = manifest.extractors["speech_tokens"].settings
-    for key, ours in settings.tokens.model_dump(exclude={"model", "gpus"}).items():
-        if facts[key] != ours:
-            raise UserError(
-                f"{place}: was prepared with tokens.{key}={facts[key]}, the configuration says "
-                f"{ours}; run dimts prepare again or change it"
-            )
-    for key, ours in (text.switches if text else {}).items():
-        if (theirs := manifest.text.switches[key]) != ours:
-            raise UserError(
-                f"{place}: was prepared with text.{key}={theirs}, the configuration says {ours}; "
-                "run dimts prepare again or change it"
-            )
+    ours = {"tokens": settings.tokens.model_dump(exclude={"model", "gpus"})}
+    theirs = {"tokens": manifest.extractors["speech_tokens"].settings}
+    if text:
+        ours["text"], theirs["text"] = text.switches, manifest.text.switches
+    check_prepared_with(place, ours, theirs)
     return features
 
 

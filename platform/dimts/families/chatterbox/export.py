@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dimts.bundles.fetch import drafted
+from dimts.bundles.fetch import new_folder
 from dimts.core.errors import UserError
 from dimts.families.chatterbox.bundle import ChatterboxBundle
 from dimts.families.chatterbox.model.config import (
@@ -62,8 +62,7 @@ def export(bundle: ChatterboxBundle, out: Path, beside: Path | None) -> Exported
         UserError: `out` is there, `beside` is no stock folder or another model's, or what was
             written computes something else than what was trained.
     """
-    if out.exists():
-        raise UserError(f"{out}: exists already; name another folder, or remove it")
+    folder = new_folder(out)
     kinds = [
         name
         for name, file in TOKENIZERS.items()
@@ -73,7 +72,7 @@ def export(bundle: ChatterboxBundle, out: Path, beside: Path | None) -> Exported
     if t3_file not in kinds:
         raise UserError(f"{beside}: holds {t3_file}; the trained model is not of that kind")
     merged = merge_lora(bundle.weights, bundle.lora) if bundle.lora else bundle.weights
-    with drafted(out) as draft:
+    with folder as draft:
         write_stock(draft, merged, bundle.config, bundle.tokenizer, t3_file, beside)
         write_placed(draft, bundle.placed)
         written = open_stock(draft)

@@ -18,14 +18,13 @@ from dimts.families.chatterbox.metrics import (
     TEXT_GAP,
 )
 from dimts.families.chatterbox.settings import ChatterboxSections, ChatterboxSettings
-from dimts.families.protocol import Family, Limits, Measured, SharedInputs
+from dimts.families.protocol import Family, Limits, Measured, SharedInputs, go_on_from, lazily
+from dimts.training.config import RunSettings
 
 if TYPE_CHECKING:
     import torch
 
-    from dimts.families.chatterbox.speaker import ChatterboxSpeaker
     from dimts.features.schema import Extractor
-    from dimts.training.task import Task
 
 
 class ChatterboxLimits(Limits):
@@ -51,6 +50,12 @@ class ChatterboxFamily(Family):
     metrics = METRICS
     decides = DECIDES
     Limits = ChatterboxLimits
+    prepare_inputs = lazily("chatterbox.data:warn_of_one_speaker")
+    task = lazily("chatterbox.task:chatterbox_task")
+    load = lazily("chatterbox.speaker:ChatterboxSpeaker.load")
+
+    def new_run_hint(self, place: str) -> str:
+        return go_on_from(place)
 
     def with_base(self, sections: ChatterboxSections, bundle: Path) -> ChatterboxSections:
         from dimts.families.chatterbox.base import read_sizes
@@ -63,42 +68,14 @@ class ChatterboxFamily(Family):
 
     def settings(
         self, sections: ChatterboxSections, run_dir: Path, config_yaml: str
-    ) -> ChatterboxSettings:
-        return ChatterboxSettings(
-            features=sections.prepare.features.absolute(),
-            run_dir=run_dir,
-            text=sections.text.absolute(),
-            tokens=sections.tokens,
-            model=sections.model,
-            training=sections.training,
-            base=sections.base,
-            config_yaml=config_yaml,
-        )
+    ) -> RunSettings:
+        own = sections.model_copy(update={"text": sections.text.absolute()})
+        return super().settings(own, run_dir, config_yaml)
 
     def extractors(self, sections: ChatterboxSections) -> Sequence[Extractor]:
         from dimts.families.chatterbox.extractor import TokenExtractor
 
         return (TokenExtractor.of(sections.tokens),)
-
-    def prepare_inputs(self, settings: ChatterboxSettings) -> None:
-        from dimts.families.chatterbox.data import warn_of_one_speaker
-
-        warn_of_one_speaker(settings)
-
-    def task(self, settings: ChatterboxSettings, device: torch.device) -> Task:
-        from dimts.families.chatterbox.task import chatterbox_task
-
-        return chatterbox_task(settings, device)
-
-    def load(self, bundle: Path, device: str = "cpu") -> ChatterboxSpeaker:
-        from dimts.families.chatterbox.speaker import ChatterboxSpeaker
-
-        return ChatterboxSpeaker.load(bundle, device)
-
-    def new_run_hint(self, place: str) -> str:
-        from dimts.families.chatterbox.task import go_on_from
-
-        return go_on_from(place)
 
     def measure(
         self, settings: ChatterboxSettings, bundle: Path, names: Sequence[str],

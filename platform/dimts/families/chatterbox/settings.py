@@ -9,10 +9,9 @@ from pydantic import Field, model_validator
 from dimts.core.config import Config
 from dimts.families.chatterbox.model.config import LoraConfig, T3Config
 from dimts.families.chatterbox.tokens_config import TokensConfig
-from dimts.families.protocol import BaseSection, Sections
-from dimts.features.config import CorpusConfig, PrepareConfig
+from dimts.families.protocol import RehearsedBase, Sections
+from dimts.features.config import CorpusConfig, PrepareConfig, check_language
 from dimts.storage.paths import AnyPath
-from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.training.config import OptimizerConfig, RunSettings, TrainingConfig
 
@@ -84,28 +83,6 @@ class ChatterboxTraining(TrainingConfig):
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-5, warmup_steps=100)
 
 
-class ChatterboxBase(BaseSection):
-    """The model to start from: a folder of the published model, as it is or as `dimts extend`
-    wrote it, or a bundle or run of this family.
-
-    Attributes:
-        features: prepared sets of its languages. What was forgotten is measured on their test
-            splits; rehearsal draws from their training splits.
-        rehearsal_share: share of the batches that are of those.
-        held_out: utterances of each set that forgetting is measured on, at most.
-    """
-
-    features: tuple[AnyPath, ...] = ()
-    rehearsal_share: float = Field(0.0, ge=0, lt=1)
-    held_out: int = Field(50, ge=1)
-
-    @model_validator(mode="after")
-    def _nothing_without_effect(self) -> Self:
-        if self.rehearsal_share and not self.features:
-            raise ValueError("rehearsal_share needs features, the base's prepared sets")
-        return self
-
-
 class ChatterboxSettings(RunSettings):
     """One training of a T3.
 
@@ -113,7 +90,8 @@ class ChatterboxSettings(RunSettings):
         features: the prepared set.
         text: what its texts must have been normalised with.
         tokens: what its tokens must be.
-        base: None starts from nothing.
+        base: a folder of the published model, as it is or as `dimts extend` wrote it, or a bundle
+            or run of this family; None starts from nothing.
     """
 
     family: str = "chatterbox"
@@ -122,7 +100,7 @@ class ChatterboxSettings(RunSettings):
     tokens: TokensConfig
     model: ModelConfig
     training: ChatterboxTraining
-    base: ChatterboxBase | None = None
+    base: RehearsedBase | None = None
 
 
 class ChatterboxSections(Sections):
@@ -134,14 +112,14 @@ class ChatterboxSections(Sections):
     prepare: ChatterboxPrepare
     model: ModelConfig = ModelConfig()
     training: ChatterboxTraining = ChatterboxTraining()
-    base: ChatterboxBase | None = None
+    base: RehearsedBase | None = None
 
     @model_validator(mode="after")
     def _reads_what_is_spoken(self) -> Self:
-        code = load_language(self.text.language).code
-        if self.corpus.language not in (None, code):
-            raise ValueError(
-                f"corpus.language ({self.corpus.language}) must be {code}, the code of "
-                "text.language's file; it may be left out"
-            )
+        check_language(self.corpus, self.text)
         return self
+
+    @property
+    def features(self) -> AnyPath:
+        """What is learned from, for processes that stand elsewhere."""
+        return self.prepare.features.absolute()

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dimts.bundles.bundle import read_manifest
-from dimts.core.errors import UserError
+from dimts.bundles.bundle import check_goes_on
 from dimts.families.chatterbox.bundle import write_bundle
 from dimts.families.chatterbox.data import Data, open_data
 from dimts.families.chatterbox.metrics import SELECTION
@@ -21,6 +20,7 @@ from dimts.families.chatterbox.settings import ChatterboxSettings
 from dimts.families.chatterbox.spoken_text import write_language
 from dimts.families.chatterbox.training_parts import set_trained
 from dimts.families.chatterbox.voices import write_voices
+from dimts.families.protocol import go_on_from
 from dimts.training.checkpoint import find_latest
 from dimts.training.task import Objective, Task
 
@@ -36,7 +36,11 @@ def chatterbox_task(settings: ChatterboxSettings, device: torch.device) -> Task:
     """
     data = open_data(settings)
     if latest := find_latest(settings.run_dir):
-        _check_goes_on(latest, settings, data)
+        facts = (
+            ("set of features", "features", data.fingerprint),
+            ("base", BASE_SHA256, data.base and data.base.sha256),
+        )
+        check_goes_on(latest, facts, go_on_from(latest.parent))
     model = initial_model(settings, data)
     # What `dimts extend` gave to the language on a base; without one no row is new or old.
     placed = frozenset(data.placed.get("rows", {}).values()) if data.base else frozenset[int]()
@@ -78,25 +82,7 @@ def initial_model(settings: ChatterboxSettings, data: Data) -> T3:
     return model
 
 
-def go_on_from(run_dir: str | Path) -> str:
-    """What to do where a run cannot go on as it is: a new one that starts from its weights."""
-    return f"to go on from its weights give --set run.name=NEW --set base.bundle={run_dir}"
-
-
 def _origin(settings: ChatterboxSettings, data: Data) -> dict[str, str]:
     if not (settings.base and data.base):
         return {}
     return {"base": Path(settings.base.bundle).name, BASE_SHA256: data.base.sha256}
-
-
-def _check_goes_on(checkpoint: Path, settings: ChatterboxSettings, data: Data) -> None:
-    manifest = read_manifest(checkpoint, verify=False)
-    for what, before, now in (
-        ("set of features", manifest.features, data.fingerprint),
-        ("base", manifest.origin.get(BASE_SHA256), data.base and data.base.sha256),
-    ):
-        if before != now:
-            raise UserError(
-                f"{checkpoint}: was trained with another {what} than there is now; "
-                f"{go_on_from(checkpoint.parent)}, or remove the run to begin anew"
-            )

@@ -11,6 +11,7 @@ from dimts.families.acoustic.model.embedding import PartlyFrozenEmbedding
 from dimts.families.chatterbox.model.lora import add_lora
 from dimts.families.chatterbox.model.t3 import T3
 from dimts.families.chatterbox.settings import ModelConfig
+from dimts.training.task import count_parameters
 
 KEY = "model.freeze_until_index"
 
@@ -64,10 +65,7 @@ def set_trained(model: T3, config: ModelConfig, placed: frozenset[int]) -> dict[
             rows = nn.Embedding.from_pretrained(model.text_head.weight.detach(), freeze=False)
             model.text_emb = PartlyFrozenEmbedding(model.text_emb, frozen_V)  # type: ignore[assignment]
             model.text_head = PartlyFrozenHead(rows, frozen_V)  # type: ignore[assignment]
-    counts = {"trained": 0, "frozen": 0, "frozen_rows": n_frozen}
-    for parameter in model.parameters():
-        counts["trained" if parameter.requires_grad else "frozen"] += parameter.numel()
-    return counts
+    return {**count_parameters(model), "frozen_rows": n_frozen}
 
 
 def _frozen_rows(config: ModelConfig, placed: frozenset[int], weight_VC: Tensor) -> Tensor:

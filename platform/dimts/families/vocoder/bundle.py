@@ -83,9 +83,7 @@ def load_bundle(folder: Path, device: str | torch.device = "cpu") -> Bundle:
         BundleError: the folder is no bundle of a vocoder, is damaged, or does not fit together.
     """
     folder = resolve_bundle(folder)
-    manifest = read_manifest(folder)
-    if manifest.family != FAMILY:
-        raise BundleError(f"{folder}: is of the family {manifest.family}, not a vocoder")
+    manifest = read_manifest(folder, family=FAMILY)
     config, mel = read_sizes(folder)
     weights = read_weights(folder)
     with sizes_alone():  # sizes that the weights do not have cost no memory

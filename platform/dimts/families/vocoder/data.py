@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -49,7 +49,7 @@ def open_data(settings: VocoderSettings) -> Data:
     Raises:
         UserError: they are missing, have no waves, or were made with other settings.
     """
-    sets = {p: _open(p, settings.mel, settings.pitch) for p in dict.fromkeys(settings.features)}
+    sets = open_sets(settings)
     training, mel = settings.training, settings.mel
     opened = tuple(sets.values())
     learned = tuple(sets[place] for place in settings.features)
@@ -68,7 +68,12 @@ def open_data(settings: VocoderSettings) -> Data:
     return Data(opened, train_crops, val_crops, *_statistics(learned))
 
 
-def whole_utterances(features: tuple[FeatureSet, ...], split: str, mel: MelConfig) -> Crops:
+def open_sets(settings: VocoderSettings) -> dict[AnyPath, FeatureSet]:
+    """Each set once, by its place; raises like `open_data`."""
+    return {p: _open(p, settings.mel, settings.pitch) for p in dict.fromkeys(settings.features)}
+
+
+def whole_utterances(features: Iterable[FeatureSet], split: str, mel: MelConfig) -> Crops:
     """A split of all sets, to be read utterance by utterance."""
     return Crops([f.split(cast(SplitName, split)) for f in features], mel, 1)
 

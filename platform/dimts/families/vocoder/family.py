@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dimts.core.errors import UserError
-from dimts.families.protocol import Family, Measured
+from dimts.families.protocol import Family, Measured, go_on_from, lazily
 from dimts.families.vocoder.metrics import DECIDES, METRICS
 from dimts.families.vocoder.sections import VocoderSections
 from dimts.families.vocoder.settings import VocoderSettings
@@ -16,9 +16,7 @@ from dimts.training.config import RunSettings
 if TYPE_CHECKING:
     import torch
 
-    from dimts.families.vocoder.speaker import NeuralVocoder
     from dimts.features.schema import Extractor
-    from dimts.training.task import Task
 
 
 class VocoderFamily(Family):
@@ -29,6 +27,11 @@ class VocoderFamily(Family):
     Settings = VocoderSettings
     metrics = METRICS
     decides = DECIDES
+    task = lazily("vocoder.task:vocoder_task")
+    load = lazily("vocoder.speaker:NeuralVocoder.load")
+
+    def new_run_hint(self, place: str) -> str:
+        return go_on_from(place)
 
     def with_base(self, sections: VocoderSections, bundle: Path) -> VocoderSections:
         from dimts.bundles.bundle import resolve_bundle
@@ -47,21 +50,6 @@ class VocoderFamily(Family):
         from dimts.families.vocoder.extractors import extractors_of
 
         return (MelExtractor(sections.mel), *extractors_of(sections.mel, sections.pitch))
-
-    def task(self, settings: VocoderSettings, device: torch.device) -> Task:
-        from dimts.families.vocoder.task import vocoder_task
-
-        return vocoder_task(settings, device)
-
-    def load(self, bundle: Path, device: str = "cpu") -> NeuralVocoder:
-        from dimts.families.vocoder.speaker import NeuralVocoder
-
-        return NeuralVocoder.load(bundle, device)
-
-    def new_run_hint(self, place: str) -> str:
-        from dimts.families.vocoder.task import go_on_from
-
-        return go_on_from(place)
 
     def scores(
         self, settings: VocoderSettings, bundle: Path, split: str, device: torch.device
@@ -85,13 +73,13 @@ class VocoderFamily(Family):
 
         from dimts.families.registry import check_same_mel
         from dimts.families.vocoder.bundle import load_bundle
-        from dimts.families.vocoder.data import open_data, whole_utterances
+        from dimts.families.vocoder.data import open_sets, whole_utterances
         from dimts.families.vocoder.held_out import aggregate_metrics, evaluate
         from dimts.families.vocoder.speaker import NeuralVocoder
 
         model = load_bundle(bundle, device).model
         check_same_mel(str(bundle), model.mel, settings.mel)
-        recordings = whole_utterances(open_data(settings).features, split, settings.mel)
+        recordings = whole_utterances(open_sets(settings).values(), split, settings.mel)
         if not len(recordings):
             raise UserError(
                 f"{settings.features[0]}: the {split} split is empty; raise prepare.{split}_share"

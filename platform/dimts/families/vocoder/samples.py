@@ -9,9 +9,8 @@ from dimts.families.vocoder.data import Data
 from dimts.families.vocoder.model.vocoder import Vocoder
 from dimts.families.vocoder.speaker import NeuralVocoder
 from dimts.plotting.mel import mel_plot
-from dimts.training.task import Sample, Samples
+from dimts.training.task import Samples, samples_of, samples_so_far
 
-STEP_FOLDER = "step_{:06d}"
 N_SAMPLES = 2
 
 
@@ -31,19 +30,9 @@ def make_samples(data: Data, model: Vocoder, folder: Path, step: int) -> Samples
     mel = model.mel
     hop_s = mel.hop_length / mel.sample_rate
     ids = data.val.ids[:N_SAMPLES]
-    for index, sample in enumerate(_samples_of(folder, step, ids)):
+    for index, sample in enumerate(samples_of(folder, step, ids, "recording")):
         recorded_TM = data.val.recording(index).mel_TM
         wave = vocoder(recorded_TM)
         write_wav(sample.wav, wave, mel.sample_rate)
         mel_plot(sample.plots[0], vocoder.mel_of(wave), recorded_TM, title=sample.text, hop_s=hop_s)
-    steps = sorted(int(path.name.removeprefix("step_")) for path in folder.glob("step_*"))
-    made = [sample for s in steps for sample in _samples_of(folder, s, ids)]
-    return Samples([sample for sample in made if sample.wav.exists()])
-
-
-def _samples_of(folder: Path, step: int, ids: list[str]) -> list[Sample]:
-    stems = [folder / STEP_FOLDER.format(step) / f"recording_{n}" for n in range(1, len(ids) + 1)]
-    return [
-        Sample(step, name, stem.with_suffix(".wav"), (stem.with_name(f"{stem.name}_mel.png"),))
-        for name, stem in zip(ids, stems, strict=True)
-    ]
+    return Samples(samples_so_far(folder, ids, "recording"))

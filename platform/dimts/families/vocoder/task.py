@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dimts.bundles.bundle import WEIGHTS, load_weights, read_manifest, read_weights
+from dimts.bundles.bundle import WEIGHTS, check_goes_on, load_weights, read_manifest, read_weights
 from dimts.bundles.fetch import local_bundle
-from dimts.core.errors import UserError
+from dimts.families.protocol import go_on_from
 from dimts.families.registry import check_same_mel
 from dimts.families.vocoder.bundle import load_bundle, write_bundle
 from dimts.families.vocoder.data import Data, open_data
@@ -24,7 +24,7 @@ from dimts.families.vocoder.objectives import DiscriminatorObjective, GeneratorO
 from dimts.families.vocoder.samples import make_samples
 from dimts.families.vocoder.settings import VocoderSettings
 from dimts.training.checkpoint import find_latest
-from dimts.training.task import Objective, Task
+from dimts.training.task import Objective, Task, count_parameters
 
 
 def vocoder_task(settings: VocoderSettings, device: torch.device) -> Task:
@@ -36,7 +36,11 @@ def vocoder_task(settings: VocoderSettings, device: torch.device) -> Task:
     """
     data = open_data(settings)
     if latest := find_latest(settings.run_dir):
-        _check_goes_on(latest, settings, data)
+        origin = _origin(settings)
+        keys = {"base": "base_sha256", "voice": "voice_sha256"}
+        facts = [(what, key, origin.get(key)) for what, key in keys.items()]
+        facts.insert(0, ("set of features", "features", data.fingerprint))
+        check_goes_on(latest, facts, go_on_from(latest.parent))
     training = settings.training
     model = initial_model(settings, data).to(device)
     discriminators = Discriminators(training.discriminator.model).to(device)
@@ -49,6 +53,8 @@ def vocoder_task(settings: VocoderSettings, device: torch.device) -> Task:
     generator = GeneratorObjective(model, discriminators, training, distance)
     critic = DiscriminatorObjective(discriminators, model, training, distance)
     start = training.discriminator.start_step
+    counts = count_parameters(model)
+    counts["discriminators"] = count_parameters(discriminators)["trained"]
     return Task(
         model=model,
         objectives=(
@@ -61,11 +67,7 @@ def vocoder_task(settings: VocoderSettings, device: torch.device) -> Task:
         unit="frames",
         write_bundle=write,
         sample=partial(make_samples, data, model),
-        counts={
-            "parameters/trained": _count(model, True),
-            "parameters/frozen": _count(model, False),
-            "parameters/discriminators": _count(discriminators, True),
-        },
+        counts={f"parameters/{what}": float(n) for what, n in counts.items()},
     )
 
 
@@ -91,26 +93,3 @@ def _origin(settings: VocoderSettings) -> dict[str, str]:
             manifest = read_manifest(local_bundle(bundle), verify=False)
             origin |= {what: Path(bundle).name, f"{what}_sha256": manifest.sha256[WEIGHTS]}
     return origin
-
-
-def _check_goes_on(checkpoint: Path, settings: VocoderSettings, data: Data) -> None:
-    manifest, origin = read_manifest(checkpoint, verify=False), _origin(settings)
-    for what, before, now in (
-        ("set of features", manifest.features, data.fingerprint),
-        ("base", manifest.origin.get("base_sha256"), origin.get("base_sha256")),
-        ("voice", manifest.origin.get("voice_sha256"), origin.get("voice_sha256")),
-    ):
-        if before != now:
-            raise UserError(
-                f"{checkpoint}: was trained with another {what} than there is now; "
-                f"{go_on_from(checkpoint.parent)}, or remove the run to begin anew"
-            )
-
-
-def go_on_from(run_dir: str | Path) -> str:
-    """What to do where a run cannot go on as it is: a new one that starts from its weights."""
-    return f"to go on from its weights give --set run.name=NEW --set base.bundle={run_dir}"
-
-
-def _count(module: torch.nn.Module, trained: bool) -> float:
-    return float(sum(p.numel() for p in module.parameters() if p.requires_grad == trained))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from dimts.audio.mel import MelConfig
 from dimts.bundles.bundle import CONFIG, sha256
-from dimts.bundles.fetch import drafted
+from dimts.bundles.fetch import new_folder
 from dimts.core.config import Config, to_yaml
 from dimts.core.errors import UserError
 from dimts.families.acoustic.bundle import TOKENIZER, build_model, load_bundle, write_bundle
@@ -136,14 +135,3 @@ def write_tokenizers(merged: Tokenizer, folder: Path) -> None:
 
 def _origin(name: str, base_sha256: str, extension: Extension) -> dict[str, str]:
     return origin(name, base_sha256, extension.method, extension.language.code)
-
-
-def new_folder(out: Path) -> AbstractContextManager[Path]:
-    """A folder that has its name once all is written.
-
-    Raises:
-        UserError: something is there already.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: exists already; name another folder, or remove it")
-    return drafted(out)
