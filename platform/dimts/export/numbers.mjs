@@ -5,7 +5,7 @@ const MAX_RULES_A_NUMBER = 150, WORD = "[\\p{L}\\p{N}_]"
 const LEFT_OUT = "here dates, times, ranges and phone numbers have to be written as they are said"
 
 export const escaped = text => text.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&")
-const oneOf = texts =>
+export const oneOf = texts =>
   [...texts].sort((a, b) => b.length - a.length).map(escaped).join("|") || "(?!)"
 const isLetter = character => /^\p{L}/u.test(character)
 
@@ -21,6 +21,8 @@ export function numberReader(tables) {
     `(${oneOf(Object.keys(before))})\\s*(${digits}(?:\\s+(?:${scales})(?!${WORD}))?)`, "gu")
   const unitAfter = new RegExp(`(?<=\\d)\\s?(${oneOf(Object.keys(after))})(?!${WORD})`, "gu")
   const between = new RegExp(`(?<=\\d)(${oneOf(Object.keys(own.between))})(?=\\d)`, "gu")
+  const whole = new RegExp(digits, "gu"), marks = escaped(own.clock?.marks ?? "")
+  const compound = new RegExp(`\\d\\p{L}*(?: ?[-–—] ?|[/:.,${marks}])\\d|\\+\\d`, "u")
   const read = tables.affixes === "listed" ? listed(tables, digits, ordinals)
     : simple(tables, digits, ordinals)
   return text => {
@@ -28,9 +30,9 @@ export function numberReader(tables) {
       const value = numeralValue(letters, own.numerals)
       return value <= largest(own) ? `${value}` : letters
     })
+    if (compound.test(text.replace(whole, "0")) || /(?<!\d)0\d+[ -]\d/.test(text))
+      throw new Error(LEFT_OUT)
     text = text.replace(unitBefore, (_, mark, number) => `${number} ${before[mark]}`)
-    if (/\d(?:[-–—/:.,]| [-–—] )\d/u.test(text.replace(new RegExp(digits, "gu"), "0"))
-      || /\+\d|(?<!\d)0\d+[ -]\d/u.test(text)) throw new Error(LEFT_OUT)
     text = text.replace(unitAfter, (_, unit) => ` ${after[unit]}`)
     return read(text.replace(between, mark => own.between[mark]))
   }
@@ -67,6 +69,7 @@ function listed(tables, digits, ordinals) {
 
 function numberWords(minus, number, suffix, tables) {
   const [digits, ...fractions] = number.split(tables.decimal_separator)
+  if (fractions.length > 1) throw new Error(LEFT_OUT)
   const whole = digits.replaceAll(tables.group_separator, ""), value = Number(whole)
   let words = value > largest(tables) || (whole.length > 1 && whole[0] === "0")
     ? eachDigit(whole, tables) : cardinal(value, tables)
