@@ -183,7 +183,9 @@ def test_logged_model_is_served_by_mlflow(tmp_path: Path) -> None:
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(tmp_path / "model")]
     command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
-    with subprocess.Popen(command, start_new_session=True) as server:
+    programs = str(Path(sys.executable).parent)  # MLflow starts uvicorn by its name
+    environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    with subprocess.Popen(command, env=environment, start_new_session=True) as server:
         try:
             address = f"http://127.0.0.1:{port}/"
             wait_for(f"{address}ping", server)
@@ -196,7 +198,8 @@ def test_logged_model_is_served_by_mlflow(tmp_path: Path) -> None:
             with pytest.raises(urllib.error.HTTPError, match="400"):
                 ask(address, [{"said": "ሰላም።"}])
         finally:
-            os.killpg(server.pid, 15)
+            if server.poll() is None:
+                os.killpg(server.pid, 15)
 
 
 def ask(address: str, sentences: list[dict[str, object]]) -> bytes:
