@@ -147,7 +147,7 @@ def test_page_speaks_in_a_browser_as_the_module_does(page: str, exported: Path) 
         asked: list[str] = []
         tab.on("request", lambda request: asked.append(request.url))
         tab.goto(page)
-        tab.wait_for_function("window.speak", timeout=300_000)
+        tab.wait_for_function("window.speak !== undefined", timeout=300_000)
         spoken = np.array(tab.evaluate(f"speak({json.dumps(TEXT)}).then(wave => [...wave])"))
         tab.fill("textarea", TEXT)
         tab.press("textarea", "Tab")
