@@ -110,23 +110,22 @@ def voice(made: Made) -> Voice:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("text", "options", "decibels"),
+    ("text", "options"),
     [
-        (TEXT, {}, -50),
-        ("ሀ", {"voice": "abebe"}, -50),
-        # The last digits of F0 add up to a phase that drifts over pieces of twenty seconds.
-        (LONG, {"speed": 1.3}, -35),
-        ("Good morning, 42 people!", {"language": "en", "pitch": 1.5, "voice": VOICES[0]}, -50),
+        (TEXT, {}),
+        ("ሀ", {"voice": "abebe"}),
+        (LONG, {"speed": 1.3}),
+        ("Good morning, 42 people!", {"language": "en", "pitch": 1.5, "voice": VOICES[0]}),
     ],
 )
 def test_exported_voice_speaks_what_the_trained_one_speaks(
-    voice: Voice, speaker: AcousticSpeaker, text: str, options: dict[str, object], decibels: float
+    voice: Voice, speaker: AcousticSpeaker, text: str, options: dict[str, object]
 ) -> None:
     expected = speaker.speak(text, **options)  # type: ignore[arg-type]
     spoken = voice.speak(text, **options)  # type: ignore[arg-type]
     assert spoken.dtype == np.float32 and len(spoken) == len(expected)
     assert expected.std() > 1e-4
-    assert difference_db(expected, spoken) < decibels
+    assert difference_db(expected, spoken) < -50
 
 
 @pytest.mark.slow
@@ -136,7 +135,7 @@ def test_export_says_what_was_written(made: Made) -> None:
     assert f"{made.out}, " in written and written.endswith("MB in fp32")
     assert "python -m dimts_runtime" in command
     assert {path.name for path in made.out.iterdir()} == {
-        "acoustic.onnx", "vocoder.onnx", "voice.json", "index.html", RUNTIME,
+        "acoustic.onnx", "vocoder.onnx", "voice.json", "index.html", "numbers.mjs", RUNTIME,
     }  # fmt: skip
 
 

@@ -28,7 +28,7 @@ MAX_MEL_DIFFERENCE, MAX_WAVE_DB = 1e-3, -50.0
 NOT_IN_INT8 = ("decoder.out", "duration.out", "pitch.out", "pitch_net.last", "drawn.")
 """Weights of which the result is heard as it is."""
 SAMPLE_WORDS, SAMPLE_LETTERS = 8, 5
-PAGE = Path(__file__).with_name("page.html")
+PAGE = {"index.html": "page.html", "numbers.mjs": "numbers.mjs"}
 
 
 class Exported(NamedTuple):
@@ -71,7 +71,8 @@ def export_voice(
         write_facts(draft, facts(speaker, loaded, vocoder.model))
         write_runtime(draft)
         if page:
-            shutil.copyfile(PAGE, draft / "index.html")
+            for name, source in PAGE.items():
+                shutil.copyfile(Path(__file__).with_name(source), draft / name)
         size = sum(file.stat().st_size for file in draft.iterdir() if file.is_file())
         found = Exported(size, *compare(speaker, Voice(draft), text))
         if precision == "fp32" and not (
