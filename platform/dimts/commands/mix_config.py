@@ -86,10 +86,7 @@ class MixConfig(Config):
         return Launch(
             name=self.run.name,
             settings=AcousticSettings(
-                sources=tuple(
-                    Source(features=p.prepare.features.absolute(), text=p.text.absolute())
-                    for p in self.parts
-                ),
+                sources=tuple(Source.of(p.corpus, p.text, p.prepare.features) for p in self.parts),
                 run_dir=self.run.run_dir,
                 mel=self.mel,
                 model=self.model,

@@ -23,7 +23,7 @@ def model_misfits(
     mels: Sequence[NDArray[np.float32]],
     texts: Sequence[str],
     speakers: Sequence[str],
-    language: str,
+    languages: Sequence[str],
 ) -> NDArray[np.float64]:
     """Of each utterance, float64 [n], as `alignment.misfit.misfits`, with the model's own state
     means and its own alignment in place of a flat start's.
@@ -32,7 +32,7 @@ def model_misfits(
         mels: natural-log mels of the bundle's spec, float32 [T, M] each.
         texts: normalised.
         speakers: names; one that the model does not know is taken for its last.
-        language: code of what is spoken.
+        languages: codes of what is spoken.
 
     Raises:
         UserError: the model does not speak the language or a character, or an utterance has fewer
@@ -42,7 +42,8 @@ def model_misfits(
     rows = {name: row for row, name in enumerate(bundle.speakers)}
     pool: list[torch.Tensor] = []
     forced: list[torch.Tensor] = []
-    for n, (mel_TM, text, name) in enumerate(zip(mels, texts, speakers, strict=True)):
+    utterances = zip(mels, texts, speakers, languages, strict=True)
+    for n, (mel_TM, text, name, language) in enumerate(utterances):
         tokens_1N = torch.tensor([bundle.tokenizer.encode_normalised(text, language)])
         mel_1TM = model.normalise(torch.from_numpy(np.array(mel_TM)))[None]
         row = torch.tensor([rows.get(name, len(rows) - 1)]) if rows else None

@@ -144,4 +144,6 @@ class ChatterboxSections(Sections):
                 f"corpus.language ({self.corpus.language}) must be {code}, the code of "
                 "text.language's file; it may be left out"
             )
+        if self.corpus.languages:
+            raise ValueError("corpus.languages: this family learns one language; leave it out")
         return self
