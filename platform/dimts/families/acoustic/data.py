@@ -77,6 +77,9 @@ def open_data(settings: AcousticSettings) -> Data:
     others = [load_language(code) for source in settings.sources for code in source.languages]
     tokenizer = _tokenizer(languages, others, opened, base)
     for features in opened:
+        if unknown := {*features.manifest.corpus.languages} - {*tokenizer.languages}:
+            code = min(unknown)
+            raise UserError(f"{features.folder}: has rows in {code}; name it in corpus.languages")
         _check_texts(features, tokenizer, "text.language's file has now; run dimts prepare again")
     _check_pitch(opened, settings)
     rehearsed = _open_base_features(settings, base) if base else ()
