@@ -43,6 +43,7 @@ ELSEWHERE = {
     "dimts asterisk-corpus": "needs Debian's package server: tests/test_asterisk_recipe.py",
     "dimts segment": "tests/test_segment.py",
     "benchmarks/segment.py": "tests/test_segment.py",
+    "benchmarks/misfits.py": "tests/test_doctor.py",
     "benchmarks/mel.py": "tests/test_mel.py and tests/test_benchmarks.py",
     "benchmarks/loop.py": "tests/test_benchmarks.py",
     "benchmarks/gpu.py": "tests/test_benchmarks.py",

@@ -56,7 +56,7 @@ def settings_of(features: Path, base: BaseConfig | None = None) -> AcousticSetti
         model=MODEL,
         training=AcousticTrainingConfig.model_validate(training),
         base=base,
-        config_yaml="",
+        config_yaml=f"{{model: {MODEL.model_dump_json()}, mel: {MEL.model_dump_json()}}}",
     )
 
 
