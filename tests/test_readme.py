@@ -44,6 +44,7 @@ ELSEWHERE = {
     "dimts segment": "tests/test_segment.py",
     "benchmarks/segment.py": "tests/test_segment.py",
     "benchmarks/misfits.py": "tests/test_doctor.py",
+    "benchmarks/pieces.py": "tests/test_pieces.py",
     "benchmarks/mel.py": "tests/test_mel.py and tests/test_benchmarks.py",
     "benchmarks/loop.py": "tests/test_benchmarks.py",
     "benchmarks/gpu.py": "tests/test_benchmarks.py",
