@@ -62,7 +62,9 @@ def corpus_misfits(
         )  # fmt: skip
     except ValueError as error:
         raise UserError(f"{error}; raise prepare.min_frames_per_token") from error
-    return misfits(tokens, mel_of, durations, tokenizer.factors, PRIOR_FRAMES)
+    return misfits(
+        tokens, mel_of, durations, tokenizer.factors, PRIOR_FRAMES, tokenizer.pause_ids, n_cores()
+    )
 
 
 def without_misfits(
