@@ -35,7 +35,7 @@ from dimts.tracking.ui import start_ui, stop
 STEPS = 30
 GOES, RETURNS = 10, 20
 POLL_S = 0.02
-PATIENCE_S = 120
+PATIENCE_S = 300
 
 Fault = Literal["busy", "lost", "bad_request"]
 Events = Mapping[int, Callable[[], None]]

@@ -208,6 +208,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", [*REFUSED, *(f"bundle-manifest-{name}" for name in NESTED)])
 def test_absurd_file_is_refused_in_one_line(outcomes: dict[str, list[str]], name: str) -> None:
     assert outcomes[name]
@@ -215,6 +216,7 @@ def test_absurd_file_is_refused_in_one_line(outcomes: dict[str, list[str]], name
         assert outcome.startswith("UserError: "), outcome
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", LOADED)
 def test_voice_of_absurd_durations_speaks_within_bounds(
     outcomes: dict[str, list[str]], name: str

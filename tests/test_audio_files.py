@@ -229,6 +229,7 @@ def padded(before: int, after: int) -> Float32Array:
     return np.concatenate([np.zeros(before), noise, np.zeros(after)]).astype(np.float32)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("top_db", [20.0, 40.0])
 @pytest.mark.parametrize("seed", range(4))
 def test_trimming_agrees_with_librosa(top_db: float, seed: int) -> None:

@@ -77,6 +77,7 @@ def test_gpu_benchmark_runs_on_a_cpu_with_torch_and_small_wheels_only(tmp_path: 
     assert "| tiny | 4 | bf16 | searched |" in table
 
 
+@pytest.mark.integration
 def test_precision_benchmark_measures_what_auto_takes(tmp_path: Path) -> None:
     file = tmp_path / "precision.json"
     table = run("benchmarks/precision.py", "--quick", "--json", str(file))
@@ -120,6 +121,7 @@ def test_copies_of_a_vocoder_are_judged_beside_recordings(spoken_corpus: Path) -
     assert scores["Griffin-Lim"] < scores[vocoder]
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(torch.cuda.is_available(), reason="would train for minutes")
 def test_gpu_voice_says_in_one_line_that_it_needs_a_gpu() -> None:
     command = ["benchmarks/gpu_voice.py", "--config", "jobs/configs/sample_am.yaml"]
@@ -194,6 +196,7 @@ def check_clocks(run: dict[str, Any]) -> None:
     assert run["first_step"] + in_loop + run["after"] < run["total"]
 
 
+@pytest.mark.integration
 def test_loop_benchmark_refuses_a_wrong_setting_in_one_line() -> None:
     command = [sys.executable, "benchmarks/loop.py", "--features=x", "--set=training.speed=3"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -121,6 +121,7 @@ print("the same")
 """
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "device", [pytest.param("cpu", marks=only_cpu), pytest.param("cuda", marks=needs_cuda)]
 )

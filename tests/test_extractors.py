@@ -157,12 +157,13 @@ def test_arrays_that_were_not_declared_are_refused(corpus: Path, features: Path)
     assert "token: int32 [" in reasons(features)["u000"][1]
 
 
-@pytest.mark.parametrize("engine", ["local", "pool"])
+@pytest.mark.parametrize("engine", ["local", pytest.param("pool", marks=pytest.mark.integration)])
 def test_model_that_is_not_there_is_one_line(corpus: Path, features: Path, engine: str) -> None:
     with pytest.raises(UserError, match=NO_MODEL):
         run(corpus, features, TokenExtractor(weights="nowhere"), engine=engine)
 
 
+@pytest.mark.integration
 def test_pool_makes_the_same_columns(corpus: Path, features: Path) -> None:
     run(corpus, features, *MEL_AND_TOKENS)
     run(corpus, features.with_name("pool"), *MEL_AND_TOKENS, engine="pool", workers=2)
@@ -188,8 +189,6 @@ def test_actors_of_ray_make_the_same_columns_though_one_dies(
     ours, theirs = contents(features), contents(by_ray)
     assert [name for name in ours if ours[name] != theirs[name]] == ["summary.txt"]
     assert run(corpus, by_ray, *both, engine="ray") == (manifest, 0)
-    with pytest.raises(UserError, match=NO_MODEL):
-        run(corpus, by_ray, TokenExtractor(weights="nowhere"), engine="ray")
 
 
 @pytest.fixture

@@ -155,6 +155,7 @@ def public() -> Iterator[Path]:
         yield Path(name)
 
 
+@pytest.mark.integration
 def test_what_may_not_be_read_is_refused_as_that(public: Path) -> None:
     corpus = make_corpus(public / "corpus", 24)
     for name in ("sub/inside", "guarded"):

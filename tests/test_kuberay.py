@@ -37,10 +37,10 @@ def check(manifest: Manifest) -> None:
     schema = {"$ref": f"#/$defs/{manifest['kind']}", "$defs": fields["$defs"]}
     jsonschema.Draft202012Validator(schema).validate(manifest)
     if manifest["kind"] == "RayCluster":
-        check_cluster(manifest["spec"])
+        check_ray(manifest["spec"])
 
 
-def check_cluster(spec: Manifest) -> None:
+def check_ray(spec: Manifest) -> None:
     for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, **group["template"]}
         kubernetes_validate.validate(pod, KUBERNETES, strict=True)

@@ -70,6 +70,7 @@ def status(address: str, user: str | None = None, **body: str) -> int:
         return error.code
 
 
+@pytest.mark.integration
 def test_ui_listens_on_the_loopback_interface_alone(store: Path) -> None:
     port = free_port()
     with ui(store, "--port", str(port)) as job:
@@ -139,6 +140,7 @@ def test_ui_warns_in_one_line_who_may_reach_it(tmp_path: Path) -> None:
     assert len(job(tmp_path, "--host", "127.0.0.2")[1]) == 1
 
 
+@pytest.mark.integration
 def test_ui_with_passwords_needs_one_to_begin_with(store: Path, tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").symlink_to(store / "mlflow.db")
     code, [line] = job(tmp_path, "--auth", "--port", str(free_port()))

@@ -189,6 +189,7 @@ def test_a_spec_alone_does_not_import_torch_or_numba() -> None:
     assert done.stdout.strip() == "set()"
 
 
+@pytest.mark.integration
 def test_kernels_are_compiled_for_later_processes_too() -> None:
     log_mel(speech_like(0.5, seed=1), MelConfig())
     code = (

@@ -221,6 +221,7 @@ def test_longest_batch_is_of_the_longest_utterances(settings: Settings) -> None:
     assert longest(0, 1, 4) == frames[:1]
 
 
+@pytest.mark.integration
 def test_validation_that_does_not_fit_is_computed_in_parts(settings: Settings) -> None:
     corpus = open_data(settings("v")).val
     sizes: list[int] = []

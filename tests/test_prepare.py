@@ -103,7 +103,7 @@ def test_features_where_a_file_stands_are_refused(corpus: Path, features: Path) 
         run_prepare(corpus, features)
 
 
-@pytest.mark.integration
+@pytest.mark.slow  # of good rows tests/test_smoke.py holds it each time
 def test_ray_makes_the_same_files(corpus: Path, features: Path) -> None:
     import ray
 

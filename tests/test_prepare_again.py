@@ -169,6 +169,7 @@ run_prepare(Path(sys.argv[1]), Path(sys.argv[2]), kill_after_three_chunks)
 """
 
 
+@pytest.mark.integration
 def test_killed_run_goes_on_where_it_stopped(corpus: Path, features: Path) -> None:
     killed = subprocess.run(
         [sys.executable, "-c", KILLED_RUN, corpus, features],

@@ -40,6 +40,7 @@ def corpus(tmp_path: Path) -> Path:
     return make_corpus(tmp_path / "corpus", 24)
 
 
+@pytest.mark.integration
 def test_pool_makes_the_same_files(corpus: Path, tmp_path: Path) -> None:
     add_hostile_rows(corpus)
     run_prepare(corpus, tmp_path / "here")
@@ -51,6 +52,7 @@ def test_pool_makes_the_same_files(corpus: Path, tmp_path: Path) -> None:
     assert active_children() == []
 
 
+@pytest.mark.integration
 def test_worker_that_is_killed_is_one_line(corpus: Path, tmp_path: Path) -> None:
     def kill(n: int) -> None:
         for worker in active_children():

@@ -34,7 +34,7 @@ from data_prep.store import locked
 
 N_UTTERANCES = 40
 MAX_FINISHED = 5 * CHUNK  # by two workers, while their run did not come to it
-PATIENCE_S = 30
+PATIENCE_S = 120
 GO_ON = "give the same command again, it goes on where it stopped"
 
 
@@ -138,6 +138,7 @@ def test_ray_loses_its_raylet(
     finish(corpus, features, undisturbed)
 
 
+@pytest.mark.integration
 def test_second_run_is_refused_and_a_kill_loses_nothing_that_was_safe(
     corpus: Path, undisturbed: Path, tmp_path: Path
 ) -> None:

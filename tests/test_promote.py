@@ -183,6 +183,7 @@ def test_a_voice_that_is_not_better_leaves_the_champion(
     assert registry.get(CANDIDATE).tags["promotion.compared_with"] == "1"
 
 
+@pytest.mark.integration
 def test_a_margin_is_asked_for_and_a_dry_run_changes_nothing(
     voice: Callable[..., VoiceConfig],
     trained: Callable[[VoiceConfig], None],
@@ -203,6 +204,7 @@ def test_a_margin_is_asked_for_and_a_dry_run_changes_nothing(
     assert before == (registry.get(CHAMPION), registry.get(CANDIDATE))
 
 
+@pytest.mark.integration
 def test_a_voice_that_forgets_more_than_the_limit_is_refused(
     voice: Callable[..., VoiceConfig],
     base: BaseVoice,

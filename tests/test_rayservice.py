@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from kuberay_fixtures import ROOT, Manifest, manifests, only
-from test_kuberay import check, check_cluster, pinned
+from test_kuberay import check, check_ray, pinned
 
 from dimts.core.config import build_config
 from dimts.serving.config import ServingConfig
@@ -30,7 +30,7 @@ def serve_config(service: Manifest) -> Any:
 def test_kuberay_and_kubernetes_take_it(service: Manifest) -> None:
     for manifest in manifests("rayservice.yaml"):
         check(manifest)
-    check_cluster(service["spec"]["rayClusterConfig"])
+    check_ray(service["spec"]["rayClusterConfig"])
 
 
 def test_ray_serve_takes_its_configuration(serve_config: Any) -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 pytestmark = pytest.mark.integration
+TRIALS = 5
 ON_FOUR_CORES = """
 import logging, sys
 import ray
@@ -86,7 +87,7 @@ class Recorded(NamedTuple):
 @pytest.fixture(scope="module")
 def recorded(voice_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     folder = tmp_path_factory.mktemp("recorded")
-    space = write_space(folder, trials=8, parallel=0)
+    space = write_space(folder, trials=TRIALS, parallel=0)
     overrides = (
         f"run.storage={folder}", "tracking.enabled=true",
         f"tracking.uri=sqlite:///{folder}/mlflow.db", f"tracking.artifacts={folder}/artifacts",
@@ -107,9 +108,10 @@ def recorded(voice_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Reco
 
 def test_sweep_says_a_line_for_each_trial_and_what_it_found(recorded: Recorded) -> None:
     first, *lines = recorded.printed.splitlines()
-    assert first == "tiny-small: 8 trials"
-    assert [line.split()[0] for line in lines[:8]] == [f"{n}/8" for n in range(1, 9)]
-    assert sorted(line.split()[1] for line in lines[:8]) == [f"{n:03d}" for n in range(8)]
+    assert first == f"tiny-small: {TRIALS} trials"
+    numbers = [f"{n}/{TRIALS}" for n in range(1, TRIALS + 1)]
+    assert [line.split()[0] for line in lines[:TRIALS]] == numbers
+    assert sorted(line.split()[1] for line in lines[:TRIALS]) == [f"{n:03d}" for n in range(TRIALS)]
     assert "distortion / untrained" in recorded.printed
     assert "registered as models:/tiny@candidate" in recorded.printed
     assert f"voice: {recorded.plan.folder / 'best'}\n" in recorded.printed
@@ -120,8 +122,8 @@ def test_trials_are_runs_below_the_sweeps(recorded: Recorded) -> None:
     parent, trials = recorded.runs()
     assert parent.info.run_name == "tiny-small"
     assert parent.info.status == "FINISHED"
-    assert parent.data.params["sweep.trials"] == "8"
-    assert len(trials) == 8
+    assert parent.data.params["sweep.trials"] == str(TRIALS)
+    assert len(trials) == TRIALS
     study = recorded.study
     for run, trial in zip(trials, study.trials, strict=True):
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
@@ -166,7 +168,7 @@ def test_only_the_winner_keeps_its_checkpoints(recorded: Recorded) -> None:
     (winner,) = front(recorded.study.study)
     folder = recorded.plan.folder
     assert read_pointer(folder / "best") == f"trials/{winner.number:03d}"
-    for trial in range(8):
+    for trial in range(TRIALS):
         kept = [f.name for f in (folder / "trials" / f"{trial:03d}").glob("checkpoint_*")]
         assert ("checkpoint_best" in kept) == (trial == winner.number)
         assert bool(kept) == (trial == winner.number)
@@ -216,7 +218,7 @@ def test_same_command_again_only_says_what_was_found(recorded: Recorded) -> None
     assert result.metrics["test/mcd"] > 0
     assert told(recorded.study) == before
     assert winner.stat().st_mtime_ns == written
-    assert len(recorded.runs()[1]) == 8
+    assert len(recorded.runs()[1]) == TRIALS
     versions = recorded.client.search_model_versions("name = 'tiny'")
     assert len(versions) == 1
 
@@ -253,12 +255,12 @@ def test_sweep_that_runs_is_not_run_twice(recorded: Recorded) -> None:
 def test_more_trials_go_on_from_those_that_there_are(recorded: Recorded, ray_session: None) -> None:
     """The last test of this sweep: it changes it."""
     before = told(recorded.study)[:-1]
-    overrides = [*recorded.overrides, "sweep.trials=10", "sweep.parallel=2"]
+    overrides = [*recorded.overrides, f"sweep.trials={TRIALS + 1}", "sweep.parallel=2"]
     plan = load_sweep(recorded.configs, overrides).plan()
     assert run_sweep(plan).is_complete
     after = told(recorded.study)[:-1]
-    assert after[:8] == before
-    assert len(after) == 10
+    assert after[:TRIALS] == before
+    assert len(after) == TRIALS + 1
     parent, trials = recorded.runs()
-    assert len(trials) == 10
+    assert len(trials) == TRIALS + 1
     assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {parent.info.run_id}

@@ -51,15 +51,19 @@ def registry(config: TrackingConfig) -> Registry:
     return Registry(config, config.registered_model)
 
 
-@pytest.mark.parametrize(
-    "store_is", ["database", pytest.param("server", marks=pytest.mark.integration)]
-)
+@pytest.mark.integration
+@pytest.mark.parametrize("store_is", ["database", "server"])
 def test_the_logged_model_is_the_bundle_and_speaks(
-    store_is: str, config: TrackingConfig, bundle: Path, tmp_path: Path, server: str
+    store_is: str,
+    config: TrackingConfig,
+    bundle: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
     name = f"amharic-{store_is}"
     config = config.model_copy(update={"registered_model": name})
     if store_is == "server":
+        server = request.getfixturevalue("server")
         config = config.model_copy(update={"uri": server, "artifacts": None})
     for _ in range(2):  # The second session logs nothing new.
         tracker = log(config, tmp_path / "run", bundle)

@@ -187,6 +187,7 @@ def test_training_goes_on_while_the_storage_is_away(
     assert latest_weights(place) == undisturbed(voice, *settings)
 
 
+@pytest.mark.integration
 def test_base_what_it_rehearses_and_artifacts_may_be_in_storage(
     bucket: StoragePath, adapted: Voice, base: BaseVoice, tmp_path: Path
 ) -> None:
@@ -246,6 +247,7 @@ def test_demo_speaks_with_a_voice_of_a_bucket(bucket: StoragePath, tmp_path: Pat
     assert f"dimts synthesize --model {bucket}/runs/sample_am --text" in done.stdout
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("stored", ["in a folder", "in a bucket"])
 def test_base_that_mlflow_keeps_is_copied_to_where_all_machines_find_it(
     stored: str, bucket: StoragePath, adapted: Voice, base: BaseVoice, tmp_path: Path,

@@ -268,6 +268,7 @@ def test_forgetting_without_sentences_of_the_base_is_refused(adapted_sweep: Buil
     assert facts["set of the base's features"].count("+") == 1, "of two languages"
 
 
+@pytest.mark.integration
 def test_sweep_does_not_go_on_with_other_features_or_another_base(
     adapted_sweep: Build, adapted: Callable[..., VoiceConfig], base: BaseVoice, tmp_path: Path
 ) -> None:

@@ -35,7 +35,12 @@ pytestmark = pytest.mark.usefixtures("fast_disk")
 
 @pytest.mark.parametrize(
     ("sampler", "objectives", "every"),
-    [("tpe", ONE, 9), ("tpe", ONE, 11), ("random", ONE, 13), ("tpe", TWO, 10)],
+    [
+        ("tpe", ONE, 9),
+        pytest.param("tpe", ONE, 11, marks=pytest.mark.integration),
+        pytest.param("random", ONE, 13, marks=pytest.mark.integration),
+        pytest.param("tpe", TWO, 10, marks=pytest.mark.integration),
+    ],
 )
 def test_interrupted_study_ends_as_an_undisturbed_one(
     tmp_path: Path, sampler: str, objectives: dict[str, str], every: int
@@ -156,6 +161,7 @@ def test_two_choices_are_two_trials_and_more_trials_are_none(tmp_path: Path) -> 
     assert exhausted_line(sweep(space=space, known_good=[], trials=2), study.trials) == ""
 
 
+@pytest.mark.integration
 def test_interrupted_study_of_a_finite_space_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
     undisturbed = Worker(few(), tmp_path / "undisturbed").run()
     with power_cuts(lambda n, *_: n % 9 == 0) as cuts:

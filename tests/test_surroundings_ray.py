@@ -15,7 +15,7 @@ from surroundings_fixtures import connected, http_server, job, jobs_on_ray, run
 
 from dimts.core import ray_session as session
 from dimts.core.errors import UserError
-from dimts.core.ray_session import check_cluster
+from dimts.core.ray_session import check_ray
 
 RAYS_PATIENCE_S = 100
 """Shorter than Ray looks for a cluster that is gone."""
@@ -36,7 +36,10 @@ def server() -> Iterator[int]:
 # A cluster that is gone
 
 
-@pytest.mark.parametrize("name", ["prepare", "train", "tune", "demo", "pretrain"])
+@pytest.mark.parametrize(
+    "name",
+    ["prepare", "train", "demo", "pretrain", pytest.param("tune", marks=pytest.mark.integration)],
+)
 def test_ray_address_of_a_cluster_that_is_gone_is_one_line(
     name: str, jobs: dict[str, list[str]], tmp_path: Path
 ) -> None:
@@ -72,7 +75,7 @@ def test_ray_address_that_names_no_cluster_is_one_line(
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(UserError, match=r"^RAY_ADDRESS=.*: must be HOST:PORT .*unset RAY_"):
-        check_cluster()
+        check_ray()
 
 
 def test_ray_address_of_another_server_is_one_line(
@@ -81,7 +84,7 @@ def test_ray_address_of_another_server_is_one_line(
     """Such as the dashboard's, where jobs are submitted."""
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{server}")
     with pytest.raises(UserError, match=r"\(what listens there is not Ray\)"):
-        check_cluster()
+        check_ray()
 
 
 def test_ray_address_of_a_server_that_says_nothing_is_one_line(
@@ -92,7 +95,7 @@ def test_ray_address_of_a_server_that_says_nothing_is_one_line(
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{silent.getsockname()[1]}")
         with pytest.raises(UserError, match=r"no Ray cluster answers .*\(timed out\)"):
-            check_cluster()
+            check_ray()
 
 
 def test_ray_address_of_a_cluster_that_is_there_is_taken(
@@ -101,7 +104,7 @@ def test_ray_address_of_a_cluster_that_is_there_is_taken(
     import ray
 
     monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
-    check_cluster()
+    check_ray()
 
 
 # Folders
@@ -129,6 +132,7 @@ def test_ray_with_a_long_tmpdir_takes_a_short_folder_and_removes_it(
     assert not folder.exists()
 
 
+@pytest.mark.integration
 def test_pool_with_a_long_tmpdir_extracts(
     voice_file: Path, long_folder: Path, tmp_path: Path
 ) -> None:

@@ -32,6 +32,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # The terminal
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
 def test_speech_on_a_terminal_without_utf8(bundle: Path, tmp_path: Path, encoding: str) -> None:
     environment = {"PYTHONIOENCODING": encoding}
@@ -98,7 +99,14 @@ def test_a_job_without_a_console_works(tmp_path: Path) -> None:
 
 
 @needs_another_user
-@pytest.mark.parametrize("home", [None, "/", "/nonexistent"], ids=["unset", "root", "missing"])
+@pytest.mark.parametrize(
+    "home",
+    [
+        pytest.param(None, id="unset", marks=pytest.mark.integration),
+        pytest.param("/", id="root", marks=pytest.mark.integration),
+        pytest.param("/nonexistent", id="missing"),
+    ],
+)
 def test_a_user_without_a_home_speaks(bundle: Path, tmp_path: Path, home: str | None) -> None:
     work, temporary = tmp_path / "work", tmp_path / "tmp"
     for folder in (work, temporary):
@@ -169,6 +177,7 @@ def test_a_cache_of_someone_else_is_not_used(
 # The folders
 
 
+@pytest.mark.integration
 @needs_another_user
 def test_a_folder_that_cannot_be_written_is_named(voice_file: Path, tmp_path: Path) -> None:
     config = ("--config", voice_file, "--set")

@@ -120,6 +120,7 @@ def test_raw_text_is_normalised_as_in_training(synthesizer: AcousticSpeaker) -> 
     assert np.array_equal(synthesizer.mel("  ሰላም   ለዓለም ። ")[0], synthesizer.mel(TEXT)[0])
 
 
+@pytest.mark.integration
 def test_bundle_speaks_wherever_it_is_copied_to(bundle: Path, tmp_path: Path) -> None:
     """By the real job, in a process of its own; the environment names no folder of ours."""
     voice = tmp_path / "somewhere" / "else"

@@ -47,6 +47,7 @@ def test_the_ui_serves_the_runs_of_the_database_with_their_sounds(
         start_ui(config, port)
 
 
+@pytest.mark.integration
 def test_ui_job_sends_what_waits_and_names_what_is_wrong(
     config: TrackingConfig, tmp_path: Path
 ) -> None:

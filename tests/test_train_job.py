@@ -192,10 +192,10 @@ HOW = (
 def groups(
     ray_session: None, voice_file: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[int, Group]:
-    """The same run by 0, 1 and 2 workers; the last one with a record."""
+    """The same run without Ray, and by two workers with a record; tests/test_smoke.py has one."""
     folder = tmp_path_factory.mktemp("groups")
     runs = {}
-    for workers in (0, 1, 2):
+    for workers in (0, 2):
         overrides = [*HOW, f"ray.workers={workers}", f"run.name=w{workers}"]
         overrides += [f"run.storage={folder}", f"tracking.enabled={workers == 2}"]
         overrides += [f"tracking.uri=sqlite:///{folder}/mlflow.db"]
@@ -205,18 +205,13 @@ def groups(
     return runs
 
 
-def test_one_worker_of_ray_computes_what_a_bare_run_does(groups: dict[int, Group]) -> None:
-    assert weights(groups[1].run_dir) == weights(groups[0].run_dir)
-    assert curves(groups[1].run_dir) == curves(groups[0].run_dir)
-
-
 def test_two_workers_learn_what_one_does(groups: dict[int, Group]) -> None:
-    one, two = curves(groups[1].run_dir), curves(groups[2].run_dir)
+    one, two = curves(groups[0].run_dir), curves(groups[2].run_dir)
     assert len(one) == 2 * 8 + 3
     assert two == pytest.approx(one, rel=1e-3)
     assert groups[2].result["status"] == "finished"
     assert groups[2].result["metrics"]["val/mcd"] == pytest.approx(
-        groups[1].result["metrics"]["val/mcd"], rel=1e-2
+        groups[0].result["metrics"]["val/mcd"], rel=1e-2
     )
 
 

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from dimts.bundles.bundle import WEIGHTS, resolve_bundle
 from dimts.families.registry import get_family
 from dimts.launch.start import start_run
-from dimts.launch.stopping import request_stop
+from dimts.launch.stopping import clear_stop, request_stop
 from dimts.launch.training_run import run_training
 from dimts.training.checkpoint import LATEST, find_latest
 from dimts.training.loader import BatchLoader
@@ -119,16 +119,17 @@ def one_of_two(rank: int, settings: Any, meeting: Path) -> None:
 def test_two_workers_go_on_bit_for_bit(build: Build, ray_session: None, tmp_path: Path) -> None:
     """Those that nobody stops do without Ray, which takes ten times as long."""
     two = ("ray.workers=2", "ray.cpus_per_worker=1", "training.max_steps=40")
-    whole = build("run.name=whole", *two)
-    settings = whole.launch().settings
-    get_family(whole.family).prepare_inputs(settings)
-    torch.multiprocessing.spawn(  # type: ignore[attr-defined,no-untyped-call]
-        one_of_two, (settings, tmp_path / "meeting"), nprocs=2
-    )
-    parts = build("run.name=parts", *two)
+    whole, parts = build("run.name=whole", *two), build("run.name=parts", *two)
+    get_family(whole.family).prepare_inputs(whole.launch().settings)
     with stopped_at_a_checkpoint(parts.run.run_dir):
         assert start_run(parts.launch(), parts.ray)["status"] == "stopped"
-    assert start_run(parts.launch(), parts.ray)["status"] == "finished"
+    clear_stop(parts.run.run_dir)
+    for config in (whole, parts):
+        torch.multiprocessing.spawn(  # type: ignore[attr-defined,no-untyped-call]
+            one_of_two,
+            (config.launch().settings, tmp_path / f"{config.run.name}.meeting"),
+            nprocs=2,
+        )
     assert same(weights(parts.run.run_dir), weights(whole.run.run_dir))
 
 

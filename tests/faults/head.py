@@ -19,7 +19,7 @@ from faults.injection import ROOT
 
 RUNTIME_ENV = "runtime_env.yaml"
 BIN = Path(sys.executable).parent
-PATIENCE_S = 120
+PATIENCE_S = 300
 
 
 class Head(NamedTuple):

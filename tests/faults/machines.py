@@ -31,7 +31,7 @@ TOOLS = {"unshare": "util-linux", "nsenter": "util-linux", "taskset": "util-linu
          "ip": "iproute2"}  # fmt: skip
 NETWORK = "10.77.0"
 PORT = 6379
-PATIENCE_S = 120
+PATIENCE_S = 300
 # Of a new machine: its process id outside, then what is its own. Orphans are not left as zombies.
 BOOT = """
 read outer rest < /proc/self/stat

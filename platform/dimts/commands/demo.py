@@ -30,7 +30,7 @@ from dimts.commands.voice_config import VoiceConfig
 from dimts.core.config import load_config
 from dimts.core.environment import n_cores
 from dimts.core.home import shipped
-from dimts.core.ray_session import check_cluster
+from dimts.core.ray_session import check_ray
 from dimts.features.manifest import SUMMARY
 from dimts.storage.paths import require_local
 
@@ -50,7 +50,7 @@ def main() -> None:
         overrides.append(f"ray.workers={min(2, n_cores())}")
     config = load_config(VoiceConfig, arguments.config or [shipped(CONFIG)], overrides)
     if config.ray.workers:
-        check_cluster()  # before minutes of work that need none
+        check_ray()  # before minutes of work that need none
     from dimts.launch.ray_train import connected
     from dimts.launch.start import start_run
 

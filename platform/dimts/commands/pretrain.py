@@ -17,7 +17,7 @@ from dimts.commands.report import print_result
 from dimts.core.config import load_config
 from dimts.core.errors import UserError
 from dimts.core.home import shipped
-from dimts.core.ray_session import check_cluster
+from dimts.core.ray_session import check_ray
 from dimts.families.registry import DEFAULT, get_family
 from dimts.storage.paths import require_local
 from dimts.text.language import load_language
@@ -38,7 +38,7 @@ def main() -> None:
     arguments = parser.parse_args()
     config = load_config(MixConfig, arguments.config, arguments.overrides)
     if config.ray.workers:
-        check_cluster()
+        check_ray()
     prepare_parts(config, config.parts if not arguments.prepare_only else can_be_made(config))
     if arguments.prepare_only:
         return

@@ -10,6 +10,7 @@ from dimts.cli import config_parser
 from dimts.commands.report import metrics_table
 from dimts.commands.sweep_config import load_sweep
 from dimts.core.errors import ConfigError
+from dimts.core.ray_session import check_ray
 from dimts.families.protocol import Family
 from dimts.tracking.cursor import Cursor
 from dimts.tuning.report import exhausted_line, limits_line, markdown_table
@@ -21,6 +22,7 @@ def main() -> None:
     """Run the sweep and say what it found."""
     arguments = config_parser(__doc__ or "").parse_args()
     config = load_sweep(arguments.config, arguments.overrides)
+    check_ray()
     try:
         plan = config.plan()
     except ConfigError as error:

@@ -56,10 +56,10 @@ def ray_session(logging_level: int, num_cpus: int | None = None) -> Iterator[boo
     if ray.is_initialized():
         yield False
         return
+    check_ray()
     named = named_cluster()
     with ExitStack() as stack:
         if named:
-            check_cluster()
             try:
                 # Workers of another node have its environment, not this process's.
                 hook = {"worker_process_setup_hook": "dimts.core.environment.choose_caches"}
@@ -83,15 +83,17 @@ def ray_session(logging_level: int, num_cpus: int | None = None) -> Iterator[boo
         yield not named
 
 
-def check_cluster() -> None:
-    """Do nothing if the cluster that `RAY_ADDRESS` names answers, or if it names none.
+def check_ray() -> None:
+    """Do nothing if the cluster of `RAY_ADDRESS` answers, or without one if a Ray has room here.
 
-    Ray itself tries for minutes, and then ends this process.
+    Ray itself tries for minutes, and then ends this process. Commands ask before they load what
+    they train with, so that the answer comes at once.
 
     Raises:
-        UserError: it does not answer, or this is no address of a cluster.
+        UserError: it does not answer, this is no address of a cluster, or there is no room.
     """
     if not (named := named_cluster()):
+        _check_room(_own_folder() or Path(SHORT))
         return
     from ray._private.services import canonicalize_bootstrap_address
 
@@ -128,23 +130,22 @@ def _speaks_grpc(host: str, port: int) -> bool:
 
 @contextmanager
 def _session_folder() -> Iterator[str | None]:
-    """A short-named folder for Ray's sockets and logs where its default is too long; else None.
-
-    Raises:
-        UserError: there is no room for it.
-    """
-    from ray._common.utils import get_default_ray_temp_dir
-
-    default = Path(get_default_ray_temp_dir())
-    if len(os.fsencode(default / SOCKET)) <= MAX_SOCKET_PATH:
-        _check_room(default)
+    """A short-named folder for Ray's sockets and logs where its default is too long; else None."""
+    if _own_folder():
         yield None
         return
-    _check_room(Path(SHORT))
     with tempfile.TemporaryDirectory(
         prefix="dimts-ray-", dir=SHORT, ignore_cleanup_errors=True
     ) as folder:
         yield f"{folder}/ray"  # which Ray lets everybody write to; nobody else enters ours
+
+
+def _own_folder() -> Path | None:
+    """Ray's default, where its name is short enough."""
+    from ray._common.utils import get_default_ray_temp_dir
+
+    default = Path(get_default_ray_temp_dir())
+    return default if len(os.fsencode(default / SOCKET)) <= MAX_SOCKET_PATH else None
 
 
 def _check_room(folder: Path) -> None:

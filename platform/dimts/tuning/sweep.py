@@ -19,7 +19,6 @@ from dimts.core.config import put
 from dimts.core.errors import ConfigError, UserError
 from dimts.core.lock import locked
 from dimts.core.metric import Metric
-from dimts.core.ray_session import check_cluster
 from dimts.families.protocol import SharedInputs
 from dimts.launch.ray_train import connected
 from dimts.launch.settings import Launch, RayConfig
@@ -94,7 +93,6 @@ def run_sweep(plan: Plan) -> SweepResult:
             the cluster does not answer, or its first trials failed for one reason.
     """
     plan.tracking.check_client()
-    check_cluster()
     plan.folder.mkdir(parents=True, exist_ok=True)
     with locked(plan.folder / "lock", lambda pid: f"{plan.folder}: process {pid} runs this sweep"):
         inputs = check(plan)

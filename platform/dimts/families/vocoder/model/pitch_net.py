@@ -57,7 +57,8 @@ class PitchNet(nn.Module):
             *(Block(c.channels, c.hidden, c.kernel, scale) for _ in range(c.blocks))
         )
         self.last = nn.Linear(c.channels, c.classes + 1)
-        log_f0_C = torch.linspace(math.log(c.f_min), math.log(c.f_max), c.classes)
+        # For the meta device torch would import sympy, which takes longer than to load the net.
+        log_f0_C = torch.linspace(math.log(c.f_min), math.log(c.f_max), c.classes, device="cpu")
         self.register_buffer("log_f0_C", log_f0_C, persistent=False)
         self.reach_frames = FIRST_KERNEL // 2 + c.blocks * (c.kernel // 2)
 
