@@ -127,12 +127,8 @@ def _tokenizer(
     base: Bundle | None,
 ) -> Tokenizer:
     """Its texts' settings are the features' own, in which a language's file is named as it was
-    given: where a worker finds it differs from machine to machine. Of `others`, which some rows are
-    in, they are the default ones.
-
-    Raises:
-        UserError: the base does not know one of `others`, or reads it otherwise.
-    """
+    given: where a worker finds it differs from machine to machine. `others` have default ones, and
+    are known to the base."""
     codes = {language.code for language in languages}
     rules: dict[str, tuple[Language, TextConfig]] = {
         other.code: (other, TextConfig(language=other.code))
@@ -146,8 +142,7 @@ def _tokenizer(
             if code not in base.tokenizer.languages:
                 raise UserError(
                     f"corpus.languages: {code} is not one of the base's languages, "
-                    f"{', '.join(base.tokenizer.languages)}; a base is extended by text.language "
-                    "alone"
+                    f"{', '.join(base.tokenizer.languages)}; it is extended by text.language alone"
                 )
             extend_tokenizer(base.tokenizer, *rules[code])
         return extend_tokenizer(base.tokenizer, *rules[languages[0].code])

@@ -1,8 +1,7 @@
 """How badly a text fits its recording, by the Gaussians of the flat-start aligner.
 
-A forced alignment is compared frame by frame with the best that any text could reach, as in the
-goodness of pronunciation (Witt and Young 2000), and that with what other texts of the corpus reach
-on the same recording: so neither a noisy recording nor a rare sound counts as a wrong text.
+A forced alignment is compared with the best that any text could reach, frame by frame, as in the
+goodness of pronunciation (Witt and Young 2000), and with what others reach on the same recording.
 """
 
 from __future__ import annotations
