@@ -26,7 +26,7 @@ def corpus_misfits(
     texts: Sequence[str],
     speakers: Sequence[str],
     tokenizer: Tokenizer,
-    languages: Sequence[str] = (),
+    languages: Sequence[str | None] = (),
 ) -> NDArray[np.float64]:
     """Of each utterance, see `misfits`, float64 [n].
 
@@ -38,7 +38,7 @@ def corpus_misfits(
     Raises:
         UserError: an utterance has fewer frames than its text has states.
     """
-    read = zip(texts, languages or [None] * len(texts), strict=True)
+    read = zip(texts, languages or (None,) * len(texts), strict=True)
     tokens = [np.array(tokenizer.encode_normalised(*row), np.int64) for row in read]
     means: dict[str, Float32Array] = {}
     for speaker in set(speakers):
