@@ -81,6 +81,7 @@ ELSEWHERE = {
     "dimts prepare --config configs/ka.yaml": "tests/test_language_draft.py",
     "dimts train --config configs/ka.yaml": "tests/test_language_draft.py",
     "dimts synthesize --model runs/ka": "tests/test_language_draft.py",
+    "dimts evaluate --config configs/ka.yaml": "tests/test_judges.py",
     "benchmarks/vocoder_quality.py": "tests/test_benchmarks.py",
     "benchmarks/judges.py": "tests/test_judges.py",
     "dimts ui --auth": "tests/test_loopback.py",
