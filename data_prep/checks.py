@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from data_prep.extract import Result
+from data_prep.languages import language_of_row
 from data_prep.utterance import Reason, Rejected, Utterance
 from dimts.core.errors import UserError
 from dimts.features.config import PrepareConfig
@@ -60,12 +61,13 @@ def check_text(utterance: Utterance, tokenizer: Tokenizer) -> Row | Rejected:
     if len(utterance.text) > MAX_CHARACTERS:
         detail = f"{len(utterance.text)} characters, at most {MAX_CHARACTERS}"
         return utterance.rejected(Reason.TEXT_TOO_LONG_FOR_AUDIO, detail)
+    language = language_of_row(utterance, tokenizer)
     try:
-        text = tokenizer.normaliser().normalise(utterance.text)
-        return Row(utterance, text, len(tokenizer.encode_normalised(text)))
+        text = tokenizer.normaliser(language).normalise(utterance.text)
+        return Row(utterance, text, len(tokenizer.encode_normalised(text, language)))
     except UnknownCharacters as error:
         digits = any(c.isdecimal() for c in error.characters)
-        wordless = digits and not tokenizer.spec.languages[0].language.numbers
+        wordless = digits and not tokenizer.normaliser(language).language.numbers
         reason = Reason.NO_NUMBER_WORDS if wordless else Reason.UNKNOWN_CHARACTER
         return utterance.rejected(reason, str(error))
     except UserError as error:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.checks import Row
+from data_prep.languages import language_of_row
 from data_prep.utterance import Reason, Rejected
 from dimts.audio.mel import Float32Array
 from dimts.core.environment import n_cores
@@ -25,17 +26,20 @@ def corpus_misfits(
     texts: Sequence[str],
     speakers: Sequence[str],
     tokenizer: Tokenizer,
+    languages: Sequence[str | None] = (),
 ) -> NDArray[np.float64]:
     """Of each utterance, see `misfits`, float64 [n].
 
     Args:
         mels: natural-log mels, float32 [T, M] each; a speaker's mean is taken off.
         texts: normalised.
+        languages: code of each text's; none: all are in the tokenizer's default one.
 
     Raises:
         UserError: an utterance has fewer frames than its text has states.
     """
-    tokens = [np.array(tokenizer.encode_normalised(text), np.int64) for text in texts]
+    read = zip(texts, languages or (None,) * len(texts), strict=True)
+    tokens = [np.array(tokenizer.encode_normalised(*row), np.int64) for row in read]
     means: dict[str, Float32Array] = {}
     for speaker in set(speakers):
         own = [mel for mel, name in zip(mels, speakers, strict=True) if name == speaker]
@@ -58,7 +62,9 @@ def corpus_misfits(
         )  # fmt: skip
     except ValueError as error:
         raise UserError(f"{error}; raise prepare.min_frames_per_token") from error
-    return misfits(tokens, mel_of, durations, tokenizer.factors, PRIOR_FRAMES)
+    return misfits(
+        tokens, mel_of, durations, tokenizer.factors, PRIOR_FRAMES, tokenizer.pause_ids, n_cores()
+    )
 
 
 def without_misfits(
@@ -78,6 +84,7 @@ def without_misfits(
         [row.text for row in rows],
         [row.utterance.speaker for row in rows],
         tokenizer,
+        [language_of_row(row.utterance, tokenizer) for row in rows],
     )
     refused = [
         row.utterance.rejected(Reason.MISFIT, f"misfit {score:.2f}, at most {max_misfit:g}")

@@ -14,6 +14,7 @@ from data_prep.assemble import plan_shards, publish, statistics
 from data_prep.checks import Row, check_text, check_text_fits_audio, without_rare_speakers
 from data_prep.engine import extract_all
 from data_prep.extract import ExtractSettings, Result
+from data_prep.languages import corpus_tokenizer
 from data_prep.left_out import leave_out
 from data_prep.readers import read_corpus
 from data_prep.recordings import Root, root_of
@@ -21,7 +22,7 @@ from data_prep.remote_features import fetch_known, send
 from data_prep.report import count_reasons, quarantine_csv, summary
 from data_prep.splits import assign_splits
 from data_prep.store import Store, locked
-from data_prep.utterance import Rejected, Segment
+from data_prep.utterance import Rejected, Segment, Utterance
 from dimts import __version__
 from dimts.core.config import fingerprint
 from dimts.core.environment import n_cores
@@ -43,7 +44,6 @@ from dimts.storage.files import copy_to, write_atomic
 from dimts.storage.paths import folder_here
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
-from dimts.text.tokenizer import Tokenizer
 
 SECONDS_A_MINUTE = 60
 OUTDATED = (
@@ -84,8 +84,7 @@ def prepare(
         if store.predates_cleaning:
             print(OUTDATED.format(place), file=sys.stderr)
         extract = partial(_extract, root, store, prepare, on_chunk)
-        least = corpus.min_minutes * SECONDS_A_MINUTE
-        accepted, refused, results = _add_features(rows, extractors, prepare, least, extract, text)
+        accepted, refused, results = _add_features(rows, extractors, prepare, extract, corpus, text)
         rejected += refused
         _write_if_new(folder / QUARANTINE, quarantine_csv(rejected))
         if not accepted:
@@ -119,7 +118,7 @@ def _read_corpus(
     if not rows:
         raise UserError(f"{corpus.path}: the corpus has no rows")
     rows = leave_out(corpus.path, rows)
-    tokenizer = Tokenizer.from_language(language, text)
+    tokenizer = corpus_tokenizer(corpus, text)
     checked = [row if isinstance(row, Rejected) else check_text(row, tokenizer) for row in rows]
     good = [row for row in checked if isinstance(row, Row)]
     return good, [row for row in checked if isinstance(row, Rejected)], notes
@@ -129,14 +128,14 @@ def _add_features(
     rows: list[Row],
     extractors: Sequence[Extractor],
     limits: PrepareConfig,
-    least_seconds: float,
     extract: ExtractSegments,
+    corpus: CorpusConfig,
     text: TextConfig,
 ) -> tuple[list[Row], list[Rejected], list[Result]]:
     """Rows with features and a split, in the corpus's order; the refused ones; all results.
 
     One extractor after the other is given what the ones before it have left. Speakers with less
-    than `least_seconds` of speech are left out.
+    than `corpus.min_minutes` of speech are left out.
     """
     trims, *others = extractors
     longest, cleaning = limits.max_seconds, limits.cleaning
@@ -158,12 +157,12 @@ def _add_features(
             else:
                 row.features.append(result)
                 kept.append(row)
-        rows, few = without_rare_speakers(kept, least_seconds)
+        rows, few = without_rare_speakers(kept, corpus.min_minutes * SECONDS_A_MINUTE)
         rejected += few
     if limits.max_misfit is not None:
         from data_prep.misfit import without_misfits  # brings the aligner's compiler
 
-        tokenizer = Tokenizer.from_language(load_language(text.language), text)
+        tokenizer = corpus_tokenizer(corpus, text)
         rows, bad = without_misfits(rows, limits.max_misfit, tokenizer)
         rejected += bad
     splits = assign_splits([row.utterance.split_id or row.utterance.id for row in rows], limits)
@@ -250,12 +249,18 @@ def _publish(
         corpus=CorpusFacts(
             path=corpus.path.absolute(),
             n_rows=len(accepted) + len(rejected),
-            languages=tuple(sorted({utterance.language for utterance in utterances})),
+            languages=_languages(utterances, corpus.language or load_language(text.language).code),
             speakers=tuple(sorted({utterance.speaker for utterance in utterances})),
         ),
         splits=splits,
         quarantined=count_reasons(rejected),
     )
+
+
+def _languages(utterances: Sequence[Utterance], own: str) -> tuple[str, ...]:
+    """Codes of what is spoken; that of `text` first, which is what the set is of."""
+    others = {utterance.language for utterance in utterances} - {own}
+    return (own, *sorted(others))
 
 
 def _write_if_new(file: Path, content: str) -> None:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 
 import numpy as np
 
 from data_prep.checks import Row
 from data_prep.unexpanded import unexpanded_lines
-from data_prep.utterance import Rejected
+from data_prep.utterance import Rejected, Utterance
 from dimts.audio.cleaning import LONG_PAUSE_SECONDS
 from dimts.core.untrusted import printable
 from dimts.features.manifest import QUARANTINE, SPLITS, Manifest
 from dimts.storage.paths import AnyPath
+from dimts.text.normaliser import TextConfig
 
 MAX_CELL, MAX_NOTE = 300, 500
 NOISY_DB = -60.0
@@ -51,12 +53,14 @@ def summary(
     `notes` are the reader's: what it took for what.
     """
     n_rows, n_used = manifest.corpus.n_rows, manifest.n_utterances
+    own = manifest.corpus.languages[0]
     lines = [f"corpus    {manifest.corpus.path}", *(printable(note, MAX_NOTE) for note in notes)]
     lines.append(f"used      {n_used} of {n_rows} rows, {_duration(manifest.hours)} of speech")
     for name in SPLITS:
         split = manifest.splits[name]
         lines.append(f"  {name:<6}  {split.n_utterances} utterances, {_duration(split.hours)}")
-    lines += _speakers(accepted)
+    lines += _shares("languages", accepted, attrgetter("language"))
+    lines += _shares("speakers", accepted, attrgetter("speaker"))
     if manifest.quarantined:
         lines.append(f"refused   {n_rows - n_used} rows, see {folder / QUARANTINE}")
         width = max(map(len, manifest.quarantined))
@@ -71,19 +75,22 @@ def summary(
     shared = sum(row.split != "train" and row.text in train for row in accepted)
     if shared:
         lines.append(f"note      {shared} val and test utterances have a text that is in train too")
-    lines += unexpanded_lines(manifest.text, (row.utterance.text for row in accepted))
+    for code in manifest.corpus.languages:
+        text = manifest.text if code == own else TextConfig(language=code)
+        said = (r.utterance.text for r in accepted if r.utterance.language == code)
+        lines += unexpanded_lines(text, said)
     lines.append(f"features  {folder}, fingerprint {manifest.fingerprint}")
     return "\n".join(lines) + "\n"
 
 
-def _speakers(accepted: Sequence[Row]) -> list[str]:
+def _shares(what: str, accepted: Sequence[Row], of: Callable[[Utterance], str]) -> list[str]:
     """How much the ones with the most speech say, if there are several."""
     seconds: dict[str, float] = defaultdict(float)
     for row in accepted:
-        seconds[row.utterance.speaker] += row.seconds
+        seconds[of(row.utterance)] += row.seconds
     if len(seconds) < 2:
         return []
-    lines = [f"speakers  {len(seconds)}"]
+    lines = [f"{what:<10}{len(seconds)}"]
     most = sorted(seconds.items(), key=lambda item: (-item[1], item[0]))
     for name, spoken in most[:SHOWN_SPEAKERS]:
         lines.append(f"  {printable(name, MAX_SPEAKER):<{MAX_SPEAKER}}  {_duration(spoken / 3600)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,9 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from mlflow.tracking import MlflowClient
 from numpy.typing import NDArray
 from prepare_fixtures import TEXT, TEXTS, add_row, make_corpus, run_prepare
+from tracking_fixtures import make_store, settings_of
 
+from benchmarks.misfits import measure as measure_misfits
 from data_prep.doctor.measure import measure
 from data_prep.doctor.texts import duplicates, pairs_never_heard
 from data_prep.misfit import corpus_misfits
@@ -26,19 +28,6 @@ from dimts.families.acoustic.alignment.misfit import misfits
 from dimts.features.feature_set import FeatureSet
 from dimts.text.language import load_language
 from dimts.text.tokenizer import Tokenizer
-
-
-def swap_texts(texts: list[str], share: float, seed: int) -> set[int]:
-    """Swap texts of similar length in place; which ones are wrong now."""
-    order = sorted(range(len(texts)), key=lambda n: len(texts[n]))
-    drawn, wrong = random.Random(seed), set[int]()
-    while len(wrong) < share * len(texts):
-        place = drawn.randrange(len(texts) - 1)
-        a, b = order[place], order[place + 1]
-        if texts[a] != texts[b] and not {a, b} & wrong:
-            texts[a], texts[b] = texts[b], texts[a]
-            wrong |= {a, b}
-    return wrong
 
 
 def test_wrong_texts_have_the_worst_scores() -> None:
@@ -118,8 +107,11 @@ def test_doctor_makes_a_page_and_a_report(
     evil = "<img src=x onerror=alert(1)>"
     (corpus / "wavs" / f"{evil}.wav").write_bytes((corpus / "wavs" / "u001.wav").read_bytes())
     add_row(corpus, f"{evil}|{TEXTS[1]}")
-    run_doctor(corpus, tmp_path / "out", monkeypatch, "prepare.engine=local")
-    assert "9 of 10 rows" in capsys.readouterr().out
+    tracking = settings_of(make_store(tmp_path / "store"), "corpora")
+    recorded = (f"tracking.uri={tracking.uri}", f"tracking.artifacts={tracking.artifacts}")
+    run_doctor(corpus, tmp_path / "out", monkeypatch, "prepare.engine=local", *recorded)
+    printed = capsys.readouterr().out
+    assert "9 of 10 rows" in printed
     report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert report["refused"] == {"missing_file": 1}
     assert report["same_recording"] == [["u001", evil]]
@@ -132,6 +124,14 @@ def test_doctor_makes_a_page_and_a_report(
     assert len(links.sources) == 9
     for source in links.sources:
         assert soundfile.info(tmp_path / "out" / source).duration > 0.5
+    client = MlflowClient(tracking.uri)
+    (experiment,) = client.search_experiments(filter_string="name = 'dimts'")
+    (recorded_run,) = client.search_runs([experiment.experiment_id])
+    assert f"run {recorded_run.info.run_id} in " in printed
+    assert recorded_run.data.metrics["corpus/used"] == 9
+    kept = Path(recorded_run.info.artifact_uri.removeprefix("file://"), "doctor")
+    assert (kept / "index.html").read_bytes() == (tmp_path / "out" / "index.html").read_bytes()
+    assert all((kept / source).is_file() for source in links.sources)
 
 
 def test_texts_that_fit_worse_than_allowed_are_left_out(tmp_path: Path) -> None:
@@ -152,21 +152,9 @@ def test_texts_that_fit_worse_than_allowed_are_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_swapped_texts_are_among_the_worst_of_the_sample_corpus(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    corpus = tmp_path / "corpus"
-    render_corpus(SAMPLE_SENTENCES, corpus, "am", None, ENGINES["espeak"])
-    table = corpus / "metadata.csv"
-    rows = [line.split("|", 1) for line in table.read_text(encoding="utf-8").splitlines()]
-    texts = [text for _, text in rows]
-    wrong = {rows[n][0] for n in swap_texts(texts, 0.05, seed=1)}
-    lines = [f"{row[0]}|{text}\n" for row, text in zip(rows, texts, strict=True)]
-    table.write_text("".join(lines), encoding="utf-8")
-    run_doctor(corpus, tmp_path / "out", monkeypatch)
-    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
-    worst = {row["id"] for row in report["rows"][: round(0.08 * len(rows))]}
-    misfit = {row["id"]: row["misfit"] for row in report["rows"]}
-    lowest, highest = min(misfit[i] for i in wrong), max(misfit[i] for i in misfit.keys() - wrong)
-    # For docs/data.md, by pytest -rP.
-    print(f"{len(wrong & worst)} of {len(wrong)}; wrong >= {lowest:.3f}, others <= {highest:.3f}")
-    assert len(wrong & worst) >= 0.9 * len(wrong)
+    render_corpus(SAMPLE_SENTENCES, tmp_path / "corpus", "am", None, ENGINES["espeak"])
+    found = measure_misfits(tmp_path / "corpus", "am", tmp_path / "out", seed=1)
+    assert found.wrong == 30
+    assert found.among_worst >= 0.9 * found.wrong

@@ -194,6 +194,9 @@ def test_only_some_speakers_and_only_this_language(tmp_path: Path) -> None:
     assert refused(tmp_path, **settings) == {
         "b": Reason.LEFT_OUT_BY_ONLY, "c": Reason.OTHER_LANGUAGE,
     }  # fmt: skip
+    both = {"columns": {"language": "locale"}, "languages": ["es", "ti"]}
+    rows = [row for row in read(tmp_path, **both)[0] if isinstance(row, Utterance)]
+    assert [row.language for row in rows] == ["am", "am", "ti"]
 
 
 def test_rows_of_json_need_not_have_all_keys(tmp_path: Path) -> None:

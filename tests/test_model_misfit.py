@@ -35,9 +35,9 @@ def test_a_model_finds_the_texts_that_were_not_said(tmp_path: Path) -> None:
         mel_TM = bundle.model.denormalise(means_TM).numpy()
         mels.append((mel_TM + drawn.normal(0, 0.05, mel_TM.shape)).astype(np.float32))
     texts = [TEXTS[1], TEXTS[0], *TEXTS[2:]]
-    scores = model_misfits(bundle, mels, texts, ["who"] * len(texts), "am")
+    scores = model_misfits(bundle, mels, texts, ["who"] * len(texts), ["am"] * len(texts))
     assert set(np.argsort(-scores)[:2].tolist()) == {0, 1}
     assert scores[:2].min() > 0.3
     assert np.abs(scores[2:]).max() < 0.1
     with pytest.raises(UserError, match="language 'es' is not one of this voice's"):
-        model_misfits(bundle, mels, texts, ["who"] * len(texts), "es")
+        model_misfits(bundle, mels, texts, ["who"] * len(texts), ["es"] * len(texts))

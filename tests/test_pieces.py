@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from voice_fixtures import untrained, write_voice
 
+from benchmarks import pieces as benchmark
 from dimts.text.pieces import CLAUSE_PAUSE, MAX_PIECE, SENTENCE_PAUSE, Piece, pieces
 
 MARKS = "?!።፤፦፥፣"
@@ -51,3 +55,16 @@ def test_no_piece_is_too_long_and_no_letter_is_lost(words: list[str]) -> None:
     cut = list(pieces(text, MARKS))
     assert all(0 < len(piece.text) <= MAX_PIECE for piece in cut)
     assert "".join(piece.text for piece in cut).replace(" ", "") == text.replace(" ", "")
+
+
+def test_the_benchmark_speaks_the_same_one_by_one_and_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    voice = write_voice(tmp_path / "voice", untrained())
+    sentences = tmp_path / "am.txt"
+    sentences.write_text("ሰላም ነው።\n" * 100, encoding="utf-8")
+    options = ["--language", "am", "--pieces", "2", "--repeats", "1"]
+    benchmark.main(["--model", str(voice), "--sentences", str(sentences), *options])
+    rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines()[2:4]]
+    assert [int(row[0]) for row in rows] == [1, 2]
+    assert float(rows[1][2]) < 1e-4

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from data_prep.doctor.measure import Measures, measure
 from data_prep.doctor.texts import characters, duplicates, pairs_never_heard
+from data_prep.languages import corpus_tokenizer
 from data_prep.misfit import corpus_misfits
 from data_prep.pipeline import prepare
 from data_prep.readers import read_corpus
@@ -32,7 +33,6 @@ from dimts.features.manifest import QUARANTINE, SPLITS
 from dimts.features.mel_extractor import MelExtractor
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
-from dimts.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from dimts.families.acoustic.bundle import Bundle
@@ -56,6 +56,7 @@ class Examined(NamedTuple):
     id: str
     text: str  # normalised
     raw_text: str
+    language: str
     speaker: str
     seconds: float
     segment: Segment
@@ -78,7 +79,7 @@ def examine(config: DoctorConfig, out: Path, model: str = "") -> dict[str, Any]:
     mel = bundle.mel if bundle else MelConfig()
     manifest = prepare(config.corpus, config.text, [MelExtractor(mel)], config.prepare)
     rows = _rows(config)
-    scores = _misfits(rows, config.text, bundle)
+    scores = _misfits(rows, config, bundle)
     order = np.argsort(-scores, kind="stable")
     players = {int(index): f"{AUDIO}/{rank:03d}.wav" for rank, index in enumerate(order)}
     players = {index: players[index] for index in order[:MAX_PLAYERS].tolist()}
@@ -133,16 +134,16 @@ def _voice(model: str) -> Bundle:
 
 
 def _misfits(
-    rows: Sequence[Examined], text: TextConfig, bundle: Bundle | None
+    rows: Sequence[Examined], config: DoctorConfig, bundle: Bundle | None
 ) -> NDArray[np.float64]:
     mels, texts = [row.mel for row in rows], [row.text for row in rows]
-    speakers, language = [row.speaker for row in rows], load_language(text.language)
+    speakers, languages = [row.speaker for row in rows], [row.language for row in rows]
     if bundle is None:
-        tokenizer = Tokenizer.from_language(language, text)
-        return corpus_misfits(mels, texts, speakers, tokenizer)
+        tokenizer = corpus_tokenizer(config.corpus, config.text)
+        return corpus_misfits(mels, texts, speakers, tokenizer, languages)
     from dimts.families.acoustic.model_misfit import model_misfits
 
-    return model_misfits(bundle, mels, texts, speakers, language.code)
+    return model_misfits(bundle, mels, texts, speakers, languages)
 
 
 def _rows(config: DoctorConfig) -> list[Examined]:
@@ -161,6 +162,7 @@ def _rows(config: DoctorConfig) -> list[Examined]:
                     split.ids[n],
                     split.texts[n],
                     raw_text,
+                    split.languages[n],
                     speaker,
                     seconds,
                     segments[split.ids[n]],

@@ -13,7 +13,7 @@ from dimts.core.untrusted import printable
 
 MAX_TEXT, MAX_LISTED = 300, 100
 BARS = 30
-MISFIT, CLIPPED, NARROW = 0.5, 0.001, 0.8
+MISFIT, CLIPPED, NARROW = 1.0, 0.001, 0.8
 """Rows above and below these are counted under "What to look at"."""
 
 _STYLE = """
@@ -56,7 +56,7 @@ def page(report: dict[str, Any]) -> str:
             ],
         ),
         "<h2>Texts that fit their recordings worst</h2>",
-        "<p>0: no text would fit better; 1: the text says nothing of the recording.</p>",
+        "<p>0: no text would fit better; 1: another text fits as well.</p>",
         _worst(rows),
         "<h2>Rows that are not used</h2>",
         _table(

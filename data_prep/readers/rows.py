@@ -56,7 +56,7 @@ class RowMaker:
     ) -> None:
         self.folder = folder
         self.audio = AudioNames(folder, folders)
-        self._language = language
+        self._languages = (language, *folder.config.languages)
         self._seen: dict[str, str] = {}
         self._columns: set[str] = set()  # that have been met: rows of JSON need not have all
         self._several = False
@@ -125,7 +125,7 @@ class RowMaker:
         if utterance_id in self._seen:
             detail = f"stands in {self._seen[utterance_id]} already"
             raise RowError(Reason.DUPLICATE_ID, detail)
-        self._check_wanted(cells)
+        language = self._language_of(cells)
         audio = audio or self._find(cells)
         if not cells.text:
             raise RowError(Reason.EMPTY_TEXT, "the text is empty")
@@ -142,7 +142,7 @@ class RowMaker:
             audio,
             cells.text,
             cells.speaker or self.folder.config.speaker,
-            self._language,
+            language,
             number,
             start,
             end,
@@ -154,8 +154,9 @@ class RowMaker:
             return Path(f"{cells.audio}#{cells.member}")
         return self.audio.find(cells.audio, self._table.rpartition("/")[0])
 
-    def _check_wanted(self, cells: Cells) -> None:
-        """Refuse what `corpus.only` leaves out, and what is in another language.
+    def _language_of(self, cells: Cells) -> str:
+        """What is spoken; refuses what `corpus.only` leaves out, and what is in no language that is
+        read.
 
         Raises:
             UserError: `corpus.only` names a column that there is not.
@@ -174,9 +175,14 @@ class RowMaker:
             if (value := columns.get(name, "")) not in values:
                 detail = f"{name} is {value[:MAX_NAME]}"
                 raise RowError(Reason.LEFT_OUT_BY_ONLY, detail)
-        if cells.language and not _same_language(cells.language, self._language):
-            detail = f"{cells.language[:MAX_NAME]}; this is prepared as {self._language}"
-            raise RowError(Reason.OTHER_LANGUAGE, detail)
+        if not cells.language:
+            return self._languages[0]
+        for code in self._languages:
+            if _same_language(cells.language, code):
+                return code
+        known = ", ".join(self._languages)
+        detail = f"{cells.language[:MAX_NAME]}; this is prepared as {known} (corpus.languages)"
+        raise RowError(Reason.OTHER_LANGUAGE, detail)
 
 
 def seconds(value: object) -> float | None:

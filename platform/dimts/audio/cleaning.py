@@ -63,7 +63,7 @@ def remove_offset(wave: Float32Array, sample_rate: int) -> tuple[Float32Array, f
     if len(wave) < block:
         return wave, 0.0
     blocks = wave[: len(wave) // block * block].reshape(-1, block)
-    means = blocks.mean(axis=1)
+    means = np.einsum("ij->i", blocks) / block  # a third of the time of `mean`
     power = np.einsum("ij,ij->i", blocks, blocks) / block - means**2
     quiet = np.argsort(power, kind="stable")[: math.ceil(len(means) / 10)]
     middle = len(quiet) // 2
@@ -110,8 +110,8 @@ def decibels(power: float) -> float:
 def _pauses(activity: Activity) -> NDArray[np.int64]:
     """First frame of each pause between frames that speak and the one after its last, [n, 2]."""
     speaks = np.flatnonzero(activity.speaks)
-    gaps = np.flatnonzero(np.diff(speaks) > 1)
-    return np.stack((speaks[gaps] + 1, speaks[gaps + 1]), axis=1)
+    gaps = np.flatnonzero(speaks[1:] - speaks[:-1] > 1)
+    return np.array((speaks[gaps] + 1, speaks[gaps + 1])).T
 
 
 def _without(

@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from data_prep.doctor.examine import DoctorConfig, examine
 from data_prep.doctor.page import MISFIT, page
 from dimts.cli import JobParser
-from dimts.core.config import build_config, put, read_settings
+from dimts.core.config import build_config, flatten, put, read_settings, to_yaml
+from dimts.tracking.config import TrackingConfig
+from dimts.tracking.tracker import Tracker
 
 PAGE, REPORT = "index.html", "report.json"
+
+
+class RecordedConfig(DoctorConfig):
+    """What is examined; and where the report is recorded, if a setting of that is given."""
+
+    tracking: TrackingConfig = TrackingConfig(enabled=False)
 
 
 def main() -> None:
@@ -32,7 +41,8 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
-        help="a setting of corpus, text or prepare, as for dimts prepare; may be given often",
+        help="a setting of corpus, text or prepare, as for dimts prepare, or of tracking, such as "
+        "tracking.enabled=true: MLflow has the report, too; may be given often",
     )  # fmt: skip
     arguments = parser.parse_args()
     out = arguments.out or Path("output", "doctor", Path(arguments.corpus.rstrip("/")).name)
@@ -40,10 +50,26 @@ def main() -> None:
     put(values, "corpus.path", arguments.corpus)
     put(values, "text.language", arguments.language)
     put(values, "prepare.features", str(out / "features"))
-    report = examine(build_config(DoctorConfig, values, origins), out, arguments.model)
+    config = build_config(RecordedConfig, values, origins)
+    report = examine(config, out, arguments.model)
     (out / REPORT).write_text(json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8")
     (out / PAGE).write_text(page(report), encoding="utf-8")
     bad = sum(row["misfit"] > MISFIT for row in report["rows"])
     print(f"used      {report['n_used']} of {report['n_rows']} rows, {report['hours']:.2f} h")
     print(f"misfits   {bad} rows whose text does not seem to be what is said")
     print(f"page      {out / PAGE}")
+    if config.tracking.enabled:
+        _record(config, report, out, bad)
+
+
+def _record(config: RecordedConfig, report: dict[str, Any], out: Path, bad: int) -> None:
+    """Make the report a run in MLflow; the same folder is the same run again."""
+    tracker = Tracker(config.tracking, out)
+    values = config.model_dump(mode="json", exclude={"tracking"})
+    tracker.start(f"doctor {out.name}", flatten(values), to_yaml(config))
+    metrics = {"corpus/hours": report["hours"], "corpus/used": report["n_used"]}
+    tracker.log_metrics({**metrics, "corpus/misfits": bad}, 0)
+    for name in (PAGE, REPORT, *(row["player"] for row in report["rows"] if row["player"])):
+        tracker.log_artifact(out / name, str(Path("doctor", name).parent))
+    tracker.finish("FINISHED")
+    print(f"mlflow    run {tracker.run_id} in {config.tracking.shown}")

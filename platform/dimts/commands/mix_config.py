@@ -77,7 +77,4 @@ class MixConfig(RunnableConfig):
     @property
     def sources(self) -> tuple[Source, ...]:
         """What is learned from, for processes that stand elsewhere."""
-        return tuple(
-            Source(features=p.prepare.features.absolute(), text=p.text.absolute())
-            for p in self.parts
-        )
+        return tuple(Source.of(p.corpus, p.text, p.prepare.features) for p in self.parts)

@@ -41,6 +41,9 @@ class CorpusConfig(Config):
     language: str | None = Field(
         None, min_length=1, description="what is spoken; that of text.language if not given"
     )
+    languages: tuple[str, ...] = Field(
+        (), description="codes of others that rows may be in, as a column says of each"
+    )
     speaker: str = Field("speaker", min_length=1, description="who speaks, if no column says it")
     tables: tuple[str, ...] = Field(
         (), description="tables or manifests to read, relative to path, with * and **"

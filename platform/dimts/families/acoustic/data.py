@@ -74,8 +74,12 @@ def open_data(settings: AcousticSettings) -> Data:
         for source, language in zip(settings.sources, languages, strict=True)
     )
     base = load_bundle(local_bundle(settings.base.bundle)) if settings.base else None
-    tokenizer = _tokenizer(languages, opened, base)
+    others = [load_language(code) for source in settings.sources for code in source.languages]
+    tokenizer = _tokenizer(languages, others, opened, base)
     for features in opened:
+        if unknown := {*features.manifest.corpus.languages} - {*tokenizer.languages}:
+            code = min(unknown)
+            raise UserError(f"{features.folder}: has rows in {code}; name it in corpus.languages")
         _check_texts(features, tokenizer, "text.language's file has now; run dimts prepare again")
     _check_pitch(opened, settings)
     rehearsed = _open_base_features(settings, base) if base else ()
@@ -117,14 +121,30 @@ def _open(folder: AnyPath, language: str, text: TextConfig, mel: MelConfig) -> F
 
 
 def _tokenizer(
-    languages: Sequence[Language], opened: Sequence[FeatureSet], base: Bundle | None
+    languages: Sequence[Language],
+    others: Sequence[Language],
+    opened: Sequence[FeatureSet],
+    base: Bundle | None,
 ) -> Tokenizer:
     """Its texts' settings are the features' own, in which a language's file is named as it was
-    given: where a worker finds it differs from machine to machine."""
-    rules: dict[str, tuple[Language, TextConfig]] = {}
+    given: where a worker finds it differs from machine to machine. `others` have default ones, and
+    are known to the base."""
+    codes = {language.code for language in languages}
+    rules: dict[str, tuple[Language, TextConfig]] = {
+        other.code: (other, TextConfig(language=other.code))
+        for other in others
+        if other.code not in codes
+    }
     for language, features in zip(languages, opened, strict=True):
         rules.setdefault(language.code, (language, features.manifest.text))
     if base:
+        for code in rules.keys() - codes:
+            if code not in base.tokenizer.languages:
+                raise UserError(
+                    f"corpus.languages: {code} is not one of the base's languages, "
+                    f"{', '.join(base.tokenizer.languages)}; it is extended by text.language alone"
+                )
+            extend_tokenizer(base.tokenizer, *rules[code])
         return extend_tokenizer(base.tokenizer, *rules[languages[0].code])
     return Tokenizer.from_languages(list(rules.values()))
 

@@ -47,7 +47,7 @@ BASE_MCD = "base_mcd"
 that forgetting is measured on."""
 
 Rows = dict[str, list[UtteranceMetrics]]
-"""Language -> figures of its sentences; sets of one language, as of two speakers, are together."""
+"""Language -> figures of its sentences, of whatever set they are."""
 
 log = logging.getLogger(__name__)
 
@@ -268,8 +268,10 @@ def _evaluate_sets(
         corpus = load_corpus(features, known.tokenizer, split, known.speakers)
         if limit is not None:
             corpus = draw(corpus, limit)
-        if len(corpus):
-            rows.setdefault(language_of(features), []).extend(evaluate(model, corpus))
+        spoken = features.split(split)
+        language = dict(zip(spoken.ids, spoken.languages, strict=True))
+        for row in evaluate(model, corpus) if len(corpus) else ():
+            rows.setdefault(language[row.id], []).append(row)
     return rows
 
 

@@ -16,6 +16,7 @@ from dimts.families.acoustic.model.config import LossConfig, ModelConfig
 from dimts.families.protocol import RehearsedBase, Sections
 from dimts.features.config import CorpusConfig, PrepareConfig, check_language
 from dimts.storage.paths import AnyPath
+from dimts.text.language import absent, absolute_file
 from dimts.text.normaliser import TextConfig
 from dimts.training.config import OptimizerConfig, RunSettings, TrainingConfig
 
@@ -133,10 +134,20 @@ class AcousticTrainingConfig(TrainingConfig):
 
 
 class Source(Config):
-    """A folder that data preparation wrote, and what its texts must have been normalised with."""
+    """A folder that data preparation wrote, and what its texts must have been normalised with.
+
+    `languages` are codes or files of others that its rows are in.
+    """
 
     features: AnyPath
     text: TextConfig
+    languages: tuple[str, ...] = Field(default=(), exclude_if=absent)
+
+    @classmethod
+    def of(cls, corpus: CorpusConfig, text: TextConfig, features: AnyPath) -> Source:
+        """Of a corpus, for processes that stand elsewhere."""
+        others = tuple(absolute_file(code) for code in corpus.languages)
+        return cls(features=features.absolute(), text=text.absolute(), languages=others)
 
 
 class AcousticSettings(RunSettings):
@@ -181,4 +192,4 @@ class AcousticSections(Sections):
     @property
     def sources(self) -> tuple[Source]:
         """What is learned from, for processes that stand elsewhere."""
-        return (Source(features=self.prepare.features.absolute(), text=self.text.absolute()),)
+        return (Source.of(self.corpus, self.text, self.prepare.features),)

@@ -117,6 +117,8 @@ class ChatterboxSections(Sections):
     @model_validator(mode="after")
     def _reads_what_is_spoken(self) -> Self:
         check_language(self.corpus, self.text)
+        if self.corpus.languages:
+            raise ValueError("corpus.languages: this family learns one language; leave it out")
         return self
 
     @property

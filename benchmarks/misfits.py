@@ -1,0 +1,121 @@
+"""How many wrong texts are among the worst of the doctor's list, on a corpus whose texts are right.
+
+    python benchmarks/misfits.py --corpus corpora/asterisk_en --language en
+    python benchmarks/misfits.py --corpus corpora/asterisk_en --language en --model bases/natural
+
+For each seed a share of the texts is swapped with others of similar length, and `dimts doctor`
+examines the corpus so made.
+"""
+
+from __future__ import annotations
+
+import csv
+import random
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks.machine_facts import cpu_name
+from data_prep.doctor.examine import DoctorConfig, examine
+from data_prep.readers import read_corpus
+from data_prep.utterance import Utterance
+from dimts.cli import JobParser, run_job
+from dimts.core.config import build_config
+from dimts.features.config import CorpusConfig
+
+SWAPPED, WORST = 0.05, 0.08
+"""Shares of the rows: whose texts are wrong, and that are looked at."""
+
+
+class Found(NamedTuple):
+    """What the doctor made of one draw.
+
+    Attributes:
+        wrong: listed rows that have the text of another one.
+        refused: rows with a wrong text that no list is needed for: it cannot fit the length.
+        among_worst: of them, among the `WORST` of the list.
+        lowest: misfit that a wrong row has at least.
+        highest: misfit that a right one has at most.
+        area: probability that a wrong row's misfit exceeds a right one's (area under the ROC).
+    """
+
+    wrong: int
+    refused: int
+    among_worst: int
+    lowest: float
+    highest: float
+    area: float
+
+
+def swap_texts(texts: list[str], share: float, seed: int) -> set[int]:
+    """Swap texts of similar length in place; which ones are wrong now."""
+    order = sorted(range(len(texts)), key=lambda n: len(texts[n]))
+    drawn, wrong = random.Random(seed), set[int]()
+    while len(wrong) < share * len(texts):
+        place = drawn.randrange(len(texts) - 1)
+        a, b = order[place], order[place + 1]
+        if texts[a] != texts[b] and not {a, b} & wrong:
+            texts[a], texts[b] = texts[b], texts[a]
+            wrong |= {a, b}
+    return wrong
+
+
+def measure(corpus: Path, language: str, out: Path, seed: int, model: str = "") -> Found:
+    """Swap texts of a corpus, and examine it; `out` keeps what was extracted for another seed."""
+    rows = [r for r in read_corpus(CorpusConfig(path=corpus), language)[0]
+            if isinstance(r, Utterance)]  # fmt: skip
+    texts = [row.text for row in rows]
+    wrong = {rows[n].id for n in swap_texts(texts, SWAPPED, seed)}
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "swapped.csv").open("w", encoding="utf-8", newline="") as file:
+        lines = csv.writer(file)
+        lines.writerow(("audio", "text"))
+        lines.writerows((row.audio.as_posix(), t) for row, t in zip(rows, texts, strict=True))
+    settings = {
+        "corpus": {"path": out, "tables": ["swapped.csv"], "audio_folder": str(corpus.absolute()),
+                   "reader": "delimited"},
+        "text": {"language": language},
+        "prepare": {"features": out / "features"},
+    }  # fmt: skip
+    report = examine(build_config(DoctorConfig, settings), out, model)
+    wrong = {Path(name).stem for name in wrong}
+    misfit = {Path(row["id"]).stem: row["misfit"] for row in report["rows"]}
+    listed = wrong & misfit.keys()
+    worst = list(misfit)[: round(WORST * len(rows))]
+    of_wrong = np.array([misfit[name] for name in listed])
+    of_right = np.array([misfit[name] for name in misfit.keys() - wrong])
+    area = float((of_wrong[:, None] > of_right).mean())
+    return Found(
+        len(listed), len(wrong) - len(listed), len(listed & {*worst}),
+        float(of_wrong.min()), float(of_right.max()), area,
+    )  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print one line for each draw, and the sum."""
+    parser = JobParser(description=__doc__)
+    parser.add_argument("--corpus", type=Path, required=True, help="whose texts are right")
+    parser.add_argument("--language", required=True, help="code of what is spoken")
+    parser.add_argument("--model", default="", help="voice that aligns (default: a flat start)")
+    parser.add_argument("--seeds", type=int, default=5, help="draws (5)")
+    options = parser.parse_args(arguments)
+    print("| seed | wrong rows | refused | among the worst | wrong >= | right <= | area |")
+    print("| --- |" + " --- |" * len(Found._fields))
+    found = []
+    with tempfile.TemporaryDirectory(prefix="dimts-misfits-") as folder:
+        for seed in range(options.seeds):
+            one = measure(options.corpus, options.language, Path(folder), seed, options.model)
+            figures = (f"{value:.3f}" if isinstance(value, float) else value for value in one)
+            print(f"| {seed} | " + " | ".join(map(str, figures)) + " |", flush=True)
+            found.append(one)
+    wrong, worst = sum(one.wrong for one in found), sum(one.among_worst for one in found)
+    print(f"\n{worst} of {wrong} wrong rows ({worst / wrong:.1%}) are among the worst {WORST:.0%};")
+    print(f"{SWAPPED:.0%} of the texts of {options.corpus} swapped; {cpu_name()}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_job(main)
