@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -107,6 +108,7 @@ def one_of_two(rank: int, settings: Any, meeting: Path) -> None:
     )
     run_training(settings, Listener())
     torch.distributed.destroy_process_group()
+    os._exit(0)  # as Ray ends its workers; threads of gloo may abort the end of an interpreter
 
 
 @pytest.mark.integration
