@@ -34,6 +34,8 @@ STAMPS, UNUSED = "stamps.arrow", "unused.arrow"
 CLEANED_SPEECH = ("start", "seconds", *Cleaned._fields)
 """Where speech was found, and what was done to it."""
 WORK_FILES = (STAMPS, UNUSED)
+REASONS = frozenset[str](Reason)
+"""Of this version; what a later one has refused for another is read again."""
 
 
 def key_column(name: str, n_extractors: int) -> str:
@@ -97,6 +99,8 @@ class Store:
             ):
                 if sha256:
                     self._hashes[audio] = FileStamp(size, mtime, ctime), sha256
+                if reason and reason not in REASONS:
+                    continue
                 if reason:
                     result = Result(key, Reason(reason), detail)
                     if key:

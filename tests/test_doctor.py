@@ -23,6 +23,7 @@ from data_prep.misfit import corpus_misfits
 from data_prep.recipes.espeak import ENGINES, SAMPLE_SENTENCES, render_corpus
 from dimts.audio.files import Decoded
 from dimts.commands import doctor
+from dimts.core.errors import ConfigError
 from dimts.families.acoustic.alignment.em import align_corpus
 from dimts.families.acoustic.alignment.misfit import misfits
 from dimts.features.feature_set import FeatureSet
@@ -132,6 +133,18 @@ def test_doctor_makes_a_page_and_a_report(
     kept = Path(recorded_run.info.artifact_uri.removeprefix("file://"), "doctor")
     assert (kept / "index.html").read_bytes() == (tmp_path / "out" / "index.html").read_bytes()
     assert all((kept / source).is_file() for source in links.sources)
+
+
+@pytest.mark.parametrize(
+    ("setting", "option"),
+    [("corpus.path=x", "CORPUS"), ("text.language=ti", "--language"),
+     ("prepare.features=x", "--out")],
+)  # fmt: skip
+def test_what_an_option_says_cannot_be_set(
+    setting: str, option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match=f"--set {setting.partition('=')[0]}: .*{option} says"):
+        run_doctor(tmp_path, tmp_path / "out", monkeypatch, setting)
 
 
 def test_texts_that_fit_worse_than_allowed_are_left_out(tmp_path: Path) -> None:

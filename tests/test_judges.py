@@ -235,6 +235,16 @@ def test_a_folder_is_judged_beside_its_recordings(
     assert judged(*command) == (2, "", missing)
 
 
+@pytest.mark.parametrize("n", ["-1", "two"])
+def test_workers_are_counted_from_none_on(
+    n: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["judge.py", "--workers", n])
+    with pytest.raises(SystemExit):
+        judge.main()
+    assert f"argument --workers: {n}: must be 0 or more" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_benchmark_times_every_judge(tmp_path: Path) -> None:
     done = subprocess.run(

@@ -170,6 +170,8 @@ def two_tables(folder: Path) -> None:
         (ljspeech, {"tables": ["none.csv"]}, "none.csv: no such file; corpus.tables names"),
         (ljspeech, {"reader": "ljspeech", "columns": {"text": 2}},
          "corpus.columns: text has no effect on the layout ljspeech; corpus.reader: delimited"),
+        (LAYOUTS["kaldi"].write, {"delimiter": "tab"},
+         "corpus.delimiter: has no effect on the layout kaldi; corpus.reader: delimited reads"),
         (ljspeech, {"audio_folder": "none"}, "corpus.audio_folder: none: no such folder"),
         (ljspeech, {"columns": {"text": 4}}, "corpus.columns.text: no column 4; it has 3 columns"),
         (coqui, {"columns": {"text": "x"}}, "no column x; it has audio_file, text, speaker_name"),
@@ -217,6 +219,36 @@ def test_only_utterances_in_this_language_of_lhotse(tmp_path: Path) -> None:
     assert len(used(tmp_path, **columns)) == 2
     rows, _ = read_corpus(CorpusConfig.model_validate({"path": tmp_path, **columns}), "ti")
     assert {row.reason for row in rows if isinstance(row, Rejected)} == {Reason.OTHER_LANGUAGE}
+
+
+def test_lines_of_blanks_cost_themselves(tmp_path: Path) -> None:
+    LAYOUTS["kaldi"].write(tmp_path / "kaldi")
+    text = tmp_path / "kaldi/data/test/text"
+    table(text, " " * 300 + f"te_1 {SECOND}", "\u00a0" * 150 + "x", " " * 250)
+    assert len(used(tmp_path / "kaldi")) == 2
+    assert set(refused(tmp_path / "kaldi").values()) == {Reason.MISSING_FILE}
+    LAYOUTS["librispeech"].write(tmp_path / "libri")
+    table(tmp_path / "libri/train-clean/103/12/103-12.trans.txt", "\u00a0", f"103-12-0000 {FIRST}")
+    assert "no layout of a corpus is seen in it" in hint(tmp_path / "libri")
+
+
+@pytest.mark.parametrize(
+    ("name", "tables", "ids"),
+    [
+        ("kaldi", ["data/train/text"], ["tr_1"]),
+        ("mls", ["train/*.txt"], ["12_34_000001"]),
+        ("fleurs", ["dev.tsv"], ["3"]),
+        ("vctk", ["txt/p2/*.txt"], ["p2_001"]),
+    ],
+)
+@pytest.mark.parametrize("auto", [True, False])
+def test_some_tables_of_a_layout_are_read(
+    name: str, tables: list[str], ids: list[str], auto: bool, tmp_path: Path
+) -> None:
+    LAYOUTS[name].write(tmp_path)
+    reader = "auto" if auto else LAYOUTS[name].reader
+    settings = {**LAYOUTS[name].settings, "reader": reader, "tables": tables}
+    assert [row.id for row in used(tmp_path, **settings)] == ids
 
 
 def test_sentence_of_several_speakers_is_in_one_split(tmp_path: Path) -> None:

@@ -286,6 +286,22 @@ def test_leftovers_that_are_no_arrow_files_do_no_harm(corpus: Path, features: Pa
     assert contents(features) == before
 
 
+def test_what_a_later_version_has_refused_is_read_again(corpus: Path, features: Path) -> None:
+    (corpus / "wavs" / "u000.wav").write_bytes(b"no audio")
+    run_prepare(corpus, features)
+    before, unused = contents(features), features / ".work" / "unused.arrow"
+    table = pa.ipc.open_file(unused.read_bytes()).read_all()
+    reasons = pa.array(["of_tomorrow"] * len(table), table.schema.field("reason").type)
+    table = table.set_column(table.schema.get_field_index("reason"), "reason", reasons)
+    unused.unlink()
+    with pa.ipc.new_file(unused, table.schema) as writer:
+        writer.write_table(table)
+    extracted = Extractions()
+    run_prepare(corpus, features, extracted)
+    assert extracted.n == 1
+    assert contents(features) == before
+
+
 SETTLE_120_MB = """
 import sys
 from pathlib import Path

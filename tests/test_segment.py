@@ -128,6 +128,19 @@ def test_texts_with_times_are_read(tmp_path: Path, name: str, content: bytes) ->
     ]
 
 
+def test_cues_without_times_are_listed(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(0, 1e-3, 16_000).astype(np.float32)
+    write_wav(tmp_path / "in" / "talk.wav", noise, 16_000)
+    srt = "1\n00:00:0x --> 00:00:02,000\nሰላም ነው።\n"
+    (tmp_path / "in" / "talk.srt").write_text(srt, encoding="utf-8")
+    with pytest.raises(UserError, match="nothing of the texts was found"):
+        segment(settings(tmp_path / "in"), tmp_path / "out", on_ray=False)
+    with (tmp_path / "out" / LEFT_OUT).open(encoding="utf-8", newline="") as file:
+        [row] = csv.DictReader(file)
+    assert (row["reason"], row["recording"]) == ("unreadable_cue", "talk.wav")
+    assert row["what"] == "line 2: 00:00:0x --> 00:00:02,000 are no times"
+
+
 def test_table_without_times_ends_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "talk.csv").write_text("text,speaker\nHello there.,a\n")
     with pytest.raises(UserError, match=r"talk\.csv: needs the columns start, end and text"):

@@ -61,6 +61,8 @@ COLUMNS: dict[str, frozenset[str]] = {
     "text_files": frozenset({"speaker"}),
 }
 """Settings of `corpus.columns` that such a layout leaves open; of others, all."""
+FORM = ("delimiter", "header", "quoted")
+"""Settings of tables that are written in any way."""
 BY_TABLE = ("delimited", "ljspeech")
 """That any folder with a table fits: `auto` takes the first one where no other layout is seen."""
 
@@ -84,13 +86,20 @@ def read_corpus(
     if name == AUTO:
         name = recognise(folder)
         folder.note("reader", f"{name}, recognised (corpus.reader)")
-    tables = READERS[name].recognise(folder)
+    tables = _tables(folder, name)
     if not tables and name not in BY_TABLE:
         raise UserError(f"{corpus.path}: is not laid out as {name}; {_what_else(folder, name)}")
     if name in COLUMNS and (fixed := corpus.columns.given.keys() - COLUMNS[name]):
         raise ConfigError(
             f"corpus.columns: {', '.join(sorted(fixed))} has no effect on the layout {name}; "
             "corpus.reader: delimited reads a table by its columns"
+        )
+    if name not in ("delimited", "huggingface") and (
+        given := [key for key in FORM if getattr(corpus, key) is not None]
+    ):
+        raise ConfigError(
+            f"corpus.{given[0]}: has no effect on the layout {name}; corpus.reader: delimited "
+            "reads tables that are written in any way"
         )
     return list(READERS[name].read(folder, tables, language)), folder.notes
 
@@ -104,8 +113,8 @@ def recognise(folder: CorpusFolder) -> str:
     config = folder.config
     found = {
         name: tables
-        for name, reader in READERS.items()
-        if name not in BY_TABLE and (tables := reader.recognise(folder))
+        for name in READERS
+        if name not in BY_TABLE and (tables := _tables(folder, name))
     }
     if "lhotse" in found:
         found.pop("jsonl", None)  # cuts and supervisions are JSON lines, too
@@ -129,6 +138,12 @@ def recognise(folder: CorpusFolder) -> str:
         f"{config.path}: no layout of a corpus is seen in it, but {contents}; "
         f"corpus.tables names a table, corpus.reader the layout ({', '.join(READERS)})"
     )
+
+
+def _tables(folder: CorpusFolder, name: str) -> list[str]:
+    """By which a folder has a layout; of them those that `corpus.tables` names, if it does."""
+    found, named = READERS[name].recognise(folder), set(folder.named())
+    return [table for table in found if table in named] if folder.config.tables else found
 
 
 def _what_else(folder: CorpusFolder, name: str) -> str:

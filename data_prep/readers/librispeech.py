@@ -24,8 +24,8 @@ def recognise_librispeech(folder: CorpusFolder) -> list[str]:
         for name in folder.tables(MULTILINGUAL, CHAPTER, depth=DEPTH)
         if name.endswith(CHAPTER) or name.rpartition("/")[2] == MULTILINGUAL
     ]
-    first = folder.head(tables[0], 1) if tables else []
-    return tables if first and ID.match(first[0].split(None, 1)[0]) else []
+    words = " ".join(folder.head(tables[0], 1)).split(None, 1) if tables else []
+    return tables if words and ID.match(words[0]) else []
 
 
 def read_librispeech(folder: CorpusFolder, tables: list[str], language: str) -> Rows:

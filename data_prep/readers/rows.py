@@ -77,7 +77,8 @@ class RowMaker:
         for number, line in enumerate(self.folder.lines(table), start=1):
             if not line.decode(encoding, "replace").strip():
                 continue
-            shown = line[:200].split(None, 1)[0].decode("utf-8", "replace") if first_is_id else ""
+            words = line[:200].split(None, 1) if first_is_id else []
+            shown = words[0].decode("utf-8", "replace") if words else ""
             try:
                 cells: Cells | RowError = parse(line)
             except RowError as error:

@@ -56,7 +56,7 @@ def read_subtitles(folder: CorpusFolder, tables: list[str], language: str) -> Ro
         own = PurePosixPath(audio).name
         for number, (cue, overlaps) in enumerate(_with_overlaps(cues(folder, name)), start=1):
             utterance_id = f"{stem}_{number:05d}"
-            if isinstance(cue, _Bad):
+            if isinstance(cue, BadCue):
                 yield maker.row(cue.line, cue.error, utterance_id)
             elif overlaps:
                 detail = f"the cues around {cue.start:.2f} s overlap"
@@ -68,8 +68,8 @@ def read_subtitles(folder: CorpusFolder, tables: list[str], language: str) -> Ro
                 yield maker.row(cue.line, cells)
 
 
-class _Bad(NamedTuple):
-    """A cue that cannot be read."""
+class BadCue(NamedTuple):
+    """A cue that cannot be read, and why."""
 
     line: int
     error: RowError
@@ -96,7 +96,7 @@ def is_cue_table(folder: CorpusFolder, name: str) -> bool:
     return {"start", "end", "text"} <= by_name(names).keys()
 
 
-def cues(folder: CorpusFolder, name: str) -> Iterator[Cue | _Bad]:
+def cues(folder: CorpusFolder, name: str) -> Iterator[Cue | BadCue]:
     """The cues of subtitles in their order, and those that cannot be read."""
     lines = _decoded(folder.lines(name), folder.config.encoding)
     if name.lower().endswith(".csv"):
@@ -110,7 +110,7 @@ def cues(folder: CorpusFolder, name: str) -> Iterator[Cue | _Bad]:
         try:
             yield _cue(number, [line for _, line in block[times:]])
         except RowError as error:
-            yield _Bad(number, error)
+            yield BadCue(number, error)
 
 
 def _cue(number: int, lines: Sequence[str | RowError]) -> Cue:
@@ -135,18 +135,18 @@ def plain(text: str) -> str:
     return " ".join(text.split())
 
 
-def _table_cues(lines: Iterable[tuple[int, str | RowError]]) -> Iterator[Cue | _Bad]:
+def _table_cues(lines: Iterable[tuple[int, str | RowError]]) -> Iterator[Cue | BadCue]:
     roles: dict[str, int] = {}
     for number, line in lines:
         if isinstance(line, RowError):
-            yield _Bad(number, line)
+            yield BadCue(number, line)
             continue
         if not line.strip():
             continue
         try:
             [cells] = csv.reader([line])
         except csv.Error as error:
-            yield _Bad(number, RowError(Reason.UNDECODABLE_LINE, str(error)))
+            yield BadCue(number, RowError(Reason.UNDECODABLE_LINE, str(error)))
             continue
         if not roles:
             roles = {role: cells.index(name) for role, name in by_name(cells).items()}
@@ -160,7 +160,7 @@ def _table_cues(lines: Iterable[tuple[int, str | RowError]]) -> Iterator[Cue | _
             speaker = cells[roles["speaker"]].strip() if "speaker" in roles else ""
             yield Cue(number, start, end, plain(cells[roles["text"]]), speaker)
         except RowError as error:
-            yield _Bad(number, error)
+            yield BadCue(number, error)
 
 
 def _blocks(
@@ -188,7 +188,7 @@ def _decoded(lines: Iterable[bytes], encoding: str) -> Iterator[tuple[int, str |
             yield number, error
 
 
-def _with_overlaps(cues: Iterable[Cue | _Bad]) -> Iterator[tuple[Cue | _Bad, bool]]:
+def _with_overlaps(cues: Iterable[Cue | BadCue]) -> Iterator[tuple[Cue | BadCue, bool]]:
     """Cues, and whether one shares its time with the one before or after it."""
     everything = list(cues)
     timed = sorted(

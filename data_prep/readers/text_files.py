@@ -31,7 +31,8 @@ def recognise_text_files(folder: CorpusFolder) -> list[str]:
 def read_text_files(folder: CorpusFolder, tables: list[str], language: str) -> Rows:
     """A row for each text with a recording of its name, in the same folder or in one of the same
     name elsewhere (`txt/p225/`, `wav48/p225/`)."""
-    pairs, _ = _pairs(folder)
+    texts = set(tables)
+    pairs = [pair for pair in _pairs(folder)[0] if pair[0] in texts]
     maker = RowMaker(folder, language, ("",))
     level = folder.config.columns.speaker
     if isinstance(level, str):

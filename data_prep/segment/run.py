@@ -171,6 +171,9 @@ def _segment_one(job: _Job) -> str:
     tokenizer = Tokenizer.from_language(load_language(text.language), text)
     usable, tokens, left = [], [], []
     for part in job.parts:
+        if not part.readable:
+            left.append(LeftOut(None, None, part.text, "unreadable_cue"))
+            continue
         try:
             tokens.append(_tokens(part.text, tokenizer))
             usable.append(part)

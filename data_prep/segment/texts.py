@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from data_prep.readers.audio_names import has_audio_suffix
 from data_prep.readers.corpus_folder import CorpusFolder
-from data_prep.readers.subtitles import Cue, cues, is_cue_table
+from data_prep.readers.subtitles import BadCue, cues, is_cue_table
 from dimts.core.errors import UserError
 from dimts.text.pieces import SENTENCE_ENDS
 
@@ -38,11 +38,13 @@ class Part(NamedTuple):
         text: as it is written.
         ends: whether a sentence, or a cue, ends with it.
         time: seconds at which it begins as far as the text says so, else NaN.
+        readable: false for a cue that cannot be read: `text` says which one, and why.
     """
 
     text: str
     ends: bool
     time: float = math.nan
+    readable: bool = True
 
 
 def recordings_with_texts(folder: CorpusFolder) -> tuple[dict[str, str], list[str]]:
@@ -81,8 +83,12 @@ def read_parts(folder: CorpusFolder, name: str) -> list[Part]:
     if suffix in (".srt", ".vtt", ".csv"):
         if suffix == ".csv" and not is_cue_table(folder, name):
             raise UserError(f"{folder.config.path / name}: needs the columns start, end and text")
-        timed = [cue for cue in cues(folder, name) if isinstance(cue, Cue)]
-        parts = [part for cue in timed for part in _parts(cue.text, cue.start)]
+        parts = []
+        for cue in cues(folder, name):
+            if isinstance(cue, BadCue):
+                parts.append(Part(f"line {cue.line}: {cue.error.detail}", True, readable=False))
+            else:
+                parts += _parts(cue.text, cue.start)
     else:
         text = _text(folder, name)
         intervals = _intervals(text) if suffix == ".textgrid" else _labels(text)

@@ -86,6 +86,13 @@ def tcp_port(text: str) -> int:
     return int(text)
 
 
+def count(text: str) -> int:
+    """A number from 0 on, or argparse refuses it."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text}: must be 0 or more")
+    return int(text)
+
+
 def main() -> None:
     """Run `dimts COMMAND ...`."""
     width = max(map(len, COMMANDS))

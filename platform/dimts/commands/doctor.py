@@ -14,6 +14,7 @@ from data_prep.doctor.examine import DoctorConfig, examine
 from data_prep.doctor.page import MISFIT, page
 from dimts.cli import JobParser
 from dimts.core.config import build_config, flatten, put, read_settings, to_yaml
+from dimts.core.errors import ConfigError
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.tracker import Tracker
 
@@ -47,9 +48,15 @@ def main() -> None:
     arguments = parser.parse_args()
     out = arguments.out or Path("output", "doctor", Path(arguments.corpus.rstrip("/")).name)
     values, origins = read_settings([], arguments.overrides)
-    put(values, "corpus.path", arguments.corpus)
-    put(values, "text.language", arguments.language)
-    put(values, "prepare.features", str(out / "features"))
+    given = {
+        "corpus.path": (arguments.corpus, "CORPUS"),
+        "text.language": (arguments.language, "--language"),
+        "prepare.features": (str(out / "features"), "--out"),
+    }
+    for key, (value, option) in given.items():
+        if key in flatten(values):
+            raise ConfigError(f"--set {key}: is what {option} says; leave it out")
+        put(values, key, value)
     config = build_config(RecordedConfig, values, origins)
     report = examine(config, out, arguments.model)
     (out / REPORT).write_text(json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8")

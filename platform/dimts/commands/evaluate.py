@@ -13,7 +13,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from dimts.cli import config_parser
+from dimts.cli import config_parser, count
 from dimts.commands.judge import add_options, hear, judges_config, write_json
 from dimts.commands.report import metrics_table
 from dimts.commands.voice_config import VoiceConfig
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="run folder, bundle or MLflow URI")
     parser.add_argument("--split", choices=("train", "val", "test"), action="append")
     parser.add_argument("--csv", type=Path, help="also write one line an utterance here")
-    parser.add_argument("--sentences", type=int, metavar="N", help="that judges hear; 0: all")
+    parser.add_argument("--sentences", type=count, metavar="N", help="that judges hear; 0: all")
     add_options(parser)
     arguments = parser.parse_args()
     config = load_config(VoiceConfig, arguments.config, arguments.overrides)

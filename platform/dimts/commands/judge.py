@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from dimts.cli import JobParser
+from dimts.cli import JobParser, count
 from dimts.core.config import build_config
 from dimts.core.environment import n_cores
 from dimts.core.ray_session import ray_session
@@ -63,7 +63,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="folder or name of a Whisper for CTranslate2 (default: Whisper base)",
     )  # fmt: skip
     parser.add_argument(
-        "--workers", type=int, default=0, metavar="N",
+        "--workers", type=count, default=0, metavar="N",
         help="processes of Ray, of one core each, that listen; for thousands of sentences "
         "(default: threads of this process)",
     )  # fmt: skip
