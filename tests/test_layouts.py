@@ -127,6 +127,30 @@ def test_speaker_is_no_text_and_the_summary_says_so(tmp_path: Path) -> None:
     assert [row.text for row in used(tmp_path, columns={"text": 2})] == ["s1", "s1", "s2", "s2"]
 
 
+def test_numbers_are_no_text_and_what_is_not_read_is_named(tmp_path: Path) -> None:
+    audio(tmp_path, "wavs/a.wav", "wavs/b.wav")
+    lines = (f"a|{FIRST}|3.25|x a|4", f"b|{SECOND}|2.5|y b|5")
+    table(tmp_path / "metadata.csv", *(line[: line.index("|x")] for line in lines))
+    assert [row.text for row in used(tmp_path)] == [FIRST, SECOND]
+    table(tmp_path / "metadata.csv", *lines)
+    assert [row.text for row in used(tmp_path)] == ["x a", "y b"]
+    assert read(tmp_path)[1][1].endswith(
+        "4 the text; 2 and 3 and 5 not read (corpus.columns: {text: 2} would)"
+    )
+
+
+def test_missing_recordings_name_the_setting(tmp_path: Path) -> None:
+    audio(tmp_path, "sounds/a.wav")
+    table(tmp_path / "metadata.csv", f"a|{FIRST}")
+    [row], _ = read(tmp_path)
+    assert isinstance(row, Rejected)
+    assert row.detail == (
+        "wavs/a.wav does not exist; corpus.audio_folder names the folder of the recordings"
+    )
+    [row], _ = read(tmp_path, audio_folder="sounds", reader="ljspeech")
+    assert isinstance(row, Utterance)
+
+
 def test_stray_delimiter_belongs_to_the_text(tmp_path: Path) -> None:
     audio(tmp_path, *(f"wavs/{n}.wav" for n in range(20)))
     lines = [f"{n}|{n} {FIRST}" for n in range(19)]
@@ -279,10 +303,12 @@ def test_odd_rows_of_each_layout_cost_themselves(tmp_path: Path) -> None:
     assert refused(tmp_path / "libri") == {"odd": Reason.EMPTY_ID}
     LAYOUTS["subtitles"].write(tmp_path / "cues")
     table(tmp_path / "cues/talk.srt", "00:01,0 --> 00:03,0", FIRST, "", "00:02,0 --> 00:04,0",
-          SECOND, "", "00:0x --> 00:05,0", "x", "", "00:09,0 --> 00:08,0", "x")  # fmt: skip
+          SECOND, "", "00:0x --> 00:05,0", "x", "", "00:09,0 --> 00:08,0", "x", "",
+          "00:10,0 --> 00:11,0", "x", "00:11,0 --> 00:12,0", "y")  # fmt: skip
     assert refused(tmp_path / "cues") == {
         "talk_00001": Reason.OVERLAPS, "talk_00002": Reason.OVERLAPS,
         "talk_00003": Reason.OUTSIDE_RECORDING, "talk_00004": Reason.OUTSIDE_RECORDING,
+        "talk_00005": Reason.UNDECODABLE_LINE,
     }  # fmt: skip
     coqui(tmp_path / "coqui")
     table(tmp_path / "coqui/metadata.csv", "audio_file|text", 'clips/a.wav|"never closed',

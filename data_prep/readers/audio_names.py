@@ -113,7 +113,10 @@ class AudioNames:
                 Reason.OUTSIDE_CORPUS,
                 f"{name} leads out of the corpus folder; corpus.audio_folder may name a folder",
             )
-        raise RowError(Reason.MISSING_FILE, f"{first} does not exist")
+        detail = f"{first} does not exist"
+        if not self._folder.config.audio_folder:
+            detail += "; corpus.audio_folder names the folder of the recordings"
+        raise RowError(Reason.MISSING_FILE, detail)
 
     def _candidates(self, name: str, beside: str) -> Iterator[str]:
         """Paths that a name may stand for, the likeliest first."""

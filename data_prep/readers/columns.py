@@ -145,7 +145,7 @@ def guessed_roles(
     """Roles by what stands in the columns, and by `corpus.columns`.
 
     A column of which the values name files is the recording's; one that repeats is the speaker's;
-    of two texts the last is read, as in LJSpeech.
+    of two texts the last is read, as in LJSpeech; numbers alone, as of seconds, are no text.
 
     Raises:
         UserError: the text cannot be told from the speaker, or no column can be the text.
@@ -172,7 +172,8 @@ def guessed_roles(
         text = (free[0],)
     elif not text and free:
         repeating = [n for n in free if repeats([row[n] for row in sample])]
-        others = [n for n in free if n not in repeating]
+        words = [n for n in free if any(map(str.isalpha, "".join(row[n] for row in sample)))]
+        others = [n for n in words if n not in repeating]
         if not others:
             raise UserError(
                 f"{place}: columns {_numbers(free)} all repeat, so which is the text? Set "
@@ -184,7 +185,8 @@ def guessed_roles(
         else:
             text = (others[-1],)
             left = [n for n in free if n not in (*text, *repeating[:1])]
-            doubt = f"{_numbers(left)} not read" if left else ""
+            if left:
+                doubt = f"{_numbers(left)} not read (corpus.columns: {{text: {left[0] + 1}}} would)"
         if speaker is None and repeating:
             speaker = repeating[0]
             doubt = "; ".join(filter(None, [doubt, (

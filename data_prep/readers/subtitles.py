@@ -118,6 +118,8 @@ def _cue(number: int, lines: Sequence[str | RowError]) -> Cue:
         if isinstance(line, RowError):
             raise line
     first, *rest = map(str, lines)
+    if any("-->" in line for line in rest):
+        raise RowError(Reason.UNDECODABLE_LINE, "no blank line between it and the next cue")
     match = _TIMES.match(first)
     start, end = (seconds(time) for time in match.groups()) if match else (None, None)
     if start is None or end is None:
