@@ -141,6 +141,16 @@ def test_cues_without_times_are_listed(tmp_path: Path) -> None:
     assert row["what"] == "line 2: 00:00:0x --> 00:00:02,000 are no times"
 
 
+def test_what_cannot_be_read_is_tried_again(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "talk.m4a").write_bytes(b"\0\0\0\x18ftypM4A junk")
+    (tmp_path / "in" / "talk.txt").write_text("ሰላም ነው።\n" * 6, encoding="utf-8")
+    with pytest.raises(UserError, match="nothing of the texts was found"):
+        segment(settings(tmp_path / "in"), tmp_path / "out", on_ray=False)
+    assert ",cannot be read: " in (tmp_path / "out" / LEFT_OUT).read_text(encoding="utf-8")
+    assert not [*(tmp_path / "out" / WORK).glob("*.json")]
+
+
 def test_table_without_times_ends_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "talk.csv").write_text("text,speaker\nHello there.,a\n")
     with pytest.raises(UserError, match=r"talk\.csv: needs the columns start, end and text"):

@@ -40,6 +40,8 @@ from dimts.text.tokenizer import Tokenizer
 VERSION = 1
 """To be raised when the same recording would be cut otherwise."""
 METADATA, LEFT_OUT, WORK, RECORDINGS = "metadata.csv", "left_out.csv", ".work", "recordings"
+UNREAD = "cannot be read"
+"""What is tried again the next time: PyAV may be there then."""
 MIN_PARTS = 5
 """Of a recording's text; fewer say nothing of how its letters sound."""
 
@@ -113,8 +115,10 @@ def segment(settings: SegmentSettings, out: Path, on_ray: bool | None = None) ->
             made.pieces[audio] = [Piece(*row) for row in values["pieces"]]
             made.left[audio] = [LeftOut(*row) for row in values["left"]]
         _publish(settings.recordings, out, made)
+        unread = {a for a, left in made.left.items() if any(UNREAD in one.reason for one in left)}
+        known = {key for audio, key in keys.items() if audio not in unread}
         for file in work.glob("*.json"):
-            if file.stem not in keys.values():
+            if file.stem not in known:
                 file.unlink()
     if not any(made.pieces.values()):
         raise UserError(
@@ -191,7 +195,7 @@ def _segment_one(job: _Job) -> str:
                 left += [LeftOut(None, None, part.text, "too_few_sentences") for part in usable]
     except (AudioError, OSError) as error:
         why = error.detail if isinstance(error, AudioError) else error.strerror or str(error)
-        left.append(LeftOut(None, None, "", f"cannot be read: {why}"))
+        left.append(LeftOut(None, None, "", f"{UNREAD}: {why}"))
     return json.dumps({"pieces": pieces, "left": left}, ensure_ascii=False)
 
 
