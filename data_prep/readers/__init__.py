@@ -136,7 +136,8 @@ def recognise(folder: CorpusFolder) -> str:
         raise UserError(f"{config.path}: no such folder, or nothing is in it")
     raise UserError(
         f"{config.path}: no layout of a corpus is seen in it, but {contents}; "
-        f"corpus.tables names a table, corpus.reader the layout ({', '.join(READERS)})"
+        "corpus.tables names a table, corpus.audio_folder the recordings' folder, corpus.reader "
+        f"the layout ({', '.join(READERS)})"
     )
 
 

@@ -154,7 +154,7 @@ def guessed_roles(
         return Roles(0, (1,), (2, 2))
     counts = Counter(map(len, rows))
     usual = max(counts, key=lambda n: (counts[n], n), default=0)
-    if usual == 2 and counts[3] >= MIXED_SHARE * len(rows):
+    if usual == 2 and counts[3] >= max(2, MIXED_SHARE * len(rows)):
         usual = 3
     place = folder.config.path / table
     if usual < 2:
