@@ -100,7 +100,7 @@ class Service:
         for pid, name in self._named().items():
             with suppress(OSError):
                 pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-                sizes[name.removeprefix("ray::")[:24]] += pages * PAGE // 1_000_000
+                sizes[name.removeprefix("ray::").partition(".")[0]] += pages * PAGE // 1_000_000
         return dict(sizes)
 
     def _named(self) -> dict[int, str]:
