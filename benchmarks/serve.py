@@ -2,13 +2,14 @@
 
     python benchmarks/serve.py --model runs/VOICE --text "..."
 
-Starts ``dimts serve`` on a Ray of its own and asks for MP3 by HTTP. In the closed loop as many
+Starts ``dimts serve`` on a Ray of its own and asks for MP3 by HTTP. One client after the other asks
+for one sentence, of which the first sound and the end are timed. In the closed loop as many
 clients as given ask one after the other; in the open loop requests begin at a steady rate, whether
 others are answered or not: at 0.5, 0.8 and 2 times the throughput of the closed loop. With
 ``--faults`` a voice is registered twice, and while the open loop runs at 0.5 the alias is moved
-and a replica is killed. ``--minutes`` repeats the last load and prints memory each minute.
-``--connections`` opens so many connections that begin a request and go no further, and asks beside
-them; `ulimit -n` has to allow for that.
+and a replica is killed. ``--minutes`` adds a load of ``--share`` and prints memory each minute.
+``--connections`` opens so many connections that stop in the head or in the body of a request, and
+asks beside them until the service has ended them all; `ulimit -Hn` has to allow for that.
 
 A request without an answer, or with one that is neither 200 nor 429, is lost.
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import resource
 import signal
 import socket
 import statistics
@@ -36,10 +38,21 @@ import aiohttp
 from benchmarks.machine_facts import machine_facts
 from benchmarks.process_tree import tree
 from dimts.cli import run_job
+from dimts.serving.audio import RATE
+from dimts.text.pieces import SENTENCE_ENDS, pieces
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT_S = 150.0
 SHARES = (0.5, 0.8, 2.0)
+N_SENTENCES = 20
+OPENED_AT_ONCE = 100
+STALLED = (
+    b"POST /v1/audio/speech HTTP/1.1\r\nHost: here\r\n",
+    b"POST /v1/audio/speech HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
+    b"Content-Length: 100\r\n\r\n{",
+)
+STALLED_S = 60.0
+"""After which a connection counts as one that was left open."""
 REPLICA = "ServeReplica:dimts:voice"
 START_S = 300.0
 SERVE = ("ray::ServeReplica", "ray::ProxyActor", "ray::ServeController")
@@ -87,7 +100,7 @@ class Service:
         for pid, name in self._named().items():
             with suppress(OSError):
                 pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-                sizes[name.removeprefix("ray::")[:24]] += pages * PAGE // 1_000_000
+                sizes[name.removeprefix("ray::").partition(".")[0]] += pages * PAGE // 1_000_000
         return dict(sizes)
 
     def _named(self) -> dict[int, str]:
@@ -183,13 +196,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--model", required=True, help="bundle or run folder")
     parser.add_argument("--text", default="ሰላም ለዓለም። ቡና ጠጣ? ደህና ነው።", help="of each request")
+    parser.add_argument("--sentence", help="of the first sound (the first one of the text)")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each load (20)")
     parser.add_argument("--clients", type=int, default=8, help="of the closed loop (8)")
-    parser.add_argument("--minutes", type=int, default=0, help="of the last load again (0)")
+    parser.add_argument("--minutes", type=int, default=0, help="in which memory is shown (0)")
+    parser.add_argument("--share", type=float, default=2.0, help="of what it bears, meanwhile (2)")
     parser.add_argument("--faults", action="store_true", help="replica killed, alias moved")
-    parser.add_argument("--connections", type=int, default=0, help="that begin and go no further")
+    parser.add_argument("--connections", type=int, default=0, help="that stop in a request (0)")
     parser.add_argument("--set", action="append", default=[], help="setting of the service")
     options = parser.parse_args(arguments)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with tempfile.TemporaryDirectory(prefix="dimts-registry-") as folder:
         model, settings = options.model, list(options.set)
         if options.faults:
@@ -225,6 +242,9 @@ class Registered:
 def measure(service: Service, options: argparse.Namespace, registry: Registered | None) -> None:
     body = {"input": options.text, "response_format": "mp3"}
     seconds = options.seconds
+    marks = "".join(SENTENCE_ENDS)
+    sentence = options.sentence or next(pieces(options.text, marks, each_sentence=True)).text
+    print(asyncio.run(first_sound(service, sentence)), flush=True)
     print("| load | answers a second | 200 | 429 | lost | first byte, s: p50 / p95 / p99 | whole |")
     print("| --- | --- | --- | --- | --- | --- | --- |", flush=True)
     asyncio.run(closed_loop(service, body, 2, min(5.0, seconds)))  # caches are filled
@@ -239,30 +259,63 @@ def measure(service: Service, options: argparse.Namespace, registry: Registered 
         print(row("open, 0.5 x, alias moved, replica killed", answers, seconds), flush=True)
         print(f"versions: {Counter(a.version for a in answers)}")
     if options.connections:
-        print(asyncio.run(beside_idle(service, body, options.connections)), flush=True)
+        print(asyncio.run(beside_stalled(service, body, options.connections)), flush=True)
     print(f"memory, MB: {service.memory_mb()}", flush=True)
     for minute in range(options.minutes):
-        answers = asyncio.run(open_loop(service, body, SHARES[-1] * bearable, 60))
-        print(row(f"minute {minute + 1}, {SHARES[-1]:g} x", answers, 60))
+        answers = asyncio.run(open_loop(service, body, options.share * bearable, 60))
+        print(row(f"minute {minute + 1}, {options.share:g} x", answers, 60))
         print(f"memory, MB: {service.memory_mb()}", flush=True)
 
 
-async def beside_idle(service: Service, body: dict[str, Any], n: int) -> str:
-    """A request beside connections that began a request and send no more, and one after them."""
-    writers = []
-    for _ in range(n):
-        with suppress(OSError):
-            _, writer = await asyncio.open_connection("127.0.0.1", service.port)
-            writer.write(b"POST /v1/audio/speech HTTP/1.1\r\nHost: here\r\n")
-            writers.append(writer)
+async def first_sound(service: Service, sentence: str) -> str:
+    """How soon one sentence begins, and how soon it ends, where nobody else asks."""
+    body = {"input": sentence, "response_format": "pcm"}
     async with connected() as session:
-        beside = await ask(session, service.url, body)
-        for writer in writers:
-            writer.close()
-        after = await ask(session, service.url, body)
+        await ask(session, service.url, body)
+        answers = [await ask(session, service.url, body) for _ in range(N_SENTENCES)]
+    first, whole = (
+        statistics.median(times)
+        for times in ([a.first_s for a in answers], [a.whole_s for a in answers])
+    )
+    spoken_s = answers[0].size / 2 / RATE
     return (
-        f"beside {len(writers)} of {n} idle connections: {beside.status} in {beside.whole_s:.2f} "
-        f"s; after them: {after.status} in {after.whole_s:.2f} s"
+        f"a sentence of {spoken_s:.1f} s: first byte after {1000 * first:.0f} ms, last one after "
+        f"{1000 * whole:.0f} ms (medians of {N_SENTENCES})"
+    )
+
+
+async def beside_stalled(service: Service, body: dict[str, Any], n: int) -> str:
+    """How connections end that stop in the head or the body of a request, and requests beside."""
+    gate = asyncio.Semaphore(OPENED_AT_ONCE)
+
+    async def stall(number: int) -> str:
+        try:
+            async with gate:
+                reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+                writer.write(STALLED[number % len(STALLED)])
+            async with asyncio.timeout(STALLED_S):
+                words = (await reader.read()).split(maxsplit=2)
+            writer.close()
+            return words[1].decode() if len(words) > 1 else "closed"
+        except TimeoutError:
+            return "left open"
+        except OSError as error:
+            return type(error).__name__
+
+    begin = time.perf_counter()
+    stalled = asyncio.gather(*(stall(number) for number in range(n)))
+    beside: list[Answer] = []
+    async with connected() as session:
+        while not stalled.done():
+            beside.append(await ask(session, service.url, body))
+        after = await ask(session, service.url, body)
+    times = sorted(answer.whole_s for answer in beside)
+    found = dict(Counter(answer.status for answer in beside))
+    return (
+        f"{n} stalled connections: {dict(Counter(await stalled))} within "
+        f"{time.perf_counter() - begin:.0f} s; beside them {found}, "
+        f"median {statistics.median(times):.2f} s, slowest {times[-1]:.2f} s; after them "
+        f"{after.status} in {after.whole_s:.2f} s"
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 from mlflow.tracking import MlflowClient
 from numpy.typing import NDArray
 from starlette.testclient import TestClient
@@ -20,11 +21,15 @@ from voice_fixtures import untrained, write_voice
 
 import dimts
 from dimts.core.errors import UserError
+from dimts.families.acoustic.speaker import AcousticSpeaker
+from dimts.families.vocoder.model.config import GeneratorConfig, ModelConfig, PitchNetConfig
+from dimts.families.vocoder.model.vocoder import Vocoder
+from dimts.families.vocoder.speaker import NeuralVocoder
 from dimts.serving.api import create_app, token_digest
 from dimts.serving.audio import FORMATS
 from dimts.serving.config import ServingConfig
-from dimts.serving.voice import Order, Sentence, VoiceServer
-from dimts.text.pieces import pieces
+from dimts.serving.voice import Chunk, Order, VoiceServer
+from dimts.text.pieces import SENTENCE_PAUSE, pieces
 from dimts.tracking.config import TrackingConfig
 
 SPEECH = "/v1/audio/speech"
@@ -90,16 +95,36 @@ def test_each_format_holds_what_the_voice_says(
 def test_sentences_come_one_by_one_and_those_nobody_hears_are_not_spoken(
     voice: VoiceServer,
 ) -> None:
-    async def first_of(text: str) -> list[Sentence]:
+    async def first_of(text: str) -> list[Chunk]:
         speech = voice.speak(Order(text))
         found = [await anext(speech)]
         await speech.aclose()
         found += [item async for item in voice.speak(Order(TEXT))]
-        return [item for item in found if isinstance(item, Sentence)]
+        return [item for item in found if isinstance(item, Chunk)]
 
     one, *all_of = asyncio.run(first_of(TEXT))
     assert len(all_of) == len(SENTENCES)
     assert np.array_equal(one.samples, all_of[0].samples)
+
+
+def test_a_sentence_comes_in_chunks_and_the_same_samples(config: ServingConfig) -> None:
+    speaker = dimts.load(config.model, vocoder="griffin-lim")
+    assert isinstance(speaker, AcousticSpeaker)
+    small = ModelConfig(
+        pitch=PitchNetConfig(channels=8, hidden=8, blocks=1),
+        generator=GeneratorConfig(channels=8, hidden=8, blocks=1),
+    )
+    torch.manual_seed(0)
+    speaker.vocoder = NeuralVocoder(Vocoder(small, speaker.mel_config).eval())
+    long = " ".join(["ሰላም ለዓለም"] * 10) + "።"
+    chunks = list(speaker.stream(f"{long} {long}", speed=0.5))
+    hop, one = speaker.mel_config.hop_length, speaker.speak(long, speed=0.5)
+    assert len(chunks) > 2
+    assert len(chunks[0]) == 32 * hop
+    silence = np.zeros(round(SENTENCE_PAUSE / 0.5 * speaker.sample_rate))
+    spoken = np.concatenate(chunks)
+    np.testing.assert_allclose(spoken, np.concatenate([one, silence, one]), atol=2e-4)
+    assert np.abs(one).max() > 1e-3
 
 
 def test_speed_language_and_stock_names_are_taken(client: TestClient) -> None:

@@ -134,6 +134,22 @@ def test_stream_is_the_whole(size: int) -> None:
     np.testing.assert_allclose(np.concatenate(parts), spoken(mel_TM), atol=2e-4)
 
 
+@pytest.mark.parametrize("n", [2, 63, 64, 700])
+@pytest.mark.parametrize("has_f0", [True, False])
+def test_chunks_are_the_whole(n: int, has_f0: bool) -> None:
+    """With F0 that goes up and down and is not always there."""
+    spoken, mel_TM = NeuralVocoder(vocoder()), some_mel(n)
+    f0_T = 150 + 50 * np.sin(np.arange(n, dtype=np.float32) / 9)
+    f0_T[n // 3 : n // 2] = 0
+    whole = spoken(mel_TM, f0_T if has_f0 else None)
+    parts = list(spoken.chunks(mel_TM, f0_T if has_f0 else None))
+    assert [len(part) for part in parts][:1] == [HOP * (32 if n >= 64 else n - 1)]
+    np.testing.assert_allclose(np.concatenate(parts), whole, atol=2e-4)
+    later = list(spoken.chunks(mel_TM, f0_T if has_f0 else None, soon=False))
+    assert len(later) == (2 if n == 700 else 1)
+    np.testing.assert_allclose(np.concatenate(later), whole, atol=2e-4)
+
+
 def test_stream_speaks_before_it_has_heard_all() -> None:
     spoken = NeuralVocoder(vocoder())
     heard = 0

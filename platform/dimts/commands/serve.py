@@ -17,6 +17,7 @@ from contextlib import suppress
 
 from dimts.cli import config_parser, tcp_port
 from dimts.core.config import build_config, read_settings
+from dimts.core.environment import environment
 from dimts.core.errors import UserError
 from dimts.core.ray_session import ray_session
 from dimts.serving.config import ServingConfig
@@ -52,11 +53,13 @@ def serve_until_stopped(config: ServingConfig, host: str, port: int) -> int:
     from dimts.tracking.mlflow_model import resolve_model
 
     resolve_model(newest(config), config.tracking)
-    with ray_session(logging.WARNING):
-        try:
-            from ray import serve
-        except ImportError as error:
-            raise UserError(f"{error}; pip install 'dimts[serve]'") from error
+    try:
+        from dimts.serving.connections import proxy_environment
+    except ImportError as error:
+        raise UserError(f"{error}; pip install 'dimts[serve]'") from error
+    with environment(proxy_environment(config)), ray_session(logging.WARNING):
+        from ray import serve
+
         from dimts.serving.ray_serve import APP, TOKEN, application, read_token, status_line
 
         digest = read_token()

@@ -97,13 +97,13 @@ class Speaker(Protocol):
 
 @runtime_checkable
 class Streams(Protocol):
-    """A speaker that gives its samples sentence by sentence."""
+    """A speaker that gives its samples while it speaks."""
 
     def stream(
         self, text: str, *, language: str | None = None, voice: str | None = None,
         speed: float = 1.0, pitch: float = 1.0,
     ) -> Iterator[NDArray[np.float32]]:  # fmt: skip
-        """What `Speaker.speak` takes, each sentence with the pause after it.
+        """What `Speaker.speak` takes, spoken sentence by sentence; the pieces may be shorter.
 
         Raises:
             UserError: like `speak`, of whatever the text is to blame for before the first sentence.
@@ -125,6 +125,12 @@ class Vocoder(Protocol):
 
     def stream(self, mels: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
         """The same samples piece by piece, of a mel that comes in pieces."""
+
+    def chunks(
+        self, mel_TM: NDArray[np.float32], f0_T: NDArray[np.float32] | None = None,
+        soon: bool = True,
+    ) -> Iterator[NDArray[np.float32]]:  # fmt: skip
+        """The samples of a call piece by piece; the first piece is a short one where `soon`."""
 
 
 @runtime_checkable

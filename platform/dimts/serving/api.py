@@ -1,6 +1,6 @@
 """HTTP as OpenAI's speech service has it, over whatever speaks.
 
-    POST /v1/audio/speech   JSON -> sound, sent sentence by sentence; GET with a query, for players
+    POST /v1/audio/speech   JSON -> sound, sent while it is spoken; GET with a query, for players
     GET  /v1/models, /v1/voices, /health, /metrics
 
 Errors are JSON as OpenAI's: ``{"error": {"message": ...}}``.
@@ -21,7 +21,8 @@ import pydantic_core
 from pydantic import Field
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.middleware import Middleware
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -30,8 +31,9 @@ from dimts.core.config import Config, build_config
 from dimts.core.errors import ConfigError
 from dimts.serving.audio import FORMATS, Encoder
 from dimts.serving.config import ServingConfig
+from dimts.serving.connections import WholeBodies, refusal
 from dimts.serving.metrics import Metrics
-from dimts.serving.voice import ALIAS, Order, Refused, Sentence, Status
+from dimts.serving.voice import ALIAS, Chunk, Order, Refused, Status
 from dimts.tracking.config import is_in_mlflow
 
 STOCK_MODELS = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")
@@ -51,9 +53,9 @@ class NobodySpeaks(Exception):
 
 
 class Backend(Protocol):
-    """What speaks; raises `Busy` before the first sentence, and `NobodySpeaks`."""
+    """What speaks; raises `Busy` before the first chunk, and `NobodySpeaks`."""
 
-    def speak(self, order: Order) -> AsyncGenerator[Sentence | Refused]:
+    def speak(self, order: Order) -> AsyncGenerator[Chunk | Refused]:
         """See `dimts.serving.voice.VoiceServer.speak`."""
 
     async def status(self) -> Sequence[Status]:
@@ -109,6 +111,7 @@ def create_app(config: ServingConfig, backend: Backend, digest: str | None = Non
             Route("/metrics", api.guarded(api.metrics_text)),
             Route("/health", api.health),
         ],
+        middleware=[Middleware(WholeBodies, config.body_timeout_s, config.max_body)],
         exception_handlers={HTTPException: _as_json, NobodySpeaks: _unavailable},
     )
 
@@ -147,14 +150,14 @@ class _Api:
         status, is_streaming = CLIENT_GONE, False
         try:
             wanted = await self._wanted(request)
-            sentences = self._backend.speak(wanted.order)
+            chunks = self._backend.speak(wanted.order)
             async with asyncio.timeout(self._config.timeout_s):
-                first = await anext(sentences, None)
+                first = await anext(chunks, None)
             if first is None:
                 raise HTTPException(400, "input: holds nothing to say")
             if isinstance(first, Refused):
                 raise HTTPException(400, first.message)
-            body = self._body(begun, wanted.response_format, first, sentences)
+            body = self._body(begun, wanted.response_format, first, chunks)
             headers = {"X-Voice-Version": quote(shown(first.version), safe=":/")}
             kind = FORMATS[wanted.response_format].media_type
             status, is_streaming = 200, True
@@ -172,8 +175,6 @@ class _Api:
         except TimeoutError:
             status = 408
             raise HTTPException(408, f"nothing was said in {self._config.timeout_s:g} s") from None
-        except ClientDisconnect:
-            return Response(status_code=400)  # nobody reads it
         except Exception:
             status = 500
             raise
@@ -183,23 +184,23 @@ class _Api:
                 self._metrics.in_progress.dec()
 
     async def _body(
-        self, begun: float, name: str, first: Sentence,
-        sentences: AsyncGenerator[Sentence | Refused],
+        self, begun: float, name: str, first: Chunk,
+        chunks: AsyncGenerator[Chunk | Refused],
     ) -> AsyncGenerator[bytes]:  # fmt: skip
         """The sound; where a client has left, nothing more is spoken."""
         encoder = Encoder(name, first.sample_rate)
-        sentence: Sentence | Refused | None = first
-        async with aclosing(sentences):
-            while sentence is not None:
+        chunk: Chunk | Refused | None = first
+        async with aclosing(chunks):
+            while chunk is not None:
                 # A voice's own mistake, or another one's rate: what was sent is no whole.
-                if isinstance(sentence, Refused) or sentence.sample_rate != first.sample_rate:
-                    raise RuntimeError(f"speech broke off: {sentence}")
-                if data := await asyncio.to_thread(encoder.encode, sentence.samples):
+                if isinstance(chunk, Refused) or chunk.sample_rate != first.sample_rate:
+                    raise RuntimeError(f"speech broke off: {chunk}")
+                if data := await asyncio.to_thread(encoder.encode, chunk.samples):
                     yield data
-                if sentence is first:
+                if chunk is first:
                     self._metrics.first_sound.observe(time.perf_counter() - begun)
-                self._metrics.spoken.inc(len(sentence.samples) / sentence.sample_rate)
-                sentence = await anext(sentences, None)
+                self._metrics.spoken.inc(len(chunk.samples) / chunk.sample_rate)
+                chunk = await anext(chunks, None)
         if data := await asyncio.to_thread(encoder.finish):
             yield data
         self._metrics.whole.observe(time.perf_counter() - begun)
@@ -248,7 +249,7 @@ class _Api:
             if request.headers.get("content-type", "").partition(";")[0] != "application/json":
                 raise HTTPException(415, "send JSON, as content type application/json")
             try:
-                values = pydantic_core.from_json(await self._read(request))
+                values = pydantic_core.from_json(await request.body())
             except ValueError as error:
                 raise HTTPException(400, f"the body is not valid JSON: {error}") from None
         if not isinstance(values, dict):
@@ -263,18 +264,6 @@ class _Api:
         if wanted.model not in (self._name, *STOCK_MODELS):
             raise HTTPException(404, f"model: there is none of this name; there is {self._name}")
         return wanted
-
-    async def _read(self, request: Request) -> bytes:
-        body = bytearray()
-        try:
-            async with asyncio.timeout(self._config.body_timeout_s):
-                async for part in request.stream():
-                    body += part
-                    if len(body) > self._config.max_body:
-                        raise HTTPException(413, f"at most {self._config.max_body} bytes are taken")
-        except TimeoutError:
-            raise HTTPException(408, "the body took too long to arrive") from None
-        return bytes(body)
 
 
 class _Sound(StreamingResponse):
@@ -295,11 +284,9 @@ class _Sound(StreamingResponse):
 
 
 async def _unavailable(request: Request, error: Exception) -> Response:
-    return await _as_json(request, HTTPException(503, str(error)))
+    return refusal(503, str(error))
 
 
 async def _as_json(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    kind = "invalid_request_error" if error.status_code < 500 else "server_error"
-    told = {"message": error.detail, "type": kind, "param": None, "code": None}
-    return JSONResponse({"error": told}, error.status_code, headers=error.headers)
+    return refusal(error.status_code, error.detail, error.headers)

@@ -22,15 +22,19 @@ class ServingConfig(Config):
         vocoder: what makes waves of its mels, as of `dimts.load`.
         tracking: where MLflow is.
         follow_every_s: pause between two looks at the alias, in seconds.
-        replicas: processes that speak, with one core each.
+        replicas: processes that speak, with one thread each.
+        replica_cpus: cores that Ray reserves for each.
         max_replicas: more than `replicas` start and end with the load up to this number; the same
             number if None.
-        concurrent: requests that a replica works on in turn, sentence by sentence.
+        grow_after_s, shrink_after_s: how long there must have been too much, or too little, to do
+            before the number changes, in seconds.
+        concurrent: requests that a replica works on in turn, chunk by chunk.
         queue: requests that wait for a replica; further ones are refused with 429.
         retry_after_s: what those are told to wait, in seconds.
         max_chars: of a request's text.
         timeout_s: the longest that a request may take, in seconds; queue and sending included.
-        body_timeout_s: the longest that a request's body may take to arrive, in seconds.
+        body_timeout_s: the longest that a request's head, and then its body, may take to arrive,
+            in seconds.
     """
 
     model: str = Field(min_length=1)
@@ -38,7 +42,10 @@ class ServingConfig(Config):
     tracking: TrackingConfig = TrackingConfig()
     follow_every_s: float = Field(15.0, ge=0.1)
     replicas: int = Field(1, ge=1, le=1000)
+    replica_cpus: float = Field(1.0, gt=0, le=1)
     max_replicas: int | None = Field(None, ge=1, le=1000)
+    grow_after_s: float = Field(30.0, ge=0)
+    shrink_after_s: float = Field(600.0, ge=0)
     concurrent: int = Field(4, ge=1, le=64)
     queue: int = Field(16, ge=0, le=10_000)
     retry_after_s: int = Field(1, ge=0, le=3600)

@@ -22,7 +22,7 @@ from dimts.core.config import build_config
 from dimts.core.errors import UserError
 from dimts.serving.api import Busy, NobodySpeaks, create_app, token_digest
 from dimts.serving.config import ServingConfig
-from dimts.serving.voice import Order, Refused, Sentence, Status, VoiceServer
+from dimts.serving.voice import Chunk, Order, Refused, Status, VoiceServer
 
 APP = "dimts"
 VOICE, API = "voice", "api"
@@ -44,19 +44,22 @@ class RayVoice:
     def __init__(self) -> None:
         self._handle: Any = serve.get_deployment_handle(VOICE, APP)
 
-    async def speak(self, order: Order) -> AsyncGenerator[Sentence | Refused]:
-        """The sentences; where a replica dies another one goes on with the next sentence."""
-        n_had = n_died = 0
+    async def speak(self, order: Order) -> AsyncGenerator[Chunk | Refused]:
+        """The chunks; where a replica dies another one goes on with the sample that is next."""
+        n_had = n_died = 0  # samples, replicas
         while True:
             stream = self._handle.options(method_name="speak", stream=True).remote(order)
             try:
                 to_skip = n_had
-                async for sentence in stream:
-                    if to_skip:
-                        to_skip -= 1
-                        continue
-                    n_had += 1
-                    yield sentence
+                async for chunk in stream:
+                    if isinstance(chunk, Chunk):
+                        left = chunk.samples[to_skip:]
+                        to_skip -= len(chunk.samples) - len(left)
+                        if not len(left):
+                            continue
+                        n_had += len(left)
+                        chunk = chunk._replace(samples=left)
+                    yield chunk
                 return
             except BackPressureError:
                 if not n_died:  # else it had its place among those that wait
@@ -114,14 +117,16 @@ def application(config: ServingConfig, digest: str | None) -> Application:
                 "min_replicas": config.replicas,
                 "max_replicas": config.max_replicas,
                 "target_ongoing_requests": max(1, config.concurrent / 2),
+                "upscale_delay_s": config.grow_after_s,
+                "downscale_delay_s": config.shrink_after_s,
             }
         }
     voice = serve.deployment(
         name=VOICE,
         max_ongoing_requests=config.concurrent,
         max_queued_requests=config.queue,
-        # One core, and so one thread: what torch and OpenMP start is bounded by Ray.
-        ray_actor_options={"num_cpus": 1},
+        # At most one core, and so one thread: what torch and OpenMP start is bounded by Ray.
+        ray_actor_options={"num_cpus": config.replica_cpus},
         graceful_shutdown_timeout_s=config.timeout_s,
         max_constructor_retry_count=2,
         **scale,

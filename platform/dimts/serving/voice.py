@@ -50,7 +50,7 @@ class Order(NamedTuple):
     pitch: float = 1.0
 
 
-class Sentence(NamedTuple):
+class Chunk(NamedTuple):
     """A part of what was ordered: 16-bit samples at a rate in Hz, and the version that spoke."""
 
     samples: NDArray[np.int16]
@@ -83,7 +83,7 @@ class _Loaded(NamedTuple):
 
 
 class VoiceServer:
-    """A loaded voice. Sentences of several requests are spoken one at a time, in turn.
+    """A loaded voice. Chunks of several requests are spoken one at a time, in turn.
 
     Raises:
         UserError: the voice does not load, and none has before on this machine.
@@ -109,10 +109,10 @@ class VoiceServer:
         self._closed.set()
         self._one.shutdown(wait=False, cancel_futures=True)
 
-    async def speak(self, order: Order) -> AsyncGenerator[Sentence | Refused]:
-        """The sentences of an order; those that are left are not spoken once this is closed.
+    async def speak(self, order: Order) -> AsyncGenerator[Chunk | Refused]:
+        """An order's speech as it is made; what is left is not spoken once this is closed.
 
-        A text that cannot be spoken is one `Refused`, and no sentence, if its characters or the
+        A text that cannot be spoken is one `Refused`, and no chunk, if its characters or the
         order's voice, language, speed or pitch are to blame.
         """
         loaded = self._loaded
@@ -127,7 +127,7 @@ class VoiceServer:
             if wave is None:
                 return
             samples = np.round(np.clip(wave, -1, 1) * 32767).astype(np.int16)
-            yield Sentence(samples, loaded.speaker.sample_rate, loaded.version)
+            yield Chunk(samples, loaded.speaker.sample_rate, loaded.version)
 
     async def status(self) -> list[Status]:
         """What speaks now, one entry for each process; here there is one."""

@@ -135,27 +135,43 @@ class AcousticSpeaker:
 
         A long text is spoken piece by piece, so that memory grows with its samples alone.
         """
-        return np.concatenate([*self._pieces(text, language, voice, speed, pitch, False)])
+        waves = []
+        for spoken, silence in self._pieces(text, language, voice, speed, pitch, False):
+            waves += [np.zeros(silence, np.float32), self.vocode(spoken.mel_TM, spoken.f0_T)]
+        return np.concatenate(waves)
 
     def stream(
         self, text: str, *, language: str | None = None, voice: str | None = None,
         speed: float = 1.0, pitch: float = 1.0,
     ) -> Iterator[NDArray[np.float32]]:  # fmt: skip
-        """See `dimts.families.protocol.Streams`; raises like `mel`."""
-        return self._pieces(text, language, voice, speed, pitch, True)
+        """See `dimts.families.protocol.Streams`; raises like `mel`.
+
+        A trained vocoder gives a sentence in chunks, the first of them soon.
+        """
+        soon = True
+        for spoken, silence in self._pieces(text, language, voice, speed, pitch, True):
+            for wave in self._chunks(spoken, soon):
+                yield np.pad(wave, (silence, 0))
+                silence = 0
+            soon = False
 
     def _pieces(
         self, text: str, language: str | None, voice: str | None, speed: float, pitch: float,
         each_sentence: bool,
-    ) -> Iterator[NDArray[np.float32]]:  # fmt: skip
-        """Samples of one piece after the other, with the pause after it."""
+    ) -> Iterator[tuple[SpokenMel, int]]:  # fmt: skip
+        """One piece after the other, with the samples of silence before it."""
         normaliser = self.tokenizer.normaliser(language or self.language)
         marks = "".join(filter(self.tokenizer.knows, normaliser.language.punctuation))
         normalised = normaliser.normalise(text)
+        silence = 0
         for piece in pieces(normalised, marks, each_sentence=each_sentence):
-            spoken = self.mel(piece.text, speed, language, pitch, voice)
-            wave = self.vocode(spoken.mel_TM, spoken.f0_T)
-            yield np.pad(wave, (0, round(piece.pause / speed * self.sample_rate)))
+            yield self.mel(piece.text, speed, language, pitch, voice), silence
+            silence = round(piece.pause / speed * self.sample_rate)
+
+    def _chunks(self, spoken: SpokenMel, soon: bool) -> Iterator[NDArray[np.float32]]:
+        if self.vocoder is None:
+            return iter([self.vocode(spoken.mel_TM, spoken.f0_T)])
+        return self.vocoder.chunks(spoken.mel_TM, spoken.f0_T, soon)
 
     def _row(self, voice: str | None) -> int | None:
         """Of the table of speakers; None if there is none."""

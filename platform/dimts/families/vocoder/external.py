@@ -72,3 +72,10 @@ class OnnxVocoder:
     def stream(self, mels: Iterable[NDArray[np.float32]]) -> Iterator[Float32Array]:
         """The samples once the whole mel is there: how far it looks ahead is not known."""
         yield self(np.concatenate(list(mels)))
+
+    def chunks(
+        self, mel_TM: NDArray[np.float32], f0_T: NDArray[np.float32] | None = None,
+        soon: bool = True,
+    ) -> Iterator[Float32Array]:  # fmt: skip
+        """The samples of a call, in one piece."""
+        yield self(mel_TM, f0_T)

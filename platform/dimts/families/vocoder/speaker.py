@@ -20,6 +20,9 @@ from dimts.families.vocoder.model.pitch_net import Pitch
 from dimts.families.vocoder.model.vocoder import Vocoder
 
 CHUNK_FRAMES = 64
+"""Of a mel that comes in pieces, spoken at once at least."""
+FIRST_CHUNK, LATER_CHUNK = 32, 256
+"""Frames of the chunks of a whole mel; each costs its context once more."""
 LOUDEST = 20.0
 """Of a log mel; full scale stays below 6."""
 
@@ -118,6 +121,37 @@ class NeuralVocoder:
             spoken = until
             dropped = max(0, spoken - context) - first
             kept, first = kept[:, dropped:], first + dropped
+
+    def chunks(
+        self, mel_TM: NDArray[np.float32], f0_T: NDArray[np.float32] | None = None,
+        soon: bool = True,
+    ) -> Iterator[Float32Array]:  # fmt: skip
+        """The samples of a call piece by piece: `LATER_CHUNK` frames, the first time `FIRST_CHUNK`
+        where they are wanted `soon`.
+
+        Each is computed with the frames before and after it that it depends on, so the samples are
+        those of the whole but for the rounding of float32.
+
+        Raises:
+            ValueError: like a call, before the first piece.
+        """
+        model, hop, n_frames = self.model, self.mel.hop_length, len(mel_TM)
+        ahead = model.generator.reach_frames
+        mel_BTM = self._checked(mel_TM)
+        with one_thread(), torch.inference_mode():
+            f0_BT, voiced_BT = model.find_pitch(mel_BTM) if f0_T is None else self._pitch(f0_T)
+            cycles_BT = cycles_at_frames(Pitch(f0_BT, voiced_BT), hop, self.mel.sample_rate)
+        start, size = 0, FIRST_CHUNK if soon else LATER_CHUNK
+        while start < n_frames:
+            end = start + size if n_frames - start >= 2 * size else n_frames
+            since = max(0, start - ahead)
+            near = slice(since, end + ahead)
+            with one_thread(), torch.inference_mode():
+                own = Pitch(f0_BT[:, near], voiced_BT[:, near])
+                wave_BS = model(mel_BTM[:, near], own, since, cycles_BT[:, :-1][:, near])
+            last = min(end, n_frames - 1)
+            yield _samples(wave_BS[0, (start - since) * hop : (last - since) * hop])
+            start, size = end, LATER_CHUNK
 
     def speak(
         self, text: str, *, language: str | None = None, voice: str | None = None,
