@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Mapping
 from functools import cached_property
@@ -22,7 +23,7 @@ from dimts.core.errors import UserError
 from dimts.features.config import CorpusConfig
 from dimts.features.manifest import QUARANTINE
 from dimts.storage.files import write_atomic
-from dimts.storage.paths import AnyPath
+from dimts.storage.paths import AnyPath, require_local
 from dimts.studio.requests import Mark, Rows, parse
 from dimts.studio.requests import Row as RowAsked
 from dimts.studio.voices import Spoken
@@ -54,9 +55,8 @@ class CorpusRows:
     """
 
     def __init__(self, corpus: CorpusConfig, language: str, features: AnyPath) -> None:
-        if not isinstance(corpus.path, Path):
-            raise UserError(f"{corpus.path}: the studio shows a corpus in a folder of this machine")
-        self._path, self._config, self._language = corpus.path, corpus, language
+        self._path = require_local(corpus.path, "the studio shows local recordings")
+        self._config, self._language = corpus, language
         self._features = features
         self._writes = Lock()
 
@@ -68,10 +68,8 @@ class CorpusRows:
     def _reasons(self) -> dict[tuple[int, str], str]:
         """By line and id; of features that are not prepared nothing is known."""
         file = self._features / QUARANTINE
-        if not isinstance(file, Path) or not file.exists():
-            return {}
-        with file.open(encoding="utf-8", newline="") as table:
-            rows = list(csv.DictReader(table))
+        text = file.read_bytes().decode() if file.exists() else ""
+        rows = csv.DictReader(io.StringIO(text, newline=""))
         return {(int(r["row"]), r["id"]): f"{r['reason']}: {r['detail']}" for r in rows}
 
     def rows(self, values: Mapping[str, Any]) -> dict[str, Any]:
