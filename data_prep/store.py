@@ -77,8 +77,7 @@ class Store:
             if known == stamp:
                 return sha256
             # One in object storage is hashed when it is fetched.
-            path = root.real(audio)
-            if known is None or known.size != stamp.size or path is None:
+            if known is None or known.size != stamp.size or not (path := root.real(audio)):
                 return None
             self._hashes[audio] = hash_file(path)
         except OSError:  # extraction will meet it again and say so

@@ -52,7 +52,8 @@ def read_answers(file: Path, kind: type[A]) -> list[A]:
     Raises:
         UserError: the file cannot be read, or a line is no answer of this kind.
     """
-    text, answers = read_text(file) if file.exists() else "", []
+    text = read_text(file) if file.exists() else ""
+    answers = []
     for number, line in enumerate(text.split("\n")[:-1], start=1):
         try:
             answers.append(kind.model_validate_json(line))
