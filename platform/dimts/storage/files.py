@@ -98,6 +98,15 @@ def copy_to(file: Path, target: AnyPath) -> None:
             shutil.copyfileobj(source, draft)
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Have a file under another name, too, in place of what is there; on another disk a copy."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        copy_to(source, target)
+
+
 def local_copy(source: AnyPath, file: Path) -> Path:
     """Make `file` what a file in object storage is, and missing if it is; a local one is itself."""
     if not isinstance(source, StoragePath):

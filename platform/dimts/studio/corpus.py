@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping
 from functools import cached_property
@@ -15,13 +13,13 @@ import soundfile
 
 from data_prep.left_out import LEFT_OUT, read_left_out
 from data_prep.readers import read_corpus
+from data_prep.report import read_quarantine
 from data_prep.utterance import Rejected, Utterance
 from dimts.audio.decoded import AudioError
 from dimts.audio.files import read_audio
 from dimts.audio.parquet_recordings import opened_recording
 from dimts.core.errors import UserError
 from dimts.features.config import CorpusConfig
-from dimts.features.manifest import QUARANTINE
 from dimts.storage.files import write_atomic
 from dimts.storage.paths import AnyPath, require_local
 from dimts.studio.requests import Mark, Rows, parse
@@ -67,9 +65,7 @@ class CorpusRows:
     @cached_property
     def _reasons(self) -> dict[tuple[int, str], str]:
         """By line and id; of features that are not prepared nothing is known."""
-        file = self._features / QUARANTINE
-        text = file.read_bytes().decode() if file.exists() else ""
-        rows = csv.DictReader(io.StringIO(text, newline=""))
+        rows = read_quarantine(self._features)
         return {(int(r["row"]), r["id"]): f"{r['reason']}: {r['detail']}" for r in rows}
 
     def rows(self, values: Mapping[str, Any]) -> dict[str, Any]:
