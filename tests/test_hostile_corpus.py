@@ -87,6 +87,7 @@ def test_each_row_is_used_or_refused_for_its_reason(hostile: Prepared) -> None:
     assert used == sorted(row.id for row in HOSTILE if row.outcome == USED)
 
 
+@pytest.mark.integration
 def test_good_rows_have_the_bytes_that_they_have_alone(hostile: Prepared, clean: Prepared) -> None:
     ours, alone = contents(hostile.features), contents(clean.features)
     told = {"manifest.json", "quarantine.csv", "summary.txt"}
@@ -97,6 +98,7 @@ def test_good_rows_have_the_bytes_that_they_have_alone(hostile: Prepared, clean:
         assert facts[0][key] == facts[1][key]
 
 
+@pytest.mark.integration
 def test_memory_is_that_of_a_clean_corpus(hostile: Prepared, clean: Prepared) -> None:
     assert hostile.peak_bytes - clean.peak_bytes < MAX_MORE_BYTES
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 import yaml
+from tracking_fixtures import make_store
 from tuning_fixtures import BATCH, LR, ROOT, told, write_space
 
 from dimts.bundles.bundle import resolve_bundle
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 pytestmark = pytest.mark.integration
-TRIALS = 5
+TRIALS = 4
 ON_FOUR_CORES = """
 import logging, sys
 import ray
@@ -86,7 +87,7 @@ class Recorded(NamedTuple):
 
 @pytest.fixture(scope="module")
 def recorded(voice_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
-    folder = tmp_path_factory.mktemp("recorded")
+    folder = make_store(tmp_path_factory.mktemp("recorded"))
     space = write_space(folder, trials=TRIALS, parallel=0)
     overrides = (
         f"run.storage={folder}", "tracking.enabled=true",

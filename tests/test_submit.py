@@ -15,6 +15,7 @@ import pytest
 import yaml
 from faults.head import BIN, PATIENCE_S, RUNTIME_ENV, Head, head
 from mlflow.tracking import MlflowClient
+from tracking_fixtures import make_store
 from tuning_fixtures import steps_of
 
 from dimts.bundles.bundle import resolve_bundle
@@ -126,7 +127,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
 @pytest.fixture(scope="module")
 def home(voice_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that all nodes see, with a voice's settings, whose paths are relative to it."""
-    folder = tmp_path_factory.mktemp("home")
+    folder = make_store(tmp_path_factory.mktemp("home"))
     settings = yaml.safe_load(voice_file.read_text(encoding="utf-8"))
     settings["prepare"] |= {"features": "features/tiny", "engine": "auto"}
     settings["run"]["storage"] = "runs"

@@ -202,8 +202,8 @@ def test_full_disk_under_rays_folder_is_one_line(
     )
 
 
-@pytest.mark.integration
-@pytest.mark.parametrize("name", ["prepare", pytest.param("train", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["prepare", "train"])
 def test_disk_over_95_percent_and_little_shared_memory_do_no_harm(
     name: str, jobs: dict[str, list[str]], tmp_path: Path
 ) -> None:

@@ -99,14 +99,8 @@ def test_a_job_without_a_console_works(tmp_path: Path) -> None:
 
 
 @needs_another_user
-@pytest.mark.parametrize(
-    "home",
-    [
-        pytest.param(None, id="unset", marks=pytest.mark.integration),
-        pytest.param("/", id="root", marks=pytest.mark.integration),
-        pytest.param("/nonexistent", id="missing"),
-    ],
-)
+@pytest.mark.integration
+@pytest.mark.parametrize("home", [None, "/", "/nonexistent"], ids=["unset", "root", "missing"])
 def test_a_user_without_a_home_speaks(bundle: Path, tmp_path: Path, home: str | None) -> None:
     work, temporary = tmp_path / "work", tmp_path / "tmp"
     for folder in (work, temporary):
@@ -156,6 +150,7 @@ print(before == dict(os.environ))
 """
 
 
+@pytest.mark.integration
 def test_an_import_sets_no_environment_variable(tmp_path: Path) -> None:
     for home in (str(tmp_path), "/dev/null"):
         done = command("-c", IMPORTS, cwd=tmp_path, environment={"HOME": home})

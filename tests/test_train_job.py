@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import torch
+from tracking_fixtures import make_store
 
 from data_prep.pipeline import prepare
 from dimts.bundles.bundle import read_weights, resolve_bundle
@@ -193,7 +194,7 @@ def groups(
     ray_session: None, voice_file: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[int, Group]:
     """The same run without Ray, and by two workers with a record; tests/test_smoke.py has one."""
-    folder = tmp_path_factory.mktemp("groups")
+    folder = make_store(tmp_path_factory.mktemp("groups"))
     runs = {}
     for workers in (0, 2):
         overrides = [*HOW, f"ray.workers={workers}", f"run.name=w{workers}"]

@@ -6,10 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +18,6 @@ from safetensors.torch import load_file
 
 from dimts.bundles.bundle import WEIGHTS, resolve_bundle
 from dimts.families.registry import get_family
-from dimts.launch.start import start_run
-from dimts.launch.stopping import clear_stop, request_stop
 from dimts.launch.training_run import run_training
 from dimts.training.checkpoint import LATEST, find_latest
 from dimts.training.loader import BatchLoader
@@ -31,26 +26,6 @@ from dimts.training.sampler import Position
 pytest_plugins = ("family_fixtures",)
 
 ROOT = Path(__file__).parents[2]
-
-
-@contextmanager
-def stopped_at_a_checkpoint(run_dir: Path) -> Iterator[None]:
-    """Inside, the run is asked to stop as soon as it has its first checkpoint."""
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.005):
-            if list(run_dir.glob("checkpoint_epoch*")):
-                request_stop(run_dir)
-                return
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
 
 
 def weights(run_dir: Path, pointer: str = LATEST) -> dict[str, torch.Tensor]:
@@ -101,12 +76,12 @@ def test_run_that_was_killed_goes_on_bit_for_bit(build: Build, file: Path) -> No
     assert same(weights(run_dir), weights(run_dir.parent / "whole"))
 
 
-def one_of_two(rank: int, settings: Any, meeting: Path) -> None:
+def one_of_two(rank: int, settings: Any, meeting: Path, stop_after: int) -> None:
     """A worker of a run on two."""
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{meeting}", rank=rank, world_size=2
     )
-    run_training(settings, Listener())
+    run_training(settings, Listener(stop_after))
     torch.distributed.destroy_process_group()
     os._exit(0)  # as Ray ends its workers; threads of gloo may abort the end of an interpreter
 
@@ -118,20 +93,20 @@ def one_of_two(rank: int, settings: Any, meeting: Path) -> None:
     [pytest.param(name, marks=pytest.mark.slow) if name != "toy" else name for name in CASES],
     indirect=True,
 )
-def test_two_workers_go_on_bit_for_bit(build: Build, ray_session: None, tmp_path: Path) -> None:
-    """Those that nobody stops do without Ray, which takes ten times as long."""
+def test_two_workers_go_on_bit_for_bit(build: Build, tmp_path: Path) -> None:
+    """Without Ray, which takes ten times as long."""
     two = ("ray.workers=2", "ray.cpus_per_worker=1", "training.max_steps=40")
     whole, parts = build("run.name=whole", *two), build("run.name=parts", *two)
     get_family(whole.family).prepare_inputs(whole.launch().settings)
-    with stopped_at_a_checkpoint(parts.run.run_dir):
-        assert start_run(parts.launch(), parts.ray)["status"] == "stopped"
-    clear_stop(parts.run.run_dir)
-    for config in (whole, parts):
+    for number, (config, stop_after) in enumerate(((whole, 99), (parts, 13), (parts, 99))):
         torch.multiprocessing.spawn(  # type: ignore[attr-defined,no-untyped-call]
             one_of_two,
-            (config.launch().settings, tmp_path / f"{config.run.name}.meeting"),
+            (config.launch().settings, tmp_path / f"meeting{number}", stop_after),
             nprocs=2,
         )
+        latest = find_latest(config.run.run_dir)
+        assert latest is not None
+        assert latest.name.endswith(f"step{min(stop_after, 40)}")
     assert same(weights(parts.run.run_dir), weights(whole.run.run_dir))
 
 
