@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from benchmarks.long_corpus import long_corpus
 from benchmarks.machine_facts import machine_facts
 from data_prep.extract import ExtractSettings, extract
-from data_prep.recordings import at_hand
+from data_prep.recordings import at_hand, root_of
 from data_prep.utterance import Segment
 from dimts.audio import trim
 from dimts.audio.cleaning import Cleaned, CleaningConfig
@@ -54,7 +54,7 @@ def measure(
     """Hours of speech, and CPU seconds of each extractor without and with cleaning, [n, 2]."""
     audios = [f"wavs/{file.name}" for file in sorted((corpus / "wavs").iterdir())]
     spent, seconds = np.zeros((len(extractors), 2)), 0.0
-    with one_thread(), at_hand(corpus, audios, np.inf) as opened:
+    with one_thread(), at_hand(root_of(corpus), audios, np.inf) as opened:
         for e, extractor in enumerate(extractors):
             settings = ExtractSettings(extractor, TrimConfig(), 0.0, 60.0)
             for n, audio in enumerate([*audios[:WARM_UP], *audios]):

@@ -14,6 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from data_prep.extract import ExtractSettings, extract_chunk
+from data_prep.recordings import Root
 from data_prep.utterance import Segment
 from dimts.features.config import PrepareConfig
 
@@ -31,7 +32,7 @@ def main() -> None:
 
 def extract_plainly(
     workers: int,
-    root: Path,
+    root: Root,
     segments: Sequence[Segment],
     settings: ExtractSettings,
     prepare: PrepareConfig,
@@ -44,7 +45,7 @@ def extract_plainly(
 
 
 def _extract(
-    segments: Sequence[Segment], root: Path, settings: ExtractSettings, folder: Path
+    segments: Sequence[Segment], root: Root, settings: ExtractSettings, folder: Path
 ) -> Path:
     return extract_chunk(root, segments, settings, folder)
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from data_prep.extract import ExtractSettings, chunk_file, extract_chunk
 from data_prep.ray_data import GO_ON, ray_data, ray_is_there
-from data_prep.recordings import Root, stamp_of
+from data_prep.recordings import Root
 from data_prep.utterance import Segment
 from dimts.audio.parquet_recordings import container
 from dimts.core.environment import n_cores
@@ -80,7 +80,7 @@ def choose_engine(root: Root, segments: Sequence[Segment], prepare: PrepareConfi
     n_bytes = 0
     for audio in {container(segment.audio) for segment in segments}:
         with suppress(OSError):  # extraction will say what is wrong with it
-            n_bytes += stamp_of(root, audio).size
+            n_bytes += root.stamp(audio).size
     return "pool" if n_bytes >= POOL_PAYS_FROM_BYTES else "local"
 
 

@@ -41,7 +41,7 @@ from dimts.features.manifest import (
 )
 from dimts.features.schema import Extractor
 from dimts.storage.files import copy_to, write_atomic
-from dimts.storage.paths import folder_here
+from dimts.storage.paths import StoragePath, folder_here
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 
@@ -78,8 +78,10 @@ def prepare(
     place, root = prepare.features, root_of(corpus.path.absolute())
     folder = folder_here(place, "prepare")
     rows, rejected, notes = _read_corpus(corpus, text)
+    remote = place if isinstance(place, StoragePath) else None
     with locked(folder):
-        fetch_known(place, folder)
+        if remote:
+            fetch_known(remote, folder)
         store = Store(folder, extractors)
         if store.predates_cleaning:
             print(OUTDATED.format(place), file=sys.stderr)
@@ -101,7 +103,8 @@ def prepare(
         _write_if_new(folder / SUMMARY, summary(place, manifest, accepted, notes))
         _write_if_new(folder / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
         store.sweep()
-        send(place, folder)
+        if remote:
+            send(remote, folder)
     return manifest
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import cached_property, partial
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 
-from dimts.audio.parquet_recordings import RowGroup, as_file, container, split_member
+from dimts.audio.parquet_recordings import RowGroup, as_file, split_member
 from dimts.core.posix import fcntl
 from dimts.core.untrusted import open_regular
 from dimts.storage.paths import AnyPath, Entry, StoragePath, cache_folder, reaching, transfer
@@ -39,47 +40,153 @@ class FileStamp(NamedTuple):
         return cls(entry.size, entry.mtime_ns, 0)
 
 
-class RemoteCorpus:
-    """A corpus in object storage; which files it has is asked once, and not told to workers."""
-
-    def __init__(self, remote: StoragePath) -> None:
-        self.remote = remote
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (RemoteCorpus, (self.remote,))
-
-    @cached_property
-    def stamps(self) -> dict[str, FileStamp]:
-        """Of every file, by its name relative to the corpus."""
-        return {entry.name: FileStamp.of_entry(entry) for entry in self.remote.entries()}
-
-
-Root = Path | RemoteCorpus
-
-
 Open = Callable[[str], AbstractContextManager[tuple[int, FileStamp]]]
 """Opens a recording: a descriptor at its start, and the stamp, older than what is read.
 
 Raises `OSError` if it is missing, no regular file, or cannot be opened."""
 
 
+class Listing(NamedTuple):
+    """Names in a folder, sorted."""
+
+    files: tuple[str, ...]  # and whatever is no folder: a pipe, a link, to folders too
+    folders: tuple[str, ...]  # in which tables are looked for
+
+
+class LocalCorpus(NamedTuple):
+    """A corpus in a folder."""
+
+    place: Path
+
+    def real(self, name: str) -> Path | None:
+        """The path of a name, links followed; None in object storage, which has no links."""
+        return Path(os.path.realpath(self.place / name))
+
+    def listing(self, folder: str) -> Listing:
+        """Names in a folder of the corpus; nothing if there is no such folder.
+
+        Args:
+            folder: relative to the corpus, with slashes; "" is the corpus itself. An absolute one
+                is that of `corpus.audio_folder`.
+
+        Raises:
+            PermissionError: it cannot be listed.
+        """
+        files: list[str] = []
+        folders: list[str] = []
+        try:
+            with os.scandir(self.place / folder) as entries:
+                for entry in entries:
+                    is_folder = entry.is_dir(follow_symlinks=False)
+                    (folders if is_folder else files).append(entry.name)
+        except PermissionError:
+            raise
+        except (OSError, ValueError):
+            return Listing((), ())
+        return Listing(tuple(sorted(files)), tuple(sorted(folders)))
+
+    def stamp(self, file: str) -> FileStamp:
+        """What is known of a file without opening it; an `OSError` if there is none."""
+        return FileStamp.of((self.place / file).stat())
+
+    @contextmanager
+    def parquet(self, name: str) -> Iterator[pq.ParquetFile]:
+        """A Parquet file; of one in object storage, only what is read is fetched.
+
+        Raises:
+            OSError: it is missing, no regular file, or cannot be read.
+            StorageError: object storage cannot be reached.
+        """
+        with (
+            open_regular(self.place / name) as descriptor,
+            open(descriptor, "rb", closefd=False) as file,
+        ):
+            yield pq.ParquetFile(file)
+
+    @contextmanager
+    def files(self, names: Sequence[str], most_bytes: float) -> Iterator[Open]:
+        """`at_hand` of recordings that are files."""
+        yield partial(opened, self.place)
+
+
+class RemoteCorpus:
+    """A corpus in object storage, asked like a `LocalCorpus`; which files it has is asked once, and
+    not told to workers."""
+
+    def __init__(self, place: StoragePath) -> None:
+        self.place = place
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (RemoteCorpus, (self.place,))
+
+    @cached_property
+    def _stamps(self) -> dict[str, FileStamp]:
+        return {entry.name: FileStamp.of_entry(entry) for entry in self.place.entries()}
+
+    @cached_property
+    def _listings(self) -> dict[str, Listing]:
+        files, folders = defaultdict[str, set[str]](set), defaultdict[str, set[str]](set)
+        for name in self._stamps:
+            folder, _, file = name.rpartition("/")
+            files[folder].add(file)
+            while folder:
+                above, _, below = folder.rpartition("/")
+                folders[above].add(below)
+                folder = above
+        return {
+            folder: Listing(tuple(sorted(files[folder])), tuple(sorted(folders[folder])))
+            for folder in {*files, *folders}
+        }
+
+    def real(self, name: str) -> Path | None:
+        return None
+
+    def listing(self, folder: str) -> Listing:
+        return self._listings.get(folder, Listing((), ()))
+
+    def stamp(self, file: str) -> FileStamp:
+        if file not in self._stamps:
+            raise FileNotFoundError(2, os.strerror(2))
+        return self._stamps[file]
+
+    @contextmanager
+    def parquet(self, name: str) -> Iterator[pq.ParquetFile]:
+        remote = self.place / name
+        with reaching(remote), remote.filesystem.open_input_file(remote.path) as file:
+            yield pq.ParquetFile(file)
+
+    @contextmanager
+    def files(self, names: Sequence[str], most_bytes: float) -> Iterator[Open]:
+        with _folder_for_now() as folder:
+            # By number: object storage has names that no file may have.
+            files = {name: Path(folder, str(n)) for n, name in enumerate(names)}
+            stamps: dict[str, FileStamp] = {}
+
+            def fetch(name: str) -> None:
+                if entry := (self.place / name).entry():
+                    files[name].touch()
+                    with suppress(FileNotFoundError):  # removed a moment ago
+                        if entry.size <= most_bytes:
+                            (self.place / name).download(files[name])
+                        stamps[name] = FileStamp.of_entry(entry)
+
+            @contextmanager
+            def fetched(name: str) -> Iterator[tuple[int, FileStamp]]:
+                if name not in stamps:
+                    raise FileNotFoundError(2, os.strerror(2))
+                with open_regular(files[name]) as descriptor:
+                    yield descriptor, stamps[name]
+
+            transfer([partial(fetch, name) for name in names])
+            yield fetched
+
+
+Root = LocalCorpus | RemoteCorpus
+
+
 def root_of(place: AnyPath) -> Root:
     """The corpus at a place."""
-    return RemoteCorpus(place) if isinstance(place, StoragePath) else place
-
-
-def stamp_of(root: Root, audio: str) -> FileStamp:
-    """Of a recording, as far as is known without opening it.
-
-    Raises:
-        OSError: there is none.
-    """
-    audio = container(audio)
-    if isinstance(root, Path):
-        return FileStamp.of((root / audio).stat())
-    if audio not in root.stamps:
-        raise FileNotFoundError(2, os.strerror(2))
-    return root.stamps[audio]
+    return RemoteCorpus(place) if isinstance(place, StoragePath) else LocalCorpus(place)
 
 
 @contextmanager
@@ -90,32 +197,8 @@ def at_hand(root: Root, audios: Sequence[str], most_bytes: float) -> Iterator[Op
     Raises:
         StorageError: object storage cannot be reached.
     """
-    if isinstance(root, Path):
-        yield lambda a: _member_opened(root, *m) if (m := split_member(a)) else opened(root, a)
-        return
-    with _folder_for_now() as folder:
-        # By number: object storage has names that no file may have.
-        whole = [audio for audio in audios if not split_member(audio)]
-        files = {audio: Path(folder, str(n)) for n, audio in enumerate(whole)}
-        stamps: dict[str, FileStamp] = {}
-
-        def fetch(audio: str) -> None:
-            if entry := (root.remote / audio).entry():
-                files[audio].touch()
-                with suppress(FileNotFoundError):  # removed a moment ago
-                    if entry.size <= most_bytes:
-                        (root.remote / audio).download(files[audio])
-                    stamps[audio] = FileStamp.of_entry(entry)
-
-        @contextmanager
-        def fetched(audio: str) -> Iterator[tuple[int, FileStamp]]:
-            if audio not in stamps:
-                raise FileNotFoundError(2, os.strerror(2))
-            with open_regular(files[audio]) as descriptor:
-                yield descriptor, stamps[audio]
-
-        transfer([partial(fetch, audio) for audio in whole])
-        yield lambda a: _member_opened(root, *m) if (m := split_member(a)) else fetched(a)
+    with root.files([a for a in audios if not split_member(a)], most_bytes) as open_file:
+        yield lambda a: _member_opened(root, *m) if (m := split_member(a)) else open_file(a)
 
 
 @contextmanager
@@ -130,35 +213,12 @@ _group = RowGroup()
 
 
 @contextmanager
-def parquet_file(root: Root, name: str) -> Iterator[pq.ParquetFile]:
-    """A Parquet file of a corpus; of one in object storage, only what is read is fetched.
-
-    Raises:
-        OSError: it is missing, no regular file, or cannot be read.
-        StorageError: object storage cannot be reached.
-    """
-    if isinstance(root, Path):
-        with (
-            open_regular(root / name) as descriptor,
-            open(descriptor, "rb", closefd=False) as file,
-        ):
-            yield pq.ParquetFile(file)
-        return
-    remote = root.remote / name
-    with reaching(remote), remote.filesystem.open_input_file(remote.path) as file:
-        yield pq.ParquetFile(file)
-
-
-@contextmanager
 def _member_opened(root: Root, name: str, row: int) -> Iterator[tuple[int, FileStamp]]:
     """A recording in a Parquet file; its stamp is that of the file."""
-    stamp = stamp_of(root, name)
+    stamp = root.stamp(name)
     with ExitStack() as stack:
-        data = _group.read(
-            (str(getattr(root, "remote", root)), name, stamp),
-            lambda: stack.enter_context(parquet_file(root, name)),
-            row,
-        )
+        key = (root.place, name, stamp)
+        data = _group.read(key, lambda: stack.enter_context(root.parquet(name)), row)
     with as_file(data) as descriptor:
         yield descriptor, stamp
 

@@ -22,7 +22,7 @@ from dimts.features.manifest import (
     read_manifest,
 )
 from dimts.storage.files import local_copy, write_atomic
-from dimts.storage.paths import AnyPath, Entry, StorageError, StoragePath, transfer
+from dimts.storage.paths import Entry, StorageError, StoragePath, transfer
 
 KNOWN = f"{Store.WORK}/known.json"
 SMALL = [f"{Store.WORK}/{name}" for name in WORK_FILES]
@@ -32,7 +32,7 @@ Stamp = list[str | int]
 """SHA-256 of a file there, its size, and the second in which it was written."""
 
 
-def fetch_known(place: AnyPath, folder: Path) -> None:
+def fetch_known(place: StoragePath, folder: Path) -> None:
     """Bring what another machine has made there since, so that it need not be made again.
 
     A shard that is not the one of which the manifest speaks is left out, to be made and sent again.
@@ -41,8 +41,6 @@ def fetch_known(place: AnyPath, folder: Path) -> None:
     Raises:
         UserError: object storage cannot be reached, or another machine is writing there.
     """
-    if not isinstance(place, StoragePath):
-        return
     found = _manifest_in(place)
     if found is None or _digest(found[0]) == _known(folder)[0]:
         return  # what is here is as new, and may be newer
@@ -69,14 +67,12 @@ def fetch_known(place: AnyPath, folder: Path) -> None:
     _write_known(folder, content, intact)
 
 
-def send(place: AnyPath, folder: Path) -> None:
+def send(place: StoragePath, folder: Path) -> None:
     """Bring what was made there. No manifest stands meanwhile; shards that are there stay.
 
     Raises:
         UserError: object storage cannot be reached; the next run sends what was made.
     """
-    if not isinstance(place, StoragePath):
-        return
     content, shards = (folder / MANIFEST).read_bytes(), read_manifest(folder).shards
     there = {entry.name: entry for entry in place.entries() if "/" not in entry.name}
     intact = {

@@ -39,6 +39,13 @@ def quarantine_csv(rejected: Iterable[Rejected]) -> str:
     return text.getvalue()
 
 
+def read_quarantine(features: AnyPath) -> list[dict[str, str]]:
+    """The rows of the `quarantine_csv` of a folder of features; none if there is no such file."""
+    file = features / QUARANTINE
+    text = file.read_bytes().decode() if file.exists() else ""
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
 def count_reasons(rejected: Iterable[Rejected]) -> dict[str, int]:
     """Reason -> number of rows, the most frequent first."""
     counts = Counter(row.reason.value for row in rejected)

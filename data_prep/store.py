@@ -20,9 +20,10 @@ import pyarrow as pa
 
 from data_prep.arrow_writer import BATCH_BYTES, grouped
 from data_prep.extract import FACTS, Extracted, Result, chunk_table, hash_file
-from data_prep.recordings import FileStamp, Root, stamp_of
+from data_prep.recordings import FileStamp, Root
 from data_prep.utterance import Reason, Segment
 from dimts.audio.cleaning import Cleaned
+from dimts.audio.parquet_recordings import container
 from dimts.core import lock
 from dimts.core.errors import UserError
 from dimts.features.feature_set import Steps, holds, read_batches
@@ -73,14 +74,14 @@ class Store:
     def sha256(self, root: Root, audio: str) -> str | None:
         """Hash of an audio file if it was read before; it is read again only if it may differ."""
         try:
-            stamp = stamp_of(root, audio)
+            stamp = root.stamp(container(audio))
             known, sha256 = self._hashes.get(audio, (None, None))
             if known == stamp:
                 return sha256
             # One in object storage is hashed when it is fetched.
-            if known is None or known.size != stamp.size or not isinstance(root, Path):
+            if known is None or known.size != stamp.size or not (path := root.real(audio)):
                 return None
-            self._hashes[audio] = hash_file(root / audio)
+            self._hashes[audio] = hash_file(path)
         except OSError:  # extraction will meet it again and say so
             return None
         return self._hashes[audio][1]

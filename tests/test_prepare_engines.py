@@ -24,6 +24,7 @@ from benchmarks.prepare import main as costs
 from benchmarks.process_tree import measure
 from data_prep.engine import POOL_PAYS_FROM_BYTES, choose_engine, chunk_size
 from data_prep.extract import ExtractSettings, extract_chunk
+from data_prep.recordings import root_of
 from data_prep.utterance import Segment
 from dimts.audio.trim import TrimConfig
 from dimts.core.errors import UserError
@@ -68,7 +69,8 @@ def test_what_a_worker_had_finished_is_not_done_again(corpus: Path, tmp_path: Pa
     work.mkdir(parents=True)
     (work / ".chunk-half.arrow.tmp").write_bytes(b"half")
     made = ExtractSettings(MelExtractor(MEL), TrimConfig(), min_seconds=0.3, max_seconds=20.0)
-    extract_chunk(corpus, [Segment(f"wavs/u{n:03d}.wav") for n in range(5)], made, work)
+    segments = [Segment(f"wavs/u{n:03d}.wav") for n in range(5)]
+    extract_chunk(root_of(corpus), segments, made, work)
     extracted = Extractions()
     run_prepare(corpus, tmp_path / "features", extracted)
     assert extracted.n == 24 - 5
@@ -83,13 +85,14 @@ def test_engine_is_chosen_by_where_ray_is_and_by_bytes(
     with (tmp_path / "hours.wav").open("wb") as file:
         file.truncate(POOL_PAYS_FROM_BYTES - 1)
     (tmp_path / "short.wav").write_bytes(b"1")
+    root = root_of(tmp_path)
     hours, short = [Segment("hours.wav"), Segment("missing.wav")], Segment("short.wav")
-    assert choose_engine(tmp_path, hours, settings(workers=2)) == "local"
-    assert choose_engine(tmp_path, [*hours, short], settings(workers=2)) == "pool"
-    assert choose_engine(tmp_path, [*hours, short], settings(workers=1)) == "local"
-    assert choose_engine(tmp_path, hours, settings(engine="ray")) == "ray"
+    assert choose_engine(root, hours, settings(workers=2)) == "local"
+    assert choose_engine(root, [*hours, short], settings(workers=2)) == "pool"
+    assert choose_engine(root, [*hours, short], settings(workers=1)) == "local"
+    assert choose_engine(root, hours, settings(engine="ray")) == "ray"
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    assert choose_engine(tmp_path, hours, settings()) == "ray"
+    assert choose_engine(root, hours, settings()) == "ray"
 
 
 def test_every_worker_gets_several_tasks() -> None:

@@ -16,6 +16,7 @@ from prepare_fixtures import MEL, RATE, TEXTS, Extractions, contents, run_prepar
 from test_containers import write
 
 from data_prep.extract import ExtractSettings, extract_chunk
+from data_prep.recordings import root_of
 from data_prep.utterance import Segment
 from dimts.audio.mel import Float32Array
 from dimts.audio.parquet_recordings import opened_recording
@@ -77,7 +78,7 @@ def test_what_parquet_lacks_is_refused(tmp_path: Path) -> None:
     assert reasons(features) == {"train-00000-of-00001_b": "broken_audio"}
     settings = ExtractSettings(MelExtractor(MEL), TrimConfig(), 0.3, 2.0)
     (corpus / PARQUET).write_bytes(b"PAR1 and nothing")
-    chunk = extract_chunk(corpus, [Segment(f"{PARQUET}#0")], settings, tmp_path)
+    chunk = extract_chunk(root_of(corpus), [Segment(f"{PARQUET}#0")], settings, tmp_path)
     assert b"not_readable" in chunk.read_bytes()
 
 

@@ -15,12 +15,13 @@ from tracking_fixtures import inside, settings_of, write_checkpoint
 
 from dimts.audio.mel import MelConfig
 from dimts.core.errors import UserError
+from dimts.launch.promotion import OUTCOME, PENDING, finish_promotion, save_promotion
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.cursor import CURSOR
 from dimts.tracking.listeners import comparison_tags
 from dimts.tracking.mlflow_model import resolve_model
 from dimts.tracking.mlflow_thread import sync
-from dimts.tracking.registry import CANDIDATE, CHAMPION, Registry, register
+from dimts.tracking.registry import CANDIDATE, CHAMPION, Registry, Version, register
 from dimts.tracking.tracker import Tracker
 
 pytest_plugins = ("tracking_fixtures",)
@@ -154,6 +155,37 @@ def test_a_newer_voice_is_the_candidate_and_the_champion_stays(
     assert registry(config).version("1") == champion
     registry(config).set_alias(CHAMPION, candidate)
     assert registry(config).find(CHAMPION) == candidate
+
+
+class Killed(Registry):
+    """Of a process that is killed before it moves an alias, or right after that."""
+
+    after = False
+
+    def set_alias(self, alias: str, version: Version) -> None:
+        if self.after:
+            super().set_alias(alias, version)
+        raise KeyboardInterrupt
+
+
+def test_a_promotion_that_was_killed_calls_nothing_promoted_and_is_finished_later(
+    config: TrackingConfig, bundle: Path, tmp_path: Path
+) -> None:
+    whole, name = registry(config), str(config.registered_model)
+    killed = Killed(config, name)
+    log(config, tmp_path / "first", bundle)
+    save_promotion(whole, whole.get(CANDIDATE), None, {}, 5, None, ())
+    before = whole.get(CHAMPION)
+    assert before.tags[OUTCOME] == "promoted"
+    log(config, tmp_path / "second", write_checkpoint(tmp_path / "other", seed=1))
+    for killed.after in (False, True):
+        with pytest.raises(KeyboardInterrupt):
+            save_promotion(killed, whole.get(CANDIDATE), before, {}, 5, None, ())
+        assert whole.get(CANDIDATE).tags[OUTCOME] == PENDING
+        assert whole.get(CHAMPION).number == ("2" if killed.after else "1")
+    finish_promotion(whole, whole.get(CHAMPION))
+    assert whole.get(CHAMPION).tags[OUTCOME] == "promoted"
+    assert whole.version("1").tags["promotion.followed_by"] == "2"
 
 
 def test_a_voice_that_was_registered_by_a_killed_process_is_not_registered_twice(

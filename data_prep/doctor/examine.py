@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from data_prep.misfit import corpus_misfits
 from data_prep.pipeline import prepare
 from data_prep.readers import read_corpus
 from data_prep.recordings import at_hand, root_of
+from data_prep.report import read_quarantine
 from data_prep.utterance import Segment, Utterance
 from dimts.audio.cleaning import LONG_PAUSE_SECONDS, Cleaned
 from dimts.audio.decoded import AudioError
@@ -29,7 +29,7 @@ from dimts.core.config import Config
 from dimts.core.errors import UserError
 from dimts.features.config import CorpusConfig, PrepareConfig
 from dimts.features.feature_set import FeatureSet
-from dimts.features.manifest import QUARANTINE, SPLITS
+from dimts.features.manifest import SPLITS
 from dimts.features.mel_extractor import MelExtractor
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
@@ -97,7 +97,7 @@ def examine(config: DoctorConfig, out: Path, model: str = "") -> dict[str, Any]:
         "n_used": len(rows),
         "hours": sum(row.seconds for row in rows) / 3600,
         "refused": manifest.quarantined,
-        "refused_rows": _refused(Path(str(config.prepare.features)) / QUARANTINE),
+        "refused_rows": read_quarantine(config.prepare.features),
         "speakers": _speakers(rows),
         "sample_rates": _bandwidths(measures),
         "characters": characters(texts),
@@ -191,11 +191,6 @@ def _recordings(config: DoctorConfig, rows: Sequence[Examined]) -> Iterator[Deco
                             "give the command again"
                         ) from error
                     bar.update()
-
-
-def _refused(file: Path) -> list[dict[str, str]]:
-    with file.open(encoding="utf-8", newline="") as lines:
-        return list(csv.DictReader(lines))
 
 
 def _speakers(rows: Sequence[Examined]) -> dict[str, float]:

@@ -13,7 +13,6 @@ from pathlib import Path, PurePosixPath
 
 from data_prep.readers.corpus_folder import CorpusFolder
 from data_prep.readers.refusal import RowError
-from data_prep.recordings import RemoteCorpus
 from data_prep.utterance import Reason
 from dimts.core.errors import UserError
 from dimts.core.untrusted import NotAFile
@@ -44,7 +43,8 @@ class AudioNames:
     def __init__(self, folder: CorpusFolder, folders: tuple[str, ...] = AUDIO_FOLDERS) -> None:
         self._folder = folder
         self._root = folder.root
-        self._allowed: list[Path] = [self._root] if isinstance(self._root, Path) else []
+        home = self._root.real("")
+        self._allowed = [home] if home else []
         self._n_dropped: int | None = None  # leading parts of another machine's absolute paths
         if own := folder.config.audio_folder:
             folders = (self._own_folder(own),)
@@ -53,14 +53,14 @@ class AudioNames:
 
     def _own_folder(self, name: str) -> str:
         """`corpus.audio_folder`: the one folder outside the corpus that may be named."""
-        if isinstance(self._root, Path):
-            path = Path(os.path.realpath(self._root / name))
+        if path := self._root.real(name):
+            [home] = self._allowed
             if not path.is_dir():
                 raise UserError(f"corpus.audio_folder: {name}: no such folder")
-            if not path.is_relative_to(self._root):
+            if not path.is_relative_to(home):
                 self._allowed.append(path)
                 return str(path)
-            return "" if path == self._root else path.relative_to(self._root).as_posix()
+            return "" if path == home else path.relative_to(home).as_posix()
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise UserError(
                 f"corpus.audio_folder: {name}: must lie in {self._folder.config.path}, as a corpus "
@@ -127,8 +127,8 @@ class AudioNames:
             yield from self._below(path, beside)
             return
         for allowed in (*self._allowed, self._folder.config.path):
-            if isinstance(allowed, Path) and path.is_relative_to(allowed):
-                inside = path.relative_to(allowed)
+            if path.is_relative_to(str(allowed)):
+                inside = path.relative_to(str(allowed))
                 prefix = f"{allowed}/" if allowed in self._allowed[1:] else ""
                 yield from (prefix + name for name in _with_suffix(inside))
         # Of another machine: its end is looked for here.
@@ -179,8 +179,8 @@ class AudioNames:
 
     def _names_by_key(self, folder: str) -> dict[str, tuple[str, ...]]:
         """Names in a folder by what they have in common with others of the same letters."""
-        if folder and isinstance(self._root, Path):
-            self._check_inside(folder, Path(os.path.realpath(self._root / folder)))
+        if folder and (real := self._root.real(folder)):
+            self._check_inside(folder, real)
         listing = self._folder.listing(folder)
         names: dict[str, tuple[str, ...]] = {}
         for name in (*listing.files, *listing.folders):
@@ -193,9 +193,8 @@ class AudioNames:
 
     def _check(self, audio: str) -> None:
         """Refuse what cannot be used as a recording, as far as can be told without opening it."""
-        if isinstance(self._root, RemoteCorpus):
+        if (real := self._root.real(audio)) is None:
             return
-        real = Path(os.path.realpath(self._root / audio))
         self._check_inside(audio, real)
         try:
             mode = os.stat(real).st_mode

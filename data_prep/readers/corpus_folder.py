@@ -6,15 +6,14 @@ import gzip
 import io
 import os
 import zlib
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from itertools import islice
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, BinaryIO
 
-from data_prep.recordings import RemoteCorpus, Root, at_hand, root_of
+from data_prep.recordings import Listing, at_hand, root_of
 from dimts.core.errors import UserError
 from dimts.core.untrusted import NotAFile
 from dimts.features.config import CorpusConfig
@@ -33,13 +32,6 @@ _UTF8_BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 
 
-class Listing(NamedTuple):
-    """Names in a folder, sorted."""
-
-    files: tuple[str, ...]  # and whatever is no folder: a pipe, a link, to folders too
-    folders: tuple[str, ...]  # in which tables are looked for
-
-
 class CorpusFolder:
     """A corpus in a folder or in object storage.
 
@@ -55,13 +47,11 @@ class CorpusFolder:
     def __init__(self, config: CorpusConfig) -> None:
         self.config = config
         self.notes: list[str] = []
-        root = root_of(config.path)
-        if isinstance(root, Path):
-            if not root.is_dir():
-                raise UserError(f"{config.path}: no such corpus folder; set corpus.path")
-            root = Path(os.path.realpath(root))
-        self.root: Root = root
-        self.listing = lru_cache(maxsize=None)(self._listing)
+        home = root_of(config.path).real("")
+        if home and not home.is_dir():
+            raise UserError(f"{config.path}: no such corpus folder; set corpus.path")
+        self.root = root_of(home or config.path)
+        self.listing = lru_cache(maxsize=None)(self.root.listing)
 
     def note(self, label: str, text: str) -> None:
         """Add a line to the summary, once."""
@@ -73,47 +63,6 @@ class CorpusFolder:
     def top(self) -> Listing:
         """What lies in the corpus folder itself."""
         return self.listing("")
-
-    def _listing(self, folder: str) -> Listing:
-        """Names in a folder of the corpus; nothing if there is no such folder.
-
-        Args:
-            folder: relative to the corpus, with slashes; "" is the corpus itself. An absolute one
-                is that of `corpus.audio_folder`.
-
-        Raises:
-            PermissionError: it cannot be listed.
-        """
-        if isinstance(self.root, RemoteCorpus):
-            return self._remote_listings.get(folder, Listing((), ()))
-        files: list[str] = []
-        folders: list[str] = []
-        try:
-            with os.scandir(self.root / folder) as entries:
-                for entry in entries:
-                    is_folder = entry.is_dir(follow_symlinks=False)
-                    (folders if is_folder else files).append(entry.name)
-        except PermissionError:
-            raise
-        except (OSError, ValueError):
-            return Listing((), ())
-        return Listing(tuple(sorted(files)), tuple(sorted(folders)))
-
-    @cached_property
-    def _remote_listings(self) -> dict[str, Listing]:
-        assert isinstance(self.root, RemoteCorpus)
-        files, folders = defaultdict[str, set[str]](set), defaultdict[str, set[str]](set)
-        for name in self.root.stamps:
-            folder, _, file = name.rpartition("/")
-            files[folder].add(file)
-            while folder:
-                above, _, below = folder.rpartition("/")
-                folders[above].add(below)
-                folder = above
-        return {
-            folder: Listing(tuple(sorted(files[folder])), tuple(sorted(folders[folder])))
-            for folder in {*files, *folders}
-        }
 
     def tables(self, *suffixes: str, depth: int = 0) -> list[str]:
         """Names of files with such an ending, those of the corpus folder first.
@@ -151,13 +100,12 @@ class CorpusFolder:
 
     def check_inside(self, name: str) -> None:
         """Refuse a table that is a link out of the corpus folder, with a `UserError`."""
-        if isinstance(self.root, Path):
-            real = Path(os.path.realpath(self.root / name))
-            if not real.is_relative_to(self.root):
-                raise UserError(
-                    f"{self.config.path / name}: is a link to {real}, out of the corpus folder; "
-                    "copy it there"
-                )
+        real, home = self.root.real(name), self.root.real("")
+        if real and home and not real.is_relative_to(home):
+            raise UserError(
+                f"{self.config.path / name}: is a link to {real}, out of the corpus folder; "
+                "copy it there"
+            )
 
     @contextmanager
     def opened(self, name: str) -> Iterator[int]:

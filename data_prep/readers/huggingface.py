@@ -15,7 +15,6 @@ from data_prep.readers.jsonl import cells_of
 from data_prep.readers.refusal import RowError
 from data_prep.readers.rows import Cells, RowMaker, Rows
 from data_prep.readers.tables import read_tables
-from data_prep.recordings import parquet_file
 from dimts.audio.parquet_recordings import audio_column, leaf
 from dimts.core.errors import UserError
 
@@ -56,7 +55,7 @@ def _parquet_rows(folder: CorpusFolder, maker: RowMaker, name: str) -> Rows:
     place = folder.config.path / name
     folder.check_inside(name)
     try:
-        with parquet_file(folder.root, name) as file:
+        with folder.root.parquet(name) as file:
             roles, others = _roles(folder, name, file.schema_arrow)
             bytes_at = leaf(file.schema_arrow, roles["bytes"])
             row = 0

@@ -19,9 +19,10 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from data_prep.recipes.folder import new_corpus, read_text
+from data_prep.recipes.folder import new_corpus
 from dimts.audio.files import write_wav
 from dimts.core.errors import UserError
+from dimts.core.untrusted import read_text
 
 TRANSCRIPTS_PACKAGE = "asterisk-core-sounds-en"
 AUDIO_PACKAGE = "asterisk-core-sounds-en-g722"

@@ -21,11 +21,12 @@ from tqdm import tqdm
 
 from data_prep.recipes import hibari_voice, kokoro_voice
 from data_prep.recipes.espeak_library import Speech, espeak_version, speak
-from data_prep.recipes.folder import new_corpus, read_text
+from data_prep.recipes.folder import new_corpus
 from dimts.audio.files import write_wav
 from dimts.core.config import fingerprint
 from dimts.core.environment import n_cores
 from dimts.core.errors import UserError
+from dimts.core.untrusted import read_text
 
 SAMPLE_SENTENCES = Path(__file__).parents[1] / "sample_am" / "sentences.txt.xz"
 RECEIPT = "espeak.json"  # what a corpus was made from; its presence marks a folder as ours

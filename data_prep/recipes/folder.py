@@ -1,30 +1,13 @@
-"""What recipes share: reading texts, and an LJSpeech folder that is made or replaced as a whole."""
+"""An LJSpeech folder that is made or replaced as a whole."""
 
 from __future__ import annotations
 
-import gzip
-import lzma
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from dimts.core.errors import UserError
-
-
-def read_text(file: Path) -> str:
-    """A text in UTF-8, which may be packed as ``.gz`` or ``.xz``.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    open_text: Any = {".gz": gzip.open, ".xz": lzma.open}.get(file.suffix, open)
-    try:
-        with open_text(file, "rt", encoding="utf-8-sig") as stream:
-            return str(stream.read())
-    except (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError) as error:
-        raise UserError(f"{file}: cannot be read as UTF-8 text: {error}") from error
 
 
 @contextmanager

@@ -6,8 +6,6 @@ import csv
 import io
 import json
 import math
-import os
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -32,7 +30,7 @@ from dimts.core.environment import n_cores
 from dimts.core.errors import UserError
 from dimts.core.untrusted import inside
 from dimts.features.config import CorpusConfig
-from dimts.storage.files import write_atomic
+from dimts.storage.files import link_or_copy, write_atomic
 from dimts.text.language import load_language
 from dimts.text.normaliser import TextConfig
 from dimts.text.tokenizer import Tokenizer
@@ -212,8 +210,10 @@ def _publish(recordings: Path, out: Path, made: Segmented) -> None:
     utterances, left_out = [], []
     for audio, pieces in sorted(made.pieces.items()):
         name = f"{RECORDINGS}/{audio}"
-        if pieces:
-            _link(recordings / audio, out / name)
+        source, target = recordings / audio, out / name
+        if pieces and not (target.exists() and target.samefile(source)):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            link_or_copy(source, target)
         for start, end, text, confidence in pieces:
             utterances.append((name, f"{start:.2f}", f"{end:.2f}", text, f"{confidence:.2f}"))
         for one in sorted(made.left[audio], key=_time):
@@ -233,17 +233,3 @@ def _table(rows: Sequence[tuple[str, ...]], delimiter: str) -> str:
     written = io.StringIO()
     csv.writer(written, delimiter=delimiter, lineterminator="\n").writerows(rows)
     return written.getvalue()
-
-
-def _link(source: Path, target: Path) -> None:
-    """The same file under another name, or a copy on another disk."""
-    if target.exists() and target.samefile(source):
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        partial_copy = target.with_name(f".{target.name}.tmp")
-        shutil.copyfile(source, partial_copy)
-        partial_copy.replace(target)

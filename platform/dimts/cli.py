@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import ipaddress
 import logging
 import os
 import sys
@@ -46,6 +47,7 @@ COMMANDS = {
 }
 """Name -> what it does; each is the `main` of a module of `dimts.commands`."""
 EXIT_USER_ERROR = 2
+LOOPBACK = "127.0.0.1"
 NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 WHERE_TO_WRITE = (
     f"start the job in a folder that this user may write, or name one by {HOME} or run.storage"
@@ -91,6 +93,15 @@ def count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text}: must be 0 or more")
     return int(text)
+
+
+def add_address(parser: argparse.ArgumentParser, port: int, more: str = "") -> None:
+    """Add the options `--port` and `--host`; `more` is added to the latter's help."""
+    parser.add_argument("--port", type=tcp_port, default=port, help=f"TCP port (default: {port})")
+    parser.add_argument(
+        "--host", type=ipaddress.IPv4Address, default=LOOPBACK,
+        help=f"IPv4 address to listen on{more} (default: {LOOPBACK}, which others cannot reach)",
+    )  # fmt: skip
 
 
 def main() -> None:

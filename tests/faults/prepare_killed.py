@@ -20,6 +20,7 @@ from typing import Any
 from data_prep import engine as engine_module
 from data_prep.extract import ExtractSettings, extract_chunk
 from data_prep.pipeline import prepare
+from data_prep.recordings import Root
 from data_prep.utterance import Segment
 from dimts.audio.mel import MelConfig
 from dimts.cli import run_job
@@ -73,7 +74,7 @@ def note_what_is_extracted(log: Path) -> None:
     """In this process, in a pool's, or in workers of Ray, to which the wrapper goes by value."""
 
     def not_of_its_module(
-        batch: dict[str, Any], root: Path, settings: ExtractSettings, folder: Path | None
+        batch: dict[str, Any], root: Root, settings: ExtractSettings, folder: Path | None
     ) -> dict[str, list[Any]]:
         return extract_batch(batch, root, settings, folder)
 
@@ -84,7 +85,7 @@ def note_what_is_extracted(log: Path) -> None:
 
 def noted_chunk(
     log: Path,
-    root: Path,
+    root: Root,
     segments: Sequence[Segment],
     settings: ExtractSettings,
     folder: Path,

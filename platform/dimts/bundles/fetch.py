@@ -20,6 +20,7 @@ from dimts.bundles.bundle import (
 )
 from dimts.core.errors import UserError
 from dimts.core.untrusted import MAX_JSON_BYTES
+from dimts.storage.files import copy_to
 from dimts.storage.paths import AnyPath, StoragePath, any_path, cache_folder, transfer
 
 
@@ -65,38 +66,25 @@ def share_bundle(bundle: Path, folder: AnyPath, name: str) -> AnyPath:
     """
     names = [*read_manifest(bundle).sha256, MANIFEST]  # last, as a copy without it is none
     place = folder / f"{name}-{sha256(bundle / MANIFEST)[:8]}"
-    if isinstance(place, StoragePath):
-        if not (place / MANIFEST).entry():
-            for file in names:
-                (place / file).upload(bundle / file)
-        return place
-    _appear(place, lambda draft: [shutil.copyfile(bundle / file, draft / file) for file in names])
+    for file in names if not (place / MANIFEST).exists() else ():
+        copy_to(bundle / file, place / file)
     return place
 
 
 def _kept(manifest: bytes, get: Callable[[str, Path], object], source: str) -> Path:
     """The bundle's folder among those that this machine keeps, made if it is not there."""
-
-    def fill(draft: Path) -> None:
-        (draft / MANIFEST).write_bytes(manifest)
-        names = read_manifest(draft, verify=False).sha256
-        plain = [name for name in names if PLAIN_NAME.fullmatch(name)]
-        transfer([partial(get, name, draft / name) for name in plain])
-        read_manifest(draft)
-
     folder = cache_folder("bundles") / hashlib.sha256(manifest).hexdigest()[:32]
     try:
-        _appear(folder, fill)
+        if not folder.exists():
+            with drafted(folder) as draft:
+                (draft / MANIFEST).write_bytes(manifest)
+                names = read_manifest(draft, verify=False).sha256
+                plain = [name for name in names if PLAIN_NAME.fullmatch(name)]
+                transfer([partial(get, name, draft / name) for name in plain])
+                read_manifest(draft)
     except (BundleError, FileNotFoundError) as error:
         raise UserError(f"{source}: {error}") from error
     return folder
-
-
-def _appear(folder: Path, fill: Callable[[Path], object]) -> None:
-    """Make a folder, unless it is there: whole or not at all."""
-    if not folder.exists():
-        with drafted(folder) as draft:
-            fill(draft)
 
 
 def new_folder(out: Path) -> AbstractContextManager[Path]:

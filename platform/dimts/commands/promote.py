@@ -21,7 +21,7 @@ from dimts.core.metric import Metric
 from dimts.evaluation.compare import Difference, in_common, not_better, paired_difference
 from dimts.families.protocol import Measured
 from dimts.families.registry import get_family
-from dimts.launch.promotion import save_promotion
+from dimts.launch.promotion import finish_promotion, save_promotion
 from dimts.launch.run_logger import device_of
 from dimts.tracking.config import TrackingConfig
 from dimts.tracking.listeners import listeners_against
@@ -44,6 +44,8 @@ def main() -> int:
     candidate = registry.get(CANDIDATE) if number is None else registry.version(str(number))
     champion = registry.find(CHAMPION)
     if champion and champion.number == candidate.number:
+        if not arguments.dry_run:
+            finish_promotion(registry, champion)
         print(f"version {candidate.number} is models:/{name}@{CHAMPION} already")
         print(how_to_speak(name, config.tracking))
         return 0

@@ -15,25 +15,19 @@ import signal
 import threading
 from contextlib import suppress
 
-from dimts.cli import config_parser, tcp_port
+from dimts.cli import add_address, config_parser
 from dimts.core.config import build_config, read_settings
 from dimts.core.environment import environment
 from dimts.core.errors import UserError
 from dimts.core.ray_session import ray_session
 from dimts.serving.config import ServingConfig
 
-LOOPBACK = "127.0.0.1"
-
 
 def main() -> int:
     """Serve until Ctrl-C or SIGTERM."""
     parser = config_parser(__doc__ or "", default="the settings of docs/serving.md")
     parser.add_argument("--model", help="bundle, run folder or MLflow URI; the setting `model`")
-    parser.add_argument("--port", type=tcp_port, default=8000, help="TCP port (default: 8000)")
-    parser.add_argument(
-        "--host", type=ipaddress.IPv4Address, default=LOOPBACK,
-        help=f"IPv4 address to listen on (default: {LOOPBACK}, which others cannot reach)",
-    )  # fmt: skip
+    add_address(parser, 8000)
     args = parser.parse_args()
     values, origins = read_settings(args.config or [], args.overrides)
     if args.model:

@@ -20,7 +20,7 @@ from typing import Any
 import uvicorn
 
 from dimts.audio.mel import MelConfig
-from dimts.cli import config_parser, tcp_port
+from dimts.cli import add_address, config_parser
 from dimts.commands.prepare import SECTIONS
 from dimts.commands.voice_config import RunnableConfig, load_voice
 from dimts.core.errors import UserError
@@ -34,7 +34,7 @@ from dimts.studio.requests import Speech, VoiceAsked, parse
 from dimts.studio.server import Action, build_app
 from dimts.studio.voices import Spoken, Voices, data_url
 from dimts.tracking.config import add_tracking_uri
-from dimts.tracking.ui import LOOPBACK, address
+from dimts.tracking.ui import address
 
 ANSWERS, RATINGS = Path("output/listening.jsonl"), Path("output/ratings.jsonl")
 RUNS = Path("runs")
@@ -141,7 +141,7 @@ def reference(sections: Any) -> Callable[[Sentence], Spoken] | None:
     """What reads the recordings of sentences, as they were prepared: without silence at their ends,
     in the band of the voices; None if the corpus is not on this machine."""
     corpus = sections.corpus.path
-    if not isinstance(corpus, Path) or not corpus.is_dir():
+    if not corpus.is_dir():
         return None
     rate = MelConfig().sample_rate
     return lambda said: recorded(corpus, said.audio, said.start, said.end, rate)
@@ -184,11 +184,7 @@ def _parser() -> argparse.ArgumentParser:
         "--trials", type=int, default=20, metavar="N",
         help="sentences that each listener hears of each pair of voices, and rates (default: 20)",
     )  # fmt: skip
-    parser.add_argument("--port", type=tcp_port, default=7860, help="TCP port (default: 7860)")
-    parser.add_argument(
-        "--host", type=ipaddress.IPv4Address, default=LOOPBACK,
-        help=f"IPv4 address to listen on (default: {LOOPBACK}, which others cannot reach)",
-    )  # fmt: skip
+    add_address(parser, 7860)
     parser.add_argument(
         "--token", action="store_true",
         help="ask for a token, which the printed address holds; always on other hosts",

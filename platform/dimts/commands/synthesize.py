@@ -19,7 +19,7 @@ from dimts.audio.files import read_audio, write_wav
 from dimts.audio.mel import log_mel
 from dimts.cli import JobParser
 from dimts.core.errors import UserError
-from dimts.core.untrusted import open_regular, printable
+from dimts.core.untrusted import open_regular, printable, read_text
 from dimts.families.protocol import Speaker, Vocoder
 from dimts.text.normaliser import UnknownCharacters
 from dimts.text.unknown import without_unknown
@@ -138,10 +138,7 @@ def _texts(arguments: argparse.Namespace) -> dict[int, str]:
         raise UserError(f"{arguments.out}: is {what}")
     if not arguments.file:
         return {1: arguments.text}
-    try:
-        lines = arguments.file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{arguments.file}: cannot be read as UTF-8 text: {error}") from error
+    lines = read_text(arguments.file).splitlines()
     texts = {n: line.strip() for n, line in enumerate(lines, start=1) if line.strip()}
     if not texts:
         raise UserError(f"{arguments.file}: holds no sentence")

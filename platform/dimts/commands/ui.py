@@ -19,7 +19,7 @@ from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from dimts.cli import config_parser, tcp_port
+from dimts.cli import add_address, config_parser
 from dimts.core.config import Config, load_config
 from dimts.core.errors import UserError
 from dimts.launch.names import CONFIG_FILE
@@ -49,12 +49,7 @@ class RecordedConfig(UiConfig):
 def main() -> int:
     """Run the job; returns the exit code."""
     parser = config_parser(__doc__ or "", default="sqlite:///mlflow.db in this folder")
-    parser.add_argument("--port", type=tcp_port, default=5000, help="TCP port (default: 5000)")
-    parser.add_argument(
-        "--host", type=ipaddress.IPv4Address, default=LOOPBACK,
-        help=f"IPv4 address to listen on; {EVERYWHERE}: every one of this machine (default: "
-        f"{LOOPBACK}, which others cannot reach)",
-    )  # fmt: skip
+    add_address(parser, 5000, f"; {EVERYWHERE}: every one of this machine")
     parser.add_argument(
         "--auth", action="store_true", help="ask for a name and a password; docs/security.md"
     )

@@ -7,7 +7,9 @@ any program follows. Whatever is wrong with such a file is a `ValueError` of one
 from __future__ import annotations
 
 import errno
+import gzip
 import json
+import lzma
 import os
 import re
 import stat
@@ -19,6 +21,7 @@ from typing import Any
 
 import yaml
 
+from dimts.core.errors import UserError
 from dimts.core.printable import DRIVES_A_TERMINAL as DRIVES_A_TERMINAL
 from dimts.core.printable import printable as printable
 
@@ -31,18 +34,32 @@ MAX_NUMBER = 400
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
-def read_bytes(path: Path, most: int) -> bytes:
-    """A whole file.
+def read_bytes(path: Path | int, most: int) -> bytes:
+    """A whole file, by its path or its descriptor.
 
     Raises:
         OSError: it cannot be read.
         ValueError: it is larger than `most` bytes.
     """
-    with path.open("rb") as file:
+    with open(path, "rb", closefd=not isinstance(path, int)) as file:
         data = file.read(most + 1)
     if len(data) > most:
         raise ValueError(f"larger than {most / 2**20:g} MiB")
     return data
+
+
+def read_text(file: Path) -> str:
+    """A text in UTF-8, which may be packed as ``.gz`` or ``.xz``.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    open_text: Any = {".gz": gzip.open, ".xz": lzma.open}.get(file.suffix, open)
+    try:
+        with open_text(file, "rt", encoding="utf-8-sig") as stream:
+            return str(stream.read())
+    except (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError) as error:
+        raise UserError(f"{file}: cannot be read as UTF-8 text: {error}") from error
 
 
 def inside(folder: Path, name: str) -> Path:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from dimts.core.config import Config
 from dimts.core.errors import UserError
+from dimts.core.untrusted import read_text
 
 A = TypeVar("A", bound=Config)
 T = TypeVar("T", bound=Hashable)
@@ -51,12 +52,7 @@ def read_answers(file: Path, kind: type[A]) -> list[A]:
     Raises:
         UserError: the file cannot be read, or a line is no answer of this kind.
     """
-    try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return []
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: cannot be read as UTF-8 text: {error}") from error
+    text = read_text(file) if file.exists() else ""
     answers = []
     for number, line in enumerate(text.split("\n")[:-1], start=1):
         try:

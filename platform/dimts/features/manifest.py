@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -157,7 +156,7 @@ def manifest_bytes(folder: AnyPath) -> bytes:
     try:
         return read_bounded(file, MAX_JSON_BYTES)
     except (FileNotFoundError, NotADirectoryError):
-        if isinstance(folder, Path) and folder.is_dir():
+        if folder.is_dir():
             raise UserError(f"{file}: missing, the features are not complete; {AGAIN}") from None
         raise UserError(f"{folder}: no such folder of features; run dimts prepare") from None
     except (OSError, ValueError) as error:

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 from dimts.audio.mel import Float32Array, MelConfig, log_mel
-from dimts.features.schema import Arrays, Column, Extract, Resources
+from dimts.features.schema import Arrays, Column, PlainExtractor
 
 
 @dataclass(frozen=True)
-class MelExtractor:
+class MelExtractor(PlainExtractor):
     """Natural-log mel, float32 [T, n_mels]; see `Extractor`."""
 
     settings: MelConfig
     name = "mel"
     version = 3
     unit = "frames"
-    resources = Resources()
-
-    @property
-    def sample_rate(self) -> int:
-        """That of the mel."""
-        return self.settings.sample_rate
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -30,11 +23,6 @@ class MelExtractor:
         shape = (self.settings.n_mels,)
         return (Column(name="mel", dtype="float32", shape=shape, statistics=True),)
 
-    def open(self) -> Extract:
-        """Nothing has to be loaded."""
-        return partial(_extract, self.settings)
-
-
-def _extract(settings: MelConfig, wave: Float32Array, sample_rate: int) -> Arrays:
-    assert sample_rate == settings.sample_rate
-    return {"mel": log_mel(wave, settings)}
+    def extract(self, wave: Float32Array, sample_rate: int) -> Arrays:
+        assert sample_rate == self.sample_rate
+        return {"mel": log_mel(wave, self.settings)}

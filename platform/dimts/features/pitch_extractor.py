@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from dimts.audio.mel import Float32Array, MelConfig
 from dimts.audio.pitch import PitchConfig, track_pitch
 from dimts.core.config import Config
-from dimts.features.schema import Arrays, Column, Extract, Resources
+from dimts.features.schema import Arrays, Column, PlainExtractor
 
 
 class PitchSettings(Config):
@@ -19,29 +19,23 @@ class PitchSettings(Config):
 
 
 @dataclass(frozen=True)
-class PitchExtractor:
+class PitchExtractor(PlainExtractor):
     """F0 of each frame of the mel in Hz, float32 [T], 0 where nothing is voiced."""
 
     settings: PitchSettings
     name = "pitch"
     version = 1
     unit = "frames"
-    resources = Resources()
     columns = (Column(name="f0", dtype="float32"),)
 
     @classmethod
-    def of(cls, mel: MelConfig) -> PitchExtractor:
+    def of(cls, mel: MelConfig, tracker: PitchConfig | None = None) -> PitchExtractor:
         """One whose frames are those of a mel."""
-        return cls(PitchSettings(sample_rate=mel.sample_rate, hop_length=mel.hop_length))
+        rate, hop = mel.sample_rate, mel.hop_length
+        return cls(
+            PitchSettings(tracker=tracker or PitchConfig(), sample_rate=rate, hop_length=hop)
+        )
 
-    @property
-    def sample_rate(self) -> int:
-        return self.settings.sample_rate
-
-    def open(self) -> Extract:
-        """Nothing has to be loaded."""
-        return self._extract
-
-    def _extract(self, wave: Float32Array, sample_rate: int) -> Arrays:
+    def extract(self, wave: Float32Array, sample_rate: int) -> Arrays:
         own = self.settings
         return {"f0": track_pitch(wave, sample_rate, own.hop_length, own.tracker)}

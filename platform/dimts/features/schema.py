@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -115,3 +116,21 @@ class Extractor(Hashable, Protocol):
             UserError: something that the user was to provide is missing.
         """
         ...
+
+
+class PlainExtractor(ABC):
+    """An `Extractor` that loads nothing, of waves at the rate of its settings."""
+
+    settings: Any
+    resources = Resources()
+
+    @property
+    def sample_rate(self) -> int:
+        return int(self.settings.sample_rate)
+
+    def open(self) -> Extract:
+        return self.extract
+
+    @abstractmethod
+    def extract(self, wave: npt.NDArray[np.float32], sample_rate: int) -> Arrays:
+        """Its columns; see `Extract`."""

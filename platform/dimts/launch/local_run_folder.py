@@ -38,7 +38,7 @@ from dimts.launch.stopping import (
     stop_requested,
     stopped_early,
 )
-from dimts.storage.files import file_size
+from dimts.storage.files import file_size, local_copy
 from dimts.storage.mirror import Mirror
 from dimts.storage.paths import StorageError, StoragePath, folder_here
 from dimts.tracking.event_log import EVENTS
@@ -88,11 +88,9 @@ class RemoteRun:
         theirs = claim_of(self._remote)
         clear_stop(self._folder)
         if self._rank == 0 and is_newest(self._folder, theirs):
-            there = self._mirror.adopt()
+            self._mirror.adopt()
             for name in OF_OTHERS:
-                (self._folder / name).unlink(missing_ok=True)
-                if name in there:
-                    (self._remote / name).download(self._folder / name)
+                local_copy(self._remote / name, self._folder / name)
             self._mirror.push()
         else:
             (self._folder / CLAIM).unlink(missing_ok=True)

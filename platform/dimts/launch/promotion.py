@@ -8,6 +8,9 @@ from datetime import UTC, datetime
 from dimts.evaluation.compare import Difference
 from dimts.tracking.registry import CHAMPION, Registry, Version
 
+OUTCOME = "promotion.outcome"
+PENDING = "to be promoted; give dimts promote again"
+
 
 def save_promotion(
     registry: Registry,
@@ -19,6 +22,8 @@ def save_promotion(
     against: Sequence[str],
 ) -> None:
     """Write the comparison to the candidate's version; without objections, move the alias.
+
+    Only a champion is called promoted: a process that was killed leaves `PENDING`.
 
     Args:
         registry: that both versions are in.
@@ -33,7 +38,7 @@ def save_promotion(
         kept |= {f"{name}_difference{end}": value for end, value in ends.items()}
     tags = {
         "at": now,
-        "outcome": "; ".join(against) or "promoted",
+        "outcome": "; ".join(against) or PENDING,
         "compared_with": champion.number if champion else "none",
         "utterances": str(utterances),
         **{key: f"{value:.4g}" for key, value in kept.items()},
@@ -42,6 +47,17 @@ def save_promotion(
     if against:
         return
     registry.set_alias(CHAMPION, candidate)
-    if champion:
-        followed = {"promotion.followed_at": now, "promotion.followed_by": candidate.number}
-        registry.set_tags(champion, followed)
+    finish_promotion(registry, registry.version(candidate.number))
+
+
+def finish_promotion(registry: Registry, champion: Version) -> None:
+    """Say of a champion whose outcome is `PENDING` that it was promoted, and of the version that it
+    was compared with, by which one that was followed; nothing of others."""
+    tags = champion.tags
+    if tags.get(OUTCOME) != PENDING:
+        return
+    if (before := tags["promotion.compared_with"]) != "none":
+        followed = {"at": tags["promotion.at"], "by": champion.number}
+        followed = {f"promotion.followed_{key}": value for key, value in followed.items()}
+        registry.set_tags(registry.version(before), followed)
+    registry.set_tags(champion, {OUTCOME: "promoted"})

@@ -13,15 +13,16 @@ from typing import BinaryIO
 
 import pyarrow.fs as pa_fs
 
-from dimts.core.untrusted import read_bytes
+from dimts.core.untrusted import open_regular, read_bytes
 from dimts.storage.paths import AnyPath, StoragePath, transfer
 
 
 def read_bounded(file: AnyPath, most: int) -> bytes:
-    """A whole file; a `ValueError` if it has more than `most` bytes."""
+    """A whole regular file; a `ValueError` if it has more than `most` bytes."""
     if isinstance(file, StoragePath):
         return file.read_bytes(most=most)
-    return read_bytes(file, most)
+    with open_regular(file) as descriptor:
+        return read_bytes(descriptor, most)
 
 
 def file_size(file: AnyPath) -> int:
@@ -88,9 +89,22 @@ def append_line(file: Path, line: str) -> None:
 
 
 def copy_to(file: Path, target: AnyPath) -> None:
-    """Copy a file to object storage; a local target is the file itself."""
+    """Copy a file, unless the target is itself; the copy is seen whole or not at all."""
     if isinstance(target, StoragePath):
         target.upload(file)
+    elif target != file:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("rb") as source, atomic_file(target) as draft:
+            shutil.copyfileobj(source, draft)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Have a file under another name, too, in place of what is there; on another disk a copy."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        copy_to(source, target)
 
 
 def local_copy(source: AnyPath, file: Path) -> Path:

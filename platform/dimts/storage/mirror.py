@@ -59,11 +59,9 @@ class Mirror:
         here = self._scan()
         self._known = {name: here.get(name) for name in names}
 
-    def adopt(self) -> list[str]:
-        """Take the folder for newer than the copy; the names that the copy has."""
-        names = self._listed()
-        self._known = dict.fromkeys(names)
-        return names
+    def adopt(self) -> None:
+        """Take the folder for newer than the copy."""
+        self._known = dict.fromkeys(self._listed())
 
     def push(self) -> None:
         """Make the copy what the folder is: files, then manifests, then pointers, then removals.

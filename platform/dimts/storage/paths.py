@@ -75,6 +75,14 @@ class StoragePath:
         """Whether there is a file here."""
         return self.entry() is not None
 
+    def is_dir(self) -> bool:
+        """Object storage has no folders."""
+        return False
+
+    def is_symlink(self) -> bool:
+        """Nor links."""
+        return False
+
     def read_text(self, encoding: str = "utf-8") -> str:
         """A whole file as text."""
         return self.read_bytes().decode(encoding)

@@ -10,9 +10,8 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from dimts.core.untrusted import open_regular
-from dimts.storage.files import write_text
-from dimts.storage.paths import AnyPath, StoragePath
+from dimts.storage.files import read_bounded, write_text
+from dimts.storage.paths import AnyPath
 
 MAX_BYTES = 1000
 _TARGET = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)
@@ -28,14 +27,10 @@ def read_pointer(file: AnyPath) -> str:
     """
     name = ""
     with suppress(OSError, ValueError):
-        if isinstance(file, StoragePath):
-            is_bucket = file.parent == file
-            name = "" if is_bucket else file.read_bytes(most=MAX_BYTES).decode()
-        elif file.is_symlink():
-            name = os.readlink(file)
-        else:
-            with open_regular(file) as descriptor:
-                name = os.read(descriptor, MAX_BYTES + 1).decode()
+        if file.is_symlink():
+            name = os.readlink(str(file))
+        elif file.parent != file:  # as a bucket's is
+            name = read_bounded(file, MAX_BYTES).decode()
     return name.strip() if len(name) <= MAX_BYTES and _TARGET.fullmatch(name.strip()) else ""
 
 

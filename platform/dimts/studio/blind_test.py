@@ -15,6 +15,7 @@ from dimts.evaluation.answers import Answered, append_answer, next_trial
 from dimts.studio.requests import Clip, Listener, parse
 from dimts.studio.voices import Spoken
 from dimts.tracking.config import TrackingConfig
+from dimts.tracking.listeners import NEUTRAL, comparison_tags
 from dimts.tracking.registry import Registry
 
 MODELS = "models:/"
@@ -116,6 +117,24 @@ def log_tags(tracking: TrackingConfig, tags: Mapping[str, Mapping[str, str]]) ->
     if not logged:
         raise UserError("nothing to log: compare registered voices, --model models:/NAME@ALIAS")
     return {"logged": logged}
+
+
+def compared(
+    tags: Mapping[str, dict[str, str]], measure: str, gap: Mapping[str, Any], value: float
+) -> None:
+    """Add a comparison of two systems to the tags of both: each sees it from its own side.
+
+    Args:
+        tags: of each system.
+        measure: one of `NEUTRAL`; `value` is that of the first system.
+        gap: with `one` and `other`, the systems, `low` and `high`, and `listeners`.
+    """
+    both, n = 2 * NEUTRAL[measure], gap["listeners"]
+    for name, other, of in (
+        (gap["one"], gap["other"], (value, gap["low"], gap["high"])),
+        (gap["other"], gap["one"], (both - value, both - gap["high"], both - gap["low"])),
+    ):
+        tags[name].update(comparison_tags(registered(other) or other, measure, *of, n))
 
 
 def registered(system: str) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping
 from functools import cached_property
@@ -14,15 +13,15 @@ import soundfile
 
 from data_prep.left_out import LEFT_OUT, read_left_out
 from data_prep.readers import read_corpus
+from data_prep.report import read_quarantine
 from data_prep.utterance import Rejected, Utterance
 from dimts.audio.decoded import AudioError
 from dimts.audio.files import read_audio
 from dimts.audio.parquet_recordings import opened_recording
 from dimts.core.errors import UserError
 from dimts.features.config import CorpusConfig
-from dimts.features.manifest import QUARANTINE
 from dimts.storage.files import write_atomic
-from dimts.storage.paths import AnyPath
+from dimts.storage.paths import AnyPath, require_local
 from dimts.studio.requests import Mark, Rows, parse
 from dimts.studio.requests import Row as RowAsked
 from dimts.studio.voices import Spoken
@@ -54,9 +53,8 @@ class CorpusRows:
     """
 
     def __init__(self, corpus: CorpusConfig, language: str, features: AnyPath) -> None:
-        if not isinstance(corpus.path, Path):
-            raise UserError(f"{corpus.path}: the studio shows a corpus in a folder of this machine")
-        self._path, self._config, self._language = corpus.path, corpus, language
+        self._path = require_local(corpus.path, "the studio shows local recordings")
+        self._config, self._language = corpus, language
         self._features = features
         self._writes = Lock()
 
@@ -67,11 +65,7 @@ class CorpusRows:
     @cached_property
     def _reasons(self) -> dict[tuple[int, str], str]:
         """By line and id; of features that are not prepared nothing is known."""
-        file = self._features / QUARANTINE
-        if not isinstance(file, Path) or not file.exists():
-            return {}
-        with file.open(encoding="utf-8", newline="") as table:
-            rows = list(csv.DictReader(table))
+        rows = read_quarantine(self._features)
         return {(int(r["row"]), r["id"]): f"{r['reason']}: {r['detail']}" for r in rows}
 
     def rows(self, values: Mapping[str, Any]) -> dict[str, Any]:

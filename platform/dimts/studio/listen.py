@@ -11,11 +11,10 @@ from dimts.core.errors import UserError
 from dimts.evaluation.answers import read_answers
 from dimts.evaluation.bradley_terry import strengths
 from dimts.evaluation.listening import Answer, Trial, one_sided, plan, preference
-from dimts.studio.blind_test import BlindTest, Sentence, log_tags, registered
+from dimts.studio.blind_test import BlindTest, Sentence, compared, log_tags
 from dimts.studio.requests import Judgement, parse
 from dimts.studio.voices import Voices
 from dimts.tracking.config import TrackingConfig
-from dimts.tracking.listeners import comparison_tags
 
 
 class ListeningTest(BlindTest[Trial]):
@@ -79,13 +78,7 @@ class ListeningTest(BlindTest[Trial]):
         result = self.result(values)
         tags: dict[str, dict[str, str]] = {name: {} for name in self._names}
         for pair in result["pairs"]:
-            share, low, high = pair["share"], pair["low"], pair["high"]
-            for name, other, of in (
-                (pair["one"], pair["other"], (share, low, high)),
-                (pair["other"], pair["one"], (1 - share, 1 - high, 1 - low)),
-            ):
-                against = registered(other) or other
-                tags[name] |= comparison_tags(against, "preferred", *of, pair["listeners"])
+            compared(tags, "preferred", pair, pair["share"])
         for strength in result["strengths"]:
             interval = f"{strength['low']:.3f} to {strength['high']:.3f}"
             tags[strength["system"]]["listeners.strength"] = (

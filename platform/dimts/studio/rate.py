@@ -10,11 +10,10 @@ from typing import Any
 from dimts.core.errors import UserError
 from dimts.evaluation.answers import read_answers
 from dimts.evaluation.mushra import REFERENCE, Rating, Screen, plan, rated, reference_missed
-from dimts.studio.blind_test import BlindTest, Sentence, log_tags, registered
+from dimts.studio.blind_test import BlindTest, Sentence, compared, log_tags
 from dimts.studio.requests import Rated, parse
 from dimts.studio.voices import Spoken, Voices
 from dimts.tracking.config import TrackingConfig
-from dimts.tracking.listeners import comparison_tags
 
 
 class RatingTest(BlindTest[Screen]):
@@ -97,11 +96,5 @@ class RatingTest(BlindTest[Screen]):
             for m in result["means"]
         }
         for gap in result["differences"]:
-            points, low, high = gap["points"], gap["low"], gap["high"]
-            for name, other, of in (
-                (gap["one"], gap["other"], (points, low, high)),
-                (gap["other"], gap["one"], (-points, -high, -low)),
-            ):
-                against = registered(other) or other
-                tags[name] |= comparison_tags(against, "points", *of, gap["listeners"])
+            compared(tags, "points", gap, gap["points"])
         return log_tags(tracking, tags)

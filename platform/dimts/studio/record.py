@@ -25,6 +25,7 @@ from dimts.audio.files import decode_audio, write_wav
 from dimts.audio.mel import MelConfig
 from dimts.audio.parquet_recordings import as_file
 from dimts.core.errors import UserError
+from dimts.core.untrusted import read_text
 from dimts.features.config import PrepareConfig
 from dimts.features.mel_extractor import MelExtractor
 from dimts.storage.files import append_line
@@ -71,13 +72,14 @@ class Recorder:
         self._tokenizer = Tokenizer.from_language(self._language, text)
         self._extractor = MelExtractor(MelConfig())
         self._sentences: dict[str, str] = {}  # normalised -> as it is written
-        for number, line in enumerate(_lines(sentences), start=1):
+        for number, line in enumerate(read_text(sentences).splitlines(), start=1):
             if line.strip():
                 checked = self._checked(line.strip())
                 if isinstance(checked, Rejected):
                     raise UserError(f"{sentences}:{number}: {checked.detail}")
                 self._sentences[checked.text] = line.strip()
-        rows = _lines(folder / METADATA) if (folder / METADATA).exists() else []
+        metadata = folder / METADATA
+        rows = read_text(metadata).splitlines() if metadata.exists() else []
         done = (self._checked(row.split("|")[-1]) for row in rows if row)
         self._recorded = {row.text for row in done if isinstance(row, Row)}
         self._writes = Lock()
@@ -149,10 +151,3 @@ class Recorder:
             raise UserError(f"{result.reason.value}: {result.detail}")
         if misfit := check_text_fits_audio(row, result, self._extractor, limits):
             raise UserError(f"{misfit.reason.value}: {misfit.detail}")
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        return file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: cannot be read as UTF-8 text: {error}") from error

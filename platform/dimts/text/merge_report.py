@@ -31,11 +31,11 @@ def merge_report(base: Tokenizer, merged: Tokenizer, texts: Sequence[str] = ()) 
     lines = [
         f"{language.name} ({language.code}){knew}: {base.n_vocab} tokens become {merged.n_vocab}",
         f"start:   {known.start}",
-        f"added:   {len(added)} characters {_listed(added)}",
-        f"shared:  {len(shared)} characters {_listed(shared)}",
+        f"added:   {len(added)} characters {listed(added)}",
+        f"shared:  {len(shared)} characters {listed(shared)}",
     ]
     if subwords := [token for token in new if len(token) > 1]:
-        lines.append(f"subwords: {len(subwords)} {_listed(subwords, ' ')}")
+        lines.append(f"subwords: {len(subwords)} {listed(subwords, ' ')}")
     covered, unknown = normalised_texts(merged.normaliser(), texts)
     characters = Counter("".join(covered).replace(SPACE, ""))
     n_covered = characters.total()
@@ -78,6 +78,7 @@ def normalised_texts(normaliser: Normaliser, texts: Iterable[str]) -> tuple[list
     return covered, [(c, n, examples[c]) for c, n in counts.most_common()]
 
 
-def _listed(tokens: Sequence[str], between: str = "", most: int = 60) -> str:
+def listed(tokens: Sequence[str], between: str = "", most: int = 60) -> str:
+    """The first of some tokens."""
     shown = between.join(tokens[:most])
     return f"{shown} ..." if len(tokens) > most else shown

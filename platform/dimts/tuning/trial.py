@@ -26,7 +26,7 @@ from dimts.launch.run_logger import Report, RunLogger
 from dimts.launch.settings import Launch
 from dimts.launch.stopping import EARLY_FILE, STOP_FILE, stopped_early
 from dimts.launch.training_run import run_training
-from dimts.storage.files import copy_to, write_text
+from dimts.storage.files import write_text
 from dimts.storage.paths import AnyPath, StorageError
 from dimts.training.checkpoint import find_latest
 from dimts.training.ownership import RunTakenOver
@@ -216,9 +216,7 @@ def read_ending(launch: Launch) -> Ending | None:
 def note_error(launch: Launch) -> None:
     """Keep the traceback of the exception that is being handled where the trial is."""
     launch.run_dir.mkdir(parents=True, exist_ok=True)
-    file = launch.run_dir / ERROR
-    file.write_text(mask_secrets(traceback.format_exc()), encoding="utf-8")
-    copy_to(file, launch.place / ERROR)
+    write_text(launch.place / ERROR, mask_secrets(traceback.format_exc()))
 
 
 def last_error(launch: Launch) -> str:

@@ -12,6 +12,7 @@ from dimts.audio.files import read_audio
 from dimts.audio.griffin_lim import griffin_lim
 from dimts.audio.parquet_recordings import opened_recording
 from dimts.core.errors import UserError
+from dimts.core.untrusted import read_text
 from dimts.evaluation.judges.judge import Clip, Float32Array
 from dimts.families.protocol import Speaker
 from dimts.features.feature_set import FeatureSet, drawn
@@ -93,11 +94,8 @@ def clips_of_folder(
 
 def _read_texts(table: Path) -> list[tuple[str, str]]:
     """Names of files, without their suffix, and texts."""
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.reader(file, delimiter="|", quoting=csv.QUOTE_NONE))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{table}: cannot be read as UTF-8 text: {error}") from error
+    lines = read_text(table).split("\n")
+    rows = csv.reader(lines, delimiter="|", quoting=csv.QUOTE_NONE)
     sentences = []
     for number, row in enumerate(rows, start=1):
         if not row:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from dimts.core.untrusted import parse_json
 from dimts.families.chatterbox.model.config import T3Config
 from dimts.families.chatterbox.model.t3 import T3
 from dimts.families.chatterbox.vocabulary.tokenizer import StockTokenizer
+from dimts.storage.files import link_or_copy
 
 MULTILINGUAL, ENGLISH = "grapheme_mtl_merged_expanded_v1.json", "tokenizer.json"
 TOKENIZERS = {
@@ -121,10 +121,7 @@ def write_stock(
         assert beside is not None
         source = (beside / name).resolve()
         if source.is_file():
-            try:
-                os.link(source, out / name)
-            except OSError:
-                shutil.copyfile(source, out / name)
+            link_or_copy(source, out / name)
 
 
 def _sizes(path: Path) -> T3Config:

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dimts.audio.mel import Float32Array, MelConfig
-from dimts.audio.pitch import PitchConfig
+from dimts.audio.mel import Float32Array
 from dimts.core.config import Config
-from dimts.features.pitch_extractor import PitchExtractor, PitchSettings
-from dimts.features.schema import Arrays, Column, Extract, Resources
+from dimts.features.schema import Arrays, Column, PlainExtractor
 
 INT16 = 32768
 """Full scale."""
@@ -27,34 +25,15 @@ class WaveSettings(Config):
 
 
 @dataclass(frozen=True)
-class WaveExtractor:
+class WaveExtractor(PlainExtractor):
     """The speech itself, int16 [S]; see `Extractor`."""
 
     settings: WaveSettings
     name = "wave"
     version = 1
     unit = "samples"
-    resources = Resources()
     columns = (Column(name="wave", dtype="int16"),)
 
-    @property
-    def sample_rate(self) -> int:
-        return self.settings.sample_rate
-
-    def open(self) -> Extract:
-        """Nothing has to be loaded."""
-        return _samples
-
-
-def extractors_of(mel: MelConfig, pitch: PitchConfig) -> tuple[WaveExtractor, PitchExtractor]:
-    """Those that fit a mel."""
-    rate, hop = mel.sample_rate, mel.hop_length
-    return (
-        WaveExtractor(WaveSettings(sample_rate=rate)),
-        PitchExtractor(PitchSettings(tracker=pitch, sample_rate=rate, hop_length=hop)),
-    )
-
-
-def _samples(wave: Float32Array, sample_rate: int) -> Arrays:
-    pcm = np.clip(np.rint(wave * INT16), -INT16, INT16 - 1)
-    return {"wave": pcm.astype(np.int16)}
+    def extract(self, wave: Float32Array, sample_rate: int) -> Arrays:
+        pcm = np.clip(np.rint(wave * INT16), -INT16, INT16 - 1)
+        return {"wave": pcm.astype(np.int16)}

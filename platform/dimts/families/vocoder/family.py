@@ -11,6 +11,7 @@ from dimts.families.vocoder.metrics import DECIDES, METRICS
 from dimts.families.vocoder.sections import VocoderSections
 from dimts.families.vocoder.settings import VocoderSettings
 from dimts.features.mel_extractor import MelExtractor
+from dimts.features.pitch_extractor import PitchExtractor
 from dimts.training.config import RunSettings
 
 if TYPE_CHECKING:
@@ -47,27 +48,22 @@ class VocoderFamily(Family):
         return super().settings(sections.model_copy(update=places), run_dir, config_yaml)
 
     def extractors(self, sections: VocoderSections) -> tuple[Extractor, ...]:
-        from dimts.families.vocoder.extractors import extractors_of
+        from dimts.families.vocoder.extractors import WaveExtractor, WaveSettings
 
-        return (MelExtractor(sections.mel), *extractors_of(sections.mel, sections.pitch))
-
-    def scores(
-        self, settings: VocoderSettings, bundle: Path, split: str, device: torch.device
-    ) -> Measured:
-        return self._scores(settings, bundle, split, device, with_griffin_lim=False)
+        mel = sections.mel
+        wave = WaveExtractor(WaveSettings(sample_rate=mel.sample_rate))
+        return (MelExtractor(mel), wave, PitchExtractor.of(mel, sections.pitch))
 
     def held_out(
         self, settings: VocoderSettings, bundle: Path, device: torch.device
     ) -> tuple[dict[str, float], dict[str, float]]:
-        metrics: dict[str, float] = {}
-        for split in ("val", "test"):
-            found = self._scores(settings, bundle, split, device, with_griffin_lim=True).metrics
-            metrics |= {f"{split}/{key}": value for key, value in found.items()}
-        return metrics, {}
+        splits = ("val", "test")
+        found = {s: self.scores(settings, bundle, s, device, True).metrics for s in splits}
+        return {f"{s}/{key}": value for s, of in found.items() for key, value in of.items()}, {}
 
-    def _scores(
+    def scores(
         self, settings: VocoderSettings, bundle: Path, split: str, device: torch.device,
-        with_griffin_lim: bool,
+        with_griffin_lim: bool = False,
     ) -> Measured:  # fmt: skip
         import numpy as np
 

@@ -61,11 +61,6 @@ class T3Config(Config):
         return cls()
 
     @classmethod
-    def full_english(cls) -> Self:
-        """The published English model: 532 million parameters."""
-        return cls(text_vocab=704)
-
-    @classmethod
     def tiny(cls, text_vocab: int = 704) -> Self:
         """1.7 million parameters, for a CPU."""
         return cls(text_vocab=text_vocab, hidden=64, layers=2, heads=4, feed_forward=256)

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dimts.families.chatterbox.model.config import UNK_TEXT
 from dimts.families.chatterbox.vocabulary.placement import Placement
 from dimts.families.chatterbox.vocabulary.tokenizer import StockTokenizer
-
-MAX_LISTED = 60
+from dimts.text.merge_report import listed
 
 
 def placed_lines(
@@ -21,13 +20,13 @@ def placed_lines(
         f"{language.name} ({language.code}): {base.n_vocab} rows become "
         f"{placement.tokenizer.n_vocab}, {len(rows)} of them are the language's",
         f"tag:     {placement.tag}, row {rows[placement.tag]}",
-        f"added:   {len(new)} characters {_listed(new)}",
+        f"added:   {len(new)} characters {listed(new)}",
     ]
     if placement.replaced:
-        shown = _listed([repr(token)[1:-1] for token in placement.replaced.values()], " ")
+        shown = listed([repr(token)[1:-1] for token in placement.replaced.values()], " ")
         lines.append(f"taken:   {len(placement.replaced)} rows that no text reaches: {shown}")
     if unspelled := [token for token, ids in spelled.items() if not ids]:
-        lines.append(f"no transliteration, they start by the mean: {_listed(unspelled, ' ')}")
+        lines.append(f"no transliteration, they start by the mean: {listed(unspelled, ' ')}")
     return lines
 
 
@@ -44,10 +43,5 @@ def unknown_lines(when: str, tokenizer: StockTokenizer, texts: Sequence[str]) ->
     ]
     if n_unknown:
         unknown = tokenizer.unknown(texts)
-        lines.append(f"         {len(unknown)} characters: {_listed(list(unknown))}")
+        lines.append(f"         {len(unknown)} characters: {listed(list(unknown))}")
     return lines
-
-
-def _listed(tokens: Sequence[str], between: str = "") -> str:
-    shown = between.join(tokens[:MAX_LISTED])
-    return f"{shown} ..." if len(tokens) > MAX_LISTED else shown

@@ -8,8 +8,6 @@ from torch.nn import functional as F
 
 OVERLAP = 4
 """Windows over each sample."""
-POWER = 1.5
-"""Sum over those of the squared Hann window."""
 
 
 def spectrum(wave_BS: Tensor, window: Tensor) -> Tensor:
