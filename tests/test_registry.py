@@ -168,6 +168,7 @@ class Killed(Registry):
         raise KeyboardInterrupt
 
 
+@pytest.mark.integration
 def test_a_promotion_that_was_killed_calls_nothing_promoted_and_is_finished_later(
     config: TrackingConfig, bundle: Path, tmp_path: Path
 ) -> None:
