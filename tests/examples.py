@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from hypothesis import HealthCheck, settings
 
-PROFILES = {"quick": 40, "thorough": 150}
+PROFILES = {"quick": 40, "thorough": 250}
 
 
 def one_in(n: int) -> int:
