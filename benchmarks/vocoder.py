@@ -29,8 +29,6 @@ from dimts.families.vocoder.model.vocoder import Vocoder
 from dimts.families.vocoder.speaker import NeuralVocoder
 
 GOAL = 70
-PIECE = 32
-"""Frames that a stream is given at a time."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,12 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     mel = vocoder.mel
     n_frames = round(options.seconds * mel.sample_rate / mel.hop_length)
     mel_TM = np.random.default_rng(0).normal(-5, 2, (n_frames, mel.n_mels)).astype(np.float32)
-    pieces = [mel_TM[start : start + PIECE] for start in range(0, n_frames, PIECE)]
     lines = [f"| one core | x real time (goal {GOAL}) |", "| --- | --- |"]
     for name, speak in {
         "whole": lambda: vocoder(mel_TM),
         "F0 given": lambda: vocoder(mel_TM, np.full(n_frames, 150, np.float32)),
-        "streamed": lambda: list(vocoder.stream(pieces)),
+        "in chunks": lambda: list(vocoder.chunks(mel_TM)),
         "Griffin-Lim": lambda: griffin_lim(mel_TM, mel),
     }.items():
         with one_thread():

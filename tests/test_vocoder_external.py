@@ -68,7 +68,7 @@ def test_onnx_file_makes_the_samples(file: Path) -> None:
     vocoder = load_vocoder(file, MEL)
     expected = np.tile(np.clip(mel_TM.max(1), -1, 1), 2)
     np.testing.assert_array_equal(vocoder(mel_TM), expected)
-    np.testing.assert_array_equal(next(iter(vocoder.stream([mel_TM]))), expected)
+    np.testing.assert_array_equal(next(iter(vocoder.chunks(mel_TM))), expected)
 
 
 def test_network_of_another_mel_is_refused(file: Path) -> None:

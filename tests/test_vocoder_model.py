@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -123,17 +122,6 @@ def test_same_mel_is_spoken_the_same() -> None:
     assert len(one) == 49 * HOP
 
 
-@pytest.mark.parametrize("size", [1, 7, 64, 200])
-def test_stream_is_the_whole(size: int) -> None:
-    """Also where the noise begins anew, and though the pieces are of any size."""
-    model = vocoder()
-    spoken = NeuralVocoder(model)
-    mel_TM = some_mel(230)
-    parts = list(spoken.stream(mel_TM[n : n + size] for n in range(0, len(mel_TM), size)))
-    assert len(parts) > 1
-    np.testing.assert_allclose(np.concatenate(parts), spoken(mel_TM), atol=2e-4)
-
-
 @pytest.mark.parametrize("n", [2, 63, 64, 700])
 @pytest.mark.parametrize("has_f0", [True, False])
 def test_chunks_are_the_whole(n: int, has_f0: bool) -> None:
@@ -148,21 +136,6 @@ def test_chunks_are_the_whole(n: int, has_f0: bool) -> None:
     later = list(spoken.chunks(mel_TM, f0_T if has_f0 else None, soon=False))
     assert len(later) == (2 if n == 700 else 1)
     np.testing.assert_allclose(np.concatenate(later), whole, atol=2e-4)
-
-
-def test_stream_speaks_before_it_has_heard_all() -> None:
-    spoken = NeuralVocoder(vocoder())
-    heard = 0
-
-    def pieces() -> Iterator[NDArray[np.float32]]:
-        nonlocal heard
-        for n in range(0, 1000, 20):
-            heard += 20
-            yield some_mel(1000)[n : n + 20]
-
-    first = next(iter(spoken.stream(pieces())))
-    assert len(first) >= 64 * HOP
-    assert heard < 140
 
 
 def test_noise_goes_on_where_it_was() -> None:

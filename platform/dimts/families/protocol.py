@@ -8,7 +8,7 @@ only reads settings need not wait.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from operator import attrgetter
 from pathlib import Path
@@ -122,9 +122,6 @@ class Vocoder(Protocol):
         self, mel_TM: NDArray[np.float32], f0_T: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32]:
         """Samples in [-1, 1] of a natural-log mel; `f0_T` is in Hz, 0 where nothing is voiced."""
-
-    def stream(self, mels: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
-        """The same samples piece by piece, of a mel that comes in pieces."""
 
     def chunks(
         self, mel_TM: NDArray[np.float32], f0_T: NDArray[np.float32] | None = None,

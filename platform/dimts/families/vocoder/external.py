@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -68,10 +68,6 @@ class OnnxVocoder:
         if not np.isfinite(wave).all():
             raise UserError("the ONNX vocoder gives samples that are no numbers")
         return np.clip(wave, -1, 1).astype(np.float32)
-
-    def stream(self, mels: Iterable[NDArray[np.float32]]) -> Iterator[Float32Array]:
-        """The samples once the whole mel is there: how far it looks ahead is not known."""
-        yield self(np.concatenate(list(mels)))
 
     def chunks(
         self, mel_TM: NDArray[np.float32], f0_T: NDArray[np.float32] | None = None,

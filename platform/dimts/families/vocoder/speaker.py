@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -19,8 +19,6 @@ from dimts.families.vocoder.model.excitation import cycles_at_frames
 from dimts.families.vocoder.model.pitch_net import Pitch
 from dimts.families.vocoder.model.vocoder import Vocoder
 
-CHUNK_FRAMES = 64
-"""Of a mel that comes in pieces, spoken at once at least."""
 FIRST_CHUNK, LATER_CHUNK = 32, 256
 """Frames of the chunks of a whole mel; each costs its context once more."""
 LOUDEST = 20.0
@@ -77,50 +75,6 @@ class NeuralVocoder:
         with one_thread(), torch.inference_mode():
             wave_S = self.model(mel_BTM, pitch)[0]
         return _samples(wave_S[: -self.mel.hop_length])
-
-    def stream(self, mels: Iterable[NDArray[np.float32]]) -> Iterator[Float32Array]:
-        """The same samples as of the whole mel, piece by piece.
-
-        What is spoken lags behind what is given by the frames that the nets look ahead. Each piece
-        is computed with the frames before and after it that it depends on.
-
-        Args:
-            mels: pieces [T', M] of a mel, one after another.
-        """
-        model, hop, rate = self.model, self.mel.hop_length, self.mel.sample_rate
-        ahead = model.generator.reach_frames
-        context = ahead + model.pitch_net.reach_frames
-        kept = torch.zeros(1, 0, self.mel.n_mels, device=model.mel_mean.device)
-        first = spoken = 0  # frames: the first that is kept, the next that is spoken
-        cycles, cycles_at = torch.zeros(1, 1, dtype=torch.float64, device=kept.device), 0
-        pieces = iter(mels)
-        ended = False
-        while not ended:
-            piece = next(pieces, None)
-            ended = piece is None
-            if piece is not None:
-                kept = torch.cat([kept, self._checked(piece)], 1)
-            there = first + kept.shape[1]
-            until = there if ended else there - context
-            if until - spoken < (1 if ended else CHUNK_FRAMES):
-                continue
-            with one_thread(), torch.inference_mode():
-                # F0 is right where the pitch net sees all that it looks at, or the true ends.
-                pitch = model.find_pitch(kept)
-                since = max(0, spoken - ahead)
-                to = min(there, until + ahead)
-                near = slice(since - first, to - first)
-                own = Pitch(pitch.f0_BT[:, near], pitch.voiced_BT[:, near])
-                assert cycles_at == since
-                cycles_BT = cycles + cycles_at_frames(own, hop, rate)
-                wave_BS = model(kept[:, near], own, since, cycles_BT[:, :-1])
-            last = there - 1 if ended else until
-            yield _samples(wave_BS[0, (spoken - since) * hop : (last - since) * hop])
-            cycles_at = max(0, until - ahead)
-            cycles = cycles_BT[:, cycles_at - since, None] % 1
-            spoken = until
-            dropped = max(0, spoken - context) - first
-            kept, first = kept[:, dropped:], first + dropped
 
     def chunks(
         self, mel_TM: NDArray[np.float32], f0_T: NDArray[np.float32] | None = None,

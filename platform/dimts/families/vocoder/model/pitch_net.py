@@ -60,7 +60,6 @@ class PitchNet(nn.Module):
         # For the meta device torch would import sympy, which takes longer than to load the net.
         log_f0_C = torch.linspace(math.log(c.f_min), math.log(c.f_max), c.classes, device="cpu")
         self.register_buffer("log_f0_C", log_f0_C, persistent=False)
-        self.reach_frames = FIRST_KERNEL // 2 + c.blocks * (c.kernel // 2)
 
     def forward(self, mel_BTM: Tensor) -> tuple[Tensor, Tensor]:
         """Scores of the classes, [B, T, C], and of being voiced, [B, T], of a normalised mel."""
