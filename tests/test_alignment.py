@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from word_events import speak_words
 
-from benchmarks.recording import read_recording
-from data_prep.recipes.espeak import SAMPLE_SENTENCES, read_sentences, render_corpus
+from data_prep.recipes.espeak import SAMPLE_SENTENCES, read_sentences
 from dimts.audio.mel import MelConfig, log_mel
 from dimts.audio.trim import TrimConfig, trim_silence
 from dimts.families.acoustic.alignment.em import align_corpus
@@ -212,29 +210,17 @@ class Spoken(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def spoken(tmp_path_factory: pytest.TempPathFactory) -> Spoken:
-    folder = tmp_path_factory.mktemp("boundaries")
-    sentences = read_sentences(SAMPLE_SENTENCES)[:250]
-    (folder / "sentences.txt").write_text("\n".join(sentences), encoding="utf-8")
-    render_corpus(folder / "sentences.txt", folder / "corpus")
-    return read_spoken(folder / "corpus")
-
-
-def read_spoken(corpus: Path) -> Spoken:
-    text = TextConfig(language="am")
-    tokenizer = Tokenizer.from_language(load_language("am"), text)
-    words: dict[str, list[float]] = defaultdict(list)
-    with (corpus / "words.csv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            words[row["id"]].append(float(row["start_seconds"]))
+def spoken() -> Spoken:
+    tokenizer = Tokenizer.from_language(load_language("am"), TextConfig(language="am"))
     tokens, mels, word_frames = [], [], []
-    for line in (corpus / "metadata.csv").read_text(encoding="utf-8").splitlines():
-        utterance_id, sentence = line.split("|")
-        wave = read_recording(corpus / "wavs" / f"{utterance_id}.wav", MEL.sample_rate)
+    for sentence in read_sentences(SAMPLE_SENTENCES)[:250]:
+        speech, words = speak_words(sentence)
+        assert speech.sample_rate == MEL.sample_rate
+        wave = speech.samples.astype(np.float32) / np.float32(32768)
         start, end = trim_silence(wave, MEL.sample_rate, TrimConfig())
         tokens.append(np.array(tokenizer.encode(sentence)))
         mels.append(log_mel(wave[start:end], MEL))
-        seconds = np.array(words[utterance_id][1:]) - start / MEL.sample_rate
+        seconds = np.array([word.start_seconds for word in words[1:]]) - start / MEL.sample_rate
         word_frames.append(seconds * MEL.sample_rate / MEL.hop_length + 0.5)
     frames = np.concatenate(mels)
     mean, std = frames.mean(0), frames.std(0)

@@ -7,7 +7,6 @@ voice may speak instead, from the same phonemes (see `hibari_voice`, `kokoro_voi
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -79,11 +78,10 @@ def render_corpus(
 ) -> Corpus:
     """Speak a text file, one sentence a line, into an LJSpeech corpus.
 
-    Writes `out`/metadata.csv (``id|text``), wavs/<id>.wav (16-bit mono) and words.csv
-    (``id,index,word,start_seconds``, of espeak alone); ids are ``<id_prefix>_0001`` and so on. The
-    folder appears or is replaced as a whole, if this function made it. If it holds what these
-    arguments give, nothing is done. `voice` is one of espeak-ng's, such as a language's code; ids
-    begin with it if no prefix is given.
+    Writes `out`/metadata.csv (``id|text``) and wavs/<id>.wav (16-bit mono); ids are
+    ``<id_prefix>_0001`` and so on. The folder appears or is replaced as a whole, if this function
+    made it. If it holds what these arguments give, nothing is done. `voice` is one of espeak-ng's,
+    such as a language's code; ids begin with it if no prefix is given.
 
     Raises:
         UserError: no such file, nothing to speak, a line with ``|``, an unknown voice, or
@@ -108,22 +106,13 @@ def render_corpus(
 
 
 def _write_corpus(out: Path, rows: Mapping[str, str], voice: str, engine: Engine) -> float:
-    """Write metadata.csv, wavs/ and words.csv; seconds of audio."""
+    """Write metadata.csv and wavs/; seconds of audio."""
     seconds = 0.0
-    with (
-        (out / "metadata.csv").open("w", encoding="utf-8", newline="") as metadata,
-        (out / "words.csv").open("w", encoding="utf-8", newline="") as words_file,
-    ):
-        words = csv.writer(words_file, lineterminator="\n")
-        words.writerow(["id", "index", "word", "start_seconds"])
+    with (out / "metadata.csv").open("w", encoding="utf-8", newline="") as metadata:
         speaking = tqdm(rows.items(), desc="speaking", unit="sentence", disable=None)
         for (id_, text), speech in zip(speaking, _spoken(rows, voice, engine), strict=True):
             metadata.write(f"{id_}|{text}\n")
             write_wav(_wav(out, id_), speech.samples / 32768, speech.sample_rate)
-            words.writerows(
-                [id_, k, word.text, f"{word.start_seconds:.6f}"]
-                for k, word in enumerate(speech.words)
-            )
             seconds += len(speech.samples) / speech.sample_rate
     return round(seconds, 3)
 
@@ -166,7 +155,7 @@ def _already_made(out: Path, made_from: str, ids: Iterable[str]) -> Corpus | Non
         receipt = json.loads((out / RECEIPT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    files = [out / "metadata.csv", out / "words.csv", *(_wav(out, id_) for id_ in ids)]
+    files = [out / "metadata.csv", *(_wav(out, id_) for id_ in ids)]
     if receipt.get("fingerprint") != made_from or not all(file.is_file() for file in files):
         return None
-    return Corpus(len(files) - 2, receipt["seconds"], rendered=False)
+    return Corpus(len(files) - 1, receipt["seconds"], rendered=False)

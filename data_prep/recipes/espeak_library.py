@@ -1,12 +1,8 @@
-"""espeak-ng over ctypes: text and a voice -> samples and the time each word starts.
+"""espeak-ng over ctypes: text and a voice -> samples, or the sounds that it reads.
 
 **The same samples every time.** espeak-ng keeps the phase of its pitch flutter and its gain
 control in static variables which no call resets: an utterance depends on all that were spoken
 before it. So every utterance is spoken by a library that was loaded afresh, 7 ms each.
-
-**Word times.** The library's word events carry the index of the first sample of the word's
-first phoneme, the closure of a stop included (up to 68 ms of silence), with no constant offset.
-There is no silence before the first word and 0.3 s after the last.
 """
 
 from __future__ import annotations
@@ -14,9 +10,9 @@ from __future__ import annotations
 import ctypes
 import re
 import shutil
-import sys
 import tempfile
 import threading
+from _ctypes import dlclose
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,19 +23,11 @@ import numpy as np
 
 from dimts.core.errors import UserError
 
-if sys.platform == "win32":
-    from _ctypes import FreeLibrary as unload_library  # noqa: N813
-else:
-    from _ctypes import dlclose as unload_library
-
 # speak_lib.h of espeak-ng 1.52
 _OUTPUT_SYNCHRONOUS = 2
 _INITIALIZE_DONT_EXIT = 0x8000
-_POS_CHARACTER = 1
 _CHARS_UTF8 = 1
 _ENDPAUSE = 0x1000
-_EVENT_LIST_TERMINATED = 0
-_EVENT_WORD = 1
 _EE_OK = 0
 _TIED_IPA = 0x02 | 0x80 | ord("^") << 8
 _CLAUSE_ENDS = ".,;:!?…።፣፤፥፦፧"
@@ -47,19 +35,11 @@ _OTHER_LANGUAGE = re.compile(r"\([a-z-]+\)")
 """What espeak-ng writes where it reads a word by the rules of another language."""
 
 
-class WordEvent(NamedTuple):
-    """When a word starts. Where espeak-ng joins words ("of the"), only the first has an event."""
-
-    text: str
-    start_seconds: float
-
-
 class Speech(NamedTuple):
-    """One utterance: int16 samples [n_samples], their rate in Hz, its words in order."""
+    """One utterance: int16 samples [n_samples], and their rate in Hz."""
 
     samples: np.ndarray
     sample_rate: int
-    words: list[WordEvent]
 
 
 def speak(text: str, voice: str = "am") -> Speech:
@@ -69,31 +49,21 @@ def speak(text: str, voice: str = "am") -> Speech:
         UserError: the voice does not exist or the library cannot be started.
     """
     chunks: list[np.ndarray] = []
-    words: list[tuple[int, int, int]] = []  # position in the text from 1, characters, sample
 
-    def collect(samples: Any, n_samples: int, events: Any) -> int:
+    def collect(samples: Any, n_samples: int, _events: Any) -> int:
         if samples and n_samples > 0:
             chunks.append(np.ctypeslib.as_array(samples, (n_samples,)).copy())
-        i = 0
-        while events[i].type != _EVENT_LIST_TERMINATED:
-            if events[i].type == _EVENT_WORD:
-                words.append((events[i].text_position, events[i].length, events[i].sample))
-            i += 1
         return 0
 
     callback = _SynthCallback(collect)  # the library holds a bare pointer to it
-    with _espeak(voice) as library:
+    with espeak(voice) as library:
         library.espeak_SetSynthCallback(callback)
         data, flags = text.encode(), _CHARS_UTF8 | _ENDPAUSE
-        status = library.espeak_Synth(data, len(data) + 1, 0, _POS_CHARACTER, 0, flags, None, None)
+        status = library.espeak_Synth(data, len(data) + 1, 0, 0, 0, flags, None, None)
         if status != _EE_OK:
             raise RuntimeError(f"espeak-ng could not speak {text!r} (status {status})")
         rate = int(library.espeak_ng_GetSampleRate())
-    return Speech(
-        np.concatenate(chunks) if chunks else np.zeros(0, np.int16),
-        rate,
-        [WordEvent(text[at - 1 : at - 1 + length], first / rate) for at, length, first in words],
-    )
+    return Speech(np.concatenate(chunks) if chunks else np.zeros(0, np.int16), rate)
 
 
 class Clause(NamedTuple):
@@ -107,7 +77,7 @@ class Clause(NamedTuple):
 def clauses(text: str, voice: str) -> list[Clause]:
     """How a text is read, clause by clause; raises like `speak`."""
     found = []
-    with _espeak(voice) as library:
+    with espeak(voice) as library:
         data = ctypes.create_string_buffer(text.encode())
         start = ctypes.addressof(data)
         rest = ctypes.c_void_p(start)
@@ -125,39 +95,18 @@ def clauses(text: str, voice: str) -> list[Clause]:
 
 def espeak_version() -> str:
     """The version of the library, such as ``1.52.0``."""
-    with _espeak() as library:
+    with espeak() as library:
         return str(library.espeak_Info(None).decode())
 
 
-class _EventId(ctypes.Union):
-    _fields_ = [
-        ("number", ctypes.c_int),
-        ("name", ctypes.c_char_p),
-        ("string", ctypes.c_char * 8),
-    ]
-
-
-class _Event(ctypes.Structure):
-    _fields_ = [
-        ("type", ctypes.c_int),
-        ("unique_identifier", ctypes.c_uint),
-        ("text_position", ctypes.c_int),
-        ("length", ctypes.c_int),
-        ("audio_position", ctypes.c_int),
-        ("sample", ctypes.c_int),
-        ("user_data", ctypes.c_void_p),
-        ("id", _EventId),
-    ]
-
-
 _SynthCallback = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
 )
 _one_at_a_time = threading.RLock()  # the library's state is global
 
 
 @contextmanager
-def _espeak(voice: str = "en") -> Iterator[ctypes.CDLL]:
+def espeak(voice: str = "en") -> Iterator[ctypes.CDLL]:
     """The library as it is right after the start of a process, for the length of the block.
 
     A copy is loaded, as the system gives the one that is there already to whoever asks for the
@@ -192,4 +141,4 @@ def _espeak(voice: str = "en") -> Iterator[ctypes.CDLL]:
             yield library
         finally:
             library.espeak_Terminate()
-            unload_library(library._handle)
+            dlclose(library._handle)

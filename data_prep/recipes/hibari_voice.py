@@ -62,7 +62,7 @@ def speak(text: str, voice: str = "am") -> Speech:
     else:
         wave = model.from_phonemes(phonemes(clauses(text, voice)), seed=seed)
     samples = np.clip(np.rint(wave * 32767.0), -32768, 32767).astype(np.int16)
-    return Speech(samples, int(model.sample_rate), [])
+    return Speech(samples, int(model.sample_rate))
 
 
 def phonemes(read: list[Clause]) -> str:

@@ -68,7 +68,7 @@ def speak(text: str, voice: str, style: str) -> Speech:
         margin = round(MARGIN_S * SAMPLE_RATE)
         wave = wave[max(0, loud[0] - margin) : loud[-1] + margin]
     samples = np.clip(np.rint(wave * 32767.0), -32768, 32767).astype(np.int16)
-    return Speech(samples, SAMPLE_RATE, [])
+    return Speech(samples, SAMPLE_RATE)
 
 
 def engine_version(style: str) -> str:
