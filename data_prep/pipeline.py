@@ -21,12 +21,13 @@ from data_prep.recordings import Root, root_of
 from data_prep.remote_features import fetch_known, send
 from data_prep.report import count_reasons, quarantine_csv, summary
 from data_prep.splits import assign_splits
-from data_prep.store import Store, locked
+from data_prep.store import Store
 from data_prep.utterance import Rejected, Segment, Utterance
 from dimts import __version__
 from dimts.core.config import fingerprint
 from dimts.core.environment import n_cores
 from dimts.core.errors import UserError
+from dimts.core.lock import locked
 from dimts.features.config import CorpusConfig, PrepareConfig
 from dimts.features.manifest import (
     MANIFEST,
@@ -79,7 +80,8 @@ def prepare(
     folder = folder_here(place, "prepare")
     rows, rejected, notes = _read_corpus(corpus, text)
     remote = place if isinstance(place, StoragePath) else None
-    with locked(folder):
+    busy = f"{folder}: another run (process PID) is writing there; wait for it"
+    with locked(folder / Store.LOCK, busy):
         if remote:
             fetch_known(remote, folder)
         store = Store(folder, extractors)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,6 @@ from data_prep.recordings import FileStamp, Root
 from data_prep.utterance import Reason, Segment
 from dimts.audio.cleaning import Cleaned
 from dimts.audio.parquet_recordings import container
-from dimts.core import lock
-from dimts.core.errors import UserError
 from dimts.features.feature_set import Steps, holds, read_batches
 from dimts.features.manifest import SHARD_NAME
 from dimts.features.schema import Column, Extractor
@@ -48,6 +45,7 @@ class Store:
     """Results by key, and the hash of each audio file that has not changed since it was read."""
 
     WORK = ".work"
+    LOCK = f"{WORK}/lock"
 
     def __init__(self, folder: Path, extractors: Sequence[Extractor]) -> None:
         self.folder = folder
@@ -157,24 +155,6 @@ def is_shard(name: str) -> bool:
 
 def shards_in(folder: Path) -> list[Path]:
     return [file for file in folder.glob("*.arrow") if is_shard(file.name)]
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder against a second run; the lock goes with the process, however it ends.
-
-    Raises:
-        UserError: another run is writing there, or the folder cannot be made.
-    """
-    file = folder / Store.WORK / "lock"
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
-    busy = "{}: another run (process {}) is writing there; wait for it"
-    with lock.locked(file, lambda pid: busy.format(folder, pid)):
-        yield
 
 
 def _batches(file: Path, columns: Sequence[str]) -> list[pa.RecordBatch]:

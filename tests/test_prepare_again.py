@@ -38,11 +38,12 @@ from data_prep.extract import (
     hash_file,
 )
 from data_prep.recordings import opened
-from data_prep.store import Store, locked
+from data_prep.store import Store
 from data_prep.utterance import Reason, Segment
 from dimts.audio.cleaning import Cleaned
 from dimts.audio.trim import TrimConfig
 from dimts.core.errors import UserError
+from dimts.core.lock import locked
 from dimts.core.untrusted import NotAFile
 from dimts.features.feature_set import SHARD_FINGERPRINT, FeatureSet
 from dimts.features.mel_extractor import MelExtractor
@@ -384,6 +385,7 @@ def test_pipe_put_in_a_recordings_place_meanwhile_blocks_nothing(corpus: Path) -
 
 
 def test_second_run_at_the_same_time_is_refused(corpus: Path, features: Path) -> None:
-    with locked(features), pytest.raises(UserError, match=f"process {os.getpid()}.*wait for it"):
+    message = f"process {os.getpid()}.*wait for it"
+    with locked(features / Store.LOCK, ""), pytest.raises(UserError, match=message):
         run_prepare(corpus, features)
     run_prepare(corpus, features)

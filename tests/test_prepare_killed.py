@@ -30,7 +30,8 @@ from faults.prepare_runs import (
 )
 
 from benchmarks.prepare_faults import table
-from data_prep.store import locked
+from data_prep.store import Store
+from dimts.core.lock import locked
 
 N_UTTERANCES = 40
 MAX_FINISHED = 5 * CHUNK  # by two workers, while their run did not come to it
@@ -89,7 +90,7 @@ def test_ray_loses_a_worker_and_then_its_driver(
     status, words = Run(corpus, features, "ray", f"{WORKER}@{worker},{DRIVER}@{driver}").result()
     assert status == -9
     assert words.endswith(GO_ON)
-    with locked(features):  # what is left of Ray does not hold it
+    with locked(features / Store.LOCK, ""):  # what is left of Ray does not hold it
         assert len(events(features, "kill")) == 2
     end_what_is_left(features)
     assert driver <= n_safe(features) < N_UTTERANCES

@@ -247,7 +247,7 @@ def test_other_space_is_another_sweep(recorded: Recorded, ray_session: None) -> 
 
 def test_sweep_that_runs_is_not_run_twice(recorded: Recorded) -> None:
     with (
-        locked(recorded.plan.folder / "lock", str),
+        locked(recorded.plan.folder / "lock", ""),
         pytest.raises(UserError, match=rf"process {os.getpid()} runs this sweep"),
     ):
         run_sweep(recorded.plan)

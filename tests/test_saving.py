@@ -208,8 +208,7 @@ def test_run_whose_folder_was_removed_ends(tmp_path: Path) -> None:
 
 def test_two_starts_of_a_run_are_not_one_run(voice: Callable[..., VoiceConfig]) -> None:
     config = voice("training.max_steps=2")
-    config.run.run_dir.mkdir(parents=True)
-    with locked(config.run.run_dir / "lock", str):
+    with locked(config.run.run_dir / "lock", ""):
         message = r"run tiny is being trained already, by process \d+; wait for it"
         with pytest.raises(UserError, match=message):
             start_run(config.launch(), config.ray)

@@ -24,10 +24,10 @@ from data_prep.segment.cut import CutConfig, LeftOut, Piece, cut
 from data_prep.segment.sound import hear
 from data_prep.segment.texts import Part, read_parts, recordings_with_texts
 from dimts.audio.decoded import AudioError
-from dimts.core import lock
 from dimts.core.config import fingerprint
 from dimts.core.environment import n_cores
 from dimts.core.errors import UserError
+from dimts.core.lock import locked
 from dimts.core.untrusted import inside
 from dimts.features.config import CorpusConfig
 from dimts.storage.files import link_or_copy, write_atomic
@@ -98,8 +98,7 @@ def segment(settings: SegmentSettings, out: Path, on_ray: bool | None = None) ->
         except (OSError, ValueError) as error:
             raise UserError(f"{settings.recordings}: {error}") from error
     work = out / WORK
-    work.mkdir(parents=True, exist_ok=True)
-    with lock.locked(work / "lock", lambda pid: f"{out}: process {pid} is at it"):
+    with locked(work / "lock", f"{out}: process PID is at it"):
         jobs = [
             _Job(audio, read_parts(folder, text), settings).keyed() for audio, text in pairs.items()
         ]

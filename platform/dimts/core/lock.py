@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,24 +15,28 @@ POLL_S = 0.2
 
 
 @contextmanager
-def locked(file: Path, busy: Callable[[str], str], wait_s: float = 0.0) -> Iterator[None]:
+def locked(file: Path, busy: str, wait_s: float = 0.0) -> Iterator[None]:
     """Inside, no other process is inside with the same file.
 
     Args:
-        file: made when missing; its folder exists. The holder's process id stands in it.
-        busy: what to say if another process is inside, given its id.
+        file: made when missing, with its folder. The holder's process id stands in it.
+        busy: what to say if another process is inside, with ``PID`` where its id belongs.
         wait_s: how long to wait for that one to end, in seconds.
 
     Raises:
-        UserError: another process is inside and does not end.
+        UserError: another process is inside and does not end, or the file cannot be made.
     """
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise UserError(f"{file.parent}: cannot be written: {error.strerror}") from error
     until = time.monotonic() + wait_s
     try:
         while not taken(descriptor):
             if time.monotonic() >= until:
                 holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
-                raise UserError(busy(holder or "unknown"))
+                raise UserError(busy.replace("PID", holder or "unknown"))
             time.sleep(POLL_S)
         os.truncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

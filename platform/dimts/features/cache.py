@@ -34,8 +34,7 @@ def fetch_features(remote: StoragePath) -> Path:
     shards = parse_manifest(content, remote / MANIFEST).shards.values()
     cache = cache_folder("features")
     folder = cache / hashlib.sha256(content).hexdigest()[:32]
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / ".lock", lambda pid: f"{folder}: process {pid} still fetches it", WAIT_S):
+    with locked(folder / ".lock", f"{folder}: process PID still fetches it", WAIT_S):
         if not (folder / MANIFEST).exists():
             link = partial(_link_shard, remote, cache / "shards", folder)
             transfer([partial(link, shard) for shard in shards])

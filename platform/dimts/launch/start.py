@@ -38,14 +38,10 @@ def start_run(launch: Launch, ray_config: RayConfig) -> dict[str, Any]:
             again elsewhere; or training failed.
     """
     launch.tracking.check_client()
-    launch.run_dir.mkdir(parents=True, exist_ok=True)
-
-    def busy(pid: str) -> str:
-        return (
-            f"run {launch.name} is being trained already, by process {pid}; wait for it, or give "
-            "this one another run.name"
-        )
-
+    busy = (
+        f"run {launch.name} is being trained already, by process PID; wait for it, or give this "
+        "one another run.name"
+    )
     with locked(launch.run_dir / LOCK, busy):
         launch = _in_precision_of_run(launch)
         keep_settings(

@@ -21,7 +21,9 @@ from ray.tune.search import Searcher
 from ray.util.queue import Empty, Queue
 
 from dimts.core.errors import UserError
+from dimts.core.lock import locked
 from dimts.launch.local_run_folder import RemoteRun
+from dimts.launch.names import LOCK
 from dimts.launch.ray_train import (
     in_another_thread,
     in_worker,
@@ -39,9 +41,10 @@ from dimts.training.ownership import RunTakenOver
 from dimts.tuning.config import SweepConfig
 from dimts.tuning.remote_sweep import SCRATCH
 from dimts.tuning.trial import (
+    BUSY,
+    LOCK_S,
     Measured,
     forget_ending,
-    locked,
     note_error,
     read_ending,
     run_trial,
@@ -216,7 +219,7 @@ def _run_group(launch: Launch, config: RayConfig, measured: Measured) -> None:
     """Several workers; rank 0 reports to this process, and waits for its answer."""
     acquire(launch)
     forget_ending(launch.place)
-    with locked(launch.run_dir):
+    with locked(launch.run_dir / LOCK, f"{launch.run_dir}: {BUSY}", LOCK_S):
         forget_ending(launch.run_dir)
         with suppress(UserError):  # workers will meet it again, and say so
             launch.family.prepare_inputs(launch.settings)

@@ -93,8 +93,7 @@ def run_sweep(plan: Plan) -> SweepResult:
             the cluster does not answer, or its first trials failed for one reason.
     """
     plan.tracking.check_client()
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    with locked(plan.folder / "lock", lambda pid: f"{plan.folder}: process {pid} runs this sweep"):
+    with locked(plan.folder / "lock", f"{plan.folder}: process PID runs this sweep"):
         inputs = check(plan)
         copy = SweepCopy(plan.folder, plan.place)
         copy.fetch()

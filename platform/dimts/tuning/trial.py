@@ -7,7 +7,7 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,12 +15,12 @@ import torch
 from torch import distributed as dist
 
 from dimts.bundles.bundle import read_manifest, resolve_bundle
-from dimts.core import lock
 from dimts.core.errors import Diverged, UserError
+from dimts.core.lock import locked
 from dimts.core.masking import mask_secrets
 from dimts.launch.local_run_folder import RemoteRun, local_run_folder
 from dimts.launch.machine import resolve_on_machine
-from dimts.launch.names import ENDING
+from dimts.launch.names import ENDING, LOCK
 from dimts.launch.run_folder import acquire
 from dimts.launch.run_logger import Report, RunLogger
 from dimts.launch.settings import Launch
@@ -34,6 +34,7 @@ from dimts.training.progress import Result
 from dimts.tuning.study import Ending, Outcome
 
 ERROR = "error.txt"
+BUSY = "process PID runs this trial"
 LOCK_S = 90.0
 """How long a trial waits for a process of before the sweep was interrupted to notice its end."""
 
@@ -149,7 +150,10 @@ def run_trial(
     """
     acquire(launch)
     forget_ending(launch.place)
-    with local_run_folder(launch, stays=False) as (launch, copy), locked(launch.run_dir):
+    with (
+        local_run_folder(launch, stays=False) as (launch, copy),
+        locked(launch.run_dir / LOCK, f"{launch.run_dir}: {BUSY}", LOCK_S),
+    ):
         forget_ending(launch.run_dir)
         train_trial(launch, measured, on_validation, device, copy)
 
@@ -227,12 +231,3 @@ def last_error(launch: Launch) -> str:
         return ""
     said = [line for line in lines if line.strip() and not line.startswith(" ")]
     return said[-1].strip()[:500] if said else ""
-
-
-def locked(run_dir: Path) -> AbstractContextManager[None]:
-    """Inside, no other process runs this trial; a `UserError` if one of a sweep that was killed
-    does not end."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    return lock.locked(
-        run_dir / "lock", lambda pid: f"{run_dir}: process {pid} runs this trial", LOCK_S
-    )
