@@ -223,7 +223,7 @@ def test_links_of_older_versions_are_read_and_replaced(tmp_path: Path) -> None:
     (tmp_path / "run" / "checkpoint_1" / "manifest.json").touch()
     (tmp_path / "run" / "checkpoint_best").symlink_to("checkpoint_1")
     (tmp_path / "best").symlink_to("run")
-    assert resolve_bundle(tmp_path / "run") == tmp_path / "run" / "checkpoint_1"
+    assert resolve_bundle(tmp_path / "run").samefile(tmp_path / "run" / "checkpoint_1")
     assert resolve_bundle(tmp_path / "best").samefile(tmp_path / "run" / "checkpoint_1")
     write_pointer(tmp_path / "run" / "checkpoint_best", "checkpoint_1")
     assert not (tmp_path / "run" / "checkpoint_best").is_symlink()

@@ -112,7 +112,7 @@ def resolve_bundle(path: P, max_pointers: int = MAX_POINTERS) -> P:
         if name := read_pointer(pointer):
             target = pointer.parent / PurePosixPath(name, inside_it)
             return resolve_bundle(target, max_pointers - 1)
-    best = path / BEST_OF_RUN  # a folder, in a copy that did not keep a link
+    best = path / BEST_OF_RUN  # a link of older versions, or a copy of one
     return best if (best / MANIFEST).exists() else path
 
 

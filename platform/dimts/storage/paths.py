@@ -79,10 +79,6 @@ class StoragePath:
         """Object storage has no folders."""
         return False
 
-    def is_symlink(self) -> bool:
-        """Nor links."""
-        return False
-
     def read_text(self, encoding: str = "utf-8") -> str:
         """A whole file as text."""
         return self.read_bytes().decode(encoding)

@@ -1,11 +1,7 @@
-"""Pointers: files of one line that name a folder beside them, as ``checkpoint_best`` of a run does.
-
-Older versions wrote symbolic links; those are still read.
-"""
+"""Pointers: files of one line that name a folder beside them, as ``checkpoint_best`` of a run does."""
 
 from __future__ import annotations
 
-import os
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -27,11 +23,9 @@ def read_pointer(file: AnyPath) -> str:
     """
     name = ""
     with suppress(OSError, ValueError):
-        if file.is_symlink():
-            name = os.readlink(str(file))
-        elif file.parent != file:  # as a bucket's is
-            name = read_bounded(file, MAX_BYTES).decode()
-    return name.strip() if len(name) <= MAX_BYTES and _TARGET.fullmatch(name.strip()) else ""
+        if file.parent != file:  # as a bucket's is
+            name = read_bounded(file, MAX_BYTES).decode().strip()
+    return name if _TARGET.fullmatch(name) else ""
 
 
 def write_pointer(file: Path, name: str) -> None:
@@ -40,6 +34,5 @@ def write_pointer(file: Path, name: str) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    if not file.is_symlink() and read_pointer(file) == name:
-        return
-    write_text(file, f"{name}\n")
+    if read_pointer(file) != name:
+        write_text(file, f"{name}\n")
