@@ -1,4 +1,4 @@
-"""Pointers: files of one line that name a folder beside them, as ``checkpoint_best`` of a run does."""
+"""Pointers: files of one line that name a folder beside them, such as a run's `checkpoint_best`."""
 
 from __future__ import annotations
 
