@@ -48,9 +48,9 @@ class MelConfig(Config):
     def _fits_together(self) -> Self:
         if self.win_length > self.n_fft:
             raise ValueError(f"win_length {self.win_length} must not exceed n_fft {self.n_fft}")
-        if self.hop_length > self.win_length:
+        if self.hop_length >= self.win_length:  # whose first sample has the weight 0
             raise ValueError(
-                f"hop_length {self.hop_length} must not exceed win_length {self.win_length}: "
+                f"hop_length {self.hop_length} must be below win_length {self.win_length}: "
                 "samples between two frames would be lost"
             )
         if not self.f_min < self.f_max <= self.sample_rate / 2:
