@@ -193,11 +193,8 @@ def open_regular(path: str | Path) -> Iterator[int]:
         NotAFile: it is something else.
         OSError: it is missing or cannot be opened.
     """
-    flags = os.O_RDONLY
-    for name in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY"):
-        flags |= getattr(os, name, 0)
     try:
-        descriptor = os.open(path, flags)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     except ValueError:  # NUL, or half a character
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
     except OSError as error:
