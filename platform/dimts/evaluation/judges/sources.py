@@ -17,7 +17,6 @@ from dimts.evaluation.judges.judge import Clip, Float32Array
 from dimts.families.protocol import Speaker
 from dimts.features.feature_set import FeatureSet, drawn
 from dimts.features.manifest import SplitName
-from dimts.storage.paths import require_local
 
 RECORDINGS, COPIES, VOICE = "recordings", "Griffin-Lim", "voice"
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
@@ -113,8 +112,9 @@ def _read_texts(table: Path) -> list[tuple[str, str]]:
 def _recordings(features: FeatureSet, split: SplitName, kept: Sequence[int]) -> list[Float32Array]:
     """The recorded speech of some utterances, without the silence around it."""
     rows, rate = features.split(split), features.manifest.mel.sample_rate
-    why = "judges compare with recordings in a folder of this machine"
-    corpus = require_local(features.manifest.corpus.path, why)
+    corpus = features.manifest.corpus.path
+    if not isinstance(corpus, Path):
+        raise UserError(f"{corpus}: judges compare with recordings in a folder of this machine")
     parts = list(zip(*(rows.values(name) for name in ("audio", "start", "seconds")), strict=True))
     return [
         _decode(corpus, audio, rate, start, start + seconds)
