@@ -36,7 +36,6 @@ COLUMNS = {
     "test/length_ratio": ("length ratio", 3),
     "test/duration_error": ("duration error, frames", 2),
     "test/aligned_mel_mse": ("mel MSE, aligned", 3),
-    "test/equal_share_mcd": ("MCD, equal durations", 2),
     "test/untrained_mcd": ("MCD, untrained", 2),
     "test/mean_mel_mcd": ("MCD, mean mel", 2),
     "val/mcd": ("val MCD, dB", 2),

@@ -1,8 +1,7 @@
 """Figures of a voice on a split: what it says against what was recorded, no vocoder between.
 
-Two lines of reference come with each evaluation: the mean mel of the training frames (an adapted
-voice has its base's), which says nothing at all, and the same voice with an equal share of frames a
-token, which is what unlearned durations sound like.
+A line of reference comes with each evaluation: the mean mel of the training frames (an adapted
+voice has its base's), which says nothing at all.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ import torch
 from dimts.core.threads import one_thread
 from dimts.evaluation.mcd import mel_cepstral_distortion
 from dimts.families.acoustic.dataset import AcousticBatch, Corpus, check_lengths
-from dimts.families.acoustic.model.durations import round_durations
 from dimts.families.acoustic.model.t3 import T3
 
 GPU_BATCH = 16
@@ -30,7 +28,6 @@ class UtteranceMetrics(NamedTuple):
     Attributes:
         id: of the utterance.
         mcd: dB, spoken with predicted durations against the recording's mel.
-        equal_share_mcd: dB, the same with the recording's length shared out equally.
         mean_mel_mcd: dB, the model's mean frame, which an adapted voice has from its base,
             against the recording's mel.
         mel_mse: natural-log mel units squared, laid out by the alignment with the recording.
@@ -42,7 +39,6 @@ class UtteranceMetrics(NamedTuple):
 
     id: str
     mcd: float
-    equal_share_mcd: float
     mean_mel_mcd: float
     mel_mse: float
     frames: int
@@ -79,7 +75,7 @@ def aggregate_metrics(rows: Sequence[UtteranceMetrics]) -> dict[str, float]:
     """Means over utterances; lengths and duration errors over all frames and tokens."""
     of = {name: np.array([getattr(r, name) for r in rows]) for name in UtteranceMetrics._fields}
     return {
-        **{name: float(of[name].mean()) for name in ("mcd", "equal_share_mcd", "mean_mel_mcd")},
+        **{name: float(of[name].mean()) for name in ("mcd", "mean_mel_mcd")},
         "aligned_mel_mse": float(np.average(of["mel_mse"], weights=of["recorded_frames"])),
         "length_ratio": float(of["frames"].sum() / of["recorded_frames"].sum()),
         "duration_error": float(np.average(of["duration_error"], weights=of["tokens"])),
@@ -92,25 +88,21 @@ def _evaluate_batch(model: T3, batch: AcousticBatch) -> Iterator[UtteranceMetric
     say = partial(model, batch.tokens_BN, count, speakers_B=batch.speakers_B)
     spoken = say()
     aligned = say(mel_BTM=model.normalise(batch.mel_BTM), n_frames_B=batch.n_frames_B)
-    share_B = aligned.durations_BNS.sum((1, 2)).double() / count / model.config.states_per_token
-    shares_BNS = share_B[:, None, None].expand_as(aligned.durations_BNS)
-    shared = say(durations_BNS=round_durations(shares_BNS, aligned.valid_BN))
-    outputs = (spoken, aligned, shared)
+    outputs = (spoken, aligned)
     mels_BTM = [model.denormalise(output.mel_BTM).cpu().numpy() for output in outputs]
     frames_BN = [output.durations_BNS.sum(-1).double().cpu() for output in outputs]
     mean_M = model.mel_mean_M.cpu().numpy()
     for row, utterance_id in enumerate(batch.ids):
         n_tokens, n_frames = int(count[row]), int(batch.n_frames_B[row])
         recorded_TM = batch.mel_BTM[row, :n_frames].cpu().numpy()
-        spoken_TM, aligned_TM, shared_TM = (
+        spoken_TM, aligned_TM = (
             mel_BTM[row, : int(frames[row].sum())]
             for mel_BTM, frames in zip(mels_BTM, frames_BN, strict=True)
         )
-        predicted_N, aligned_N = (frames[row, :n_tokens] for frames in frames_BN[:2])
+        predicted_N, aligned_N = (frames[row, :n_tokens] for frames in frames_BN)
         yield UtteranceMetrics(
             id=utterance_id,
             mcd=mel_cepstral_distortion(spoken_TM, recorded_TM),
-            equal_share_mcd=mel_cepstral_distortion(shared_TM, recorded_TM),
             mean_mel_mcd=mel_cepstral_distortion(
                 np.broadcast_to(mean_M, recorded_TM.shape), recorded_TM
             ),

@@ -42,7 +42,6 @@ METRICS = (
     MCD,
     Metric("untrained_mcd", "  the same, untrained model", tables=("held_out",)),
     Metric("mean_mel_mcd", "  the same, mean mel", tables=("held_out",)),
-    Metric("equal_share_mcd", "  the same, equal durations", tables=("held_out",)),
     Metric("mcd_of_untrained", "distortion / untrained", tables=("held_out",)),
     Metric("length_ratio", "total length / recorded", tables=("held_out", "promotion")),
     Metric("duration_error", "duration error, frames a token", tables=("held_out", "promotion")),
