@@ -22,6 +22,7 @@ DEFAULT = "acoustic"
 OWN = (
     EntryPoint(DEFAULT, "dimts.families.acoustic.family:FAMILY", GROUP),
     EntryPoint("chatterbox", "dimts.families.chatterbox.family:FAMILY", GROUP),
+    EntryPoint("recogniser", "dimts.families.recogniser.family:FAMILY", GROUP),
     EntryPoint("vocoder", "dimts.families.vocoder.family:FAMILY", GROUP),
 )
 SHIPPED_VOCODER = "bases/vocoder"
