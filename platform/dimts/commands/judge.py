@@ -23,13 +23,12 @@ from dimts.cli import JobParser, count
 from dimts.core.config import build_config
 from dimts.core.environment import n_cores
 from dimts.core.ray_session import ray_session
-from dimts.evaluation.judges.config import NAMES, JudgesConfig
+from dimts.evaluation.judges.config import NAMES, PRETRAINED, JudgesConfig
 from dimts.evaluation.judges.judge import Clip
 from dimts.evaluation.judges.panel import judge_clips, load_judges
 from dimts.evaluation.judges.report import Report, judge_voices, table, to_json
 from dimts.evaluation.judges.sources import RECORDINGS, clips_of_folder
 
-ALL = tuple(name for name in NAMES if name != "reading")
 WITHOUT_RECORDINGS = ("recognition", "naturalness", "dnsmos", "pitch")
 WAVES = "waves"
 
@@ -43,7 +42,7 @@ def main() -> None:
     parser.add_argument("--recordings", type=Path, metavar="FOLDER", help="by the same names")
     add_options(parser)
     arguments = parser.parse_args()
-    names = arguments.judges or (ALL if arguments.recordings else WITHOUT_RECORDINGS)
+    names = arguments.judges or (PRETRAINED if arguments.recordings else WITHOUT_RECORDINGS)
     config = judges_config({}, names, arguments)
     folders = {RECORDINGS: arguments.recordings, WAVES: arguments.waves}
     voices = {
@@ -86,7 +85,7 @@ def judges_config(
     own = {"recogniser": arguments.recogniser, "reader": arguments.reader}
     values = {**section, **{key: value for key, value in own.items() if value}}
     if arguments.reader:
-        names = dict.fromkeys((*names, "reading"))
+        names = tuple(dict.fromkeys((*names, "reading")))
     elif "reading" not in names:
         values.pop("reader", None)
     return build_config(JudgesConfig, {**values, "names": tuple(names)})

@@ -10,6 +10,7 @@ from dimts.core.config import Config
 from dimts.evaluation.judges.metrics import JUDGED, OF_JUDGE
 
 NAMES = tuple(OF_JUDGE)
+PRETRAINED = tuple(name for name in NAMES if name != "reading")
 
 
 class JudgesConfig(Config):

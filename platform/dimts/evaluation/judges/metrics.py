@@ -10,7 +10,7 @@ _judged = partial(Metric, when="measured", tables=("held_out", "promotion"))
 
 CER = _judged("cer", "character error rate, %", "%", short="CER", digits=1)
 WER = _judged("wer", "word error rate, %", "%", short="WER", digits=1)
-MISREAD = _judged("misread", "letters misread by judges.reader, %", "%", short="misread", digits=1)
+MISREAD = _judged("misread", "letters misread by the reader, %", "%", short="misread", digits=1)
 NATURALNESS = _judged(
     "naturalness", "naturalness, DistillMOS", direction="maximize", short="natural", digits=2
 )
@@ -40,11 +40,11 @@ WEIGHTS = {CER.name: "characters", WER.name: "words", MISREAD.name: "letters"}
 
 OF_JUDGE = {
     "recognition": (CER, WER),
-    "reading": (MISREAD,),
     "naturalness": (NATURALNESS,),
     "dnsmos": (DNSMOS,),
     "speaker": (SPEAKER_SIMILARITY, RIGHT_SPEAKER),
     "pitch": (LOG_F0_RMSE, *STATISTICS),
     "distortion": (WAVE_MCD,),
+    "reading": (MISREAD,),
 }
 """Name of a judge -> what it measures, the first foremost."""

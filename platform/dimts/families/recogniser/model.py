@@ -26,6 +26,9 @@ class Recogniser(nn.Module):
     Buffers hold what the mel is normalised with.
     """
 
+    mel_mean_M: Tensor
+    mel_std_M: Tensor
+
     def __init__(self, config: ModelConfig, n_tokens: int, mel_mean_M: Tensor, mel_std_M: Tensor):
         super().__init__()
         self.config, self.blank = config, n_tokens
