@@ -136,12 +136,13 @@ def test_recording_is_spoken_again_by_the_command_alone(
         load_speaker(bundle).speak(str(recording))
 
 
-def test_vocoder_is_measured_on_held_out_recordings(settings: Any) -> None:
+def test_vocoder_is_measured_beside_griffin_lim(settings: Any) -> None:
     of_run = settings("training.max_steps=2")
     metrics, _ = get_family("vocoder").held_out(of_run, trained(of_run), torch.device("cpu"))
     for split in ("val", "test"):
         assert metrics[f"{split}/utterances"] > 0
         assert metrics[f"{split}/stft_distance"] > 0
+        assert metrics[f"{split}/griffin_lim_stft_distance"] > 0
 
 
 def test_fine_tuning_starts_from_the_weights_of_the_base(settings: Any) -> None:

@@ -54,9 +54,17 @@ class VocoderFamily(Family):
         wave = WaveExtractor(WaveSettings(sample_rate=mel.sample_rate))
         return (MelExtractor(mel), wave, PitchExtractor.of(mel, sections.pitch))
 
+    def held_out(
+        self, settings: VocoderSettings, bundle: Path, device: torch.device
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        splits = ("val", "test")
+        found = {s: self.scores(settings, bundle, s, device, True).metrics for s in splits}
+        return {f"{s}/{key}": value for s, of in found.items() for key, value in of.items()}, {}
+
     def scores(
-        self, settings: VocoderSettings, bundle: Path, split: str, device: torch.device
-    ) -> Measured:
+        self, settings: VocoderSettings, bundle: Path, split: str, device: torch.device,
+        with_griffin_lim: bool = False,
+    ) -> Measured:  # fmt: skip
         import numpy as np
 
         from dimts.families.registry import check_same_mel
@@ -73,9 +81,11 @@ class VocoderFamily(Family):
                 f"{settings.features[0]}: the {split} split is empty; raise prepare.{split}_share"
             )
         speak = NeuralVocoder(model)
-        rows = evaluate(speak, recordings, settings.mel, settings.pitch)
-        distances = np.array([row.stft_distance for row in rows])
-        return Measured(recordings.ids, distances, aggregate_metrics(rows))
+        rows = evaluate(speak, recordings, settings.mel, settings.pitch, with_griffin_lim)
+        metrics = aggregate_metrics(rows)
+        if not with_griffin_lim:
+            del metrics["griffin_lim_stft_distance"]
+        return Measured(recordings.ids, np.array([row.stft_distance for row in rows]), metrics)
 
 
 FAMILY = VocoderFamily()

@@ -1,6 +1,6 @@
 """Copy synthesis of a split: how far what a vocoder makes of recorded mels is from the recording.
 
-None of these figures ranks what is heard.
+Beside it stands Griffin-Lim of the same mels. None of these figures ranks what is heard.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dimts.audio.griffin_lim import griffin_lim
 from dimts.audio.mel import Float32Array, MelConfig
 from dimts.audio.pitch import PitchConfig, track_pitch
 from dimts.core.threads import one_thread
@@ -32,6 +33,7 @@ class UtteranceMetrics(NamedTuple):
         id: of the utterance.
         stft_distance: of magnitudes at several resolutions, see `SpectralDistance.stft`.
         mel_error: nepers, mean absolute error of the log mel.
+        griffin_lim_stft_distance: the first one, of Griffin-Lim.
         f0_error: percent, root mean square, where both are voiced and F0 is not another one.
         f0_wrong: percent of the frames in which both are voiced.
         voicing_wrong: percent of all frames.
@@ -40,6 +42,7 @@ class UtteranceMetrics(NamedTuple):
     id: str
     stft_distance: float
     mel_error: float
+    griffin_lim_stft_distance: float
     f0_error: float
     f0_wrong: float
     voicing_wrong: float
@@ -47,7 +50,7 @@ class UtteranceMetrics(NamedTuple):
 
 @torch.no_grad()
 def evaluate(
-    speak: Speak, recordings: Crops, mel: MelConfig, pitch: PitchConfig
+    speak: Speak, recordings: Crops, mel: MelConfig, pitch: PitchConfig, with_griffin_lim: bool
 ) -> list[UtteranceMetrics]:
     """Speak every recording of a split again.
 
@@ -56,6 +59,7 @@ def evaluate(
         recordings: of the split.
         mel: spec of their mels.
         pitch: how their F0 was found.
+        with_griffin_lim: whether that is measured too, else it is 0.
     """
     distance = SpectralDistance(mel)
     rows = []
@@ -65,9 +69,12 @@ def evaluate(
             wave = recording.wave.astype(np.float32) / np.float32(INT16)
             copy = speak(recording.mel_TM)
             stft, error = _distances(distance, copy, wave)
+            other = 0.0
+            if with_griffin_lim:
+                other, _ = _distances(distance, griffin_lim(recording.mel_TM, mel), wave)
             f0_T = track_pitch(copy, mel.sample_rate, mel.hop_length, pitch)
             found = f0_metrics(f0_T, recording.f0_T)
-            rows.append(UtteranceMetrics(name, stft, error, *found))
+            rows.append(UtteranceMetrics(name, stft, error, other, *found))
     return rows
 
 

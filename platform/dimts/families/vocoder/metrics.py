@@ -17,6 +17,7 @@ METRICS = (
     Metric("val/pitch_wrong", "validation, frames with a wrong F0", short="wrong F0"),
     MEASURED,
     DECIDES,
+    Metric("griffin_lim_stft_distance", "  the same, Griffin-Lim", tables=("held_out",)),
     Metric("mel_error", "error of the log mel, nepers", tables=("held_out", "promotion")),
     Metric("f0_error", "error of F0, percent", digits=2, tables=("held_out", "promotion")),
     Metric("f0_wrong", "frames with a wrong F0, percent", digits=2, tables=("held_out",)),
