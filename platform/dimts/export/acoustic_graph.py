@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dimts.export.convolution import without_convolutions
+from dimts.export.convolution import PairedBlock, without_convolutions
 from dimts.export.vocoder_graph import PitchGraph
 from dimts.families.acoustic.model.durations import position_features, round_durations
 from dimts.families.acoustic.model.t3 import MAX_STATE_FRAMES, T3
@@ -31,11 +31,15 @@ class AcousticGraph(nn.Module):
         model: of the voice.
         vocoder: reads F0 off the mel where the model predicts none, and says how often samples
             come.
+        by_pairs: the decoder's convolutions as `PairProduct`, which is faster, larger by a third,
+            and not exact enough for int8.
     """
 
-    def __init__(self, model: T3, vocoder: Vocoder):
+    def __init__(self, model: T3, vocoder: Vocoder, by_pairs: bool = False):
         super().__init__()
         self.t3 = without_convolutions(model)
+        if by_pairs and model.config.decoder.kernel == 3:
+            self.t3.decoder.blocks = nn.ModuleList(map(PairedBlock, model.decoder.blocks))
         self.seconds = vocoder.mel.hop_length / vocoder.mel.sample_rate
         self.find_pitch = None if model.pitch else PitchGraph(vocoder)
         self.postfilter: Postfilter | None = None
