@@ -39,7 +39,8 @@ class AcousticGraph(nn.Module):
         super().__init__()
         self.t3 = without_convolutions(model)
         if by_pairs and model.config.decoder.kernel == 3:
-            self.t3.decoder.blocks = nn.ModuleList(map(PairedBlock, model.decoder.blocks))
+            paired = [PairedBlock(block) for block in model.decoder.blocks]
+            self.t3.decoder.blocks = nn.ModuleList(paired)
         self.seconds = vocoder.mel.hop_length / vocoder.mel.sample_rate
         self.find_pitch = None if model.pitch else PitchGraph(vocoder)
         self.postfilter: Postfilter | None = None
@@ -70,7 +71,7 @@ class AcousticGraph(nn.Module):
             f0_BT = t3.source.f0(t3.pitch(frames_BTD, true_111), pitch_1, speaker_1)
             frames_BTD = frames_BTD + t3.source(f0_BT, speaker_1)
             pitch = filled(f0_BT)
-        mel_TM = t3.denormalise(t3.decoder(frames_BTD, true_111))[0]
+        mel_TM = t3.denormalise(t3.decoder(frames_BTD, true_111)).squeeze(0)
         if self.postfilter is not None:
             mel_TM = self.postfilter(mel_TM)
         if self.find_pitch is not None:

@@ -1,7 +1,7 @@
 """A voice as apps of Piper and of sherpa-onnx load it: one graph, and what each character is.
 
-Both are given the inputs that Piper's voices have; sherpa-onnx leaves the end's id out. Text reaches
-them as it is, so that numbers and abbreviations have to be written as they are said.
+Both are given the inputs that Piper's voices have; sherpa-onnx leaves the end's id out. Text comes
+to them as it is, so that numbers and abbreviations have to be written as they are said.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def depthwise(x_TD: Tensor, weight_KD: Tensor) -> Tensor:
     kernel, channels = weight_KD.shape
     x_1D1T = x_TD[None, None].permute(0, 3, 1, 2)
     y_1D1T = F.conv2d(x_1D1T, weight_KD.T[:, None, None], padding=(0, kernel // 2), groups=channels)
-    return y_1D1T.permute(0, 2, 3, 1)[0, 0]
+    return y_1D1T.permute(0, 2, 3, 1).squeeze((0, 1))
 
 
 class FrameProduct(nn.Module):
@@ -96,7 +96,7 @@ class PairedBlock(nn.Module):
 
     def forward(self, x_1TD: Tensor, mask: Tensor) -> Tensor:
         """[1, T, D] -> the same; there is nothing to mask."""
-        x_TD = x_1TD[0]
+        x_TD = x_1TD.squeeze(0)
         y_TD = self.norm(x_TD)
         pairs = zip(self.own(y_TD), self.gate(y_TD), strict=True)
         gated_P2D = torch.stack([own * gate.sigmoid() for own, gate in pairs], 1)
@@ -113,7 +113,7 @@ class _Transposed(nn.Module):
         self.product = FrameProduct(convolution.weight, convolution.bias)
 
     def forward(self, x_1DT: Tensor) -> Tensor:
-        return self.product(x_1DT[0].T).T[None]
+        return self.product(x_1DT.squeeze(0).T).T[None]
 
 
 def without_convolutions(model: Model) -> Model:

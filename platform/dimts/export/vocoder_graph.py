@@ -71,15 +71,16 @@ class VocoderGraph(nn.Module):
         pulses = pulse_train(Pitch(f0_T[None], voiced_T[None]), cycles_T[None], self.hop, self.rate)
         told_T2 = torch.stack([f0_T.log() - LOG_F0, torch.ones_like(f0_T)], -1) * voiced_T[:, None]
         shown = self.vocoder.normalise(mel_TM)
-        x_TD = _blocks(self.first(torch.cat([shown, pulses.phase_BTP[0], told_T2], -1)), generator)
+        seen = torch.cat([shown, pulses.phase_BTP.squeeze(0), told_T2], -1)
+        x_TD = _blocks(self.first(seen), generator)
         x_TD = F.layer_norm(x_TD, x_TD.shape[-1:])
         gain, phase, noise_gain = (
             part(x_TD).view(n * SUB_FRAMES, generator.n_bins) for part in self.drawn
         )
-        envelope_KF = generator._envelope(mel_TM[None])[0]
+        envelope_KF = generator._envelope(mel_TM[None]).squeeze(0)
         gain, noise_gain = (gain + envelope_KF).exp(), (noise_gain + envelope_KF).exp()
         turned, across = gain * phase.cos(), gain * phase.sin()
-        real, imaginary = self._spectrum(pulses.wave_BS[0])
+        real, imaginary = self._spectrum(pulses.wave_BS.squeeze(0))
         return self._overlap_add(
             noise_gain * noise[:, 0] + turned * real - across * imaginary,
             noise_gain * noise[:, 1] + turned * imaginary + across * real,
