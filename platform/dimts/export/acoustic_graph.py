@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from dimts.export.convolution import PairedBlock, without_convolutions
 from dimts.export.vocoder_graph import PitchGraph
+from dimts.families.acoustic.model.decoder import DecoderBlock
 from dimts.families.acoustic.model.durations import position_features, round_durations
 from dimts.families.acoustic.model.t3 import MAX_STATE_FRAMES, T3
 from dimts.families.acoustic.postfilter import HOP, WINDOW
@@ -39,8 +40,9 @@ class AcousticGraph(nn.Module):
         super().__init__()
         self.t3 = without_convolutions(model)
         if by_pairs and model.config.decoder.kernel == 3:
-            paired = [PairedBlock(block) for block in model.decoder.blocks]
-            self.t3.decoder.blocks = nn.ModuleList(paired)
+            for row, block in enumerate(model.decoder.blocks):
+                assert isinstance(block, DecoderBlock)
+                self.t3.decoder.blocks[row] = PairedBlock(block)
         self.seconds = vocoder.mel.hop_length / vocoder.mel.sample_rate
         self.find_pitch = None if model.pitch else PitchGraph(vocoder)
         self.postfilter: Postfilter | None = None
