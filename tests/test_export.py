@@ -21,6 +21,7 @@ from export_fixtures import MEL, MODEL, VOICES, write_bundles
 from dimts.commands import export as export_command
 from dimts.core.errors import UserError
 from dimts.families.acoustic.bundle import load_bundle
+from dimts.families.acoustic.model.decoder import DecoderBlock
 from dimts.families.acoustic.speaker import AcousticSpeaker
 from dimts.families.registry import load_vocoder
 from dimts.families.vocoder.dataset import without_gaps
@@ -30,6 +31,8 @@ pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
 from dimts.export.acoustic_graph import AcousticGraph, filled
+from dimts.export.apps import readings
+from dimts.export.convolution import PairedBlock
 from dimts.export.onnx_file import in_precision
 from dimts.export.package import RUNTIME, facts, write_facts, write_runtime
 from dimts.export.vocoder_graph import VocoderGraph
@@ -157,6 +160,24 @@ def test_text_is_read_as_by_the_tokenizer_without_torch_or_dimts(
         except UserError as error:
             assert found == str(error)
     assert 400 < read < len(texts)
+
+
+def test_apps_know_characters_that_the_rules_read_by_themselves(
+    bundles: tuple[Path, Path],
+) -> None:
+    speaker, neural = AcousticSpeaker.load(bundles[0]), NeuralVocoder.load(bundles[1])
+    own = facts(speaker, load_bundle(bundles[0]), neural.model)
+    read, known = readings(own), own["tokens"]
+    for written, said in ("ሀሀ", "  ", "።።", "፧?", "ኰኰ"):
+        assert read[written] == [known[said]]
+    assert not {"5", "%", "“", '"'} & read.keys()
+
+
+@pytest.mark.parametrize("n", [1, 2, 7])
+def test_frames_are_convolved_two_at_once_as_one_by_one(n: int) -> None:
+    config = MODEL.decoder.model_copy(update={"kernel": 3})
+    block, x_1TD, mask = DecoderBlock(config).eval(), torch.randn(1, n, 16), torch.ones(1)
+    torch.testing.assert_close(PairedBlock(block)(x_1TD, mask), block(x_1TD, mask))
 
 
 @pytest.mark.slow

@@ -26,14 +26,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from export_fixtures import write_bundles
+from export_fixtures import MEL, VOICES, write_bundles
 from faults.head import free_port
+from numpy.typing import NDArray
 from tracking_fixtures import write_checkpoint
 
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
 from benchmarks.runtime import main
+from dimts.audio.mel import log_mel
 from dimts.export.package import tables
 from dimts.export.voice import difference_db, export_voice
 from dimts.runtime.voice import Voice
@@ -78,7 +80,7 @@ def numbers() -> dict[str, list[str]]:
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export")
     voice, vocoder = write_bundles(folder)
-    export_voice(voice, vocoder, folder / "out", page=True)
+    export_voice(voice, vocoder, folder / "out", page=True, apps=True)
     return folder / "out"
 
 
@@ -110,6 +112,38 @@ def test_benchmark_measures_the_voice_beside_others(
     assert size > 0 and speed > 0 and seconds > 0
     assert 0 < first < 1000 * seconds
     assert [peer.split("|")[1].strip() for peer in peers] == ["hibari-tts", "espeak-ng"]
+
+
+def test_piper_and_sherpa_onnx_speak_what_the_module_does(exported: Path) -> None:
+    piper, sherpa = (pytest.importorskip(name) for name in ("piper", "sherpa_onnx"))
+    text = TEXT.partition(" እንዴት")[0]
+    voice, own = piper.PiperVoice.load(exported / "voice.onnx"), Voice(exported)
+    config = piper.SynthesisConfig(speaker_id=1, normalize_audio=False)
+    (chunk,) = voice.synthesize(text, config)
+    vits = sherpa.OfflineTtsVitsModelConfig(
+        model=str(exported / "voice.onnx"), tokens=str(exported / "tokens.txt")
+    )
+    model = sherpa.OfflineTtsModelConfig(vits=vits)
+    tts = sherpa.OfflineTts(sherpa.OfflineTtsConfig(model=model))
+    assert tts.num_speakers == len(VOICES)
+    options = sherpa.GenerationConfig()
+    options.sid, options.silence_scale = 1, 1.0  # else it makes pauses shorter
+    whole, expected = tts.generate(text, options), levels(own.speak(text, voice=VOICES[1]))
+    assert chunk.sample_rate == whole.sample_rate == own.sample_rate
+    for samples in (chunk.audio_float_array, whole.samples):
+        found = levels(np.array(samples, np.float32))
+        assert found.shape == expected.shape
+        off, by_chance = (np.abs(found - e).mean() for e in (expected, expected[::-1]))
+        assert off < 0.75 * by_chance, (off, by_chance)
+    options.speed = 2.0
+    assert len(tts.generate(text, options).samples) == len(
+        own.speak(text, voice=VOICES[1], speed=2)
+    )
+
+
+def levels(wave: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Natural-log mel of a wave at the rate of these voices."""
+    return log_mel(wave, MEL)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from test_kuberay import check, check_ray, pinned
 
 from dimts.core.config import build_config
 from dimts.serving.config import ServingConfig
+from dimts.serving.connections import proxy_environment
 
 IMAGES = ("Dockerfile", "Dockerfile.serve")
 
@@ -77,6 +78,15 @@ def test_the_service_keeps_the_rules_of_the_cluster(service: Manifest) -> None:
     (policy,) = (m["spec"] for m in manifests("rayservice.yaml") if m["kind"] == "NetworkPolicy")
     assert policy["podSelector"] == only("NetworkPolicy")["spec"]["podSelector"]
     assert policy["ingress"][0]["from"] == [{"podSelector": {"matchLabels": labels}}]
+
+
+def test_proxies_guard_connections_by_the_settings(service: Manifest, serve_config: Any) -> None:
+    spec = service["spec"]["rayClusterConfig"]
+    config = build_config(ServingConfig, serve_config["applications"][0]["args"])
+    for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+        (container,) = group["template"]["spec"]["containers"]
+        given = {e["name"]: e.get("value") for e in container["env"]}
+        assert proxy_environment(config).items() <= given.items()
 
 
 @pytest.mark.parametrize("name", IMAGES)

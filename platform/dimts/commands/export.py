@@ -1,11 +1,12 @@
 """A trained model for other programs.
 
-dimts export --model runs/VOICE --out voice [--precision int8] [--page]
+dimts export --model runs/VOICE --out voice [--precision int8] [--page] [--apps]
 dimts export --model runs/am --base chatterbox --out exported
 
 A voice becomes a folder that speaks with onnxruntime and numpy alone: ONNX of the voice and of its
 vocoder, its text as data, and the module dimts_runtime; with --page a page that speaks in a
-browser, too. In fp32 it is compared with the trained voice.
+browser, with --apps files that Piper and sherpa-onnx load, too. In fp32 it is compared with the
+trained voice.
 
 A Chatterbox becomes a folder that the stock package loads: the T3, adapters merged, and the
 tokenizer under the published names, read again and compared. With --base, a folder of the
@@ -40,6 +41,7 @@ def main() -> None:
     )
     voice.add_argument("--vocoder", help="bundle, run or MLflow URI (default: the one that ships)")
     voice.add_argument("--page", action="store_true", help="write a page for browsers as well")
+    voice.add_argument("--apps", action="store_true", help="write files for Piper and sherpa-onnx")
     chatterbox = parser.add_argument_group("of a Chatterbox")
     chatterbox.add_argument("--base", type=Path, help="published model, for its other parts")
     add_tracking_uri(parser)
@@ -67,7 +69,7 @@ def _voice(bundle: Path, arguments: argparse.Namespace) -> None:
         ) from error
     vocoder = resolve_model(arguments.vocoder or shipped(SHIPPED_VOCODER), arguments.tracking)
     precision: Any = arguments.precision or "fp32"
-    found = export_voice(bundle, vocoder, arguments.out, precision, arguments.page)
+    found = export_voice(bundle, vocoder, arguments.out, precision, arguments.page, arguments.apps)
     print(
         f"log mel differs by {found.mel_difference:.1e} at most from the trained voice's, the wave "
         f"by {found.wave_db:.0f} dB"
@@ -80,7 +82,7 @@ def _chatterbox(bundle: Path, arguments: argparse.Namespace) -> None:
     from dimts.families.chatterbox.bundle import load_bundle
     from dimts.families.chatterbox.export import export
 
-    _refuse(arguments, "precision", "vocoder", "page")
+    _refuse(arguments, "precision", "vocoder", "page", "apps")
     loaded = load_bundle(bundle)
     exported = export(loaded, arguments.out, arguments.base)
     print(f"logits differ by {exported.difference:.1e} at most from the trained model's")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dimts.export.convolution import FrameProduct, shifted
+from dimts.export.convolution import FrameProduct, depthwise
 from dimts.families.vocoder.model.convnext import Block, FrameWindows
 from dimts.families.vocoder.model.excitation import pulse_train
 from dimts.families.vocoder.model.generator import LOG_F0, SUB_FRAMES, Generator
@@ -17,13 +17,18 @@ from dimts.families.vocoder.model.vocoder import Vocoder
 
 
 class VocoderGraph(nn.Module):
-    """What `Vocoder.forward` computes of one row, Fourier transforms as products."""
+    """What `Vocoder.forward` computes of one row, Fourier transforms as products.
 
-    real_SF: Tensor
-    imaginary_SF: Tensor
-    from_real_FS: Tensor
-    from_imaginary_FS: Tensor
-    squares: Tensor
+    A cosine is even around the centre of a window and a sine odd, so each product is with half of
+    the samples: the sums, and the differences, of those that lie as far from the centre.
+    """
+
+    from_even_HF: Tensor
+    from_odd_HF: Tensor
+    to_even_FH: Tensor
+    to_odd_FH: Tensor
+    first_s: Tensor
+    last_2s: Tensor
 
     def __init__(self, vocoder: Vocoder):
         super().__init__()
@@ -32,15 +37,22 @@ class VocoderGraph(nn.Module):
         self.hop, self.rate = vocoder.mel.hop_length, vocoder.mel.sample_rate
         n_fft, n_bins = len(generator.window), generator.n_bins
         window_S = generator.window.double().numpy()
-        bins = np.fft.rfft(np.eye(n_fft) * window_S)
+        assert window_S[0] == 0  # it has no partner
+        half = slice(1, n_fft // 2 + 1)
+        bins = np.fft.rfft(np.eye(n_fft) * window_S)[half]
         waves = np.fft.irfft(np.concatenate([np.eye(n_bins), 1j * np.eye(n_bins)]), n_fft)
-        from_real_FS, from_imaginary_FS = np.split(waves * window_S, 2)
+        even, odd = np.split(waves * window_S, 2)
+        squares = np.square(window_S).reshape(OVERLAP, -1)
+        weight = squares.sum(0).mean()  # of Hann windows it is the same everywhere
         for name, matrix in (
-            ("real_SF", bins.real), ("imaginary_SF", bins.imag), ("from_real_FS", from_real_FS),
-            ("from_imaginary_FS", from_imaginary_FS),
+            ("from_even_HF", bins.real), ("from_odd_HF", bins.imag),
+            ("to_even_FH", even[:, half] / weight), ("to_odd_FH", odd[:, half] / weight),
+            ("first_s", weight / squares[:3].sum(0)[None]),
+            ("last_2s", weight / np.stack([squares[1:].sum(0), squares[2:].sum(0)])),
         ):  # fmt: skip
             self.register_buffer(name, torch.from_numpy(matrix.copy()).float())
-        self.register_buffer("squares", generator.window.square().view(1, OVERLAP, -1))
+        self.from_even_HF[-1] /= 2  # the centre is its own partner
+        self.to_even_FH[:, -1] /= 2
         self.drawn = nn.ModuleList(_part(generator.last, n_bins, i) for i in range(3))
 
     def forward(
@@ -59,35 +71,43 @@ class VocoderGraph(nn.Module):
         pulses = pulse_train(Pitch(f0_T[None], voiced_T[None]), cycles_T[None], self.hop, self.rate)
         told_T2 = torch.stack([f0_T.log() - LOG_F0, torch.ones_like(f0_T)], -1) * voiced_T[:, None]
         shown = self.vocoder.normalise(mel_TM)
-        x_TD = _blocks(self.first(torch.cat([shown, pulses.phase_BTP[0], told_T2], -1)), generator)
+        seen = torch.cat([shown, pulses.phase_BTP.squeeze(0), told_T2], -1)
+        x_TD = _blocks(self.first(seen), generator)
         x_TD = F.layer_norm(x_TD, x_TD.shape[-1:])
         gain, phase, noise_gain = (
             part(x_TD).view(n * SUB_FRAMES, generator.n_bins) for part in self.drawn
         )
-        envelope_KF = generator._envelope(mel_TM[None])[0]
+        envelope_KF = generator._envelope(mel_TM[None]).squeeze(0)
         gain, noise_gain = (gain + envelope_KF).exp(), (noise_gain + envelope_KF).exp()
         turned, across = gain * phase.cos(), gain * phase.sin()
-        windows_KS = self._windows(pulses.wave_BS[0])
-        real, imaginary = windows_KS @ self.real_SF, windows_KS @ self.imaginary_SF
+        real, imaginary = self._spectrum(pulses.wave_BS.squeeze(0))
         return self._overlap_add(
             noise_gain * noise[:, 0] + turned * real - across * imaginary,
             noise_gain * noise[:, 1] + turned * imaginary + across * real,
         )
 
-    def _windows(self, wave_S: Tensor) -> Tensor:
-        """The pieces of a wave that overlap, [K, S]; see `stft.spectrum`."""
-        step = len(self.real_SF) // OVERLAP
-        steps = F.pad(wave_S.view(-1, step), (0, 0, OVERLAP // 2, OVERLAP // 2 - 1))
-        n = steps.shape[0] - OVERLAP + 1
-        return torch.cat([steps[k : k + n] for k in range(OVERLAP)], 1)
+    def _spectrum(self, wave_S: Tensor) -> tuple[Tensor, Tensor]:
+        """Real and imaginary parts, [K, F] both; see `stft.spectrum`."""
+        step = 2 * len(self.from_even_HF) // OVERLAP
+        # Samples 1 ... H of each window from its beginning, and from its end.
+        onward = F.pad(wave_S, (2 * step - 1, step + 1)).view(-1, step)
+        back = F.pad(wave_S, (2 * step, step)).view(-1, step).flip(1)
+        onward_KH = torch.cat([onward[:-3], onward[1:-2]], 1)
+        back_KH = torch.cat([back[3:], back[2:-1]], 1)
+        return (onward_KH + back_KH) @ self.from_even_HF, (onward_KH - back_KH) @ self.from_odd_HF
 
     def _overlap_add(self, real_KF: Tensor, imaginary_KF: Tensor) -> Tensor:
         """See `stft.overlap_add`."""
-        n, half = real_KF.shape[0], OVERLAP // 2
-        waves_KS = real_KF @ self.from_real_FS + imaginary_KF @ self.from_imaginary_FS
-        total = _added(waves_KS.unflatten(1, (OVERLAP, -1)))
-        weight = _added(self.squares.expand(n, -1, -1))
-        return (total[half : half + n] / weight[half : half + n]).flatten()
+        even_KH, odd_KH = real_KF @ self.to_even_FH, imaginary_KF @ self.to_odd_FH
+        onward, back = (even_KH + odd_KH).chunk(2, 1), (even_KH - odd_KH).chunk(2, 1)
+        first = F.pad(onward[0][1:], (0, 0, 0, 2)) + F.pad(onward[1], (0, 0, 0, 1))
+        second = F.pad(back[0][:-1], (0, 0, 1, 0)) + back[1]
+        step = second.shape[1]
+        total = first.flatten()[step - 1 : -1].view(-1, step) + second.flip(1)
+        # Fewer windows lie over the ends.
+        return torch.cat(
+            [total[:1] * self.first_s, total[1:-2], total[-2:] * self.last_2s]
+        ).flatten()
 
 
 class PitchGraph(nn.Module):
@@ -108,10 +128,7 @@ class PitchGraph(nn.Module):
 def _blocks(x_TD: Tensor, net: PitchNet | Generator) -> Tensor:
     for block in net.blocks:
         assert isinstance(block, Block)
-        near = shifted(x_TD, len(block.depthwise_KD))
-        mixed = near[0] * block.depthwise_KD[0]
-        for k, x in enumerate(near[1:], start=1):
-            mixed = mixed + x * block.depthwise_KD[k]
+        mixed = depthwise(x_TD, block.depthwise_KD)
         y_TD = F.layer_norm(mixed, mixed.shape[-1:])
         x_TD = x_TD + block.contract(F.gelu(block.expand(y_TD)))
     return x_TD
@@ -129,10 +146,3 @@ def _part(last: nn.Linear, n_bins: int, i: int) -> nn.Linear:
         part.weight.copy_(last.weight.view(SUB_FRAMES, 3, n_bins, -1)[:, i].flatten(0, 1))
         part.bias.copy_(last.bias.view(SUB_FRAMES, 3, n_bins)[:, i].flatten())
     return part
-
-
-def _added(pieces_KOs: Tensor) -> Tensor:
-    """Frames cut into pieces of a step, added where they lie over each other, [K + 3, s]."""
-    return torch.stack(
-        [F.pad(pieces_KOs[:, j], (0, 0, j, OVERLAP - 1 - j)) for j in range(OVERLAP)]
-    ).sum(0)

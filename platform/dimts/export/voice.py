@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from dimts.bundles.fetch import new_folder
 from dimts.core.errors import UserError
 from dimts.export.acoustic_graph import OUTPUTS, AcousticGraph
+from dimts.export.apps import write_for_apps
 from dimts.export.onnx_file import Precision, in_precision, write_onnx
 from dimts.export.package import facts, write_facts, write_runtime
 from dimts.export.vocoder_graph import VocoderGraph
@@ -46,10 +47,11 @@ class Exported(NamedTuple):
 
 
 def export_voice(
-    bundle: Path, vocoder_bundle: Path, out: Path, precision: Precision = "fp32", page: bool = False
-) -> Exported:
+    bundle: Path, vocoder_bundle: Path, out: Path, precision: Precision = "fp32",
+    page: bool = False, apps: bool = False,
+) -> Exported:  # fmt: skip
     """Write a voice and its vocoder as a folder that `dimts.runtime.Voice` speaks from; with `page`
-    a browser, too.
+    a browser, with `apps` those of Piper and sherpa-onnx, too.
 
     Raises:
         UserError: `out` is there, the bundles do not fit together or cannot be exported, or in
@@ -65,11 +67,13 @@ def export_voice(
     speaker.vocoder = vocoder
     text = sample_text(speaker)
     with folder as draft:
-        _write_graphs(draft, speaker, vocoder, text)
+        _write_graphs(draft, speaker, vocoder, text, by_pairs=precision == "fp32")
         for name in (ACOUSTIC, VOCODER):
             in_precision(draft / name, precision, NOT_IN_INT8)
         write_facts(draft, facts(speaker, loaded, vocoder.model))
         write_runtime(draft)
+        if apps:
+            write_for_apps(draft)
         if page:
             for name, source in PAGE.items():
                 shutil.copyfile(Path(__file__).with_name(source), draft / name)
@@ -116,7 +120,7 @@ def difference_db(expected: NDArray[np.float32], actual: NDArray[np.float32]) ->
 
 
 def _write_graphs(
-    folder: Path, speaker: AcousticSpeaker, vocoder: NeuralVocoder, text: str
+    folder: Path, speaker: AcousticSpeaker, vocoder: NeuralVocoder, text: str, by_pairs: bool
 ) -> None:
     """Write both graphs, of which a text is the example that they are traced by."""
     ids_N = torch.tensor(speaker.tokenizer.encode(text, speaker.language))
@@ -124,7 +128,7 @@ def _write_graphs(
     given = {"ids": ids_N, "speed": torch.ones(1), "pitch": torch.ones(1)}
     if speaker.voices:
         given["speaker"] = torch.zeros(1, dtype=torch.int64)
-    acoustic = AcousticGraph(speaker.model, vocoder.model).eval()
+    acoustic = AcousticGraph(speaker.model, vocoder.model, by_pairs).eval()
     n_tokens = torch.export.Dim("n_tokens", min=3, max=MAX_TOKENS)
     write_onnx(acoustic, given, {"ids": n_tokens}, OUTPUTS, folder / ACOUSTIC)
     with torch.inference_mode():

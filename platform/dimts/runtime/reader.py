@@ -34,8 +34,11 @@ class Reader:
         Raises:
             UserError: nothing to say is left, characters are unknown, or no such language.
         """
-        normaliser = self._normaliser(language)
-        tokens, text = self._facts["tokens"], normaliser.normalise(text)
+        return self.tokens(self._normaliser(language).normalise(text), language)
+
+    def tokens(self, text: str, language: str | None = None) -> list[int]:
+        """The same of a text that is normalised."""
+        normaliser, tokens = self._normaliser(language), self._facts["tokens"]
         if unknown := [character for character in text if character not in tokens]:
             raise UnknownCharacters(unknown, normaliser.language.name)
         start = self._facts["languages"][normaliser.language.code]["start_id"]

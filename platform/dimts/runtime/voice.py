@@ -18,8 +18,8 @@ from dimts.runtime.reader import Reader
 
 FORMAT, VERSION = "dimts-voice", 1
 FACTS, ACOUSTIC, VOCODER = "voice.json", "acoustic.onnx", "vocoder.onnx"
-FIRST_CHUNK, CHUNK = 32, 256
-"""Frames that are vocoded at once where a wave is wanted piece by piece."""
+FIRST_CHUNK, GROWTH, MAX_CHUNK = 32, 4, 512
+"""Frames that are vocoded at once: few at first, then times `GROWTH`."""
 
 Float32Array = NDArray[np.float32]
 
@@ -84,7 +84,7 @@ class Voice:
     ) -> Iterator[Float32Array]:  # fmt: skip
         """The same samples piece by piece, as soon as they are there; raises like `speak`."""
         for piece in self._reader.pieces(text, language):
-            mel = self.mel(self.encode(piece.text, language), voice, speed, pitch)
+            mel = self.mel(self._reader.tokens(piece.text, language), voice, speed, pitch)
             yield from self._vocode(mel)
             if piece.pause:
                 yield np.zeros(round(piece.pause / speed * self.sample_rate), np.float32)
@@ -127,19 +127,21 @@ class Voice:
         return np.concatenate(list(self._vocode(spoken)))
 
     def _vocode(self, spoken: dict[str, NDArray[Any]]) -> Iterator[Float32Array]:
-        """Samples of frames of a mel: a few at first, each chunk with those that it depends on."""
+        """Samples of frames of a mel, each chunk with those beside it that it depends on."""
         own = self._vocoder
         hop, n, start, chunk = own["hop"], len(spoken["mel"]), 0, FIRST_CHUNK
         while start < n:
             end = n if n - start < 2 * chunk else start + chunk
             first, last = max(0, start - own["reach"]), min(n, end + own["reach"])
             given = {key: spoken[key][first:last] for key in ("mel", "f0", "voiced", "cycles")}
-            index = np.arange(first, last) % len(self._noise)
+            index: Any = slice(first, last)
+            if last > len(self._noise):
+                index = np.arange(first, last) % len(self._noise)
             noise = self._noise[index].reshape(-1, 2, own["n_bins"])
             (samples,) = self._generator.run(None, {**given, "noise": noise})
             until = min(end, n - 1)  # after the last frame's centre there is nothing
             yield np.clip(samples[(start - first) * hop : (until - first) * hop], -1, 1)
-            start, chunk = end, CHUNK
+            start, chunk = end, min(GROWTH * chunk, MAX_CHUNK)
 
     def _row(self, voice: str | None) -> int:
         if not self.voices:
