@@ -1,4 +1,4 @@
-"""Dates, times of day, ranges, phone numbers and units, before their numbers become words."""
+"""Dates, fractions, times, ranges, phone numbers and units, before their numbers become words."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from dimts.text.numbers import digits_pattern, one_of
+from dimts.text.numbers import SLASH, digits_pattern, one_of
 from dimts.text.replacing import replaced
 from dimts.text.short_forms import longest_first
 
@@ -29,6 +29,7 @@ def number_forms(language: Language) -> list[Rule]:
     rules = (
         _phones(tables) if tables.phone_plus else None,
         _dates(tables) if tables.date_marks else None,
+        _fractions(tables) if tables.fractions else None,
         _times(language, tables.clock, tables.range_word) if tables.clock else None,
         _ranges(tables) if tables.range_word else None,
         _units_after(language) if language.units_after else None,
@@ -62,6 +63,13 @@ def _dates(tables: Numbers) -> Rule:
         return " ".join(str(int(number)) for number in numbers)
 
     return lambda text: replaced(pattern, text, read)
+
+
+def _fractions(tables: Numbers) -> Rule:
+    """1/2 -> 1⁄2, of a fraction that the tables have; in 1/2/3 or 2-1/2 it is none."""
+    fraction = one_of(tables.fractions)
+    pattern = re.compile(rf"(?<![\d.,:/–—-])(?:{fraction})(?![\d/:]|[.,–—-]\d)")
+    return lambda text: replaced(pattern, text, lambda match: match[0].replace("/", SLASH))
 
 
 def _times(language: Language, clock: Clock, range_word: str) -> Rule:
@@ -98,7 +106,8 @@ def _ranges(tables: Numbers) -> Rule:
     def value(written: str) -> float:
         plain = written.replace(tables.group_separator, "").replace(tables.decimal_separator, ".")
         leading = len(plain) > 1 and plain[0] == "0" and plain[1] != "."
-        return float("nan") if leading or plain.count(".") > 1 else float(plain)
+        no_value = leading or plain.count(".") > 1 or SLASH in plain
+        return float("nan") if no_value else float(plain)
 
     def read(match: re.Match[str]) -> str:
         if not value(match[1]) < value(match[4]):
