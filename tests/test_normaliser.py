@@ -251,7 +251,6 @@ def test_mistakes_in_a_language_name_file_and_key(tmp_path: Path) -> None:
         ({"code": "pad"}, "code: 'pad' is the name of a token of its own"),
         ({"code": "eos"}, "code: 'eos' is"),
         ({"numbers": data["numbers"] | {"tens": {20: "twenty"}}}, "tens: 30 is missing"),
-        ({"numbers": data["numbers"] | {"fractions_after": {"1/2": "a"}}}, "1/2: is not among"),
         ({"numbers": data["numbers"] | {"fractions": {"half": "a"}}}, "fractions.*: string should"),
     ]:
         file.write_text(yaml.safe_dump(data | change, allow_unicode=True), encoding="utf-8")
@@ -329,12 +328,12 @@ def test_marks_are_left_out_but_those_of_the_alphabet(tmp_path: Path) -> None:
 
 
 def test_fractions_that_a_language_lists_are_read(tmp_path: Path) -> None:
-    halves = {"fractions": {"1/2": "half"}, "fractions_after": {"1/2": "and a half"}}
+    halves = {"fractions": {"1/2": "half", "+1/2": "and a half"}}
     voice = written(tmp_path, homophones={"q": "k"}, numbers={
         "units": [*"abcdefghijklmnopqrst"], "tens": dict.fromkeys(range(20, 100, 10), "t"),
         "scales": [{"value": 100, "word": "h"}], "minus": "minus", "point": "p",
         "between": {"/": " by "}, **halves,
     })  # fmt: skip
-    assert voice.normalise("1/2 of 3 1/2, 1/3 in 1/2/3") == (
-        "half of d and a half, b by d in b by c by d"
+    assert voice.normalise("1/2 of 3½, 3 1/2, 1/3 in 1/2/3") == (
+        "half of d and a half, d and a half, b by d in b by c by d"
     )

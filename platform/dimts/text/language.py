@@ -20,6 +20,7 @@ from pydantic import AfterValidator, Field, model_validator
 from dimts.core.config import Config, load_config
 from dimts.core.errors import ConfigError
 from dimts.text.letters import (
+    BY_LETTER,
     Base,
     Character,
     Fraction,
@@ -149,16 +150,11 @@ class Numbers(Config):
         "", exclude_if=absent, description="+ of a phone number, which is read digit by digit"
     )
     fractions: dict[Fraction, Said] = Field(
-        default={}, exclude_if=absent, description="1/2 -> its words; others are two numbers"
-    )
-    fractions_after: dict[Fraction, Said] = Field(
-        default={}, exclude_if=absent, description="those said otherwise after a number: 2 1/2"
+        default={}, exclude_if=absent, description="1/2 or, after a whole number, +1/2 -> words"
     )
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        if lost := ", ".join(self.fractions_after.keys() - self.fractions.keys()):
-            raise ValueError(f"fractions_after: {lost}: is not among fractions")
         if self.rules:
             check_rules(self.rules)
             return self
@@ -220,13 +216,17 @@ class Language(Config):
     )
     prefixes: tuple[Word, ...] = Field(default=(), exclude_if=absent)
     suffixes: tuple[Word, ...] = Field(default=(), exclude_if=absent)
-    replacements: dict[Word, Said] = Field(default={}, description="literal variants -> known text")
+    replacements: Annotated[dict[Word, Said], BY_LETTER] = Field(
+        default={}, description="literal variants -> known text; a-c: x-z is letter by letter"
+    )
     drop_marks: bool = Field(
         default=False,
         exclude_if=absent,
         description="leave out combining marks that are not in the alphabet",
     )
-    homophones: dict[Character, Character] = Field(default={}, description="letter -> same sound")
+    homophones: Annotated[dict[Character, Character], BY_LETTER] = Field(
+        default={}, description="letter -> same sound, or ranges of them"
+    )
     syllables: Syllables | None = None
     numbers: Numbers | None = None
     abbreviations: dict[Word, Said] = Field(default={}, description="short form -> words")
@@ -292,8 +292,8 @@ class Language(Config):
         if n := self.numbers:
             scales = (scale.word for scale in n.scales)
             by_rules = literals(n.rules)
-            words = (*n.units, *n.tens.values(), *scales, *by_rules, *n.between.values(),
-                     *n.fractions.values(), *n.fractions_after.values())  # fmt: skip
+            words = (*n.units, *n.tens.values(), *scales, *by_rules, *n.between.values())
+            words += (*n.fractions.values(),)
             clock = (c.hour, c.half, c.minutes_before, c.minutes) if (c := n.clock) else ()
             spoken["numbers"] = (*words, *clock, n.minus, n.point, n.range_word, n.phone_plus)
             if n.ordinals:

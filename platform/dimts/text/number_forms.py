@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -66,10 +67,16 @@ def _dates(tables: Numbers) -> Rule:
 
 
 def _fractions(tables: Numbers) -> Rule:
-    """1/2 -> 1⁄2, of a fraction that the tables have; in 1/2/3 or 2-1/2 it is none."""
-    fraction = one_of(tables.fractions)
-    pattern = re.compile(rf"(?<![\d.,:/–—-])(?:{fraction})(?![\d/:]|[.,–—-]\d)")
-    return lambda text: replaced(pattern, text, lambda match: match[0].replace("/", SLASH))
+    """1/2 and ½ -> 1⁄2 where that is one that the tables have; 1/2/3 and 2-1/2 stay."""
+    pattern = re.compile(
+        rf"[¼-¾⅐-⅞]|(?<![\d.,:/–—-])(?:{one_of(tables.fractions)})(?![\d/:]|[.,–—-]\d)"
+    )
+
+    def read(match: re.Match[str]) -> str:
+        touches = match.string[match.start() - 1 : match.start()].isdecimal()
+        return " " * touches + unicodedata.normalize("NFKC", match[0]).replace("/", SLASH)
+
+    return lambda text: replaced(pattern, text, read)
 
 
 def _times(language: Language, clock: Clock, range_word: str) -> Rule:

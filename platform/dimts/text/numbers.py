@@ -116,7 +116,7 @@ def digits_pattern(tables: Numbers) -> str:
     digits = rf"(?:\d{{1,3}}(?:{group}\d{{3}})+(?!\d)|{indian}|\d+)(?:{point}\d+)*"
     if not tables.fractions:
         return digits
-    fraction = one_of(key.replace("/", SLASH) for key in tables.fractions)
+    fraction = one_of(key.replace("/", SLASH) for key in tables.fractions if key[0] != "+")
     return rf"(?:(?:\d{{1,3}} )?(?:{fraction})(?!\d)|{digits})"
 
 
@@ -147,7 +147,7 @@ def _fraction(text: str, tables: Numbers) -> str:
     words = tables.fractions[fraction]
     if not whole:
         return words
-    return f"{cardinal(int(whole), tables)} {tables.fractions_after.get(fraction, words)}"
+    return f"{cardinal(int(whole), tables)} {tables.fractions.get(f'+{fraction}', words)}"
 
 
 def _digits(text: str, tables: Numbers) -> str:
