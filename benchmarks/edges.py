@@ -2,9 +2,9 @@
 
     python benchmarks/edges.py corpora/asterisk_en corpora/sample_am
 
-Of each end where something is cut: the silence that stays between the cut and the first 5 ms of
-speech (within 40 dB of the loudest frame), and the loudest 10 ms of the tenth of a second that was
-cut off, below the loudest frame. What is louder than -50 dB there may be heard.
+Of both ends of every recording that is not under noise: the silence between the cut and the first
+5 ms of speech (within 40 dB of the loudest frame), and whether any 10 ms of the tenth of a second
+that was cut off are louder than -50 dB of that frame, which may be heard.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dimts.audio.decoded import AudioError
 from dimts.audio.files import decode_audio
 from dimts.audio.mel import Float32Array
 from dimts.audio.trim import TrimConfig, find_speech, trimmed
@@ -24,6 +25,8 @@ from dimts.audio.trim import TrimConfig, find_speech, trimmed
 KEPT = (0.0, 0.025, 0.05, 0.1)
 HEARD_DB, BEYOND = -50.0, 0.1
 """Of the loudest frame; seconds of what is cut off that are looked at."""
+NOISE_DB = -46.0
+"""Of steady noise that decides what speaks; see `find_speech`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,53 +34,59 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("corpora", type=Path, nargs="+", help="folders with recordings in wavs/")
     options = parser.parse_args(arguments)
-    print("| corpus | kept, s | ends | masked by noise | silence before, ms | after, ms "
-          "| cut off, dB: median | 95 % | louder than -50 dB |")  # fmt: skip
-    print("| --- |" + " --- |" * 8)
+    print("| corpus | kept, s | ends | cut | before, ms | after, ms | sound cut off | used |")
+    print("| --- |" + " --- |" * 7)
     for corpus in options.corpora:
-        found = [
-            np.array([*rows])
-            for rows in zip(*map(ends, sorted(corpus.glob("wavs/*"))), strict=True)
-        ]
-        for kept, rows in zip(KEPT, found, strict=True):
-            print(f"| {corpus.name} | {kept:g} | {figures(rows.reshape(-1, 4))} |")
+        rows = [row for file in sorted(corpus.glob("wavs/*")) for row in ends(file)]
+        found = np.array(rows, np.float64).reshape(-1, len(KEPT), 2, 4)
+        for kept, of_length in zip(KEPT, found.swapaxes(0, 1), strict=True):
+            print(f"| {corpus.name} | {kept:g} | {figures(of_length)} |")
     return 0
 
 
-def figures(rows_N4: NDArray[np.float64]) -> str:
+def figures(rows_N24: NDArray[np.float64]) -> str:
     """Cells of one line."""
-    masked, side, silence, level = rows_N4[np.isfinite(rows_N4[:, 3])].T
-    clean = masked == 0
-    before, after = (1000 * np.median(silence[clean & (side == end)]) for end in (0, 1))
-    level = level[clean]
+    silence_N2, level_N2, cut_N2, seconds_N2 = np.moveaxis(rows_N24, 2, 0)
+    is_cut = cut_N2 > 0
+    before, after = (
+        f"{1000 * np.median(silence_N2[is_cut[:, end], end]):.0f}" if is_cut[:, end].any() else "-"
+        for end in (0, 1)
+    )
+    heard = (level_N2 > HEARD_DB).mean()
     return (
-        f"{clean.sum()} | {(~clean).sum()} | {before:.0f} | {after:.0f} | {np.median(level):.0f} | "
-        f"{np.percentile(level, 95):.0f} | {(level > HEARD_DB).mean():.1%}"
+        f"{is_cut.size} | {is_cut.sum()} | {before} | {after} | {heard:.1%} | "
+        f"{seconds_N2[:, 0].sum() / 60:.1f} min"
     )
 
 
-def ends(file: Path) -> Iterator[NDArray[np.float64]]:
-    """Of each length in `KEPT`, both ends of a recording, [2, 4]: whether noise masks it, which end
-    it is, silence in seconds, and the level in dB of what is cut off; NaN: nothing is."""
+def ends(file: Path) -> Iterator[list[tuple[float, float, float, float]]]:
+    """Of each length in `KEPT`, for both ends: silence that is kept, level in dB of what is cut
+    off, seconds that are, and seconds of the recording that are used.
+
+    Of a recording that cannot be read or is under noise: nothing.
+    """
     descriptor = os.open(file, os.O_RDONLY)
     try:
         wave, rate, _ = decode_audio(descriptor)
+    except AudioError:
+        return
     finally:
         os.close(descriptor)
     activity = find_speech(wave, rate, TrimConfig().top_db)
-    loudest = activity.power.max()
+    loudest = float(activity.power.max())
+    if activity.noise > loudest * 10 ** (NOISE_DB / 10):
+        return
     loud = np.flatnonzero(levels(wave, rate, 0.005, loudest) > -TrimConfig().top_db)
     spoken = loud[0] * 0.005, (loud[-1] + 1) * 0.005
     for kept in KEPT:
         start, end = trimmed(activity, len(wave), rate, TrimConfig(keep_seconds=kept))
         strip = round(BEYOND * rate)
         cut_off = wave[max(0, start - strip) : start], wave[end : end + strip]
-        loudness = (levels(w, rate, 0.01, loudest).max(initial=-np.inf) for w in cut_off)
         silences = spoken[0] - start / rate, end / rate - spoken[1]
-        yield np.array([
-            (activity.is_masked, side, *values)
-            for side, values in enumerate(zip(silences, loudness, strict=True))
-        ], np.float64)  # fmt: skip
+        cuts = start / rate, (len(wave) - end) / rate
+        heard = [levels(w, rate, 0.01, loudest).max(initial=-np.inf) for w in cut_off]
+        used = 2 * ((end - start) / rate,)
+        yield [*zip(silences, heard, cuts, used, strict=True)]
 
 
 def levels(wave: Float32Array, rate: int, seconds: float, loudest: float) -> NDArray[np.float64]:
