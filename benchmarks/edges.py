@@ -25,8 +25,6 @@ from dimts.audio.trim import TrimConfig, find_speech, trimmed
 KEPT = (0.0, 0.025, 0.05, 0.1)
 HEARD_DB, BEYOND = -50.0, 0.1
 """Of the loudest frame; seconds of what is cut off that are looked at."""
-NOISE_DB = -46.0
-"""Of steady noise that decides what speaks; see `find_speech`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,7 +72,7 @@ def ends(file: Path) -> Iterator[list[tuple[float, float, float, float]]]:
         os.close(descriptor)
     activity = find_speech(wave, rate, TrimConfig().top_db)
     loudest = float(activity.power.max())
-    if activity.noise > loudest * 10 ** (NOISE_DB / 10):
+    if activity.is_masked:
         return
     loud = np.flatnonzero(levels(wave, rate, 0.005, loudest) > -TrimConfig().top_db)
     spoken = loud[0] * 0.005, (loud[-1] + 1) * 0.005

@@ -30,7 +30,7 @@ MAX_BYTES_A_SECOND = MAX_SAMPLE_RATE * 32
 """Eight channels of 32 bits at the highest rate. Only reading a file gives its hash, so one that
 cannot be short enough is not read."""
 
-CLEANING_VERSION = 2
+CLEANING_VERSION = 1
 """To be raised when the same settings would clean a recording otherwise."""
 
 _REASONS = {

@@ -245,7 +245,7 @@ def test_trimming_keeps_the_margin_and_stays_inside() -> None:
     tight = trim_silence(wave, RATE, TrimConfig(keep_seconds=0))
     assert 4_000 < tight[0] < 5_500
     assert len(wave) - 8_000 < tight[1] < len(wave) - 6_000
-    margin = round(0.1 * RATE)
+    margin = round(0.05 * RATE)
     assert trim_silence(wave, RATE, TrimConfig()) == (tight[0] - margin, tight[1] + margin)
     assert trim_silence(wave, RATE, TrimConfig(keep_seconds=5)) == (0, len(wave))
 

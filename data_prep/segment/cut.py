@@ -16,7 +16,7 @@ from data_prep.segment.texts import Part
 from dimts.core.config import Config
 
 MARGIN = 6
-"""Frames of a pause that are kept at either end of an utterance."""
+"""Frames of a pause that are kept at either end of an utterance, as `prepare.trim` keeps them."""
 MAX_GAP_SECONDS = 1.2
 """Of a pause inside an utterance of several parts."""
 MAX_STRANGE = 30

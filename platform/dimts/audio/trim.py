@@ -33,7 +33,12 @@ class TrimConfig(Config):
         le=120,
         description="quieter than the loudest: silence; so is what is close to steady noise",
     )
-    keep_seconds: float = Field(default=0.1, ge=0, le=10, description="silence kept at either end")
+    keep_seconds: float = Field(
+        default=0.05,
+        ge=0,
+        le=10,
+        description="silence kept at either end; twice that where noise hides quiet ends of speech",
+    )
 
 
 class Activity(NamedTuple):
@@ -44,12 +49,14 @@ class Activity(NamedTuple):
         power: mean square of each frame of 40 ms, float64 [n_frames].
         speaks: bool [n_frames].
         noise: mean square of steady noise; 0 if none is found.
+        is_masked: whether that noise, not `top_db`, decides what speaks.
     """
 
     hop: int
     power: NDArray[np.float64]
     speaks: NDArray[np.bool_]
     noise: float
+    is_masked: bool
 
 
 def find_speech(wave: Float32Array, sample_rate: int, top_db: float) -> Activity:
@@ -72,7 +79,7 @@ def find_speech(wave: Float32Array, sample_rate: int, top_db: float) -> Activity
     quiet = loudest * 10 ** (-top_db / 10)
     masked = noise * 10 ** (_ABOVE_FLOOR_DB / 10)
     threshold = max(quiet, min(masked, loudest * 10 ** (-_BELOW_PEAK_DB / 10)))
-    return Activity(hop, power, power > threshold, noise)
+    return Activity(hop, power, power > threshold, noise, masked > quiet)
 
 
 def trim_silence(wave: Float32Array, sample_rate: int, config: TrimConfig) -> tuple[int, int]:
@@ -92,7 +99,7 @@ def trimmed(
     speaks = np.flatnonzero(activity.speaks)
     if not config.enabled or not len(speaks):
         return 0, n_samples
-    keep = round(config.keep_seconds * sample_rate)
+    keep = round(config.keep_seconds * (1 + activity.is_masked) * sample_rate)
     end = (int(speaks[-1]) + 1) * activity.hop + keep
     return max(0, int(speaks[0]) * activity.hop - keep), min(n_samples, end)
 
