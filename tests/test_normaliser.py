@@ -337,3 +337,9 @@ def test_fractions_that_a_language_lists_are_read(tmp_path: Path) -> None:
     assert voice.normalise("1/2 of 3½, 3 1/2, 1/3 in 1/2/3") == (
         "half of d and a half, d and a half, b by d in b by c by d"
     )
+
+
+def test_ranges_of_letters_are_replaced_letter_by_letter(tmp_path: Path) -> None:
+    table = {"\u03b1-\u03b3": "a-c", "1-3": "d"}
+    voice = written(tmp_path, replacements=table, homophones={"x-z": "a-c"})
+    assert voice.normalise("\u03b1\u03b2\u03b3 xyz 1-3") == "abc abc d"

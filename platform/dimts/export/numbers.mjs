@@ -22,7 +22,7 @@ export function numberReader(tables) {
   const unitAfter = new RegExp(`(?<=\\d)\\s?(${oneOf(Object.keys(after))})(?!${WORD})`, "gu")
   const between = new RegExp(`(?<=\\d)(${oneOf(Object.keys(own.between))})(?=\\d)`, "gu")
   const whole = new RegExp(digits, "gu"), marks = escaped(own.clock?.marks ?? "")
-  const compound = new RegExp(`\\d\\p{L}*(?: ?[-–—] ?|[/:.,${marks}])\\d|\\+\\d`, "u")
+  const compound = new RegExp(`\\d\\p{L}*(?: ?[-–—] ?|[/\u2044:.,${marks}])\\d|\\+\\d`, "u")
   const read = tables.affixes === "listed" ? listed(tables, digits, ordinals)
     : simple(tables, digits, ordinals)
   const shares = own.fractions ?? {}, share = (_, whole, mark) => {
