@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import unicodedata
 from collections import defaultdict
 from pathlib import Path
 
@@ -50,11 +51,27 @@ def test_respelling_changes_nothing_but_latin_words(kind: str) -> None:
 def test_latin_words_are_refused_unless_respelled() -> None:
     with pytest.raises(UnknownCharacters, match=r"; text\.respell: true reads them"):
         plain.normalise("በFacebook ላይ")
+    with pytest.raises(UnknownCharacters, match=r"; text\.respell: true reads them"):
+        plain.normalise("ሰላም é")
     with pytest.raises(UnknownCharacters) as error:
         plain.normalise("ሰላም 你")
     assert "respell" not in str(error.value)
     with pytest.raises(ConfigError, match=r"text\.respell: English has no respelling"):
         Normaliser(load_language("en"), TextConfig(language="en", respell=True))
+
+
+def test_every_ethiopic_character_is_read() -> None:
+    """Of any language and of any Unicode that Python knows."""
+    blocks = (range(0x1200, 0x13A0), range(0x2D80, 0x2DE0), range(0xAB00, 0xAB30),
+              range(0x1E7E0, 0x1E800))  # fmt: skip
+    assigned = [c for block in blocks for c in map(chr, block) if unicodedata.name(c, "")]
+    assert len(assigned) >= 495
+    for character in assigned:
+        plain.normalise(f"ለ{character}")
+
+
+def test_latin_letters_with_marks_are_respelled() -> None:
+    assert latin.normalise("c\u0304af\u0327e\u0301") == latin.normalise("cafe")
 
 
 @pytest.mark.parametrize(

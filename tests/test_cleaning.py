@@ -10,6 +10,7 @@ import soundfile
 from prepare_fixtures import RATE, add_row, make_corpus, run_prepare, tone
 
 from benchmarks import cleaning as benchmark
+from benchmarks import edges
 from benchmarks.recording import read_recording
 from dimts.audio.cleaning import CleaningConfig, clean, remove_offset
 from dimts.audio.decoded import AudioError
@@ -103,6 +104,27 @@ def test_speech_is_brought_to_a_level_below_full_scale() -> None:
     assert levels[0] == pytest.approx(levels[1], rel=1e-3)
     loud, _, _ = clean(wave, RATE, TrimConfig(), CleaningConfig(loudness_db=-6))
     assert np.abs(loud).max() == pytest.approx(0.99, abs=1e-3)
+
+
+def test_the_benchmark_of_edges_finds_what_is_kept_and_cut_off(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    t = np.arange(RATE) / RATE
+    wave = within((0.3 * np.sin(2 * np.pi * 220 * t)).astype(np.float32), 0.3, 0.3)
+    breath = slice(int(0.2 * RATE), int(0.22 * RATE))  # 45 dB below the tone
+    wave[breath] = 0.3 * 10 ** (-45 / 20) * np.sin(2 * np.pi * 220 * t[breath])
+    (tmp_path / "wavs").mkdir()
+    soundfile.write(tmp_path / "wavs" / "a.wav", wave, RATE, subtype="FLOAT")
+    assert edges.main([str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()[2:]
+    rows = {cells[1]: cells[2:] for cells in ([*map(str.strip, x.split("|")[1:-1])] for x in lines)}
+    n, cut, before, after, heard, _ = rows["0.05"]
+    assert (n, cut, heard) == ("2", "2", "50.0%")
+    assert 60 <= int(before) <= 75
+    assert 70 <= int(after) <= 85
+    n, cut, before, after, heard, _ = rows["0.1"]
+    assert (cut, heard) == ("2", "0.0%")
+    assert 110 <= int(before) <= 125
 
 
 def test_what_was_done_is_counted_and_kept(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from prepare_fixtures import TEXT, TEXTS, add_row, make_corpus, run_prepare
 from tracking_fixtures import make_store, settings_of
 
+from benchmarks.misfits import main as main_misfits
 from benchmarks.misfits import measure as measure_misfits
 from data_prep.doctor.measure import measure
 from data_prep.doctor.texts import duplicates, pairs_never_heard
@@ -171,3 +172,13 @@ def test_swapped_texts_are_among_the_worst_of_the_sample_corpus(
     found = measure_misfits(tmp_path / "corpus", "am", tmp_path / "out", seed=1)
     assert found.wrong == 30
     assert found.among_worst >= 0.9 * found.wrong
+
+
+@pytest.mark.slow
+def test_a_voice_that_learns_wrong_texts_examines_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_corpus(tmp_path / "corpus", 40)
+    command = [f"--corpus={tmp_path / 'corpus'}", "--language=am", "--steps=2", "--seeds=1"]
+    assert main_misfits(command) == 0
+    assert "of 2 wrong rows" in capsys.readouterr().out

@@ -101,7 +101,8 @@ def test_what_a_base_knows_needs_no_spelling(home: Path) -> None:
 
 
 def test_letters_that_are_composed_of_two_are_read(home: Path) -> None:
-    new_language("hi", corpus_of(home / "corpus", *HINDI))
+    report = new_language("hi", corpus_of(home / "corpus", *HINDI, "1/2 किलो", "12/3/2015"))
+    assert "1 rows have numbers such as 1/2, read as two: list what is a fraction" in report
     assert [reader("hi").normalise(text) for text in HINDI] == list(HINDI.values())
     spelled = load_transliteration("hi", load_language("hi")).letters
     assert [spelled[letter] for letter in "।कचा्"] == [".", "k", "ç", "a", ""]

@@ -251,6 +251,7 @@ def test_mistakes_in_a_language_name_file_and_key(tmp_path: Path) -> None:
         ({"code": "pad"}, "code: 'pad' is the name of a token of its own"),
         ({"code": "eos"}, "code: 'eos' is"),
         ({"numbers": data["numbers"] | {"tens": {20: "twenty"}}}, "tens: 30 is missing"),
+        ({"numbers": data["numbers"] | {"fractions": {"half": "a"}}}, "fractions.*: string should"),
     ]:
         file.write_text(yaml.safe_dump(data | change, allow_unicode=True), encoding="utf-8")
         with pytest.raises(ConfigError, match=message) as error:
@@ -319,3 +320,26 @@ def test_language_may_be_written_in_decomposed_letters(tmp_path: Path) -> None:
         ]},
     )  # fmt: skip
     assert voice.normalise(f"b{a}. {a} {o} =\u0338 u\u0308") == "b\u00e9 a o ne \u00fc"
+
+
+def test_marks_are_left_out_but_those_of_the_alphabet(tmp_path: Path) -> None:
+    voice = written(tmp_path, letters=["a-z", "q\u0303"], drop_marks=True, homophones={"k": "q"})
+    assert voice.normalise("q\u0303 x\u0304\u0303") == "q\u0303 x\u0303"
+
+
+def test_fractions_that_a_language_lists_are_read(tmp_path: Path) -> None:
+    halves = {"fractions": {"1/2": "half", "+1/2": "and a half"}}
+    voice = written(tmp_path, homophones={"q": "k"}, numbers={
+        "units": [*"abcdefghijklmnopqrst"], "tens": dict.fromkeys(range(20, 100, 10), "t"),
+        "scales": [{"value": 100, "word": "h"}], "minus": "minus", "point": "p",
+        "between": {"/": " by "}, **halves,
+    })  # fmt: skip
+    assert voice.normalise("1/2 of 3½, 3 1/2, 1/3 in 1/2/3") == (
+        "half of d and a half, d and a half, b by d in b by c by d"
+    )
+
+
+def test_ranges_of_letters_are_replaced_letter_by_letter(tmp_path: Path) -> None:
+    table = {"\u03b1-\u03b3": "a-c", "1-3": "d"}
+    voice = written(tmp_path, replacements=table, homophones={"x-z": "a-c"})
+    assert voice.normalise("\u03b1\u03b2\u03b3 xyz 1-3") == "abc abc d"

@@ -61,6 +61,7 @@ ELSEWHERE = {
     "benchmarks/submit.py": "tests/test_submit.py",
     "benchmarks/scaling.py": "tests/test_scaling.py",
     "benchmarks/cleaning.py": "tests/test_cleaning.py",
+    "benchmarks/edges.py": "tests/test_cleaning.py",
     "benchmarks/prepare.py": "tests/test_prepare_engines.py",
     "benchmarks/two_nodes.py": "tests/test_nodes.py",
     "benchmarks/chatterbox_parity.py": "tests/test_chatterbox_parity.py",

@@ -22,10 +22,15 @@ export function numberReader(tables) {
   const unitAfter = new RegExp(`(?<=\\d)\\s?(${oneOf(Object.keys(after))})(?!${WORD})`, "gu")
   const between = new RegExp(`(?<=\\d)(${oneOf(Object.keys(own.between))})(?=\\d)`, "gu")
   const whole = new RegExp(digits, "gu"), marks = escaped(own.clock?.marks ?? "")
-  const compound = new RegExp(`\\d\\p{L}*(?: ?[-–—] ?|[/:.,${marks}])\\d|\\+\\d`, "u")
+  const compound = new RegExp(`\\d\\p{L}*(?: ?[-–—] ?|[/\u2044:.,${marks}])\\d|\\+\\d`, "u")
   const read = tables.affixes === "listed" ? listed(tables, digits, ordinals)
     : simple(tables, digits, ordinals)
+  const shares = own.fractions ?? {}, share = (_, whole, mark) => {
+    const key = mark.normalize("NFKC").replace("\u2044", "/")
+    return ` ${whole ? `${whole} ${shares["+" + key] ?? shares[key]}` : shares[key] ?? mark} `
+  }
   return text => {
+    text = text.replace(/(\d{1,3})?([¼-¾⅐-⅞])/gu, share)
     text = text.replace(numerals, letters => {
       const value = numeralValue(letters, own.numerals)
       return value <= largest(own) ? `${value}` : letters

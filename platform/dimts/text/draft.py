@@ -19,6 +19,7 @@ OWN_LETTER, OWN_MARK, APOSTROPHE = 0.01, 0.05, 0.005
 """Share of the texts that have a letter with an accent, a mark alone, or ' in a word, from which on
 it belongs to the alphabet though CLDR does not list it; `FEWEST` texts at least."""
 FEWEST = 3
+SLASHED = re.compile(r"(?<![\d/])\d{1,3}/\d{1,4}(?![\d/])")
 PLAIN: dict[str, str] = {
     **dict.fromkeys("“”„«»‹›\"¿¡*_", " "),
     **dict.fromkeys("()[]{}", ", "),
@@ -191,6 +192,11 @@ class _Drafting:
             + ", ".join(f"{n} {words.words(n)}" for n in (21, 105, 1983))
         )
         self.unsure.append("numbers are read as one counts, in one gender and case")
+        if rows := sum(bool(SLASHED.search(text)) for text in self.texts):
+            self.unsure.append(
+                f"{rows} rows have numbers such as 1/2, read as two: list what is a fraction in "
+                "numbers.fractions"
+            )
         return {
             "units": [words.words(n) for n in range(10)],
             "rules": spelled,

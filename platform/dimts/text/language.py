@@ -19,7 +19,18 @@ from pydantic import AfterValidator, Field, model_validator
 
 from dimts.core.config import Config, load_config
 from dimts.core.errors import ConfigError
-from dimts.text.letters import Base, Character, Letters, Said, Text, Word, expand, visible
+from dimts.text.letters import (
+    BY_LETTER,
+    Base,
+    Character,
+    Fraction,
+    Letters,
+    Said,
+    Text,
+    Word,
+    expand,
+    visible,
+)
 from dimts.text.spellout import check_rules, literals
 
 LANGUAGES = Path(__file__).parent / "languages"
@@ -138,6 +149,9 @@ class Numbers(Config):
     phone_plus: Said = Field(
         "", exclude_if=absent, description="+ of a phone number, which is read digit by digit"
     )
+    fractions: dict[Fraction, Said] = Field(
+        default={}, exclude_if=absent, description="1/2 or, after a whole number, +1/2 -> words"
+    )
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -202,8 +216,17 @@ class Language(Config):
     )
     prefixes: tuple[Word, ...] = Field(default=(), exclude_if=absent)
     suffixes: tuple[Word, ...] = Field(default=(), exclude_if=absent)
-    replacements: dict[Word, Said] = Field(default={}, description="literal variants -> known text")
-    homophones: dict[Character, Character] = Field(default={}, description="letter -> same sound")
+    replacements: Annotated[dict[Word, Said], BY_LETTER] = Field(
+        default={}, description="literal variants -> known text; a-c: x-z is letter by letter"
+    )
+    drop_marks: bool = Field(
+        default=False,
+        exclude_if=absent,
+        description="leave out combining marks that are not in the alphabet",
+    )
+    homophones: Annotated[dict[Character, Character], BY_LETTER] = Field(
+        default={}, description="letter -> same sound, or ranges of them"
+    )
     syllables: Syllables | None = None
     numbers: Numbers | None = None
     abbreviations: dict[Word, Said] = Field(default={}, description="short form -> words")
@@ -270,6 +293,7 @@ class Language(Config):
             scales = (scale.word for scale in n.scales)
             by_rules = literals(n.rules)
             words = (*n.units, *n.tens.values(), *scales, *by_rules, *n.between.values())
+            words += (*n.fractions.values(),)
             clock = (c.hour, c.half, c.minutes_before, c.minutes) if (c := n.clock) else ()
             spoken["numbers"] = (*words, *clock, n.minus, n.point, n.range_word, n.phone_plus)
             if n.ordinals:

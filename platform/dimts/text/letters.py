@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from typing import Annotated, Any, TypeVar
@@ -40,6 +41,18 @@ def expand(letters: Iterable[str]) -> list[str]:
     return [*expanded, *dict.fromkeys(c for c in marked if c not in there)]
 
 
+def by_letter(table: Any) -> Any:
+    """``{"a-c": "x-z"}`` -> an entry for each letter; all others as they are."""
+    if not isinstance(table, dict):
+        return table
+    entries: dict[Any, Any] = {}
+    for key, value in table.items():
+        ranges = all(isinstance(x, str) and re.fullmatch(r"\w-\w", x) for x in (key, value))
+        old, new = (expand([x]) if ranges else [x] for x in (key, value))
+        entries |= zip(old, new, strict=True) if len(old) == len(new) else {key: value}
+    return entries
+
+
 def _single(value: str) -> str:
     if len(value) != 1:
         parts = " ".join(f"U+{ord(c):04X}" for c in value) or "none"
@@ -56,10 +69,12 @@ def visible(letters: Entries) -> Entries:
     return letters
 
 
+BY_LETTER = BeforeValidator(by_letter)
 _COMPOSED = BeforeValidator(_composed)
 Text = Annotated[str, _COMPOSED]
 Character = Annotated[str, AfterValidator(_single), _COMPOSED]
 Word = Annotated[str, Field(min_length=1, max_length=1000), _COMPOSED]
 Said = Annotated[str, Field(max_length=1000), _COMPOSED]
 Letters = Annotated[Word, AfterValidator(visible)]
+Fraction = Annotated[str, Field(pattern=r"^\+?\d{1,4}/\d{1,4}$")]
 Base = Annotated[str, Field(max_length=40, coerce_numbers_to_str=True)]

@@ -1,12 +1,13 @@
-"""Dates, times of day, ranges, phone numbers and units, before their numbers become words."""
+"""Dates, fractions, times, ranges, phone numbers and units, before their numbers become words."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from dimts.text.numbers import digits_pattern, one_of
+from dimts.text.numbers import SLASH, digits_pattern, one_of
 from dimts.text.replacing import replaced
 from dimts.text.short_forms import longest_first
 
@@ -29,6 +30,7 @@ def number_forms(language: Language) -> list[Rule]:
     rules = (
         _phones(tables) if tables.phone_plus else None,
         _dates(tables) if tables.date_marks else None,
+        _fractions(tables) if tables.fractions else None,
         _times(language, tables.clock, tables.range_word) if tables.clock else None,
         _ranges(tables) if tables.range_word else None,
         _units_after(language) if language.units_after else None,
@@ -60,6 +62,19 @@ def _dates(tables: Numbers) -> Rule:
     def read(match: re.Match[str]) -> str:
         numbers = (group for group in match.groups() if group and group.isdecimal())
         return " ".join(str(int(number)) for number in numbers)
+
+    return lambda text: replaced(pattern, text, read)
+
+
+def _fractions(tables: Numbers) -> Rule:
+    """1/2 and ½ -> 1⁄2 where that is one that the tables have; 1/2/3 and 2-1/2 stay."""
+    pattern = re.compile(
+        rf"[¼-¾⅐-⅞]|(?<![\d.,:/–—-])(?:{one_of(tables.fractions)})(?![\d/:]|[.,–—-]\d)"
+    )
+
+    def read(match: re.Match[str]) -> str:
+        touches = match.string[match.start() - 1 : match.start()].isdecimal()
+        return " " * touches + unicodedata.normalize("NFKC", match[0]).replace("/", SLASH)
 
     return lambda text: replaced(pattern, text, read)
 
@@ -98,7 +113,8 @@ def _ranges(tables: Numbers) -> Rule:
     def value(written: str) -> float:
         plain = written.replace(tables.group_separator, "").replace(tables.decimal_separator, ".")
         leading = len(plain) > 1 and plain[0] == "0" and plain[1] != "."
-        return float("nan") if leading or plain.count(".") > 1 else float(plain)
+        no_value = leading or plain.count(".") > 1 or SLASH in plain
+        return float("nan") if no_value else float(plain)
 
     def read(match: re.Match[str]) -> str:
         if not value(match[1]) < value(match[4]):

@@ -12,6 +12,9 @@ from dimts.text.spellout import LARGEST_BY_RULES, spell
 if TYPE_CHECKING:
     from dimts.text.language import Numbers
 
+SLASH = "\u2044"
+"""Of a fraction, as `number_forms` has written it; any other slash stands between two numbers."""
+
 
 def cardinal(number: int, tables: Numbers) -> str:
     """`number` from 0 to `largest` in words, e.g. 1983 -> አንድ ሺህ ዘጠኝ መቶ ሰማንያ ሦስት."""
@@ -107,15 +110,22 @@ def one_of(texts: Iterable[str]) -> str:
 
 def digits_pattern(tables: Numbers) -> str:
     """A pattern of a number: digits, in groups (1,000,000, in India 10,00,000) or not, and any
-    number of fractions."""
+    number of decimals; or a fraction that the tables have, after a whole number or not."""
     group, point = re.escape(tables.group_separator), re.escape(tables.decimal_separator)
     indian = rf"\d{{1,2}}(?:{group}\d{{2}})+{group}\d{{3}}(?!\d)"
-    return rf"(?:\d{{1,3}}(?:{group}\d{{3}})+(?!\d)|{indian}|\d+)(?:{point}\d+)*"
+    digits = rf"(?:\d{{1,3}}(?:{group}\d{{3}})+(?!\d)|{indian}|\d+)(?:{point}\d+)*"
+    if not tables.fractions:
+        return digits
+    fraction = one_of(key.replace("/", SLASH) for key in tables.fractions if key[0] != "+")
+    return rf"(?:(?:\d{{1,3}} )?(?:{fraction})(?!\d)|{digits})"
 
 
 def number_words(match: re.Match[str], tables: Numbers) -> str:
     """Words of the groups `minus`, `number` and, of an ordinal, `suffix`."""
     check_length(len(match["number"]) * max(map(len, (*tables.units[:10], tables.point))))
+    minus = f"{tables.minus} " if match["minus"] else ""
+    if SLASH in match["number"]:
+        return minus + _fraction(match["number"], tables)
     whole, *fractions = match["number"].split(tables.decimal_separator)
     whole = whole.replace(tables.group_separator, "")
     suffix = match["suffix"] or ""
@@ -128,8 +138,16 @@ def number_words(match: re.Match[str], tables: Numbers) -> str:
     else:
         words = cardinal(value, tables)
     spoken = [words, *(_digits(fraction, tables) for fraction in fractions)]
-    minus = f"{tables.minus} " if match["minus"] else ""
     return minus + f" {tables.point} ".join(spoken) + suffix
+
+
+def _fraction(text: str, tables: Numbers) -> str:
+    """1⁄2 or, after a whole number, 5 1⁄2."""
+    whole, _, fraction = text.replace(SLASH, "/").rpartition(" ")
+    words = tables.fractions[fraction]
+    if not whole:
+        return words
+    return f"{cardinal(int(whole), tables)} {tables.fractions.get(f'+{fraction}', words)}"
 
 
 def _digits(text: str, tables: Numbers) -> str:

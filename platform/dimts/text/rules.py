@@ -54,6 +54,7 @@ class Normaliser:
         self.config = config
         self._known = frozenset((*language.alphabet, " "))
         self._letters = self._known - {*language.punctuation, " "}
+        self._invisible = ("Cc", "Cf", "Mn", "Me") if language.drop_marks else ("Cc", "Cf")
         rules = (
             ShortForms(language) if language.affixes == "listed" else _abbreviations(language),
             _acronyms(language),
@@ -95,7 +96,7 @@ class Normaliser:
         """What `normalise` reads by its letters alone, as the language's file has no entry for it:
         abbreviations and, where they are respelled, words of another script."""
         found: list[str] = []
-        text = " ".join(unicodedata.normalize("NFC", text).split())
+        text = self._visible(text)
         for rule in self._rules:
             if isinstance(rule, ShortForms | Respeller):
                 found += rule.guessed(text)
@@ -106,18 +107,22 @@ class Normaliser:
         if not self.language.numbers and any(c.isdecimal() for c in unknown):
             return "; its file has no number words: add numbers to it, or write digits out"
         tables = self.language.respelling
-        if not tables or self.config.respell or not tables.names.keys() & map(str.lower, unknown):
+        plain = (unicodedata.normalize("NFD", c)[0].lower() for c in unknown)
+        if not tables or self.config.respell or not tables.names.keys() & plain:
             return ""
         return "; text.respell: true reads them by the language's respelling"
 
-    def _pass(self, text: str) -> str:
-        check_length(len(text))
+    def _visible(self, text: str) -> str:
         visible = (
             c
             for c in unicodedata.normalize("NFC", text)
-            if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf")
+            if c in self._known or c.isspace() or unicodedata.category(c) not in self._invisible
         )
-        text = " ".join("".join(visible).split())
+        return " ".join("".join(visible).split())
+
+    def _pass(self, text: str) -> str:
+        check_length(len(text))
+        text = self._visible(text)
         for rule in self._rules:
             text = rule(text)
         text = " ".join(text.translate(self._homophones).split())
