@@ -18,7 +18,7 @@ from benchmarks.machine_facts import machine_facts
 from data_prep.recipes import hibari_voice
 from data_prep.recipes.espeak import read_sentences
 from dimts.core.environment import n_cores
-from dimts.evaluation.judges.config import NAMES, JudgesConfig
+from dimts.evaluation.judges.config import PRETRAINED, JudgesConfig
 from dimts.evaluation.judges.judge import Clip
 from dimts.evaluation.judges.panel import judge_clips, load_judges
 
@@ -41,7 +41,7 @@ def main() -> None:
     print(f"{len(clips)} sentences, {seconds:.0f} s of speech, {threads} threads")
     print("| judge | loading, s | judging, s | of real time |\n| --- | --- | --- | --- |")
     rows = []
-    for names in (*((name,) for name in NAMES), NAMES):
+    for names in (*((name,) for name in PRETRAINED), PRETRAINED):
         loaded, judged = timed(JudgesConfig(names=names), clips, device, threads)
         name = names[0] if len(names) == 1 else "all at once"
         print(f"| {name} | {loaded:.1f} | {judged:.1f} | {judged / seconds:.3f} |", flush=True)

@@ -179,6 +179,18 @@ def vocoder_file(spoken_corpus: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="session")
+def recogniser_file(voice_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The YAML of a recogniser so small that a step takes milliseconds, on a voice's features."""
+    settings = yaml.safe_load(voice_file.read_text(encoding="utf-8"))
+    training = {key: value for key, value in VOCODER_TRAINING.items() if key in TRAINING}
+    settings |= {"family": "recogniser", "training": training}
+    settings["model"] = {"width": 16, "hidden": 32, "blocks": 2, "kernel": 5, "dropout": 0.0}
+    file = tmp_path_factory.mktemp("recogniser") / "recogniser.yaml"
+    file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="session")
 def chatterbox_file(
     spoken_corpus: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Path]:

@@ -27,7 +27,7 @@ class Case(NamedTuple):
         loss: the metric of training that falls.
         freeze: settings by which a part is frozen.
         frozen: beginnings of the names of the weights that then stay.
-        text: that it speaks; None: it is a vocoder.
+        text: that it speaks; None: it takes a mel.
     """
 
     settings: dict[str, Any] | str
@@ -52,6 +52,9 @@ CASES = {
         ("pitch_net.",),
         None,
     ),
+    "recogniser": Case(
+        "recogniser_file", "train/loss", ("model.freeze=[0]",), ("blocks.0.",), None
+    ),
     "chatterbox": Case(
         "chatterbox_file",
         "train/loss",
@@ -64,7 +67,8 @@ CASES = {
     ),
 }
 Build = Callable[..., RunnableConfig]
-KILLED = [pytest.param(n, marks=pytest.mark.slow) if n == "chatterbox" else n for n in CASES]
+OWN_WAY = ("chatterbox", "recogniser")
+KILLED = [pytest.param(n, marks=pytest.mark.slow) if n in OWN_WAY else n for n in CASES]
 """Stopped it goes on bit for bit each time; what else a kill does is the same for all."""
 SWEPT = [n if n in ("acoustic", "toy") else pytest.param(n, marks=pytest.mark.slow) for n in CASES]
 """A sweep knows metrics and settings of a family alone."""

@@ -24,7 +24,7 @@ from dimts.cli import run_job
 from dimts.commands import judge
 from dimts.core.config import build_config
 from dimts.core.errors import ConfigError, UserError
-from dimts.evaluation.judges.config import NAMES, JudgesConfig
+from dimts.evaluation.judges.config import PRETRAINED, JudgesConfig
 from dimts.evaluation.judges.judge import Clip, Judge
 from dimts.evaluation.judges.metrics import OF_JUDGE, RIGHT_SPEAKER, WEIGHTS
 from dimts.evaluation.judges.panel import Verdicts, judge_clips, load_judges
@@ -87,12 +87,12 @@ def voices() -> dict[str, list[Clip]]:
 
 @pytest.fixture(scope="module")
 def judges() -> list[Judge]:
-    return load_judges(JudgesConfig(names=NAMES), CPU, threads=2)
+    return load_judges(JudgesConfig(names=PRETRAINED), CPU, threads=2)
 
 
 @pytest.fixture(scope="module")
 def report(judges: list[Judge], voices: dict[str, list[Clip]]) -> Report:
-    return judge_voices(NAMES, voices, partial(judge_clips, judges, threads=2))
+    return judge_voices(PRETRAINED, voices, partial(judge_clips, judges, threads=2))
 
 
 def means(report: Report, metric: str) -> dict[str, float]:
@@ -255,7 +255,7 @@ def test_benchmark_times_every_judge(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "judges.json").read_text(encoding="utf-8"))["rows"]
-    assert [row["judge"] for row in rows] == [*NAMES, "all at once"]
+    assert [row["judge"] for row in rows] == [*PRETRAINED, "all at once"]
     assert all(f"| {row['judge']} |" in done.stdout for row in rows)
 
 

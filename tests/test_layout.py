@@ -37,6 +37,10 @@ BELOW: dict[str, set[str]] = {
         "core", "audio", "text", "storage", "plotting", "features", "bundles", "training",
         "families", "acoustic",
     },
+    "recogniser": {
+        "core", "audio", "text", "features", "bundles", "training", "families", "acoustic",
+        "vocoder",
+    },
     "chatterbox": {
         "core", "audio", "text", "storage", "features", "bundles", "training", "families",
         "acoustic",

@@ -83,6 +83,8 @@ ELSEWHERE = {
     "dimts train --config configs/ka.yaml": "tests/test_language_draft.py",
     "dimts synthesize --model runs/ka": "tests/test_language_draft.py",
     "dimts evaluate --config configs/ka.yaml": "tests/test_judges.py",
+    "dimts train --config recogniser/sample_am": "tests/test_recogniser.py",
+    "dimts evaluate --config sample_am_finetune": "tests/test_recogniser.py",
     "benchmarks/vocoder_quality.py": "tests/test_benchmarks.py",
     "benchmarks/judges.py": "tests/test_judges.py",
     "dimts ui --auth": "tests/test_loopback.py",

@@ -59,7 +59,7 @@ def main() -> None:
         write_csv(arguments.csv, utterances)
     if names := arguments.judges or config.judges.names:
         kept = config.judges.model_dump(exclude={"names", "decides", "chooses", "not_worse"})
-        judges = judges_config(kept, names, arguments.recogniser)
+        judges = judges_config(kept, names, arguments)
         n = judges.sentences if arguments.sentences is None else arguments.sentences
         speaker = config.of_family.load(folder)
         use_shipped_vocoder(speaker)

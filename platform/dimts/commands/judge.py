@@ -23,7 +23,7 @@ from dimts.cli import JobParser, count
 from dimts.core.config import build_config
 from dimts.core.environment import n_cores
 from dimts.core.ray_session import ray_session
-from dimts.evaluation.judges.config import NAMES, JudgesConfig
+from dimts.evaluation.judges.config import NAMES, PRETRAINED, JudgesConfig
 from dimts.evaluation.judges.judge import Clip
 from dimts.evaluation.judges.panel import judge_clips, load_judges
 from dimts.evaluation.judges.report import Report, judge_voices, table, to_json
@@ -42,8 +42,8 @@ def main() -> None:
     parser.add_argument("--recordings", type=Path, metavar="FOLDER", help="by the same names")
     add_options(parser)
     arguments = parser.parse_args()
-    names = arguments.judges or (NAMES if arguments.recordings else WITHOUT_RECORDINGS)
-    config = judges_config({}, names, arguments.recogniser)
+    names = arguments.judges or (PRETRAINED if arguments.recordings else WITHOUT_RECORDINGS)
+    config = judges_config({}, names, arguments)
     folders = {RECORDINGS: arguments.recordings, WAVES: arguments.waves}
     voices = {
         name: clips_of_folder(folder, arguments.texts, arguments.language, arguments.recordings)
@@ -63,6 +63,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="folder or name of a Whisper for CTranslate2 (default: Whisper base)",
     )  # fmt: skip
     parser.add_argument(
+        "--reader", metavar="MODEL",
+        help="bundle or run of the family recogniser; adds the judge reading",
+    )  # fmt: skip
+    parser.add_argument(
         "--workers", type=count, default=0, metavar="N",
         help="processes of Ray, of one core each, that listen; for thousands of sentences "
         "(default: threads of this process)",
@@ -71,17 +75,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def judges_config(
-    section: Mapping[str, object], names: Sequence[str], recogniser: str | None
+    section: Mapping[str, object], names: Sequence[str], arguments: argparse.Namespace
 ) -> JudgesConfig:
-    """The section `judges` with what the command line says instead.
+    """The section `judges` with what the command line says instead; a reader also reads.
 
     Raises:
         ConfigError: there is no such judge.
     """
-    values = {**section, "names": tuple(names)}
-    if recogniser:
-        values["recogniser"] = recogniser
-    return build_config(JudgesConfig, values)
+    own = {"recogniser": arguments.recogniser, "reader": arguments.reader}
+    values = {**section, **{key: value for key, value in own.items() if value}}
+    if arguments.reader:
+        names = tuple(dict.fromkeys((*names, "reading")))
+    elif "reading" not in names:
+        values.pop("reader", None)
+    return build_config(JudgesConfig, {**values, "names": tuple(names)})
 
 
 def hear(config: JudgesConfig, voices: Mapping[str, Sequence[Clip]], workers: int = 0) -> Report:

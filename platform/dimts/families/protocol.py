@@ -134,6 +134,28 @@ class Vocoder(Protocol):
 
 
 @runtime_checkable
+class Reads(Protocol):
+    """A loaded model that writes what it hears."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Of what it hears, in Hz."""
+
+    @property
+    def languages(self) -> Sequence[str]:
+        """Codes of what it reads."""
+
+    def read(self, wave_S: NDArray[np.float32]) -> str:
+        """The normalised text of samples in [-1, 1]."""
+
+    def misread(self, heard: str, text: str) -> float:
+        """Letters that differ in two normalised texts, in % of those of the second."""
+
+    def normalise(self, text: str) -> str:
+        """A text as it would be read; raises a `UserError` if it cannot be."""
+
+
+@runtime_checkable
 class SpeaksMels(Protocol):
     """A speaker that makes mels, and waves of them by a vocoder."""
 

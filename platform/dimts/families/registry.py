@@ -22,6 +22,7 @@ DEFAULT = "acoustic"
 OWN = (
     EntryPoint(DEFAULT, "dimts.families.acoustic.family:FAMILY", GROUP),
     EntryPoint("chatterbox", "dimts.families.chatterbox.family:FAMILY", GROUP),
+    EntryPoint("recogniser", "dimts.families.recogniser.family:FAMILY", GROUP),
     EntryPoint("vocoder", "dimts.families.vocoder.family:FAMILY", GROUP),
 )
 SHIPPED_VOCODER = "bases/vocoder"
@@ -47,14 +48,14 @@ def get_family(name: str) -> Family:
 
 
 def load_speaker(bundle: str | Path, device: str = "cpu") -> Speaker:
-    """The speaker of a bundle's folder, whatever its family.
+    """The speaker of a bundle, a run or a pointer, whatever its family.
 
     Raises:
         BundleError: the bundle is damaged, does not fit together, or is of an unknown family.
     """
-    from dimts.bundles.bundle import BundleError, read_manifest
+    from dimts.bundles.bundle import BundleError, read_manifest, resolve_bundle
 
-    folder = Path(bundle)
+    folder = resolve_bundle(Path(bundle))
     name = read_manifest(folder, verify=False).family
     try:
         family = get_family(name)

@@ -10,6 +10,7 @@ from dimts.core.config import Config
 from dimts.evaluation.judges.metrics import JUDGED, OF_JUDGE
 
 NAMES = tuple(OF_JUDGE)
+PRETRAINED = tuple(name for name in NAMES if name != "reading")
 
 
 class JudgesConfig(Config):
@@ -28,6 +29,7 @@ class JudgesConfig(Config):
             installed. A name is fetched where it is not on the machine.
         recogniser_languages: codes of what that recogniser knows; empty: those in which small
             Whispers are of use.
+        reader: bundle or run of the family recogniser, which the judge ``reading`` needs.
     """
 
     names: tuple[str, ...] = ()
@@ -37,6 +39,7 @@ class JudgesConfig(Config):
     not_worse: dict[str, float] = Field(default_factory=dict)
     recogniser: str = ""
     recogniser_languages: tuple[str, ...] = ()
+    reader: str = ""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -58,4 +61,9 @@ class JudgesConfig(Config):
                     )
         if self.recogniser_languages and not self.recogniser:
             raise ValueError("recogniser_languages has no effect without recogniser")
+        if ("reading" in self.names) != bool(self.reader):
+            raise ValueError(
+                "the judge reading needs reader, a bundle or run of the family recogniser"
+                if not self.reader else "reader has no effect without the judge reading"
+            )  # fmt: skip
         return self

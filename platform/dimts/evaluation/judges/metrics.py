@@ -10,6 +10,7 @@ _judged = partial(Metric, when="measured", tables=("held_out", "promotion"))
 
 CER = _judged("cer", "character error rate, %", "%", short="CER", digits=1)
 WER = _judged("wer", "word error rate, %", "%", short="WER", digits=1)
+MISREAD = _judged("misread", "letters misread by the reader, %", "%", short="misread", digits=1)
 NATURALNESS = _judged(
     "naturalness", "naturalness, DistillMOS", direction="maximize", short="natural", digits=2
 )
@@ -28,12 +29,13 @@ F0_SPREAD = _judged(
     "f0_spread", "pitch, spread, semitones", "semitones", short="F0 spread", digits=2
 )
 JUDGED = (
-    CER, WER, NATURALNESS, DNSMOS, SPEAKER_SIMILARITY, RIGHT_SPEAKER, LOG_F0_RMSE, WAVE_MCD,
+    CER, WER, MISREAD, NATURALNESS, DNSMOS, SPEAKER_SIMILARITY, RIGHT_SPEAKER, LOG_F0_RMSE,
+    WAVE_MCD,
 )  # fmt: skip
 STATISTICS = (F0_MEAN, F0_SPREAD)
 """Neither direction of them is better: they are read beside the recordings' own."""
 
-WEIGHTS = {CER.name: "characters", WER.name: "words"}
+WEIGHTS = {CER.name: "characters", WER.name: "words", MISREAD.name: "letters"}
 """Metric -> key of the scores by which its mean over clips is weighted."""
 
 OF_JUDGE = {
@@ -43,5 +45,6 @@ OF_JUDGE = {
     "speaker": (SPEAKER_SIMILARITY, RIGHT_SPEAKER),
     "pitch": (LOG_F0_RMSE, *STATISTICS),
     "distortion": (WAVE_MCD,),
+    "reading": (MISREAD,),
 }
 """Name of a judge -> what it measures, the first foremost."""

@@ -14,6 +14,7 @@ from dimts.families.acoustic.settings import SPELLED, AcousticSections, Acoustic
 from dimts.families.protocol import Family, Limits, go_on_from, lazily
 from dimts.features.mel_extractor import MelExtractor
 from dimts.features.pitch_extractor import PitchExtractor
+from dimts.training.config import RunSettings
 
 if TYPE_CHECKING:
     from dimts.features.schema import Extractor
@@ -71,6 +72,13 @@ class AcousticFamily(Family):
         """The validation loss, or what a judge hears."""
         chooses = sections.judges.chooses
         return next(m for m in METRICS if m.name == f"val/{chooses}") if chooses else SELECTION
+
+    def settings(self, sections: AcousticSections, run_dir: Path, config_yaml: str) -> RunSettings:
+        judges = sections.judges
+        if judges.reader:  # processes that train may stand elsewhere
+            judges = judges.model_copy(update={"reader": str(Path(judges.reader).absolute())})
+        own = sections.model_copy(update={"judges": judges})
+        return super().settings(own, run_dir, config_yaml)
 
     def extractors(self, sections: AcousticSections) -> Sequence[Extractor]:
         mel = MelExtractor(sections.mel)

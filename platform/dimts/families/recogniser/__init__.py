@@ -1,0 +1,1 @@
+"""Speech to the letters of its text: a judge of voices in languages that no recogniser knows."""
