@@ -52,7 +52,8 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     config = load_config(VoiceConfig, arguments.config, arguments.overrides)
-    features, split, unheard = config.prepare.features, arguments.split, arguments.unheard
+    features = Path(str(config.prepare.features))
+    split, unheard = arguments.split, arguments.unheard
     runs = [train(arguments, config, "seed", [], seed) for seed in range(arguments.seeds)]
     recorded = hear_all(runs[0], RECORDINGS, features, split, unheard)
     spoken = [hear_all(run, VOICE, features, split, unheard) for run in runs]
