@@ -17,7 +17,7 @@ import soundfile
 import torch
 import yaml
 
-from benchmarks import listen
+from benchmarks import listen, person
 from benchmarks.flops import flops_a_frame, peak_flops
 from benchmarks.synthetic import synthetic_corpus
 from dimts.audio.mel import MelConfig
@@ -273,3 +273,11 @@ def test_flops_of_a_wider_decoder_grow_as_its_matrices_do(
 
 def test_a_cpu_has_no_known_peak() -> None:
     assert peak_flops(torch.device("cpu"), "float32") is None
+
+
+def test_errors_in_several_sets_of_sentences_count_by_their_letters() -> None:
+    short = {"yes": {"cer": 10.0, "characters": 10.0, "naturalness": 4.0}}
+    long = {"a sentence": {"cer": 2.0, "characters": 30.0}}
+    assert person.mean({"heard": short, "unheard": long}, "cer") == pytest.approx(4.0)
+    assert person.mean({"heard": short, "unheard": long}, "naturalness") == 4.0
+    assert person.mean({"unheard": long}, "naturalness") is None
