@@ -109,4 +109,6 @@ def test_a_folder_of_something_else_is_left_alone(
 def test_what_cannot_be_is_refused(prompts: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="both"):
         make_corpus(tmp_path / "x", transcripts=prompts[0])
+    with pytest.raises(UserError, match="no clip"):
+        make_corpus(tmp_path / "x", *prompts, min_seconds=3, max_seconds=2)
     assert not (tmp_path / "x").exists()

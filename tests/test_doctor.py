@@ -168,7 +168,7 @@ def test_texts_that_fit_worse_than_allowed_are_left_out(tmp_path: Path) -> None:
 def test_swapped_texts_are_among_the_worst_of_the_sample_corpus(
     tmp_path: Path,
 ) -> None:
-    render_corpus(SAMPLE_SENTENCES, tmp_path / "corpus", "am", ENGINES["espeak"])
+    render_corpus(SAMPLE_SENTENCES, tmp_path / "corpus", "am", None, ENGINES["espeak"])
     found = measure_misfits(tmp_path / "corpus", "am", tmp_path / "out", seed=1)
     assert found.wrong == 30
     assert found.among_worst >= 0.9 * found.wrong

@@ -30,10 +30,8 @@ TRANSCRIPTS = "core-sounds-en.txt.gz"
 SAMPLE_RATE = 16_000
 BYTES_PER_SECOND = 8_000  # of G.722 at 64 kbit/s
 MARKER = "README.md"
-MIN_SECONDS, MAX_SECONDS = 1.5, 12.0
-"""Of a prompt; most short ones are single words."""
 
-ATTRIBUTION = f"""\
+ATTRIBUTION = """\
 # Asterisk Core Sounds, English
 
 Recordings of Allison Smith (http://www.theivrvoice.com), financed by Digium, Inc.,
@@ -41,8 +39,8 @@ licensed under Creative Commons Attribution-ShareAlike 3.0
 (https://creativecommons.org/licenses/by-sa/3.0/). Source: the Debian packages
 `asterisk-core-sounds-en` and `asterisk-core-sounds-en-g722`.
 
-Changes: decoded from G.722 to 16-bit WAV at 16 kHz; prompts from {MIN_SECONDS:g} to
-{MAX_SECONDS:g} seconds only; prompts with sounds other than speech left out; misspelt words
+Changes: decoded from G.722 to 16-bit WAV at 16 kHz; prompts from {min_seconds:g} to
+{max_seconds:g} seconds only; prompts with sounds other than speech left out; misspelt words
 and symbols of the transcripts written out.
 """
 
@@ -108,16 +106,23 @@ def read_prompts(transcripts: str) -> Iterator[Prompt]:
 
 
 def make_corpus(
-    out: Path, transcripts: Path | None = None, audio: Path | None = None
+    out: Path,
+    transcripts: Path | None = None,
+    audio: Path | None = None,
+    min_seconds: float = 1.5,
+    max_seconds: float = 12.0,
 ) -> CorpusSummary:
     """Write ``out/metadata.csv`` and ``out/wavs/``: the same bytes from the same packages.
 
     A folder that this recipe made is replaced. `transcripts` is `core-sounds-en.txt` or its
     ``.gz``, and `audio` the folder of the ``.g722`` files; without them the packages are fetched.
+    Clips outside the limits are left out; most short ones are single words.
 
     Raises:
         UserError: a program or a file is missing; says which and what to do.
     """
+    if not 0 <= min_seconds < max_seconds:
+        raise UserError(f"{min_seconds:g} to {max_seconds:g} seconds: no clip can be that long")
     if (transcripts is None) != (audio is None):
         raise UserError("name both --transcripts and --audio, or neither")
     if not shutil.which("ffmpeg"):
@@ -129,17 +134,19 @@ def make_corpus(
         if transcripts is None or audio is None:
             transcripts, audio = _fetch(Path(scratch))
         prompts = sorted(read_prompts(read_text(transcripts)), key=lambda prompt: prompt.id)
-        return _write(folder, prompts, audio)
+        return _write(folder, prompts, audio, min_seconds, max_seconds)
 
 
-def _write(folder: Path, prompts: list[Prompt], audio: Path) -> CorpusSummary:
+def _write(
+    folder: Path, prompts: list[Prompt], audio: Path, min_seconds: float, max_seconds: float
+) -> CorpusSummary:
     left_out: Counter[str] = Counter()
     rows: list[str] = []
     seconds = 0.0
     for prompt in tqdm(prompts, unit="prompt", desc="decoding", disable=None):
         source = audio / f"{prompt.name}.g722"
         length = source.stat().st_size / BYTES_PER_SECOND if source.is_file() else None
-        if reason := _left_out(prompt, length):
+        if reason := _left_out(prompt, length, min_seconds, max_seconds):
             left_out[reason] += 1
             continue
         decode = ["ffmpeg", "-v", "error", "-nostdin", "-f", "g722", "-i", str(source.absolute())]
@@ -150,22 +157,25 @@ def _write(folder: Path, prompts: list[Prompt], audio: Path) -> CorpusSummary:
         seconds += len(wave) / SAMPLE_RATE
         rows.append(f"{prompt.id}|{prompt.text}|\n")
     if not rows:
-        raise UserError(f"{audio}: no prompt of {MIN_SECONDS:g} to {MAX_SECONDS:g} seconds in it")
+        raise UserError(f"{audio}: no prompt of {min_seconds:g} to {max_seconds:g} seconds in it")
     (folder / "metadata.csv").write_text("".join(rows), encoding="utf-8", newline="\n")
-    (folder / MARKER).write_text(ATTRIBUTION, encoding="utf-8", newline="\n")
+    note = ATTRIBUTION.format(min_seconds=min_seconds, max_seconds=max_seconds)
+    (folder / MARKER).write_text(note, encoding="utf-8", newline="\n")
     return CorpusSummary(len(rows), seconds, left_out)
 
 
-def _left_out(prompt: Prompt, seconds: float | None) -> str | None:
+def _left_out(
+    prompt: Prompt, seconds: float | None, min_seconds: float, max_seconds: float
+) -> str | None:
     if not prompt.is_speech:
         return "with sounds that are no speech"
     if not prompt.text:
         return "without text"
     if seconds is None:
         return "without audio"
-    if seconds < MIN_SECONDS:
-        return f"under {MIN_SECONDS:g} s"
-    return f"over {MAX_SECONDS:g} s" if seconds > MAX_SECONDS else None
+    if seconds < min_seconds:
+        return f"under {min_seconds:g} s"
+    return f"over {max_seconds:g} s" if seconds > max_seconds else None
 
 
 def _fetch(scratch: Path) -> tuple[Path, Path]:

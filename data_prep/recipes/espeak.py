@@ -69,13 +69,19 @@ KOKORO = [
 ENGINES = {engine.name: engine for engine in (HIBARI, ESPEAK, *KOKORO)}
 
 
-def render_corpus(sentences: Path, out: Path, voice: str = "am", engine: Engine = ESPEAK) -> Corpus:
+def render_corpus(
+    sentences: Path,
+    out: Path,
+    voice: str = "am",
+    id_prefix: str | None = None,
+    engine: Engine = ESPEAK,
+) -> Corpus:
     """Speak a text file, one sentence a line, into an LJSpeech corpus.
 
     Writes `out`/metadata.csv (``id|text``) and wavs/<id>.wav (16-bit mono); ids are
-    ``<voice>_0001`` and so on. The folder appears or is replaced as a whole, if this function made
-    it. If it holds what these arguments give, nothing is done. `voice` is one of espeak-ng's, such
-    as a language's code.
+    ``<id_prefix>_0001`` and so on. The folder appears or is replaced as a whole, if this function
+    made it. If it holds what these arguments give, nothing is done. `voice` is one of espeak-ng's,
+    such as a language's code; ids begin with it if no prefix is given.
 
     Raises:
         UserError: no such file, nothing to speak, a line with ``|``, an unknown voice, or
@@ -83,11 +89,12 @@ def render_corpus(sentences: Path, out: Path, voice: str = "am", engine: Engine 
     """
     out = out.resolve()
     texts = read_sentences(sentences)
-    if set(voice) & set("/\\|"):
-        raise UserError(f"{voice!r} cannot begin file names and ids; give a language's code")
-    rows = {f"{voice}_{n:04d}": text for n, text in enumerate(texts, start=1)}
+    prefix = id_prefix or voice
+    if set(prefix) & set("/\\|"):
+        raise UserError(f"{prefix!r} cannot begin file names and ids; give another id prefix")
+    rows = {f"{prefix}_{n:04d}": text for n, text in enumerate(texts, start=1)}
     versions = [espeak_version()] + ([] if engine is ESPEAK else [engine.version()])
-    made_from = fingerprint(RECIPE_VERSION, texts, voice, *versions)
+    made_from = fingerprint(RECIPE_VERSION, texts, voice, prefix, *versions)
     if (corpus := _already_made(out, made_from, rows)) is not None:
         return corpus
     with new_corpus(out, (out / RECEIPT).exists()) as new:

@@ -26,12 +26,14 @@ def main() -> None:
     parser.add_argument(
         "--engine", choices=ENGINES, default=HIBARI.name, help="who speaks (default: hibari)"
     )
+    parser.add_argument("--id-prefix", help="what utterance ids begin with (default: the voice)")
     parser.add_argument(
         "--out", type=Path, default=Path("corpora/sample_am"), metavar="FOLDER",
         help="the corpus's folder (default: corpora/sample_am)",
     )  # fmt: skip
     args = parser.parse_args()
 
-    corpus = render_corpus(args.sentences, args.out, args.voice, ENGINES[args.engine])
+    engine = ENGINES[args.engine]
+    corpus = render_corpus(args.sentences, args.out, args.voice, args.id_prefix, engine)
     what = f"{corpus.n_utterances} utterances, {corpus.seconds / 60:.1f} minutes"
     print(f"{args.out}: {what}" + ("" if corpus.rendered else " (up to date)"))
