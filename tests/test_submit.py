@@ -22,7 +22,7 @@ from dimts.bundles.bundle import resolve_bundle
 from dimts.training.checkpoint import LATEST
 
 ROOT = Path(__file__).parents[1]
-MAX_UPLOAD, MAX_FILE = 1_690_000, 100_000
+MAX_UPLOAD, MAX_FILE = 1_695_000, 100_000
 """Bytes, of source that is not packed, and of each of its files. More would be a corpus or a voice,
 which are not to be uploaded with each job."""
 SOURCE = {"data_prep", "jobs", "platform", "search_spaces"}

@@ -77,11 +77,12 @@ def open_data(settings: ChatterboxSettings) -> Data:
         tokenizer, rows = alphabet_tokenizer(language, settings.model.t3.text_vocab)
         placed = {"language": language.code, "rows": rows}
     features = open_features(settings.features, settings, settings.text)
-    train, drop = features.split("train"), settings.training.drop_text
+    train = features.split("train")
+    drop = (settings.training.drop_text, settings.training.drop_speech)
     voices = Voices([train])
     data = Data(
         features, language, features.manifest.text, tokenizer, voices,
-        Rows([train], _texts([train], tokenizer), voices, drop),
+        Rows([train], _texts([train], tokenizer), voices, *drop),
         held_out_rows(features, tokenizer, "val"),
         placed,
         base,
@@ -95,7 +96,7 @@ def open_data(settings: ChatterboxSettings) -> Data:
     if settings.base and settings.base.rehearsal_share:
         sets = tuple(open_features(place, settings, None) for place in settings.base.features)
         splits = [opened.split("train") for opened in sets]
-        rehearsal = Rows(splits, _texts(splits, tokenizer), Voices(splits), drop)
+        rehearsal = Rows(splits, _texts(splits, tokenizer), Voices(splits), *drop)
         data = data._replace(rehearsed=sets, rehearsal=rehearsal)
     return data
 

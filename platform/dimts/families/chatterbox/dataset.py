@@ -41,6 +41,7 @@ class SpeechBatch(Batch):
             are not shown have no targets.
         other_BL, n_other_B: the same rows with another row's text, in validation.
         other_width: what those texts are padded to.
+        shown_BL: `tokens_BL` as the model is shown them; None: as they are.
     """
 
     tokens_BL: Tensor
@@ -57,6 +58,7 @@ class SpeechBatch(Batch):
     other_BL: Tensor | None = None
     n_other_B: Tensor | None = None
     other_width: int = 0
+    shown_BL: Tensor | None = None
 
 
 class Voices:
@@ -108,6 +110,7 @@ class Rows:
         texts: ids of each text from START to STOP, of all splits one after another.
         voices: where prompts come from; an utterance whose speaker has no other one is left out.
         drop_text: share of the rows whose text is not shown.
+        drop_speech: share of the speech ids in whose place BOS is shown.
         with_other_texts: whether batches hold each row with the text of another as well, if there
             are two texts.
 
@@ -120,14 +123,14 @@ class Rows:
 
     def __init__(
         self, splits: Sequence[FeatureSplit], texts: Sequence[Ids], voices: Voices,
-        drop_text: float = 0.0, with_other_texts: bool = False,
+        drop_text: float = 0.0, drop_speech: float = 0.0, with_other_texts: bool = False,
     ):  # fmt: skip
         where = [(split, index) for split in splits for index in range(len(split))]
         speakers = [speaker for split in splits for speaker in split.values("speaker")]
         kept = [n for n, row in enumerate(where) if voices.n_others(*row, speakers[n])]
         self.n_alone = len(where) - len(kept)
         self._where, self._speakers = [where[n] for n in kept], [speakers[n] for n in kept]
-        self._voices, self._drop_text = voices, drop_text
+        self._voices, self._drop_text, self._drop_speech = voices, drop_text, drop_speech
         self.texts = [texts[n] for n in kept]
         self.ids = [split.ids[index] for split, index in self._where]
         self.n_text = np.array([len(text) for text in self.texts], np.int64)
@@ -140,6 +143,11 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def pace(self) -> float:
+        """Speech tokens a letter: START, the language's tag, BOS and what ends both are none."""
+        return float((self.n_speech - 2).sum() / max(1, (self.n_text - 3).sum()))
 
     def speech(self, index: int) -> Ids:
         """Speech ids of a row from BOS to EOS."""
@@ -178,6 +186,11 @@ class Rows:
                 "other_width": _rounded(self.n_text[other], multiple),
             }
         texts = [self.texts[index] for index in indices]
+        if self._drop_speech:
+            heard = [self._shown(*row, seed) for row in zip(speech, indices, strict=True)]
+            others["shown_BL"] = _padded(
+                [np.concatenate(ids) for ids in zip(texts, heard, strict=True)]
+            )
         return SpeechBatch(
             ids=[self.ids[index] for index in indices],
             size=int(self.lengths[total].sum()),
@@ -199,6 +212,10 @@ class Rows:
         if not self._drop_text:
             return False
         return bool(np.random.default_rng((*seed, index, 0)).random() < self._drop_text)
+
+    def _shown(self, speech: Ids, index: int, seed: Seed) -> Ids:
+        hidden = np.random.default_rng((*seed, index, 2)).random(len(speech)) < self._drop_speech
+        return np.where(hidden, START_SPEECH, speech)
 
     def _other_texts(self) -> Ids:
         """For each row another one whose text differs and is about as long, [n]."""

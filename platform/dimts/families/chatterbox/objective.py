@@ -73,12 +73,14 @@ def row_losses(
         assert batch.other_BL is not None and batch.n_other_B is not None
         tokens_BL, n_text_B, width = batch.other_BL, batch.n_other_B, batch.other_width
     text_BN = _cut(tokens_BL, torch.zeros_like(n_text_B), n_text_B, width)
-    speech_BS = _cut(tokens_BL, n_text_B, batch.n_speech_B, n_speech)
+    speech_BS = shown_BS = _cut(tokens_BL, n_text_B, batch.n_speech_B, n_speech)
+    if batch.shown_BL is not None:
+        shown_BS = _cut(batch.shown_BL, batch.n_text_B, batch.n_speech_B, n_speech)
     with autocast(tokens_BL.device, amp):
         text_BNV, speech_BSV = model(
             text_BN,
             n_text_B,
-            speech_BS,
+            shown_BS,
             batch.n_speech_B,
             batch.speaker_BE,
             batch.prompt_BP,

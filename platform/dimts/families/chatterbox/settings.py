@@ -71,6 +71,8 @@ class ChatterboxTraining(TrainingConfig):
         batch_budget: tokens of a step, where batches are not counted by rows.
         text_weight: of the cross-entropy of the text beside that of the speech.
         drop_text: share of the rows whose text is not shown, as classifier-free guidance needs.
+        drop_speech: share of the speech tokens that are not shown but foretold all the same, so
+            that the text is needed (word dropout: Bowman et al., CoNLL 2016).
         checkpointing: compute the blocks again in the backward pass, which saves memory.
         generated: held-out texts that are spoken after the training, to see where they end; 0 is
             none.
@@ -78,6 +80,7 @@ class ChatterboxTraining(TrainingConfig):
 
     text_weight: float = Field(0.1, ge=0)
     drop_text: float = Field(0.1, ge=0, lt=1)
+    drop_speech: float = Field(0.0, ge=0, lt=1)
     checkpointing: bool = False
     generated: int = Field(50, ge=0)
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-5, warmup_steps=100)

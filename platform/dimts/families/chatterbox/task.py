@@ -13,6 +13,7 @@ from dimts.bundles.bundle import check_goes_on
 from dimts.families.chatterbox.bundle import write_bundle
 from dimts.families.chatterbox.data import Data, open_data
 from dimts.families.chatterbox.metrics import SELECTION
+from dimts.families.chatterbox.model.head_start import look_at_the_text
 from dimts.families.chatterbox.model.t3 import T3
 from dimts.families.chatterbox.objective import SpeechObjective
 from dimts.families.chatterbox.placed import write_placed
@@ -74,11 +75,14 @@ def chatterbox_task(settings: ChatterboxSettings, device: torch.device) -> Task:
 
 
 def initial_model(settings: ChatterboxSettings, data: Data) -> T3:
-    """The model before the first step: the base's, or an untrained one; by the seed."""
+    """The model before the first step: the base's, or an untrained one that knows how fast the
+    corpus is read; by the seed."""
     torch.manual_seed(settings.training.seed)
     model = T3(settings.model.t3)
     if data.base:
         model.load_state_dict(dict(data.base.weights))
+    else:
+        look_at_the_text(model, data.train.pace)
     return model
 
 

@@ -116,8 +116,7 @@ class Llama(nn.Module):
     def forward(self, x_BTC: Tensor, caches: list[Cache] | None = None) -> Tensor:
         """Hidden states [B, T, C]; with caches, of positions that follow what is cached."""
         start = caches[0].used if caches else 0
-        assert isinstance(self._rotations_2TD, Tensor)
-        rotations_2TD = self._rotations_2TD[:, start : start + x_BTC.shape[1]]
+        rotations_2TD = self.rotations()[:, start : start + x_BTC.shape[1]]
         for number, block in enumerate(self.layers):
             if self.checkpointing and torch.is_grad_enabled():
                 x_BTC = checkpoint(
@@ -126,6 +125,11 @@ class Llama(nn.Module):
             else:
                 x_BTC = block(x_BTC, rotations_2TD, caches[number] if caches else None)
         return self.norm(x_BTC)
+
+    def rotations(self) -> Tensor:
+        """Cosines and sines of each position, [2, T, D]."""
+        assert isinstance(self._rotations_2TD, Tensor)
+        return self._rotations_2TD
 
     def new_caches(self, batch: int, length: int) -> list[Cache]:
         """Empty ones for `length` positions."""
