@@ -80,6 +80,8 @@ def test_the_logged_model_is_the_bundle_and_speaks(
     assert (candidate.number, candidate.run_id) == (str(version.version), tracker.run_id)
     assert candidate.tags == {"test/mcd": "1.878", "test/utterances": "43"}
     card = str(version.description)
+    place = f"#/experiments/{recorded.info.experiment_id}/runs/{tracker.run_id}/artifacts"
+    assert f"| Listen | [samples of the run]({place}) |" in card
     assert "| Languages | am |" in card and "tracking.licence" in card
     assert "| test/mcd | 1.878 |" in card and "No listeners have compared it yet." in card
     for uri in (

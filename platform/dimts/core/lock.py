@@ -25,9 +25,10 @@ def locked(file: Path, busy: str, wait_s: float = 0.0) -> Iterator[None]:
 
     Raises:
         UserError: another process is inside and does not end, or the file cannot be made.
+        OSError: nor can its folder.
     """
+    file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise UserError(f"{file.parent}: cannot be written: {error.strerror}") from error

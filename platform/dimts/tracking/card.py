@@ -24,7 +24,7 @@ MAX_CARD, MAX_CELL, MAX_METRICS = 5000, 200, 30
 """Characters that MLflow keeps, characters of a cell, and rows of a table."""
 
 
-def described(bundle: Path, name: str, run_id: str) -> str:
+def described(bundle: Path, name: str, run_id: str, experiment_id: str) -> str:
     """What a bundle says of itself: data, languages, licence, limits."""
     import yaml
 
@@ -43,9 +43,11 @@ def described(bundle: Path, name: str, run_id: str) -> str:
         "Licence": (config.get("tracking") or {}).get("licence")
         or "not stated: set tracking.licence, or write it here",
         "Made by": f"dimts {manifest['dimts_version']}, family {manifest['family']}, step "
-        f"{manifest['step']}; settings, curves and sounds (samples/): run {run_id}",
+        f"{manifest['step']}; settings and curves: run {run_id}",
     }
     rows = [f"| {key} | {_cell(value)} |" for key, value in facts.items() if value]
+    place = f"#/experiments/{experiment_id}/runs/{run_id}/artifacts"
+    rows.append(f"| Listen | [samples of the run]({place}) |")
     lines = [f"# {_cell(name)}", "", "| | |", "| --- | --- |", *rows, "", LIMITS, ""]
     return "\n".join(lines)
 

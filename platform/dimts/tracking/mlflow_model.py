@@ -71,7 +71,7 @@ def log_bundle(
             _finalize(client, run_id, str(model.model_id), event)
     if registered_model:
         tags = {mlflow_key(key): f"{value:.4g}" for key, value in event["metrics"].items()}
-        card = described(bundle, registered_model, run_id)
+        card = described(bundle, registered_model, run_id, experiment_id)
         register(client, registered_model, str(model.model_id), run_id, tags, card)
 
 
