@@ -128,7 +128,7 @@ def learned(settings: dict[str, dict[str, Any]], out: Path, name: str, steps: in
     config.write_text(yaml.safe_dump(of_voice), encoding="utf-8")
     for job in ("prepare", "train"):
         command = [sys.executable, "-m", "dimts", job, f"--config={config}"]
-        subprocess.run(command, check=True, stdout=sys.stderr)
+        subprocess.run(command, check=True, stdout=2)  # stderr
     return str(out / "runs" / name)
 
 
