@@ -59,6 +59,7 @@ def learned(recogniser_file: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return settings
 
 
+@pytest.mark.integration
 def test_another_text_is_misread_and_the_one_that_was_said_is_not(
     learned: RecogniserSettings, spoken_corpus: Path
 ) -> None:
@@ -76,6 +77,7 @@ def test_another_text_is_misread_and_the_one_that_was_said_is_not(
     assert measured.metrics["utterances"] == len(measured.ids) > 1
 
 
+@pytest.mark.integration
 def test_judge_hears_what_is_left_out_and_what_is_said_twice(
     learned: RecogniserSettings, spoken_corpus: Path
 ) -> None:
@@ -143,6 +145,7 @@ def test_path_becomes_tokens() -> None:
     assert written(scores) == [4, 4, 2, 1]
 
 
+@pytest.mark.integration
 def test_letters_of_a_base_keep_their_rows(
     learned: RecogniserSettings, build: Build, tmp_path: Path
 ) -> None:
@@ -166,6 +169,7 @@ def test_speech_too_short_for_its_text_is_named(build: Build) -> None:
         data._letters(split, open_data(settings).tokenizer)
 
 
+@pytest.mark.integration
 def test_a_recogniser_says_that_it_does_not_speak(learned: RecogniserSettings) -> None:
     with pytest.raises(UserError, match=r"name it as judges\.reader"):
         Reader.load(learned.run_dir).speak("ሰላም")

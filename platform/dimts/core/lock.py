@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -25,12 +26,14 @@ def locked(file: Path, busy: str, wait_s: float = 0.0) -> Iterator[None]:
 
     Raises:
         UserError: another process is inside and does not end, or the file cannot be made.
-        OSError: nor can its folder.
+        OSError: who writes is not allowed to.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise  # the command says where it may write
         raise UserError(f"{file.parent}: cannot be written: {error.strerror}") from error
     until = time.monotonic() + wait_s
     try:
