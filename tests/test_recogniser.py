@@ -150,7 +150,11 @@ def test_letters_of_a_base_keep_their_rows(
     learned: RecogniserSettings, build: Build, tmp_path: Path
 ) -> None:
     sizes = ("model.width=48", "model.hidden=96")
-    adapted = build(*sizes, f"base.bundle={learned.run_dir}", "model.freeze=[0]")
+    given = (*sizes, f"base.bundle={learned.run_dir}", "model.freeze=[0]")
+    adapted = build(*given)
+    run_training(build(*given, "training.max_steps=1", "run.name=other"), Listener())
+    with pytest.raises(UserError, match="was trained with another base than there is now"):
+        run_training(build(*sizes, "training.max_steps=1", "run.name=other"), Listener())
     model = initial_model(adapted, open_data(adapted))
     base = Reader.load(learned.run_dir).model.state_dict()
     assert all(torch.equal(base[name], value) for name, value in model.state_dict().items())

@@ -13,6 +13,8 @@ from dimts.core.errors import UserError
 from dimts.core.posix import fcntl
 
 POLL_S = 0.2
+HOLDER = "process PID"
+"""In what is said while another process is inside."""
 
 
 @contextmanager
@@ -21,7 +23,7 @@ def locked(file: Path, busy: str, wait_s: float = 0.0) -> Iterator[None]:
 
     Args:
         file: made when missing, with its folder. The holder's process id stands in it.
-        busy: what to say if another process is inside, with ``PID`` where its id belongs.
+        busy: what to say if another process is inside, with `HOLDER` where it is named.
         wait_s: how long to wait for that one to end, in seconds.
 
     Raises:
@@ -40,7 +42,7 @@ def locked(file: Path, busy: str, wait_s: float = 0.0) -> Iterator[None]:
         while not taken(descriptor):
             if time.monotonic() >= until:
                 holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
-                raise UserError(busy.replace("PID", holder or "unknown"))
+                raise UserError(busy.replace(HOLDER, f"process {holder or 'unknown'}"))
             time.sleep(POLL_S)
         os.truncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dimts.core.errors import UserError
 from dimts.families.protocol import Family, Measured, go_on_from, lazily
 from dimts.families.recogniser.metrics import METRICS, MISREAD
 from dimts.families.recogniser.settings import RecogniserSections, RecogniserSettings
@@ -53,6 +54,11 @@ class RecogniserFamily(Family):
 
         reader = Reader.load(bundle, str(device))
         rows = open_features(settings).split(split)
+        if not len(rows):
+            raise UserError(
+                f"{settings.source.features}: the {split} split is empty; raise "
+                f"prepare.{split}_share"
+            )
         texts = enumerate(rows.texts)
         found = np.array([reader.misread(reader.read_mel(rows.mel(i)), t) for i, t in texts])
         letters = np.array([len(text) for text in rows.texts])

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dimts.bundles.bundle import check_goes_on
+from dimts.bundles.bundle import WEIGHTS, check_goes_on, read_manifest
 from dimts.bundles.fetch import local_bundle
 from dimts.families.protocol import go_on_from
 from dimts.families.recogniser.bundle import load_bundle, write_bundle
@@ -20,23 +20,26 @@ from dimts.families.recogniser.settings import RecogniserSettings
 from dimts.training.checkpoint import find_latest
 from dimts.training.task import Objective, Task, count_parameters
 
+BASE_SHA256 = "base_sha256"
+
 
 def recogniser_task(settings: RecogniserSettings, device: torch.device) -> Task:
     """The task of a run's settings.
 
     Raises:
         UserError: features are missing or were made with other settings, or the run was begun
-            with others.
+            with others or another base.
     """
     data = open_data(settings)
-    fingerprint = data.features.manifest.fingerprint
+    fingerprint, origin = data.features.manifest.fingerprint, _origin(settings)
     if latest := find_latest(settings.run_dir):
-        facts = [("set of features", "features", fingerprint)]
+        facts = (("set of features", "features", fingerprint),
+                 ("base", BASE_SHA256, origin.get(BASE_SHA256)))  # fmt: skip
         check_goes_on(latest, facts, go_on_from(latest.parent))
     model = initial_model(settings, data).to(device)
 
     def write(folder: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        own = {"features": fingerprint}
+        own = {"features": fingerprint, "origin": origin}
         write_bundle(folder, weights, data.tokenizer, settings.config_yaml, {**facts, **own})
 
     objective = CtcObjective(model, settings.training.amp)
@@ -50,6 +53,13 @@ def recogniser_task(settings: RecogniserSettings, device: torch.device) -> Task:
         write_bundle=write,
         counts={f"parameters/{what}": float(n) for what, n in count_parameters(model).items()},
     )
+
+
+def _origin(settings: RecogniserSettings) -> dict[str, str]:
+    if not settings.base:
+        return {}
+    manifest = read_manifest(local_bundle(settings.base.bundle), verify=False)
+    return {"base": Path(settings.base.bundle).name, BASE_SHA256: manifest.sha256[WEIGHTS]}
 
 
 def initial_model(settings: RecogniserSettings, data: Data) -> Recogniser:
